@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How the model speaks: generators that yield effects.
+
+Every modelled kernel function is a generator.  Where the kernel function calls something that can be
+observed, the generator yields an *effect*: a tuple whose first item is the kernel function's name
+(``"zs_malloc"`` for its entry, ``"zs_malloc_ret"`` for its return) and whose other items are the values the
+model predicts for it.  Whoever drives the generator sends back an *answer* where the outside decides; None
+everywhere else.
+
+An effect named ``"?..."`` is a *question*: nothing observable happens there, but something that the model
+takes as given has to be known before it can go on (was the folio all zeros, could memory be allocated).  A
+replay answers it from the next event the same task was recorded to cause; :func:`run` answers it with the
+quiet default.
+
+=============================  ==================================================================
+question                       answer (default first)
+=============================  ==================================================================
+``?swap_writeout``             ``"store"``, ``"zero"`` (zero-filled folio) or ``"free"`` (the slot was freed)
+``?objcg``                     True, or False when the folio has no obj_cgroup
+``?zs_malloc``                 0, or the errno of a failed handle or page allocation
+``?entry_alloc``               True, or False when the slab has no zswap_entry
+``?trylock_zspage``            True, or False when freeing the zspage had to be deferred
+``?swapcache``                 True, or False when a 6.12 load read past the swap cache
+``?swap_cache_alloc``          0, or the errno with which writeback could not get a folio
+``?memcg_online``              True, or False for a memcg going away
+``?shrink_next``               None (the worker ends) or the cgroup the worker shrinks next
+=============================  ==================================================================
+
+Answered effects: ``crypto_acomp_compress_ret`` wants ``(ret, dlen)`` of the compressor,
+``crypto_acomp_decompress_ret`` wants ``(ret, dlen)``; ``obj_cgroup_may_zswap_ret`` and
+``mem_cgroup_zswap_writeback_enabled_ret`` want a bool, or None to keep what the model says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+__all__ = ["DEFAULTS", "EAGER", "Effect", "Steps", "run"]
+
+Effect = tuple[Any, ...]
+T = TypeVar("T")
+#: A modelled kernel function: yields effects, is sent answers, returns what the kernel function returns.
+Steps = Generator[Effect, Any, T]
+
+DEFAULTS: dict[str, Any] = {
+    "?swap_writeout": "store",
+    "?objcg": True,
+    "?zs_malloc": 0,
+    "?entry_alloc": True,
+    "?trylock_zspage": True,
+    "?swapcache": True,
+    "?swap_cache_alloc": 0,
+    "?memcg_online": True,
+    "?shrink_next": None,
+}
+
+#: After these effects the model goes on at once to its next effect (or question).  Either the kernel still
+#: holds the size class lock, so that what follows happens before any other task's effect on that class, or
+#: only the task's own state follows.  After all other effects the model is resumed when the same task is
+#: seen to do its next thing, so that what it looks up then is what the kernel found then.
+EAGER = frozenset({
+    "obj_malloc_ret", "obj_free", "fix_fullness_group", "fix_fullness_group_ret", "__free_zspage",
+    "obj_cgroup_uncharge_zswap", "list_lru_add_ret", "list_lru_del", "zswap_entry_free", "zswap_load_ret",
+    "zswap_store_ret", "swap_writeout_ret", "__swap_writepage", "zs_malloc_ret", "zs_compact_ret",
+})
+
+
+def run(steps: Steps[T], answer: Callable[[Effect], Any] | None = None,
+        seen: Callable[[Effect], None] | None = None) -> T:
+    """Drive a generator to its end without a recording and return its result.
+
+    :param answer: called with each effect; what it returns is sent (None: the default answer)
+    :param seen: called with each effect, in order
+    """
+    send: Any = None
+    while True:
+        try:
+            effect = steps.send(send)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        if seen is not None:
+            seen(effect)
+        send = answer(effect) if answer is not None else None
+        if send is None:
+            send = DEFAULTS.get(effect[0])

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The part of mm/list_lru.c that zswap's LRU uses: one list per cgroup and NUMA node, walked from its head."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from typing import Final, Generic, TypeVar
+
+from model.effects import Steps
+
+__all__ = ["LRU_REMOVED_RETRY", "LRU_RETRY", "LRU_ROTATE", "LRU_STOP", "ListLru"]
+
+#: enum lru_status, the values zswap's callback returns (6.12 to 7.3)
+LRU_REMOVED_RETRY: Final = 1
+LRU_ROTATE: Final = 2
+LRU_RETRY: Final = 4
+LRU_STOP: Final = 5
+
+T = TypeVar("T", bound=Hashable)
+#: (NUMA node, cgroup)
+Key = tuple[int, int]
+
+
+class ListLru(Generic[T]):
+    """struct list_lru: items in order per (node, cgroup), oldest first."""
+
+    def __init__(self) -> None:
+        self.lists: dict[Key, OrderedDict[T, None]] = {}
+
+    def add(self, key: Key, item: T) -> bool:
+        """list_lru_add(): to the tail; False when it is already listed."""
+        listed = self.lists.get(key)
+        if listed is None:
+            listed = self.lists[key] = OrderedDict()
+        if item in listed:
+            return False
+        listed[item] = None
+        return True
+
+    def delete(self, key: Key, item: T) -> bool:
+        """list_lru_del(): False when it is not listed."""
+        listed = self.lists.get(key)
+        if listed is None or item not in listed:
+            return False
+        del listed[item]
+        return True
+
+    def count(self, key: Key) -> int:
+        """list_lru_count_one()"""
+        return len(self.lists.get(key, ()))
+
+    def nodes(self, cgroup: int) -> Iterator[int]:
+        """Return the nodes on which a cgroup has ever had a list, ascending."""
+        return iter(sorted(nid for nid, owner in self.lists if owner == cgroup))
+
+    def walk_one(self, key: Key, callback: Callable[[T], Steps[int]],
+                 budget: int) -> Steps[tuple[int, int]]:
+        """list_lru_walk_one(): returns (items removed, budget left).
+
+        The budget is lowered before each callback.  After LRU_ROTATE the walk goes on with the item that
+        followed; a removal or retry starts again at the head, as the list lock was dropped.
+        """
+        removed = 0
+        while budget:
+            listed = self.lists.get(key)
+            if not listed:
+                break
+            # All that was rotated since the last restart sits at the tail, so the item that followed the one
+            # just rotated is the head now.  Only a lone item has the list head as its successor.
+            item = next(iter(listed))
+            alone = len(listed) == 1
+            budget -= 1
+            status = yield from callback(item)
+            if status == LRU_ROTATE:
+                listed.move_to_end(item)
+                if alone:
+                    break
+            elif status == LRU_STOP:
+                break
+            elif status == LRU_REMOVED_RETRY:
+                removed += 1
+        return removed, budget

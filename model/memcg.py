@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Per-cgroup zswap accounting: what mm/memcontrol.c keeps for zswap.
+
+A cgroup is known by whatever the outside names it with: a replay uses the recorded obj_cgroup pointer.
+Mirrors obj_cgroup_charge_zswap(), obj_cgroup_uncharge_zswap(), obj_cgroup_may_zswap() and
+count_objcg_events() of Linux 6.12 to 7.3.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from model.zsmalloc import PAGE_SIZE
+
+__all__ = ["UNLIMITED", "MemcgZswap"]
+
+#: memory.zswap.max = "max", in pages
+UNLIMITED: Final = -1
+
+
+class MemcgZswap:
+    """What one cgroup is charged: ``zswap`` bytes (MEMCG_ZSWAP_B), ``zswapped`` pages (MEMCG_ZSWAPPED),
+    ``incompressible`` pages (MEMCG_ZSWAP_INCOMP, from 7.1), and its event counts in pages."""
+
+    __slots__ = ("incompressible", "zswap", "zswapped", "zswpin", "zswpout", "zswpwb")
+
+    def __init__(self) -> None:
+        self.zswap = 0
+        self.zswapped = 0
+        self.incompressible = 0
+        self.zswpin = 0
+        self.zswpout = 0
+        self.zswpwb = 0
+
+    def charge(self, length: int) -> None:
+        """obj_cgroup_charge_zswap(): one more page of ``length`` bytes."""
+        self.zswap += length
+        self.zswapped += 1
+        if length == PAGE_SIZE:
+            self.incompressible += 1
+
+    def uncharge(self, length: int) -> None:
+        """obj_cgroup_uncharge_zswap(): the exact inverse of :meth:`charge`."""
+        self.zswap -= length
+        self.zswapped -= 1
+        if length == PAGE_SIZE:
+            self.incompressible -= 1
+
+    def may_zswap(self, limit_pages: int) -> bool:
+        """obj_cgroup_may_zswap() for this cgroup alone: below memory.zswap.max of ``limit_pages``."""
+        if limit_pages == UNLIMITED:
+            return True
+        return limit_pages > 0 and self.zswap // PAGE_SIZE < limit_pages

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Revisions: one behaviour each to hold a kernel against.
+
+A revision is a subclass of :class:`model.zswap.Zswap` that overrides the steps in which its kernel line or
+posting differs, and says what it mirrors.  :data:`REVISIONS` names those that ship; a user's own is loaded
+by the command line from a Python file.
+"""
+
+from __future__ import annotations
+
+import re
+
+from model.revisions.mainline_6_12 import Mainline612
+from model.revisions.mainline_6_18 import Mainline618
+from model.revisions.mainline_7 import Mainline70, Mainline71, Mainline72, Mainline73
+from model.zswap import Zswap
+
+__all__ = ["REVISIONS", "revision_for_release"]
+
+REVISIONS: dict[str, type[Zswap]] = {
+    "mainline-6.12": Mainline612,
+    "mainline-6.18": Mainline618,
+    "mainline-7.0": Mainline70,
+    "mainline-7.1": Mainline71,
+    "mainline-7.2": Mainline72,
+    "mainline-7.3": Mainline73,
+}
+
+_RELEASE = re.compile(r"^(\d+)\.(\d+)")
+
+
+def revision_for_release(release: str) -> str | None:
+    """Return the shipped revision that mirrors a kernel release (``uname -r``), or None."""
+    match = _RELEASE.match(release)
+    if match is None:
+        return None
+    name = f"mainline-{match[1]}.{match[2]}"
+    return name if name in REVISIONS else None

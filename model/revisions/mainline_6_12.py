@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Linux 6.12: order-0 folios only, no raw storage, zpool glue between zswap and zsmalloc."""
+
+from __future__ import annotations
+
+from model.effects import Steps
+from model.zsmalloc import PAGE_SIZE
+from model.zswap import Folio, Zswap, ZswapEntry
+
+__all__ = ["Mainline612"]
+
+
+class Mainline612(Zswap):
+    """Linux 6.12.107: a large folio is refused at once, a page that does not compress is rejected.
+
+    A load erases the entry before it decompresses; zswap_load() returns a bool.
+    """
+
+    mirrors = "Linux 6.12.107 mm/zswap.c, mm/zsmalloc.c"
+    SHRINK_BUDGET = 1
+    ROOT_OBJCG = False
+    HAS_INCOMPRESSIBLE = False
+
+    def zswap_store(self, folio: Folio) -> Steps[bool]:
+        """zswap_store(): a large folio is refused without touching what is stored at its slots."""
+        if folio.order:
+            yield ("zswap_store", folio)
+            yield ("zswap_store_ret", False)
+            return False
+        return (yield from super().zswap_store(folio))
+
+    def _store_enabled(self, folio: Folio) -> Steps[bool]:
+        if not (yield from self._may_zswap()):
+            return False
+        if (yield from self.zswap_check_limits()):
+            return False
+        if not (yield ("?entry_alloc",)):
+            self.counters.reject_kmemcache_fail += 1
+            return False
+        pool = self.pools[0]
+        entry = ZswapEntry(folio.swpent, pool)
+        if not (yield from self.zswap_compress(folio, 0, entry)):
+            return False
+        pool.entries += 1
+        entry.referenced = True
+        old = self.tree.get(folio.swpent)
+        self.tree[folio.swpent] = entry
+        if old is not None:
+            yield from self.zswap_entry_free(old)
+        entry.objcg = yield from self._charge(entry)
+        if entry.objcg is not None:
+            self.memcg(entry.objcg).zswpout += 1
+        yield from self.zswap_lru_add(entry)
+        self.counters.stored_pages += 1
+        self.counters.zswpout += 1
+        return True
+
+    def zswap_compress(self, folio: Folio, index: int, entry: ZswapEntry) -> Steps[bool]:
+        """zswap_compress(): any compressor error rejects the page; a length of a whole page is kept."""
+        yield ("crypto_acomp_compress", folio, index, 1)
+        ret, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
+        if ret:
+            self._count_reject(ret, 0)
+            return False
+        return (yield from self._store_object(entry, dlen, False))
+
+    def _store_object(self, entry: ZswapEntry, length: int, raw: bool) -> Steps[bool]:
+        """zpool_malloc() and zpool_map_handle(): the object is mapped to be written."""
+        obj = yield from entry.pool.zs_pool.zs_malloc(length)
+        if isinstance(obj, int):
+            self._count_reject(0, obj)
+            return False
+        # zs_map_object(ZS_MM_WO) is the same function a load maps with.
+        yield from entry.pool.zs_pool.zs_obj_read(obj, length)
+        entry.obj = obj
+        entry.length = length
+        return True
+
+    def zswap_load(self, folio: Folio) -> Steps[int]:
+        """zswap_load(): True (1) when zswap had the page; erased first if it goes into the swap cache."""
+        yield ("zswap_load", folio)
+        entry = self.tree.get(folio.swpent)
+        if entry is None:
+            self.counters.pswpin += folio.nr_pages
+            yield ("zswap_load_ret", 0)
+            return 0
+        yield from self.zswap_decompress(entry, folio)
+        self._count_load(entry)
+        if (yield ("?swapcache", folio)):
+            del self.tree[folio.swpent]
+            yield from self.zswap_entry_free(entry)
+        yield ("zswap_load_ret", 1)
+        return 1
+
+    def zswap_writeback_entry(self, entry: ZswapEntry, swpent: int) -> Steps[int]:
+        """zswap_writeback_entry(): the entry leaves the tree before it is decompressed."""
+        yield ("zswap_writeback_entry", entry)
+        result = yield from self._writeback(entry, swpent)
+        yield ("zswap_writeback_entry_ret", result)
+        return result
+
+    def _writeback(self, entry: ZswapEntry, swpent: int) -> Steps[int]:
+        failure: int = yield ("?swap_cache_alloc", entry)
+        if failure:
+            return failure
+        if self.tree.get(swpent) is not entry:
+            return errno.ENOMEM
+        del self.tree[swpent]
+        folio = Folio(swpent)
+        yield from self.zswap_decompress(entry, folio)
+        self._count_writeback(entry)
+        yield from self.zswap_entry_free(entry)
+        yield ("__swap_writepage", folio)
+        self.counters.pswpout += 1
+        return 0
+
+    def _is_raw(self, entry: ZswapEntry) -> bool:
+        # There is no raw form: a length of PAGE_SIZE is compressed data of that length.
+        assert entry.length <= PAGE_SIZE
+        return False

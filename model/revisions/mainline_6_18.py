@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Linux 6.18: loads outside the swap cache keep their entry; objects are read linearly."""
+
+from __future__ import annotations
+
+from model import errno
+from model.effects import Steps
+from model.revisions.mainline_7 import Mainline70
+from model.zswap import Folio
+
+__all__ = ["Mainline618"]
+
+
+class Mainline618(Mainline70):
+    """Linux 6.18.15: zswap_load() frees the entry only when it read into the swap cache."""
+
+    mirrors = "Linux 6.18.15 mm/zswap.c, mm/zsmalloc.c"
+
+    def zswap_load(self, folio: Folio) -> Steps[int]:
+        """zswap_load(): as in 7.0, but a synchronous swap device may read past the swap cache."""
+        yield ("zswap_load", folio)
+        entry = self.tree.get(folio.swpent)
+        if entry is None:
+            self.counters.pswpin += folio.nr_pages
+            yield ("zswap_load_ret", errno.ENOENT)
+            return errno.ENOENT
+        if not (yield from self.zswap_decompress(entry, folio)):
+            yield ("zswap_load_ret", errno.EIO)
+            return errno.EIO
+        self._count_load(entry)
+        if (yield ("?swapcache", folio)):
+            del self.tree[folio.swpent]
+            yield from self.zswap_entry_free(entry)
+        yield ("zswap_load_ret", 0)
+        return 0

@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reference model of mm/zsmalloc.c: size classes, zspages, fullness groups, objects, compaction.
+
+Mirrors Linux 6.12.107, 6.18, 7.0, 7.2.13 and 7.3-rc7, whose allocator decides alike for a serial trace; what
+differs (which function frees an empty zspage, the layout of the object word) is named where it matters.
+Sizes are bytes, PAGE_SIZE is 4096.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from model import errno
+from model.effects import Steps
+
+__all__ = ["HANDLE_SIZE", "PAGE_SIZE", "SgEntry", "SizeClass", "ZsObject", "ZsPool", "Zspage", "size_classes"]
+
+PAGE_SIZE: Final = 4096
+#: ZS_HANDLE_SIZE: every object outside the huge class starts with its handle.
+HANDLE_SIZE: Final = 8
+#: ZS_MIN_ALLOC_SIZE of every 64-bit configuration with 4 KiB pages.
+_MIN_ALLOC: Final = 32
+#: ZS_SIZE_CLASS_DELTA
+_DELTA: Final = PAGE_SIZE >> 8
+#: ZS_SIZE_CLASSES
+_CLASSES: Final = (PAGE_SIZE - _MIN_ALLOC + _DELTA - 1) // _DELTA + 1
+#: enum fullness_group: 0 empty, 1..10 by inuse ratio, 11 full
+_RATIO_0: Final = 0
+_RATIO_10: Final = 1
+_RATIO_99: Final = 10
+_RATIO_100: Final = 11
+#: End of a freelist as init_zspage() leaves it; one trip through obj_free() clears the top bit.
+_FREELIST_END: Final = 0xFFFFFFFF
+_FREELIST_MASK: Final = 0x7FFFFFFF
+
+
+@dataclass(frozen=True)
+class ClassGeometry:
+    """Geometry of one distinct size class; ``index`` is its highest raw class number, ``size`` its stride."""
+
+    index: int
+    size: int
+    pages_per_zspage: int
+    objs_per_zspage: int
+
+    @property
+    def huge(self) -> bool:
+        """True for the class whose one object is a whole page (no handle inside, data at offset 0)."""
+        return self.pages_per_zspage == 1 and self.objs_per_zspage == 1
+
+
+def _pages_per_zspage(size: int, chain_size: int) -> int:
+    """calculate_zspage_chain_size(): the page count that wastes least at the end, the smallest such."""
+    if size & (size - 1) == 0:
+        return 1
+    return min(range(1, chain_size + 1), key=lambda pages: (pages * PAGE_SIZE) % size)
+
+
+@lru_cache(maxsize=16)
+def size_classes(chain_size: int = 8) -> tuple[ClassGeometry, ...]:
+    """zs_create_pool(): the geometry of all raw classes, merged ones sharing one object.
+
+    :param chain_size: CONFIG_ZSMALLOC_CHAIN_SIZE, 4 to 16
+    :raises ValueError: for any other chain size
+    """
+    if not 4 <= chain_size <= 16:
+        raise ValueError(f"ZSMALLOC_CHAIN_SIZE is 4 to 16, not {chain_size}")
+    table: list[ClassGeometry] = []
+    previous: ClassGeometry | None = None
+    for index in range(_CLASSES - 1, -1, -1):
+        size = min(_MIN_ALLOC + index * _DELTA, PAGE_SIZE)
+        pages = _pages_per_zspage(size, chain_size)
+        objs = pages * PAGE_SIZE // size
+        # can_merge(): the class above already has this shape, its (larger) stride serves both.
+        if previous is None or (previous.pages_per_zspage, previous.objs_per_zspage) != (pages, objs):
+            previous = ClassGeometry(index, size, pages, objs)
+        table.append(previous)
+    return tuple(reversed(table))
+
+
+def get_size_class_index(size: int) -> int:
+    """get_size_class_index() of ``size`` bytes, handle included: the raw class number."""
+    if size <= _MIN_ALLOC:
+        return 0
+    return min(_CLASSES - 1, (size - _MIN_ALLOC + _DELTA - 1) // _DELTA)
+
+
+class Zspage:
+    """struct zspage: a chain of pages cut into objects.
+
+    ``link`` is the freelist as it stands in the free objects (index to next index), ``objects`` the object at
+    each index or None, ``group`` the fullness group it is listed under.  A replay binds ``address``, where the
+    recorded kernel had it, and ``frames``, the upper part of the object word of each of its pages.
+    """
+
+    __slots__ = ("address", "cls", "frames", "freeobj", "group", "inuse", "link", "objects")
+
+    def __init__(self, cls: SizeClass) -> None:
+        geometry = cls.geometry
+        count = geometry.objs_per_zspage
+        self.cls = cls
+        self.inuse = 0
+        self.freeobj = 0
+        # init_zspage() links every place at which an object would start, also a last one that the zspage has
+        # no room for: its tail waste.  Nothing is ever allocated there, but the full zspage points at it.
+        wasted = geometry.pages_per_zspage * PAGE_SIZE > count * geometry.size
+        self.link = [*range(1, count), count if wasted else _FREELIST_END]
+        self.objects: list[ZsObject | None] = [None] * count
+        self.group = _RATIO_0
+        self.address = 0
+        self.frames: list[int] = [-1] * cls.geometry.pages_per_zspage
+
+
+class ZsObject:
+    """An allocation: what a handle stands for.
+
+    ``zspage`` and ``index`` say where it is now; ``size`` is the length asked for; ``address`` (the handle) is
+    bound by a replay.
+    """
+
+    __slots__ = ("address", "index", "size", "zspage")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.zspage: Zspage
+        self.index = -1
+        self.address = 0
+
+
+@dataclass(frozen=True)
+class SgEntry:
+    """One scatter-gather entry of an object read: page of the zspage, byte offset in it, length."""
+
+    page: int
+    offset: int
+    length: int
+
+
+class SizeClass:
+    """struct size_class: the zspages of one geometry in fullness groups, head of each list last."""
+
+    __slots__ = ("address", "geometry", "groups", "objs_allocated", "objs_inuse", "zspages")
+
+    def __init__(self, geometry: ClassGeometry) -> None:
+        self.geometry = geometry
+        self.groups: list[OrderedDict[Zspage, None]] = [OrderedDict() for _ in range(_RATIO_100 + 1)]
+        self.objs_allocated = 0
+        self.objs_inuse = 0
+        self.zspages = 0
+        self.address = 0
+
+    def get_fullness_group(self, zspage: Zspage) -> int:
+        """get_fullness_group(): the group a zspage belongs to by its objects in use."""
+        inuse, objs = zspage.inuse, self.geometry.objs_per_zspage
+        if inuse == 0:
+            return _RATIO_0
+        if inuse == objs:
+            return _RATIO_100
+        return 100 * inuse // objs // 10 + 1
+
+    def insert_zspage(self, zspage: Zspage, group: int) -> None:
+        """insert_zspage(): to the head of the group's list."""
+        self.groups[group][zspage] = None
+        zspage.group = group
+
+    def remove_zspage(self, zspage: Zspage) -> None:
+        """remove_zspage(): off its group's list; it keeps the group's number."""
+        del self.groups[zspage.group][zspage]
+
+    def first(self, groups: range) -> Zspage | None:
+        """Return the head of the first non-empty list among ``groups``, or None."""
+        for group in groups:
+            listed = self.groups[group]
+            if listed:
+                return next(reversed(listed))
+        return None
+
+    def can_compact(self) -> int:
+        """zs_can_compact(): pages that compaction could free."""
+        unused = self.objs_allocated - self.objs_inuse
+        if unused <= 0:
+            return 0
+        return unused // self.geometry.objs_per_zspage * self.geometry.pages_per_zspage
+
+
+#: find_get_zspage() looks from the fullest list down to the empty zspages that await their deferred free.
+_FIND = range(_RATIO_99, _RATIO_0 - 1, -1)
+_ISOLATE_DST = range(_RATIO_99, _RATIO_10 - 1, -1)
+_ISOLATE_SRC = range(_RATIO_10, _RATIO_99 + 1)
+
+
+class ZsPool:
+    """struct zs_pool: all size classes and the pages they hold.
+
+    :param chain_size: CONFIG_ZSMALLOC_CHAIN_SIZE
+    """
+
+    def __init__(self, chain_size: int = 8) -> None:
+        self.chain_size = chain_size
+        by_geometry: dict[int, SizeClass] = {}
+        self.size_class: list[SizeClass] = []
+        for geometry in size_classes(chain_size):
+            cls = by_geometry.get(geometry.index)
+            if cls is None:
+                cls = by_geometry[geometry.index] = SizeClass(geometry)
+            self.size_class.append(cls)
+        #: distinct classes, highest index first: the order zs_compact() takes
+        self.classes = sorted(by_geometry.values(), key=lambda c: -c.geometry.index)
+        self.pages_allocated = 0
+        self.pages_compacted = 0
+        self.address = 0
+
+    # ---- allocation -------------------------------------------------------------------------------------
+
+    def zs_malloc(self, size: int) -> Steps[ZsObject | int]:
+        """zs_malloc(): allocate ``size`` bytes; returns the object or a negative errno.
+
+        -EINVAL for 0 bytes, -ENOSPC for more than a page, -ENOMEM when the outside says so.
+        """
+        yield ("zs_malloc", size)
+        failure: int = yield ("?zs_malloc", size)
+        if size == 0:
+            failure = errno.EINVAL
+        elif size > PAGE_SIZE:
+            failure = errno.ENOSPC
+        if failure:
+            yield ("zs_malloc_ret", failure, None)
+            return failure
+        obj = ZsObject(size)
+        cls = self.size_class[get_size_class_index(size + HANDLE_SIZE)]
+        zspage = cls.first(_FIND)
+        if zspage is not None:
+            yield from self.obj_malloc(zspage, obj)
+            yield from self.fix_fullness_group(cls, zspage)
+        else:
+            zspage = Zspage(cls)
+            yield from self.obj_malloc(zspage, obj)
+            cls.insert_zspage(zspage, cls.get_fullness_group(zspage))
+            cls.zspages += 1
+            cls.objs_allocated += cls.geometry.objs_per_zspage
+            self.pages_allocated += cls.geometry.pages_per_zspage
+        cls.objs_inuse += 1
+        yield ("zs_malloc_ret", 0, obj)
+        return obj
+
+    def obj_malloc(self, zspage: Zspage, obj: ZsObject) -> Steps[None]:
+        """obj_malloc(): take the head of the freelist for ``obj``."""
+        yield ("obj_malloc", zspage, obj)
+        index = zspage.freeobj
+        zspage.freeobj = zspage.link[index]
+        zspage.objects[index] = obj
+        zspage.inuse += 1
+        obj.zspage = zspage
+        obj.index = index
+        yield ("obj_malloc_ret", zspage, obj)
+
+    def obj_free(self, obj: ZsObject) -> Steps[None]:
+        """obj_free(): the object's place becomes the head of the freelist."""
+        zspage, index = obj.zspage, obj.index
+        yield ("obj_free", obj, zspage, index)
+        self._release(zspage, index)
+
+    @staticmethod
+    def _release(zspage: Zspage, index: int) -> None:
+        if not zspage.cls.geometry.huge:
+            # The kernel shifts a 32-bit index left by OBJ_TAG_BITS into the link: the top bit is lost.
+            zspage.link[index] = zspage.freeobj & _FREELIST_MASK
+        zspage.freeobj = index
+        zspage.objects[index] = None
+        zspage.inuse -= 1
+
+    def fix_fullness_group(self, cls: SizeClass, zspage: Zspage) -> Steps[int]:
+        """fix_fullness_group(): move the zspage to the head of its new group's list, if the group changed."""
+        yield ("fix_fullness_group", cls, zspage)
+        group = cls.get_fullness_group(zspage)
+        if group != zspage.group:
+            cls.remove_zspage(zspage)
+            cls.insert_zspage(zspage, group)
+        yield ("fix_fullness_group_ret", group)
+        return group
+
+    def zs_free(self, obj: ZsObject) -> Steps[None]:
+        """zs_free(): give an object back; an empty zspage is freed if all its pages can be locked."""
+        yield ("zs_free", obj)
+        cls = obj.zspage.cls
+        zspage = obj.zspage
+        yield from self.obj_free(obj)
+        cls.objs_inuse -= 1
+        group = yield from self.fix_fullness_group(cls, zspage)
+        if group == _RATIO_0:
+            yield from self.free_zspage(cls, zspage)
+
+    def free_zspage(self, cls: SizeClass, zspage: Zspage) -> Steps[None]:
+        """free_zspage(): return an empty zspage's pages, or leave it listed for the deferred free.
+
+        7.3 does the same in parts from zs_free() and subtracts the pages after the class lock is dropped.
+        """
+        locked: bool = yield ("?trylock_zspage", zspage)
+        if not locked:
+            return
+        yield ("__free_zspage", cls, zspage)
+        cls.remove_zspage(zspage)
+        self._drop(cls)
+
+    def _drop(self, cls: SizeClass) -> None:
+        cls.zspages -= 1
+        cls.objs_allocated -= cls.geometry.objs_per_zspage
+        self.pages_allocated -= cls.geometry.pages_per_zspage
+
+    def async_free_zspage(self) -> Steps[None]:
+        """async_free_zspage(): the worker frees the empty zspages whose pages could not be locked before."""
+        yield ("async_free_zspage",)
+        # Each class's list is spliced in front of the ones before it: the highest class is freed first.
+        for cls in self.classes:
+            for zspage in list(reversed(cls.groups[_RATIO_0])):
+                yield ("__free_zspage", cls, zspage)
+                cls.remove_zspage(zspage)
+                self._drop(cls)
+
+    # ---- reading ----------------------------------------------------------------------------------------
+
+    def locate(self, obj: ZsObject) -> tuple[int, int]:
+        """obj_to_location(): (page of the zspage, byte offset in it) of the object's data."""
+        geometry = obj.zspage.cls.geometry
+        start = geometry.size * obj.index
+        return start // PAGE_SIZE, start % PAGE_SIZE + (0 if geometry.huge else HANDLE_SIZE)
+
+    def zs_obj_read_sg(self, obj: ZsObject, length: int) -> tuple[SgEntry, ...]:
+        """zs_obj_read_sg_begin(): the one or two entries that cover ``length`` bytes of the object."""
+        page, offset = self.locate(obj)
+        if offset + length <= PAGE_SIZE:
+            return (SgEntry(page, offset, length),)
+        first = PAGE_SIZE - offset
+        return (SgEntry(page, offset, first), SgEntry(page + 1, 0, length - first))
+
+    def zs_obj_read(self, obj: ZsObject, length: int) -> Steps[tuple[SgEntry, ...]]:
+        """zs_obj_read_begin(), zs_obj_read_sg_begin() or zs_map_object(): read an object's ``length`` bytes.
+
+        Returns the shape of the read.  A linear read copies ``length`` bytes where there are two entries and
+        hands out a pointer where there is one.
+        """
+        shape = self.zs_obj_read_sg(obj, length)
+        yield ("zs_obj_read", obj, length, shape)
+        return shape
+
+    # ---- compaction -------------------------------------------------------------------------------------
+
+    def zs_compact(self) -> Steps[int]:
+        """zs_compact(): all classes from the largest down; returns the pages freed."""
+        yield ("zs_compact", self)
+        freed = 0
+        for cls in self.classes:
+            freed += yield from self.__zs_compact(cls)
+        self.pages_compacted += freed
+        yield ("zs_compact_ret", freed)
+        return freed
+
+    def zs_shrinker_scan(self) -> Steps[int]:
+        """zs_shrinker_scan(): compact; SHRINK_STOP (-1) when nothing was freed."""
+        yield ("zs_shrinker_scan",)
+        freed = yield from self.zs_compact()
+        result = freed if freed else -1
+        yield ("zs_shrinker_scan_ret", result)
+        return result
+
+    def __zs_compact(self, cls: SizeClass) -> Steps[int]:
+        """__zs_compact(): move objects from the emptiest to the fullest zspages of one class."""
+        yield ("__zs_compact", cls)
+        freed = 0
+        dst: Zspage | None = None
+        while cls.can_compact():
+            if dst is None:
+                dst = cls.first(_ISOLATE_DST)
+                if dst is None:
+                    break
+                cls.remove_zspage(dst)
+            src = cls.first(_ISOLATE_SRC)
+            if src is None:
+                break
+            cls.remove_zspage(src)
+            yield from self._migrate_zspage(src, dst)
+            group = cls.get_fullness_group(src)
+            cls.insert_zspage(src, group)
+            if group == _RATIO_0:
+                yield from self.free_zspage(cls, src)
+                freed += cls.geometry.pages_per_zspage
+            if cls.get_fullness_group(dst) == _RATIO_100:
+                cls.insert_zspage(dst, _RATIO_100)
+                dst = None
+        if dst is not None:
+            cls.insert_zspage(dst, cls.get_fullness_group(dst))
+        yield ("__zs_compact_ret", freed)
+        return freed
+
+    def _migrate_zspage(self, src: Zspage, dst: Zspage) -> Steps[None]:
+        """migrate_zspage(): objects in address order until the source is empty or the target full."""
+        objs = dst.cls.geometry.objs_per_zspage
+        for index, obj in enumerate(src.objects):
+            if obj is None:
+                continue
+            # The handle first points to the new place; then the old place is released.
+            yield from self.obj_malloc(dst, obj)
+            yield ("obj_free", obj, src, index)
+            self._release(src, index)
+            if dst.inuse == objs or src.inuse == 0:
+                return

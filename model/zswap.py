@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reference model of mm/zswap.c, as Linux 7.3-rc7 has it; other kernel lines override steps of it.
+
+Every method named like a kernel function mirrors that function and is a generator of effects
+(:mod:`model.effects`).  The order of effects is the order in which the kernel calls what can be observed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from model import errno
+from model.counters import Counters
+from model.effects import Steps
+from model.list_lru import LRU_REMOVED_RETRY, LRU_RETRY, LRU_ROTATE, LRU_STOP, ListLru
+from model.memcg import MemcgZswap
+from model.zsmalloc import PAGE_SIZE, ZsObject, ZsPool
+
+__all__ = ["AOP_WRITEPAGE_ACTIVATE", "Folio", "Zswap", "ZswapEntry", "ZswapPool"]
+
+#: swap_writeout() of a folio that may not be written back: it stays in memory.
+AOP_WRITEPAGE_ACTIVATE: Final = 0x80000
+#: SWAP_CLUSTER_MAX
+_SWAP_CLUSTER_MAX: Final = 32
+#: MAX_RECLAIM_RETRIES
+_MAX_RECLAIM_RETRIES: Final = 16
+
+
+class Folio:
+    """A folio in the swap cache: ``swpent`` of its first page, ``order``, and ``address`` where recorded."""
+
+    __slots__ = ("address", "order", "swpent")
+
+    def __init__(self, swpent: int, order: int = 0, address: int = 0) -> None:
+        self.swpent = swpent
+        self.order = order
+        self.address = address
+
+    @property
+    def nr_pages(self) -> int:
+        """folio_nr_pages()"""
+        return 1 << self.order
+
+
+class ZswapPool:
+    """struct zswap_pool: a compressor and the zs_pool its objects live in; ``entries`` still refer to it."""
+
+    __slots__ = ("entries", "tfm_name", "zs_pool")
+
+    def __init__(self, tfm_name: str, chain_size: int) -> None:
+        self.tfm_name = tfm_name
+        self.zs_pool = ZsPool(chain_size)
+        self.entries = 0
+
+
+class ZswapEntry:
+    """struct zswap_entry: one stored page.
+
+    ``lru`` is the (node, cgroup) it is listed under; ``content`` is an opaque tag of the page's content that
+    is handed through from store to load; ``address`` is bound by a replay.
+    """
+
+    __slots__ = ("address", "content", "length", "lru", "obj", "objcg", "pool", "referenced", "swpent")
+
+    def __init__(self, swpent: int, pool: ZswapPool) -> None:
+        self.swpent = swpent
+        self.pool = pool
+        self.length = 0
+        self.obj: ZsObject
+        self.objcg: int | None = None
+        self.lru: tuple[int, int] | None = None
+        self.referenced = False
+        self.content: Any = None
+        self.address = 0
+
+
+class Zswap:
+    """The whole of zswap on one box.
+
+    :param totalram_pages: totalram_pages() of the box, for the pool limit
+    :param compressor: name of the current compressor
+    :param chain_size: CONFIG_ZSMALLOC_CHAIN_SIZE
+    """
+
+    #: what this class mirrors; shown in verdicts
+    mirrors = "Linux 7.3-rc7 mm/zswap.c"
+    #: how many entries shrink_memcg() looks at per node
+    SHRINK_BUDGET = _SWAP_CLUSTER_MAX
+    #: the root cgroup's folios have an obj_cgroup (7.1+), and incompressible pages are charged apart
+    ROOT_OBJCG = True
+    #: mTHP statistics count zswpout, and stored_incompressible_pages exists
+    HAS_INCOMPRESSIBLE = True
+
+    def __init__(self, *, totalram_pages: int, compressor: str, chain_size: int = 8) -> None:
+        self.totalram_pages = totalram_pages
+        self.chain_size = chain_size
+        self.enabled = True
+        self.max_pool_percent = 20
+        self.accept_threshold_percent = 90
+        self.pool_reached_full = False
+        self.pools = [ZswapPool(compressor, chain_size)]
+        self.tree: dict[int, ZswapEntry] = {}
+        self.lru: ListLru[ZswapEntry] = ListLru()
+        self.counters = Counters()
+        self.memcgs: dict[int, MemcgZswap] = {}
+        self.writeback_enabled = True
+
+    # ---- state that others read -------------------------------------------------------------------------
+
+    def memcg(self, objcg: int) -> MemcgZswap:
+        """Return the account of a cgroup, a new one for a cgroup not seen before."""
+        account = self.memcgs.get(objcg)
+        if account is None:
+            account = self.memcgs[objcg] = MemcgZswap()
+        return account
+
+    def total_pages(self) -> int:
+        """zswap_total_pages(): pages of all pools."""
+        return sum(pool.zs_pool.pages_allocated for pool in self.pools)
+
+    def max_pages(self) -> int:
+        """zswap_max_pages()"""
+        return self.totalram_pages * self.max_pool_percent // 100
+
+    def accept_thr_pages(self) -> int:
+        """zswap_accept_thr_pages()"""
+        return self.max_pages() * self.accept_threshold_percent // 100
+
+    # ---- parameters -------------------------------------------------------------------------------------
+
+    def set_param(self, name: str, value: str) -> None:
+        """A write to /sys/module/zswap/parameters/``name``.
+
+        :raises ValueError: for a value the kernel would refuse; names that do not touch the model are ignored
+        """
+        if name == "enabled":
+            self.enabled = value in ("Y", "y", "1")
+        elif name == "max_pool_percent":
+            self.max_pool_percent = int(value)
+        elif name == "accept_threshold_percent":
+            self.accept_threshold_percent = int(value)
+        elif name == "compressor":
+            self.zswap_compressor_param_set(value)
+
+    def zswap_compressor_param_set(self, name: str) -> None:
+        """zswap_compressor_param_set(): an existing pool of that name comes to the head, or a new one is made.
+
+        The old current pool stays listed while entries refer to it.
+        """
+        if self.pools and self.pools[0].tfm_name == name:
+            return
+        pool = next((p for p in self.pools if p.tfm_name == name), None)
+        if pool is None:
+            pool = ZswapPool(name, self.chain_size)
+        else:
+            self.pools.remove(pool)
+        old = self.pools[0] if self.pools else None
+        self.pools.insert(0, pool)
+        if old is not None and not old.entries:
+            self.pools.remove(old)
+
+    # ---- limits -----------------------------------------------------------------------------------------
+
+    def zswap_check_limits(self) -> Steps[bool]:
+        """zswap_check_limits(): True when the pool is full; remembers it until the acceptance threshold."""
+        for pool in list(self.pools):
+            yield ("zs_get_total_pages_ret", pool.zs_pool.pages_allocated)
+        current, limit = self.total_pages(), self.max_pages()
+        if current >= limit:
+            self.counters.pool_limit_hit += 1
+            self.pool_reached_full = True
+        elif self.pool_reached_full and current <= self.accept_thr_pages():
+            self.pool_reached_full = False
+        return self.pool_reached_full
+
+    def _may_zswap(self) -> Steps[bool]:
+        """The cgroup part of a store's prologue: memory.zswap.max, with one try to write back."""
+        if not self.ROOT_OBJCG and not (yield ("?objcg",)):
+            return True
+        allowed: bool | None = yield ("obj_cgroup_may_zswap_ret", True)
+        if allowed is False:
+            result = yield from self.shrink_memcg(None)
+            return result == 0
+        return True
+
+    # ---- store ------------------------------------------------------------------------------------------
+
+    def zswap_store(self, folio: Folio) -> Steps[bool]:
+        """zswap_store(): store every page of a folio, or none; True when stored."""
+        yield ("zswap_store", folio)
+        stored = False
+        if self.enabled:
+            stored = yield from self._store_enabled(folio)
+        if not stored:
+            yield from self._erase_stale(folio)
+        yield ("zswap_store_ret", stored)
+        return stored
+
+    def _store_enabled(self, folio: Folio) -> Steps[bool]:
+        if not (yield from self._may_zswap()):
+            return False
+        if (yield from self.zswap_check_limits()):
+            return False
+        pool = self.pools[0]
+        objcg: int | None = None
+        for index in range(folio.nr_pages):
+            entry = yield from self.zswap_store_page(folio, index, pool)
+            if entry is None:
+                return False
+            objcg = entry.objcg
+        if objcg is not None:
+            self.memcg(objcg).zswpout += folio.nr_pages
+        self.counters.zswpout += folio.nr_pages
+        return True
+
+    def _erase_stale(self, folio: Folio) -> Steps[None]:
+        """The end of a failed zswap_store(): whatever was stored at the folio's slots is out of date."""
+        for swpent in range(folio.swpent, folio.swpent + folio.nr_pages):
+            entry = self.tree.pop(swpent, None)
+            if entry is not None:
+                yield from self.zswap_entry_free(entry)
+
+    def zswap_store_page(self, folio: Folio, index: int, pool: ZswapPool) -> Steps[ZswapEntry | None]:
+        """zswap_store_page(): one page into the tree; None when it was rejected."""
+        swpent = folio.swpent + index
+        if not (yield ("?entry_alloc",)):
+            self.counters.reject_kmemcache_fail += 1
+            return None
+        entry = ZswapEntry(swpent, pool)
+        if not (yield from self.zswap_compress(folio, index, entry)):
+            return None
+        old = self.tree.get(swpent)
+        self.tree[swpent] = entry
+        if old is not None:
+            yield from self.zswap_entry_free(old)
+        pool.entries += 1
+        entry.objcg = yield from self._charge(entry)
+        self.counters.stored_pages += 1
+        if entry.length == PAGE_SIZE and self.HAS_INCOMPRESSIBLE:
+            self.counters.stored_incompressible_pages += 1
+        entry.referenced = True
+        yield from self.zswap_lru_add(entry)
+        return entry
+
+    def _charge(self, entry: ZswapEntry) -> Steps[int | None]:
+        """obj_cgroup_charge_zswap() of a new entry; returns the cgroup it was charged to."""
+        objcg: int | None = yield ("obj_cgroup_charge_zswap", entry.length)
+        if objcg is not None:
+            self.memcg(objcg).charge(entry.length)
+        return objcg
+
+    def zswap_lru_add(self, entry: ZswapEntry) -> Steps[None]:
+        """zswap_lru_add(): to the tail of its cgroup's and node's list."""
+        key = yield ("list_lru_add", entry)
+        entry.lru = key if key is not None else (0, entry.objcg or 0)
+        added = self.lru.add(entry.lru, entry)
+        yield ("list_lru_add_ret", added)
+
+    def zswap_compress(self, folio: Folio, index: int, entry: ZswapEntry) -> Steps[bool]:
+        """zswap_compress() of one page: compressed, or as it is when that does not help and writeback may."""
+        yield ("crypto_acomp_compress", folio, index, 1)
+        ret, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
+        raw = False
+        if ret or not dlen or dlen >= PAGE_SIZE:
+            allowed: bool | None = yield ("mem_cgroup_zswap_writeback_enabled_ret", self.writeback_enabled)
+            if allowed is False or (allowed is None and not self.writeback_enabled):
+                self._count_reject(ret or errno.EINVAL, 0)
+                return False
+            raw, dlen = True, PAGE_SIZE
+        return (yield from self._store_object(entry, dlen, raw))
+
+    def _store_object(self, entry: ZswapEntry, length: int, raw: bool) -> Steps[bool]:
+        """Allocate and write an entry's object."""
+        obj = yield from entry.pool.zs_pool.zs_malloc(length)
+        if isinstance(obj, int):
+            self._count_reject(0, obj)
+            return False
+        yield ("zs_obj_write", obj, length, entry.content, raw)
+        entry.obj = obj
+        entry.length = length
+        return True
+
+    def _count_reject(self, comp_ret: int, alloc_ret: int) -> None:
+        """The end of zswap_compress(): which counter a rejected page moves."""
+        if errno.ENOSPC in (comp_ret, alloc_ret):
+            self.counters.reject_compress_poor += 1
+        elif comp_ret:
+            self.counters.reject_compress_fail += 1
+        elif alloc_ret:
+            self.counters.reject_alloc_fail += 1
+
+    # ---- end of an entry --------------------------------------------------------------------------------
+
+    def zswap_entry_free(self, entry: ZswapEntry) -> Steps[None]:
+        """zswap_entry_free(): off the LRU, object freed, uncharged."""
+        yield ("zswap_entry_free", entry)
+        yield ("list_lru_del", entry)
+        if entry.lru is not None:
+            self.lru.delete(entry.lru, entry)
+        yield from entry.pool.zs_pool.zs_free(entry.obj)
+        self._put_pool(entry.pool)
+        if entry.objcg is not None:
+            yield ("obj_cgroup_uncharge_zswap", entry)
+            self.memcg(entry.objcg).uncharge(entry.length)
+        if entry.length == PAGE_SIZE and self.HAS_INCOMPRESSIBLE:
+            self.counters.stored_incompressible_pages -= 1
+        self.counters.stored_pages -= 1
+
+    def _put_pool(self, pool: ZswapPool) -> None:
+        """A pool that is not current goes when its last entry does."""
+        pool.entries -= 1
+        if not pool.entries and pool is not self.pools[0] and pool in self.pools:
+            self.pools.remove(pool)
+
+    def zswap_invalidate(self, swpent: int) -> Steps[None]:
+        """zswap_invalidate(): a swap slot was freed."""
+        yield ("zswap_invalidate", swpent)
+        entry = self.tree.pop(swpent, None)
+        if entry is not None:
+            yield from self.zswap_entry_free(entry)
+
+    # ---- load -------------------------------------------------------------------------------------------
+
+    def zswap_load(self, folio: Folio) -> Steps[int]:
+        """zswap_load(): 0, -ENOENT when zswap has no such page, -EIO when it cannot be decompressed."""
+        yield ("zswap_load", folio)
+        entry = self.tree.get(folio.swpent)
+        if entry is None:
+            self.counters.pswpin += folio.nr_pages
+            yield ("zswap_load_ret", errno.ENOENT)
+            return errno.ENOENT
+        if not (yield from self.zswap_decompress(entry, folio)):
+            yield ("zswap_load_ret", errno.EIO)
+            return errno.EIO
+        self._count_load(entry)
+        del self.tree[folio.swpent]
+        yield from self.zswap_entry_free(entry)
+        yield ("zswap_load_ret", 0)
+        return 0
+
+    def _count_load(self, entry: ZswapEntry) -> None:
+        self.counters.zswpin += 1
+        if entry.objcg is not None:
+            self.memcg(entry.objcg).zswpin += 1
+
+    def zswap_decompress(self, entry: ZswapEntry, folio: Folio) -> Steps[bool]:
+        """zswap_decompress(): read an entry's object; a raw one is copied, others go through the compressor."""
+        yield ("zswap_decompress", entry, folio)
+        yield from entry.pool.zs_pool.zs_obj_read(entry.obj, entry.length)
+        if self._is_raw(entry):
+            return True
+        yield ("crypto_acomp_decompress", entry.length)
+        answer = yield ("crypto_acomp_decompress_ret", 0, PAGE_SIZE)
+        ret, dlen = answer if answer is not None else (0, PAGE_SIZE)
+        if ret == 0 and dlen == PAGE_SIZE:
+            return True
+        self.counters.decompress_fail += 1
+        return False
+
+    def _is_raw(self, entry: ZswapEntry) -> bool:
+        return entry.length == PAGE_SIZE
+
+    # ---- writeback --------------------------------------------------------------------------------------
+
+    def zswap_writeback_entry(self, entry: ZswapEntry, swpent: int) -> Steps[int]:
+        """zswap_writeback_entry(): decompress an entry into a new swap cache folio and write it out."""
+        failure: int = yield ("?swap_cache_alloc", entry)
+        if failure:
+            return failure
+        if self.tree.get(swpent) is not entry:
+            return errno.ENOMEM
+        folio = Folio(swpent)
+        if not (yield from self.zswap_decompress(entry, folio)):
+            return errno.EIO
+        del self.tree[swpent]
+        self._count_writeback(entry)
+        yield from self.zswap_entry_free(entry)
+        yield from self.__swap_writepage(folio)
+        return 0
+
+    def _count_writeback(self, entry: ZswapEntry) -> None:
+        self.counters.zswpwb += 1
+        if entry.objcg is not None:
+            self.memcg(entry.objcg).zswpwb += 1
+
+    def shrink_memcg_cb(self, entry: ZswapEntry, stop_on_cached: bool = False) -> Steps[int]:
+        """shrink_memcg_cb(): a second chance for a referenced entry, writeback for any other."""
+        yield ("shrink_memcg_cb", entry)
+        if entry.referenced:
+            entry.referenced = False
+            yield ("shrink_memcg_cb_ret", LRU_ROTATE)
+            return LRU_ROTATE
+        if entry.lru is not None:
+            self.lru.lists[entry.lru].move_to_end(entry)
+        failure = yield from self.zswap_writeback_entry(entry, entry.swpent)
+        if failure:
+            self.counters.reject_reclaim_fail += 1
+            status = LRU_STOP if failure == errno.EEXIST and stop_on_cached else LRU_RETRY
+        else:
+            self.counters.written_back_pages += 1
+            status = LRU_REMOVED_RETRY
+        yield ("shrink_memcg_cb_ret", status)
+        return status
+
+    def shrink_memcg(self, cgroup: int | None) -> Steps[int]:
+        """shrink_memcg(): write back from one cgroup; 0, -ENOENT (nothing to do) or -EAGAIN (nothing done).
+
+        ``cgroup`` None: whichever the outside names.
+        """
+        named: int | None = yield ("shrink_memcg", cgroup)
+        cgroup = named if named is not None else cgroup or 0
+        result = yield from self._shrink_memcg(cgroup)
+        yield ("shrink_memcg_ret", result)
+        return result
+
+    def _shrink_memcg(self, cgroup: int) -> Steps[int]:
+        allowed: bool | None = yield ("mem_cgroup_zswap_writeback_enabled_ret", self.writeback_enabled)
+        if allowed is False or (allowed is None and not self.writeback_enabled):
+            return errno.ENOENT
+        if not (yield ("?memcg_online", cgroup)):
+            return errno.ENOENT
+        removed = scanned = 0
+        for nid in list(self.lru.nodes(cgroup)):
+            gone, left = yield from self.lru.walk_one((nid, cgroup), self.shrink_memcg_cb, self.SHRINK_BUDGET)
+            removed += gone
+            scanned += self.SHRINK_BUDGET - left
+        if not scanned:
+            return errno.ENOENT
+        return 0 if removed else errno.EAGAIN
+
+    def shrink_worker(self) -> Steps[None]:
+        """shrink_worker(): write back, cgroup by cgroup, down to the acceptance threshold.
+
+        Which cgroup is next is the outside's to say (its hierarchy is not modelled); the outside also says
+        when a pass ends.
+        """
+        yield ("shrink_worker",)
+        threshold = self.accept_thr_pages()
+        failures = 0
+        while True:
+            cgroup = yield ("?shrink_next",)
+            if cgroup is None:
+                break
+            result = yield from self.shrink_memcg(cgroup)
+            if result not in (0, errno.ENOENT):
+                failures += 1
+                if failures == _MAX_RECLAIM_RETRIES:
+                    break
+            for pool in list(self.pools):
+                yield ("zs_get_total_pages_ret", pool.zs_pool.pages_allocated)
+            if self.total_pages() <= threshold:
+                break
+        yield ("shrink_worker_ret",)
+
+    # ---- swap layer -------------------------------------------------------------------------------------
+
+    def swap_writeout(self, folio: Folio) -> Steps[int]:
+        """swap_writeout() in mm/page_io.c: zero-filled folios are only marked, others offered to zswap."""
+        yield ("swap_writeout", folio)
+        what: str = yield ("?swap_writeout", folio)
+        if what == "zero":
+            self.counters.swpout_zero += folio.nr_pages
+        if what != "store":
+            yield ("swap_writeout_ret", 0)
+            return 0
+        if (yield from self.zswap_store(folio)):
+            if folio.order and self.HAS_INCOMPRESSIBLE:
+                by_order = self.counters.mthp_zswpout
+                by_order[folio.order] = by_order.get(folio.order, 0) + 1
+            yield ("swap_writeout_ret", 0)
+            return 0
+        allowed: bool | None = yield ("mem_cgroup_zswap_writeback_enabled_ret", self.writeback_enabled)
+        if allowed is False or (allowed is None and not self.writeback_enabled):
+            yield ("swap_writeout_ret", AOP_WRITEPAGE_ACTIVATE)
+            return AOP_WRITEPAGE_ACTIVATE
+        yield from self.__swap_writepage(folio)
+        yield ("swap_writeout_ret", 0)
+        return 0
+
+    def __swap_writepage(self, folio: Folio) -> Steps[None]:
+        """__swap_writepage(): the folio goes to the swap device."""
+        yield ("__swap_writepage", folio)
+        self.counters.pswpout += folio.nr_pages
+
+    def entries(self) -> Iterator[ZswapEntry]:
+        """Return all live entries in no particular order."""
+        return iter(self.tree.values())

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The checks: one named comparison each, with a stable id, and the tally a replay keeps of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+__all__ = ["CHECKS", "Check", "Divergence", "Tally", "counter_check"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: its ``id``, what it says in one line, its ``grade``, and the recorded events it needs."""
+
+    id: str
+    doc: str
+    grade: str = "exact"
+    needs: tuple[str, ...] = ()
+
+
+CHECKS: Final[dict[str, Check]] = {check.id: check for check in (
+    Check("effect.order", "each task's events come in the order the revision predicts, none missing or added"),
+    Check("swap.writeout", "swap_writeout() returns, and device writes happen, as predicted",
+          needs=("swap_writeout_ret",)),
+    Check("store.result", "zswap_store() returns what is predicted", needs=("zswap_store_ret",)),
+    Check("store.length", "length of every compressed page", needs=("crypto_acomp_compress_ret",)),
+    Check("store.error", "error of every page that does not fit", needs=("crypto_acomp_compress_ret",)),
+    Check("store.raw", "a page kept as it is: 4096 bytes, its own first bytes", needs=("zs_obj_write",)),
+    Check("store.bytes", "first 8 bytes of every compressed object", needs=("zs_obj_write",)),
+    Check("acomp.calls", "compress calls: which page, how many pages, how much room",
+          needs=("crypto_acomp_compress",)),
+    Check("zsmalloc.size", "size of each zs_malloc()", needs=("zs_malloc",)),
+    Check("zsmalloc.pages", "zs_get_total_pages() wherever it was read", needs=("zs_get_total_pages_ret",)),
+    Check("zsmalloc.place", "zspage, object index and free list of each allocation, free and move",
+          needs=("obj_malloc", "obj_malloc_ret")),
+    Check("zsmalloc.fullness", "fullness group after each change", needs=("fix_fullness_group_ret",)),
+    Check("zsmalloc.compact", "pages that compaction freed, class by class",
+          needs=("zs_shrinker_scan_ret",)),
+    Check("zsmalloc.handle", "every handle is live when used and freed once", needs=("zs_free",)),
+    Check("sg.shape", "1 or 2 scatter-gather entries of an object read cover it exactly (derived from its "
+          "place)", needs=("zs_obj_read",)),
+    Check("load.result", "zswap_load() returns, and decompression yields, what is predicted",
+          needs=("zswap_load_ret",)),
+    Check("load.entry", "a load reads the entry, handle and length that were stored last",
+          needs=("zswap_decompress",)),
+    Check("load.content", "what is stored for a swap slot is what the workload put there, and objects as "
+          "written decompress to it"),
+    Check("free.entry", "each entry freed: slot, length, handle, referenced bit",
+          needs=("zswap_entry_free",)),
+    Check("lru.order", "LRU additions, removals, walks: entry, node, cgroup, status",
+          needs=("list_lru_add",)),
+    Check("memcg.charge", "bytes charged and uncharged, to the same cgroup",
+          needs=("obj_cgroup_charge_zswap",)),
+    Check("memcg.limit", "obj_cgroup_may_zswap()", needs=("obj_cgroup_may_zswap_ret",)),
+    Check("memcg.writeback", "mem_cgroup_zswap_writeback_enabled()",
+          needs=("mem_cgroup_zswap_writeback_enabled_ret",)),
+)}
+
+
+def counter_check(name: str) -> Check:
+    """Return the check of one counter, such as ``counter.zswap.stored_pages``."""
+    return Check(f"counter.{name}", "value at each snapshot", needs=("counters",))
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A recorded value that differs from the predicted one.
+
+    ``event``: its number in the recording; ``name``: the event; ``state``: what the model held around it;
+    ``path``: the operations it happened in, outermost first, with the number of the event each began at.
+    """
+
+    check: str
+    event: int
+    name: str
+    recorded: Any
+    predicted: Any
+    what: str
+    ts: int
+    pid: int
+    cpu: int
+    path: tuple[tuple[str, int], ...] = ()
+    state: dict[str, Any] = field(default_factory=dict)
+    context: tuple[str, ...] = ()
+
+
+class Tally:
+    """How often each check compared and differed, why some could not, and the divergences found.
+
+    :param only: ids of the checks that are asked for; None for all
+    """
+
+    def __init__(self, only: set[str] | None = None) -> None:
+        self.only = only
+        self.compared: dict[str, int] = dict.fromkeys(CHECKS, 0)
+        self.different: dict[str, int] = {}
+        self.reasons: dict[str, str] = {}
+        self.divergences: list[Divergence] = []
+        self.kept = 100
+
+    def wanted(self, check: str) -> bool:
+        """True when a check was asked for; ``counter`` and ``counter.zswap`` stand for all below them."""
+        return self.only is None or check in self.only \
+            or any(check.startswith(prefix + ".") for prefix in self.only)
+
+    def differ(self, divergence: Divergence) -> None:
+        """Count a divergence; the first hundred are kept whole."""
+        check = divergence.check
+        self.different[check] = self.different.get(check, 0) + 1
+        if len(self.divergences) < self.kept:
+            self.divergences.append(divergence)
+
+    @property
+    def failed(self) -> bool:
+        """True when any check differed."""
+        return bool(self.different)

@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The replay: recorded events drive the model task by task, and every effect is held against its event.
+
+Each task has a stack of running operations, each a generator of the model (:mod:`model.effects`).  An event
+resumes the innermost operation of its task up to its next effect; name and values must then agree.  Events
+that begin an operation start a new generator, also inside another one.  What the model cannot know comes from
+the event itself as an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from model.effects import DEFAULTS, EAGER, Effect, Steps
+from model.zswap import Folio, Zswap
+from replay.checks import Divergence, Tally
+from replay.handlers import Handlers
+from replay.predict import Predictions
+from replay.snapshots import SnapshotChecks
+from replay.truth import TruthChecks
+from traces import schema
+from traces.recording import Recording
+
+__all__ = ["Engine", "Frame", "LostEvents"]
+
+_COLUMNS: Final = ("ts", "cpu", "pid", "event", "swpent", "folio", "entry", "handle", "obj", "zspage", "pool", "memcg",
+                   "data", "ret", "size", "dlen", "offset", "word", "inuse", "freeobj", "order", "ref", "nid",
+                   "content", "text")
+#: Events in which an operation begins.
+STARTS: Final = frozenset({"swap_writeout", "zswap_store", "zswap_load", "zswap_invalidate", "zs_shrinker_scan",
+                           "zs_compact", "shrink_worker", "shrink_memcg", "zswap_shrinker_scan",
+                           "async_free_zspage"})
+_LRU: Final = frozenset({"list_lru_add", "list_lru_del"})
+#: Events that say something to nobody's operation; counted as outside events.
+_OUTSIDE: Final = frozenset({"zswap_folio_swapin", "zs_page_migrate", "zswap_pool_create", "zswap_pool_create_ret",
+                             "zswap_shrinker_scan_ret"})
+_READINGS: Final = frozenset({"zs_get_total_pages_ret", "zswap_total_pages_ret"})
+
+
+#: Functions that some builds inline into the caller the model goes through, though a probe can be attached.
+_INLINED: Final = frozenset({"zs_compact"})
+
+
+class LostEvents(Exception):
+    """The recording lost events here: the model cannot follow any further."""
+
+
+class Frame:
+    """One running operation of a task."""
+
+    __slots__ = ("answer", "effect", "gen", "inflight", "name", "scratch", "start")
+
+    def __init__(self, name: str, gen: Steps[Any], start: int) -> None:
+        self.name = name
+        self.gen = gen
+        self.start = start
+        #: next effect, if the generator already stands at it
+        self.effect: Effect | None = None
+        self.answer: Any = None
+        #: pages that this task was about to add to (or take from) a pool's total when last seen
+        self.inflight = 0
+        #: values that one handler leaves for a later one of the same operation
+        self.scratch: dict[str, Any] = {}
+
+
+class Engine(Handlers):
+    """Replays one recording through one model.
+
+    :param recording: what happened
+    :param model: what should have
+    :param tally: where comparisons are counted
+    :param predictions: what the compressor gives for each recorded page
+    :param keep_going: go on after a divergence
+    :param observe: called with (event number, event name, effect) for every matched effect
+    """
+
+    def __init__(self, recording: Recording, model: Zswap, tally: Tally, predictions: Predictions, *,
+                 keep_going: bool = False, observe: Callable[[int, str, Effect], None] | None = None) -> None:
+        super().__init__(model, tally, predictions)
+        self.recording = recording
+        self.keep_going = keep_going
+        self.observe = observe
+        probes = recording.manifest["probes"]
+        self.captured = frozenset(probes)
+        self.columns_of = {name: frozenset(probe.get("columns", ())) for name, probe in probes.items()}
+        symbols = recording.manifest["config"].get("symbols", {})
+        self.lru_address: int = symbols.get("zswap_list_lru", 0)
+        self.snapshots = SnapshotChecks(recording, model, tally, self.diverge_counter)
+        self.truth = TruthChecks(recording, model, predictions, tally, self.diverge)
+        self.stacks: dict[int, list[Frame]] = {}
+        self.foreign_adds: set[int] = set()
+        self.seen_pids: set[int] = set()
+        self.seen_inlined: set[str] = set()
+        self.events = 0
+        self.first_event = 0
+        #: how many events were explained how
+        self.explained: dict[str, int] = {}
+        self.unexplained = 0
+        self.preempted_reads = 0
+        self._out_of_step: dict[int, str] = {}
+        self._base = 0
+        self._handlers = self.table()
+
+    # ---- driving ----------------------------------------------------------------------------------------
+
+    def run(self, start: int = 0, stop: int | None = None, progress: Callable[[int], None] | None = None) -> None:
+        """Replay events ``start`` to ``stop``; ends at the first divergence unless ``keep_going``.
+
+        :raises LostEvents: where the recording lost events
+        """
+        for _ in self.steps(start, stop):
+            if progress is not None:
+                progress(self.events)
+
+    def steps(self, start: int = 0, stop: int | None = None) -> Iterator[int]:
+        """As :meth:`run`, yielding the number of the last event after each batch."""
+        self.first_event = start
+        names = schema.NAMES
+        for base, columns in self.recording.batches(_COLUMNS):
+            count = len(columns["event"])
+            if base + count <= start:
+                continue
+            if stop is not None and base >= stop:
+                break
+            self._base = base
+            self.load(columns)
+            first = max(0, start - base)
+            last = count if stop is None else min(count, stop - base)
+            codes, pids = self.event, self.pid
+            for i in range(first, last):
+                self.step(names[codes[i]], pids[i], i)
+                if self.tally.divergences and not self.keep_going:
+                    self.events = base + i + 1
+                    return
+            self.events = base + last
+            yield self.events
+
+    def load(self, columns: dict[str, Any]) -> None:
+        """Take a batch's columns as lists: one attribute per column, indexed by the row in the batch."""
+        for name in _COLUMNS:
+            setattr(self, name, columns[name].tolist())
+
+    def step(self, name: str, pid: int, i: int) -> None:
+        """Explain one event."""
+        if name in _LRU:
+            if self.pool[i] != self.lru_address and not self._own_lru(pid, i):
+                if name == "list_lru_add":
+                    self.foreign_adds.add(pid)
+                self.count("another LRU")
+                return
+            self.foreign_adds.discard(pid)
+        elif name == "list_lru_add_ret" and pid in self.foreign_adds:
+            # list_lru_add() does not nest: the return belongs to the task's last entry.
+            self.foreign_adds.discard(pid)
+            self.count("another LRU")
+            return
+        stack = self.stacks.get(pid)
+        while stack:
+            frame = stack[-1]
+            frame.inflight = 0
+            effect = frame.effect
+            if effect is None or effect[0][0] == "?":
+                effect = self.advance(frame, name, i)
+                if effect is None:
+                    stack.pop()
+                    continue
+            if effect[0] != name and effect[0] in _INLINED and effect[0] not in self.seen_inlined:
+                # The probe is attached to a function that this build also inlines into its caller.
+                self.captured -= {effect[0], effect[0] + "_ret"}
+                frame.effect = None
+                frame.answer = None
+                continue
+            if effect[0] == name:
+                if name in _INLINED:
+                    self.seen_inlined.add(name)
+                frame.answer = self._handlers[name](effect, i, frame)
+                if self.observe is not None:
+                    self.observe(self._base + i, name, effect)
+                if name in EAGER:
+                    frame.effect = None
+                    if self.advance(frame, None, i) is None:
+                        stack.pop()
+                else:
+                    frame.effect = None
+                return
+            break
+        self.outside_operation(name, pid, i, stack)
+
+    def advance(self, frame: Frame, name: str | None, i: int) -> Effect | None:
+        """Run an operation to its next observable effect; None when it has ended.
+
+        ``name`` is the event at hand, which answers questions; without one the operation waits at a question.
+        """
+        gen, captured = frame.gen, self.captured
+        if frame.effect is None:
+            send = frame.answer
+        elif name is None:
+            return frame.effect
+        else:
+            send = self.resolve(frame.effect, name, i)
+        try:
+            while True:
+                effect = gen.send(send)
+                kind = effect[0]
+                if kind in captured:
+                    frame.effect = effect
+                    return effect
+                if kind[0] == "?":
+                    if name is None:
+                        frame.effect = effect
+                        return effect
+                    send = self.resolve(effect, name, i)
+                else:
+                    send = self.default(effect, frame)
+        except StopIteration:
+            return None
+
+    def resolve(self, question: Effect, name: str, i: int) -> Any:
+        """Answer a question from the next event of the same task."""
+        kind = question[0]
+        if kind == "?zs_malloc":
+            return self.ret[i] if name == "zs_malloc_ret" and self._failed_handle(i) else 0
+        if kind == "?entry_alloc":
+            # A failed slab allocation leaves no event: the counter has to vouch for it.
+            return not (name in ("zswap_store_ret", "zswap_entry_free")
+                        and self.model.counters.reject_kmemcache_fail < self.snapshots.last_kmemcache_fail)
+        if kind == "?trylock_zspage":
+            return name == "__free_zspage" if self._sees_zspage_free() else True
+        if kind == "?swap_writeout":
+            if name == "zswap_store":
+                return "store"
+            return "zero" if name == "swap_writeout_ret" else "free" if name == "zswap_invalidate" else "store"
+        if kind == "?objcg":
+            return name == "obj_cgroup_may_zswap_ret" if "obj_cgroup_may_zswap_ret" in self.captured else True
+        if kind == "?swapcache":
+            return name != "zswap_load_ret"
+        if kind == "?swap_cache_alloc":
+            return 0 if name in ("zswap_decompress", "zs_obj_read") else self.writeback_failure(name, i)
+        if kind == "?memcg_online":
+            return name != "shrink_memcg_ret"
+        if kind == "?shrink_next":
+            return self.memcg[i] if name == "shrink_memcg" else None
+        return DEFAULTS[kind]
+
+    def _sees_zspage_free(self) -> bool:
+        """True when the recorded kernel frees zspages in a function that was probed everywhere it happens."""
+        return "__free_zspage" in self.captured
+
+    def _failed_handle(self, i: int) -> bool:
+        handle = self.handle[i]
+        if handle > (1 << 64) - 4096:
+            self.ret[i] = handle - (1 << 64)
+            return True
+        return False
+
+    def _own_lru(self, pid: int, i: int) -> bool:
+        """Learn the address of zswap's LRU from the first entry a store adds, where no symbol told it."""
+        if self.lru_address:
+            return False
+        stack = self.stacks.get(pid)
+        if stack:
+            frame = stack[-1]
+            effect = frame.effect if frame.effect is not None else self.advance(frame, "list_lru_add", i)
+            if effect is not None and effect[0] == "list_lru_add":
+                self.lru_address = self.pool[i]
+                return True
+        return False
+
+    # ---- events outside a running operation -------------------------------------------------------------
+
+    def outside_operation(self, name: str, pid: int, i: int, stack: list[Frame] | None) -> None:
+        """An event that the task's running operation, if any, does not expect."""
+        if pid in self._out_of_step:
+            if name == self._out_of_step[pid] + "_ret":
+                del self._out_of_step[pid]
+                self.unexplained += 1
+                return
+            if name not in STARTS:
+                self.unexplained += 1
+                return
+        if name in STARTS:
+            self.begin(name, pid, i)
+            return
+        if pid == 0 and name in ("counters", "param", "lost_events") or name == "marker":
+            self.note(name, i)
+            return
+        if name in _OUTSIDE:
+            self.count("outside event")
+            if name == "zs_page_migrate":
+                self.forget_frames()
+            return
+        if not stack:
+            if name in _READINGS:
+                self.settle(i)
+                self.check_total(i)
+                self.snapshots.reading(name)
+                self.count("reading of totals")
+                return
+            if name.endswith("_ret") and pid not in self.seen_pids and not any(self.explained.values()):
+                self.count("return of a call from before the recording")
+                return
+            if name.endswith("_ret") and self._before_first_operation(pid):
+                self.count("return of a call from before the recording")
+                return
+        expected = stack[-1].effect if stack else None
+        self.diverge("effect.order", i, recorded=name, predicted=expected[0] if expected else "no event of this task",
+                     what="the kernel did something else next", frame=stack[-1] if stack else None)
+        self.unexplained += 1
+        if stack:
+            self._out_of_step[pid] = stack[0].name
+            stack.clear()
+
+    def _before_first_operation(self, pid: int) -> bool:
+        return pid not in self.seen_pids
+
+    def begin(self, name: str, pid: int, i: int) -> None:
+        """Start an operation for the event that begins it."""
+        self._out_of_step.pop(pid, None)
+        self.seen_pids.add(pid)
+        if self.snapshots.window is not None:
+            self.settle(i)
+            self.snapshots.operation()
+        model, number = self.model, self._base + i
+        gen: Steps[Any]
+        if name in ("swap_writeout", "zswap_store"):
+            folio = Folio(self.swpent[i], self.order[i], self.folio[i])
+            gen = model.swap_writeout(folio) if name == "swap_writeout" else model.zswap_store(folio)
+        elif name == "zswap_load":
+            gen = model.zswap_load(Folio(self.swpent[i], 0, self.folio[i]))
+        elif name == "zswap_invalidate":
+            gen = model.zswap_invalidate(self.swpent[i])
+        elif name == "zs_shrinker_scan":
+            gen = self.current_zs_pool().zs_shrinker_scan()
+        elif name == "zs_compact":
+            gen = self.current_zs_pool().zs_compact()
+        elif name == "shrink_worker":
+            gen = model.shrink_worker()
+        elif name == "shrink_memcg":
+            gen = model.shrink_memcg(self.memcg[i])
+        elif name == "async_free_zspage":
+            gen = self.current_zs_pool().async_free_zspage()
+        else:
+            self.count("outside event")
+            return
+        frame = Frame(name, gen, number)
+        self.stacks.setdefault(pid, []).append(frame)
+        effect = self.advance(frame, name, i)
+        if effect is None or effect[0] != name:
+            self.diverge("effect.order", i, recorded=name, predicted=effect[0] if effect else "nothing",
+                         what="the operation began otherwise", frame=frame)
+            return
+        frame.answer = self._handlers[name](effect, i, frame)
+        frame.effect = None
+        if self.observe is not None:
+            self.observe(number, name, effect)
+
+    def note(self, name: str, i: int) -> None:
+        """A marker, snapshot, parameter write or loss."""
+        self.count(name)
+        if name == "marker":
+            self.settle(i)
+            self.snapshots.close()
+        if name == "lost_events":
+            raise LostEvents(self._base + i)
+        if name == "marker":
+            self.truth.marker(self.text[i], i)
+        elif name == "param":
+            key, _, value = self.text[i].partition("=")
+            self.model.set_param(key, value)
+        else:
+            self.settle(i)
+            self.truth.snapshot(self.text[i], i)
+            self.snapshots.check(self.ret[i], self._base + i, self.ts[i])
+
+    def settle(self, i: int) -> None:
+        """Let every operation go on to its next effect: what it did after its last event has happened."""
+        for stack in self.stacks.values():
+            while stack and stack[-1].effect is None and self.advance(stack[-1], None, i) is None:
+                stack.pop()
+
+    def count(self, how: str) -> None:
+        """Count an event as explained."""
+        self.explained[how] = self.explained.get(how, 0) + 1
+
+    # ---- divergences ------------------------------------------------------------------------------------
+
+    def diverge(self, check: str, i: int, *, recorded: Any, predicted: Any, what: str,
+                frame: Frame | None = None) -> None:
+        """Report a difference at row ``i`` of the batch."""
+        if not self.tally.wanted(check):
+            return
+        pid = self.pid[i]
+        path = tuple((f.name, f.start) for f in self.stacks.get(pid, ()))
+        if frame is not None and not path:
+            path = ((frame.name, frame.start),)
+        name = schema.NAMES[self.event[i]]
+        self.tally.differ(Divergence(check, self._base + i, name, recorded, predicted, what, self.ts[i], pid,
+                                     self.cpu[i], path, self.describe_state(frame)))
+
+    def diverge_counter(self, check: str, event: int, ts: int, recorded: int, predicted: int, what: str) -> None:
+        """Report a counter that differs at a snapshot."""
+        if self.tally.wanted(check):
+            self.tally.differ(Divergence(check, event, "counters", recorded, predicted, what, ts, 0, 0, (),
+                                         self.describe_state(None)))
+
+    def finish(self) -> None:
+        """The recording is over: settle operations and the last snapshot."""
+        self.settle(0)
+        self.snapshots.close()
+
+    def _row(self, i: int) -> int:
+        return self._base + i
+
+    def quiescent(self) -> bool:
+        """True when no task is inside an operation."""
+        self.settle(0)
+        return not any(self.stacks.values())

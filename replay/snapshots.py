@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Counter snapshots against the model: one check per counter that a snapshot holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from model.counters import DEBUGFS
+from model.zsmalloc import PAGE_SIZE
+from model.zswap import Zswap
+from replay.checks import Tally
+from traces.recording import Recording
+
+__all__ = ["SnapshotChecks"]
+
+#: vmstat counters a replay can predict; they count from boot, so only their change since the first snapshot
+#: is compared.
+_VMSTAT: Final = ("zswpin", "zswpout", "zswpwb", "swpout_zero", "pswpin", "pswpout")
+_MEMCG_EVENTS: Final = ("zswpin", "zswpout", "zswpwb")
+#: Counters of SPEC section 3 that no recorded event determines.
+_OUT_OF_REACH: Final = {
+    "vmstat.swpin_zero": "reads of zero-marked slots reach none of the recorded functions",
+    "memcg.swpin_zero": "reads of zero-marked slots reach none of the recorded functions",
+}
+_MTHP_ORDER: Final = {f"{4 << order}kB": order for order in range(1, 12)}
+_CLASS_COLUMNS: Final = ("obj_allocated", "obj_used", "pages_used", "freeable")
+
+
+@dataclass
+class _Window:
+    """A snapshot while its files are read, one after the other: debugfs, vmstat, meminfo, then the cgroup.
+
+    Reading takes time, and the reader itself may fault pages in meanwhile.  A value that does not stand at
+    the window's beginning may still come to stand before its file was read: the totals the kernel computes
+    for debugfs and meminfo are recorded events and say when that was.  With no operation in between there is
+    no such excuse.
+    """
+
+    event: int
+    ts: int
+    label: str
+    open: dict[str, tuple[int, int]] = field(default_factory=dict)
+    operations: int = 0
+
+
+class SnapshotChecks:
+    """Compares the model's counters at each snapshot.
+
+    :param diverge: reports a difference: check, event, time stamp, recorded, predicted, what
+    """
+
+    def __init__(self, recording: Recording, model: Zswap, tally: Tally, diverge: Callable[..., None]) -> None:
+        self.recording = recording
+        self.model = model
+        self.tally = tally
+        self.diverge = diverge
+        self.base: dict[str, int] = {}
+        self.window: _Window | None = None
+        #: how many values were equal only while the snapshot was being read
+        self.late = 0
+        self.sees_readings = "zswap_total_pages_ret" in recording.manifest["probes"]
+        snapshots = recording.snapshots
+        last = recording.snapshot(len(snapshots) - 1) if snapshots else {}
+        #: what the recording says of slab failures, which leave no event
+        self.last_kmemcache_fail = _number(last.get("zswap_debugfs", {}).get("reject_kmemcache_fail"))
+
+        #: how far a zone counter in /proc/vmstat may lag behind, in pages
+        self.vmstat_lag = _vmstat_lag(recording)
+
+    def start_pages(self) -> int | None:
+        """Return how many pages zswap held at the first snapshot, None when no snapshot says."""
+        if not self.recording.snapshots:
+            return None
+        debugfs = self.recording.snapshot(0).get("zswap_debugfs", {})
+        return _number(debugfs["stored_pages"]) if "stored_pages" in debugfs else None
+
+    def check(self, number: int, event: int, ts: int) -> None:
+        """Compare all counters of snapshot ``number``, whose reading began at ``event``.
+
+        What differs stays open while the files are still being read; see :class:`_Window`.
+        """
+        self.close()
+        recorded = dict(self._recorded(self.recording.snapshot(number)))
+        predicted = dict(self._predicted(recorded))
+        label = self.recording.snapshots[number]["label"]
+        self.window = _Window(event, ts, label)
+        for name, value in recorded.items():
+            check = f"counter.{name}"
+            expected = _OUT_OF_REACH.get(name, predicted.get(name))
+            if expected is None:
+                continue
+            if isinstance(expected, str):
+                self.tally.compared.setdefault(check, 0)
+                self.tally.reasons.setdefault(check, expected)
+                continue
+            if _since_boot(name):
+                if name not in self.base:
+                    # The first snapshot only sets the level that later ones are measured from.
+                    self.base[name] = value - expected
+                    self.tally.compared.setdefault(check, 0)
+                    continue
+                value -= self.base[name]
+            self.tally.compared[check] = self.tally.compared.get(check, 0) + 1
+            if not self._equal(name, value, expected):
+                self.window.open[name] = (value, expected)
+
+    def _equal(self, name: str, value: int, expected: int | str | None) -> bool:
+        if name == "vmstat.nr_zspages" and isinstance(expected, int):
+            return abs(value - expected) <= self.vmstat_lag
+        return value == expected
+
+    def _look_again(self) -> None:
+        window = self.window
+        if window is None or not window.open:
+            return
+        now = dict(self._predicted({name: 0 for name in window.open}))
+        for name in [n for n, (value, _) in window.open.items() if self._equal(n, value, now.get(n))]:
+            del window.open[name]
+            self.late += 1
+
+    def operation(self) -> None:
+        """An operation begins: the counters stand as the ones before it left them."""
+        window = self.window
+        if window is not None and window.open:
+            self._look_again()
+            window.operations += 1
+            if not self.sees_readings:
+                self.close()
+
+    def reading(self, name: str) -> None:
+        """Somebody read the pools' total outside of any operation: the snapshot's files are being read."""
+        window = self.window
+        if window is None or not window.open:
+            return
+        self._look_again()
+        if not window.operations or name == "zswap_total_pages_ret":
+            # debugfs, vmstat and meminfo are read up to here; with nothing in between, all at one instant.
+            self._give_up([n for n in window.open if n.startswith(("zswap.", "vmstat.", "meminfo."))])
+
+    def close(self) -> None:
+        """The snapshot is over: what is still open differs."""
+        self._look_again()
+        if self.window is not None:
+            self._give_up(list(self.window.open))
+        self.window = None
+
+    def _give_up(self, names: list[str]) -> None:
+        window = self.window
+        assert window is not None
+        for name in names:
+            value, expected = window.open.pop(name)
+            self.diverge(f"counter.{name}", window.event, window.ts, value, expected,
+                         f"{name} at snapshot '{window.label}'")
+
+    def _recorded(self, values: dict[str, Any]) -> Iterator[tuple[str, int]]:
+        """Yield (counter name, value) of everything in a snapshot that SPEC section 3 names."""
+        for name, value in values.get("zswap_debugfs", {}).items():
+            yield f"zswap.{name}", _number(value)
+        vmstat = values.get("vmstat", {})
+        for name in (*_VMSTAT, "swpin_zero", "nr_zspages"):
+            if name in vmstat:
+                yield f"vmstat.{name}", _number(vmstat[name])
+        memcg = values.get("memcg", {})
+        stat = dict(re.findall(r"^(\w+) (\d+)$", str(memcg.get("memory.stat", "")), re.M))
+        for name in ("zswap", "zswapped", "zswap_incomp", *_MEMCG_EVENTS, "swpout_zero", "swpin_zero"):
+            if name in stat:
+                yield f"memcg.{name}", int(stat[name])
+        if str(memcg.get("memory.zswap.current", "")).strip().isdigit():
+            yield "memcg.zswap.current", int(memcg["memory.zswap.current"])
+        meminfo = dict(re.findall(r"^(Zswap|Zswapped):\s+(\d+) kB$", str(values.get("meminfo", "")), re.M))
+        for name, value in meminfo.items():
+            yield f"meminfo.{name}", int(value)
+        for size, counters in values.get("mthp", {}).items():
+            if size in _MTHP_ORDER and str(counters.get("zswpout", "")).isdigit():
+                yield f"mthp.{size}.zswpout", int(counters["zswpout"])
+        yield from _classes(values.get("zsmalloc_debugfs", {}))
+
+    def _predicted(self, recorded: dict[str, int]) -> Iterator[tuple[str, int | str]]:
+        """Yield (counter name, predicted value, or why there is none)."""
+        model, counters = self.model, self.model.counters
+        for name in DEBUGFS:
+            yield f"zswap.{name}", getattr(counters, name)
+        yield "zswap.pool_total_size", model.total_pages() * PAGE_SIZE
+        for name in _VMSTAT:
+            yield f"vmstat.{name}", getattr(counters, name)
+        yield "vmstat.nr_zspages", model.total_pages()
+        yield "meminfo.Zswap", model.total_pages() * PAGE_SIZE // 1024
+        yield "meminfo.Zswapped", counters.stored_pages * PAGE_SIZE // 1024
+        for size, order in _MTHP_ORDER.items():
+            yield f"mthp.{size}.zswpout", counters.mthp_zswpout.get(order, 0)
+        yield from self._memcg()
+        yield from self._zsmalloc(recorded)
+
+    def _memcg(self) -> Iterator[tuple[str, int | str]]:
+        accounts = list(self.model.memcgs.values())
+        if len(accounts) > 1:
+            reason = f"{len(accounts)} cgroups were charged and the snapshot does not say whose it is"
+            for name in ("zswap", "zswapped", "zswap_incomp", *_MEMCG_EVENTS, "swpout_zero", "zswap.current"):
+                yield f"memcg.{name}", reason
+            return
+        charged = accounts[0] if accounts else None
+        yield "memcg.zswap", charged.zswap if charged else 0
+        yield "memcg.zswap.current", charged.zswap if charged else 0
+        yield "memcg.zswapped", charged.zswapped * PAGE_SIZE if charged else 0
+        yield "memcg.zswap_incomp", charged.incompressible * PAGE_SIZE if charged else 0
+        for name in _MEMCG_EVENTS:
+            yield f"memcg.{name}", getattr(charged, name) if charged else 0
+        # Zero-filled folios are counted for their cgroup, which nothing recorded names: there was only one.
+        yield "memcg.swpout_zero", self.model.counters.swpout_zero
+
+    def _zsmalloc(self, recorded: dict[str, int]) -> Iterator[tuple[str, int | str]]:
+        if not any(name.startswith("zsmalloc.") for name in recorded):
+            return
+        for cls in self.model.pools[0].zs_pool.classes:
+            geometry = cls.geometry
+            prefix = f"zsmalloc.class{geometry.index}"
+            yield f"{prefix}.obj_allocated", cls.objs_allocated
+            yield f"{prefix}.obj_used", cls.objs_inuse
+            yield f"{prefix}.pages_used", cls.objs_allocated // geometry.objs_per_zspage * geometry.pages_per_zspage
+            yield f"{prefix}.freeable", cls.can_compact()
+
+
+def _vmstat_lag(recording: Recording) -> int:
+    """How far nr_zspages may be off: what each CPU holds back per zone before it is folded in.
+
+    calculate_normal_threshold() in mm/vmstat.c: 2 * fls(cpus) * (1 + fls(zone size in 128 MiB)), at most 125.
+    When a CPU folds is a matter of time (a worker runs every second), so the exact lag cannot be predicted.
+    """
+    pages = recording.manifest["config"].get("totalram_pages", 0)
+    cpus = max(1, len({loss.get("cpu") for loss in recording.manifest["losses"] if loss.get("cpu") is not None}))
+    threshold = min(125, 2 * cpus.bit_length() * (1 + (pages >> 15).bit_length()))
+    zones = 2 if pages > 1 << 20 else 1
+    return threshold * cpus * zones
+
+
+def _since_boot(name: str) -> bool:
+    """True for counters that only grow and were not reset before the recording."""
+    return name.startswith(("vmstat.", "mthp.")) or name.rpartition(".")[2] in (*_MEMCG_EVENTS, "swpout_zero") \
+        or name.startswith("zswap.") and not name.startswith("zswap.stored") and name != "zswap.pool_total_size"
+
+
+def _number(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return 0
+
+
+def _classes(pools: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield the columns of debugfs zsmalloc/<pool>/classes; several pools cannot be told apart."""
+    if len(pools) != 1:
+        return
+    text = str(next(iter(pools.values())))
+    header: list[str] = []
+    for line in text.splitlines():
+        words = line.split()
+        if words[:2] == ["class", "size"]:
+            header = words
+        elif header and words and words[0].isdigit() and len(words) == len(header):
+            row = dict(zip(header, words, strict=True))
+            for name in _CLASS_COLUMNS:
+                if row.get(name, "").isdigit():
+                    yield f"zsmalloc.class{row['class']}.{name}", int(row[name])

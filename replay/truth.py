@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Checks that need no model of the code under test: the page stored for a slot is the page the workload put
+there, and the objects the kernel wrote decompress to the pages they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from model.crypto import CorruptData
+from model.zsmalloc import PAGE_SIZE
+from model.zswap import Zswap
+from replay.checks import Divergence, Tally
+from replay.predict import Predictions
+from traces import schema
+from traces.recording import Recording
+
+__all__ = ["TruthChecks", "check_objects"]
+
+
+class TruthChecks:
+    """Holds the workload's truth against what is stored, phase by phase.
+
+    The rows of a phase say where its pages were in swap when the phase ended: they are compared at the
+    snapshot ``after-PHASE``, or at the next marker.
+    """
+
+    def __init__(self, recording: Recording, model: Zswap, predictions: Predictions, tally: Tally,
+                 diverge: Callable[..., None]) -> None:
+        self.model = model
+        self.predictions = predictions
+        self.tally = tally
+        self.diverge = diverge
+        self._phase: str | None = None
+        self._rows: dict[str, list[tuple[int, str]]] = {}
+        self.elsewhere = 0
+        truth = recording.table("truth")
+        if truth is None:
+            tally.reasons["load.content"] = "the recording holds no truth of a workload"
+            return
+        for phase, kind, offset, sha1 in zip(truth["phase"], truth["swap_type"], truth["swap_offset"], truth["sha1"],
+                                             strict=True):
+            if offset >= 0:
+                swpent = int(kind) << schema.SWP_TYPE_SHIFT | int(offset)
+                self._rows.setdefault(str(phase), []).append((swpent, str(sha1)))
+        if not predictions.sha1:
+            tally.reasons["load.content"] = "the recording says nothing of the pages' content"
+            self._rows.clear()
+
+    def marker(self, text: str, i: int) -> None:
+        """A marker begins a phase and ends the one before."""
+        self._end(i)
+        words = text.split()
+        self._phase = words[1] if len(words) == 2 and words[0] == "phase" else None
+
+    def snapshot(self, label: str, i: int) -> None:
+        """A snapshot ``after-PHASE`` ends the phase."""
+        if self._phase is not None and label == f"after-{self._phase}":
+            self._end(i)
+
+    def _end(self, i: int) -> None:
+        rows = self._rows.pop(self._phase, None) if self._phase is not None else None
+        for swpent, sha1 in rows or ():
+            entry = self.model.tree.get(swpent)
+            page = self.predictions.page(entry.content) if entry is not None else -1
+            if page < 0:
+                # Zero-filled, rejected to the device, or still in memory: not zswap's to keep.
+                self.elsewhere += 1
+                continue
+            self.tally.compared["load.content"] += 1
+            if self.predictions.sha1[page] != sha1:
+                self.diverge("load.content", i, recorded=self.predictions.sha1[page], predicted=sha1,
+                             what=f"content stored for swap entry {swpent:#x} at the end of phase {self._phase}")
+
+
+def check_objects(recording: Recording, predictions: Predictions, writes: list[tuple[int, int, int, int]],
+                  tally: Tally) -> None:
+    """Compare every object the kernel was recorded to write with the page it was made from.
+
+    :param writes: (event number, handle, length, content) of each zs_obj_write(), in order
+    """
+    objects = recording.table("objects")
+    if objects is None or not writes:
+        return
+    compressor, store = predictions.compressor, recording.pages
+    if compressor is None or store is None:
+        return
+    pages, has = store.all_pages()
+    known: dict[tuple[bytes, int], bool] = {}
+    rows = iter(zip(objects["handle"].tolist(), objects["data"].tolist(), strict=True))
+    for event, handle, length, content in writes:
+        recorded = next(rows, None)
+        page = predictions.page(content)
+        if recorded is None:
+            tally.reasons["store.bytes"] = "objects were recorded for the first writes only"
+            break
+        data: bytes = recorded[1]
+        if page < 0 or not has[page]:
+            continue
+        tally.compared["load.content"] += 1
+        good = (recorded[0], len(data)) == (handle, length)
+        if good:
+            key = (data, page)
+            if key not in known:
+                known[key] = _is_page(compressor, data, pages[page].tobytes())
+            good = known[key]
+        if not good:
+            tally.differ(_object_divergence(event, handle, length, recorded))
+
+
+def _is_page(compressor: Any, data: bytes, page: bytes) -> bool:
+    if len(data) == PAGE_SIZE:
+        return data == page or _decompressed(compressor, data) == page
+    return _decompressed(compressor, data) == page
+
+
+def _decompressed(compressor: Any, data: bytes) -> bytes | None:
+    try:
+        out: bytes = compressor.decompress(data)
+    except CorruptData:
+        return None
+    return out
+
+
+def _object_divergence(event: int, handle: int, length: int, recorded: tuple[int, bytes]) -> Divergence:
+    return Divergence("load.content", event, "zs_obj_write", (hex(recorded[0]), len(recorded[1])),
+                      (hex(handle), length), "the object written does not decompress to the page stored", 0, 0, 0)

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From a replay's tally to a verdict, and the whole of a replay in one call: :func:`replay`."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from model.crypto import Compressor, InexactLibrary, UnsupportedCompressor, compressor_for
+from model.effects import Effect
+from model.revisions import REVISIONS, revision_for_release
+from model.zswap import Zswap
+from replay.checks import CHECKS, Divergence, Tally
+from replay.engine import Engine, LostEvents
+from replay.predict import Predictions, predict
+from replay.state import load_state
+from replay.truth import check_objects
+from traces import schema
+from traces.errors import BadInput
+from traces.recording import Recording
+
+__all__ = ["EXIT", "CheckResult", "Result", "effects", "replay"]
+
+#: verdict -> exit status (kselftest's 4 for SKIP)
+EXIT: Final = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, "SKIP": 4}
+_CONTEXT: Final = 5
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One check's outcome: ``grade`` is ``exact``, ``modelled`` or ``not captured``, ``reason`` says why."""
+
+    id: str
+    compared: int
+    different: int
+    grade: str
+    reason: str
+
+
+@dataclass
+class Result:
+    """What a replay found.
+
+    ``reasons`` says in sentences why the verdict is not PASS; ``explained`` counts events by how they were
+    explained; ``seconds`` is wall-clock time by part.
+    """
+
+    verdict: str
+    recording: str
+    revision: str
+    mirrors: str
+    kernel: str
+    compressor: str
+    events: int
+    checks: list[CheckResult]
+    divergences: list[Divergence]
+    reasons: list[str] = field(default_factory=list)
+    explained: dict[str, int] = field(default_factory=dict)
+    unexplained: int = 0
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def exit_status(self) -> int:
+        """The command's exit status."""
+        return EXIT[self.verdict]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain data for JSON."""
+        return dataclasses.asdict(self)
+
+
+def _choose_revision(recording: Recording, revision: str | type[Zswap] | None) -> tuple[str, type[Zswap]]:
+    if isinstance(revision, type):
+        return revision.__name__, revision
+    if revision is not None:
+        if revision not in REVISIONS:
+            raise BadInput(recording.path, "", f"there is no revision '{revision}'",
+                           f"choose one of {', '.join(REVISIONS)}")
+        return revision, REVISIONS[revision]
+    release = kernel_release(recording)
+    name = revision_for_release(release) if release else None
+    if name is None:
+        raise BadInput(recording.path, "", f"no revision mirrors its kernel ({release or 'release not recorded'})",
+                       f"name one with --revision: {', '.join(REVISIONS)}")
+    return name, REVISIONS[name]
+
+
+def kernel_release(recording: Recording) -> str:
+    """Return the recorded kernel's version, from its configuration or its release name."""
+    kernel = recording.manifest["kernel"]
+    return str(kernel.get("version") or kernel.get("release") or "")
+
+
+def _kernel_line(name: str) -> str:
+    # Compressors change less often than zswap: 7.1 has those of 7.0.
+    return "mainline-7.0" if name == "mainline-7.1" else name
+
+
+def _compressor(recording: Recording, name: str, revision: str) -> tuple[Compressor | None, str]:
+    """Return the compressor, or None and why there is none.
+
+    :raises BadInput: for a compressor no kernel has
+    """
+    try:
+        compressor = compressor_for(name, _kernel_line(revision) if revision in REVISIONS else "mainline-7.3")
+    except InexactLibrary as problem:
+        return None, str(problem)
+    except UnsupportedCompressor as problem:
+        if name not in ("lzo", "lzo-rle", "lz4hc", "842", "deflate-iaa"):
+            raise BadInput(recording.path, "", f"its compressor is unknown ({problem})",
+                           "correct the compressor with 'zreplay import --compressor'") from None
+        return None, str(problem)
+    problems = compressor.self_check()
+    if problems:
+        return None, f"{compressor.ident} is not exact on this machine: {problems[0]}"
+    return compressor, ""
+
+
+def build_model(recording: Recording, revision: type[Zswap]) -> Zswap:
+    """Return a model configured as the recorded box was.
+
+    :raises BadInput: when the recording does not say what the model needs
+    """
+    config = recording.manifest["config"]
+    for key, kind in (("compressor", str), ("totalram_pages", int)):
+        if not isinstance(config.get(key), kind):
+            raise BadInput(recording.path, "manifest.json", f"does not say {key}",
+                           f"import again with --{key.replace('_', '-')}")
+    try:
+        model = revision(totalram_pages=config["totalram_pages"], compressor=config["compressor"],
+                         chain_size=config.get("chain_size", 8))
+        for name, value in config.get("params", {}).items():
+            if name != "compressor":
+                model.set_param(name, str(value))
+    except ValueError as problem:
+        raise BadInput(recording.path, "manifest.json", f"its configuration cannot be ({problem})",
+                       "record or import again") from None
+    return model
+
+
+def _object_layout(engine: Engine, recording: Recording) -> None:
+    """The encoded object word: page frame and index; 7.3 put the class in between."""
+    words = kernel_release(recording).split(".")
+    try:
+        version = (int(words[0]), int(words[1]))
+    except (ValueError, IndexError):
+        return
+    if version >= (7, 3):
+        engine.idx_bits, engine.class_bits = 15, 9
+
+
+def _engine(recording: Recording, revision: str | type[Zswap] | None, tally: Tally, *, keep_going: bool,
+            pages: bool, observe: Callable[[int, str, Effect], None] | None = None,
+            progress: Callable[[str, int, int], None] | None = None) -> tuple[Engine, str, Predictions]:
+    name, kind = _choose_revision(recording, revision)
+    model = build_model(recording, kind)
+    algorithm = recording.manifest["config"]["compressor"]
+    compressor, reason = _compressor(recording, algorithm, name)
+    if not pages:
+        compressor, reason = None, "left out (--no-pages)"
+    predictions = predict(recording, compressor, algorithm, reason,
+                          progress=None if progress is None else
+                          lambda done, total: progress("compressing", done, total))
+    engine = Engine(recording, model, tally, predictions, keep_going=keep_going, observe=observe)
+    _object_layout(engine, recording)
+    engine.keep_writes = (recording.path / "objects.parquet").is_file() and compressor is not None
+    state = recording.document("state")
+    if state is not None:
+        load_state(engine, state)
+    return engine, name, predictions
+
+
+def effects(recording: Recording, revision: str | type[Zswap] | None = None) -> Iterator[tuple[int, str, Effect]]:
+    """Replay a recording and yield (event number, event name, predicted effect) for every event explained.
+
+    Goes on after divergences, which are not reported here; see :func:`replay`.
+    """
+    seen: list[tuple[int, str, Effect]] = []
+    engine, _, _ = _engine(recording, revision, Tally(), keep_going=True, pages=False,
+                           observe=lambda number, name, effect: seen.append((number, name, effect)))
+    for _ in engine.steps():
+        yield from seen
+        seen.clear()
+    yield from seen
+
+
+def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, checks: set[str] | None = None,
+           keep_going: bool = False, pages: bool = True,
+           progress: Callable[[str, int, int], None] | None = None) -> Result:
+    """Replay a recording through a revision and hold every effect against what was recorded.
+
+    :param revision: a shipped revision's name, a class, or None for the one that mirrors the kernel
+    :param checks: ids of the checks wanted; None for all
+    :param keep_going: go on after the first divergence
+    :param pages: compress the recorded pages and compare lengths and bytes
+    :param progress: called with (what, done, total)
+    :raises BadInput: when the recording or the wanted checks make no replay possible
+    """
+    unknown = {c for c in checks or () if c not in CHECKS and c.split(".")[0] != "counter"}
+    if unknown:
+        raise BadInput(recording.path, "", f"there is no check '{min(unknown)}'",
+                       "see 'zreplay replay --list-checks'")
+    tally = Tally(checks)
+    began = time.perf_counter()
+    engine, name, predictions = _engine(recording, revision, tally, keep_going=keep_going, pages=pages,
+                                        progress=progress)
+    compressed = time.perf_counter()
+    reasons = _start_reasons(recording, engine)
+    total = len(recording)
+    lost_at: int | None = None
+    if not reasons:
+        try:
+            engine.run(progress=None if progress is None else
+                       lambda done: progress("replaying", done, total))
+        except LostEvents as lost:
+            lost_at = int(lost.args[0])
+    if lost_at is None and not reasons and (keep_going or not tally.failed):
+        engine.finish()
+        check_objects(recording, predictions, engine.writes, tally)
+    ended = time.perf_counter()
+    reasons += _loss_reasons(recording, lost_at, total)
+    results = _check_results(recording, engine, predictions, tally, lost_at)
+    if not tally.failed and not reasons and not any(r.compared for r in results):
+        reasons.append("nothing could be compared")
+    _add_context(recording, tally)
+    verdict = "FAIL" if tally.failed else "UNDECIDED" if reasons else "PASS"
+    return Result(
+        verdict=verdict, recording=str(recording.path), revision=name, mirrors=engine.model.mirrors,
+        kernel=kernel_release(recording), compressor=predictions.name, events=engine.events, checks=results,
+        divergences=tally.divergences, reasons=reasons, explained=dict(sorted(engine.explained.items())),
+        unexplained=engine.unexplained, notes=_notes(engine, predictions),
+        seconds={"compress": compressed - began, "replay": ended - compressed})
+
+
+def _start_reasons(recording: Recording, engine: Engine) -> list[str]:
+    if recording.document("state") is not None:
+        return []
+    pages = engine.snapshots.start_pages()
+    if pages:
+        return [f"zswap held {pages} pages when the recording began and no start state was recorded"]
+    return []
+
+
+def _loss_reasons(recording: Recording, lost_at: int | None, total: int) -> list[str]:
+    reasons = []
+    if lost_at is not None:
+        reasons.append(f"events were lost before event {lost_at} of {total}: nothing after it was compared")
+    for loss in recording.manifest["losses"]:
+        where = f"CPU {loss.get('cpu')}"
+        if loss.get("lost") is None:
+            reasons.append(f"{where} lost events, how many is unknown")
+        elif loss["lost"]:
+            reasons.append(f"{where} lost {loss['lost']} events")
+        if loss.get("damaged_subbuffers") or loss.get("short_records"):
+            reasons.append(f"{where} has damaged sub-buffers")
+        if loss.get("unknown_events"):
+            reasons.append(f"{where} has events of types that no format describes")
+    if not recording.manifest["complete"]:
+        reasons.append("the recorder was stopped before it could finish")
+    return list(dict.fromkeys(reasons))
+
+
+def _reason(check: str, recording: Recording, predictions: Predictions, tally: Tally, captured: set[str]) -> str:
+    if check in tally.reasons:
+        return tally.reasons[check]
+    missing = [name for name in CHECKS[check].needs if name not in captured] if check in CHECKS else []
+    if missing:
+        return f"not probed: {', '.join(missing)}"
+    if check in ("store.length", "store.error") and predictions.reason:
+        return predictions.reason
+    return "did not occur in this recording"
+
+
+def _check_results(recording: Recording, engine: Engine, predictions: Predictions, tally: Tally,
+                   lost_at: int | None) -> list[CheckResult]:
+    captured = set(engine.captured) | {"counters"}
+    tally.compared["effect.order"] = sum(engine.explained.values()) + sum(
+        n for check, n in tally.compared.items() if not check.startswith("counter."))
+    out = []
+    if not any(check.startswith("counter.") for check in tally.compared):
+        tally.compared["counter"] = 0
+        tally.reasons["counter"] = "no counter snapshots were recorded"
+    if not any(check.startswith("counter.zsmalloc") for check in tally.compared):
+        tally.compared["counter.zsmalloc.classes"] = 0
+        tally.reasons["counter.zsmalloc.classes"] = "the snapshots hold no zsmalloc classes (CONFIG_ZSMALLOC_STAT)"
+    for check, compared in tally.compared.items():
+        if not tally.wanted(check):
+            continue
+        reason = "" if compared else _reason(check, recording, predictions, tally, captured)
+        if compared and check == "store.bytes" and predictions.reason:
+            reason = f"handle and length only: {predictions.reason}"
+        if compared and check == "counter.vmstat.nr_zspages":
+            lag = engine.snapshots.vmstat_lag
+            out.append(CheckResult(check, compared, tally.different.get(check, 0), "modelled",
+                                   f"/proc/vmstat lags by up to {lag} pages: each CPU holds back its changes"))
+            continue
+        grade = (CHECKS[check].grade if check in CHECKS else "exact") if compared else "not captured"
+        out.append(CheckResult(check, compared, tally.different.get(check, 0), grade, reason))
+    return out
+
+
+def _notes(engine: Engine, predictions: Predictions) -> list[str]:
+    notes = []
+    if engine.preempted_reads:
+        notes.append(f"{engine.preempted_reads} totals were read while another task was about to change them")
+    if any(engine.sg_entries.values()):
+        notes.append(f"object reads: {engine.sg_entries[1]} of one entry, {engine.sg_entries[2]} of two")
+    if engine.snapshots.late:
+        notes.append(f"{engine.snapshots.late} counters changed while their snapshot was being read, and were "
+                     f"compared at that later instant")
+    if engine.truth.elsewhere:
+        notes.append(f"{engine.truth.elsewhere} pages of the truth were not in zswap at the end of their phase "
+                     f"(zero-filled, rejected, or in memory)")
+    if predictions.computed or predictions.from_cache:
+        notes.append(f"{predictions.computed} distinct pages compressed, {predictions.from_cache} results kept "
+                     f"from before")
+    return notes
+
+
+def _add_context(recording: Recording, tally: Tally) -> None:
+    """Add the ten events around each of the first divergences."""
+    if not tally.divergences:
+        return
+    first = tally.divergences[0]
+    lines = tuple(event_lines(recording, first.event - _CONTEXT, first.event + _CONTEXT, mark=first.event))
+    tally.divergences[0] = dataclasses.replace(first, context=lines)
+
+
+def event_lines(recording: Recording, start: int, stop: int, mark: int = -1) -> Iterator[str]:
+    """Yield events ``start`` to ``stop`` (inclusive) as one line each, the marked one with an arrow."""
+    columns = schema.column_names()
+    hexadecimal = {c.name for c in schema.COLUMNS if c.unit in ("pointer", "word", "bits", "bytes")
+                   and c.dtype in ("uint64", "uint32") and c.name not in ("size", "dlen", "offset")}
+    for base, batch in recording.batches(columns):
+        count = len(batch["ts"])
+        if base > stop:
+            return
+        for row in range(max(0, start - base), min(count, stop - base + 1)):
+            name = schema.NAMES[batch["event"][row]]
+            words = [f"{'->' if base + row == mark else '  '} {base + row:>9} {batch['ts'][row] / 1e9:.6f} "
+                     f"cpu{batch['cpu'][row]} {batch['pid'][row]:>6} {name}"]
+            for column in columns[4:]:
+                value = batch[column][row]
+                if column == "text":
+                    if value:
+                        words.append(value)
+                elif column == "content":
+                    if value >= 0:
+                        words.append(f"content={value}")
+                elif value or column == "ret" and name.endswith("_ret"):
+                    words.append(f"{column}={int(value):#x}" if column in hexadecimal or column == "swpent"
+                                 else f"{column}={value}")
+            yield " ".join(words)

@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The page compressors on generated pages: known answers, properties, and the sentences of their errors."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.crypto import (
+    KERNEL_LINES,
+    PAGE_SIZE,
+    Compressor,
+    CorruptData,
+    InexactLibrary,
+    Result,
+    UnsupportedCompressor,
+    compressor_for,
+    deflate,
+    known,
+    lz4,
+    zstd,
+)
+
+NAMES = ("zstd", "lz4", "deflate")
+KINDS = [("zstd", "mainline-6.12"), ("zstd", "mainline-7.3"), ("lz4", "mainline-7.3")]
+KINDS += [("deflate", "mainline-6.12"), ("deflate", "mainline-7.3")]
+COMPRESSORS = {kind: compressor_for(*kind) for kind in KINDS}
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[1]}")
+def compressor(request: pytest.FixtureRequest) -> Compressor:
+    return COMPRESSORS[request.param]
+
+
+@st.composite
+def pages(draw: st.DrawFn) -> bytes:
+    """Pages of the kinds that decide between branches: sparse, periodic, repeats in noise, almost noise."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kind = draw(st.sampled_from(["small alphabet", "sparse", "periodic", "repeats", "tail", "words"]))
+    page = rng.integers(0, 256, PAGE_SIZE, dtype=np.uint8)
+    if kind == "small alphabet":
+        page &= np.uint8(draw(st.integers(0, 255)))
+    elif kind == "sparse":
+        kept = rng.integers(0, PAGE_SIZE, draw(st.integers(0, PAGE_SIZE)))
+        sparse = np.zeros(PAGE_SIZE, np.uint8)
+        sparse[kept] = page[kept]
+        page = sparse
+    elif kind == "periodic":
+        page = np.resize(page[: draw(st.integers(1, 600))], PAGE_SIZE)
+        page[rng.integers(0, PAGE_SIZE, draw(st.integers(0, 40)))] ^= 1
+    elif kind == "repeats":
+        for _ in range(draw(st.integers(0, 8))):
+            size = draw(st.integers(4, 80))
+            here, there = rng.integers(0, PAGE_SIZE - size, 2)
+            page[here : here + size] = page[there : there + size].copy()
+    elif kind == "tail":
+        page[draw(st.integers(0, PAGE_SIZE)) :] = draw(st.integers(0, 255))
+    else:
+        words = rng.integers(0, 256, (draw(st.integers(2, 40)), draw(st.integers(3, 14))), dtype=np.uint8)
+        page = words[rng.integers(0, len(words), PAGE_SIZE)].reshape(-1)[:PAGE_SIZE]
+    return page.tobytes()
+
+
+def as_array(*many: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(b"".join(many), np.uint8).reshape(-1, PAGE_SIZE)
+
+
+@pytest.mark.parametrize("line", KERNEL_LINES)
+@pytest.mark.parametrize("name", NAMES)
+def test_known_answers(name: str, line: str) -> None:
+    compressor = compressor_for(name, line)
+    assert compressor.self_check() == []
+    assert compressor.name == name
+    assert compressor.grade == "exact"
+
+
+def test_known_pages_are_pages() -> None:
+    assert {name: len(page) for name, page in known.pages()} == dict.fromkeys(known.ANSWERS["lz4"], PAGE_SIZE)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "error"),
+    [
+        ("zstd", "mainline-6.12", Result(-22, 4096, b"")),
+        ("zstd", "mainline-6.18", Result(-22, 0, b"")),
+        ("zstd", "mainline-7.3", Result(-22, 0, b"")),
+        ("lz4", "mainline-6.12", Result(-22, 4096, b"")),
+        ("lz4", "mainline-7.3", Result(-22, 4096, b"")),
+        ("deflate", "mainline-6.12", Result(-22, 4096, b"")),
+        ("deflate", "mainline-6.18", Result(-28, 4096, b"")),
+        ("deflate", "mainline-7.3", Result(-28, 4096, b"")),
+    ],
+)
+def test_error_when_it_does_not_fit(name: str, line: str, error: Result) -> None:
+    compressor = compressor_for(name, line)
+    assert compressor.compress(known.noise(0)) == error
+    errs, dlens, head = compressor.lengths(as_array(known.noise(0)))
+    assert (errs.tolist(), dlens.tolist(), head.tolist()) == ([error.err], [error.dlen], [0])
+
+
+def test_lz4_may_fill_the_destination_exactly() -> None:
+    lz4_ = COMPRESSORS["lz4", "mainline-7.3"]
+    lengths = {m: lz4_.compress(known.repeat_in_noise(m))[:2] for m in (19, 20, 21, 22)}
+    assert lengths == {19: (-22, 4096), 20: (-22, 4096), 21: (0, 4096), 22: (0, 4095)}
+    full = lz4_.compress(known.repeat_in_noise(21)).data
+    assert len(full) == PAGE_SIZE
+    assert lz4_.decompress(full) == known.repeat_in_noise(21)
+
+
+def test_deflate_may_not_fill_the_destination_exactly() -> None:
+    deflate_ = COMPRESSORS["deflate", "mainline-7.3"]
+    page = dict(known.pages())["zeros-53"]
+    assert len(zlib.compress(page, 6, -11)) == PAGE_SIZE
+    assert deflate_.compress(page) == (-28, 4096, b"")
+    assert deflate_.compress(dict(known.pages())["zeros-54"]).dlen == PAGE_SIZE - 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(page=pages())
+def test_roundtrip_and_batch(page: bytes) -> None:
+    for kind, compressor in COMPRESSORS.items():
+        result = compressor.compress(page)
+        assert len(result.data) <= PAGE_SIZE
+        if result.err == 0:
+            assert result.dlen == len(result.data) > 0
+            assert compressor.decompress(result.data) == page, kind
+        else:
+            assert result.data == b""
+        errs, dlens, head = compressor.lengths(as_array(page))
+        assert (errs[0], dlens[0]) == result[:2], kind
+        assert int(head[0]) == int.from_bytes(result.data[:8], "little"), kind
+
+
+def test_threads_and_layout_do_not_matter(compressor: Compressor) -> None:
+    many = [page for _, page in known.pages()] * 3
+    array = as_array(*many)
+    errs, dlens, head = compressor.lengths(array)
+    assert [column.dtype.name for column in (errs, dlens, head)] == ["int32", "int32", "uint64"]
+    for other, threads in [
+        (array, 2),
+        (array, 7),
+        (array, 1000),
+        (np.asfortranarray(array), 1),
+        (array.copy(), 2),
+    ]:
+        again = compressor.lengths(other, threads=threads)
+        for column, same in zip((errs, dlens, head), again, strict=True):
+            np.testing.assert_array_equal(column, same)
+    assert [compressor.compress(page)[:2] for page in many] == list(zip(errs, dlens, strict=True))
+    assert all(len(column) == 0 for column in compressor.lengths(array[:0], threads=2))
+
+
+def test_any_buffer_is_a_page(compressor: Compressor) -> None:
+    page = dict(known.pages())["text"]
+    result = compressor.compress(page)
+    assert compressor.compress(bytearray(page)) == result
+    assert compressor.compress(memoryview(page)) == result
+    assert compressor.decompress(memoryview(result.data)) == page
+
+
+def test_one_object_serves_several_threads(compressor: Compressor) -> None:
+    named = list(known.pages())
+    right = [compressor.compress(page) for _, page in named]
+    wrong: list[str] = []
+
+    def work() -> None:
+        for _ in range(20):
+            for (name, page), result in zip(named, right, strict=True):
+                if compressor.compress(page) != result:
+                    wrong.append(name)
+
+    helpers = [threading.Thread(target=work) for _ in range(4)]
+    for helper in helpers:
+        helper.start()
+    for helper in helpers:
+        helper.join()
+    assert wrong == []
+
+
+def _python(function: Any) -> Any:
+    return getattr(function, "py_func", function)  # NUMBA_DISABLE_JIT leaves the plain function
+
+
+def _pure_python(monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name in ("_word", "_slot", "_put_length"):
+        monkeypatch.setattr(lz4, name, _python(getattr(lz4, name)))
+    return _python(lz4.compress_block), _python(lz4.decompress_block)
+
+
+@pytest.mark.parametrize("name", list(known.ANSWERS["lz4"]))
+def test_lz4_compiled_equals_python(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = dict(known.pages())[name]
+    compiled = COMPRESSORS["lz4", "mainline-7.3"].compress(page)
+    compress_block, decompress_block = _pure_python(monkeypatch)
+    table, dst, back = np.empty(8192, np.int16), np.empty(PAGE_SIZE, np.uint8), np.empty(PAGE_SIZE, np.uint8)
+    length = compress_block(np.frombuffer(page, np.uint8), table, dst)
+    assert dst[:length].tobytes() == compiled.data
+    if length:
+        assert decompress_block(dst[:length], back) == PAGE_SIZE
+        assert back.tobytes() == page
+
+
+@settings(max_examples=150, deadline=None)
+@given(page=pages(), size=st.integers(0, PAGE_SIZE), near=st.integers(-2, 1), room=st.integers(1, PAGE_SIZE))
+def test_lz4_other_sizes(page: bytes, size: int, near: int, room: int) -> None:
+    """A block fits any room that is not smaller than it, is the same in each, and comes back."""
+    src = np.frombuffer(page[:size], np.uint8)
+    table, wide = np.empty(8192, np.int16), np.empty(2 * PAGE_SIZE, np.uint8)
+    whole = lz4.compress_block(src, table, wide)
+    for exact in (room, max(1, whole + near)):
+        narrow = np.full(exact + 1, 77, np.uint8)
+        length = lz4.compress_block(src, table, narrow[:exact])
+        assert narrow[exact] == 77
+        assert length == (whole if whole <= exact else 0)
+        if length:
+            assert narrow[:length].tobytes() == wide[:whole].tobytes()
+    back = np.empty(size, np.uint8)
+    assert lz4.decompress_block(wide[:whole], back) == size
+    assert back.tobytes() == page[:size]
+
+
+def test_lz4_tight_after_a_match() -> None:
+    """A match that ends five bytes before the end leaves no slack in the checks on the way."""
+    page = known.noise(0, 200) + bytes(range(12)) * 2 + b"xy" + bytes(range(12)) + b"12345"
+    src, table, dst = np.frombuffer(page, np.uint8), np.empty(8192, np.int16), np.empty(300, np.uint8)
+    whole = lz4.compress_block(src, table, dst)
+    assert dst[whole - 11 : whole].tobytes() == b"\x28xy\x0e\x00\x5012345"
+    assert [lz4.compress_block(src, table, dst[: whole + k]) for k in (-1, 0, 1)] == [0, whole, whole]
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.binary(max_size=300))
+def test_garbage_is_corrupt_or_a_page(data: bytes) -> None:
+    for compressor in COMPRESSORS.values():
+        with contextlib.suppress(CorruptData):
+            assert len(compressor.decompress(data)) == PAGE_SIZE
+
+
+@settings(max_examples=150, deadline=None)
+@given(page=pages(), edits=st.lists(st.tuples(st.integers(0, PAGE_SIZE), st.integers(0, 255)), max_size=4))
+def test_damaged_data_is_corrupt_or_a_page(page: bytes, edits: list[tuple[int, int]]) -> None:
+    for compressor in COMPRESSORS.values():
+        data = bytearray(compressor.compress(page).data)
+        for place, value in edits:
+            if data:
+                data[place % len(data)] = value
+        with contextlib.suppress(CorruptData):
+            assert len(compressor.decompress(data)) == PAGE_SIZE
+
+
+def test_cut_or_wrong_size_is_corrupt(compressor: Compressor) -> None:
+    for name, page in known.pages():
+        data = compressor.compress(page).data
+        if not data:
+            continue
+        for bad in (b"", data[:1], data[:-1], data[: len(data) // 2]):
+            with pytest.raises(CorruptData, match=f"^{compressor.name}: "):
+                compressor.decompress(bad)
+        for size in (1, PAGE_SIZE - 1, PAGE_SIZE + 1, 2 * PAGE_SIZE):
+            with pytest.raises(CorruptData):
+                compressor.decompress(data, size)
+        assert compressor.decompress(data, PAGE_SIZE) == page, name
+
+
+@pytest.mark.parametrize("line", ["mainline-6.12", "mainline-7.3"])
+def test_zstd_promise_is_not_believed(line: str) -> None:
+    """A frame header that promises 2^62 bytes must not make anyone allocate them."""
+    frame = bytes.fromhex("28b52ffd e0 0000000000000040 010000".replace(" ", ""))
+    with pytest.raises(CorruptData, match="header says 4611686018427387904 bytes instead of 4096"):
+        compressor_for("zstd", line).decompress(frame)
+
+
+def _lz4_block(offset: int, literals: bytes = b"abcd") -> bytes:
+    """Four literals, one match of 4087 bytes at `offset`, five literals: a page if the offset is allowed."""
+    return (
+        bytes([0x4F]) + literals + offset.to_bytes(2, "little") + b"\xff" * 15 + bytes([243, 0x50]) + b"12345"
+    )
+
+
+def test_lz4_offsets_stay_inside_the_page() -> None:
+    lz4_ = COMPRESSORS["lz4", "mainline-7.3"]
+    assert lz4_.decompress(_lz4_block(4)) == (b"abcd" * 1023)[: PAGE_SIZE - 5] + b"12345"
+    assert lz4_.decompress(_lz4_block(1)) == b"abc" + b"d" * 4088 + b"12345"
+    for offset in (0, 5, 4096, 65535):
+        with pytest.raises(CorruptData, match="not a valid block"):
+            lz4_.decompress(_lz4_block(offset))
+
+
+def test_lz4_reads_only_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In plain Python a read behind the end is an IndexError, in compiled code it would go unseen."""
+    _, decompress_block = _pure_python(monkeypatch)
+    dst = np.empty(PAGE_SIZE, np.uint8)
+    for block in (_lz4_block(4), b"\xff" * 40, b"\xf0" + b"\xff" * 9, b"\x40abcd" + _lz4_block(4)):
+        for cut in range(len(block)):
+            assert decompress_block(np.frombuffer(block[:cut], np.uint8), dst) < PAGE_SIZE
+
+
+def test_lz4_writes_only_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last five bytes of a page are literals: a match may not reach them, nor go beyond."""
+    _, decompress_block = _pure_python(monkeypatch)
+    block = bytearray(_lz4_block(4))
+    last = block.index(b"\x50") - 1
+    results = []
+    for length in (243, 244, 245, 248, 249, 254):
+        block[last] = length
+        results.append(decompress_block(np.frombuffer(block, np.uint8), np.empty(PAGE_SIZE, np.uint8)))
+    assert results == [PAGE_SIZE, -1, -1, -1, -1, -1]
+
+
+@pytest.mark.parametrize("line", ["mainline-6.12", "mainline-7.3"])
+def test_zstd_bytes_behind_the_frame(line: str) -> None:
+    compressor = compressor_for("zstd", line)
+    frame = compressor.compress(bytes(PAGE_SIZE)).data
+    for more in (b"\0", b"1234", frame):
+        with pytest.raises(CorruptData, match=r"^zstd: "):
+            compressor.decompress(frame + more)
+
+
+def test_deflate_bytes_behind_the_stream() -> None:
+    """The kernel's inflate stops at the end of the stream and does not look further."""
+    deflate_ = COMPRESSORS["deflate", "mainline-7.3"]
+    assert deflate_.decompress(deflate_.compress(bytes(PAGE_SIZE)).data + b"more") == bytes(PAGE_SIZE)
+
+
+def test_deflate_reads_a_wider_window_in_one_piece() -> None:
+    """As the kernel's inflate does when it is fed whole, although its own window is 2 KiB."""
+    page = known.noise(0, 2048) * 2
+    assert COMPRESSORS["deflate", "mainline-7.3"].decompress(zlib.compress(page, 6, -12)) == page
+
+
+@pytest.mark.parametrize("name", ["lzo", "lzo-rle", "lz4hc", "842", "deflate-iaa"])
+def test_kernel_compressors_without_an_implementation(name: str) -> None:
+    with pytest.raises(UnsupportedCompressor) as caught:
+        compressor_for(name, "mainline-7.3")
+    assert str(caught.value) == (
+        f"compressor {name!r} exists in the kernel, but zreplay has no exact implementation of it yet"
+    )
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(UnsupportedCompressor) as caught:
+        compressor_for("lz5", "mainline-7.3")
+    assert str(caught.value) == "no kernel compressor is called 'lz5': exact here are zstd, lz4 and deflate"
+    with pytest.raises(
+        UnsupportedCompressor, match=r"^unknown kernel line '7\.3': known are mainline-6\.12, "
+    ):
+        compressor_for("lz4", "7.3")
+
+
+def test_wrong_arguments(compressor: Compressor) -> None:
+    with pytest.raises(ValueError, match="a page is 4096 bytes, not 4095"):
+        compressor.compress(bytes(4095))
+    wrong: list[Any] = [np.zeros((2, 4095), np.uint8), np.zeros((2, 4096), np.int8), np.zeros(4096, np.uint8)]
+    for bad in wrong:
+        with pytest.raises(ValueError, match=r"pages must be uint8 of shape \(n, 4096\)"):
+            compressor.lengths(bad)
+    with pytest.raises(ValueError, match="threads must be at least 1, not 0"):
+        compressor.lengths(np.zeros((1, 4096), np.uint8), threads=0)
+
+
+def test_idents_tell_results_apart() -> None:
+    idents = {kind: compressor.ident for kind, compressor in COMPRESSORS.items()}
+    assert len(set(idents.values())) == len(idents)
+    assert "libzstd 1.5.7 " in idents["zstd", "mainline-7.3"]
+    assert compressor_for("zstd", "mainline-7.0").ident == idents["zstd", "mainline-7.3"]
+    assert compressor_for("lz4", "mainline-6.12").ident == idents["lz4", "mainline-7.3"]
+
+
+def test_the_other_libzstd_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    bindings = list(zstd._bindings())
+    new = [b for b in bindings if b.version == (1, 5, 7)]
+    monkeypatch.setattr(zstd, "_bindings", lambda: iter(new))
+    with pytest.raises(InexactLibrary) as caught:
+        compressor_for("zstd", "mainline-6.12")
+    assert str(caught.value) == (
+        "zstd of mainline-6.12 needs libzstd 1.5.2 or 1.5.4 or 1.5.5 or 1.5.6, and here is "
+        + ", ".join(f"{b.label} (libzstd 1.5.7)" for b in new)
+        + ": install zstandard==0.23.0"
+    )
+    monkeypatch.setattr(zstd, "_bindings", lambda: iter(()))
+    with pytest.raises(InexactLibrary, match=r"here is no libzstd binding: install backports\.zstd$"):
+        compressor_for("zstd", "mainline-7.3")
+
+
+@pytest.mark.parametrize("line", ["mainline-6.12", "mainline-7.3"])
+def test_self_check_sees_the_other_libzstd(line: str) -> None:
+    """The same parameters in the other library's hands must not pass for exact."""
+    compressor = zstd.Zstd(line)
+    other = [b for b in zstd._bindings() if b.version != compressor._binding.version]
+    if not other:
+        pytest.skip("only one libzstd is installed")
+    compressor._binding = other[0]
+    problems = compressor.self_check()
+    assert problems
+    assert all(problem.startswith(compressor.ident) for problem in problems)
+
+
+@pytest.mark.parametrize(("wbits", "memory"), [(-11, 9), (-12, 8), (-15, 8)])
+def test_self_check_sees_other_zlib_settings(
+    monkeypatch: pytest.MonkeyPatch, wbits: int, memory: int
+) -> None:
+    def near(page: Any) -> bytes:
+        stream = zlib.compressobj(6, zlib.DEFLATED, wbits, memory)
+        return stream.compress(page) + stream.flush()
+
+    monkeypatch.setattr(deflate, "_deflate", near)
+    assert compressor_for("deflate", "mainline-7.3").self_check()
+
+
+def test_a_zlib_fork_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zlib, "ZLIB_RUNTIME_VERSION", "1.3.1.zlib-ng")
+    with pytest.raises(
+        InexactLibrary, match=r"^this Python's zlib is 1\.3\.1\.zlib-ng, and only the original"
+    ):
+        compressor_for("deflate", "mainline-7.3")
+
+
+def test_self_check_sees_a_wrong_answer(monkeypatch: pytest.MonkeyPatch, compressor: Compressor) -> None:
+    for table in known.ANSWERS.values():
+        monkeypatch.setitem(table, "text", (1, "00"))
+    (problem,) = compressor.self_check()
+    assert problem.startswith(f"{compressor.ident}: page 'text' gives ")
+    assert problem.endswith(", the kernel 1 bytes (SHA-1 00)")

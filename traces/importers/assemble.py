@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From an importer's blocks to a recording: snapshots and parameter writes put in place, pages tied to
+compress calls, entries and returns counted, the manifest written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from traces import schema
+from traces.errors import BadInput
+from traces.importers.pageindex import PageIndex
+from traces.importers.source import Block, RunFacts, insert_rows
+from traces.recording import RecordingWriter
+
+__all__ = ["assemble"]
+
+_COLUMN = {name: index for index, name in enumerate(schema.column_names())}
+_EVENT, _PID, _TS = _COLUMN["event"], _COLUMN["pid"], _COLUMN["ts"]
+_PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "compressor")
+_PAIRS: Final = [(kind.code, schema.CODE[kind.name + "_ret"]) for kind in schema.EVENTS
+                 if kind.name + "_ret" in schema.CODE]
+
+
+class _Timeline:
+    """Rows that the ring does not hold: counter snapshots and the parameter writes seen between them."""
+
+    def __init__(self, facts: RunFacts) -> None:
+        self.pending: list[tuple[int, dict[str, int], str]] = []
+        self._waiting: list[tuple[int, int, str]] = []
+        before: dict[str, Any] | None = None
+        for number, (label, ts, values) in enumerate(facts.snapshots):
+            params = values.get("params", {})
+            if before is not None:
+                for name in _PARAMS:
+                    if name in params and params[name] != before[0].get(name):
+                        # Written somewhere between the two snapshots: at the first marker between them,
+                        # which is when a workload says that it does something new, else right after the first.
+                        self._waiting.append((before[1], ts, f"{name}={params[name]}"))
+            before = (params, ts)
+            self.pending.append((ts, {"event": schema.CODE["counters"], "ret": number, "ts": ts}, label))
+        self.derived = [text for _, _, text in self._waiting]
+
+    def place(self, block: Block, last: bool) -> Block:
+        """Insert what falls into a block's time; ``last`` also takes what comes after all events."""
+        columns, texts = block
+        stamps = columns[_TS]
+        end = int(stamps[-1]) if stamps.size else 0
+        rows: list[tuple[int, dict[str, int], str]] = []
+        markers = [(int(stamps[row]), row) for row, _ in texts]
+        for start, stop, text in list(self._waiting):
+            marker = next((at for at, _ in markers if start < at <= stop), None)
+            if marker is not None or start <= end or last:
+                if marker is None and stop > end and not last:
+                    continue
+                at = marker if marker is not None else max(start, int(stamps[0]) if stamps.size else start)
+                self._waiting.remove((start, stop, text))
+                self.pending.append((at, {"event": schema.CODE["param"], "ts": at}, text))
+        self.pending.sort(key=lambda item: item[0])
+        while self.pending and (last or self.pending[0][0] <= end):
+            at, values, text = self.pending.pop(0)
+            rows.append((int(np.searchsorted(stamps, at, "right")), values, text))
+        return insert_rows(block, rows) if rows else block
+
+
+class _Pairing:
+    """Entries and returns per task, so that missing ones are counted and kept."""
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[int, int], int] = {}
+
+    def add(self, columns: np.ndarray) -> None:
+        """Count a block's events by task and code."""
+        key = columns[_PID] * 256 + columns[_EVENT]
+        for value, count in zip(*np.unique(key, return_counts=True), strict=True):
+            task = (int(value) >> 8, int(value) & 255)
+            self.counts[task] = self.counts.get(task, 0) + int(count)
+
+    def unpaired(self, captured: set[str]) -> list[dict[str, Any]]:
+        """Return the functions whose entries and returns differ in number, per task."""
+        out = []
+        for entry, ret in _PAIRS:
+            if not {schema.NAMES[entry], schema.NAMES[ret]} <= captured:
+                continue
+            for pid in sorted({pid for pid, code in self.counts if code in (entry, ret)}):
+                entries, returns = self.counts.get((pid, entry), 0), self.counts.get((pid, ret), 0)
+                if entries != returns:
+                    out.append({"pid": pid, "function": schema.NAMES[entry], "entries": entries,
+                                "returns": returns})
+        return out
+
+
+def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[str, Any], *,
+             pages: PageIndex | None = None, truth: pd.DataFrame | None = None,
+             objects: pd.DataFrame | None = None,
+             progress: Callable[[int], None] | None = None) -> dict[str, Any]:
+    """Write a recording from a time-ordered stream of blocks and return its manifest's summary.
+
+    :param out: the directory to make
+    :param source: what was imported, for the manifest
+    :param pages: the pages handed to the compressor, in order
+    :param truth: the workload's own knowledge: phase, page, kind, sha1, swap_type, swap_offset
+    :param objects: compressed objects as written, where recorded
+    :param progress: called with the number of events written so far
+    :raises BadInput: when the pages do not line up with the compress calls, or ``out`` exists
+    """
+    timeline, pairing = _Timeline(facts), _Pairing()
+    with RecordingWriter(out) as writer:
+        held: Block | None = None
+        for block in blocks:
+            if block[0].shape[1] == 0:
+                continue
+            if held is not None:
+                _write(writer, timeline.place(held, False), pairing, pages, progress, facts.ts_unit_ns)
+            held = block
+        if held is None and not facts.snapshots:
+            raise BadInput(source.get("path", out), "", "holds no event that zreplay knows",
+                           "check that the probes of traces/FORMAT.md were recorded")
+        if held is None:
+            held = (np.zeros((len(schema.COLUMNS), 0), np.int64), [])
+        _write(writer, timeline.place(held, True), pairing, pages, progress, facts.ts_unit_ns)
+        for label, ts, values in facts.snapshots:
+            writer.add_snapshot(label, ts, values)
+        if truth is not None:
+            writer.add_table("truth", truth)
+        if objects is not None:
+            writer.add_table("objects", objects)
+        if pages is not None:
+            pages.store(writer.pages)
+            source = {**source, "pages_unmatched": pages.unmatched}
+        captured = {"marker", "counters", "param", "lost_events", *facts.captured}
+        unpaired = pairing.unpaired(captured)
+        manifest = {
+            "kernel": facts.kernel,
+            "config": facts.config,
+            "probes": {name: {"columns": sorted(columns), "function": facts.functions.get(name, "")}
+                       for name, columns in sorted(facts.captured.items())},
+            "losses": facts.losses,
+            "unpaired": unpaired,
+            "tasks": {str(pid): comm for pid, comm in sorted(facts.comms.items())},
+            "ts_unit_ns": facts.ts_unit_ns,
+            "derived_params": timeline.derived,
+            "notes": facts.notes,
+            "source": source,
+        }
+        writer.close(manifest)
+        return {"rows": writer.rows, "losses": facts.losses, "unpaired": unpaired, "notes": facts.notes,
+                "pages": len(writer.pages), "references": writer.pages.references}
+
+
+def _write(writer: RecordingWriter, block: Block, pairing: _Pairing, pages: PageIndex | None,
+           progress: Callable[[int], None] | None, unit_ns: int) -> None:
+    columns, texts = block
+    if columns.shape[1] == 0:
+        return
+    pairing.add(columns)
+    if pages is not None:
+        pages.attach(columns, unit_ns)
+    writer.write_rows(columns, texts)
+    if progress is not None:
+        progress(writer.rows)

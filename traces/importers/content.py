@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a file is, told from its bytes: names lie, and people rename.
+
+Compressed files (zstd, gzip) are looked into; reading them streams.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from traces.errors import BadInput
+from traces.importers.eventformat import HeaderPage
+from traces.importers.ftracetext import sniff_text
+from traces.importers.tracedat import sniff_tracedat
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__ = ["chunks", "classify", "open_stream", "read_all", "read_json"]
+
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_HEAD: Final = 1 << 16
+_CHUNK: Final = 4 << 20
+#: Side files (counters, indices, tables) beyond this size are not believed.
+_MAX_SIDE: Final = 1 << 30
+
+
+def open_stream(path: Path) -> BinaryIO:
+    """Open a file for reading, decompressed when its content is zstd or gzip.
+
+    :raises BadInput: when it cannot be opened
+    """
+    try:
+        raw = path.open("rb")
+        magic = raw.read(4)
+        raw.seek(0)
+    except OSError as problem:
+        raise BadInput(path, "", f"cannot be read ({problem.strerror})", "check the path") from None
+    if magic == _ZSTD_MAGIC:
+        return zstd.ZstdFile(raw)  # type: ignore[return-value]
+    if magic[:2] == _GZIP_MAGIC:
+        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
+    return raw
+
+
+def chunks(path: Path, size: int = _CHUNK) -> Iterator[bytes]:
+    """Yield a file's (decompressed) bytes in chunks of at most ``size``.
+
+    :raises BadInput: when the compressed data is damaged; what came before it has been yielded
+    """
+    with open_stream(path) as stream:
+        while True:
+            try:
+                data = stream.read(size)
+            except (OSError, EOFError, zstd.ZstdError) as problem:
+                raise BadInput(path, "", f"the compressed data is damaged ({problem})", "copy the file again") \
+                    from None
+            if not data:
+                return
+            yield data
+
+
+def read_all(path: Path, limit: int = _MAX_SIDE) -> bytes:
+    """Return a file's whole (decompressed) content of at most ``limit`` bytes.
+
+    :raises BadInput: when it is longer or damaged
+    """
+    out = io.BytesIO()
+    for data in chunks(path):
+        out.write(data)
+        if out.tell() > limit:
+            raise BadInput(path, "", f"is longer than {limit} bytes", "give a smaller file")
+    return out.getvalue()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return a file's JSON object, or None when it is not one."""
+    try:
+        value = json.loads(read_all(path, 64 << 20))
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _is_ring(head: bytes, header: HeaderPage | None) -> bool:
+    """True when the bytes begin like sub-buffers: lengths in range, time stamps in order."""
+    size = header.size if header is not None else 4096
+    if len(head) < size:
+        return False
+    before = 0
+    for at in range(0, min(len(head), 8 * size) - 15, size):
+        stamp = int.from_bytes(head[at:at + 8], "little")
+        length = int.from_bytes(head[at + 8:at + 16], "little") & ((1 << 27) - 1)
+        if stamp < before or not 8 <= length <= size - 16:
+            return False
+        before = stamp
+    return before > 0
+
+
+def classify(path: Path, header: HeaderPage | None = None) -> str:
+    """Return what a file is: ``tracedat``, ``text``, ``ring``, ``pageindex``, ``pages``, ``truth``, ``counters``,
+    ``objects``, ``config``, ``dmesg``, ``probes``, ``symbols``, ``json``, ``empty`` or ``unknown``.
+
+    ``pages`` is said of any file made of whole pages that is nothing else.
+    """
+    head = b""
+    try:
+        with open_stream(path) as stream:
+            while len(head) < _HEAD and (more := stream.read(_HEAD - len(head))):
+                head += more
+    except (OSError, EOFError, zstd.ZstdError):
+        # A damaged tail does not change what it is; no head at all does.
+        pass
+    if not head:
+        return "empty"
+    if sniff_tracedat(head[:16]):
+        return "tracedat"
+    if head.startswith(b"n,ts_ns,src,sha1"):
+        return "pageindex"
+    if head.startswith(b"phase,page,kind,sha1"):
+        return "truth"
+    if head.lstrip()[:1] == b"{":
+        value = read_json(path)
+        if value is not None:
+            if "zswap_debugfs" in value and "t" in value:
+                return "counters"
+            return "symbols" if "zswap_list_lru" in value else "json"
+    if head.startswith((b"f:", b"p:", b"r:", b"e:", b"r256:")):
+        return "probes"
+    if b"Kernel Configuration" in head[:400]:
+        return "config"
+    if b"Linux version " in head[:400]:
+        return "dmesg"
+    if sniff_text(head):
+        return "text"
+    if _is_ring(head, header):
+        return "ring"
+    if _is_objects(head):
+        return "objects"
+    return "pages" if len(head) >= 4096 else "unknown"
+
+
+def _is_objects(head: bytes) -> bool:
+    """Records of u64 handle, u32 length, bytes: kernel pointers and lengths up to a page, several in a row."""
+    at = seen = 0
+    while at + 12 <= len(head) and seen < 8:
+        handle = int.from_bytes(head[at:at + 8], "little")
+        length = int.from_bytes(head[at + 8:at + 12], "little")
+        if handle >> 47 != 0x1FFFF or not 0 < length <= 4096:
+            return False
+        at += 12 + length
+        seen += 1
+    return seen > 1

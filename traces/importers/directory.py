@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A directory of one run's captures: events in any form, with counters, pages, truth and kernel facts beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from traces.errors import BadInput
+from traces.importers import textevents, tracedatevents
+from traces.importers.assemble import assemble
+from traces.importers.content import classify
+from traces.importers.pagefiles import bases_of, page_ring, read_objects, read_page_index
+from traces.importers.pageindex import PageIndex
+from traces.importers.rings import FormatDirectory, ring_stream
+from traces.importers.runfacts import add_config, add_counters, add_dmesg, add_probes, add_symbols, read_truth
+from traces.importers.source import Block, RunFacts
+
+__all__ = ["import_source"]
+
+Progress = Callable[[int], None]
+
+
+def import_source(src: str | Path, out: str | Path, *, events: str | Path | None = None,
+                  formats: str | Path | None = None, overrides: dict[str, Any] | None = None,
+                  progress: Progress | None = None) -> dict[str, Any]:
+    """Import a capture into a recording and return a summary.
+
+    :param src: a directory of captures, or one file: trace.dat, ftrace text, or a raw ring
+    :param out: the recording to make
+    :param events: which file of the directory holds the events, when several do
+    :param formats: directory of event formats for raw rings; by default one inside ``src``
+    :param overrides: what the source does not say: ``release``, ``compressor``, ``chain_size``,
+        ``totalram_pages``
+    :param progress: called with the number of events written so far
+    :raises BadInput: when nothing can be imported; nothing is left behind
+    """
+    src = Path(src)
+    if not src.exists():
+        raise BadInput(src, "", "does not exist", "check the path")
+    importer = _Import(src, formats)
+    importer.apply(overrides or {})
+    blocks = importer.events(Path(events) if events is not None else None)
+    source = {"path": src.name, "importer": importer.kind, "files": sorted(p.name for p in importer.used)}
+    return assemble(str(out), blocks, importer.facts, source, pages=importer.pages, truth=importer.truth,
+                    objects=importer.objects, progress=progress)
+
+
+class _Import:
+    """Sorts the files of a source by what they are and reads those that say something about the run."""
+
+    def __init__(self, src: Path, formats: str | Path | None) -> None:
+        self.src = src
+        self.facts = RunFacts()
+        self.kind = ""
+        self.used: set[Path] = set()
+        self.pages: PageIndex | None = None
+        self.truth: pd.DataFrame | None = None
+        self.objects: pd.DataFrame | None = None
+        files = sorted(p for p in src.iterdir() if p.is_file()) if src.is_dir() else [src]
+        self.formats = self._formats(Path(formats) if formats is not None else None)
+        header = self.formats.header if self.formats is not None else None
+        self.by_kind: dict[str, list[Path]] = {}
+        for path in files:
+            self.by_kind.setdefault(classify(path, header), []).append(path)
+        self._side_files()
+        self._page_files()
+
+    def _formats(self, given: Path | None) -> FormatDirectory | None:
+        if given is not None:
+            return FormatDirectory(given)
+        base = self.src if self.src.is_dir() else self.src.parent
+        for path in sorted(base.iterdir()):
+            if path.is_dir() and (path / "header_page").is_file():
+                return FormatDirectory(path)
+        return None
+
+    def _take(self, kind: str) -> list[Path]:
+        paths = self.by_kind.get(kind, [])
+        self.used.update(paths)
+        return paths
+
+    def _side_files(self) -> None:
+        for path in self._take("config"):
+            add_config(self.facts, path)
+        for path in self._take("dmesg"):
+            add_dmesg(self.facts, path)
+        for path in self._take("symbols"):
+            add_symbols(self.facts, path)
+        for path in self._take("probes"):
+            add_probes(self.facts, path)
+        add_counters(self.facts, self._take("counters"))
+        for path in self._take("truth"):
+            self.truth = read_truth(path)
+        for path in self._take("objects"):
+            self.objects = read_objects(path)
+
+    def _page_files(self) -> None:
+        bases = bases_of(self.facts.kernel)
+        indices = self._take("pageindex")
+        dumps = self.by_kind.get("pages", [])
+        if indices:
+            # A dump belongs to the index it is named after; without one the digests are all there is.
+            stem = indices[0].name.split(".", 1)[0]
+            dump = next((path for path in dumps if path.name.split(".", 1)[0] == stem), None)
+            if dump is not None:
+                self.used.add(dump)
+            self.pages = read_page_index(indices[0], dump, bases)
+        if self.formats is None:
+            return
+        for path in [p for p in self.by_kind.get("ring", []) if self.formats.is_page_ring(p)]:
+            self.by_kind["ring"].remove(path)
+            self.used.add(path)
+            if self.pages is None:
+                self.pages = page_ring(path, self.formats.formats, self.formats.header, bases)
+
+    def apply(self, overrides: dict[str, Any]) -> None:
+        """Let the user's word stand over what the files say."""
+        for name, value in overrides.items():
+            if value is None:
+                continue
+            if name == "release":
+                self.facts.kernel["version"] = self.facts.kernel["release"] = value
+            else:
+                self.facts.config[name] = value
+
+    def events(self, chosen: Path | None) -> Iterator[Block]:
+        """Return the stream of events of the best source there is, or of the ``chosen`` one."""
+        if chosen is not None:
+            path = chosen if chosen.exists() else self.src / chosen
+            header = self.formats.header if self.formats is not None else None
+            kind = classify(path, header)
+            return self._open(kind, [path])
+        for kind in ("ring", "tracedat", "text"):
+            paths = self.by_kind.get(kind)
+            if paths:
+                for other in ("ring", "tracedat", "text"):
+                    for path in self.by_kind.get(other, []) if other != kind else []:
+                        self.facts.notes.append(f"{path.name} was not used: events came from {paths[0].name}")
+                return self._open(kind, paths)
+        kinds = ", ".join(sorted(self.by_kind)) or "nothing"
+        raise BadInput(self.src, "", f"holds no trace that zreplay can import (found: {kinds})",
+                       "give a trace.dat, ftrace text, or raw ring buffers with their formats/")
+
+    def _open(self, kind: str, paths: list[Path]) -> Iterator[Block]:
+        self.kind = kind
+        self.used.update(paths)
+        if kind == "ring":
+            if self.formats is None:
+                raise BadInput(paths[0], "", "is a raw ring buffer without its event formats",
+                               "name the directory of formats with --formats")
+            return ring_stream(paths, self.formats, self.facts)
+        if kind == "tracedat":
+            return tracedatevents.stream(paths[0], self.facts)
+        if kind == "text":
+            return textevents.stream(paths[0], self.facts)
+        raise BadInput(paths[0], "", "is not a trace that zreplay can import",
+                       "give a trace.dat, ftrace text, or raw ring buffers with their formats/")

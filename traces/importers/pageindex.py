@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pages that were handed to the compressor, and which compress call each belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import numpy as np
+
+from traces import schema
+from traces.errors import BadInput
+from traces.pages import PageStoreWriter
+
+__all__ = ["PageIndex"]
+
+_COLUMN = {name: index for index, name in enumerate(schema.column_names())}
+_COMPRESS: Final = schema.CODE["crypto_acomp_compress"]
+_STRUCT_PAGE: Final = 64
+_LOOK_AHEAD: Final = 64
+#: x86-64 with 4-level paging and without KASLR: where page frame 0 is mapped, and where its struct page is.
+PAGE_OFFSET_BASE: Final = 0xFFFF888000000000
+VMEMMAP_BASE: Final = 0xFFFFEA0000000000
+
+
+class PageIndex:
+    """The pages of a run in the order in which the compressor got them.
+
+    :param path: the index file, for messages
+    :param ts: time stamps, ns
+    :param address: virtual source addresses (uint64)
+    :param sha1: hex digests
+    :param data: uint8 array (pages, 4096), or None when only digests were kept
+    :param bases: (page_offset_base, vmemmap_base) of the boot, or None when unknown: then only the order counts
+    :raises BadInput: when the digests do not match the data
+    """
+
+    def __init__(self, path: str, ts: np.ndarray, address: np.ndarray, sha1: list[str],
+                 data: np.ndarray | None, bases: tuple[int, int] | None) -> None:
+        self.path = path
+        self._ts = ts.astype(np.int64)
+        self._sha1 = sha1
+        self._data = data
+        self._next = 0
+        self.unmatched = 0
+        self._known_place = bases is not None
+        page_offset, vmemmap = bases if bases is not None else (0, 0)
+        # The struct page of each source address: what the scatter list of the compress call points at.
+        frame = (address.astype(np.uint64) - np.uint64(page_offset)) >> np.uint64(12)
+        self._page = (frame * np.uint64(_STRUCT_PAGE) + np.uint64(vmemmap)).view(np.int64)
+        if data is not None:
+            for number in range(len(sha1)):
+                if hashlib.sha1(data[number].data).hexdigest() != sha1[number]:
+                    raise BadInput(path, f"page {number}", "its bytes do not match its SHA-1",
+                                   "copy the page dump and its index again")
+
+    def attach(self, columns: np.ndarray, unit_ns: int = 1) -> None:
+        """Fill ``content`` of a block's compress calls with the row of ``refs`` of their first page.
+
+        A call's pages are those recorded next, at the addresses the call names; ``unit_ns`` is how coarse the
+        block's time stamps are.
+        """
+        calls = np.flatnonzero(columns[_COLUMN["event"]] == _COMPRESS)
+        if not calls.size:
+            return
+        counts = np.maximum(columns[_COLUMN["size"], calls] // schema.PAGE_SIZE, 1)
+        wanted = columns[_COLUMN["folio"], calls] + columns[_COLUMN["offset"], calls] // schema.PAGE_SIZE * _STRUCT_PAGE
+        starts = self._next + np.concatenate(([0], np.cumsum(counts)[:-1]))
+        total = self._next + int(counts.sum())
+        stamps = columns[_COLUMN["ts"], calls] - unit_ns
+        if total <= self._ts.size and (not self._known_place or bool(np.all(self._page[starts] == wanted))) \
+                and bool(np.all(self._ts[starts] >= stamps)):
+            columns[_COLUMN["content"], calls] = starts
+            self._next = total
+            return
+        self._attach_slowly(columns, calls, counts, wanted, stamps)
+
+    def _attach_slowly(self, columns: np.ndarray, calls: np.ndarray, counts: np.ndarray,
+                       wanted: np.ndarray, stamps: np.ndarray) -> None:
+        """The same call by call, where pages or calls are missing from the recording."""
+        for call, count, page, stamp in zip(calls, counts, wanted, stamps, strict=True):
+            for at in range(self._next, min(self._next + _LOOK_AHEAD, self._ts.size - int(count) + 1)):
+                if self._ts[at] >= stamp and (not self._known_place or self._page[at] == page):
+                    columns[_COLUMN["content"], call] = at
+                    self._next = at + int(count)
+                    break
+            else:
+                self.unmatched += 1
+
+    def store(self, writer: PageStoreWriter) -> None:
+        """Write all pages, in order."""
+        for number, sha1 in enumerate(self._sha1):
+            writer.add(None if self._data is None else self._data[number].tobytes(), sha1)

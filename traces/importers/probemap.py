@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which foreign probe event is which event of the vocabulary, and which of its fields fill which columns.
+
+The keys are the event names that recording scripts gave their dynamic events (``dynamic_events`` in tracefs
+ties them to kernel functions).  Adding a script's names means adding rows here, nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from traces import schema
+from traces.importers.eventformat import EventFormat
+
+__all__ = ["COPY", "MASK_LINK", "ORDER", "TEXT", "Move", "ProbeTable", "moves_for", "vocabulary_name"]
+
+#: How a field becomes a column value.
+COPY: Final = 0  #: as it is
+MASK_LINK: Final = 1  #: scatterlist.page_link: the low two bits are flags (include/linux/scatterlist.h)
+ORDER: Final = 2  #: folio order: second field's low byte if PG_head (bit 6 of flags) is set, else 0
+TEXT: Final = 3  #: NUL-terminated text to the end of the record
+
+_PG_HEAD = 6
+
+#: probe event -> (vocabulary event, {column: field or alternatives})
+_MAP: Final[dict[str, tuple[str, str]]] = {
+    "swap_out": ("swap_writeout", "folio=folio|page swpent=swp order=fl,fl1"),
+    "swap_out_ret": ("swap_writeout_ret", "ret"),
+    "swapwrite": ("__swap_writepage", "folio=folio swpent=swp"),
+    "store": ("zswap_store", "folio swpent=swp order=fl,fl1"),
+    "store_ret": ("zswap_store_ret", "ret"),
+    "load": ("zswap_load", "folio swpent=swp"),
+    "load_ret": ("zswap_load_ret", "ret"),
+    "inval": ("zswap_invalidate", "swpent=swp"),
+    "dec": ("zswap_decompress", "entry swpent=swp size=len handle folio"),
+    "efree": ("zswap_entry_free", "entry swpent=swp size=len handle ref"),
+    "swapin_ref": ("zswap_folio_swapin", "folio"),
+    "total_pages": ("zswap_total_pages_ret", "ret"),
+    "pool_create": ("zswap_pool_create", ""),
+    "pool_create_ret": ("zswap_pool_create_ret", "ret"),
+    "wb": ("zswap_writeback_entry", "entry swpent=swp"),
+    "wb_ret": ("zswap_writeback_entry_ret", "ret"),
+    "shrink_cb": ("shrink_memcg_cb", "entry=item"),
+    "shrink_cb_ret": ("shrink_memcg_cb_ret", "ret"),
+    "shrink_memcg": ("shrink_memcg", "memcg"),
+    "shrink_memcg_ret": ("shrink_memcg_ret", "ret"),
+    "shrink_worker": ("shrink_worker", ""),
+    "shrink_worker_ret": ("shrink_worker_ret", ""),
+    "shr_scan": ("zswap_shrinker_scan", "size=nr"),
+    "shr_scan_ret": ("zswap_shrinker_scan_ret", "ret"),
+    "comp": ("crypto_acomp_compress", "folio=pglink offset=off size=slen dlen=room"),
+    "comp_ret": ("crypto_acomp_compress_ret", "ret dlen"),
+    "decomp": ("crypto_acomp_decompress", "size=slen dlen"),
+    "decomp_ret": ("crypto_acomp_decompress_ret", "ret dlen"),
+    "may_zswap": ("obj_cgroup_may_zswap_ret", "ret"),
+    "charge": ("obj_cgroup_charge_zswap", "memcg=objcg size"),
+    "uncharge": ("obj_cgroup_uncharge_zswap", "memcg=objcg size"),
+    "wb_enabled": ("mem_cgroup_zswap_writeback_enabled_ret", "ret"),
+    "lru_add": ("list_lru_add", "pool=lru entry=item nid memcg"),
+    "lru_add_ret": ("list_lru_add_ret", "ret"),
+    "lru_del": ("list_lru_del", "pool=lru entry=item nid memcg"),
+    "zmalloc": ("zs_malloc", "pool size gfp"),
+    "zmalloc_ret": ("zs_malloc_ret", "handle obj size"),
+    "zfree": ("zs_free", "pool handle obj"),
+    "objwrite": ("zs_obj_write", "handle size=len data=d0"),
+    "objread": ("zs_obj_read", "handle size=len"),
+    "zs_total": ("zs_get_total_pages_ret", "ret"),
+    "obj_malloc": ("obj_malloc", "zspage handle"),
+    "obj_malloc_ret": ("obj_malloc_ret", "obj zspage handle word=zw0 inuse freeobj"),
+    "obj_free": ("obj_free", "size=class_size obj"),
+    "fullness": ("fix_fullness_group", "pool=class zspage word=zw0 inuse"),
+    "fullness_ret": ("fix_fullness_group_ret", "ret=fg"),
+    "free_zspage": ("__free_zspage", "pool=class zspage"),
+    "async_free": ("async_free_zspage", ""),
+    "zs_shrink": ("zs_shrinker_scan", ""),
+    "zs_shrink_ret": ("zs_shrinker_scan_ret", "ret=freed"),
+    "zs_compact": ("zs_compact", "pool"),
+    "zs_compact_ret": ("zs_compact_ret", "ret=freed"),
+    "zsc": ("__zs_compact", "pool=class"),
+    "zsc_ret": ("__zs_compact_ret", "ret=freed"),
+    "zs_migrate": ("zs_page_migrate", "folio=page"),
+    "print": ("marker", "text=buf"),
+    "tracing_mark_write": ("marker", "text=buf"),
+}
+
+
+@dataclass(frozen=True)
+class Move:
+    """One field to one column: ``how`` is COPY, MASK_LINK, ORDER or TEXT."""
+
+    column: str
+    how: int
+    field: str
+    second: str = ""
+
+
+def vocabulary_name(probe: str) -> str | None:
+    """Return the vocabulary's name of a probe event, or None when the vocabulary has no such event."""
+    row = _MAP.get(probe)
+    return row[0] if row else None
+
+
+def moves_for(probe: str, available: set[str]) -> list[Move]:
+    """Return the moves for a probe event whose records have the ``available`` fields.
+
+    A field the probe did not capture leaves its column absent; the manifest lists what was captured.
+    """
+    moves: list[Move] = []
+    for item in _MAP[probe][1].split():
+        column, _, source = item.partition("=")
+        source = source or column
+        if "," in source:
+            first, second = source.split(",")
+            if {first, second} <= available:
+                moves.append(Move(column, ORDER, first, second))
+            continue
+        for name in source.split("|"):
+            if name in available:
+                how = MASK_LINK if name == "pglink" else TEXT if column == "text" else COPY
+                moves.append(Move(column, how, name))
+                break
+    return moves
+
+
+def apply_moves(moves: list[Move], fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Apply moves to whole arrays of parsed field values (text importers); TEXT moves are left out."""
+    out: dict[str, np.ndarray] = {}
+    for move in moves:
+        if move.how == TEXT:
+            continue
+        values = fields[move.field].astype(np.int64)
+        if move.how == MASK_LINK:
+            values = values & ~np.int64(3)
+        elif move.how == ORDER:
+            head = (values >> _PG_HEAD) & 1
+            values = np.where(head == 1, fields[move.second].astype(np.int64) & 0xFF, 0)
+        out[move.column] = values
+    return out
+
+
+@dataclass
+class ProbeTable:
+    """The moves of all event types of one ring, as arrays that the decoder's inner loop can use.
+
+    ``plan_of_id[id]`` is the event type's plan or -1; plan p has the moves ``first[p]:first[p + 1]`` and the
+    vocabulary code ``code[p]``; a record of it needs at least ``need[p]`` bytes.
+    """
+
+    plan_of_id: np.ndarray
+    code: np.ndarray
+    need: np.ndarray
+    first: np.ndarray
+    move: np.ndarray  #: rows of (how, column, offset, size, signed, second offset)
+    pid_offset: np.ndarray
+    names: list[str]
+    captured: dict[str, list[str]]
+    ignored: dict[int, str]
+
+    @classmethod
+    def build(cls, formats: list[EventFormat]) -> ProbeTable:
+        """Make the table for the event types of one boot; types outside the vocabulary are only counted."""
+        columns = {name: index for index, name in enumerate(schema.column_names())}
+        plan_of_id = np.full(1 << 16, -1, np.int32)
+        code: list[int] = []
+        need: list[int] = []
+        first = [0]
+        move: list[tuple[int, int, int, int, int, int]] = []
+        pid_offset: list[int] = []
+        names: list[str] = []
+        captured: dict[str, list[str]] = {}
+        ignored: dict[int, str] = {}
+        for fmt in formats:
+            name = vocabulary_name(fmt.name)
+            if name is None:
+                ignored[fmt.id] = fmt.name
+                continue
+            end = 8
+            kept = []
+            for step in moves_for(fmt.name, {f.name for f in fmt.fields.values()}):
+                field = fmt.fields[step.field]
+                second = fmt.fields[step.second].offset if step.second else 0
+                if step.how != TEXT and field.size not in (1, 2, 4, 8):
+                    continue
+                move.append((step.how, columns[step.column], field.offset, field.size,
+                             int(field.signed), second))
+                end = max(end, field.offset + (0 if step.how == TEXT else field.size), second + 1)
+                kept.append(step.column)
+            plan_of_id[fmt.id] = len(code)
+            code.append(schema.CODE[name])
+            need.append(end)
+            first.append(len(move))
+            pid_offset.append(fmt.fields["common_pid"].offset)
+            names.append(name)
+            captured[name] = kept
+        return cls(plan_of_id, np.array(code, np.int64), np.array(need, np.int64), np.array(first, np.int64),
+                   np.array(move, np.int64).reshape(-1, 6), np.array(pid_offset, np.int64), names, captured,
+                   ignored)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Raw ring-buffer dumps: files of sub-buffers as read from ``trace_pipe_raw``, with the formats of their boot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from traces.errors import BadInput
+from traces.importers.content import chunks, open_stream
+from traces.importers.eventformat import EventFormat, HeaderPage, parse_event_format, parse_header_page
+from traces.importers.pagefiles import is_page_format
+from traces.importers.probemap import ProbeTable
+from traces.importers.source import Block, RunFacts, loss_record, merge_cpus, ring_blocks
+
+__all__ = ["FormatDirectory", "cpu_of", "ring_stream"]
+
+#: The built-in event of trace_marker (TRACE_PRINT is 5 in kernel/trace/trace.h since 2.6.30), which per-event
+#: format directories usually leave out.
+_PRINT: Final = """name: print
+ID: 5
+format:
+	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
+	field:unsigned char common_flags;	offset:2;	size:1;	signed:0;
+	field:unsigned char common_preempt_count;	offset:3;	size:1;	signed:0;
+	field:int common_pid;	offset:4;	size:4;	signed:1;
+
+	field:unsigned long ip;	offset:8;	size:8;	signed:0;
+	field:char buf[];	offset:16;	size:0;	signed:0;
+"""
+_MAX_FORMAT: Final = 1 << 20
+
+
+class FormatDirectory:
+    """The event formats of one boot: ``header_page`` and one file per event.
+
+    :raises BadInput: when a file is not a format, or two events have one id
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.header: HeaderPage = parse_header_page(self._text(directory / "header_page"),
+                                                    str(directory / "header_page"))
+        self.formats: list[EventFormat] = []
+        seen: dict[int, str] = {}
+        for path in sorted(directory.iterdir()):
+            if path.name in ("header_page", "header_event") or not path.is_file():
+                continue
+            fmt = parse_event_format(self._text(path), str(path))
+            if fmt.id in seen:
+                raise BadInput(path, "", f"has the id {fmt.id} of event '{seen[fmt.id]}'",
+                               "copy the formats again, all from the recorded boot")
+            seen[fmt.id] = fmt.name
+            self.formats.append(fmt)
+        if 5 not in seen:
+            self.formats.append(parse_event_format(_PRINT, "the built-in print event"))
+        self.table = ProbeTable.build([fmt for fmt in self.formats if not is_page_format(fmt)])
+
+    @staticmethod
+    def _text(path: Path) -> str:
+        try:
+            if path.stat().st_size > _MAX_FORMAT:
+                raise BadInput(path, "", "is too long for an event format", "copy the formats again")
+            return path.read_text("utf-8", "replace")
+        except OSError as problem:
+            raise BadInput(path, "", f"cannot be read ({problem.strerror})",
+                           "name the directory of event formats with --formats") from None
+
+    def is_page_ring(self, path: Path) -> bool:
+        """True when the first sub-buffers of a ring hold halves of pages."""
+        pages = {fmt.id for fmt in self.formats if is_page_format(fmt)}
+        if not pages:
+            return False
+        with open_stream(path) as stream:
+            head = stream.read(8 * self.header.size)
+        for start in range(0, len(head) - self.header.size + 1, self.header.size):
+            at, end = start + self.header.data_offset, start + self.header.size
+            while at + 10 <= end:
+                word = int.from_bytes(head[at:at + 4], "little")
+                kind = word & 31
+                if kind in (30, 31):
+                    at += 8
+                    continue
+                if kind == 29:
+                    break
+                size = int.from_bytes(head[at + 4:at + 8], "little") if kind == 0 else 4 * kind
+                body = at + 8 if kind == 0 else at + 4
+                if int.from_bytes(head[body:body + 2], "little") in pages:
+                    return True
+                if size < 4:
+                    break
+                at += 4 + size
+        return False
+
+
+def cpu_of(path: Path, fallback: int) -> int:
+    """Return the CPU a ring file is named after (``cpu3``), or ``fallback``."""
+    match = re.search(r"cpu(\d+)", path.name)
+    return int(match[1]) if match else fallback
+
+
+def ring_stream(paths: list[Path], formats: FormatDirectory, facts: RunFacts) -> Iterator[Block]:
+    """Decode the rings of all CPUs, one file each, merged by time; fills ``facts`` as they end."""
+    facts.captured.update(formats.table.captured)
+    streams = []
+    for number, path in enumerate(paths):
+        streams.append(_one(path, cpu_of(path, number), formats, facts))
+    yield from merge_cpus(streams)
+
+
+def _one(path: Path, cpu: int, formats: FormatDirectory, facts: RunFacts) -> Iterator[Block]:
+    def pieces() -> Iterator[np.ndarray]:
+        source = chunks(path)
+        while True:
+            try:
+                data = next(source)
+            except StopIteration:
+                return
+            except BadInput as damage:
+                # What could be decompressed is kept; that the rest is missing is part of the recording.
+                facts.notes.append(f"{damage} What came before it was imported.")
+                cut.append(True)
+                return
+            yield np.frombuffer(data, np.uint8)
+
+    cut: list[bool] = []
+    for block in ring_blocks(pieces(), formats.table, formats.header, cpu,
+                             lambda number, damage: facts.losses.append({"file": path.name,
+                                                                         **loss_record(number, damage)})):
+        yield block
+    if cut:
+        facts.losses[-1]["lost"] = None
+        facts.losses[-1]["cut_off"] = True

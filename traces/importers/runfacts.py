@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The side files of a run: kernel configuration, boot log, counter snapshots, symbols, probe definitions."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from traces.errors import BadInput
+from traces.importers.content import read_all, read_json
+from traces.importers.probemap import vocabulary_name
+from traces.importers.source import RunFacts
+
+__all__ = ["add_config", "add_counters", "add_dmesg", "add_probes", "add_symbols", "counter_label", "read_truth"]
+
+_CONFIG_KEYS: Final = ("CONFIG_ZSMALLOC_CHAIN_SIZE", "CONFIG_ZSMALLOC_STAT", "CONFIG_NUMA", "CONFIG_PAGE_SHIFT",
+                       "CONFIG_NR_CPUS", "CONFIG_CC_VERSION_TEXT", "CONFIG_PREEMPT_RT", "CONFIG_MEMCG")
+_TRUTH_COLUMNS: Final = ["phase", "page", "kind", "sha1", "swap_type", "swap_offset"]
+
+
+def add_config(facts: RunFacts, path: Path) -> None:
+    """Take release and options from a kernel configuration file."""
+    text = read_all(path, 16 << 20).decode("utf-8", "replace")
+    release = re.search(r"^# Linux/\S+ (\S+) Kernel Configuration", text, re.M)
+    if release:
+        facts.kernel["version"] = release[1]
+    options = {key: value.strip('"') for key, value in re.findall(r"^(CONFIG_\w+)=(.*)$", text, re.M)
+               if key in _CONFIG_KEYS}
+    facts.kernel["options"] = options
+    if options.get("CONFIG_PAGE_SHIFT", "12") != "12":
+        raise BadInput(path, "", f"pages of 2^{options['CONFIG_PAGE_SHIFT']} bytes are not modelled",
+                       "record on a kernel with 4 KiB pages")
+    if "CONFIG_ZSMALLOC_CHAIN_SIZE" in options:
+        facts.config["chain_size"] = int(options["CONFIG_ZSMALLOC_CHAIN_SIZE"])
+
+
+def add_dmesg(facts: RunFacts, path: Path) -> None:
+    """Take the release (uname -r) and the banner from a boot log."""
+    text = read_all(path, 64 << 20)[:1 << 16].decode("utf-8", "replace")
+    banner = re.search(r"Linux version (\S+) (.*)", text)
+    if banner:
+        facts.kernel["release"] = banner[1]
+        facts.kernel["banner"] = banner[0]
+    if "nokaslr" in text:
+        facts.kernel["kaslr"] = False
+
+
+def add_symbols(facts: RunFacts, path: Path) -> None:
+    """Take the addresses of kernel variables: hex strings by name."""
+    for name, value in (read_json(path) or {}).items():
+        try:
+            facts.config.setdefault("symbols", {})[name] = int(str(value), 16)
+        except ValueError:
+            raise BadInput(path, f"key '{name}'", "is not a hexadecimal address",
+                           "copy the file of kernel symbols again") from None
+
+
+def add_probes(facts: RunFacts, path: Path) -> None:
+    """Take from ``dynamic_events`` which kernel function each probe event hooks."""
+    text = read_all(path, 16 << 20).decode("utf-8", "replace")
+    for event, function in re.findall(r"^[fpre]\d*:\S*/(\S+)\s+(\S+)", text, re.M):
+        name = vocabulary_name(event)
+        if name is not None:
+            facts.functions[name] = function
+
+
+def counter_label(path: Path) -> str:
+    """Return a snapshot's label from its file name: ``counters-after-out1.json`` is ``after-out1``."""
+    return re.sub(r"^counters-?", "", path.name.split(".", 1)[0]) or path.name
+
+
+def add_counters(facts: RunFacts, paths: list[Path]) -> None:
+    """Take counter snapshots, ordered by their time, and the parameters of the first.
+
+    :raises BadInput: when a snapshot has no usable time
+    """
+    loaded: list[tuple[str, int, dict[str, Any]]] = []
+    for path in paths:
+        values = read_json(path) or {}
+        stamp = values.get("t")
+        if not isinstance(stamp, int | float) or not 0 <= stamp < 1 << 33:
+            raise BadInput(path, "key 't'", "is not a time in seconds", "take the counter snapshot again")
+        # Seconds with nanosecond digits: rounded, as a float cannot hold them exactly beyond some weeks.
+        loaded.append((counter_label(path), round(stamp * 1e9), values))
+    loaded.sort(key=lambda item: item[1])
+    facts.snapshots.extend(loaded)
+    if not loaded:
+        return
+    first = loaded[0][2]
+    params = first.get("params", {})
+    facts.config.setdefault("params", params)
+    if "compressor" in params:
+        facts.config.setdefault("compressor", params["compressor"])
+    total = re.search(r"^MemTotal:\s+(\d+) kB", str(first.get("meminfo", "")), re.M)
+    if total:
+        facts.config.setdefault("totalram_pages", int(total[1]) // 4)
+
+
+def read_truth(path: Path) -> pd.DataFrame:
+    """Read a workload's truth: which page content it left at which swap offset at the end of each phase.
+
+    :raises BadInput: when columns or numbers are not as they should be
+    """
+    try:
+        frame = pd.read_csv(io.BytesIO(read_all(path)), dtype={"phase": str, "kind": str, "sha1": str})
+        frame = frame[_TRUTH_COLUMNS]
+        frame["swap_offset"] = frame["swap_offset"].astype("int64")
+        frame["swap_type"] = frame["swap_type"].astype("int64")
+    except (ValueError, KeyError) as problem:
+        raise BadInput(path, "", f"is not a truth table ({problem})", "write it again with the workload") from None
+    return frame

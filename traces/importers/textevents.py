@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Events of ftrace text: parsed columns to the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from traces import schema
+from traces.importers.ftracetext import TextChunk, iter_text
+from traces.importers.probemap import apply_moves, moves_for, vocabulary_name
+from traces.importers.source import Block, RunFacts, insert_rows
+
+__all__ = ["stream"]
+
+_COLUMN = {name: index for index, name in enumerate(schema.column_names())}
+
+
+def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
+    """Parse ftrace text and return its events in the order of its lines.
+
+    Time stamps are as fine as the text prints them (``facts.ts_unit_ns``).
+    """
+    losses: dict[int, dict[str, Any]] = {}
+    last: TextChunk | None = None
+    ignored: dict[str, int] = {}
+    for chunk in iter_text(path):
+        last = chunk
+        facts.ts_unit_ns = chunk.ts_unit_ns
+        facts.comms.update(chunk.comms)
+        for cpu in np.unique(chunk.cpu):
+            losses.setdefault(int(cpu), {"cpu": int(cpu), "lost": 0})
+        for _, cpu, count in chunk.lost:
+            record = losses.setdefault(cpu, {"cpu": cpu, "lost": 0})
+            record["lost"] = None if count is None or record["lost"] is None else record["lost"] + count
+        yield _block(chunk, facts, ignored)
+    for record in losses.values():
+        facts.losses.append(record | {"ignored_events": ignored})
+    if last is None:
+        return
+    if last.unparsed_total:
+        line, text = last.unparsed[0] if last.unparsed else (0, "")
+        facts.notes.append(f"{last.unparsed_total} lines could not be parsed, the first is line {line}: {text[:80]}")
+        facts.losses.append({"cpu": None, "lost": None, "unparsed_lines": last.unparsed_total})
+    if last.cut_off:
+        facts.notes.append("the last line is cut off")
+        facts.losses.append({"cpu": None, "lost": None, "cut_off": True})
+    if last.entries is not None and last.entries[0] != last.entries[1]:
+        facts.notes.append(f"the text says that {last.entries[0]} of {last.entries[1]} events were still in the buffer")
+        facts.losses.append({"cpu": None, "lost": last.entries[1] - last.entries[0]})
+
+
+def _block(chunk: TextChunk, facts: RunFacts, ignored: dict[str, int]) -> Block:
+    rows = chunk.ts.size
+    out = np.zeros((len(schema.COLUMNS), rows), np.int64)
+    out[_COLUMN["content"]] = -1
+    out[_COLUMN["ts"]], out[_COLUMN["cpu"]], out[_COLUMN["pid"]] = chunk.ts, chunk.cpu, chunk.pid
+    texts: list[tuple[int, str]] = []
+    for probe, where in chunk.rows.items():
+        name = vocabulary_name(probe)
+        if name is None:
+            ignored[probe] = ignored.get(probe, 0) + int(where.size)
+            continue
+        out[_COLUMN["event"], where] = schema.CODE[name]
+        if name == "marker":
+            texts.extend((int(row), text) for row, text in zip(where, chunk.strings[probe], strict=True))
+            continue
+        fields = {key: values.view(np.int64) if values.dtype == np.uint64 else values
+                  for key, values in chunk.fields[probe].items()}
+        columns = apply_moves(moves_for(probe, set(fields)), fields)
+        for column, values in columns.items():
+            out[_COLUMN[column], where] = values
+        facts.captured[name] = sorted({*facts.captured.get(name, []), *columns})
+    keep = out[_COLUMN["event"]] != 0
+    lost = [(int(np.count_nonzero(keep[:row])), {"event": schema.CODE["lost_events"], "cpu": cpu,
+                                                 "ret": -1 if count is None else count,
+                                                 "ts": int(chunk.ts[min(row, rows - 1)]) if rows else 0}, "")
+            for row, cpu, count in chunk.lost]
+    place = np.cumsum(keep) - 1
+    block: Block = (out[:, keep], sorted((int(place[row]), text) for row, text in texts))
+    return insert_rows(block, lost) if lost else block

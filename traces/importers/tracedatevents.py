@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Events of a trace.dat: its sub-buffers through the same decoder as raw rings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from traces.errors import BadInput
+from traces.importers.eventformat import parse_event_format, parse_header_page
+from traces.importers.probemap import ProbeTable, vocabulary_name
+from traces.importers.ring import Damage
+from traces.importers.source import Block, RunFacts, loss_record, merge_cpus, ring_blocks
+from traces.importers.tracedat import CpuData, TraceDat, open_tracedat
+
+__all__ = ["stream"]
+
+
+def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
+    """Open a trace.dat and return its events, all buffers and CPUs merged by time.
+
+    :raises BadInput: when the file is damaged beyond its events, or big-endian
+    """
+    dat = open_tracedat(path)
+    if not dat.little_endian:
+        raise BadInput(path, "offset 10", "was recorded on a big-endian machine", "record on a little-endian one")
+    header = parse_header_page(dat.header_page, f"{path}, header_page")
+    formats = [parse_event_format(text, f"{path}, format of {name}") for name, text in dat.formats.items()
+               if vocabulary_name(name.rsplit("/", 1)[-1]) is not None]
+    # The same event can be described by several systems of a file; the ring only knows its id.
+    table = ProbeTable.build(list({fmt.id: fmt for fmt in formats}.values()))
+    facts.captured.update({name: columns for name, columns in table.captured.items() if name != "marker"})
+    facts.comms.update(dat.cmdlines)
+    if dat.uname:
+        facts.kernel.setdefault("uname", dat.uname)
+        words = dat.uname.split()
+        if len(words) > 2:
+            facts.kernel.setdefault("release", words[2])
+    facts.notes.extend(dat.notes)
+    return _events(dat, header.size, table, path, facts)
+
+
+def _events(dat: TraceDat, size: int, table: ProbeTable, path: Path, facts: RunFacts) -> Iterator[Block]:
+    header = parse_header_page(dat.header_page, f"{path}, header_page")
+    known = {number: name for name, number in _ids(dat).items()}
+    with dat:
+        streams = []
+        for buffer in dat.buffers:
+            for cpu in buffer.cpus:
+                streams.append(ring_blocks(cpu.subbuffers(), table, header, cpu.cpu,
+                                           _finish(cpu, buffer.name, known, facts)))
+        if size != dat.page_size:
+            facts.notes.append(f"{path.name}: header_page says sub-buffers of {size} bytes, "
+                               f"the file {dat.page_size}")
+        if streams:
+            yield from merge_cpus(streams)
+    _missed(dat, facts)
+
+
+def _ids(dat: TraceDat) -> dict[str, int]:
+    """The ids of all events a file describes; its formats outside the vocabulary are needed for no more."""
+    ids: dict[str, int] = {}
+    for name, text in dat.formats.items():
+        for line in text.splitlines():
+            if line.startswith("ID:") and line[3:].strip().isdigit():
+                ids[name] = int(line[3:])
+                break
+    return ids
+
+
+def _finish(cpu: CpuData, buffer: str, known: dict[int, str], facts: RunFacts):  # type: ignore[no-untyped-def]
+    def done(number: int, damage: Damage) -> None:
+        damage.ignored = {known[n]: count for n, count in damage.unknown.items() if n in known}
+        damage.unknown = {n: count for n, count in damage.unknown.items() if n not in known}
+        record = {"buffer": buffer, **loss_record(number, damage)}
+        if cpu.truncated_bytes:
+            record["lost"] = None
+            record["cut_off"] = True
+            record["missing_bytes"] = cpu.truncated_bytes
+        facts.losses.append(record)
+    return done
+
+
+def _missed(dat: TraceDat, facts: RunFacts) -> None:
+    """trace-cmd also kept each CPU's own statistics: what they say was lost counts even without a mark."""
+    for stat in dat.cpustats:
+        lost = int(stat.counters.get("overrun", 0)) + int(stat.counters.get("dropped events", 0)) \
+            + int(stat.counters.get("commit overrun", 0))
+        for record in facts.losses:
+            if lost and record["cpu"] == stat.cpu and record["buffer"] == stat.buffer \
+                    and (record["lost"] or 0) < lost:
+                record["lost"] = lost

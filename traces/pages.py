@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The page store of a recording: each distinct page once, and who used it.
+
+``pages/pages.parquet`` has a row per distinct page: ``sha1`` (hex) and ``data`` (4096 bytes; null where only
+the digest was recorded).  ``pages/refs.parquet`` has a row per page handed to the compressor, in that order:
+``page``, the row in ``pages.parquet``.  An event's ``content`` is a row of ``refs``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from traces.errors import BadInput
+from traces.schema import PAGE_SIZE
+
+__all__ = ["PageStore", "PageStoreWriter"]
+
+_GROUP: Final = 512
+_SCHEMA = pa.schema([pa.field("sha1", pa.string(), nullable=False), pa.field("data", pa.binary())])
+_REFS = pa.schema([pa.field("page", pa.int32(), nullable=False)])
+
+
+class PageStoreWriter:
+    """Writes a page store; equal pages (by SHA-1) are kept once.
+
+    :param directory: the recording's ``pages`` directory, made when the first page comes
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._ids: dict[str, int] = {}
+        self._refs: list[int] = []
+        self._sha1: list[str] = []
+        self._data: list[bytes | None] = []
+        self._writer: pq.ParquetWriter | None = None
+        self.with_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def references(self) -> int:
+        """How many pages were handed to the compressor so far."""
+        return len(self._refs)
+
+    def add(self, data: bytes | None, sha1: str | None = None) -> int:
+        """Add one reference to a page and return its row in ``refs``.
+
+        :param data: its 4096 bytes, or None when only the digest is known
+        :param sha1: its SHA-1 in hex; needed when there is no data
+        :raises ValueError: on data of another length, or neither data nor digest
+        """
+        if data is not None and len(data) != PAGE_SIZE:
+            raise ValueError(f"a page has {PAGE_SIZE} bytes, not {len(data)}")
+        if sha1 is None:
+            if data is None:
+                raise ValueError("a page needs its bytes or its digest")
+            sha1 = hashlib.sha1(data).hexdigest()
+        page = self._ids.get(sha1)
+        if page is None:
+            page = self._ids[sha1] = len(self._ids)
+            self._sha1.append(sha1)
+            self._data.append(data)
+            self.with_bytes += data is not None
+            if len(self._sha1) == _GROUP:
+                self._flush()
+        self._refs.append(page)
+        return len(self._refs) - 1
+
+    def _flush(self) -> None:
+        if self._writer is None:
+            self._directory.mkdir(exist_ok=True)
+            self._writer = pq.ParquetWriter(self._directory / "pages.parquet", _SCHEMA, compression="zstd",
+                                            compression_level=9, use_dictionary=False, write_statistics=False)
+        self._writer.write_table(pa.table([pa.array(self._sha1, pa.string()),
+                                           pa.array(self._data, pa.binary())], schema=_SCHEMA))
+        self._sha1, self._data = [], []
+
+    def close(self) -> None:
+        """Write what is left; a store that never got a page leaves no files."""
+        if self._sha1:
+            self._flush()
+        if self._writer is not None:
+            self._writer.close()
+            pq.write_table(pa.table([pa.array(self._refs, pa.int32())], schema=_REFS),
+                           self._directory / "refs.parquet", compression="zstd", write_statistics=False)
+
+
+class PageStore:
+    """Reads a page store.
+
+    :param directory: the recording's ``pages`` directory
+    :raises BadInput: when the files are not what the format says
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "pages.parquet"
+        try:
+            self._file = pq.ParquetFile(self._path)
+            table = self._file.read(columns=["sha1"])
+            refs = pq.read_table(directory / "refs.parquet", schema=_REFS)
+        except (pa.ArrowException, OSError, KeyError) as problem:
+            raise BadInput(directory, "", f"the page store cannot be read ({problem})",
+                           "import or record again") from None
+        if not self._file.schema_arrow.equals(_SCHEMA):
+            raise BadInput(self._path, "", "the columns are not sha1 and data", "import or record again")
+        self.sha1: list[str] = table.column("sha1").to_pylist()
+        #: page row of each reference (int32)
+        self.refs = refs.column("page").to_numpy()
+        if self.refs.size and not 0 <= int(self.refs.min()) <= int(self.refs.max()) < len(self.sha1):
+            raise BadInput(directory / "refs.parquet", "", "a reference points past the last page",
+                           "import or record again")
+
+    def __len__(self) -> int:
+        return len(self.sha1)
+
+    def blocks(self) -> Iterator[tuple[int, list[bytes | None]]]:
+        """Yield (first page row, the pages' bytes) in blocks, each page checked against its digest.
+
+        :raises BadInput: when a page is not 4096 bytes or does not match its digest
+        """
+        first = 0
+        for group in range(self._file.num_row_groups):
+            try:
+                data = self._file.read_row_group(group, columns=["data"]).column("data").to_pylist()
+            except (pa.ArrowException, OSError) as problem:
+                raise BadInput(self._path, f"row group {group}", f"cannot be read ({problem})",
+                               "import or record again") from None
+            for number, page in enumerate(data, first):
+                if page is None:
+                    continue
+                if len(page) != PAGE_SIZE:
+                    raise BadInput(self._path, f"page {number}", f"has {len(page)} bytes, not {PAGE_SIZE}",
+                                   "import or record again")
+                if hashlib.sha1(page).hexdigest() != self.sha1[number]:
+                    raise BadInput(self._path, f"page {number}", "its bytes do not match its SHA-1",
+                                   "import or record again")
+            yield first, data
+            first += len(data)
+
+    def all_pages(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (pages, has): uint8 array (distinct pages, 4096), zero where absent, and a bool per page."""
+        pages = np.zeros((len(self), PAGE_SIZE), np.uint8)
+        has = np.zeros(len(self), bool)
+        for first, block in self.blocks():
+            for number, page in enumerate(block, first):
+                if page is not None:
+                    pages[number] = np.frombuffer(page, np.uint8)
+                    has[number] = True
+        return pages, has
