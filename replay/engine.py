@@ -136,6 +136,16 @@ class Engine(Handlers):
             self.events = base + last
             yield self.events
 
+    def each(self) -> Iterator[int]:
+        """Replay everything event by event, yielding before each the number of the event to come."""
+        names = schema.NAMES
+        for base, columns in self.recording.batches(_COLUMNS):
+            self._base = base
+            self.load(columns)
+            for i in range(len(self.event)):
+                yield base + i
+                self.step(names[self.event[i]], self.pid[i], i)
+
     def load(self, columns: dict[str, Any]) -> None:
         """Take a batch's columns as lists: one attribute per column, indexed by the row in the batch."""
         for name in _COLUMNS:
@@ -282,7 +292,7 @@ class Engine(Handlers):
         if name in STARTS:
             self.begin(name, pid, i)
             return
-        if pid == 0 and name in ("counters", "param", "lost_events") or name == "marker":
+        if (pid == 0 and name in ("counters", "param", "lost_events")) or name == "marker":
             self.note(name, i)
             return
         if name in _OUTSIDE:

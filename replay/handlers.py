@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from model.effects import Effect
-from model.zsmalloc import PAGE_SIZE, SizeClass, ZsObject, ZsPool, Zspage
+from model.zsmalloc import PAGE_SIZE, SizeClass, ZsObject, Zspage, ZsPool
 from model.zswap import Folio, Zswap, ZswapEntry
 from replay.checks import Tally
 from replay.predict import Predictions
@@ -557,7 +557,7 @@ class Handlers:
         covered = sum(part.length for part in shape) == length \
             and all(part.offset + part.length <= PAGE_SIZE for part in shape) \
             and shape[-1].page < geometry.pages_per_zspage \
-            and (len(shape) == 1 or shape[0].offset + shape[0].length == PAGE_SIZE and shape[1].offset == 0)
+            and (len(shape) == 1 or (shape[0].offset + shape[0].length == PAGE_SIZE and shape[1].offset == 0))
         if recorded != (obj.address, length) or not covered:
             self.diverge("sg.shape", i, recorded=recorded, predicted=(obj.address, length, shape),
                          what="(handle, length) of the object read", frame=frame)

@@ -116,7 +116,7 @@ class SnapshotChecks:
         window = self.window
         if window is None or not window.open:
             return
-        now = dict(self._predicted({name: 0 for name in window.open}))
+        now = dict(self._predicted(dict.fromkeys(window.open, 0)))
         for name in [n for n, (value, _) in window.open.items() if self._equal(n, value, now.get(n))]:
             del window.open[name]
             self.late += 1
@@ -229,7 +229,7 @@ def _vmstat_lag(recording: Recording) -> int:
     calculate_normal_threshold() in mm/vmstat.c: 2 * fls(cpus) * (1 + fls(zone size in 128 MiB)), at most 125.
     When a CPU folds is a matter of time (a worker runs every second), so the exact lag cannot be predicted.
     """
-    pages = recording.manifest["config"].get("totalram_pages", 0)
+    pages: int = recording.manifest["config"].get("totalram_pages", 0)
     cpus = max(1, len({loss.get("cpu") for loss in recording.manifest["losses"] if loss.get("cpu") is not None}))
     threshold = min(125, 2 * cpus.bit_length() * (1 + (pages >> 15).bit_length()))
     zones = 2 if pages > 1 << 20 else 1
@@ -239,7 +239,7 @@ def _vmstat_lag(recording: Recording) -> int:
 def _since_boot(name: str) -> bool:
     """True for counters that only grow and were not reset before the recording."""
     return name.startswith(("vmstat.", "mthp.")) or name.rpartition(".")[2] in (*_MEMCG_EVENTS, "swpout_zero") \
-        or name.startswith("zswap.") and not name.startswith("zswap.stored") and name != "zswap.pool_total_size"
+        or (name.startswith("zswap.") and not name.startswith("zswap.stored") and name != "zswap.pool_total_size")
 
 
 def _number(value: Any) -> int:

@@ -1,2 +1,187 @@
-from typing import Any
-def load_state(engine: Any, state: dict[str, Any]) -> None: ...
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The model's state as plain data: what a cut recording needs at its start.
+
+``state.json`` of a recording holds everything that the events before the cut left behind: pools with their
+zspages, free lists and list order, live objects and entries, LRU order, cgroup accounts, counters, and the
+recorded addresses bound to them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from model.counters import DEBUGFS, VMSTAT
+from model.memcg import MemcgZswap
+from model.zsmalloc import ZsObject, Zspage, ZsPool
+from model.zswap import Zswap, ZswapEntry, ZswapPool
+from traces.errors import BadInput
+
+if TYPE_CHECKING:
+    from replay.engine import Engine
+
+__all__ = ["dump_state", "load_state"]
+
+_VERSION: Final = 1
+_PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "pool_reached_full")
+_MEMCG: Final = MemcgZswap.__slots__
+
+
+def dump_state(engine: Engine) -> dict[str, Any]:
+    """Return the state of an engine between operations.
+
+    :raises ValueError: when a task is inside an operation
+    """
+    if not engine.quiescent():
+        raise ValueError("a task is inside an operation")
+    model = engine.model
+    objects: dict[ZsObject, int] = {}
+    entries: dict[ZswapEntry, int] = {}
+    pools = []
+    for pool in model.pools:
+        pools.append({"tfm_name": pool.tfm_name, "entries": pool.entries, **_dump_pool(pool.zs_pool, objects)})
+    rows = []
+    for entry in model.tree.values():
+        entries[entry] = len(rows)
+        rows.append([entry.swpent, entry.length, objects[entry.obj], entry.objcg, list(entry.lru or ()),
+                     int(entry.referenced), entry.content, entry.address, model.pools.index(entry.pool)])
+    counters = {name: getattr(model.counters, name) for name in (*DEBUGFS, *VMSTAT)}
+    return {
+        "version": _VERSION,
+        "params": {name: getattr(model, name) for name in _PARAMS},
+        "counters": counters,
+        "mthp_zswpout": sorted(model.counters.mthp_zswpout.items()),
+        "memcgs": [[objcg, *(getattr(account, name) for name in _MEMCG)] for objcg, account in model.memcgs.items()],
+        "pools": pools,
+        "entries": rows,
+        "lru": [[nid, cgroup, [entries[entry] for entry in listed]]
+                for (nid, cgroup), listed in model.lru.lists.items()],
+        "classes": [[address, cls.geometry.index] for address, cls in engine.classes.items()],
+        "lru_address": engine.lru_address,
+        "entry_to_lru": engine.entry_to_lru,
+        "counter_base": dict(engine.snapshots.base),
+        "phase": engine.truth.phase,
+        "seen_pids": sorted(engine.seen_pids),
+        "inlined": sorted(engine.seen_inlined),
+    }
+
+
+def _dump_pool(pool: ZsPool, objects: dict[ZsObject, int]) -> dict[str, Any]:
+    zspages: dict[Zspage, int] = {}
+    zspage_rows: list[list[Any]] = []
+    object_rows: list[list[Any]] = []
+    classes = []
+    for cls in pool.classes:
+        groups = []
+        for group in cls.groups:
+            for zspage in group:
+                zspages[zspage] = len(zspage_rows)
+                zspage_rows.append([cls.geometry.index, zspage.inuse, zspage.freeobj, list(zspage.link), zspage.group,
+                                    zspage.address, list(zspage.frames)])
+                for obj in zspage.objects:
+                    if obj is not None:
+                        objects[obj] = len(objects)
+                        object_rows.append([obj.address, obj.size, zspages[zspage], obj.index])
+            groups.append([zspages[zspage] for zspage in group])
+        if any(groups):
+            classes.append([cls.geometry.index, cls.objs_allocated, cls.objs_inuse, groups])
+    return {"address": pool.address, "chain_size": pool.chain_size, "pages_allocated": pool.pages_allocated,
+            "pages_compacted": pool.pages_compacted, "classes": classes, "zspages": zspage_rows,
+            "objects": object_rows}
+
+
+def load_state(engine: Engine, state: dict[str, Any]) -> None:
+    """Put an engine into a dumped state.
+
+    :raises BadInput: when the state is not one of this version, or does not hold together
+    """
+    path = engine.recording.path / "state.json"
+    if state.get("version") != _VERSION:
+        raise BadInput(path, "", f"state version {state.get('version')} is not {_VERSION}",
+                       "use the zreplay that wrote it")
+    try:
+        _load(engine, state)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as problem:
+        raise BadInput(path, "", f"the state does not hold together ({type(problem).__name__}: {problem})",
+                       "cut the recording again") from None
+
+
+def _load(engine: Engine, state: dict[str, Any]) -> None:
+    model = engine.model
+    for name in _PARAMS:
+        setattr(model, name, state["params"][name])
+    for name, value in state["counters"].items():
+        setattr(model.counters, name, int(value))
+    model.counters.mthp_zswpout = {int(order): int(count) for order, count in state["mthp_zswpout"]}
+    for objcg, *values in state["memcgs"]:
+        account = model.memcg(int(objcg))
+        for name, value in zip(_MEMCG, values, strict=True):
+            setattr(account, name, int(value))
+    objects: list[ZsObject] = []
+    model.pools = [_load_pool(engine, pool, model.chain_size, objects) for pool in state["pools"]]
+    entries = [_load_entry(model, row, objects) for row in state["entries"]]
+    for nid, cgroup, listed in state["lru"]:
+        for number in listed:
+            entry = entries[number]
+            if entry.lru != (nid, cgroup) or not model.lru.add((nid, cgroup), entry):
+                raise ValueError(f"entry {number} is not listed where it says")
+    by_index = {cls.geometry.index: cls for pool in model.pools for cls in pool.zs_pool.classes}
+    engine.classes = {int(address): by_index[index] for address, index in state["classes"]}
+    engine.lru_address = int(state["lru_address"])
+    engine.entry_to_lru = state["entry_to_lru"]
+    engine.snapshots.base = {str(name): int(value) for name, value in state["counter_base"].items()}
+    engine.truth.phase = state["phase"]
+    engine.seen_pids = set(state["seen_pids"])
+    engine.seen_inlined = set(state["inlined"])
+
+
+def _load_entry(model: Zswap, row: list[Any], objects: list[ZsObject]) -> ZswapEntry:
+    swpent, length, number, objcg, lru, referenced, content, address, pool = row
+    entry = ZswapEntry(int(swpent), model.pools[pool])
+    entry.length, entry.obj, entry.objcg = int(length), objects[number], objcg
+    entry.lru = (int(lru[0]), int(lru[1])) if lru else None
+    entry.referenced, entry.content, entry.address = bool(referenced), content, int(address)
+    if entry.obj.size != entry.length:
+        raise ValueError(f"entry {swpent:#x} has length {length} but its object {entry.obj.size}")
+    model.tree[entry.swpent] = entry
+    return entry
+
+
+def _load_pool(engine: Engine, row: dict[str, Any], chain_size: int, objects: list[ZsObject]) -> ZswapPool:
+    pool = ZswapPool(str(row["tfm_name"]), chain_size)
+    zs_pool = pool.zs_pool
+    pool.entries = int(row["entries"])
+    zs_pool.address, zs_pool.pages_allocated = int(row["address"]), int(row["pages_allocated"])
+    zs_pool.pages_compacted = int(row["pages_compacted"])
+    by_index = {cls.geometry.index: cls for cls in zs_pool.classes}
+    zspages = []
+    for index, inuse, freeobj, link, group, address, frames in row["zspages"]:
+        zspage = Zspage(by_index[index])
+        if len(link) != len(zspage.link) or len(frames) != len(zspage.frames):
+            raise ValueError(f"zspage {address:#x} does not fit class {index}")
+        zspage.inuse, zspage.freeobj, zspage.link = int(inuse), int(freeobj), [int(v) for v in link]
+        zspage.group, zspage.address, zspage.frames = int(group), int(address), [int(v) for v in frames]
+        zspages.append(zspage)
+        if zspage.address:
+            engine.zspages[zspage.address] = zspage
+    for address, size, number, index in row["objects"]:
+        obj = ZsObject(int(size))
+        obj.address, obj.zspage, obj.index = int(address), zspages[number], int(index)
+        obj.zspage.objects[obj.index] = obj
+        objects.append(obj)
+        if obj.address:
+            engine.objects[obj.address] = obj
+    for zspage in zspages:
+        if zspage.inuse != sum(obj is not None for obj in zspage.objects):
+            raise ValueError(f"zspage {zspage.address:#x} says {zspage.inuse} objects in use")
+    pages = 0
+    for index, allocated, inuse, groups in row["classes"]:
+        cls = by_index[index]
+        cls.objs_allocated, cls.objs_inuse = int(allocated), int(inuse)
+        for group, listed in enumerate(groups):
+            for number in listed:
+                cls.groups[group][zspages[number]] = None
+                cls.zspages += 1
+        pages += cls.zspages * cls.geometry.pages_per_zspage
+    if pages != zs_pool.pages_allocated:
+        raise ValueError(f"its zspages have {pages} pages, the pool {zs_pool.pages_allocated}")
+    return pool

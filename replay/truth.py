@@ -31,7 +31,7 @@ class TruthChecks:
         self.predictions = predictions
         self.tally = tally
         self.diverge = diverge
-        self._phase: str | None = None
+        self.phase: str | None = None
         self._rows: dict[str, list[tuple[int, str]]] = {}
         self.elsewhere = 0
         truth = recording.table("truth")
@@ -51,15 +51,15 @@ class TruthChecks:
         """A marker begins a phase and ends the one before."""
         self._end(i)
         words = text.split()
-        self._phase = words[1] if len(words) == 2 and words[0] == "phase" else None
+        self.phase = words[1] if len(words) == 2 and words[0] == "phase" else None
 
     def snapshot(self, label: str, i: int) -> None:
         """A snapshot ``after-PHASE`` ends the phase."""
-        if self._phase is not None and label == f"after-{self._phase}":
+        if self.phase is not None and label == f"after-{self.phase}":
             self._end(i)
 
     def _end(self, i: int) -> None:
-        rows = self._rows.pop(self._phase, None) if self._phase is not None else None
+        rows = self._rows.pop(self.phase, None) if self.phase is not None else None
         for swpent, sha1 in rows or ():
             entry = self.model.tree.get(swpent)
             page = self.predictions.page(entry.content) if entry is not None else -1
@@ -70,7 +70,7 @@ class TruthChecks:
             self.tally.compared["load.content"] += 1
             if self.predictions.sha1[page] != sha1:
                 self.diverge("load.content", i, recorded=self.predictions.sha1[page], predicted=sha1,
-                             what=f"content stored for swap entry {swpent:#x} at the end of phase {self._phase}")
+                             what=f"content stored for swap entry {swpent:#x} at the end of phase {self.phase}")
 
 
 def check_objects(recording: Recording, predictions: Predictions, writes: list[tuple[int, int, int, int]],

@@ -15,14 +15,14 @@ from model.revisions import REVISIONS, revision_for_release
 from model.zswap import Zswap
 from replay.checks import CHECKS, Divergence, Tally
 from replay.engine import Engine, LostEvents
+from replay.eventlines import event_lines
 from replay.predict import Predictions, predict
 from replay.state import load_state
 from replay.truth import check_objects
-from traces import schema
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["EXIT", "CheckResult", "Result", "effects", "replay"]
+__all__ = ["EXIT", "CheckResult", "Result", "effects", "open_engine", "replay"]
 
 #: verdict -> exit status (kselftest's 4 for SKIP)
 EXIT: Final = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, "SKIP": 4}
@@ -153,9 +153,10 @@ def _object_layout(engine: Engine, recording: Recording) -> None:
         engine.idx_bits, engine.class_bits = 15, 9
 
 
-def _engine(recording: Recording, revision: str | type[Zswap] | None, tally: Tally, *, keep_going: bool,
-            pages: bool, observe: Callable[[int, str, Effect], None] | None = None,
-            progress: Callable[[str, int, int], None] | None = None) -> tuple[Engine, str, Predictions]:
+def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally: Tally, *, keep_going: bool = False,
+                pages: bool = True, observe: Callable[[int, str, Effect], None] | None = None,
+                progress: Callable[[str, int, int], None] | None = None) -> tuple[Engine, str, Predictions]:
+    """Return an engine ready to replay a recording, the revision's name, and the compressor's predictions."""
     name, kind = _choose_revision(recording, revision)
     model = build_model(recording, kind)
     algorithm = recording.manifest["config"]["compressor"]
@@ -180,8 +181,8 @@ def effects(recording: Recording, revision: str | type[Zswap] | None = None) -> 
     Goes on after divergences, which are not reported here; see :func:`replay`.
     """
     seen: list[tuple[int, str, Effect]] = []
-    engine, _, _ = _engine(recording, revision, Tally(), keep_going=True, pages=False,
-                           observe=lambda number, name, effect: seen.append((number, name, effect)))
+    engine, _, _ = open_engine(recording, revision, Tally(), keep_going=True, pages=False,
+                                observe=lambda number, name, effect: seen.append((number, name, effect)))
     for _ in engine.steps():
         yield from seen
         seen.clear()
@@ -206,7 +207,7 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
                        "see 'zreplay replay --list-checks'")
     tally = Tally(checks)
     began = time.perf_counter()
-    engine, name, predictions = _engine(recording, revision, tally, keep_going=keep_going, pages=pages,
+    engine, name, predictions = open_engine(recording, revision, tally, keep_going=keep_going, pages=pages,
                                         progress=progress)
     compressed = time.perf_counter()
     reasons = _start_reasons(recording, engine)
@@ -328,30 +329,3 @@ def _add_context(recording: Recording, tally: Tally) -> None:
     first = tally.divergences[0]
     lines = tuple(event_lines(recording, first.event - _CONTEXT, first.event + _CONTEXT, mark=first.event))
     tally.divergences[0] = dataclasses.replace(first, context=lines)
-
-
-def event_lines(recording: Recording, start: int, stop: int, mark: int = -1) -> Iterator[str]:
-    """Yield events ``start`` to ``stop`` (inclusive) as one line each, the marked one with an arrow."""
-    columns = schema.column_names()
-    hexadecimal = {c.name for c in schema.COLUMNS if c.unit in ("pointer", "word", "bits", "bytes")
-                   and c.dtype in ("uint64", "uint32") and c.name not in ("size", "dlen", "offset")}
-    for base, batch in recording.batches(columns):
-        count = len(batch["ts"])
-        if base > stop:
-            return
-        for row in range(max(0, start - base), min(count, stop - base + 1)):
-            name = schema.NAMES[batch["event"][row]]
-            words = [f"{'->' if base + row == mark else '  '} {base + row:>9} {batch['ts'][row] / 1e9:.6f} "
-                     f"cpu{batch['cpu'][row]} {batch['pid'][row]:>6} {name}"]
-            for column in columns[4:]:
-                value = batch[column][row]
-                if column == "text":
-                    if value:
-                        words.append(value)
-                elif column == "content":
-                    if value >= 0:
-                        words.append(f"content={value}")
-                elif value or column == "ret" and name.endswith("_ret"):
-                    words.append(f"{column}={int(value):#x}" if column in hexadecimal or column == "swpent"
-                                 else f"{column}={value}")
-            yield " ".join(words)

@@ -253,7 +253,8 @@ class Recording:
         if not path.is_file():
             return None
         try:
-            return pq.read_table(path).to_pandas()
+            frame: pd.DataFrame = pq.read_table(path).to_pandas()
+            return frame
         except (pa.ArrowException, OSError) as problem:
             raise BadInput(path, "", f"cannot be read ({problem})", _AGAIN) from None
 
@@ -306,15 +307,17 @@ class Recording:
             values = column.dictionary.to_pylist()
             # The names are the contract; the codes in a file are only positions in its own dictionary.
             codes = np.array([schema.CODE.get(value, 0) for value in values], np.uint8)
-            return codes[column.indices.to_numpy(zero_copy_only=False)]
-        if name == "text":
-            return column.to_numpy(zero_copy_only=False)
-        return column.to_numpy(zero_copy_only=False)
+            by_row: np.ndarray = codes[column.indices.to_numpy(zero_copy_only=False)]
+            return by_row
+        values_of: np.ndarray = column.to_numpy(zero_copy_only=False)
+        return values_of
 
     def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return all events as a DataFrame indexed by event number; ``event`` and ``text`` are categories."""
         tables = [table for _, table in self.segments(columns)]
         if not tables:
-            return schema.arrow_schema().empty_table().to_pandas()
+            nothing: pd.DataFrame = schema.arrow_schema().empty_table().to_pandas()
+            return nothing
         table = pa.concat_tables([t.unify_dictionaries() for t in tables], promote_options="default")
-        return table.unify_dictionaries().to_pandas()
+        frame: pd.DataFrame = table.unify_dictionaries().to_pandas()
+        return frame

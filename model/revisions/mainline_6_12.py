@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from model import errno
 from model.effects import Steps
 from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, Zswap, ZswapEntry

@@ -31,7 +31,7 @@ class _Timeline:
     def __init__(self, facts: RunFacts) -> None:
         self.pending: list[tuple[int, dict[str, int], str]] = []
         self._waiting: list[tuple[int, int, str]] = []
-        before: dict[str, Any] | None = None
+        before: tuple[dict[str, Any], int] | None = None
         for number, (label, ts, values) in enumerate(facts.snapshots):
             params = values.get("params", {})
             if before is not None:

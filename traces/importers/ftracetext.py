@@ -280,7 +280,8 @@ class _Parser:
             at = np.flatnonzero(event == code)
             bad = self._event(parts, code, [payloads[i] for i in at.tolist()])
             event[at[bad]] = -1
-            lines[self._names[code]] = np.delete(at, bad)
+            if len(bad) < len(at):
+                lines[self._names[code]] = np.delete(at, bad)
         kept = np.flatnonzero(event >= 0)
         parts.rows = {name: np.searchsorted(kept, at).astype(np.int64) for name, at in lines.items()}
         for i in np.flatnonzero(event < 0).tolist():
@@ -341,8 +342,9 @@ class _Parser:
             if first is None:
                 return list(range(len(payloads)))
             template = self._templates[code] = _Template(*first)
-        parts.fields[name], bad = template.columns(payloads)
-        parts.skipped[name] = template.skipped
+        columns, bad = template.columns(payloads)
+        if len(bad) < len(payloads):
+            parts.fields[name], parts.skipped[name] = columns, template.skipped
         return bad
 
     def _other_line(self, parts: TextChunk, number: int, line: bytes, row: int) -> None:
@@ -425,7 +427,7 @@ def _iter_blocks(blocks: Iterator[bytes]) -> Iterator[TextChunk]:
         skipping = False
         end = block.rfind(b"\n")
         if end >= start:
-            yield parser.chunk((rest + block[start:end]).replace(b"\r\n", b"\n"))
+            yield parser.chunk((rest + block[start:end]).removesuffix(b"\r").replace(b"\r\n", b"\n"))
             rest = b""
         rest += block[max(end + 1, start):]
         if len(rest) > _MAX_LINE:

@@ -15,6 +15,7 @@ from traces.importers.content import chunks, open_stream
 from traces.importers.eventformat import EventFormat, HeaderPage, parse_event_format, parse_header_page
 from traces.importers.pagefiles import is_page_format
 from traces.importers.probemap import ProbeTable
+from traces.importers.ring import Damage
 from traces.importers.source import Block, RunFacts, loss_record, merge_cpus, ring_blocks
 
 __all__ = ["FormatDirectory", "cpu_of", "ring_stream"]
@@ -128,10 +129,10 @@ def _one(path: Path, cpu: int, formats: FormatDirectory, facts: RunFacts) -> Ite
             yield np.frombuffer(data, np.uint8)
 
     cut: list[bool] = []
-    for block in ring_blocks(pieces(), formats.table, formats.header, cpu,
-                             lambda number, damage: facts.losses.append({"file": path.name,
-                                                                         **loss_record(number, damage)})):
-        yield block
+    def done(number: int, damage: Damage) -> None:
+        facts.losses.append({"file": path.name, **loss_record(number, damage)})
+
+    yield from ring_blocks(pieces(), formats.table, formats.header, cpu, done)
     if cut:
         facts.losses[-1]["lost"] = None
         facts.losses[-1]["cut_off"] = True

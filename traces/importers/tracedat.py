@@ -46,8 +46,8 @@ _RERECORD: Final = "record again, or convert the file with 'trace-cmd convert --
 _MAX_SECTION: Final = 64 << 20
 #: One decompressed chunk of CPU data: trace-cmd packs ten sub-buffers, and those are 4 to 64 KiB.
 _MAX_CHUNK: Final = 32 << 20
-#: Larger zstd windows than trace-cmd's compressor ever asks for are refused (as a power of two, bytes).
-_ZSTD_WINDOW_LOG: Final = 25
+#: Windows above 32 MiB are refused; trace-cmd's compressor never asks for so much.
+_ZSTD_LIMIT: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: 25}
 #: CPU data is handed out in pieces of about this many bytes.
 _PIECE: Final = 2 << 20
 _MAX_PAGE: Final = 4 << 20
@@ -69,7 +69,7 @@ _ID: Final = {name: number for number, name in enumerate(_OPTION_NAMES)}
 _TEXT_OPTIONS: Final = frozenset((
     "CPUSTAT", "TRACECLOCK", "UNAME", "HOOK", "VERSION", "PROCMAPS", "LAST_BOOT_INFO"))
 
-_NAME_LINE: Final = re.compile(r"\s*(?:name:\s*)(\S+)")
+_NAME_LINE: Final = re.compile(r"\s*name:\s*(\S+)")
 _COMMIT_SIZE: Final = re.compile(r"\bcommit;\s*offset:\d+;\s*size:([48]);")
 _CLOCK_CHOICE: Final = re.compile(r"\[([^\]\s]+)\]")
 
@@ -192,8 +192,7 @@ def _unpack(algorithm: str, packed: bytes, claimed: int, fail: Callable[[str], N
     got = 0
     try:
         if algorithm == "zstd":
-            frame = zstd.ZstdDecompressor(
-                options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+            frame = zstd.ZstdDecompressor(options=_ZSTD_LIMIT)
             feed = packed
             while not frame.eof and got <= claimed:
                 part = frame.decompress(feed, claimed + 1 - got)
@@ -286,7 +285,7 @@ class CpuData:
                 source.fail(f"a compressed chunk announces {claimed} bytes, more than any real one")
             yield _unpack(self.compression, source.take(packed, "a compressed chunk"), claimed, source.fail)
         if source.at not in (end, end + 4) and not cut_short:
-            source.fail(f"{end - source.at} bytes do not belong to any of the {count} compressed chunks")
+            source.fail(f"the last of the {count} compressed chunks ends here, but the CPU's data at {end}")
         self.truncated_bytes = max(end - source.at, 0)
 
 
@@ -459,8 +458,10 @@ class _Reader:
             text = source.text(8, f"a format of {system}")
             self._format_bytes += len(text)
             named = _NAME_LINE.match(text)
-            if named is None or self._format_bytes > _MAX_SECTION:
+            if named is None:
                 source.fail(f"a format of {system} does not start with the event's name")
+            if self._format_bytes > _MAX_SECTION:
+                source.fail("the formats are longer than any real ones")
             self._dat.formats[f"{system}/{named[1]}"] = text
 
     def _ftrace_formats(self, source: _Cursor) -> None:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from traces.errors import BadInput
@@ -24,7 +25,6 @@ def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
     dat = open_tracedat(path)
     if not dat.little_endian:
         raise BadInput(path, "offset 10", "was recorded on a big-endian machine", "record on a little-endian one")
-    header = parse_header_page(dat.header_page, f"{path}, header_page")
     formats = [parse_event_format(text, f"{path}, format of {name}") for name, text in dat.formats.items()
                if vocabulary_name(name.rsplit("/", 1)[-1]) is not None]
     # The same event can be described by several systems of a file; the ring only knows its id.
@@ -37,21 +37,20 @@ def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
         if len(words) > 2:
             facts.kernel.setdefault("release", words[2])
     facts.notes.extend(dat.notes)
-    return _events(dat, header.size, table, path, facts)
+    return _events(dat, table, path, facts)
 
 
-def _events(dat: TraceDat, size: int, table: ProbeTable, path: Path, facts: RunFacts) -> Iterator[Block]:
+def _events(dat: TraceDat, table: ProbeTable, path: Path, facts: RunFacts) -> Iterator[Block]:
     header = parse_header_page(dat.header_page, f"{path}, header_page")
     known = {number: name for name, number in _ids(dat).items()}
     with dat:
         streams = []
         for buffer in dat.buffers:
+            # Each instance can have its own sub-buffer size; header_page only knows the one of the top.
+            layout = dataclasses.replace(header, size=buffer.page_size)
             for cpu in buffer.cpus:
-                streams.append(ring_blocks(cpu.subbuffers(), table, header, cpu.cpu,
+                streams.append(ring_blocks(cpu.subbuffers(), table, layout, cpu.cpu,
                                            _finish(cpu, buffer.name, known, facts)))
-        if size != dat.page_size:
-            facts.notes.append(f"{path.name}: header_page says sub-buffers of {size} bytes, "
-                               f"the file {dat.page_size}")
         if streams:
             yield from merge_cpus(streams)
     _missed(dat, facts)
@@ -68,7 +67,7 @@ def _ids(dat: TraceDat) -> dict[str, int]:
     return ids
 
 
-def _finish(cpu: CpuData, buffer: str, known: dict[int, str], facts: RunFacts):  # type: ignore[no-untyped-def]
+def _finish(cpu: CpuData, buffer: str, known: dict[int, str], facts: RunFacts) -> Callable[[int, Damage], None]:
     def done(number: int, damage: Damage) -> None:
         damage.ignored = {known[n]: count for n, count in damage.unknown.items() if n in known}
         damage.unknown = {n: count for n, count in damage.unknown.items() if n not in known}

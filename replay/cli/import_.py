@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``zreplay import``: a foreign capture into a recording."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from replay.cli.terminal import counting, number, warn
+from traces.importers import import_source
+
+__all__ = ["add_parser"]
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "import", help="make a recording of a raw capture, trace.dat or ftrace text",
+        description="Import a capture: a directory of one run's files, a trace.dat (version 6 or 7), ftrace text, "
+                    "or a raw ring buffer. What a file is, is told from its content.")
+    parser.add_argument("src", metavar="SRC", help="directory or file to import")
+    parser.add_argument("-o", "--output", metavar="REC", required=True, help="recording to make; must not exist")
+    parser.add_argument("--events", metavar="FILE", help="which file of SRC holds the events, when several do")
+    parser.add_argument("--formats", metavar="DIR", help="event formats of the recorded boot (raw rings)")
+    parser.add_argument("--kernel", metavar="RELEASE", help="kernel release, where SRC does not say")
+    parser.add_argument("--compressor", metavar="NAME", help="zswap compressor, where SRC does not say")
+    parser.add_argument("--totalram-pages", metavar="N", type=number, help="pages of RAM, where SRC does not say")
+    parser.add_argument("--chain-size", metavar="N", type=number, help="CONFIG_ZSMALLOC_CHAIN_SIZE, likewise")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Import and say what came of it."""
+    overrides = {"release": arguments.kernel, "compressor": arguments.compressor,
+                 "totalram_pages": arguments.totalram_pages, "chain_size": arguments.chain_size}
+    with counting("importing") as progress:
+        summary = import_source(arguments.src, arguments.output, events=arguments.events, formats=arguments.formats,
+                                overrides=overrides, progress=progress)
+    if arguments.json:
+        print(json.dumps(summary, indent=1))
+        return 0
+    print(f"{arguments.output}: {summary['rows']:,} events, {summary['references']:,} pages handed to the compressor "
+          f"({summary['pages']:,} distinct)")
+    for note in summary["notes"]:
+        print(f"  note: {note}")
+    lost = 0
+    for loss in summary["losses"]:
+        if loss.get("lost") is None:
+            warn(f"CPU {loss.get('cpu')} lost events, how many is unknown: a replay cannot PASS.")
+        else:
+            lost += loss["lost"]
+        if loss.get("damaged_subbuffers"):
+            warn(f"CPU {loss.get('cpu')}: {loss['damaged_subbuffers']} damaged sub-buffers, the first near byte "
+                 f"{loss['first_damage_offset']}.")
+    if lost:
+        warn(f"{lost:,} events were lost while recording: a replay cannot PASS.")
+    for pair in summary["unpaired"]:
+        print(f"  note: task {pair['pid']}: {pair['function']}() was entered {pair['entries']:,} times and returned "
+              f"{pair['returns']:,} times")
+    return 0

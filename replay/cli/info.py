@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``zreplay info``: what a recording holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+
+from replay.cli.terminal import table
+from traces import schema
+from traces.recording import Recording
+
+__all__ = ["add_parser"]
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("info", help="what a recording holds",
+                              description="Print what a recording holds, after checking its digests.")
+    parser.add_argument("recording", metavar="REC")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.set_defaults(run=run)
+
+
+def describe(recording: Recording) -> dict[str, Any]:
+    """Return a recording's facts as plain data."""
+    manifest = recording.manifest
+    counts = np.zeros(256, np.int64)
+    for _, columns in recording.batches(["event"], rows=1 << 18):
+        counts += np.bincount(columns["event"], minlength=256)
+    segments = manifest["segments"]
+    seconds = (segments[-1]["last_ts"] - segments[0]["first_ts"]) / 1e9 if segments else 0.0
+    return {
+        "recording": str(recording.path), "format_version": manifest["format_version"],
+        "complete": manifest["complete"], "kernel": manifest["kernel"], "config": manifest["config"],
+        "events": len(recording), "seconds": seconds, "pages": manifest.get("pages", {}),
+        "by_event": {schema.NAMES[code]: int(counts[code]) for code in np.flatnonzero(counts)},
+        "snapshots": [{"label": s["label"], "ts": s["ts"]} for s in recording.snapshots],
+        "start_state": (recording.path / "state.json").is_file(),
+        "probes": manifest["probes"], "losses": manifest["losses"], "unpaired": manifest.get("unpaired", []),
+        "source": manifest["source"], "notes": manifest.get("notes", []),
+    }
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the facts."""
+    facts = describe(Recording(arguments.recording))
+    if arguments.json:
+        print(json.dumps(facts, indent=1))
+        return 0
+    kernel, config = facts["kernel"], facts["config"]
+    params = config.get("params", {})
+    pages = facts["pages"]
+    lost = [loss.get("lost") for loss in facts["losses"]]
+    rows = [
+        ("recording", f"{facts['recording']} (format {facts['format_version']}"
+                      f"{'' if facts['complete'] else ', incomplete'})"),
+        ("kernel", f"{kernel.get('release', '?')} ({kernel.get('version', 'version not recorded')})"),
+        ("compressor", f"{config.get('compressor', '?')}, zsmalloc chain size {config.get('chain_size', '?')}"),
+        ("memory", f"{config.get('totalram_pages', 0):,} pages, pool limit {params.get('max_pool_percent', '?')} %, "
+                   f"accepting again at {params.get('accept_threshold_percent', '?')} % of it"),
+        ("events", f"{facts['events']:,} in {facts['seconds']:.3f} s"),
+        ("pages", f"{pages.get('references', 0):,} handed to the compressor, {pages.get('distinct', 0):,} distinct, "
+                  f"{pages.get('with_bytes', 0):,} with their bytes"),
+        ("snapshots", ", ".join(s["label"] for s in facts["snapshots"]) or "none"),
+        ("starts", "with the state of a cut" if facts["start_state"] else "at the recorder's beginning"),
+        ("lost", "unknown" if None in lost else f"{sum(lost):,} events"),
+        ("source", json.dumps(facts["source"])),
+    ]
+    print(table(rows))
+    print()
+    counts = sorted(facts["by_event"].items(), key=lambda item: -item[1])
+    print(table([("event", "count", "captured columns"),
+                 *((name, f"{count:,}", " ".join(facts["probes"].get(name, {}).get("columns", ())))
+                   for name, count in counts)], right=[1]))
+    for note in facts["notes"]:
+        print(f"note: {note}")
+    return 0

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``zreplay replay``: the main job."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from model.revisions import REVISIONS
+from model.zswap import Zswap
+from replay.checks import CHECKS, Divergence
+from replay.cli.terminal import steps, table
+from replay.verdict import Result, replay
+from traces.errors import BadInput
+from traces.recording import Recording
+
+__all__ = ["add_parser", "load_revision"]
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "replay", help="replay a recording through a revision and check every effect",
+        description="Replay recordings and check every effect against what the kernel was recorded to do. "
+                    "Exit status: 0 PASS, 1 FAIL, 2 unreadable, 3 UNDECIDED; of several recordings, the worst.")
+    parser.add_argument("recording", metavar="REC", nargs="*")
+    parser.add_argument("--revision", metavar="R", help="revision to hold the kernel against: a shipped name "
+                        f"({', '.join(REVISIONS)}) or FILE.py:CLASS; by default the one that mirrors the kernel")
+    parser.add_argument("--check", action="append", metavar="ID", help="only this check (or all below it: "
+                        "'counter'); may be repeated")
+    parser.add_argument("--keep-going", action="store_true", help="do not stop at the first divergence")
+    parser.add_argument("--no-pages", action="store_true", help="take lengths from the recording, compress nothing")
+    parser.add_argument("--list-checks", action="store_true", help="print all checks and leave")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON, one object per recording")
+    parser.set_defaults(run=run)
+
+
+def load_revision(name: str | None) -> str | type[Zswap] | None:
+    """Return a shipped revision's name as it is, or the class that ``FILE.py:CLASS`` names.
+
+    :raises BadInput: when there is no such file or class, or it is no revision
+    """
+    if name is None or ":" not in name:
+        return name
+    file, _, attribute = name.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise BadInput(path, "", "does not exist", "give --revision FILE.py:CLASS")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise BadInput(path, "", "is not a Python file", "give --revision FILE.py:CLASS")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as problem:
+        # The file is the user's: whatever it raises is told as it is, with its own place.
+        raise BadInput(path, "", f"cannot be loaded ({type(problem).__name__}: {problem})", "mend the file") from None
+    kind = getattr(module, attribute, None)
+    if not (isinstance(kind, type) and issubclass(kind, Zswap)):
+        raise BadInput(path, f"class '{attribute}'", "is not a revision (a subclass of model.zswap.Zswap)",
+                       "see model/revisions for examples")
+    return kind
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Replay each recording and print what was found."""
+    if arguments.list_checks:
+        print(table([("check", "compares"), *((c.id, c.doc) for c in CHECKS.values()),
+                     ("counter.*", "one per counter that a snapshot holds: its value at each snapshot")]))
+        return 0
+    if not arguments.recording:
+        raise BadInput("replay", "", "no recording was named", "make one with 'zreplay import SRC -o REC'")
+    revision = load_revision(arguments.revision)
+    worst = 0
+    results = []
+    for number, path in enumerate(arguments.recording):
+        with steps() as progress:
+            result = replay(Recording(path), revision, checks=set(arguments.check) if arguments.check else None,
+                            keep_going=arguments.keep_going, pages=not arguments.no_pages, progress=progress)
+        results.append(result)
+        if arguments.json:
+            print(json.dumps(result.as_dict(), default=str))
+        else:
+            print("\n" * (number > 0) + "\n".join(report(result)))
+        # FAIL (1) is worse than UNDECIDED (3), which is worse than PASS (0).
+        worst = max(worst, result.exit_status, key=(0, 3, 1).index)
+    if len(results) > 1 and not arguments.json:
+        print(f"\n{len(results)} recordings: " + ", ".join(
+            f"{sum(r.verdict == verdict for r in results)} {verdict}" for verdict in ("PASS", "FAIL", "UNDECIDED")
+            if any(r.verdict == verdict for r in results)))
+    return worst
+
+
+def report(result: Result) -> Iterator[str]:
+    """Yield the lines of a result for people: verdict first, then every check, then the first divergence."""
+    colour = _colour()
+    yield (f"{colour(result.verdict)}  {result.recording}: {result.events:,} events of kernel {result.kernel} "
+           f"({result.compressor}) against {result.revision}")
+    for reason in result.reasons:
+        yield f"  {reason}"
+    rows = [("check", "compared", "different", "grade", "")]
+    for check in result.checks:
+        rows.append((check.id, f"{check.compared:,}", f"{check.different:,}" if check.compared else "-", check.grade,
+                     check.reason))
+    yield table(rows, right=[1, 2])
+    explained = ", ".join(f"{count:,} {how}" for how, count in result.explained.items())
+    yield f"events that are no effect of an operation: {explained or 'none'}; unexplained: {result.unexplained:,}"
+    yield from (f"note: {note}" for note in result.notes)
+    total = sum(check.compared for check in result.checks)
+    yield (f"{total:,} comparisons in {result.seconds['replay']:.2f} s, compressing took "
+           f"{result.seconds['compress']:.2f} s")
+    if result.divergences:
+        yield ""
+        yield from divergence_lines(result.divergences[0])
+        for other in result.divergences[1:]:
+            yield (f"also {other.check} at event {other.event} ({other.name}): {other.what}: recorded "
+                   f"{value(other.recorded)}, predicted {value(other.predicted)}")
+
+
+def divergence_lines(divergence: Divergence) -> Iterator[str]:
+    """Yield a divergence in full: both values, where, both states, the events around it."""
+    yield f"first divergence: {divergence.check} at event {divergence.event}, {divergence.ts / 1e9:.6f} s"
+    yield f"  what       {divergence.what} ({divergence.name}, task {divergence.pid}, CPU {divergence.cpu})"
+    yield f"  recorded   {value(divergence.recorded)}"
+    yield f"  predicted  {value(divergence.predicted)}"
+    if divergence.path:
+        yield "  inside     " + " > ".join(f"{name} (event {start})" for name, start in divergence.path)
+    for key, held in divergence.state.items():
+        yield f"  model      {key} = {value(held)}"
+    yield "  events around it, as recorded:"
+    yield from (f"  {line}" for line in divergence.context)
+
+
+def value(item: Any) -> str:
+    """Return a value for people: addresses in hex, tuples and dicts part by part."""
+    if isinstance(item, tuple | list):
+        return "(" + ", ".join(value(part) for part in item) + ")"
+    if isinstance(item, dict):
+        return ", ".join(f"{key}={value(part)}" for key, part in item.items())
+    if isinstance(item, int) and not isinstance(item, bool) and item >= 1 << 32:
+        return hex(item)
+    return str(item)
+
+
+def _colour() -> Any:
+    """Return a function that colours a verdict on a terminal, or leaves it as it is."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return lambda verdict: verdict
+    codes = {"PASS": "32", "FAIL": "31", "UNDECIDED": "33"}
+    return lambda verdict: f"\033[1;{codes.get(verdict, '0')}m{verdict}\033[0m"

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Events as lines of text, as ``zreplay show`` and the report of a divergence print them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from traces import schema
+from traces.recording import Recording
+
+__all__ = ["event_line", "event_lines"]
+
+_HEX_UNITS: Final = frozenset({"pointer", "word", "bits", "flags", "swp_entry_t"})
+_HEX: Final = frozenset(c.name for c in schema.COLUMNS if c.unit in _HEX_UNITS) | {"data"}
+_FIELDS: Final = {kind.name: kind.fields for kind in schema.EVENTS}
+_REST: Final = [c.name for c in schema.COLUMNS[4:] if c.name not in ("text", "content")]
+
+
+def event_line(event: int, values: dict[str, Any], mark: str = "") -> str:
+    """Return one event as a line: number, time in seconds, CPU, task, name, and the columns that say something."""
+    name = schema.NAMES[values["event"]]
+    words = [f"{mark}{event:>9} {values['ts'] / 1e9:.6f} [{values['cpu']:03d}] {values['pid']:>6} {name}"]
+    fields = _FIELDS.get(name, ())
+    for column in _REST:
+        value = int(values[column])
+        if value or (column == "ret" and "ret" in fields):
+            words.append(f"{column}={value:#x}" if column in _HEX else f"{column}={value}")
+    if values["content"] >= 0:
+        words.append(f"content={values['content']}")
+    if values["text"]:
+        words.append(repr(values["text"]))
+    return " ".join(words)
+
+
+def event_lines(recording: Recording, start: int, stop: int, mark: int = -1) -> Iterator[str]:
+    """Yield events ``start`` to ``stop`` (inclusive) as one line each, the marked one with an arrow."""
+    for base, batch in recording.batches(schema.column_names()):
+        if base > stop:
+            return
+        for row in range(max(0, start - base), min(len(batch["ts"]), stop - base + 1)):
+            values = {name: array[row] for name, array in batch.items()}
+            yield event_line(base + row, values, "-> " if base + row == mark else "   ")
