@@ -118,9 +118,9 @@ class _Writer:
             config["compressor"] = self.state["pools"][0]["tfm_name"]
             source = {"cut_of": self.recording.path.name, "from": self.begin, "to": self.end,
                       "original": manifest["source"]}
-            writer.close({**{key: manifest[key] for key in ("kernel", "probes", "losses", "tasks", "ts_unit_ns", "notes")
-                             if key in manifest}, "config": config, "source": source, "unpaired": [],
-                          "derived_params": [], "complete": manifest["complete"]})
+            same = ("kernel", "probes", "losses", "tasks", "ts_unit_ns", "notes", "complete")
+            writer.close({**{key: manifest[key] for key in same if key in manifest}, "config": config,
+                          "source": source, "unpaired": [], "derived_params": []})
 
     def _reference(self, content: int | None, pages: int) -> int:
         """Map a row of the old ``refs`` (and those after it) to one of the new."""
@@ -166,12 +166,10 @@ class _Writer:
         wanted = {int(store.refs[old]) for old in self.handed}
         data: dict[int, bytes | None] = {}
         for first, block in store.blocks():
-            for number, page in enumerate(block, first):
-                if number in wanted:
-                    data[number] = page
+            data.update((number, page) for number, page in enumerate(block, first) if number in wanted)
         for old in self.order:
-            page = int(store.refs[old])
-            writer.pages.add(data.get(page), store.sha1[page])
+            row = int(store.refs[old])
+            writer.pages.add(data.get(row), store.sha1[row])
 
     def _tables(self, writer: RecordingWriter) -> None:
         truth = self.recording.table("truth")

@@ -6,7 +6,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +120,12 @@ def _keep(path: Path, store: PageStore, ident: str, results: tuple[np.ndarray, .
         return
 
 
+def _step(waiting: deque[Future[int]], progress: Callable[[int, int], None] | None, total: int) -> None:
+    done = waiting.popleft().result()
+    if progress is not None:
+        progress(done, total)
+
+
 def predict(recording: Recording, compressor: Compressor | None, name: str, reason: str = "", *,
             threads: int | None = None, keep: bool = True,
             progress: Callable[[int, int], None] | None = None) -> Predictions:
@@ -150,16 +158,28 @@ def predict(recording: Recording, compressor: Compressor | None, name: str, reas
     errs, dlens = np.zeros(len(store), np.int32), np.zeros(len(store), np.int32)
     heads, raw = np.zeros(len(store), np.uint64), np.zeros(len(store), np.uint64)
     workers = threads if threads is not None else os.cpu_count() or 1
-    for first, block in store.blocks():
+
+    def work(first: int, block: list[bytes | None]) -> int:
+        store.check(first, block)
         rows = [first + number for number, page in enumerate(block) if page is not None]
         if rows:
             pages = np.frombuffer(b"".join(page for page in block if page is not None), np.uint8) \
                 .reshape(-1, PAGE_SIZE)
-            errs[rows], dlens[rows], heads[rows] = compressor.lengths(pages, threads=workers)
+            errs[rows], dlens[rows], heads[rows] = compressor.lengths(pages)
             raw[rows] = pages[:, :8].copy().view(np.uint64).reshape(-1)
             has[rows] = True
-        if progress is not None:
-            progress(first + len(block), len(store))
+        return first + len(block)
+
+    # Reading, digests and compressing all run without the interpreter lock: a reader ahead of the workers,
+    # never by more than a few blocks.
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[int]] = deque()
+        for first, block in store.unchecked_blocks():
+            waiting.append(pool.submit(work, first, block))
+            while len(waiting) > 2 * workers:
+                _step(waiting, progress, len(store))
+        while waiting:
+            _step(waiting, progress, len(store))
     out.computed = len(store)
     results = (errs, dlens, heads, raw, has)
     out.set_results(*results)

@@ -39,7 +39,7 @@ def dump_state(engine: Engine) -> dict[str, Any]:
     pools = []
     for pool in model.pools:
         pools.append({"tfm_name": pool.tfm_name, "entries": pool.entries, **_dump_pool(pool.zs_pool, objects)})
-    rows = []
+    rows: list[list[Any]] = []
     for entry in model.tree.values():
         entries[entry] = len(rows)
         rows.append([entry.swpent, entry.length, objects[entry.obj], entry.objcg, list(entry.lru or ()),

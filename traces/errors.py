@@ -8,6 +8,7 @@ the command line can print one sentence and leave with exit status 2.
 from __future__ import annotations
 
 import os
+import re
 
 __all__ = ["BadInput"]
 
@@ -27,4 +28,5 @@ class BadInput(ValueError):
         self.what = what
         self.todo = todo
         place = f"{self.path}, {where}" if where else self.path
-        super().__init__(f"{place}: {what}; {todo}.")
+        # Libraries put line breaks into their messages, and names of files may hold anything a terminal obeys.
+        super().__init__(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", f"{place}: {what.strip()}; {todo}."))

@@ -126,6 +126,12 @@ class PageStore:
 
         :raises BadInput: when a page is not 4096 bytes or does not match its digest
         """
+        for first, block in self.unchecked_blocks():
+            self.check(first, block)
+            yield first, block
+
+    def unchecked_blocks(self) -> Iterator[tuple[int, list[bytes | None]]]:
+        """As :meth:`blocks`, for callers that :meth:`check` elsewhere (another thread)."""
         first = 0
         for group in range(self._file.num_row_groups):
             try:
@@ -133,17 +139,23 @@ class PageStore:
             except (pa.ArrowException, OSError) as problem:
                 raise BadInput(self._path, f"row group {group}", f"cannot be read ({problem})",
                                "import or record again") from None
-            for number, page in enumerate(data, first):
-                if page is None:
-                    continue
-                if len(page) != PAGE_SIZE:
-                    raise BadInput(self._path, f"page {number}", f"has {len(page)} bytes, not {PAGE_SIZE}",
-                                   "import or record again")
-                if hashlib.sha1(page).hexdigest() != self.sha1[number]:
-                    raise BadInput(self._path, f"page {number}", "its bytes do not match its SHA-1",
-                                   "import or record again")
             yield first, data
             first += len(data)
+
+    def check(self, first: int, block: list[bytes | None]) -> None:
+        """Compare a block's pages with their digests.
+
+        :raises BadInput: when a page is not 4096 bytes or does not match its digest
+        """
+        for number, page in enumerate(block, first):
+            if page is None:
+                continue
+            if len(page) != PAGE_SIZE:
+                raise BadInput(self._path, f"page {number}", f"has {len(page)} bytes, not {PAGE_SIZE}",
+                               "import or record again")
+            if hashlib.sha1(page).hexdigest() != self.sha1[number]:
+                raise BadInput(self._path, f"page {number}", "its bytes do not match its SHA-1",
+                               "import or record again")
 
     def all_pages(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (pages, has): uint8 array (distinct pages, 4096), zero where absent, and a bool per page."""

@@ -1,4 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``zreplay bench``: what importing and replaying cost on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
 from typing import Any
 
+from replay.cli.terminal import number, table, warn
+from traces.samples import sample_paths
 
-def add_parser(verbs: Any) -> None: ...
+__all__ = ["add_parser"]
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("bench", help="measure import and replay on this machine",
+                              description="Measure speed and memory on synthetic data and on the shipped samples. "
+                                          "Takes some minutes.")
+    parser.add_argument("--events", type=number, default=10_000_000, metavar="N",
+                        help="size of the large synthetic recording (default 10 million)")
+    parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and print the table."""
+    from replay.benchmarks.measure import as_json, machine, measure
+
+    samples = [path for path in sample_paths() if _has_pages(path)]
+    rows = measure(samples, arguments.events, say=lambda text: warn(f"{text} ..."))
+    box = machine()
+    print(f"{box['cpu']}, {box['cpus']} CPUs, Python {box['python']}, {box['system']}")
+    print(table([("what", "median", "unit", "target", "spread", "note"),
+                 *((r.what, f"{r.value:.3g}", r.unit, r.target, r.spread, r.note) for r in rows)], right=[1]))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(as_json(rows), indent=1) + "\n")
+    return 0
+
+
+def _has_pages(path: Path) -> bool:
+    manifest = json.loads((path / "manifest.json").read_text())
+    return bool(manifest.get("pages", {}).get("with_bytes"))

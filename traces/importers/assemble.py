@@ -47,7 +47,8 @@ class _Timeline:
     def place(self, block: Block, last: bool) -> Block:
         """Insert what falls into a block's time; ``last`` also takes what comes after all events."""
         columns, texts = block
-        stamps = columns[_TS]
+        # Rows are put in by position, so a stamp that runs backwards counts as the one before it.
+        stamps = np.maximum.accumulate(columns[_TS])
         end = int(stamps[-1]) if stamps.size else 0
         rows: list[tuple[int, dict[str, int], str]] = []
         markers = [(int(stamps[row]), row) for row, _ in texts]

@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -24,12 +25,14 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["chunks", "classify", "open_stream", "read_all", "read_json"]
+__all__ = ["chunks", "classify", "open_stream", "read_all", "read_head", "read_json"]
 
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _HEAD: Final = 1 << 16
 _CHUNK: Final = 4 << 20
+#: What the decompressors raise at damaged data.
+_DAMAGE: Final = (OSError, EOFError, zlib.error, zstd.ZstdError)
 #: Side files (counters, indices, tables) beyond this size are not believed.
 _MAX_SIDE: Final = 1 << 30
 
@@ -41,15 +44,44 @@ def open_stream(path: Path) -> BinaryIO:
     """
     try:
         raw = path.open("rb")
-        magic = raw.read(4)
-        raw.seek(0)
+        with raw:
+            magic = raw.read(4)
+        # Opened by name, the decompressors close the file with themselves.
+        if magic == _ZSTD_MAGIC:
+            return zstd.ZstdFile(path)  # type: ignore[return-value]
+        if magic[:2] == _GZIP_MAGIC:
+            return gzip.GzipFile(path)  # type: ignore[return-value]
+        return path.open("rb")
     except OSError as problem:
         raise BadInput(path, "", f"cannot be read ({problem.strerror})", "check the path") from None
-    if magic == _ZSTD_MAGIC:
-        return zstd.ZstdFile(raw)  # type: ignore[return-value]
-    if magic[:2] == _GZIP_MAGIC:
-        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
-    return raw
+
+
+def _read(stream: BinaryIO, size: int) -> tuple[bytes, Exception | None]:
+    """Read ``size`` bytes, or up to the end, or up to the damage that is then returned beside them.
+
+    A plain ``read(size)`` throws away what it has decompressed when it comes to damage.
+    """
+    parts: list[bytes] = []
+    left = size
+    while left:
+        try:
+            data = stream.read1(left)  # type: ignore[attr-defined]
+        except _DAMAGE as problem:
+            return b"".join(parts), problem
+        if not data:
+            break
+        parts.append(data)
+        left -= len(data)
+    return b"".join(parts), None
+
+
+def read_head(path: Path, size: int) -> bytes:
+    """Return the first (decompressed) bytes of a file, fewer where it ends or is damaged before ``size``.
+
+    :raises BadInput: when it cannot be opened
+    """
+    with open_stream(path) as stream:
+        return _read(stream, size)[0]
 
 
 def chunks(path: Path, size: int = _CHUNK) -> Iterator[bytes]:
@@ -59,14 +91,13 @@ def chunks(path: Path, size: int = _CHUNK) -> Iterator[bytes]:
     """
     with open_stream(path) as stream:
         while True:
-            try:
-                data = stream.read(size)
-            except (OSError, EOFError, zstd.ZstdError) as problem:
-                raise BadInput(path, "", f"the compressed data is damaged ({problem})", "copy the file again") \
-                    from None
+            data, damage = _read(stream, size)
+            if data:
+                yield data
+            if damage is not None:
+                raise BadInput(path, "", f"the compressed data is damaged ({damage})", "copy the file again")
             if not data:
                 return
-            yield data
 
 
 def read_all(path: Path, limit: int = _MAX_SIDE) -> bytes:
@@ -86,24 +117,27 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Return a file's JSON object, or None when it is not one."""
     try:
         value = json.loads(read_all(path, 64 << 20))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
 def _is_ring(head: bytes, header: HeaderPage | None) -> bool:
-    """True when the bytes begin like sub-buffers: lengths in range, time stamps in order."""
+    """True when the bytes begin like sub-buffers: lengths in range, time stamps in order.
+
+    One in four may be damaged: the decoder counts that, and a ring must not pass for something else.
+    """
     size = header.size if header is not None else 4096
     if len(head) < size:
         return False
-    before = 0
+    before = good = seen = 0
     for at in range(0, min(len(head), 8 * size) - 15, size):
         stamp = int.from_bytes(head[at:at + 8], "little")
         length = int.from_bytes(head[at + 8:at + 16], "little") & ((1 << 27) - 1)
-        if stamp < before or not 8 <= length <= size - 16:
-            return False
+        good += 0 < stamp >= before and 8 <= length <= size - 16
+        seen += 1
         before = stamp
-    return before > 0
+    return good * 4 >= seen * 3
 
 
 def classify(path: Path, header: HeaderPage | None = None) -> str:
@@ -112,14 +146,7 @@ def classify(path: Path, header: HeaderPage | None = None) -> str:
 
     ``pages`` is said of any file made of whole pages that is nothing else.
     """
-    head = b""
-    try:
-        with open_stream(path) as stream:
-            while len(head) < _HEAD and (more := stream.read(_HEAD - len(head))):
-                head += more
-    except (OSError, EOFError, zstd.ZstdError):
-        # A damaged tail does not change what it is; no head at all does.
-        pass
+    head = read_head(path, _HEAD if header is None else max(_HEAD, header.size))
     if not head:
         return "empty"
     if sniff_tracedat(head[:16]):

@@ -38,7 +38,9 @@ def import_source(src: str | Path, out: str | Path, *, events: str | Path | None
     :param progress: called with the number of events written so far
     :raises BadInput: when nothing can be imported; nothing is left behind
     """
-    src = Path(src)
+    src, out = Path(src), Path(out)
+    if out.exists() or out.is_symlink():
+        raise BadInput(out, "", "the output exists already", "remove it or choose another name")
     if not src.exists():
         raise BadInput(src, "", "does not exist", "check the path")
     importer = _Import(src, formats)
@@ -137,9 +139,12 @@ class _Import:
         for kind in ("ring", "tracedat", "text"):
             paths = self.by_kind.get(kind)
             if paths:
+                if kind != "ring":  # there is one ring for each CPU, but only one of the others for a run
+                    paths = paths[:1]
                 for other in ("ring", "tracedat", "text"):
-                    for path in self.by_kind.get(other, []) if other != kind else []:
-                        self.facts.notes.append(f"{path.name} was not used: events came from {paths[0].name}")
+                    for path in self.by_kind.get(other, []):
+                        if path not in paths:
+                            self.facts.notes.append(f"{path.name} was not used: events came from {paths[0].name}")
                 return self._open(kind, paths)
         kinds = ", ".join(sorted(self.by_kind)) or "nothing"
         raise BadInput(self.src, "", f"holds no trace that zreplay can import (found: {kinds})",

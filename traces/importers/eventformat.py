@@ -14,7 +14,8 @@ from traces.errors import BadInput
 
 __all__ = ["EventFormat", "Field", "HeaderPage", "parse_event_format", "parse_header_page"]
 
-_FIELD = re.compile(r"field:(?P<decl>[^;]*);\s*offset:(?P<offset>-?\d+);\s*size:(?P<size>-?\d+);"
+# The bounds keep the search linear in files that only look like a format.
+_FIELD = re.compile(r"field:(?P<decl>[^;\n]{0,512});\s*offset:(?P<offset>-?\d+);\s*size:(?P<size>-?\d+);"
                     r"(?:\s*signed:(?P<signed>-?\d+);)?")
 _NAME = re.compile(r"^name:\s*(\S+)\s*$", re.M)
 _ID = re.compile(r"^ID:\s*(\d+)\s*$", re.M)
@@ -52,15 +53,21 @@ class HeaderPage:
     size: int
 
 
+def _number(digits: str) -> int:
+    """Return a decimal number, or -1 for one that is longer than any real one."""
+    return int(digits) if len(digits) <= 10 else -1
+
+
 def _fields(text: str, path: str) -> dict[str, Field]:
     fields: dict[str, Field] = {}
     for match in _FIELD.finditer(text):
         declaration = match["decl"].strip()
         is_array = declaration.endswith("]")
         name = re.split(r"[\s*]+", declaration.split("[", 1)[0].strip())[-1]
-        offset, size = int(match["offset"]), int(match["size"])
+        offset, size = _number(match["offset"]), _number(match["size"])
         if not name or offset < 0 or size < 0 or offset + size > _MAX_EVENT:
-            raise BadInput(path, f"field '{declaration}'", f"offset {offset} and size {size} make no sense",
+            raise BadInput(path, f"field '{declaration}'",
+                           f"offset {match['offset'][:12]} and size {match['size'][:12]} make no sense",
                            "copy the format file again from the tracefs of the recorded boot")
         fields[name] = Field(name, offset, size, match["signed"] == "1", is_array)
     return fields
@@ -76,8 +83,8 @@ def parse_event_format(text: str, path: str) -> EventFormat:
     if name is None or number is None or "common_type" not in fields or "common_pid" not in fields:
         raise BadInput(path, "", "this is not an event format (no name, ID or common fields)",
                        "copy the event's format file from the tracefs of the recorded boot")
-    if int(number[1]) > 0xFFFF:
-        raise BadInput(path, "", f"event id {number[1]} does not fit 16 bits",
+    if not 0 <= _number(number[1]) <= 0xFFFF:
+        raise BadInput(path, "", f"event id {number[1][:12]} does not fit 16 bits",
                        "copy the event's format file from the tracefs of the recorded boot")
     return EventFormat(name[1], int(number[1]), fields)
 
@@ -94,7 +101,7 @@ def parse_header_page(text: str, path: str) -> HeaderPage:
         raise BadInput(path, "", f"no field {missing} in the sub-buffer header",
                        "copy events/header_page from the tracefs of the recorded boot") from None
     good = stamp.offset == 0 and stamp.size == 8 and commit.offset == 8 and commit.size in (4, 8)
-    if not good or data.offset != 8 + commit.size or not 64 <= data.size <= _MAX_EVENT:
+    if not good or data.offset != 8 + commit.size or not 64 <= data.size <= _MAX_EVENT - data.offset:
         raise BadInput(path, "", "the sub-buffer header has a layout that no kernel uses",
                        "copy events/header_page from the tracefs of the recorded boot")
     return HeaderPage(commit.offset, commit.size, data.offset, data.offset + data.size)

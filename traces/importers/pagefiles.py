@@ -6,6 +6,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +28,7 @@ __all__ = ["is_page_format", "page_ring", "read_objects", "read_page_index"]
 _COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 _HALF: Final = PAGE_SIZE // 2
 _MAX_PAGES: Final = 1 << 24
+_SHA1: Final = re.compile(r"[0-9a-fA-F]{40}")
 
 
 def bases_of(kernel: dict[str, object]) -> tuple[int, int] | None:
@@ -38,7 +41,11 @@ def read_page_index(index: Path, dump: Path | None, bases: tuple[int, int] | Non
 
     :raises BadInput: on a malformed line, a page past the end of the dump, or digests that do not match
     """
-    rows = list(csv.reader(io.StringIO(read_all(index).decode("ascii", "replace"))))[1:]
+    try:
+        rows = list(csv.reader(io.StringIO(read_all(index).decode("ascii", "replace"))))[1:]
+    except csv.Error as problem:
+        raise BadInput(index, "", f"is not a table of commas and lines ({problem})",
+                       "copy the page index again") from None
     if len(rows) > _MAX_PAGES:
         raise BadInput(index, "", f"{len(rows)} pages are more than can be", "split the run")
     ts = np.zeros(len(rows), np.int64)
@@ -46,22 +53,33 @@ def read_page_index(index: Path, dump: Path | None, bases: tuple[int, int] | Non
     sha1: list[str] = []
     for number, row in enumerate(rows):
         try:
-            if int(row[0]) != number or len(row[3]) != 40:
+            if int(row[0]) != number or not _SHA1.fullmatch(row[3]):
                 raise ValueError
             ts[number], address[number] = int(row[1]), int(row[2], 16)
-            bytes.fromhex(row[3])
             sha1.append(row[3].lower())
         except (ValueError, IndexError, OverflowError):
             raise BadInput(index, f"line {number + 2}", "is not 'n,ts_ns,src,sha1' in order",
                            "copy the page index again") from None
     data = None
     if dump is not None:
-        raw = read_all(dump, _MAX_PAGES * PAGE_SIZE)
-        if len(raw) != len(rows) * PAGE_SIZE:
+        raw = b"".join(_up_to(chunks(dump), len(rows) * PAGE_SIZE + 1))
+        if len(raw) > len(rows) * PAGE_SIZE:
+            raise BadInput(dump, f"offset {len(rows) * PAGE_SIZE}", f"the dump goes on here, but its index names "
+                           f"{len(rows)} pages", "copy dump and index again, from one run")
+        if len(raw) < len(rows) * PAGE_SIZE:
             raise BadInput(dump, f"offset {len(raw)}", f"the dump ends here but its index names {len(rows)} pages "
                            f"({len(rows) * PAGE_SIZE} bytes)", "copy dump and index again, from one run")
         data = np.frombuffer(raw, np.uint8).reshape(-1, PAGE_SIZE)
     return PageIndex(str(index), ts, address, sha1, data, bases)
+
+
+def _up_to(parts: Iterator[bytes], most: int) -> Iterator[bytes]:
+    """Yield the first ``most`` bytes and read no more of them than that takes."""
+    for part in parts:
+        yield part[:most]
+        most -= len(part)
+        if most <= 0:
+            return
 
 
 def is_page_format(fmt: EventFormat) -> bool:
@@ -86,7 +104,7 @@ def page_ring(path: Path, formats: list[EventFormat], header: HeaderPage,
     pages: list[bytes] = []
     waiting: dict[tuple[int, int], tuple[int, bytes]] = {}
     decoder = RingDecoder(table, header, 0)
-    block = new_block(1 << 14)
+    block = new_block(max(1 << 14, decoder.most_rows))
     rest = b""
     for chunk in chunks(path):
         data = np.frombuffer(rest + chunk, np.uint8)
@@ -101,6 +119,8 @@ def page_ring(path: Path, formats: list[EventFormat], header: HeaderPage,
                 body = view[start:start + _HALF].tobytes()
                 other = waiting.pop((src, 1 - half), None)
                 if other is None:
+                    if (src, half) in waiting:
+                        raise _half_missing(path, src, half)
                     waiting[src, half] = (int(block[0, row]), body)
                     continue
                 ts.append(other[0])
@@ -113,13 +133,16 @@ def page_ring(path: Path, formats: list[EventFormat], header: HeaderPage,
     if not pages:
         return None
     if waiting:
-        src, half = next(iter(waiting))
-        raise BadInput(path, f"page at address {src:#x}", f"only its half {half} was recorded",
-                       "record pages and events into buffers that hold the whole run")
+        raise _half_missing(path, *next(iter(waiting)))
     order = np.argsort(np.array(ts), kind="stable")
     data = np.frombuffer(b"".join(pages[i] for i in order), np.uint8).reshape(-1, PAGE_SIZE)
     sha1 = [hashlib.sha1(page.data).hexdigest() for page in data]
     return PageIndex(str(path), np.array(ts)[order], np.array(address, np.uint64)[order], sha1, data, bases)
+
+
+def _half_missing(path: Path, src: int, half: int) -> BadInput:
+    return BadInput(path, f"page at address {src:#x}", f"only its half {half} was recorded",
+                    "record pages and events into buffers that hold the whole run")
 
 
 def _half_table(halves: dict[str, EventFormat]) -> ProbeTable:
@@ -136,7 +159,8 @@ def _half_table(halves: dict[str, EventFormat]) -> ProbeTable:
             moves.append((0, _COLUMN["order"], 0, 2, 0, 0))
         moves.append((TEXT, _COLUMN["text"], fmt.fields["c0"].offset, 0, 0, 0))
         first.append(len(moves))
-        need.append(fmt.fields["c0"].offset + _HALF)
+        need.append(max(fmt.fields["c0"].offset + _HALF, fmt.fields["src"].offset + 8,
+                        fmt.fields["common_pid"].offset + 4))
         pid.append(fmt.fields["common_pid"].offset)
     return ProbeTable(plan, np.array([1, 1], np.int64), np.array(need, np.int64), np.array(first, np.int64),
                       np.array(moves, np.int64), np.array(pid, np.int64), ["pg0", "pg1"], {}, {})

@@ -17,7 +17,8 @@ __all__ = ["PageIndex"]
 _COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 _COMPRESS: Final = schema.CODE["crypto_acomp_compress"]
 _STRUCT_PAGE: Final = 64
-_LOOK_AHEAD: Final = 64
+#: How far from the newest page in use a call's page is searched, where some are missing or tasks interleave.
+_LOOK_AROUND: Final = 64
 #: x86-64 with 4-level paging and without KASLR: where page frame 0 is mapped, and where its struct page is.
 PAGE_OFFSET_BASE: Final = 0xFFFF888000000000
 VMEMMAP_BASE: Final = 0xFFFFEA0000000000
@@ -42,6 +43,7 @@ class PageIndex:
         self._sha1 = sha1
         self._data = data
         self._next = 0
+        self._taken = np.zeros(ts.size, bool)
         self.unmatched = 0
         self._known_place = bases is not None
         page_offset, vmemmap = bases if bases is not None else (0, 0)
@@ -65,24 +67,44 @@ class PageIndex:
             return
         counts = np.maximum(columns[_COLUMN["size"], calls] // schema.PAGE_SIZE, 1)
         wanted = columns[_COLUMN["folio"], calls] + columns[_COLUMN["offset"], calls] // schema.PAGE_SIZE * _STRUCT_PAGE
-        starts = self._next + np.concatenate(([0], np.cumsum(counts)[:-1]))
-        total = self._next + int(counts.sum())
+        before = np.cumsum(counts) - counts
+        total = int(counts.sum())
         stamps = columns[_COLUMN["ts"], calls] - unit_ns
-        if total <= self._ts.size and (not self._known_place or bool(np.all(self._page[starts] == wanted))) \
-                and bool(np.all(self._ts[starts] >= stamps)):
-            columns[_COLUMN["content"], calls] = starts
-            self._next = total
-            return
-        self._attach_slowly(columns, calls, counts, wanted, stamps)
+        if self._next + total <= self._ts.size:
+            span = slice(self._next, self._next + total)
+            pages = np.repeat(wanted - before * _STRUCT_PAGE, counts) + np.arange(total) * _STRUCT_PAGE
+            if (not self._known_place or bool(np.all(self._page[span] == pages))) \
+                    and bool(np.all(self._ts[span] >= np.repeat(stamps, counts))):
+                columns[_COLUMN["content"], calls] = self._next + before
+                self._taken[span] = True
+                self._next += total
+                return
+        self._attach_slowly(columns, calls, counts, wanted, stamps, unit_ns)
 
     def _attach_slowly(self, columns: np.ndarray, calls: np.ndarray, counts: np.ndarray,
-                       wanted: np.ndarray, stamps: np.ndarray) -> None:
-        """The same call by call, where pages or calls are missing from the recording."""
-        for call, count, page, stamp in zip(calls, counts, wanted, stamps, strict=True):
-            for at in range(self._next, min(self._next + _LOOK_AHEAD, self._ts.size - int(count) + 1)):
-                if self._ts[at] >= stamp and (not self._known_place or self._page[at] == page):
+                       wanted: np.ndarray, stamps: np.ndarray, unit_ns: int) -> None:
+        """The same call by call, where pages or calls are missing from the recording, or tasks interleave."""
+        # A call's pages are recorded before its task calls again.
+        until = np.full(calls.size, np.iinfo(np.int64).max)
+        following: dict[int, int] = {}
+        for number in range(calls.size - 1, -1, -1):
+            pid = int(columns[_COLUMN["pid"], calls[number]])
+            until[number] = following.get(pid, until[number])
+            following[pid] = int(stamps[number]) + 2 * unit_ns
+        for call, count, page, stamp, limit in zip(calls, counts.tolist(), wanted, stamps, until, strict=True):
+            low, high = max(self._next - _LOOK_AROUND, 0), min(self._next + _LOOK_AROUND, self._ts.size - count + 1)
+            near = slice(low, max(low, high))
+            good = ~self._taken[near] & (self._ts[near] >= stamp) & (self._ts[near] <= limit)
+            if self._known_place:
+                good &= self._page[near] == page
+            for at in (low + np.flatnonzero(good)).tolist():
+                rest = slice(at, at + count)
+                if not self._taken[rest].any() and self._ts[at + count - 1] <= limit and (
+                        not self._known_place or count == 1
+                        or bool(np.all(self._page[rest] == page + np.arange(count) * _STRUCT_PAGE))):
                     columns[_COLUMN["content"], call] = at
-                    self._next = at + int(count)
+                    self._taken[rest] = True
+                    self._next = max(self._next, at + count)
                     break
             else:
                 self.unmatched += 1

@@ -15,7 +15,8 @@ import numpy as np
 from traces import schema
 from traces.importers.eventformat import EventFormat
 
-__all__ = ["COPY", "MASK_LINK", "ORDER", "TEXT", "Move", "ProbeTable", "moves_for", "vocabulary_name"]
+__all__ = ["COPY", "MASK_LINK", "ORDER", "TEXT", "Move", "ProbeTable", "apply_moves", "moves_for", "probe_names",
+           "source_fields", "vocabulary_name"]
 
 #: How a field becomes a column value.
 COPY: Final = 0  #: as it is
@@ -103,6 +104,23 @@ def vocabulary_name(probe: str) -> str | None:
     return row[0] if row else None
 
 
+def probe_names() -> dict[str, str]:
+    """Return probe event -> vocabulary event for every event that a probe can cause."""
+    return {probe: name for probe, (name, _) in _MAP.items() if name != "marker"}
+
+
+def source_fields(probe: str) -> list[tuple[str, str]]:
+    """Return (field, column) of a probe event's fields in order; a folio's flags word is column ``flags``."""
+    out: list[tuple[str, str]] = []
+    for item in _MAP[probe][1].split():
+        column, _, source = item.partition("=")
+        first, _, second = (source or column).split("|")[0].partition(",")
+        out.append((first, "flags" if second else column))
+        if second:
+            out.append((second, column))
+    return out
+
+
 def moves_for(probe: str, available: set[str]) -> list[Move]:
     """Return the moves for a probe event whose records have the ``available`` fields.
 
@@ -177,7 +195,7 @@ class ProbeTable:
             if name is None:
                 ignored[fmt.id] = fmt.name
                 continue
-            end = 8
+            end = max(8, fmt.fields["common_pid"].offset + 4)
             kept = []
             for step in moves_for(fmt.name, {f.name for f in fmt.fields.values()}):
                 field = fmt.fields[step.field]

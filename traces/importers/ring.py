@@ -43,22 +43,25 @@ def _le(buf, at, size):  # type: ignore[no-untyped-def]
     return value
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _most_rows(subbuf, data_at):  # type: ignore[no-untyped-def]
+    return (subbuf - data_at) // 4 + 2  # a record takes at least 4 bytes; two rows more for lost events
+
+
 @numba.njit(cache=True, nogil=True)
 def _decode(buf, subbuf, data_at, commit_size, cpu,  # type: ignore[no-untyped-def]
             plan_of_id, code, need, first, move, pid_offset, counts, out, row, state, texts):
     """Decode whole sub-buffers of ``buf`` into columns ``out[:, row:]``; return (bytes consumed, row)."""
     capacity = out.shape[1]
     at = 0
-    most = (subbuf - data_at) // 4 + 2  # a record takes at least 4 bytes; two rows more for lost events
+    most = _most_rows(subbuf, data_at)
     while at + subbuf <= buf.shape[0] and row + most <= capacity and state[_S_TEXTS] < texts.shape[0] - most:
         ts = np.int64(_le(buf, at, 8))
         commit = np.int64(_le(buf, at + 8, 4))
         length = commit & _COMMIT_MASK
         room = subbuf - data_at
-        if length > room:
-            state[_S_DAMAGED] += 1
-            if state[_S_FIRST_DAMAGE] < 0:
-                state[_S_FIRST_DAMAGE] = state[_S_BASE] + at
+        too_long = length > room
+        if too_long:
             length = room
         if commit & _MISSED_EVENTS:
             missed = np.int64(-1)
@@ -184,10 +187,10 @@ def _decode(buf, subbuf, data_at, commit_size, cpu,  # type: ignore[no-untyped-d
                     row += 1
             # Records are padded to 4 bytes.
             pos = body + ((size + 3) & ~np.int64(3))
-        if bad:
+        if bad or too_long:
             state[_S_DAMAGED] += 1
             if state[_S_FIRST_DAMAGE] < 0:
-                state[_S_FIRST_DAMAGE] = state[_S_BASE] + pos
+                state[_S_FIRST_DAMAGE] = state[_S_BASE] + (at if too_long else pos)
         at += subbuf
     return at, row
 
@@ -229,6 +232,8 @@ class RingDecoder:
         self._counts = np.zeros(1 << 16, np.int64)
         self._state = np.zeros(12, np.int64)
         self._state[_S_FIRST_DAMAGE] = -1
+        #: Rows that a block must have free for one more sub-buffer.
+        self.most_rows = int(_most_rows.py_func(header.size, header.data_offset))
         self._texts = np.zeros((header.size // 2 + 4096, 3), np.int64)
 
     def feed_spans(self, buf: np.ndarray, out: np.ndarray, row: int) -> tuple[int, int, list[tuple[int, int]]]:

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from traces.errors import BadInput
-from traces.importers.content import chunks, open_stream
+from traces.importers.content import chunks, read_head
 from traces.importers.eventformat import EventFormat, HeaderPage, parse_event_format, parse_header_page
 from traces.importers.pagefiles import is_page_format
 from traces.importers.probemap import ProbeTable
@@ -34,6 +34,8 @@ format:
 	field:char buf[];	offset:16;	size:0;	signed:0;
 """
 _MAX_FORMAT: Final = 1 << 20
+#: What the column ``cpu`` can hold.
+_MAX_CPU: Final = (1 << 16) - 1
 
 
 class FormatDirectory:
@@ -76,8 +78,7 @@ class FormatDirectory:
         pages = {fmt.id for fmt in self.formats if is_page_format(fmt)}
         if not pages:
             return False
-        with open_stream(path) as stream:
-            head = stream.read(8 * self.header.size)
+        head = read_head(path, 8 * self.header.size)
         for start in range(0, len(head) - self.header.size + 1, self.header.size):
             at, end = start + self.header.data_offset, start + self.header.size
             while at + 10 <= end:
@@ -100,8 +101,8 @@ class FormatDirectory:
 
 def cpu_of(path: Path, fallback: int) -> int:
     """Return the CPU a ring file is named after (``cpu3``), or ``fallback``."""
-    match = re.search(r"cpu(\d+)", path.name)
-    return int(match[1]) if match else fallback
+    match = re.search(r"cpu([0-9]{1,5})(?![0-9])", path.name)
+    return int(match[1]) if match and int(match[1]) <= _MAX_CPU else fallback
 
 
 def ring_stream(paths: list[Path], formats: FormatDirectory, facts: RunFacts) -> Iterator[Block]:

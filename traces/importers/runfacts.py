@@ -35,7 +35,12 @@ def add_config(facts: RunFacts, path: Path) -> None:
         raise BadInput(path, "", f"pages of 2^{options['CONFIG_PAGE_SHIFT']} bytes are not modelled",
                        "record on a kernel with 4 KiB pages")
     if "CONFIG_ZSMALLOC_CHAIN_SIZE" in options:
-        facts.config["chain_size"] = int(options["CONFIG_ZSMALLOC_CHAIN_SIZE"])
+        chain_size = options["CONFIG_ZSMALLOC_CHAIN_SIZE"]
+        # The range of the option in mm/Kconfig.
+        if not re.fullmatch(r"[0-9]{1,2}", chain_size) or not 4 <= int(chain_size) <= 16:
+            raise BadInput(path, "CONFIG_ZSMALLOC_CHAIN_SIZE", f"'{chain_size[:20]}' is not a number from 4 to 16",
+                           "copy the kernel's configuration again")
+        facts.config["chain_size"] = int(chain_size)
 
 
 def add_dmesg(facts: RunFacts, path: Path) -> None:
@@ -62,7 +67,7 @@ def add_symbols(facts: RunFacts, path: Path) -> None:
 def add_probes(facts: RunFacts, path: Path) -> None:
     """Take from ``dynamic_events`` which kernel function each probe event hooks."""
     text = read_all(path, 16 << 20).decode("utf-8", "replace")
-    for event, function in re.findall(r"^[fpre]\d*:\S*/(\S+)\s+(\S+)", text, re.M):
+    for event, function in re.findall(r"^[fpre]\d*:[^\s/]*/([^\s/]+)[ \t]+(\S+)", text, re.M):
         name = vocabulary_name(event)
         if name is not None:
             facts.functions[name] = function
@@ -84,6 +89,8 @@ def add_counters(facts: RunFacts, paths: list[Path]) -> None:
         stamp = values.get("t")
         if not isinstance(stamp, int | float) or not 0 <= stamp < 1 << 33:
             raise BadInput(path, "key 't'", "is not a time in seconds", "take the counter snapshot again")
+        if not isinstance(values.get("params", {}), dict):
+            raise BadInput(path, "key 'params'", "is not a table of parameters", "take the counter snapshot again")
         # Seconds with nanosecond digits: rounded, as a float cannot hold them exactly beyond some weeks.
         loaded.append((counter_label(path), round(stamp * 1e9), values))
     loaded.sort(key=lambda item: item[1])
@@ -110,6 +117,8 @@ def read_truth(path: Path) -> pd.DataFrame:
         frame = frame[_TRUTH_COLUMNS]
         frame["swap_offset"] = frame["swap_offset"].astype("int64")
         frame["swap_type"] = frame["swap_type"].astype("int64")
-    except (ValueError, KeyError) as problem:
+    except BadInput:
+        raise
+    except (ValueError, KeyError, OverflowError) as problem:
         raise BadInput(path, "", f"is not a truth table ({problem})", "write it again with the workload") from None
     return frame

@@ -21,6 +21,8 @@ BLOCK_ROWS: Final = 1 << 18
 
 #: (int64 columns x rows, [(row, marker text)])
 Block = tuple[np.ndarray, list[tuple[int, str]]]
+#: A block and the stamp each of its rows is sorted by.
+_Part = tuple[Block, np.ndarray]
 
 
 @dataclass
@@ -66,6 +68,7 @@ def ring_blocks(chunks: Iterable[bytes | memoryview | np.ndarray], table: ProbeT
     :param done: called once at the end with the CPU and its damage
     """
     decoder = RingDecoder(table, header, cpu)
+    rows = max(rows, decoder.most_rows)
     block, row, texts = new_block(rows), 0, []
     rest = np.zeros(0, np.uint8)
     for chunk in chunks:
@@ -91,44 +94,47 @@ def ring_blocks(chunks: Iterable[bytes | memoryview | np.ndarray], table: ProbeT
 def merge_cpus(streams: list[Iterator[Block]]) -> Iterator[Block]:
     """Merge time-ordered streams of blocks by time stamp; equal stamps keep the order of the streams.
 
-    Holds at most one block and one remainder per stream.
+    Holds at most one block and one remainder per stream.  Events of one stream are never put in another order:
+    one stamped earlier than those before it in its block (counted as damage) goes where they go.
     """
     if len(streams) == 1:
         yield from streams[0]
         return
-    pending: list[Block | None] = [next(stream, None) for stream in streams]
-    while True:
-        live = [block for block in pending if block is not None]
-        if not live:
-            return
-        # Up to the earliest last stamp every stream is known completely.
-        horizon = min(int(block[0][0, -1]) for block in live)
-        taken: list[Block] = []
-        for index, current in enumerate(pending):
-            if current is None:
+    pending = [_next_part(stream) for stream in streams]
+    while any(part is not None for part in pending):
+        # Up to the earliest last stamp every stream is known completely.  Of streams that end with this stamp the
+        # first might go on with it, and the later ones wait for that.
+        horizon, first = min((int(part[1][-1]), index) for index, part in enumerate(pending) if part is not None)
+        taken: list[_Part] = []
+        for index, part in enumerate(pending):
+            if part is None:
                 continue
-            columns, texts = current
-            count = int(np.searchsorted(columns[0], horizon, "right"))
-            # Stamps that run backwards within a CPU (counted as damage) must not stall the merge.
-            if int(columns[0, -1]) <= horizon:
-                count = columns.shape[1]
+            (columns, texts), keys = part
+            count = int(np.searchsorted(keys, horizon, "right" if index <= first else "left"))
             if count:
-                taken.append((columns[:, :count], [(r, t) for r, t in texts if r < count]))
-            if count == columns.shape[1]:
-                pending[index] = next(streams[index], None)
+                taken.append(((columns[:, :count], [(r, t) for r, t in texts if r < count]), keys[:count]))
+            if count == keys.size:
+                pending[index] = _next_part(streams[index])
             elif count:
-                pending[index] = (columns[:, count:], [(r - count, t) for r, t in texts if r >= count])
+                pending[index] = (columns[:, count:], [(r - count, t) for r, t in texts if r >= count]), keys[count:]
         yield _interleave(taken)
 
 
-def _interleave(parts: list[Block]) -> Block:
-    columns = np.concatenate([part for part, _ in parts], axis=1)
-    order = np.argsort(columns[0], kind="stable")
+def _next_part(stream: Iterator[Block]) -> _Part | None:
+    for block in stream:
+        if block[0].shape[1]:
+            return block, np.maximum.accumulate(block[0][0])
+    return None
+
+
+def _interleave(parts: list[_Part]) -> Block:
+    columns = np.concatenate([part for (part, _), _ in parts], axis=1)
+    order = np.argsort(np.concatenate([keys for _, keys in parts]), kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(order.size)
     texts: list[tuple[int, str]] = []
     base = 0
-    for part, some in parts:
+    for (part, some), _ in parts:
         texts.extend((int(place[base + row]), text) for row, text in some)
         base += part.shape[1]
     return columns[:, order], sorted(texts)
@@ -143,7 +149,7 @@ def insert_rows(block: Block, rows: list[tuple[int, dict[str, int], str]]) -> Bl
     for number, (_, values, _) in enumerate(rows):
         for name, value in values.items():
             extra[index[name], number] = value
-    positions = np.array([position for position, _, _ in rows])
+    positions = np.array([position for position, _, _ in rows], np.int64)
     merged = np.insert(columns, positions, extra, axis=1)
     shifted = [(row + int(np.searchsorted(positions, row, "right")), text) for row, text in texts]
     shifted += [(position + number, text) for number, (position, _, text) in enumerate(rows) if text]

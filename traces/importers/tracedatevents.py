@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +23,18 @@ def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
 
     :raises BadInput: when the file is damaged beyond its events, or big-endian
     """
-    dat = open_tracedat(path)
+    try:
+        dat = open_tracedat(path)
+    except OSError as problem:
+        raise BadInput(path, "", f"cannot be read ({problem.strerror})", "check the path") from None
+    try:
+        return _open(dat, path, facts)
+    except BaseException:
+        dat.close()
+        raise
+
+
+def _open(dat: TraceDat, path: Path, facts: RunFacts) -> Iterator[Block]:
     if not dat.little_endian:
         raise BadInput(path, "offset 10", "was recorded on a big-endian machine", "record on a little-endian one")
     formats = [parse_event_format(text, f"{path}, format of {name}") for name, text in dat.formats.items()
@@ -61,8 +73,8 @@ def _ids(dat: TraceDat) -> dict[str, int]:
     ids: dict[str, int] = {}
     for name, text in dat.formats.items():
         for line in text.splitlines():
-            if line.startswith("ID:") and line[3:].strip().isdigit():
-                ids[name] = int(line[3:])
+            if match := re.fullmatch(r"ID:\s*([0-9]{1,5})\s*", line):
+                ids[name] = int(match[1])
                 break
     return ids
 

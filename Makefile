@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Everything runs in a virtual environment that the first target to need it makes.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SAMPLES = $(sort $(dir $(wildcard traces/samples/*/manifest.json)))
+
+.PHONY: demo test test-all lint bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/zreplay replay $(SAMPLES)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not slow and not lab"
+
+test-all: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not lab"
+
+lint: $(VENV)/.installed
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+# trace-cmd, where it is installed, is measured beside: apt install trace-cmd
+bench: $(VENV)/.installed
+	$(BIN)/zreplay bench --json bench.json
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "zreplay needs Python 3.11 or later; name one with make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

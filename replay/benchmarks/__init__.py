@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Measurements for ``zreplay bench``: data of any size, and what it costs to import and replay it."""

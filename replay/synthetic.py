@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Synthetic recordings: the model's own effects written down as if a kernel had been recorded doing them.
+
+They say nothing about any kernel.  They are for measuring (recordings of any size) and for tests of the
+replay itself (any sequence of operations, with a known outcome).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from model.effects import Effect, Steps, run
+from model.revisions import REVISIONS
+from model.zsmalloc import PAGE_SIZE, ZsObject, Zspage
+from model.zswap import Folio, Zswap, ZswapEntry
+from traces import schema
+from traces.recording import RecordingWriter
+
+__all__ = ["ImaginaryKernel", "cycle", "write_recording"]
+
+_COLUMN = {name: index for index, name in enumerate(schema.column_names())}
+_MEMMAP: Final = 0xFFFFEA0000000000
+_SLAB: Final = 0xFFFF888000000000
+_POOL: Final = _SLAB + 0x1000
+_LRU: Final = 0xFFFFFFFF83F07F60
+_OBJCG: Final = _SLAB + 0x2000
+_MEMCG: Final = _SLAB + 0x3000
+_CLASSES: Final = _SLAB + 0x10000
+_ENTRY_LRU: Final = 0x28
+_IDX_BITS: Final = 15
+_CLASS_BITS: Final = 9
+_NS_PER_EVENT: Final = 700
+_TOTALRAM: Final = 1 << 20
+
+
+class ImaginaryKernel:
+    """Runs operations of a model and writes every effect down as an event.
+
+    :param revision: name of the revision that plays the kernel
+    :param length: compressed length of the page at a swap entry; PAGE_SIZE and more do not fit
+    """
+
+    def __init__(self, revision: str = "mainline-7.3", length: Callable[[int], int] | None = None,
+                 totalram_pages: int = _TOTALRAM) -> None:
+        self.revision = revision
+        self.model: Zswap = REVISIONS[revision](totalram_pages=totalram_pages, compressor="lz4")
+        self.length = length or (lambda swpent: 100 + swpent * 2654435761 % 4100)
+        self.rows: list[list[int]] = []
+        self.pid = 100
+        self.cpu = 0
+        self._next = {"handle": _SLAB + (1 << 20), "zspage": _SLAB + (1 << 32), "entry": _SLAB + (1 << 33),
+                      "frame": 1 << 16}
+        self._handles: list[int] = []
+        self._class_bits = _CLASS_BITS if revision == "mainline-7.3" else 0
+        self._idx_bits = _IDX_BITS if revision == "mainline-7.3" else 24
+        self._folio = Folio(0)
+        self._index = 0
+
+    # ---- operations -------------------------------------------------------------------------------------
+
+    def store(self, swpent: int, order: int = 0) -> bool:
+        """Swap a folio out; True when zswap took it."""
+        folio = Folio(swpent, order, _MEMMAP + swpent * 64)
+        return self.do(self.model.swap_writeout(folio)) == 0 and swpent in self.model.tree
+
+    def load(self, swpent: int) -> int:
+        """Swap one page in."""
+        return self.do(self.model.zswap_load(Folio(swpent, 0, _MEMMAP + swpent * 64)))
+
+    def invalidate(self, swpent: int) -> None:
+        """Free a swap slot."""
+        self.do(self.model.zswap_invalidate(swpent))
+
+    def compact(self) -> int:
+        """Let the zsmalloc shrinker compact."""
+        return self.do(self.model.pools[0].zs_pool.zs_shrinker_scan())
+
+    def do(self, steps: Steps[Any]) -> Any:
+        """Run any operation and write its effects down."""
+        return run(steps, self._answer, self._write)
+
+    def mark(self, text: str) -> tuple[int, str]:
+        """Write a marker; returns (row, text) for :func:`write_recording`."""
+        self._row("marker")
+        return len(self.rows) - 1, text
+
+    # ---- effects ----------------------------------------------------------------------------------------
+
+    def _answer(self, effect: Effect) -> Any:
+        kind = effect[0]
+        if kind == "crypto_acomp_compress_ret":
+            length = self.length(self._folio.swpent + self._index)
+            return (-22, PAGE_SIZE, -1) if length > PAGE_SIZE else (0, length, -1)
+        if kind == "obj_cgroup_charge_zswap":
+            return _OBJCG
+        if kind == "list_lru_add":
+            return (0, _MEMCG)
+        if kind == "shrink_memcg":
+            return _MEMCG
+        return None
+
+    def _row(self, name: str, **values: int) -> None:
+        row = [0] * len(schema.COLUMNS)
+        row[0] = (len(self.rows) + 1) * _NS_PER_EVENT
+        row[1], row[2], row[3] = self.cpu, self.pid, schema.CODE[name]
+        row[_COLUMN["content"]] = -1
+        for column, value in values.items():
+            row[_COLUMN[column]] = value
+        self.rows.append(row)
+
+    def _write(self, effect: Effect) -> None:
+        kind = effect[0]
+        if kind[0] == "?" or kind == "zs_compact" or kind == "zs_compact_ret":
+            return
+        writer = getattr(self, "_on_" + kind.strip("_"), None)
+        if writer is not None:
+            writer(*effect[1:])
+        elif kind.endswith("_ret"):
+            self._row(kind, ret=int(effect[1]) if len(effect) > 1 and effect[1] is not None else 0)
+        else:
+            self._row(kind)
+
+    def _new(self, kind: str, step: int) -> int:
+        self._next[kind] += step
+        return self._next[kind]
+
+    def _word(self, zspage: Zspage, index: int) -> int:
+        page = zspage.cls.geometry.size * index // PAGE_SIZE
+        if zspage.frames[page] == -1:
+            frame = self._new("frame", 1)
+            zspage.frames[page] = frame << self._class_bits | (zspage.cls.geometry.index if self._class_bits else 0)
+        return zspage.frames[page] << self._idx_bits | index
+
+    def _bits(self, zspage: Zspage) -> int:
+        return 0x160000 | zspage.cls.geometry.index << 5 | zspage.group << 1 | int(zspage.cls.geometry.huge)
+
+    def _on_swap_writeout(self, folio: Folio) -> None:
+        self._row("swap_writeout", folio=folio.address, swpent=folio.swpent, order=folio.order)
+
+    def _on_zswap_store(self, folio: Folio) -> None:
+        self._folio = folio
+        self._row("zswap_store", folio=folio.address, swpent=folio.swpent, order=folio.order)
+
+    def _on_zswap_load(self, folio: Folio) -> None:
+        self._row("zswap_load", folio=folio.address, swpent=folio.swpent)
+
+    def _on_swap_writepage(self, folio: Folio) -> None:
+        self._row("__swap_writepage", folio=folio.address, swpent=folio.swpent)
+
+    def _on_zswap_invalidate(self, swpent: int) -> None:
+        self._row("zswap_invalidate", swpent=swpent)
+
+    def _on_zswap_decompress(self, entry: ZswapEntry, folio: Folio) -> None:
+        self._row("zswap_decompress", entry=entry.address, swpent=entry.swpent, size=entry.length,
+                  handle=entry.obj.address, folio=folio.address)
+
+    def _on_zswap_entry_free(self, entry: ZswapEntry) -> None:
+        self._row("zswap_entry_free", entry=entry.address, swpent=entry.swpent, size=entry.length,
+                  handle=entry.obj.address, ref=int(entry.referenced))
+
+    def _on_shrink_memcg_cb(self, entry: ZswapEntry) -> None:
+        self._row("shrink_memcg_cb", entry=entry.address + _ENTRY_LRU)
+
+    def _on_shrink_memcg(self, cgroup: int | None) -> None:
+        self._row("shrink_memcg", memcg=_MEMCG)
+
+    def _on_crypto_acomp_compress(self, folio: Folio, index: int, pages: int) -> None:
+        self._index = index
+        self._row("crypto_acomp_compress", folio=folio.address + 64 * index, size=pages * PAGE_SIZE,
+                  dlen=pages * PAGE_SIZE)
+
+    def _on_crypto_acomp_compress_ret(self, folio: Folio, index: int) -> None:
+        ret, dlen, _ = self._answer(("crypto_acomp_compress_ret",))
+        self._row("crypto_acomp_compress_ret", ret=ret, dlen=dlen)
+
+    def _on_crypto_acomp_decompress(self, length: int) -> None:
+        self._row("crypto_acomp_decompress", size=length, dlen=PAGE_SIZE)
+
+    def _on_crypto_acomp_decompress_ret(self, ret: int, dlen: int) -> None:
+        self._row("crypto_acomp_decompress_ret", ret=ret, dlen=dlen)
+
+    def _on_obj_cgroup_charge_zswap(self, length: int) -> None:
+        self._row("obj_cgroup_charge_zswap", memcg=_OBJCG, size=length)
+
+    def _on_obj_cgroup_uncharge_zswap(self, entry: ZswapEntry) -> None:
+        self._row("obj_cgroup_uncharge_zswap", memcg=_OBJCG, size=entry.length)
+
+    def _on_list_lru_add(self, entry: ZswapEntry) -> None:
+        if not entry.address:
+            entry.address = self._new("entry", 56)
+        self._row("list_lru_add", pool=_LRU, entry=entry.address + _ENTRY_LRU, memcg=_MEMCG)
+
+    def _on_list_lru_del(self, entry: ZswapEntry) -> None:
+        self._row("list_lru_del", pool=_LRU, entry=entry.address + _ENTRY_LRU, memcg=_MEMCG)
+
+    def _on_zs_malloc(self, size: int) -> None:
+        self._row("zs_malloc", pool=_POOL, size=size, gfp=0x1280A)
+
+    def _on_zs_malloc_ret(self, failure: int, obj: ZsObject | None) -> None:
+        if obj is None:
+            self._row("zs_malloc_ret", handle=failure & (1 << 64) - 1)
+        else:
+            self._row("zs_malloc_ret", handle=obj.address, obj=self._word(obj.zspage, obj.index), size=obj.size)
+
+    def _on_zs_free(self, obj: ZsObject) -> None:
+        self._handles.append(obj.address)
+        self._row("zs_free", pool=_POOL, handle=obj.address, obj=self._word(obj.zspage, obj.index))
+
+    def _on_zs_obj_write(self, obj: ZsObject, length: int, content: Any, raw: bool) -> None:
+        self._row("zs_obj_write", handle=obj.address, size=length, data=obj.address * 0x9E3779B97F4A7C15 & (1 << 64) - 1)
+
+    def _on_zs_obj_read(self, obj: ZsObject, length: int, shape: Any) -> None:
+        self._row("zs_obj_read", handle=obj.address, size=length)
+
+    def _on_obj_malloc(self, zspage: Zspage, obj: ZsObject) -> None:
+        if not zspage.address:
+            zspage.address = self._new("zspage", 56)
+        if not obj.address:
+            obj.address = self._handles.pop() if self._handles else self._new("handle", 8)
+        self._row("obj_malloc", zspage=zspage.address, handle=obj.address)
+
+    def _on_obj_malloc_ret(self, zspage: Zspage, obj: ZsObject) -> None:
+        self._row("obj_malloc_ret", obj=self._word(zspage, obj.index), zspage=zspage.address, handle=obj.address,
+                  word=self._bits(zspage), inuse=zspage.inuse, freeobj=zspage.freeobj)
+
+    def _on_obj_free(self, obj: ZsObject, zspage: Zspage, index: int) -> None:
+        self._row("obj_free", size=zspage.cls.geometry.size, obj=self._word(zspage, index))
+
+    def _class(self, cls: Any) -> int:
+        return _CLASSES + 512 * int(cls.geometry.index)
+
+    def _on_fix_fullness_group(self, cls: Any, zspage: Zspage) -> None:
+        self._row("fix_fullness_group", pool=self._class(cls), zspage=zspage.address, word=self._bits(zspage),
+                  inuse=zspage.inuse)
+
+    def _on_free_zspage(self, cls: Any, zspage: Zspage) -> None:
+        self._row("__free_zspage", pool=self._class(cls), zspage=zspage.address)
+
+    def _on_zs_compact(self, cls: Any) -> None:
+        self._row("__zs_compact", pool=self._class(cls))
+
+    # ---- output -----------------------------------------------------------------------------------------
+
+    def block(self) -> np.ndarray:
+        """Return the events so far as an int64 block (columns x rows)."""
+        rows = np.array(self.rows, dtype=object).T
+        mask = (1 << 64) - 1
+        return np.array([[int(value) & mask for value in column] for column in rows], np.uint64).view(np.int64)
+
+
+def cycle(events: int, seed: int = 1, revision: str = "mainline-7.3") -> np.ndarray:
+    """Return about ``events`` events that begin and end with nothing stored: a block that can be repeated.
+
+    Stores of single pages and 64 KiB folios, loads, invalidates and compactions, in a fixed order for a seed.
+    """
+    kernel = ImaginaryKernel(revision)
+    chance = random.Random(seed)
+    live: list[int] = []
+    slot = 0
+    while len(kernel.rows) < events * 0.7:
+        what = chance.random()
+        if what < 0.55 or len(live) < 50:
+            order = 4 if chance.random() < 0.05 else 0
+            slot = (slot + 15) // 16 * 16 if order else slot
+            kernel.store(slot, order)
+            live.extend(range(slot, slot + (1 << order)))
+            slot += 1 << order
+        elif what < 0.8:
+            kernel.load(live.pop(chance.randrange(len(live))))
+        elif what < 0.998:
+            kernel.invalidate(live.pop(chance.randrange(len(live))))
+        else:
+            kernel.compact()
+    while live:
+        kernel.invalidate(live.pop(chance.randrange(len(live))))
+    return kernel.block()
+
+
+def config(revision: str = "mainline-7.3", totalram_pages: int = _TOTALRAM) -> dict[str, Any]:
+    """Return the parts of a manifest that tell a replay how the imaginary box was set up."""
+    probes = {kind.name: {"columns": list(kind.fields), "function": kind.name} for kind in schema.EVENTS
+              if not (revision != "mainline-6.12" and kind.name.startswith("zswap_writeback_entry"))
+              and not kind.name.startswith("zs_compact")}
+    return {
+        "kernel": {"release": revision.removeprefix("mainline-"), "version": revision.removeprefix("mainline-") + ".0"},
+        "config": {"compressor": "lz4", "chain_size": 8, "totalram_pages": totalram_pages,
+                   "params": {"enabled": "Y", "max_pool_percent": "20", "accept_threshold_percent": "90"},
+                   "symbols": {"zswap_list_lru": _LRU}},
+        "probes": probes, "losses": [{"cpu": 0, "lost": 0}], "unpaired": [], "tasks": {}, "ts_unit_ns": 1,
+        "notes": ["synthetic: made by the model, says nothing about any kernel"], "source": {"importer": "synthetic"},
+    }
+
+
+def write_recording(path: str, block: np.ndarray, repeat: int = 1, revision: str = "mainline-7.3",
+                    texts: list[tuple[int, str]] | None = None) -> None:
+    """Write a block, repeated with time going on, as a recording."""
+    span = int(block[0, -1])
+    with RecordingWriter(path) as writer:
+        for turn in range(repeat):
+            part = block.copy()
+            part[0] += turn * span
+            writer.write_rows(part, texts or ())
+        writer.close(config(revision))
