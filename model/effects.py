@@ -23,7 +23,8 @@ question                       answer (default first)
 ``?swapcache``                 True, or False when a 6.12 load read past the swap cache
 ``?swap_cache_alloc``          0, or the errno with which writeback could not get a folio
 ``?memcg_online``              True, or False for a memcg going away
-``?shrink_next``               None (the worker ends) or the cgroup the worker shrinks next
+``?shrink_next``               None (a pass over the hierarchy ends) or the cgroup the worker shrinks next
+``?pool_listed``               False, or True while a pool that lost its last entry is still listed
 =============================  ==================================================================
 
 Answered effects: ``crypto_acomp_compress_ret`` wants ``(ret, dlen)`` of the compressor,
@@ -53,6 +54,7 @@ DEFAULTS: dict[str, Any] = {
     "?swap_cache_alloc": 0,
     "?memcg_online": True,
     "?shrink_next": None,
+    "?pool_listed": False,
 }
 
 #: After these effects the model goes on at once to its next effect (or question).  Either the kernel still

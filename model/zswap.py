@@ -14,7 +14,7 @@ from model import errno
 from model.counters import Counters
 from model.effects import Steps
 from model.list_lru import LRU_REMOVED_RETRY, LRU_RETRY, LRU_ROTATE, LRU_STOP, ListLru
-from model.memcg import MemcgZswap
+from model.memcg import UNLIMITED, MemcgZswap
 from model.zsmalloc import PAGE_SIZE, ZsObject, ZsPool
 
 __all__ = ["AOP_WRITEPAGE_ACTIVATE", "Folio", "Zswap", "ZswapEntry", "ZswapPool"]
@@ -44,14 +44,18 @@ class Folio:
 
 
 class ZswapPool:
-    """struct zswap_pool: a compressor and the zs_pool its objects live in; ``entries`` still refer to it."""
+    """struct zswap_pool: a compressor and the zs_pool its objects live in; ``entries`` still refer to it.
 
-    __slots__ = ("entries", "tfm_name", "zs_pool")
+    ``dying``: nothing refers to it any more, a worker will take it off the list.
+    """
+
+    __slots__ = ("dying", "entries", "tfm_name", "zs_pool")
 
     def __init__(self, tfm_name: str, chain_size: int) -> None:
         self.tfm_name = tfm_name
         self.zs_pool = ZsPool(chain_size)
         self.entries = 0
+        self.dying = False
 
 
 class ZswapEntry:
@@ -104,7 +108,10 @@ class Zswap:
         self.lru: ListLru[ZswapEntry] = ListLru()
         self.counters = Counters()
         self.memcgs: dict[int, MemcgZswap] = {}
+        #: memory.zswap.max in pages and memory.zswap.writeback of the cgroup that is recorded
+        self.zswap_max = UNLIMITED
         self.writeback_enabled = True
+        self._writeback_was_off = False
 
     # ---- state that others read -------------------------------------------------------------------------
 
@@ -130,7 +137,7 @@ class Zswap:
     # ---- parameters -------------------------------------------------------------------------------------
 
     def set_param(self, name: str, value: str) -> None:
-        """A write to /sys/module/zswap/parameters/``name``.
+        """A write to /sys/module/zswap/parameters/``name``, or to a cgroup's ``memory.zswap.*`` file.
 
         :raises ValueError: for a value the kernel would refuse; names that do not touch the model are ignored
         """
@@ -142,6 +149,12 @@ class Zswap:
             self.accept_threshold_percent = int(value)
         elif name == "compressor":
             self.zswap_compressor_param_set(value)
+        elif name == "memory.zswap.max":
+            # Kept in pages, rounded down (mem_cgroup: page_counter_memparse()).
+            self.zswap_max = UNLIMITED if value == "max" else int(value) // PAGE_SIZE
+        elif name == "memory.zswap.writeback":
+            self.writeback_enabled = value.strip() != "0"
+            self._writeback_was_off |= not self.writeback_enabled
 
     def zswap_compressor_param_set(self, name: str) -> None:
         """zswap_compressor_param_set(): an existing pool of that name comes to the head, or a new one is made.
@@ -157,15 +170,15 @@ class Zswap:
             self.pools.remove(pool)
         old = self.pools[0] if self.pools else None
         self.pools.insert(0, pool)
+        pool.dying = False
         if old is not None and not old.entries:
-            self.pools.remove(old)
+            old.dying = True
 
     # ---- limits -----------------------------------------------------------------------------------------
 
     def zswap_check_limits(self) -> Steps[bool]:
         """zswap_check_limits(): True when the pool is full; remembers it until the acceptance threshold."""
-        for pool in list(self.pools):
-            yield ("zs_get_total_pages_ret", pool.zs_pool.pages_allocated)
+        yield from self._read_totals()
         current, limit = self.total_pages(), self.max_pages()
         if current >= limit:
             self.counters.pool_limit_hit += 1
@@ -174,12 +187,25 @@ class Zswap:
             self.pool_reached_full = False
         return self.pool_reached_full
 
+    def _read_totals(self) -> Steps[None]:
+        """The observable part of zswap_total_pages(): each listed pool's pages, the current pool first."""
+        for pool in list(self.pools):
+            if pool.dying and not (yield ("?pool_listed", pool)):
+                self.pools.remove(pool)
+                continue
+            yield ("zs_get_total_pages_ret", pool.zs_pool.pages_allocated)
+
     def _may_zswap(self) -> Steps[bool]:
         """The cgroup part of a store's prologue: memory.zswap.max, with one try to write back."""
         if not self.ROOT_OBJCG and not (yield ("?objcg",)):
             return True
-        allowed: bool | None = yield ("obj_cgroup_may_zswap_ret", True)
-        if allowed is False:
+        # Whose folio this is shows only when it is charged: with one cgroup there is no doubt.
+        expected = None
+        if len(self.memcgs) <= 1:
+            account = next(iter(self.memcgs.values()), MemcgZswap())
+            expected = account.may_zswap(self.zswap_max)
+        allowed: bool | None = yield ("obj_cgroup_may_zswap_ret", expected)
+        if (expected if allowed is None else allowed) is False:
             result = yield from self.shrink_memcg(None)
             return result == 0
         return True
@@ -308,10 +334,10 @@ class Zswap:
         self.counters.stored_pages -= 1
 
     def _put_pool(self, pool: ZswapPool) -> None:
-        """A pool that is not current goes when its last entry does."""
+        """A pool that is not current dies with its last entry; it stays listed until a worker released it."""
         pool.entries -= 1
-        if not pool.entries and pool is not self.pools[0] and pool in self.pools:
-            self.pools.remove(pool)
+        if not pool.entries and pool is not self.pools[0]:
+            pool.dying = True
 
     def zswap_invalidate(self, swpent: int) -> Steps[None]:
         """zswap_invalidate(): a swap slot was freed."""
@@ -415,8 +441,10 @@ class Zswap:
         return result
 
     def _shrink_memcg(self, cgroup: int) -> Steps[int]:
-        allowed: bool | None = yield ("mem_cgroup_zswap_writeback_enabled_ret", self.writeback_enabled)
-        if allowed is False or (allowed is None and not self.writeback_enabled):
+        # Once a cgroup has had its writeback switched off, which one this is decides: the outside says.
+        expected = None if self._writeback_was_off else True
+        allowed: bool | None = yield ("mem_cgroup_zswap_writeback_enabled_ret", expected)
+        if allowed is False:
             return errno.ENOENT
         if not (yield ("?memcg_online", cgroup)):
             return errno.ENOENT
@@ -437,18 +465,25 @@ class Zswap:
         """
         yield ("shrink_worker",)
         threshold = self.accept_thr_pages()
-        failures = 0
+        failures = attempts = 0
         while True:
             cgroup = yield ("?shrink_next",)
             if cgroup is None:
-                break
-            result = yield from self.shrink_memcg(cgroup)
-            if result not in (0, errno.ENOENT):
-                failures += 1
-                if failures == _MAX_RECLAIM_RETRIES:
-                    break
-            for pool in list(self.pools):
-                yield ("zs_get_total_pages_ret", pool.zs_pool.pages_allocated)
+                # A pass over the hierarchy is over; one that found nobody to shrink is a failure.
+                if not attempts:
+                    failures += 1
+                    if failures == _MAX_RECLAIM_RETRIES:
+                        break
+                attempts = 0
+            else:
+                result = yield from self.shrink_memcg(cgroup)
+                if result != errno.ENOENT:
+                    attempts += 1
+                    if result:
+                        failures += 1
+                        if failures == _MAX_RECLAIM_RETRIES:
+                            break
+            yield from self._read_totals()
             if self.total_pages() <= threshold:
                 break
         yield ("shrink_worker_ret",)

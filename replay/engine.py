@@ -249,6 +249,8 @@ class Engine(Handlers):
             return 0 if name in ("zswap_decompress", "zs_obj_read") else self.writeback_failure(name, i)
         if kind == "?memcg_online":
             return name != "shrink_memcg_ret"
+        if kind == "?pool_listed":
+            return name == "zs_get_total_pages_ret"
         if kind == "?shrink_next":
             return self.memcg[i] if name == "shrink_memcg" else None
         return DEFAULTS[kind]
@@ -341,9 +343,9 @@ class Engine(Handlers):
         elif name == "zswap_invalidate":
             gen = model.zswap_invalidate(self.swpent[i])
         elif name == "zs_shrinker_scan":
-            gen = self.current_zs_pool().zs_shrinker_scan()
+            gen = self.compacted_pool(pid, i).zs_shrinker_scan()
         elif name == "zs_compact":
-            gen = self.current_zs_pool().zs_compact()
+            gen = self.compacted_pool(pid, i).zs_compact()
         elif name == "shrink_worker":
             gen = model.shrink_worker()
         elif name == "shrink_memcg":
@@ -375,13 +377,26 @@ class Engine(Handlers):
             raise LostEvents(self._base + i)
         if name == "marker":
             self.truth.marker(self.text[i], i)
+            # A workload may say in a marker what it writes where: "param NAME=VALUE", "cgroup FILE=VALUE".
+            kind, _, setting = self.text[i].partition(" ")
+            if kind in ("param", "cgroup") and "=" in setting:
+                self.write_param(setting)
         elif name == "param":
-            key, _, value = self.text[i].partition("=")
-            self.model.set_param(key, value)
+            self.write_param(self.text[i])
         else:
             self.settle(i)
             self.truth.snapshot(self.text[i], i)
             self.snapshots.check(self.ret[i], self._base + i, self.ts[i])
+
+    def write_param(self, setting: str) -> None:
+        """A parameter or cgroup file was written: ``name=value``."""
+        name, _, value = setting.partition("=")
+        try:
+            self.model.set_param(name, value)
+        except ValueError:
+            # The kernel refuses such a value with -EINVAL and stays as it was; so does the model.
+            return
+        self.predictions.use(self.model.pools[0].tfm_name)
 
     def settle(self, i: int) -> None:
         """Let every operation go on to its next effect: what it did after its last event has happened."""

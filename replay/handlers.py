@@ -16,6 +16,7 @@ from model.zsmalloc import PAGE_SIZE, SizeClass, ZsObject, Zspage, ZsPool
 from model.zswap import Folio, Zswap, ZswapEntry
 from replay.checks import Tally
 from replay.predict import Predictions
+from traces import schema
 
 if TYPE_CHECKING:
     from replay.engine import Frame
@@ -25,9 +26,16 @@ __all__ = ["Handlers"]
 #: struct page on every 64-bit configuration Debian builds.
 _STRUCT_PAGE: Final = 64
 _ERR_PTR: Final = (1 << 64) - 4096
-_RELEASE_CLASS_BITS: Final = (7, 3)
+#: struct zspage's magic, above huge (1 bit), fullness (4) and class (9).
+_ZSPAGE_MAGIC: Final = 0x58 << 14
 
 Handler = Callable[[Effect, int, "Frame"], Any]
+
+
+def zspage_word(zspage: Zspage) -> int:
+    """Return the first word of struct zspage: huge, listed fullness, class, magic (6.12 to 7.3)."""
+    geometry = zspage.cls.geometry
+    return _ZSPAGE_MAGIC | geometry.index << 5 | zspage.group << 1 | geometry.huge
 
 
 class Handlers:
@@ -71,6 +79,7 @@ class Handlers:
         self.zspages: dict[int, Zspage] = {}
         self.objects: dict[int, ZsObject] = {}
         self.classes: dict[int, SizeClass] = {}
+        self.memcg_of: dict[int | None, int] = {}
         self.entry_to_lru: int | None = None
         self.idx_bits = 24
         self.class_bits = 0
@@ -83,7 +92,7 @@ class Handlers:
         return {
             "swap_writeout": self.on_start, "swap_writeout_ret": self.on_swap_writeout_ret,
             "__swap_writepage": self.on_swap_writepage,
-            "zswap_store": self.on_start, "zswap_store_ret": self.on_store_ret,
+            "zswap_store": self.on_store, "zswap_store_ret": self.on_store_ret,
             "zswap_load": self.on_start, "zswap_load_ret": self.on_load_ret,
             "zswap_invalidate": self.on_start, "zswap_decompress": self.on_decompress_entry,
             "zswap_entry_free": self.on_entry_free,
@@ -128,6 +137,14 @@ class Handlers:
     def on_start(self, effect: Effect, i: int, frame: Frame) -> None:
         """The beginning of an operation has nothing to compare: it is what the model is given."""
 
+    def on_store(self, effect: Effect, i: int, frame: Frame) -> None:
+        """Compare the folio that swap_writeout() hands on."""
+        folio: Folio = effect[1]
+        recorded = (self.folio[i], self.swpent[i], self.order[i])
+        if recorded != (folio.address, folio.swpent, folio.order):
+            self.diverge("swap.writeout", i, recorded=recorded, predicted=(folio.address, folio.swpent, folio.order),
+                         what="(folio, swap entry, order) handed to zswap_store()", frame=frame)
+
     def on_swap_writeout_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare swap_writeout()'s return value."""
         self.n["swap.writeout"] += 1
@@ -139,9 +156,12 @@ class Handlers:
         """Compare the slot that goes to the device."""
         self.n["swap.writeout"] += 1
         folio: Folio = effect[1]
-        if self.swpent[i] != folio.swpent:
-            self.diverge("swap.writeout", i, recorded=self.swpent[i], predicted=folio.swpent,
-                         what="swap slot written to the device", frame=frame)
+        recorded = (self.folio[i], self.swpent[i])
+        # The folio of a writeback is a new one; that of swap_writeout() is known.
+        predicted = (folio.address or self.folio[i], folio.swpent)
+        if recorded != predicted:
+            self.diverge("swap.writeout", i, recorded=recorded, predicted=predicted,
+                         what="(folio, swap entry) written to the device", frame=frame)
 
     def on_store_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare zswap_store()'s return value."""
@@ -249,7 +269,9 @@ class Handlers:
     # ---- cgroup -----------------------------------------------------------------------------------------
 
     def on_may_zswap(self, effect: Effect, i: int, frame: Frame) -> bool:
-        """Compare memory.zswap.max's verdict; answer with the recorded one."""
+        """Compare memory.zswap.max's verdict, where the model has one; answer with the recorded one."""
+        if effect[1] is None:
+            return bool(self.ret[i])
         self.n["memcg.limit"] += 1
         if self.ret[i] != int(effect[1]):
             self.diverge("memcg.limit", i, recorded=self.ret[i], predicted=int(effect[1]), what="return value",
@@ -257,7 +279,9 @@ class Handlers:
         return bool(self.ret[i])
 
     def on_writeback_enabled(self, effect: Effect, i: int, frame: Frame) -> bool:
-        """Compare memory.zswap.writeback's verdict; answer with the recorded one."""
+        """Compare memory.zswap.writeback's verdict, where the model has one; answer with the recorded one."""
+        if effect[1] is None:
+            return bool(self.ret[i])
         self.n["memcg.writeback"] += 1
         if self.ret[i] != int(effect[1]):
             self.diverge("memcg.writeback", i, recorded=self.ret[i], predicted=int(effect[1]),
@@ -292,12 +316,12 @@ class Handlers:
         entry: ZswapEntry = effect[1]
         self.n["lru.order"] += 1
         entry.address = self.entry[i]
-        key = (self.nid[i], self.memcg[i])
-        first = frame.scratch.setdefault("memcg", self.memcg[i])
-        if first != self.memcg[i]:
-            self.diverge("lru.order", i, recorded=self.memcg[i], predicted=first,
-                         what="cgroup of one folio's LRU entries", frame=frame)
-        return key
+        # Which mem_cgroup an obj_cgroup stands for is not recorded: the first entry tells, the others agree.
+        known = self.memcg_of.setdefault(entry.objcg, self.memcg[i])
+        if known != self.memcg[i]:
+            self.diverge("lru.order", i, recorded=self.memcg[i], predicted=known,
+                         what="mem_cgroup of an entry's LRU", frame=frame)
+        return self.nid[i], self.memcg[i]
 
     def on_lru_add_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare whether the item was added."""
@@ -354,8 +378,21 @@ class Handlers:
     # ---- zsmalloc ---------------------------------------------------------------------------------------
 
     def current_zs_pool(self) -> ZsPool:
-        """Return the pool that compaction and deferred freeing act on: the current one."""
+        """Return the pool that new objects come from."""
         return self.model.pools[0].zs_pool
+
+    def compacted_pool(self, pid: int, i: int) -> ZsPool:
+        """Return the pool a compaction is about: with several, the one whose size class it names first."""
+        if len(self.model.pools) > 1:
+            code = schema.CODE["__zs_compact"]
+            for row in range(i + 1, len(self.event)):
+                if self.pid[row] == pid and self.event[row] == code:
+                    cls = self.classes.get(self.pool[row])
+                    for pool in self.model.pools:
+                        if cls in pool.zs_pool.classes:
+                            return pool.zs_pool
+                    break
+        return self.current_zs_pool()
 
     def on_zs_malloc(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the size asked for and the pool it comes from."""
@@ -409,12 +446,11 @@ class Handlers:
         cls = zspage.cls
         geometry = cls.geometry
         word = self.word[i]
-        recorded = (self.zspage[i], self.obj[i] & (1 << self.idx_bits) - 1, word >> 5 & 0x1FF, word >> 1 & 0xF,
-                    self.inuse[i], self.handle[i])
-        predicted = (zspage.address, obj.index, geometry.index, zspage.group, zspage.inuse, obj.address)
+        recorded = (self.zspage[i], self.obj[i] & (1 << self.idx_bits) - 1, word, self.inuse[i], self.handle[i])
+        predicted = (zspage.address, obj.index, zspage_word(zspage), zspage.inuse, obj.address)
         if recorded != predicted:
             self.diverge("zsmalloc.place", i, recorded=recorded, predicted=predicted,
-                         what="(zspage, object index, class, listed fullness, objects in use, handle)",
+                         what="(zspage, object index, class and fullness bits, objects in use, handle)",
                          frame=frame)
         # A huge zspage has no links: what a second allocation reads as one is the page's own data.
         if not geometry.huge and self.freeobj[i] != zspage.freeobj:
@@ -477,9 +513,9 @@ class Handlers:
                          frame=frame)
         if "obj" in self.columns_of["zs_free"]:
             self._check_frame(obj.zspage, obj.index, self.obj[i], i, frame)
-        pool = self.current_zs_pool()
-        if pool.address and self.pool[i] != pool.address and len(self.model.pools) == 1:
-            self.diverge("zsmalloc.place", i, recorded=self.pool[i], predicted=pool.address, what="pool", frame=frame)
+        pools = [pool.zs_pool.address for pool in self.model.pools if obj.zspage.cls in pool.zs_pool.classes]
+        if pools and pools[0] and self.pool[i] != pools[0]:
+            self.diverge("zsmalloc.place", i, recorded=self.pool[i], predicted=pools[0], what="pool", frame=frame)
 
     def on_obj_free(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the place that is given back: class size, page frame and index."""
@@ -496,12 +532,11 @@ class Handlers:
         zspage: Zspage = effect[2]
         self.n["zsmalloc.fullness"] += 1
         known = self.classes.setdefault(self.pool[i], cls)
-        word = self.word[i]
-        recorded = (self.zspage[i], self.inuse[i], word >> 1 & 0xF, word >> 5 & 0x1FF, known.geometry.index)
-        predicted = (zspage.address, zspage.inuse, zspage.group, cls.geometry.index, cls.geometry.index)
+        recorded = (self.zspage[i], self.inuse[i], self.word[i], known.geometry.index)
+        predicted = (zspage.address, zspage.inuse, zspage_word(zspage), cls.geometry.index)
         if recorded != predicted:
             self.diverge("zsmalloc.fullness", i, recorded=recorded, predicted=predicted,
-                         what="(zspage, objects in use, listed fullness, class, class by pointer)", frame=frame)
+                         what="(zspage, objects in use, class and fullness bits, class by pointer)", frame=frame)
         frame.scratch["fullness"] = zspage
 
     def on_fullness_ret(self, effect: Effect, i: int, frame: Frame) -> None:

@@ -33,16 +33,36 @@ class Predictions:
     def __init__(self, name: str, reason: str = "") -> None:
         self.name = name
         self.reason = reason
-        self.compressor: Compressor | None = None
         self.computed = 0
         self.from_cache = 0
+        self.compressors: dict[str, Compressor] = {}
+        self.sha1: list[str] = []
         self._refs: list[int] = []
         self._err: list[int] = []
         self._dlen: list[int] = []
         self._head: list[int] = []
         self._raw: list[int] = []
         self._has: list[bool] = []
-        self.sha1: list[str] = []
+        self._results: dict[str, tuple[np.ndarray, ...]] = {}
+
+    @property
+    def compressor(self) -> Compressor | None:
+        """The current compressor, None when it has no exact implementation here."""
+        return self.compressors.get(self.name)
+
+    def use(self, name: str) -> None:
+        """Give results of another compressor from now on: the pool's was switched."""
+        if name == self.name:
+            return
+        self.name = name
+        results = self._results.get(name)
+        if results is None:
+            self._err, self._dlen, self._head, self._has = [], [], [], []
+        else:
+            self._select(results)
+
+    def _select(self, results: tuple[np.ndarray, ...]) -> None:
+        self._err, self._dlen, self._head, self._raw, self._has = (values.tolist() for values in results)
 
     def page(self, content: int) -> int:
         """Return the row in ``pages.parquet`` of a reference, -1 for none."""
@@ -74,11 +94,12 @@ class Predictions:
         self._refs = store.refs.tolist()
         self.sha1 = store.sha1
 
-    def set_results(self, errs: np.ndarray, dlens: np.ndarray, heads: np.ndarray, raw: np.ndarray,
-                    has: np.ndarray) -> None:
-        """Take over results, one per distinct page."""
-        self._err, self._dlen, self._head = errs.tolist(), dlens.tolist(), heads.tolist()
-        self._raw, self._has = raw.tolist(), has.tolist()
+    def add(self, name: str, compressor: Compressor, results: tuple[np.ndarray, ...]) -> None:
+        """Take over a compressor's results: errno, dlen, head, raw head and presence per distinct page."""
+        self.compressors[name] = compressor
+        self._results[name] = results
+        if name == self.name:
+            self._select(results)
 
 
 def _cache_file(recording: Recording, compressor: Compressor) -> Path | None:
@@ -126,11 +147,14 @@ def _step(waiting: deque[Future[int]], progress: Callable[[int, int], None] | No
         progress(done, total)
 
 
-def predict(recording: Recording, compressor: Compressor | None, name: str, reason: str = "", *,
+def predict(recording: Recording, name: str, compressors: dict[str, Compressor], reason: str = "", *,
             threads: int | None = None, keep: bool = True,
             progress: Callable[[int, int], None] | None = None) -> Predictions:
-    """Return what ``compressor`` gives for the recording's pages.
+    """Return what compressors give for the recording's pages.
 
+    :param name: the compressor that is current at the recording's start
+    :param compressors: by name; those that were switched to later too
+    :param reason: why there is none for ``name``
     :param threads: how many pages are compressed side by side; by default one per CPU
     :param keep: use and keep results beside the recording
     :param progress: called with (pages done, pages in all)
@@ -145,19 +169,25 @@ def predict(recording: Recording, compressor: Compressor | None, name: str, reas
     if not recording.manifest.get("pages", {}).get("with_bytes"):
         out.reason = out.reason or "the recording holds digests of pages, not their bytes"
         return out
-    if compressor is None:
-        return out
-    out.compressor = compressor
-    path = _cache_file(recording, compressor) if keep else None
-    kept = _load(path, store, compressor.ident) if path is not None and path.is_file() else None
-    if kept is not None:
-        out.from_cache = len(store)
-        out.set_results(*kept)
-        return out
+    for algorithm, compressor in compressors.items():
+        path = _cache_file(recording, compressor) if keep else None
+        kept = _load(path, store, compressor.ident) if path is not None and path.is_file() else None
+        if kept is None:
+            kept = _compute(store, compressor, threads or os.cpu_count() or 1, progress)
+            out.computed += len(store)
+            if path is not None:
+                _keep(path, store, compressor.ident, kept)
+        else:
+            out.from_cache += len(store)
+        out.add(algorithm, compressor, kept)
+    return out
+
+
+def _compute(store: PageStore, compressor: Compressor, workers: int,
+             progress: Callable[[int, int], None] | None) -> tuple[np.ndarray, ...]:
     has = np.zeros(len(store), bool)
     errs, dlens = np.zeros(len(store), np.int32), np.zeros(len(store), np.int32)
     heads, raw = np.zeros(len(store), np.uint64), np.zeros(len(store), np.uint64)
-    workers = threads if threads is not None else os.cpu_count() or 1
 
     def work(first: int, block: list[bytes | None]) -> int:
         store.check(first, block)
@@ -180,9 +210,4 @@ def predict(recording: Recording, compressor: Compressor | None, name: str, reas
                 _step(waiting, progress, len(store))
         while waiting:
             _step(waiting, progress, len(store))
-    out.computed = len(store)
-    results = (errs, dlens, heads, raw, has)
-    out.set_results(*results)
-    if path is not None:
-        _keep(path, store, compressor.ident, results)
-    return out
+    return errs, dlens, heads, raw, has

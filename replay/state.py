@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["dump_state", "load_state"]
 
 _VERSION: Final = 1
-_PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "pool_reached_full")
+_PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "pool_reached_full", "zswap_max",
+                  "writeback_enabled")
 _MEMCG: Final = MemcgZswap.__slots__
 
 
@@ -38,7 +39,8 @@ def dump_state(engine: Engine) -> dict[str, Any]:
     entries: dict[ZswapEntry, int] = {}
     pools = []
     for pool in model.pools:
-        pools.append({"tfm_name": pool.tfm_name, "entries": pool.entries, **_dump_pool(pool.zs_pool, objects)})
+        pools.append({"tfm_name": pool.tfm_name, "entries": pool.entries, "dying": pool.dying,
+                      **_dump_pool(pool.zs_pool, objects)})
     rows: list[list[Any]] = []
     for entry in model.tree.values():
         entries[entry] = len(rows)
@@ -56,6 +58,7 @@ def dump_state(engine: Engine) -> dict[str, Any]:
         "lru": [[nid, cgroup, [entries[entry] for entry in listed]]
                 for (nid, cgroup), listed in model.lru.lists.items()],
         "classes": [[address, cls.geometry.index] for address, cls in engine.classes.items()],
+        "memcg_of": list(engine.memcg_of.items()),
         "lru_address": engine.lru_address,
         "entry_to_lru": engine.entry_to_lru,
         "counter_base": dict(engine.snapshots.base),
@@ -126,6 +129,7 @@ def _load(engine: Engine, state: dict[str, Any]) -> None:
                 raise ValueError(f"entry {number} is not listed where it says")
     by_index = {cls.geometry.index: cls for pool in model.pools for cls in pool.zs_pool.classes}
     engine.classes = {int(address): by_index[index] for address, index in state["classes"]}
+    engine.memcg_of = {objcg: int(memcg) for objcg, memcg in state["memcg_of"]}
     engine.lru_address = int(state["lru_address"])
     engine.entry_to_lru = state["entry_to_lru"]
     engine.snapshots.base = {str(name): int(value) for name, value in state["counter_base"].items()}
@@ -149,7 +153,7 @@ def _load_entry(model: Zswap, row: list[Any], objects: list[ZsObject]) -> ZswapE
 def _load_pool(engine: Engine, row: dict[str, Any], chain_size: int, objects: list[ZsObject]) -> ZswapPool:
     pool = ZswapPool(str(row["tfm_name"]), chain_size)
     zs_pool = pool.zs_pool
-    pool.entries = int(row["entries"])
+    pool.entries, pool.dying = int(row["entries"]), bool(row["dying"])
     zs_pool.address, zs_pool.pages_allocated = int(row["address"]), int(row["pages_allocated"])
     zs_pool.pages_compacted = int(row["pages_compacted"])
     by_index = {cls.geometry.index: cls for cls in zs_pool.classes}

@@ -17,6 +17,7 @@ from model.effects import Effect, Steps, run
 from model.revisions import REVISIONS
 from model.zsmalloc import PAGE_SIZE, ZsObject, Zspage
 from model.zswap import Folio, Zswap, ZswapEntry
+from replay.handlers import zspage_word
 from traces import schema
 from traces.recording import RecordingWriter
 
@@ -135,9 +136,6 @@ class ImaginaryKernel:
             zspage.frames[page] = frame << self._class_bits | (zspage.cls.geometry.index if self._class_bits else 0)
         return zspage.frames[page] << self._idx_bits | index
 
-    def _bits(self, zspage: Zspage) -> int:
-        return 0x160000 | zspage.cls.geometry.index << 5 | zspage.group << 1 | int(zspage.cls.geometry.huge)
-
     def _on_swap_writeout(self, folio: Folio) -> None:
         self._row("swap_writeout", folio=folio.address, swpent=folio.swpent, order=folio.order)
 
@@ -211,7 +209,8 @@ class ImaginaryKernel:
         self._row("zs_free", pool=_POOL, handle=obj.address, obj=self._word(obj.zspage, obj.index))
 
     def _on_zs_obj_write(self, obj: ZsObject, length: int, content: Any, raw: bool) -> None:
-        self._row("zs_obj_write", handle=obj.address, size=length, data=obj.address * 0x9E3779B97F4A7C15 & (1 << 64) - 1)
+        self._row("zs_obj_write", handle=obj.address, size=length,
+                  data=obj.address * 0x9E3779B97F4A7C15 & (1 << 64) - 1)
 
     def _on_zs_obj_read(self, obj: ZsObject, length: int, shape: Any) -> None:
         self._row("zs_obj_read", handle=obj.address, size=length)
@@ -225,7 +224,7 @@ class ImaginaryKernel:
 
     def _on_obj_malloc_ret(self, zspage: Zspage, obj: ZsObject) -> None:
         self._row("obj_malloc_ret", obj=self._word(zspage, obj.index), zspage=zspage.address, handle=obj.address,
-                  word=self._bits(zspage), inuse=zspage.inuse, freeobj=zspage.freeobj)
+                  word=zspage_word(zspage), inuse=zspage.inuse, freeobj=zspage.freeobj)
 
     def _on_obj_free(self, obj: ZsObject, zspage: Zspage, index: int) -> None:
         self._row("obj_free", size=zspage.cls.geometry.size, obj=self._word(zspage, index))
@@ -234,7 +233,7 @@ class ImaginaryKernel:
         return _CLASSES + 512 * int(cls.geometry.index)
 
     def _on_fix_fullness_group(self, cls: Any, zspage: Zspage) -> None:
-        self._row("fix_fullness_group", pool=self._class(cls), zspage=zspage.address, word=self._bits(zspage),
+        self._row("fix_fullness_group", pool=self._class(cls), zspage=zspage.address, word=zspage_word(zspage),
                   inuse=zspage.inuse)
 
     def _on_free_zspage(self, cls: Any, zspage: Zspage) -> None:

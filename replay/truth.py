@@ -82,8 +82,8 @@ def check_objects(recording: Recording, predictions: Predictions, writes: list[t
     objects = recording.table("objects")
     if objects is None or not writes:
         return
-    compressor, store = predictions.compressor, recording.pages
-    if compressor is None or store is None:
+    compressors, store = list(predictions.compressors.values()), recording.pages
+    if not compressors or store is None:
         return
     pages, has = store.all_pages()
     known: dict[tuple[bytes, int], bool] = {}
@@ -102,7 +102,7 @@ def check_objects(recording: Recording, predictions: Predictions, writes: list[t
         if good:
             key = (data, page)
             if key not in known:
-                known[key] = _is_page(compressor, data, pages[page].tobytes())
+                known[key] = any(_is_page(c, data, pages[page].tobytes()) for c in compressors)
             good = known[key]
         if not good:
             tally.differ(_object_divergence(event, handle, length, recorded))

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import numpy as np
 
 from model.crypto import Compressor, UnsupportedCompressor, compressor_for
 from model.effects import Effect
@@ -123,6 +126,17 @@ def _compressor(recording: Recording, name: str, revision: str) -> tuple[Compres
     return compressor, ""
 
 
+def switched_to(recording: Recording) -> list[str]:
+    """Return the compressors that were switched to during the recording, in order, each once."""
+    names: list[str] = []
+    for _, columns in recording.batches(["text"], rows=1 << 18):
+        for text in np.unique(columns["text"]):
+            found = re.match(r"(?:param )?compressor=(\S+)$", text)
+            if found and found[1] in KERNEL_COMPRESSORS and found[1] not in names:
+                names.append(found[1])
+    return [name for name in names if name != recording.manifest["config"]["compressor"]]
+
+
 def build_model(recording: Recording, revision: type[Zswap]) -> Zswap:
     """Return a model configured as the recorded box was.
 
@@ -163,15 +177,18 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     name, kind = _choose_revision(recording, revision)
     model = build_model(recording, kind)
     algorithm = recording.manifest["config"]["compressor"]
-    compressor, reason = _compressor(recording, algorithm, name)
-    if not pages:
-        compressor, reason = None, "left out (--no-pages)"
-    predictions = predict(recording, compressor, algorithm, reason,
+    compressors: dict[str, Compressor] = {}
+    reason = "left out (--no-pages)"
+    for other in reversed([algorithm, *switched_to(recording)]) if pages else ():
+        compressor, reason = _compressor(recording, other, name)
+        if compressor is not None:
+            compressors[other] = compressor
+    predictions = predict(recording, algorithm, compressors, reason,
                           progress=None if progress is None else
                           lambda done, total: progress("compressing", done, total))
     engine = Engine(recording, model, tally, predictions, keep_going=keep_going, observe=observe)
     _object_layout(engine, recording)
-    engine.keep_writes = (recording.path / "objects.parquet").is_file() and compressor is not None
+    engine.keep_writes = (recording.path / "objects.parquet").is_file() and bool(compressors)
     state = recording.document("state")
     if state is not None:
         load_state(engine, state)

@@ -105,7 +105,10 @@ class PageStore:
         try:
             self._file = pq.ParquetFile(self._path)
             table = self._file.read(columns=["sha1"])
-            refs = pq.read_table(directory / "refs.parquet", schema=_REFS)
+            references = pq.ParquetFile(directory / "refs.parquet")
+            if not references.schema_arrow.equals(_REFS):
+                raise BadInput(directory / "refs.parquet", "", "its column is not page", "import or record again")
+            refs = references.read()
         except (pa.ArrowException, OSError, KeyError) as problem:
             raise BadInput(directory, "", f"the page store cannot be read ({problem})",
                            "import or record again") from None

@@ -107,7 +107,8 @@ class RecordingWriter:
                 values = [""]
                 for row, text in texts:
                     which[row] = len(values)
-                    values.append(text)
+                    # A name of a file can hold bytes that are not UTF-8.
+                    values.append(text.encode("utf-8", "replace").decode())
                 columns.append(pa.DictionaryArray.from_arrays(pa.array(which), pa.array(values)))
             else:
                 columns.append(pa.array(block[index].astype(column.dtype)))
@@ -155,6 +156,9 @@ class RecordingWriter:
                       for path in sorted(self.directory.rglob("*")) if path.is_file()},
         }
         (self.directory / _MANIFEST).write_text(json.dumps(full, indent=1, sort_keys=True) + "\n")
+        # Pages are user memory; mkdtemp has made the directory 0700.
+        for made in self.directory.rglob("*"):
+            made.chmod(0o700 if made.is_dir() else 0o600)
         if not self._in_place:
             if self.path.exists():
                 raise BadInput(self.path, "", "the output appeared while it was being written",
@@ -174,13 +178,10 @@ class Recording:
     def __init__(self, path: str | os.PathLike[str], *, verify: bool = True) -> None:
         self.path = Path(path)
         self.manifest = self._read_manifest()
+        self._check_lists()
         if verify:
             self._verify()
         self._pages: PageStore | None = None
-        for index, segment in enumerate(self.manifest["segments"]):
-            if not isinstance(segment, dict) or not isinstance(segment.get("rows"), int) \
-                    or not 0 < segment["rows"] <= _MAX_SEGMENT_ROWS:
-                raise BadInput(self.path / _MANIFEST, f"segment {index}", "its row count makes no sense", _AGAIN)
 
     def _read_manifest(self) -> dict[str, Any]:
         path = self.path / _MANIFEST
@@ -190,10 +191,10 @@ class Recording:
         if path.stat().st_size > _MAX_MANIFEST:
             raise BadInput(path, "", "the manifest is absurdly large", _AGAIN)
         try:
-            manifest = json.loads(path.read_text())
-        except (ValueError, OSError) as problem:
+            manifest = json.loads(path.read_text("utf-8"))
+        except (ValueError, OSError, RecursionError) as problem:
             raise BadInput(path, "", f"is not readable JSON ({problem})", _AGAIN) from None
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("format_version"), int):
+        if not isinstance(manifest, dict) or type(manifest.get("format_version")) is not int:
             raise BadInput(path, "", "has no format_version", _AGAIN)
         if manifest["format_version"] != schema.FORMAT_VERSION:
             raise BadInput(path, "", f"format version {manifest['format_version']} is not one this zreplay "
@@ -206,12 +207,37 @@ class Recording:
     def _verify(self) -> None:
         for name, digest in self.manifest["files"].items():
             path = self.path / name
-            if ".." in Path(name).parts or Path(name).is_absolute():
-                raise BadInput(self.path / _MANIFEST, "key 'files'", f"names a file outside ({name})", _AGAIN)
-            if not path.is_file():
-                raise BadInput(path, "", "is missing from the recording", _AGAIN)
-            if _digest(path) != digest:
-                raise BadInput(path, "", "does not match its digest in the manifest", _AGAIN)
+            try:
+                if not path.is_file():
+                    raise BadInput(path, "", "is missing from the recording", _AGAIN)
+                if _digest(path) != digest:
+                    raise BadInput(path, "", "does not match its digest in the manifest", _AGAIN)
+            except OSError as problem:
+                raise BadInput(path, "", f"cannot be read ({problem.strerror})", _AGAIN) from None
+
+    def _check_lists(self) -> None:
+        """Every file that the manifest's lists name must be one that it has a digest of."""
+        path = self.path / _MANIFEST
+        files = self.manifest["files"]
+        for name in files:
+            if not name or ".." in Path(name).parts or Path(name).is_absolute():
+                raise BadInput(path, "key 'files'", f"names a file outside ({name[:200]})", _AGAIN)
+        for index, segment in enumerate(self.manifest["segments"]):
+            if not isinstance(segment, dict) or type(segment.get("rows")) is not int \
+                    or not 0 < segment["rows"] <= _MAX_SEGMENT_ROWS:
+                raise BadInput(path, f"segment {index}", "its row count makes no sense", _AGAIN)
+            if not isinstance(segment.get("file"), str) or segment["file"] not in files:
+                raise BadInput(path, f"segment {index}", "its file is not one of 'files'", _AGAIN)
+        for index, snapshot in enumerate(self.manifest["snapshots"]):
+            if not isinstance(snapshot, dict) or not isinstance(snapshot.get("label"), str) \
+                    or type(snapshot.get("ts")) is not int:
+                raise BadInput(path, f"snapshot {index}", "has no label or time", _AGAIN)
+            if not isinstance(snapshot.get("file"), str) or snapshot["file"] not in files:
+                raise BadInput(path, f"snapshot {index}", "its file is not one of 'files'", _AGAIN)
+
+    def _has(self, name: str) -> bool:
+        """True when the recording has a file of that name; one that somebody else put there does not count."""
+        return name in self.manifest["files"] and (self.path / name).is_file()
 
     def __len__(self) -> int:
         return sum(segment["rows"] for segment in self.manifest["segments"])
@@ -232,8 +258,8 @@ class Recording:
 
     def _json(self, path: Path) -> dict[str, Any]:
         try:
-            value = json.loads(path.read_text())
-        except (ValueError, OSError) as problem:
+            value = json.loads(path.read_text("utf-8"))
+        except (ValueError, OSError, RecursionError) as problem:
             raise BadInput(path, "", f"is not readable JSON ({problem})", _AGAIN) from None
         if not isinstance(value, dict):
             raise BadInput(path, "", "is not a JSON object", _AGAIN)
@@ -241,8 +267,7 @@ class Recording:
 
     def document(self, name: str) -> dict[str, Any] | None:
         """Return the JSON document ``NAME.json``, or None."""
-        path = self.path / f"{name}.json"
-        return self._json(path) if path.is_file() else None
+        return self._json(self.path / f"{name}.json") if self._has(f"{name}.json") else None
 
     def table(self, name: str) -> pd.DataFrame | None:
         """Return the table ``NAME.parquet`` beside the events, or None.
@@ -250,7 +275,7 @@ class Recording:
         :raises BadInput: when it is not readable
         """
         path = self.path / f"{name}.parquet"
-        if not path.is_file():
+        if not self._has(f"{name}.parquet"):
             return None
         try:
             frame: pd.DataFrame = pq.read_table(path).to_pandas()
@@ -261,7 +286,7 @@ class Recording:
     @property
     def pages(self) -> PageStore | None:
         """The page store, or None when no pages were recorded."""
-        if self._pages is None and (self.path / "pages" / "pages.parquet").is_file():
+        if self._pages is None and self._has("pages/pages.parquet"):
             self._pages = PageStore(self.path / "pages")
         return self._pages
 
@@ -279,7 +304,7 @@ class Recording:
                 if file.metadata.num_rows != segment["rows"]:
                     raise BadInput(path, "", f"has {file.metadata.num_rows} events where the manifest says "
                                    f"{segment['rows']}", _AGAIN)
-                if file.schema_arrow.names != expected.names:
+                if not file.schema_arrow.equals(expected):
                     raise BadInput(path, "", "its columns are not those of the format", _AGAIN)
                 table = file.read(columns=list(columns) if columns is not None else None)
             except (pa.ArrowException, OSError) as problem:
@@ -316,7 +341,8 @@ class Recording:
         """Return all events as a DataFrame indexed by event number; ``event`` and ``text`` are categories."""
         tables = [table for _, table in self.segments(columns)]
         if not tables:
-            nothing: pd.DataFrame = schema.arrow_schema().empty_table().to_pandas()
+            empty = schema.arrow_schema().empty_table()
+            nothing: pd.DataFrame = (empty if columns is None else empty.select(list(columns))).to_pandas()
             return nothing
         table = pa.concat_tables([t.unify_dictionaries() for t in tables], promote_options="default")
         frame: pd.DataFrame = table.unify_dictionaries().to_pandas()

@@ -73,7 +73,7 @@ def _encode(block, ids, first, columns, out):  # type: ignore[no-untyped-def]
             continue
         fields = first[code + 1] - first[code]
         size = 16 + 8 * fields
-        if at == 0 and pos == 16 or pos + size + 4 > 4096:
+        if (at == 0 and pos == 16) or pos + size + 4 > 4096:
             if pos > 16:
                 commit = pos - 16
                 for b in range(8):
@@ -147,7 +147,7 @@ def write_capture(directory: Path, block: np.ndarray, repeat: int) -> int:
     (directory / "counters-before.json").write_text(json.dumps({
         "t": 0.0, "zswap_debugfs": {"stored_pages": "0"}, "meminfo": "MemTotal: 4194304 kB\n",
         "params": {"enabled": "Y", "max_pool_percent": "20", "accept_threshold_percent": "90", "compressor": "lz4"}}))
-    return block.shape[1] * repeat
+    return int(block.shape[1]) * repeat
 
 
 def write_tracedat(path: Path, ring: np.ndarray) -> None:

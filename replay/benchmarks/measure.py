@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from model.crypto import compressor_for
-from replay.benchmarks.capture import ring_bytes, write_capture, write_tracedat
+from replay.benchmarks.capture import write_capture, write_tracedat
 from replay.synthetic import cycle
 from replay.verdict import replay
 from traces.importers import import_source
@@ -157,7 +157,8 @@ def _import_rows(rows: list[Row], base: Path, block: np.ndarray, say: Callable[[
         return float(_child("import_once", str(capture), str(out))["seconds"])
 
     seconds, spread = _repeat(once)
-    rows.append(Row("import of a raw ring, one core", events / seconds / 1e6, "million events/s", ">= 2", spread + " s"))
+    rows.append(Row("import of a raw ring, one core", events / seconds / 1e6, "million events/s", ">= 2",
+                    spread + " s"))
     program = shutil.which("trace-cmd")
     if program is None:
         rows.append(Row("import beside trace-cmd report", 0.0, "times", ">= 5",

@@ -43,18 +43,12 @@ def _le(buf, at, size):  # type: ignore[no-untyped-def]
     return value
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _most_rows(subbuf, data_at):  # type: ignore[no-untyped-def]
-    return (subbuf - data_at) // 4 + 2  # a record takes at least 4 bytes; two rows more for lost events
-
-
 @numba.njit(cache=True, nogil=True)
-def _decode(buf, subbuf, data_at, commit_size, cpu,  # type: ignore[no-untyped-def]
+def _decode(buf, subbuf, data_at, commit_size, most, cpu,  # type: ignore[no-untyped-def]
             plan_of_id, code, need, first, move, pid_offset, counts, out, row, state, texts):
     """Decode whole sub-buffers of ``buf`` into columns ``out[:, row:]``; return (bytes consumed, row)."""
     capacity = out.shape[1]
     at = 0
-    most = _most_rows(subbuf, data_at)
     while at + subbuf <= buf.shape[0] and row + most <= capacity and state[_S_TEXTS] < texts.shape[0] - most:
         ts = np.int64(_le(buf, at, 8))
         commit = np.int64(_le(buf, at + 8, 4))
@@ -232,8 +226,9 @@ class RingDecoder:
         self._counts = np.zeros(1 << 16, np.int64)
         self._state = np.zeros(12, np.int64)
         self._state[_S_FIRST_DAMAGE] = -1
-        #: Rows that a block must have free for one more sub-buffer.
-        self.most_rows = int(_most_rows.py_func(header.size, header.data_offset))
+        #: Rows that a block must have free for one more sub-buffer: a record takes at least 4 bytes; two rows more
+        #: for lost events.
+        self.most_rows = (header.size - header.data_offset) // 4 + 2
         self._texts = np.zeros((header.size // 2 + 4096, 3), np.int64)
 
     def feed_spans(self, buf: np.ndarray, out: np.ndarray, row: int) -> tuple[int, int, list[tuple[int, int]]]:
@@ -245,7 +240,8 @@ class RingDecoder:
     def _run(self, buf: np.ndarray, out: np.ndarray, row: int) -> tuple[int, int]:
         t = self.table
         self._state[_S_TEXTS] = 0
-        used, row = _decode(buf, self.header.size, self.header.data_offset, self.header.commit_size, self.cpu,
+        used, row = _decode(buf, self.header.size, self.header.data_offset, self.header.commit_size,
+                            self.most_rows, self.cpu,
                             t.plan_of_id, t.code, t.need, t.first, t.move, t.pid_offset, self._counts, out, row,
                             self._state, self._texts)
         self._state[_S_BASE] += used
