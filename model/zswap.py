@@ -17,12 +17,15 @@ from model.list_lru import LRU_REMOVED_RETRY, LRU_RETRY, LRU_ROTATE, LRU_STOP, L
 from model.memcg import UNLIMITED, MemcgZswap
 from model.zsmalloc import PAGE_SIZE, ZsObject, ZsPool
 
-__all__ = ["AOP_WRITEPAGE_ACTIVATE", "Folio", "Zswap", "ZswapEntry", "ZswapPool"]
+__all__ = ["AOP_WRITEPAGE_ACTIVATE", "KERNEL_COMPRESSORS", "Folio", "Zswap", "ZswapEntry", "ZswapPool"]
 
 #: swap_writeout() of a folio that may not be written back: it stays in memory.
 AOP_WRITEPAGE_ACTIVATE: Final = 0x80000
 #: SWAP_CLUSTER_MAX
 _SWAP_CLUSTER_MAX: Final = 32
+#: Everything that zswap's compressor parameter accepts somewhere.
+KERNEL_COMPRESSORS: Final = ("zstd", "lz4", "lz4hc", "lzo", "lzo-rle", "deflate", "842", "deflate-iaa",
+                             "deflate-iaa-dynamic")
 #: MAX_RECLAIM_RETRIES
 _MAX_RECLAIM_RETRIES: Final = 16
 
@@ -160,7 +163,11 @@ class Zswap:
         """zswap_compressor_param_set(): an existing pool of that name comes to the head, or a new one is made.
 
         The old current pool stays listed while entries refer to it.
+
+        :raises ValueError: for a name that no kernel's crypto layer knows (the kernel says -ENOENT)
         """
+        if name not in KERNEL_COMPRESSORS:
+            raise ValueError(f"no kernel has the compressor '{name}'")
         if self.pools and self.pools[0].tfm_name == name:
             return
         pool = next((p for p in self.pools if p.tfm_name == name), None)

@@ -423,6 +423,12 @@ class Engine(Handlers):
         self.tally.differ(Divergence(check, self._base + i, name, recorded, predicted, what, self.ts[i], pid,
                                      self.cpu[i], path, self.describe_state(frame)))
 
+    def account_changes(self, objcg: int) -> None:
+        """A cgroup is about to be charged or uncharged."""
+        account = self.model.memcgs.get(objcg)
+        if account is not None:
+            self.snapshots.remember(account)
+
     def diverge_counter(self, check: str, event: int, ts: int, recorded: int, predicted: int, what: str) -> None:
         """Report a counter that differs at a snapshot."""
         if self.tally.wanted(check):

@@ -299,6 +299,7 @@ class Handlers:
         if objcg != first:
             self.diverge("memcg.charge", i, recorded=objcg, predicted=first,
                          what="obj_cgroup of one folio's pages", frame=frame)
+        self.account_changes(objcg)
         return objcg
 
     def on_uncharge(self, effect: Effect, i: int, frame: Frame) -> None:
@@ -308,6 +309,11 @@ class Handlers:
         if (self.size[i], self.memcg[i]) != (entry.length, entry.objcg):
             self.diverge("memcg.charge", i, recorded=(self.size[i], self.memcg[i]),
                          predicted=(entry.length, entry.objcg), what="(bytes, obj_cgroup) uncharged", frame=frame)
+        self.account_changes(self.memcg[i])
+
+    def account_changes(self, objcg: int) -> None:
+        """A cgroup is about to be charged or uncharged."""
+        raise NotImplementedError
 
     # ---- LRU --------------------------------------------------------------------------------------------
 
@@ -531,13 +537,20 @@ class Handlers:
         cls: SizeClass = effect[1]
         zspage: Zspage = effect[2]
         self.n["zsmalloc.fullness"] += 1
-        known = self.classes.setdefault(self.pool[i], cls)
+        known = self._class_at(self.pool[i], cls)
         recorded = (self.zspage[i], self.inuse[i], self.word[i], known.geometry.index)
         predicted = (zspage.address, zspage.inuse, zspage_word(zspage), cls.geometry.index)
         if recorded != predicted:
             self.diverge("zsmalloc.fullness", i, recorded=recorded, predicted=predicted,
                          what="(zspage, objects in use, class and fullness bits, class by pointer)", frame=frame)
         frame.scratch["fullness"] = zspage
+
+    def _class_at(self, address: int, cls: SizeClass) -> SizeClass:
+        """Return the class known at an address; ``cls`` when it is new there, or the old one's pool is gone."""
+        known = self.classes.setdefault(address, cls)
+        if known is not cls and not any(known in pool.zs_pool.classes for pool in self.model.pools):
+            self.classes[address] = known = cls
+        return known
 
     def on_fullness_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the new fullness group."""
@@ -631,7 +644,7 @@ class Handlers:
         """Compare which class is compacted: all of them, from the largest down."""
         cls: SizeClass = effect[1]
         self.n["zsmalloc.compact"] += 1
-        known = self.classes.setdefault(self.pool[i], cls)
+        known = self._class_at(self.pool[i], cls)
         if known is not cls:
             self.diverge("zsmalloc.compact", i, recorded=known.geometry.index, predicted=cls.geometry.index,
                          what="class that is compacted", frame=frame)

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from model.counters import DEBUGFS
+from model.memcg import MemcgZswap
 from model.zsmalloc import PAGE_SIZE
 from model.zswap import Zswap
 from replay.checks import Tally
@@ -25,6 +27,9 @@ _OUT_OF_REACH: Final = {
     "vmstat.swpin_zero": "reads of zero-marked slots reach none of the recorded functions",
     "memcg.swpin_zero": "reads of zero-marked slots reach none of the recorded functions",
 }
+_ACCOUNT: Final = MemcgZswap.__slots__
+#: twice MEMCG_CHARGE_BATCH: what may be outstanding per CPU before memory.stat is brought up to date
+_MEMCG_LAG: Final = 128
 _MTHP_ORDER: Final = {f"{4 << order}kB": order for order in range(1, 12)}
 _CLASS_COLUMNS: Final = ("obj_allocated", "obj_used", "pages_used", "freeable")
 
@@ -44,6 +49,8 @@ class _Window:
     label: str
     open: dict[str, tuple[int, int]] = field(default_factory=dict)
     operations: int = 0
+    #: all the cgroup values of the snapshot, those since boot made relative
+    memcg: dict[str, int] = field(default_factory=dict)
 
 
 class SnapshotChecks:
@@ -67,6 +74,10 @@ class SnapshotChecks:
         #: what the recording says of slab failures, which leave no event
         self.last_kmemcache_fail = _number(last.get("zswap_debugfs", {}).get("reject_kmemcache_fail"))
 
+        #: what the recorded cgroup's account was before each of its last changes, newest last
+        self.history: deque[tuple[int, ...]] = deque(maxlen=_MEMCG_LAG * _cpus(recording))
+        #: how many snapshots read a memory.stat that had not been brought up to date
+        self.lagged = 0
         #: how far a zone counter in /proc/vmstat may lag behind, in pages
         self.vmstat_lag = _vmstat_lag(recording)
 
@@ -89,6 +100,9 @@ class SnapshotChecks:
         self.window = _Window(event, ts, label)
         for name, value in recorded.items():
             check = f"counter.{name}"
+            if name.startswith("memcg.") and name not in _OUT_OF_REACH:
+                window_value = value - self.base.get(name, 0)
+                self.window.memcg[name] = window_value
             expected = _OUT_OF_REACH.get(name, predicted.get(name))
             if expected is None:
                 continue
@@ -150,10 +164,29 @@ class SnapshotChecks:
     def _give_up(self, names: list[str]) -> None:
         window = self.window
         assert window is not None
+        if any(name.startswith("memcg.") for name in names) and self._was_once(window):
+            self.lagged += 1
+            names = [name for name in names if not name.startswith("memcg.")]
+            window.open = {name: values for name, values in window.open.items() if not name.startswith("memcg.")}
         for name in names:
             value, expected = window.open.pop(name)
             self.diverge(f"counter.{name}", window.event, window.ts, value, expected,
                          f"{name} at snapshot '{window.label}'")
+
+    def remember(self, account: MemcgZswap) -> None:
+        """A cgroup's account is about to change: keep what it was."""
+        self.history.append(tuple(getattr(account, name) for name in _ACCOUNT))
+
+    def _was_once(self, window: _Window) -> bool:
+        """True when all of a snapshot's cgroup values together stood before one of the last changes.
+
+        memory.stat is brought up to date only when more than MEMCG_CHARGE_BATCH (64) changes per CPU are
+        outstanding (mem_cgroup_flush_stats(), mm/memcontrol.c), and each CPU announces its changes in
+        batches of as many.
+        """
+        values = window.memcg
+        return any(all(dict(_memcg_values(old)).get(name, value) == value for name, value in values.items())
+                   for old in map(_Account, self.history))
 
     def _recorded(self, values: dict[str, Any]) -> Iterator[tuple[str, int]]:
         """Yield (counter name, value) of everything in a snapshot that SPEC section 3 names."""
@@ -201,13 +234,7 @@ class SnapshotChecks:
             for name in ("zswap", "zswapped", "zswap_incomp", *_MEMCG_EVENTS, "swpout_zero", "zswap.current"):
                 yield f"memcg.{name}", reason
             return
-        charged = accounts[0] if accounts else None
-        yield "memcg.zswap", charged.zswap if charged else 0
-        yield "memcg.zswap.current", charged.zswap if charged else 0
-        yield "memcg.zswapped", charged.zswapped * PAGE_SIZE if charged else 0
-        yield "memcg.zswap_incomp", charged.incompressible * PAGE_SIZE if charged else 0
-        for name in _MEMCG_EVENTS:
-            yield f"memcg.{name}", getattr(charged, name) if charged else 0
+        yield from _memcg_values(accounts[0] if accounts else MemcgZswap())
         # Zero-filled folios are counted for their cgroup, which nothing recorded names: there was only one.
         yield "memcg.swpout_zero", self.model.counters.swpout_zero
 
@@ -223,6 +250,31 @@ class SnapshotChecks:
             yield f"{prefix}.freeable", cls.can_compact()
 
 
+class _Account(MemcgZswap):
+    """An account as it once was."""
+
+    __slots__ = ()
+
+    def __init__(self, values: tuple[int, ...]) -> None:
+        super().__init__()
+        for name, value in zip(_ACCOUNT, values, strict=True):
+            setattr(self, name, value)
+
+
+def _memcg_values(account: MemcgZswap) -> Iterator[tuple[str, int]]:
+    """Yield (counter name, value) of what a cgroup's files say of its account."""
+    yield "memcg.zswap", account.zswap
+    yield "memcg.zswap.current", account.zswap
+    yield "memcg.zswapped", account.zswapped * PAGE_SIZE
+    yield "memcg.zswap_incomp", account.incompressible * PAGE_SIZE
+    for name in _MEMCG_EVENTS:
+        yield f"memcg.{name}", getattr(account, name)
+
+
+def _cpus(recording: Recording) -> int:
+    return max(1, len({loss.get("cpu") for loss in recording.manifest["losses"] if loss.get("cpu") is not None}))
+
+
 def _vmstat_lag(recording: Recording) -> int:
     """How far nr_zspages may be off: what each CPU holds back per zone before it is folded in.
 
@@ -230,7 +282,7 @@ def _vmstat_lag(recording: Recording) -> int:
     When a CPU folds is a matter of time (a worker runs every second), so the exact lag cannot be predicted.
     """
     pages: int = recording.manifest["config"].get("totalram_pages", 0)
-    cpus = max(1, len({loss.get("cpu") for loss in recording.manifest["losses"] if loss.get("cpu") is not None}))
+    cpus = _cpus(recording)
     threshold = min(125, 2 * cpus.bit_length() * (1 + (pages >> 15).bit_length()))
     zones = 2 if pages > 1 << 20 else 1
     return threshold * cpus * zones

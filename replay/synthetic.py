@@ -70,7 +70,7 @@ class ImaginaryKernel:
 
     def load(self, swpent: int) -> int:
         """Swap one page in."""
-        return self.do(self.model.zswap_load(Folio(swpent, 0, _MEMMAP + swpent * 64)))
+        return int(self.do(self.model.zswap_load(Folio(swpent, 0, _MEMMAP + swpent * 64))))
 
     def invalidate(self, swpent: int) -> None:
         """Free a swap slot."""
@@ -78,7 +78,7 @@ class ImaginaryKernel:
 
     def compact(self) -> int:
         """Let the zsmalloc shrinker compact."""
-        return self.do(self.model.pools[0].zs_pool.zs_shrinker_scan())
+        return int(self.do(self.model.pools[0].zs_pool.zs_shrinker_scan()))
 
     def do(self, steps: Steps[Any]) -> Any:
         """Run any operation and write its effects down."""

@@ -15,7 +15,7 @@ import numpy as np
 from model.crypto import Compressor, UnsupportedCompressor, compressor_for
 from model.effects import Effect
 from model.revisions import REVISIONS, revision_for_release
-from model.zswap import Zswap
+from model.zswap import KERNEL_COMPRESSORS, Zswap
 from replay.checks import CHECKS, Divergence, Tally
 from replay.engine import Engine, LostEvents
 from replay.eventlines import event_lines
@@ -29,9 +29,6 @@ __all__ = ["EXIT", "CheckResult", "Result", "effects", "open_engine", "replay"]
 
 #: verdict -> exit status (kselftest's 4 for SKIP)
 EXIT: Final = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, "SKIP": 4}
-#: Everything that zswap's compressor parameter accepts somewhere, whether or not it is modelled here yet.
-KERNEL_COMPRESSORS: Final = ("zstd", "lz4", "lz4hc", "lzo", "lzo-rle", "deflate", "842", "deflate-iaa",
-                             "deflate-iaa-dynamic")
 _CONTEXT: Final = 5
 
 
@@ -330,6 +327,9 @@ def _notes(engine: Engine, predictions: Predictions) -> list[str]:
         notes.append(f"{engine.preempted_reads} totals were read while another task was about to change them")
     if any(engine.sg_entries.values()):
         notes.append(f"object reads: {engine.sg_entries[1]} of one entry, {engine.sg_entries[2]} of two")
+    if engine.snapshots.lagged:
+        notes.append(f"{engine.snapshots.lagged} snapshots read a memory.stat of up to 128 changes per CPU ago, "
+                     f"all its values of one moment (the kernel does not bring it up to date for fewer)")
     if engine.snapshots.late:
         notes.append(f"{engine.snapshots.late} counters changed while their snapshot was being read, and were "
                      f"compared at that later instant")

@@ -42,7 +42,7 @@ class _Timeline:
                         self._waiting.append((before[1], ts, f"{name}={params[name]}"))
             before = (params, ts)
             self.pending.append((ts, {"event": schema.CODE["counters"], "ret": number, "ts": ts}, label))
-        self.derived = [text for _, _, text in self._waiting]
+        self.derived: list[str] = []
 
     def place(self, block: Block, last: bool) -> Block:
         """Insert what falls into a block's time; ``last`` also takes what comes after all events."""
@@ -51,6 +51,9 @@ class _Timeline:
         stamps = np.maximum.accumulate(columns[_TS])
         end = int(stamps[-1]) if stamps.size else 0
         rows: list[tuple[int, dict[str, int], str]] = []
+        # A workload that announces its writes (marker "param NAME=VALUE") needs nothing derived.
+        said = {(int(stamps[row]), text.removeprefix("param ")) for row, text in texts if text.startswith("param ")}
+        self._waiting = [w for w in self._waiting if not any(w[0] <= at <= w[1] and text == w[2] for at, text in said)]
         markers = [(int(stamps[row]), row) for row, _ in texts]
         for start, stop, text in list(self._waiting):
             marker = next((at for at, _ in markers if start < at <= stop), None)
@@ -59,6 +62,7 @@ class _Timeline:
                     continue
                 at = marker if marker is not None else max(start, int(stamps[0]) if stamps.size else start)
                 self._waiting.remove((start, stop, text))
+                self.derived.append(text)
                 self.pending.append((at, {"event": schema.CODE["param"], "ts": at}, text))
         self.pending.sort(key=lambda item: item[0])
         while self.pending and (last or self.pending[0][0] <= end):
