@@ -20,10 +20,12 @@ question                       answer (default first)
 ``?zs_malloc``                 0, or the errno of a failed handle or page allocation
 ``?entry_alloc``               True, or False when the slab has no zswap_entry
 ``?trylock_zspage``            True, or False when freeing the zspage had to be deferred
-``?swapcache``                 True, or False when a 6.12 load read past the swap cache
+``?swapcache``                 True, or False when a load read past the swap cache (up to 6.19)
 ``?swap_cache_alloc``          0, or the errno with which writeback could not get a folio
 ``?memcg_online``              True, or False for a memcg going away
 ``?shrink_next``               None (a pass over the hierarchy ends) or the cgroup the worker shrinks next
+``?xa_store``                  0, or the errno with which the tree could not take a new entry
+``?zspage_write_trylock``      True, or False when compaction found the source zspage in use (6.18 and later)
 ``?pool_listed``               False, or True while a pool that lost its last entry is still listed
 =============================  ==================================================================
 
@@ -54,6 +56,8 @@ DEFAULTS: dict[str, Any] = {
     "?swap_cache_alloc": 0,
     "?memcg_online": True,
     "?shrink_next": None,
+    "?xa_store": 0,
+    "?zspage_write_trylock": True,
     "?pool_listed": False,
 }
 

@@ -59,7 +59,8 @@ class ListLru(Generic[T]):
         """list_lru_walk_one(): returns (items removed, budget left).
 
         The budget is lowered before each callback.  After LRU_ROTATE the walk goes on with the item that
-        followed; a removal or retry starts again at the head, as the list lock was dropped.
+        followed; a removal or retry starts again at the head, as the list lock was dropped.  Whatever zswap's
+        callback returns, it or the walk has moved the item to the tail while the lock was still held.
         """
         removed = 0
         while budget:
@@ -71,9 +72,9 @@ class ListLru(Generic[T]):
             item = next(iter(listed))
             alone = len(listed) == 1
             budget -= 1
+            listed.move_to_end(item)
             status = yield from callback(item)
             if status == LRU_ROTATE:
-                listed.move_to_end(item)
                 if alone:
                     break
             elif status == LRU_STOP:

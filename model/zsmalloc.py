@@ -211,6 +211,7 @@ class ZsPool:
         self.classes = sorted(by_geometry.values(), key=lambda c: -c.geometry.index)
         self.pages_allocated = 0
         self.pages_compacted = 0
+        self.compaction_in_progress = False
         self.address = 0
 
     # ---- allocation -------------------------------------------------------------------------------------
@@ -287,8 +288,8 @@ class ZsPool:
         yield ("zs_free", obj)
         cls = obj.zspage.cls
         zspage = obj.zspage
-        yield from self.obj_free(obj)
         cls.objs_inuse -= 1
+        yield from self.obj_free(obj)
         group = yield from self.fix_fullness_group(cls, zspage)
         if group == _RATIO_0:
             yield from self.free_zspage(cls, zspage)
@@ -313,12 +314,14 @@ class ZsPool:
     def async_free_zspage(self) -> Steps[None]:
         """async_free_zspage(): the worker frees the empty zspages whose pages could not be locked before."""
         yield ("async_free_zspage",)
-        # Each class's list is spliced in front of the ones before it: the highest class is freed first.
-        for cls in self.classes:
-            for zspage in list(reversed(cls.groups[_RATIO_0])):
-                yield ("__free_zspage", cls, zspage)
-                cls.remove_zspage(zspage)
-                self._drop(cls)
+        # All lists are spliced together before the first zspage is freed: from here on zs_malloc() finds none
+        # of them.  Each class's list goes in front of the ones before it: the highest class is freed first.
+        empty = [(cls, zspage) for cls in self.classes for zspage in reversed(cls.groups[_RATIO_0])]
+        for cls, zspage in empty:
+            cls.remove_zspage(zspage)
+        for cls, zspage in empty:
+            yield ("__free_zspage", cls, zspage)
+            self._drop(cls)
 
     # ---- reading ----------------------------------------------------------------------------------------
 
@@ -339,8 +342,10 @@ class ZsPool:
     def zs_obj_read(self, obj: ZsObject, length: int) -> Steps[tuple[SgEntry, ...]]:
         """zs_obj_read_begin(), zs_obj_read_sg_begin() or zs_map_object(): read an object's ``length`` bytes.
 
-        Returns the shape of the read.  A linear read copies ``length`` bytes where there are two entries and
-        hands out a pointer where there is one.
+        Returns where the bytes are.  From 7.0 on that is the shape of the read: a linear read would copy
+        ``length`` bytes where there are two entries and hand out a pointer where there is one.  Up to 6.19 a
+        read knows no length: it copies the whole slot whenever the slot lies on two pages, also where the
+        object's own bytes would not.
         """
         shape = self.zs_obj_read_sg(obj, length)
         yield ("zs_obj_read", obj, length, shape)
@@ -349,11 +354,16 @@ class ZsPool:
     # ---- compaction -------------------------------------------------------------------------------------
 
     def zs_compact(self) -> Steps[int]:
-        """zs_compact(): all classes from the largest down; returns the pages freed."""
+        """zs_compact(): all classes from the largest down; returns the pages freed, 0 when one is under way."""
         yield ("zs_compact", self)
         freed = 0
-        for cls in self.classes:
-            freed += yield from self.__zs_compact(cls)
+        if not self.compaction_in_progress:
+            self.compaction_in_progress = True
+            try:
+                for cls in self.classes:
+                    freed += yield from self.__zs_compact(cls)
+            finally:
+                self.compaction_in_progress = False
         self.pages_compacted += freed
         yield ("zs_compact_ret", freed)
         return freed
@@ -381,6 +391,9 @@ class ZsPool:
             if src is None:
                 break
             cls.remove_zspage(src)
+            if not (yield ("?zspage_write_trylock", src)):
+                cls.insert_zspage(src, cls.get_fullness_group(src))
+                break
             yield from self._migrate_zspage(src, dst)
             group = cls.get_fullness_group(src)
             cls.insert_zspage(src, group)

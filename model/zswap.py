@@ -185,8 +185,8 @@ class Zswap:
 
     def zswap_check_limits(self) -> Steps[bool]:
         """zswap_check_limits(): True when the pool is full; remembers it until the acceptance threshold."""
-        yield from self._read_totals()
-        current, limit = self.total_pages(), self.max_pages()
+        current = yield from self._read_totals()
+        limit = self.max_pages()
         if current >= limit:
             self.counters.pool_limit_hit += 1
             self.pool_reached_full = True
@@ -194,18 +194,24 @@ class Zswap:
             self.pool_reached_full = False
         return self.pool_reached_full
 
-    def _read_totals(self) -> Steps[None]:
-        """The observable part of zswap_total_pages(): each listed pool's pages, the current pool first."""
+    def _read_totals(self) -> Steps[int]:
+        """zswap_total_pages(): the sum of each listed pool's pages at the moment it is read, current pool first."""
+        total = 0
         for pool in list(self.pools):
             if pool.dying and not (yield ("?pool_listed", pool)):
                 self.pools.remove(pool)
                 continue
-            yield ("zs_get_total_pages_ret", pool.zs_pool.pages_allocated)
+            pages = pool.zs_pool.pages_allocated
+            total += pages
+            yield ("zs_get_total_pages_ret", pages)
+        return total
+
+    def _has_objcg(self) -> Steps[bool]:
+        """get_obj_cgroup_from_folio(): False for the root cgroup's folios up to 7.0."""
+        return self.ROOT_OBJCG or (yield ("?objcg",))
 
     def _may_zswap(self) -> Steps[bool]:
         """The cgroup part of a store's prologue: memory.zswap.max, with one try to write back."""
-        if not self.ROOT_OBJCG and not (yield ("?objcg",)):
-            return True
         # Whose folio this is shows only when it is charged: with one cgroup there is no doubt.
         expected = None
         if len(self.memcgs) <= 1:
@@ -231,14 +237,22 @@ class Zswap:
         return stored
 
     def _store_enabled(self, folio: Folio) -> Steps[bool]:
-        if not (yield from self._may_zswap()):
+        has_objcg = yield from self._has_objcg()
+        if has_objcg and not (yield from self._may_zswap()):
             return False
         if (yield from self.zswap_check_limits()):
             return False
         pool = self.pools[0]
+        # The store holds the pool: a switch of compressors meanwhile does not take it away.
+        pool.entries += 1
+        stored = yield from self._store_pages(folio, pool, has_objcg)
+        self._put_pool(pool)
+        return stored
+
+    def _store_pages(self, folio: Folio, pool: ZswapPool, has_objcg: bool) -> Steps[bool]:
         objcg: int | None = None
         for index in range(folio.nr_pages):
-            entry = yield from self.zswap_store_page(folio, index, pool)
+            entry = yield from self.zswap_store_page(folio, index, pool, has_objcg)
             if entry is None:
                 return False
             objcg = entry.objcg
@@ -254,7 +268,8 @@ class Zswap:
             if entry is not None:
                 yield from self.zswap_entry_free(entry)
 
-    def zswap_store_page(self, folio: Folio, index: int, pool: ZswapPool) -> Steps[ZswapEntry | None]:
+    def zswap_store_page(self, folio: Folio, index: int, pool: ZswapPool,
+                         has_objcg: bool) -> Steps[ZswapEntry | None]:
         """zswap_store_page(): one page into the tree; None when it was rejected."""
         swpent = folio.swpent + index
         if not (yield ("?entry_alloc",)):
@@ -263,18 +278,29 @@ class Zswap:
         entry = ZswapEntry(swpent, pool)
         if not (yield from self.zswap_compress(folio, index, entry)):
             return None
-        old = self.tree.get(swpent)
-        self.tree[swpent] = entry
-        if old is not None:
-            yield from self.zswap_entry_free(old)
+        if not (yield from self._publish(entry)):
+            return None
         pool.entries += 1
-        entry.objcg = yield from self._charge(entry)
+        if has_objcg:
+            entry.objcg = yield from self._charge(entry)
         self.counters.stored_pages += 1
         if entry.length == PAGE_SIZE and self.HAS_INCOMPRESSIBLE:
             self.counters.stored_incompressible_pages += 1
         entry.referenced = True
         yield from self.zswap_lru_add(entry)
         return entry
+
+    def _publish(self, entry: ZswapEntry) -> Steps[bool]:
+        """xa_store() of a new entry, and the end of the one it replaces; False when the tree had no memory."""
+        if (yield ("?xa_store", entry)):
+            self.counters.reject_alloc_fail += 1
+            yield from entry.pool.zs_pool.zs_free(entry.obj)
+            return False
+        old = self.tree.get(entry.swpent)
+        self.tree[entry.swpent] = entry
+        if old is not None:
+            yield from self.zswap_entry_free(old)
+        return True
 
     def _charge(self, entry: ZswapEntry) -> Steps[int | None]:
         """obj_cgroup_charge_zswap() of a new entry; returns the cgroup it was charged to."""
@@ -356,8 +382,14 @@ class Zswap:
     # ---- load -------------------------------------------------------------------------------------------
 
     def zswap_load(self, folio: Folio) -> Steps[int]:
-        """zswap_load(): 0, -ENOENT when zswap has no such page, -EIO when it cannot be decompressed."""
+        """zswap_load(): 0, -ENOENT when zswap has no such page, -EIO when it cannot be decompressed.
+
+        A large folio is refused with -EINVAL (by a zswap that was ever enabled, which is taken for granted).
+        """
         yield ("zswap_load", folio)
+        if folio.order:
+            yield ("zswap_load_ret", errno.EINVAL)
+            return errno.EINVAL
         entry = self.tree.get(folio.swpent)
         if entry is None:
             self.counters.pswpin += folio.nr_pages
@@ -367,7 +399,7 @@ class Zswap:
             yield ("zswap_load_ret", errno.EIO)
             return errno.EIO
         self._count_load(entry)
-        del self.tree[folio.swpent]
+        self.tree.pop(folio.swpent, None)
         yield from self.zswap_entry_free(entry)
         yield ("zswap_load_ret", 0)
         return 0
@@ -388,8 +420,11 @@ class Zswap:
         ret, dlen = answer if answer is not None else (0, PAGE_SIZE)
         if ret == 0 and dlen == PAGE_SIZE:
             return True
-        self.counters.decompress_fail += 1
+        self._count_decompress_fail()
         return False
+
+    def _count_decompress_fail(self) -> None:
+        self.counters.decompress_fail += 1
 
     def _is_raw(self, entry: ZswapEntry) -> bool:
         return entry.length == PAGE_SIZE
@@ -400,17 +435,21 @@ class Zswap:
         """zswap_writeback_entry(): decompress an entry into a new swap cache folio and write it out."""
         failure: int = yield ("?swap_cache_alloc", entry)
         if failure:
-            return failure
+            return self._alloc_failure(failure)
         if self.tree.get(swpent) is not entry:
             return errno.ENOMEM
         folio = Folio(swpent)
         if not (yield from self.zswap_decompress(entry, folio)):
             return errno.EIO
-        del self.tree[swpent]
+        self.tree.pop(swpent, None)
         self._count_writeback(entry)
         yield from self.zswap_entry_free(entry)
         yield from self.__swap_writepage(folio)
         return 0
+
+    def _alloc_failure(self, failure: int) -> int:
+        """What a writeback returns when no folio could be put into the swap cache."""
+        return failure
 
     def _count_writeback(self, entry: ZswapEntry) -> None:
         self.counters.zswpwb += 1
@@ -418,14 +457,16 @@ class Zswap:
             self.memcg(entry.objcg).zswpwb += 1
 
     def shrink_memcg_cb(self, entry: ZswapEntry, stop_on_cached: bool = False) -> Steps[int]:
-        """shrink_memcg_cb(): a second chance for a referenced entry, writeback for any other."""
+        """shrink_memcg_cb(): a second chance for a referenced entry, writeback for any other.
+
+        The list lock is held from the choice of the entry up to here: nothing of another task comes between,
+        so the bit is looked at before the effect, after which the entry may be gone at any moment.
+        """
+        referenced, entry.referenced = entry.referenced, False
         yield ("shrink_memcg_cb", entry)
-        if entry.referenced:
-            entry.referenced = False
+        if referenced:
             yield ("shrink_memcg_cb_ret", LRU_ROTATE)
             return LRU_ROTATE
-        if entry.lru is not None:
-            self.lru.lists[entry.lru].move_to_end(entry)
         failure = yield from self.zswap_writeback_entry(entry, entry.swpent)
         if failure:
             self.counters.reject_reclaim_fail += 1
@@ -470,8 +511,8 @@ class Zswap:
         Which cgroup is next is the outside's to say (its hierarchy is not modelled); the outside also says
         when a pass ends.
         """
-        yield ("shrink_worker",)
         threshold = self.accept_thr_pages()
+        yield ("shrink_worker",)
         failures = attempts = 0
         while True:
             cgroup = yield ("?shrink_next",)
@@ -490,8 +531,7 @@ class Zswap:
                         failures += 1
                         if failures == _MAX_RECLAIM_RETRIES:
                             break
-            yield from self._read_totals()
-            if self.total_pages() <= threshold:
+            if (yield from self._read_totals()) <= threshold:
                 break
         yield ("shrink_worker_ret",)
 

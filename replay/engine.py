@@ -15,7 +15,7 @@ from typing import Any, Final
 from model.effects import DEFAULTS, EAGER, Effect, Steps
 from model.zswap import Folio, Zswap
 from replay.checks import Divergence, Tally
-from replay.handlers import Handlers
+from replay.handlers_zswap import Handlers
 from replay.predict import Predictions
 from replay.snapshots import SnapshotChecks
 from replay.truth import TruthChecks

@@ -17,7 +17,7 @@ from model.effects import Effect, Steps, run
 from model.revisions import REVISIONS
 from model.zsmalloc import PAGE_SIZE, ZsObject, Zspage
 from model.zswap import Folio, Zswap, ZswapEntry
-from replay.handlers import zspage_word
+from replay.handlers_zsmalloc import zspage_word
 from traces import schema
 from traces.recording import RecordingWriter
 

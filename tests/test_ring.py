@@ -484,7 +484,7 @@ def _build(records: list[Any], size: int) -> tuple[bytes, list[dict[str, int]], 
     return out.bytes(), rows, texts, damage
 
 
-@examples(120)
+@examples(300)
 @given(_records, st.sampled_from(SIZES), _chunks, st.sampled_from((1, 5000)))
 def test_round_trip(records: list[Any], size: int, chunks: list[int], rows: int) -> None:
     """Any events, any sub-buffer size, any chunking of the input, any block size: the same rows."""

@@ -14,7 +14,8 @@ __all__ = ["Mainline612"]
 class Mainline612(Zswap):
     """Linux 6.12.107: a large folio is refused at once, a page that does not compress is rejected.
 
-    A load erases the entry before it decompresses; zswap_load() returns a bool.
+    A load into the swap cache erases the entry before it decompresses (with the folio locked nobody can tell,
+    so the model does it afterwards); zswap_load() returns a bool; data that cannot be decompressed is a BUG.
     """
 
     mirrors = "Linux 6.12.107 mm/zswap.c, mm/zsmalloc.c"
@@ -31,7 +32,8 @@ class Mainline612(Zswap):
         return (yield from super().zswap_store(folio))
 
     def _store_enabled(self, folio: Folio) -> Steps[bool]:
-        if not (yield from self._may_zswap()):
+        has_objcg = yield from self._has_objcg()
+        if has_objcg and not (yield from self._may_zswap()):
             return False
         if (yield from self.zswap_check_limits()):
             return False
@@ -39,16 +41,18 @@ class Mainline612(Zswap):
             self.counters.reject_kmemcache_fail += 1
             return False
         pool = self.pools[0]
+        # The reference taken here is the entry's own, dropped when it comes to nothing.
+        pool.entries += 1
         entry = ZswapEntry(folio.swpent, pool)
         if not (yield from self.zswap_compress(folio, 0, entry)):
+            self._put_pool(pool)
             return False
-        pool.entries += 1
         entry.referenced = True
-        old = self.tree.get(folio.swpent)
-        self.tree[folio.swpent] = entry
-        if old is not None:
-            yield from self.zswap_entry_free(old)
-        entry.objcg = yield from self._charge(entry)
+        if not (yield from self._publish(entry)):
+            self._put_pool(pool)
+            return False
+        if has_objcg:
+            entry.objcg = yield from self._charge(entry)
         if entry.objcg is not None:
             self.memcg(entry.objcg).zswpout += 1
         yield from self.zswap_lru_add(entry)
@@ -78,8 +82,11 @@ class Mainline612(Zswap):
         return True
 
     def zswap_load(self, folio: Folio) -> Steps[int]:
-        """zswap_load(): True (1) when zswap had the page; erased first if it goes into the swap cache."""
+        """zswap_load(): True (1) when zswap had the page, or will not have it read as part of a large folio."""
         yield ("zswap_load", folio)
+        if folio.order:
+            yield ("zswap_load_ret", 1)
+            return 1
         entry = self.tree.get(folio.swpent)
         if entry is None:
             self.counters.pswpin += folio.nr_pages
@@ -88,7 +95,7 @@ class Mainline612(Zswap):
         yield from self.zswap_decompress(entry, folio)
         self._count_load(entry)
         if (yield ("?swapcache", folio)):
-            del self.tree[folio.swpent]
+            self.tree.pop(folio.swpent, None)
             yield from self.zswap_entry_free(entry)
         yield ("zswap_load_ret", 1)
         return 1
@@ -103,7 +110,8 @@ class Mainline612(Zswap):
     def _writeback(self, entry: ZswapEntry, swpent: int) -> Steps[int]:
         failure: int = yield ("?swap_cache_alloc", entry)
         if failure:
-            return failure
+            # __read_swap_cache_async(): a folio that was there already, or none.
+            return failure if failure == errno.EEXIST else errno.ENOMEM
         if self.tree.get(swpent) is not entry:
             return errno.ENOMEM
         del self.tree[swpent]
@@ -114,6 +122,9 @@ class Mainline612(Zswap):
         yield ("__swap_writepage", folio)
         self.counters.pswpout += 1
         return 0
+
+    def _count_decompress_fail(self) -> None:
+        """There is no such counter: the kernel stops with a BUG."""
 
     def _is_raw(self, entry: ZswapEntry) -> bool:
         # There is no raw form: a length of PAGE_SIZE is compressed data of that length.

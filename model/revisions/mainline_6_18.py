@@ -19,6 +19,9 @@ class Mainline618(Mainline70):
     def zswap_load(self, folio: Folio) -> Steps[int]:
         """zswap_load(): as in 7.0, but a synchronous swap device may read past the swap cache."""
         yield ("zswap_load", folio)
+        if folio.order:
+            yield ("zswap_load_ret", errno.EINVAL)
+            return errno.EINVAL
         entry = self.tree.get(folio.swpent)
         if entry is None:
             self.counters.pswpin += folio.nr_pages
@@ -29,7 +32,7 @@ class Mainline618(Mainline70):
             return errno.EIO
         self._count_load(entry)
         if (yield ("?swapcache", folio)):
-            del self.tree[folio.swpent]
+            self.tree.pop(folio.swpent, None)
             yield from self.zswap_entry_free(entry)
         yield ("zswap_load_ret", 0)
         return 0

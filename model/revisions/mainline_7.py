@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from model import errno
 from model.zswap import Zswap
 
 __all__ = ["Mainline70", "Mainline71", "Mainline72", "Mainline73"]
@@ -25,6 +26,9 @@ class Mainline71(Mainline72):
     """Linux 7.1.13: writeback cannot tell a freed slot from lack of memory."""
 
     mirrors = "Linux 7.1.13 mm/zswap.c, mm/zsmalloc.c"
+
+    def _alloc_failure(self, failure: int) -> int:
+        return failure if failure == errno.EEXIST else errno.ENOMEM
 
 
 class Mainline70(Mainline71):

@@ -95,7 +95,7 @@ def merge_cpus(streams: list[Iterator[Block]]) -> Iterator[Block]:
     """Merge time-ordered streams of blocks by time stamp; equal stamps keep the order of the streams.
 
     Holds at most one block and one remainder per stream.  Events of one stream are never put in another order:
-    one stamped earlier than those before it in its block (counted as damage) goes where they go.
+    where stamps run backwards in a block (counted as damage), as few as possible count as those beside them.
     """
     if len(streams) == 1:
         yield from streams[0]
@@ -123,7 +123,11 @@ def merge_cpus(streams: list[Iterator[Block]]) -> Iterator[Block]:
 def _next_part(stream: Iterator[Block]) -> _Part | None:
     for block in stream:
         if block[0].shape[1]:
-            return block, np.maximum.accumulate(block[0][0])
+            stamps = block[0][0]
+            late = np.maximum.accumulate(stamps)
+            early = np.minimum.accumulate(stamps[::-1])[::-1]
+            # Of a stamp that is far off and all the others, most are right.
+            return block, late if np.count_nonzero(late != stamps) <= np.count_nonzero(early != stamps) else early
     return None
 
 

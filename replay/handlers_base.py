@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What all handlers of effects share: the batch's columns, the model, and what recorded addresses stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from model.effects import Effect
+from model.zsmalloc import SizeClass, ZsObject, Zspage
+from model.zswap import Folio, Zswap, ZswapEntry
+from replay.checks import Tally
+from replay.predict import Predictions
+
+if TYPE_CHECKING:
+    from replay.engine import Frame
+
+__all__ = ["Handler", "HandlerBase"]
+
+#: (effect, row of the event in the batch, running operation) -> what the model is sent back
+Handler = Callable[[Effect, int, "Frame"], Any]
+
+
+class HandlerBase:
+    """Columns of the current batch by name, and the model's things by recorded address."""
+
+    ts: list[int]
+    cpu: list[int]
+    pid: list[int]
+    event: list[int]
+    swpent: list[int]
+    folio: list[int]
+    entry: list[int]
+    handle: list[int]
+    obj: list[int]
+    zspage: list[int]
+    pool: list[int]
+    memcg: list[int]
+    data: list[int]
+    ret: list[int]
+    size: list[int]
+    dlen: list[int]
+    offset: list[int]
+    word: list[int]
+    inuse: list[int]
+    freeobj: list[int]
+    order: list[int]
+    ref: list[int]
+    nid: list[int]
+    content: list[int]
+    text: list[str]
+    columns_of: dict[str, frozenset[str]]
+    stacks: dict[int, list[Frame]]
+    preempted_reads: int
+
+    def __init__(self, model: Zswap, tally: Tally, predictions: Predictions) -> None:
+        self.model = model
+        self.tally = tally
+        self.predictions = predictions
+        self.n = tally.compared
+        #: recorded address -> live thing of the model
+        self.zspages: dict[int, Zspage] = {}
+        self.objects: dict[int, ZsObject] = {}
+        self.classes: dict[int, SizeClass] = {}
+        self.memcg_of: dict[int | None, int] = {}
+        self.entry_to_lru: int | None = None
+        self.idx_bits = 24
+        self.class_bits = 0
+        self.sg_entries = {1: 0, 2: 0}
+        self.writes: list[tuple[int, int, int, int]] = []
+        self.keep_writes = False
+
+    def diverge(self, check: str, i: int, *, recorded: Any, predicted: Any, what: str,
+                frame: Frame | None = None) -> None:
+        """Report a difference; the engine says where."""
+        raise NotImplementedError
+
+    def account_changes(self, objcg: int) -> None:
+        """A cgroup is about to be charged or uncharged."""
+        raise NotImplementedError
+
+    def _row(self, i: int) -> int:
+        """Return the event number of a row of the batch."""
+        raise NotImplementedError
+
+    def describe_state(self, frame: Frame | None) -> dict[str, Any]:
+        """Return what the model holds, for a divergence's report."""
+        model = self.model
+        state: dict[str, Any] = {
+            "stored_pages": model.counters.stored_pages,
+            "pool_pages": model.total_pages(),
+            "limit_pages": model.max_pages(),
+            "pool_reached_full": model.pool_reached_full,
+        }
+        effect = frame.effect if frame is not None else None
+        for item in effect[1:] if effect is not None else ():
+            if isinstance(item, Zspage):
+                state["zspage"] = {"address": hex(item.address), "class": item.cls.geometry.index,
+                                   "inuse": item.inuse, "freeobj": item.freeobj, "fullness": item.group}
+            elif isinstance(item, ZsObject):
+                state["object"] = {"handle": hex(item.address), "size": item.size, "index": item.index}
+            elif isinstance(item, ZswapEntry):
+                state["entry"] = {"swpent": hex(item.swpent), "length": item.length,
+                                  "referenced": item.referenced}
+            elif isinstance(item, Folio):
+                state["folio"] = {"swpent": hex(item.swpent), "order": item.order}
+        return state
