@@ -32,18 +32,21 @@ class MemcgZswap:
         self.zswpout = 0
         self.zswpwb = 0
 
-    def charge(self, length: int) -> None:
-        """obj_cgroup_charge_zswap(): one more page of ``length`` bytes."""
+    def charge(self, length: int, incompressible_apart: bool = True) -> None:
+        """obj_cgroup_charge_zswap(): one more page of ``length`` bytes.
+
+        :param incompressible_apart: MEMCG_ZSWAP_INCOMP exists (7.1+)
+        """
         self.zswap += length
         self.zswapped += 1
-        if length == PAGE_SIZE:
+        if length == PAGE_SIZE and incompressible_apart:
             self.incompressible += 1
 
-    def uncharge(self, length: int) -> None:
+    def uncharge(self, length: int, incompressible_apart: bool = True) -> None:
         """obj_cgroup_uncharge_zswap(): the exact inverse of :meth:`charge`."""
         self.zswap -= length
         self.zswapped -= 1
-        if length == PAGE_SIZE:
+        if length == PAGE_SIZE and incompressible_apart:
             self.incompressible -= 1
 
     def may_zswap(self, limit_pages: int) -> bool:

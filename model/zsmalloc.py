@@ -16,7 +16,7 @@ from typing import Final
 from model import errno
 from model.effects import Steps
 
-__all__ = ["HANDLE_SIZE", "PAGE_SIZE", "SgEntry", "SizeClass", "ZsObject", "ZsPool", "Zspage", "size_classes"]
+__all__ = ["HANDLE_SIZE", "PAGE_SIZE", "UNKNOWN_LINK", "SgEntry", "SizeClass", "ZsObject", "ZsPool", "Zspage", "size_classes"]
 
 PAGE_SIZE: Final = 4096
 #: ZS_HANDLE_SIZE: every object outside the huge class starts with its handle.
@@ -35,6 +35,8 @@ _RATIO_100: Final = 11
 #: End of a freelist as init_zspage() leaves it; one trip through obj_free() clears the top bit.
 _FREELIST_END: Final = 0xFFFFFFFF
 _FREELIST_MASK: Final = 0x7FFFFFFF
+#: A link that is object data: only in a huge zspage that was emptied and not yet freed.
+UNKNOWN_LINK: Final = -1
 
 
 @dataclass(frozen=True)
@@ -266,9 +268,9 @@ class ZsPool:
 
     @staticmethod
     def _release(zspage: Zspage, index: int) -> None:
-        if not zspage.cls.geometry.huge:
-            # The kernel shifts a 32-bit index left by OBJ_TAG_BITS into the link: the top bit is lost.
-            zspage.link[index] = zspage.freeobj & _FREELIST_MASK
+        # The kernel shifts a 32-bit index left by OBJ_TAG_BITS into the link: the top bit is lost.  A huge
+        # zspage has no room for a link: whoever reads one there finds the object's data.
+        zspage.link[index] = UNKNOWN_LINK if zspage.cls.geometry.huge else zspage.freeobj & _FREELIST_MASK
         zspage.freeobj = index
         zspage.objects[index] = None
         zspage.inuse -= 1

@@ -26,16 +26,57 @@ _SWAP_CLUSTER_MAX: Final = 32
 #: Everything that zswap's compressor parameter accepts somewhere.
 KERNEL_COMPRESSORS: Final = ("zstd", "lz4", "lz4hc", "lzo", "lzo-rle", "deflate", "842", "deflate-iaa",
                              "deflate-iaa-dynamic")
+#: SHRINK_STOP, ~0UL, as a signed number
+_SHRINK_STOP: Final = -1
 #: MAX_RECLAIM_RETRIES
 _MAX_RECLAIM_RETRIES: Final = 16
 
 
+def kstrtobool(text: str) -> bool:
+    """kstrtobool(): only the first letter counts, after an "o" also the second.
+
+    :raises ValueError: for anything else (-EINVAL)
+    """
+    head = text[:1].lower()
+    if head == "o":
+        head = {"n": "y", "f": "n"}.get(text[1:2].lower(), "")
+    if head not in ("y", "t", "1", "n", "f", "0"):
+        raise ValueError(f"not a boolean: {text!r}")
+    return head in ("y", "t", "1")
+
+
+def kstrtouint(text: str) -> int:
+    """kstrtouint() with base 0: decimal, 0x or octal after a leading 0, at most 32 bits.
+
+    :raises ValueError: for anything else (-EINVAL, -ERANGE)
+    """
+    octal = len(text) > 1 and text[0] == "0" and text[1] not in "xX"
+    if not text.isalnum() or not text.isascii():
+        raise ValueError(f"not an unsigned number: {text!r}")
+    value = int(text, 8 if octal else 16 if text[:2] in ("0x", "0X") else 10)
+    if value >> 32:
+        raise ValueError(f"more than 32 bits: {text!r}")
+    return value
+
+
+def memparse(text: str) -> int:
+    """memparse(): a number of bytes with an optional suffix K, M, G, T, P or E.
+
+    :raises ValueError: for anything else
+    """
+    if not text.isalnum() or not text.isascii():
+        raise ValueError(f"not a number of bytes: {text!r}")
+    shift = 10 * (1 + "KMGTPE".find(text[-1].upper()))
+    return int(text[:-1] if shift else text, 0) << shift
+
+
 class Folio:
-    """A folio in the swap cache: ``swpent`` of its first page, ``order``, and ``address`` where recorded."""
+    """A folio in the swap cache: ``swpent`` of its first page, ``order``, and ``address`` where one was
+    recorded (-1 for a folio that only the model knows)."""
 
     __slots__ = ("address", "order", "swpent")
 
-    def __init__(self, swpent: int, order: int = 0, address: int = 0) -> None:
+    def __init__(self, swpent: int, order: int = 0, address: int = -1) -> None:
         self.swpent = swpent
         self.order = order
         self.address = address
@@ -105,6 +146,8 @@ class Zswap:
         self.enabled = True
         self.max_pool_percent = 20
         self.accept_threshold_percent = 90
+        #: taken to be on until it is switched off: else zswap_shrinker_scan() would not be called
+        self.shrinker_enabled = True
         self.pool_reached_full = False
         self.pools = [ZswapPool(compressor, chain_size)]
         self.tree: dict[int, ZswapEntry] = {}
@@ -144,19 +187,25 @@ class Zswap:
 
         :raises ValueError: for a value the kernel would refuse; names that do not touch the model are ignored
         """
+        value = value.strip()
         if name == "enabled":
-            self.enabled = value in ("Y", "y", "1")
+            self.enabled = kstrtobool(value)
         elif name == "max_pool_percent":
-            self.max_pool_percent = int(value)
+            self.max_pool_percent = kstrtouint(value)
         elif name == "accept_threshold_percent":
-            self.accept_threshold_percent = int(value)
+            self.accept_threshold_percent = kstrtouint(value)
+        elif name == "shrinker_enabled":
+            self.shrinker_enabled = kstrtobool(value)
         elif name == "compressor":
             self.zswap_compressor_param_set(value)
         elif name == "memory.zswap.max":
             # Kept in pages, rounded down (mem_cgroup: page_counter_memparse()).
-            self.zswap_max = UNLIMITED if value == "max" else int(value) // PAGE_SIZE
+            self.zswap_max = UNLIMITED if value == "max" else memparse(value) // PAGE_SIZE
         elif name == "memory.zswap.writeback":
-            self.writeback_enabled = value.strip() != "0"
+            enabled = kstrtouint(value)
+            if enabled > 1:
+                raise ValueError(f"memory.zswap.writeback is 0 or 1, not {value!r}")
+            self.writeback_enabled = bool(enabled)
             self._writeback_was_off |= not self.writeback_enabled
 
     def zswap_compressor_param_set(self, name: str) -> None:
@@ -170,14 +219,14 @@ class Zswap:
             raise ValueError(f"no kernel has the compressor '{name}'")
         if self.pools and self.pools[0].tfm_name == name:
             return
-        pool = next((p for p in self.pools if p.tfm_name == name), None)
+        # zswap_pool_find_get(): a pool on which nobody has a reference any more cannot be had again.
+        pool = next((p for p in self.pools if p.tfm_name == name and not p.dying), None)
         if pool is None:
             pool = ZswapPool(name, self.chain_size)
         else:
             self.pools.remove(pool)
         old = self.pools[0] if self.pools else None
         self.pools.insert(0, pool)
-        pool.dying = False
         if old is not None and not old.entries:
             old.dying = True
 
@@ -222,6 +271,18 @@ class Zswap:
             result = yield from self.shrink_memcg(None)
             return result == 0
         return True
+
+    def mem_cgroup_zswap_writeback_enabled(self, expected: bool | None) -> Steps[bool]:
+        """mem_cgroup_zswap_writeback_enabled(): memory.zswap.writeback; always True while zswap is off.
+
+        :param expected: what the cgroup in question has, None when it is not known which one that is
+        """
+        if not self.enabled:
+            expected = True
+        allowed: bool | None = yield ("mem_cgroup_zswap_writeback_enabled_ret", expected)
+        if allowed is None:
+            allowed = self.writeback_enabled if expected is None else expected
+        return allowed
 
     # ---- store ------------------------------------------------------------------------------------------
 
@@ -306,7 +367,7 @@ class Zswap:
         """obj_cgroup_charge_zswap() of a new entry; returns the cgroup it was charged to."""
         objcg: int | None = yield ("obj_cgroup_charge_zswap", entry.length)
         if objcg is not None:
-            self.memcg(objcg).charge(entry.length)
+            self.memcg(objcg).charge(entry.length, self.ROOT_OBJCG)
         return objcg
 
     def zswap_lru_add(self, entry: ZswapEntry) -> Steps[None]:
@@ -322,8 +383,7 @@ class Zswap:
         ret, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
         raw = False
         if ret or not dlen or dlen >= PAGE_SIZE:
-            allowed: bool | None = yield ("mem_cgroup_zswap_writeback_enabled_ret", self.writeback_enabled)
-            if allowed is False or (allowed is None and not self.writeback_enabled):
+            if not (yield from self.mem_cgroup_zswap_writeback_enabled(self.writeback_enabled)):
                 self._count_reject(ret or errno.EINVAL, 0)
                 return False
             raw, dlen = True, PAGE_SIZE
@@ -361,7 +421,7 @@ class Zswap:
         self._put_pool(entry.pool)
         if entry.objcg is not None:
             yield ("obj_cgroup_uncharge_zswap", entry)
-            self.memcg(entry.objcg).uncharge(entry.length)
+            self.memcg(entry.objcg).uncharge(entry.length, self.ROOT_OBJCG)
         if entry.length == PAGE_SIZE and self.HAS_INCOMPRESSIBLE:
             self.counters.stored_incompressible_pages -= 1
         self.counters.stored_pages -= 1
@@ -491,8 +551,7 @@ class Zswap:
     def _shrink_memcg(self, cgroup: int) -> Steps[int]:
         # Once a cgroup has had its writeback switched off, which one this is decides: the outside says.
         expected = None if self._writeback_was_off else True
-        allowed: bool | None = yield ("mem_cgroup_zswap_writeback_enabled_ret", expected)
-        if allowed is False:
+        if not (yield from self.mem_cgroup_zswap_writeback_enabled(expected)):
             return errno.ENOENT
         if not (yield ("?memcg_online", cgroup)):
             return errno.ENOENT
@@ -504,6 +563,33 @@ class Zswap:
         if not scanned:
             return errno.ENOENT
         return 0 if removed else errno.EAGAIN
+
+    def zswap_shrinker_scan(self, nr_to_scan: int, cgroup: int | None = None, nid: int = 0) -> Steps[int]:
+        """zswap_shrinker_scan(): the dynamic shrinker walks one cgroup's list on one node.
+
+        Returns how many entries were written back, or SHRINK_STOP (-1) for none, or when it met a page that
+        is in the swap cache again.  ``cgroup`` None: the outside names (cgroup, node).
+        """
+        named: tuple[int, int] | None = yield ("zswap_shrinker_scan", nr_to_scan, cgroup, nid)
+        cgroup, nid = named if named is not None else (cgroup or 0, nid)
+        result = yield from self._shrinker_scan(nr_to_scan, cgroup, nid)
+        yield ("zswap_shrinker_scan_ret", result)
+        return result
+
+    def _shrinker_scan(self, nr_to_scan: int, cgroup: int, nid: int) -> Steps[int]:
+        expected = None if self._writeback_was_off else True
+        if not self.shrinker_enabled or not (yield from self.mem_cgroup_zswap_writeback_enabled(expected)):
+            return _SHRINK_STOP
+        met: list[ZswapEntry] = []
+
+        def shrink_memcg_cb(entry: ZswapEntry) -> Steps[int]:
+            status = yield from self.shrink_memcg_cb(entry, stop_on_cached=True)
+            if status == LRU_STOP:
+                met.append(entry)
+            return status
+
+        removed, _ = yield from self.lru.walk_one((nid, cgroup), shrink_memcg_cb, nr_to_scan)
+        return _SHRINK_STOP if met or not removed else removed
 
     def shrink_worker(self) -> Steps[None]:
         """shrink_worker(): write back, cgroup by cgroup, down to the acceptance threshold.
@@ -552,8 +638,7 @@ class Zswap:
                 by_order[folio.order] = by_order.get(folio.order, 0) + 1
             yield ("swap_writeout_ret", 0)
             return 0
-        allowed: bool | None = yield ("mem_cgroup_zswap_writeback_enabled_ret", self.writeback_enabled)
-        if allowed is False or (allowed is None and not self.writeback_enabled):
+        if not (yield from self.mem_cgroup_zswap_writeback_enabled(self.writeback_enabled)):
             yield ("swap_writeout_ret", AOP_WRITEPAGE_ACTIVATE)
             return AOP_WRITEPAGE_ACTIVATE
         yield from self.__swap_writepage(folio)

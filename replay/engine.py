@@ -31,6 +31,8 @@ _COLUMNS: Final = ("ts", "cpu", "pid", "event", "swpent", "folio", "entry", "han
 STARTS: Final = frozenset({"swap_writeout", "zswap_store", "zswap_load", "zswap_invalidate", "zs_shrinker_scan",
                            "zs_compact", "shrink_worker", "shrink_memcg", "zswap_shrinker_scan",
                            "async_free_zspage"})
+#: Operations that reclaim starts wherever memory is allocated.
+_ANYWHERE: Final = frozenset({"zs_shrinker_scan", "zs_compact", "zswap_shrinker_scan", "shrink_memcg"})
 _LRU: Final = frozenset({"list_lru_add", "list_lru_del"})
 #: Events that say something to nobody's operation; counted as outside events.
 _OUTSIDE: Final = frozenset({"zswap_folio_swapin", "zs_page_migrate", "zswap_pool_create", "zswap_pool_create_ret",
@@ -90,7 +92,9 @@ class Engine(Handlers):
         self.truth = TruthChecks(recording, model, predictions, tally, self.diverge)
         self.stacks: dict[int, list[Frame]] = {}
         self.foreign_adds: set[int] = set()
+        #: tasks of the batches before this one
         self.seen_pids: set[int] = set()
+        self.has_state = False
         self.seen_inlined: set[str] = set()
         self.events = 0
         self.first_event = 0
@@ -117,14 +121,14 @@ class Engine(Handlers):
         """As :meth:`run`, yielding the number of the last event after each batch."""
         self.first_event = start
         names = schema.NAMES
+        self.pid = []
         for base, columns in self.recording.batches(_COLUMNS):
             count = len(columns["event"])
             if base + count <= start:
                 continue
             if stop is not None and base >= stop:
                 break
-            self._base = base
-            self.load(columns)
+            self._next_batch(base, columns)
             first = max(0, start - base)
             last = count if stop is None else min(count, stop - base)
             codes, pids = self.event, self.pid
@@ -139,12 +143,18 @@ class Engine(Handlers):
     def each(self) -> Iterator[int]:
         """Replay everything event by event, yielding before each the number of the event to come."""
         names = schema.NAMES
+        self.pid = []
         for base, columns in self.recording.batches(_COLUMNS):
-            self._base = base
-            self.load(columns)
+            self._next_batch(base, columns)
             for i in range(len(self.event)):
                 yield base + i
                 self.step(names[self.event[i]], self.pid[i], i)
+
+    def _next_batch(self, base: int, columns: dict[str, Any]) -> None:
+        self._base = base
+        if base:
+            self.seen_pids.update(self.pid)
+        self.load(columns)
 
     def load(self, columns: dict[str, Any]) -> None:
         """Take a batch's columns as lists: one attribute per column, indexed by the row in the batch."""
@@ -170,11 +180,16 @@ class Engine(Handlers):
             frame = stack[-1]
             frame.inflight = 0
             effect = frame.effect
-            if effect is None or effect[0][0] == "?":
+            if effect is None:
+                effect = self.advance(frame, None, i)
+            if effect is not None and effect[0][0] == "?":
+                if effect[0] == "?swap_cache_alloc" and name in STARTS:
+                    # Allocating a folio for writeback may itself reclaim: other operations nest here.
+                    break
                 effect = self.advance(frame, name, i)
-                if effect is None:
-                    stack.pop()
-                    continue
+            if effect is None:
+                stack.pop()
+                continue
             if effect[0] != name and effect[0] in _INLINED and effect[0] not in self.seen_inlined:
                 # The probe is attached to a function that this build also inlines into its caller.
                 self.captured -= {effect[0], effect[0] + "_ret"}
@@ -291,7 +306,7 @@ class Engine(Handlers):
             if name not in STARTS:
                 self.unexplained += 1
                 return
-        if name in STARTS:
+        if name in STARTS and self._may_begin(name, stack):
             self.begin(name, pid, i)
             return
         if (pid == 0 and name in ("counters", "param", "lost_events")) or name == "marker":
@@ -309,10 +324,11 @@ class Engine(Handlers):
                 self.snapshots.reading(name)
                 self.count("reading of totals")
                 return
-            if name.endswith("_ret") and pid not in self.seen_pids and not any(self.explained.values()):
-                self.count("return of a call from before the recording")
+            if name == "list_lru_add_ret":
+                # zswap adds only inside a store: this is another LRU's, recorded while probes went on or off.
+                self.count("another LRU")
                 return
-            if name.endswith("_ret") and self._before_first_operation(pid):
+            if name.endswith("_ret") and self._is_first_of_task(pid, i):
                 self.count("return of a call from before the recording")
                 return
         expected = stack[-1].effect if stack else None
@@ -320,16 +336,33 @@ class Engine(Handlers):
                      what="the kernel did something else next", frame=stack[-1] if stack else None)
         self.unexplained += 1
         if stack:
-            self._out_of_step[pid] = stack[0].name
+            outer = stack[0].name
             stack.clear()
+            if name in STARTS:
+                self.begin(name, pid, i)
+            else:
+                self._out_of_step[pid] = outer
 
-    def _before_first_operation(self, pid: int) -> bool:
-        return pid not in self.seen_pids
+    def _may_begin(self, name: str, stack: list[Frame] | None) -> bool:
+        """True where an operation can begin: in no other, or where the kernel lets it nest."""
+        if not stack:
+            # With swap_writeout() probed, no store comes from anywhere else.
+            return name != "zswap_store" or "swap_writeout" not in self.captured
+        if name in _ANYWHERE:
+            return True
+        effect = stack[-1].effect
+        if effect is None or effect[0] == "?swap_cache_alloc":
+            return True
+        # folio_free_swap() found the slot unused: it is given back inside swap_writeout().
+        return name == "zswap_invalidate" and stack[-1].name == "swap_writeout" and effect[0] == "swap_writeout_ret"
+
+    def _is_first_of_task(self, pid: int, i: int) -> bool:
+        """True for a task's very first event in a recording that has no start state."""
+        return not self.has_state and pid not in self.seen_pids and pid not in self.pid[:i]
 
     def begin(self, name: str, pid: int, i: int) -> None:
         """Start an operation for the event that begins it."""
         self._out_of_step.pop(pid, None)
-        self.seen_pids.add(pid)
         if self.snapshots.window is not None:
             self.settle(i)
             self.snapshots.operation()

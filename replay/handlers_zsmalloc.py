@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from model.effects import Effect
-from model.zsmalloc import PAGE_SIZE, SizeClass, ZsObject, Zspage, ZsPool
+from model.zsmalloc import PAGE_SIZE, UNKNOWN_LINK, SizeClass, ZsObject, Zspage, ZsPool
 from replay.handlers_base import HandlerBase
 from traces import schema
 
@@ -104,8 +104,8 @@ class ZsmallocHandlers(HandlerBase):
             self.diverge("zsmalloc.place", i, recorded=recorded, predicted=predicted,
                          what="(zspage, object index, class and fullness bits, objects in use, handle)",
                          frame=frame)
-        # A huge zspage has no links: what a second allocation reads as one is the page's own data.
-        if not geometry.huge and self.freeobj[i] != zspage.freeobj:
+        # A reused huge zspage has no links: what is read as one is the page's own data.
+        if zspage.freeobj != UNKNOWN_LINK and self.freeobj[i] != zspage.freeobj:
             self.diverge("zsmalloc.place", i, recorded=self.freeobj[i], predicted=zspage.freeobj,
                          what="next free object", frame=frame)
         self._check_frame(zspage, obj.index, self.obj[i], i, frame, bind=True)
@@ -183,20 +183,19 @@ class ZsmallocHandlers(HandlerBase):
         cls: SizeClass = effect[1]
         zspage: Zspage = effect[2]
         self.n["zsmalloc.fullness"] += 1
-        known = self._class_at(self.pool[i], cls)
-        recorded = (self.zspage[i], self.inuse[i], self.word[i], known.geometry.index)
-        predicted = (zspage.address, zspage.inuse, zspage_word(zspage), cls.geometry.index)
+        recorded = (self.zspage[i], self.inuse[i], self.word[i], self.pool[i])
+        predicted = (zspage.address, zspage.inuse, zspage_word(zspage), self._class_at(self.pool[i], cls))
         if recorded != predicted:
             self.diverge("zsmalloc.fullness", i, recorded=recorded, predicted=predicted,
-                         what="(zspage, objects in use, class and fullness bits, class by pointer)", frame=frame)
+                         what="(zspage, objects in use, class and fullness bits, size_class)", frame=frame)
         frame.scratch["fullness"] = zspage
 
-    def _class_at(self, address: int, cls: SizeClass) -> SizeClass:
-        """Return the class known at an address; ``cls`` when it is new there, or the old one's pool is gone."""
-        known = self.classes.setdefault(address, cls)
-        if known is not cls and not any(known in pool.zs_pool.classes for pool in self.model.pools):
-            self.classes[address] = known = cls
-        return known
+    def _class_at(self, address: int, cls: SizeClass) -> int:
+        """Return the address that is known for a class, ``address`` itself when it is the first."""
+        if not cls.address:
+            cls.address = address
+            self.classes[address] = cls
+        return cls.address
 
     def on_fullness_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the new fullness group."""
@@ -214,9 +213,11 @@ class ZsmallocHandlers(HandlerBase):
         """Compare which zspage dies."""
         zspage: Zspage = effect[2]
         self.n["zsmalloc.place"] += 1
-        if self.zspage[i] != zspage.address:
-            self.diverge("zsmalloc.place", i, recorded=self.zspage[i], predicted=zspage.address, what="zspage freed",
-                         frame=frame)
+        recorded = (self.zspage[i], self.pool[i])
+        predicted = (zspage.address, self._class_at(self.pool[i], zspage.cls))
+        if recorded != predicted:
+            self.diverge("zsmalloc.place", i, recorded=recorded, predicted=predicted,
+                         what="(zspage, size_class) of the zspage freed", frame=frame)
         frame.inflight = -zspage.cls.geometry.pages_per_zspage
 
     def on_obj_write(self, effect: Effect, i: int, frame: Frame) -> None:
@@ -288,9 +289,9 @@ class ZsmallocHandlers(HandlerBase):
         cls: SizeClass = effect[1]
         self.n["zsmalloc.compact"] += 1
         known = self._class_at(self.pool[i], cls)
-        if known is not cls:
-            self.diverge("zsmalloc.compact", i, recorded=known.geometry.index, predicted=cls.geometry.index,
-                         what="class that is compacted", frame=frame)
+        if known != self.pool[i]:
+            self.diverge("zsmalloc.compact", i, recorded=self.pool[i], predicted=known,
+                         what=f"size_class that is compacted (class {cls.geometry.index})", frame=frame)
 
     def on_compact_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the pages freed."""

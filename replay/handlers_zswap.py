@@ -93,7 +93,7 @@ class Handlers(ZsmallocHandlers):
         folio: Folio = effect[1]
         recorded = (self.folio[i], self.swpent[i])
         # The folio of a writeback is a new one; that of swap_writeout() is known.
-        predicted = (folio.address or self.folio[i], folio.swpent)
+        predicted = (self.folio[i] if folio.address < 0 else folio.address, folio.swpent)
         if recorded != predicted:
             self.diverge("swap.writeout", i, recorded=recorded, predicted=predicted,
                          what="(folio, swap entry) written to the device", frame=frame)
@@ -122,7 +122,7 @@ class Handlers(ZsmallocHandlers):
             self.diverge("load.entry", i, recorded=recorded, predicted=predicted,
                          what="(swap entry, handle, length) of the entry read", frame=frame)
         folio: Folio = effect[2]
-        if folio.address and self.folio[i] != folio.address:
+        if folio.address >= 0 and self.folio[i] != folio.address:
             self.diverge("load.entry", i, recorded=self.folio[i], predicted=folio.address,
                          what="folio the entry is decompressed into", frame=frame)
         self._bind_entry(entry, i, "load.entry", frame)

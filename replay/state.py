@@ -57,13 +57,11 @@ def dump_state(engine: Engine) -> dict[str, Any]:
         "entries": rows,
         "lru": [[nid, cgroup, [entries[entry] for entry in listed]]
                 for (nid, cgroup), listed in model.lru.lists.items()],
-        "classes": [[address, cls.geometry.index] for address, cls in engine.classes.items()],
         "memcg_of": list(engine.memcg_of.items()),
         "lru_address": engine.lru_address,
         "entry_to_lru": engine.entry_to_lru,
         "counter_base": dict(engine.snapshots.base),
         "phase": engine.truth.phase,
-        "seen_pids": sorted(engine.seen_pids),
         "inlined": sorted(engine.seen_inlined),
     }
 
@@ -85,8 +83,8 @@ def _dump_pool(pool: ZsPool, objects: dict[ZsObject, int]) -> dict[str, Any]:
                         objects[obj] = len(objects)
                         object_rows.append([obj.address, obj.size, zspages[zspage], obj.index])
             groups.append([zspages[zspage] for zspage in group])
-        if any(groups):
-            classes.append([cls.geometry.index, cls.objs_allocated, cls.objs_inuse, groups])
+        if any(groups) or cls.address:
+            classes.append([cls.geometry.index, cls.address, cls.objs_allocated, cls.objs_inuse, groups])
     return {"address": pool.address, "chain_size": pool.chain_size, "pages_allocated": pool.pages_allocated,
             "pages_compacted": pool.pages_compacted, "classes": classes, "zspages": zspage_rows,
             "objects": object_rows}
@@ -127,14 +125,12 @@ def _load(engine: Engine, state: dict[str, Any]) -> None:
             entry = entries[number]
             if entry.lru != (nid, cgroup) or not model.lru.add((nid, cgroup), entry):
                 raise ValueError(f"entry {number} is not listed where it says")
-    by_index = {cls.geometry.index: cls for pool in model.pools for cls in pool.zs_pool.classes}
-    engine.classes = {int(address): by_index[index] for address, index in state["classes"]}
     engine.memcg_of = {objcg: int(memcg) for objcg, memcg in state["memcg_of"]}
     engine.lru_address = int(state["lru_address"])
     engine.entry_to_lru = state["entry_to_lru"]
     engine.snapshots.base = {str(name): int(value) for name, value in state["counter_base"].items()}
     engine.truth.phase = state["phase"]
-    engine.seen_pids = set(state["seen_pids"])
+    engine.has_state = True
     engine.seen_inlined = set(state["inlined"])
 
 
@@ -178,8 +174,11 @@ def _load_pool(engine: Engine, row: dict[str, Any], chain_size: int, objects: li
         if zspage.inuse != sum(obj is not None for obj in zspage.objects):
             raise ValueError(f"zspage {zspage.address:#x} says {zspage.inuse} objects in use")
     pages = 0
-    for index, allocated, inuse, groups in row["classes"]:
+    for index, address, allocated, inuse, groups in row["classes"]:
         cls = by_index[index]
+        cls.address = int(address)
+        if cls.address:
+            engine.classes[cls.address] = cls
         cls.objs_allocated, cls.objs_inuse = int(allocated), int(inuse)
         for group, listed in enumerate(groups):
             for number in listed:

@@ -331,3 +331,109 @@ def index_text(pages: Iterable[tuple[int, int, str]]) -> str:
     """The text of a page index of (ts, address, sha1) rows."""
     lines = [f"{number},{ts},{address:x},{sha1}" for number, (ts, address, sha1) in enumerate(pages)]
     return "\n".join(["n,ts_ns,src,sha1", *lines, ""])
+
+
+def tracedat(rings: list[bytes], names: Iterable[str] = EVENTS, size: int = 4096, big_endian: bool = False) -> bytes:
+    """A trace.dat of version 6 with one buffer: trace-cmd.dat.v6(5)."""
+    def sized(code: str, text: str) -> bytes:
+        return struct.pack(f"<{code}", len(text.encode())) + text.encode()
+
+    texts = [EVENTS[name].text() for name in names]
+    out = bytearray(b"\x17\x08\x44tracing6\0" + bytes([big_endian, 8]) + struct.pack("<I", size))
+    out += b"header_page\0" + sized("Q", header_page(size)) + b"header_event\0" + sized("Q", "#\n")
+    out += struct.pack("<I", 1) + sized("Q", PRINT_TEXT)
+    out += struct.pack("<I", 1) + b"z\0" + struct.pack("<I", len(texts)) + b"".join(sized("Q", text) for text in texts)
+    out += sized("I", "") + sized("I", "") + sized("Q", "10 python3\n20 kworker/1:1\n") + struct.pack("<I", len(rings))
+    out += b"options  \0" + struct.pack("<HI", 5, 28) + b"Linux box 7.3-test x86_64\0".ljust(28, b"\0") + bytes(2)
+    out += b"flyrecord\0"
+    at = len(out) + 16 * len(rings)
+    for data in rings:
+        at += -at % size
+        out += struct.pack("<QQ", at, len(data))
+        at += len(data)
+    for data in rings:
+        out += bytes(-len(out) % size) + data
+    return bytes(out)
+
+
+PRINT_TEXT = "\n".join(["name: print", f"ID: {PRINT_ID}", "format:", *_COMMON, "",
+                        "\tfield:unsigned long ip;\toffset:8;\tsize:8;\tsigned:0;",
+                        "\tfield:char buf[];\toffset:16;\tsize:0;\tsigned:0;", ""])
+
+
+@dataclass
+class Call:
+    """One store of ``pages`` pages from ``address`` on by a task: store, compress, returns, 100 ns apart."""
+
+    ts: int
+    cpu: int
+    pid: int
+    address: int
+    pages: int = 1
+    #: which of the calls' records are missing, by probe name
+    missing: tuple[str, ...] = ()
+    #: first of the seeds of the pages' contents
+    seed: int = 0
+
+    def records(self) -> list[tuple[int, bytes]]:
+        swp, folio = self.ts % 1000003, struct_page(self.address)
+        all_of = [(self.ts, "store", {"folio": folio, "fl": 1 << 6 if self.pages > 1 else 0, "swp": swp, "fl1": 4}),
+                  (self.ts + 100, "comp", {"pglink": folio | 2, "slen": 4096 * self.pages, "room": 8192}),
+                  (self.ts + 200, "comp_ret", {"ret": 0, "dlen": 1000 + self.seed}),
+                  (self.ts + 300, "store_ret", {"ret": 1})]
+        return [(ts, EVENTS[name].pack(self.pid, **values)) for ts, name, values in all_of if name not in self.missing]
+
+    def handed(self) -> list[tuple[int, int, bytes]]:
+        """The pages as the compressor gets them: (ts, address, bytes)."""
+        return [(self.ts + 110 + number, self.address + 4096 * number, page(self.seed + number))
+                for number in range(self.pages)]
+
+
+T0 = 10_000_000_000
+#: Two tasks on two CPUs whose calls interleave.
+CALLS = (Call(T0 + 1000, 0, 10, PAGE_OFFSET + 0x100000, seed=0), Call(T0 + 1050, 1, 20, PAGE_OFFSET + 0x200000, seed=1),
+         Call(T0 + 2000, 0, 10, PAGE_OFFSET + 0x300000, 8, seed=10), Call(T0 + 2050, 1, 20, PAGE_OFFSET + 0x400000, 2, seed=0),
+         Call(T0 + 3000, 0, 10, PAGE_OFFSET + 0x101000, seed=0))
+MARKERS = ((T0, "out1"), (T0 + 2500, "in1"))
+
+
+def rings_of(calls: Iterable[Call] = CALLS, size: int = 4096, markers: Iterable[tuple[int, str]] = MARKERS) -> list[bytes]:
+    """The rings of CPU 0 and 1; markers are written by task 10 on CPU 0."""
+    rings = []
+    for cpu in (0, 1):
+        records = [record for call in calls if call.cpu == cpu for record in call.records()]
+        if cpu == 0:
+            records += [(ts, marker(text, 10)) for ts, text in markers]
+        rings.append(ring(sorted(records, key=lambda record: record[0]), size))
+    return rings
+
+
+def write_capture(directory: Path, calls: Iterable[Call] = CALLS, size: int = 4096, pages: str = "dump",
+                  kaslr: bool = False) -> Path:
+    """Write a run directory with everything that recordings have; ``pages``: dump, index, ring or none."""
+    calls = list(calls)
+    write_formats(directory / "formats", size)
+    for cpu, data in enumerate(rings_of(calls, size)):
+        (directory / f"zmeta.cpu{cpu}.raw").write_bytes(data)
+    write_counters(directory / "counters-before.json", T0 - 1000, {"enabled": "Y", "compressor": "lz4"})
+    write_counters(directory / "counters-after-out1.json", T0 + 2900, {"enabled": "Y", "compressor": "zstd"})
+    write_counters(directory / "counters-end.json", T0 + 9000, {"enabled": "N", "compressor": "zstd"})
+    line = "root=/dev/vda" + ("" if kaslr else " nokaslr")
+    (directory / "dmesg.txt").write_text(f"[    0.0] Linux version 7.3-test (a@b) #1\n[    0.0] Command line: {line}\n")
+    (directory / "kernel.config").write_text("#\n# Linux/x86_64 7.3.0 Kernel Configuration\n#\n"
+                                             "CONFIG_PAGE_SHIFT=12\nCONFIG_ZSMALLOC_CHAIN_SIZE=8\n")
+    (directory / "symbols.json").write_text('{"zswap_list_lru": "ffffffff83f07f60"}')
+    (directory / "dynamic_events.txt").write_text("f:z/store zswap_store folio=$arg1:x64\n"
+                                                  "f:z/store_ret zswap_store%return ret=$retval:u8\n")
+    (directory / "truth.csv").write_text("phase,page,kind,sha1,swap_type,swap_offset\nout1,0,zero,,0,7\n")
+    handed = sorted((entry for call in calls for entry in call.handed()), key=lambda entry: entry[0])
+    if pages in ("dump", "index"):
+        (directory / "pages.idx").write_text(index_text(
+            (ts, address, hashlib.sha1(data).hexdigest()) for ts, address, data in handed))
+    if pages == "dump":
+        (directory / "pages.bin").write_bytes(b"".join(data for _, _, data in handed))
+    if pages == "ring":
+        halves = [half for number, (ts, address, data) in enumerate(handed)
+                  for half in page_halves(ts, address, data, upper_first=number % 2 == 1)]
+        (directory / "zpage.cpu0.raw").write_bytes(ring(halves, size))
+    return directory

@@ -105,6 +105,7 @@ class PageStore:
         try:
             self._file = pq.ParquetFile(self._path)
             table = self._file.read(columns=["sha1"])
+            table.validate(full=True)
             references = pq.ParquetFile(directory / "refs.parquet")
             if not references.schema_arrow.equals(_REFS):
                 raise BadInput(directory / "refs.parquet", "", "its column is not page", "import or record again")

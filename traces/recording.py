@@ -278,9 +278,12 @@ class Recording:
         if not self._has(f"{name}.parquet"):
             return None
         try:
-            frame: pd.DataFrame = pq.read_table(path).to_pandas()
+            table = pq.ParquetFile(path).read()
+            table.validate(full=True)
+            # What pandas wrote about itself is not needed, and it is one thing more that can be damaged.
+            frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
             return frame
-        except (pa.ArrowException, OSError) as problem:
+        except (pa.ArrowException, OSError, ValueError, TypeError) as problem:
             raise BadInput(path, "", f"cannot be read ({problem})", _AGAIN) from None
 
     @property
@@ -307,6 +310,8 @@ class Recording:
                 if not file.schema_arrow.equals(expected):
                     raise BadInput(path, "", "its columns are not those of the format", _AGAIN)
                 table = file.read(columns=list(columns) if columns is not None else None)
+                # Text that is no UTF-8 and names past the end of their dictionary would stop a reader later.
+                table.validate(full=True)
             except (pa.ArrowException, OSError) as problem:
                 raise BadInput(path, f"event {first}", f"cannot be read ({problem})", _AGAIN) from None
             yield first, table
