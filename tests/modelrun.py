@@ -91,17 +91,17 @@ class Box:
         """swap_writeout()"""
         return int(self.do(self.model.swap_writeout(Folio(swpent, order)), **answers))
 
-    def load(self, swpent: int, order: int = 0, **answers: Any) -> int:
+    def load(self, swpent: int, **answers: Any) -> int:
         """zswap_load()"""
-        return int(self.do(self.model.zswap_load(Folio(swpent, order)), **answers))
+        return int(self.do(self.model.zswap_load(Folio(swpent)), **answers))
 
     def invalidate(self, swpent: int) -> None:
         """zswap_invalidate()"""
         self.do(self.model.zswap_invalidate(swpent))
 
-    def shrink(self, cgroup: int = MEMCG, **answers: Any) -> int:
+    def shrink(self, **answers: Any) -> int:
         """shrink_memcg()"""
-        return int(self.do(self.model.shrink_memcg(cgroup), **answers))
+        return int(self.do(self.model.shrink_memcg(self.memcg), **answers))
 
     def lru(self, nid: int = 0, cgroup: int = MEMCG) -> list[int]:
         """Return the slots on an LRU list, next to be looked at first."""
@@ -110,8 +110,7 @@ class Box:
     def counters(self) -> dict[str, int]:
         """Return all counters that are not 0, and the cgroup's as ``memcg.NAME``."""
         counts = self.model.counters
-        out = {name: getattr(counters_of, name) for counters_of in (counts,) for name in counts.__slots__
-               if getattr(counters_of, name)}
+        out = {name: getattr(counts, name) for name in counts.__slots__ if getattr(counts, name)}
         for account in self.model.memcgs.values():
             for name in account.__slots__:
                 if getattr(account, name):

@@ -218,7 +218,7 @@ def kernel_walk(names: str, statuses: list[int], budget: int) -> tuple[list[str]
     return looked, isolated, budget, left
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True, database=None)
 @given(count=st.integers(0, 6), budget=st.integers(0, 12),
        statuses=st.lists(st.sampled_from([LRU_ROTATE, LRU_REMOVED_RETRY, LRU_RETRY, LRU_STOP]), max_size=12))
 def test_any_walk_goes_as_the_kernels_pointers_go(count: int, budget: int, statuses: list[int]) -> None:

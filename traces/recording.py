@@ -137,7 +137,7 @@ class RecordingWriter:
 
     def add_json(self, name: str, value: Any) -> None:
         """Keep a JSON document beside the events, as ``NAME.json``."""
-        (self.directory / f"{name}.json").write_text(json.dumps(value, sort_keys=True) + "\n")
+        (self.directory / f"{name}.json").write_text(json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n")
 
     def close(self, manifest: dict[str, Any]) -> None:
         """Write the manifest (with segments, snapshots, pages and digests added) and publish the recording."""

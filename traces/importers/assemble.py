@@ -29,8 +29,10 @@ class _Timeline:
     """Rows that the ring does not hold: counter snapshots and the parameter writes seen between them."""
 
     def __init__(self, facts: RunFacts) -> None:
-        self.pending: list[tuple[int, dict[str, int], str]] = []
-        self._waiting: list[tuple[int, int, str]] = []
+        #: (stamp, order among equal stamps, values, text): snapshot n has the order 2 n.
+        self.pending: list[tuple[int, int, dict[str, int], str]] = []
+        self._waiting: list[tuple[int, int, str, int]] = []
+        self._done: int | None = None
         before: tuple[dict[str, Any], int] | None = None
         for number, (label, ts, values) in enumerate(facts.snapshots):
             params = values.get("params", {})
@@ -39,9 +41,9 @@ class _Timeline:
                     if name in params and params[name] != before[0].get(name):
                         # Written somewhere between the two snapshots: at the first marker between them,
                         # which is when a workload says that it does something new, else right after the first.
-                        self._waiting.append((before[1], ts, f"{name}={params[name]}"))
+                        self._waiting.append((before[1], ts, f"{name}={params[name]}", 2 * number - 1))
             before = (params, ts)
-            self.pending.append((ts, {"event": schema.CODE["counters"], "ret": number, "ts": ts}, label))
+            self.pending.append((ts, 2 * number, {"event": schema.CODE["counters"], "ret": number, "ts": ts}, label))
         self.derived: list[str] = []
 
     def place(self, block: Block, last: bool) -> Block:
@@ -55,18 +57,21 @@ class _Timeline:
         said = {(int(stamps[row]), text.removeprefix("param ")) for row, text in texts if text.startswith("param ")}
         self._waiting = [w for w in self._waiting if not any(w[0] <= at <= w[1] and text == w[2] for at, text in said)]
         markers = [(int(stamps[row]), row) for row, _ in texts]
-        for start, stop, text in list(self._waiting):
+        for start, stop, text, order in list(self._waiting):
             marker = next((at for at, _ in markers if start < at <= stop), None)
             if marker is not None or start <= end or last:
                 if marker is None and stop > end and not last:
                     continue
-                at = marker if marker is not None else max(start, int(stamps[0]) if stamps.size else start)
-                self._waiting.remove((start, stop, text))
+                # Never after the snapshot that saw it, even when the events around have been handed out.
+                at = start if self._done is None else min(max(start, self._done), stop)
+                at = at if marker is None else marker
+                self._waiting.remove((start, stop, text, order))
                 self.derived.append(text)
-                self.pending.append((at, {"event": schema.CODE["param"], "ts": at}, text))
-        self.pending.sort(key=lambda item: item[0])
+                self.pending.append((at, order, {"event": schema.CODE["param"], "ts": at}, text))
+        self._done = end
+        self.pending.sort(key=lambda item: item[:2])
         while self.pending and (last or self.pending[0][0] <= end):
-            at, values, text = self.pending.pop(0)
+            at, _, values, text = self.pending.pop(0)
             rows.append((int(np.searchsorted(stamps, at, "right")), values, text))
         return insert_rows(block, rows) if rows else block
 

@@ -123,21 +123,36 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _is_ring(head: bytes, header: HeaderPage | None) -> bool:
-    """True when the bytes begin like sub-buffers: lengths in range, time stamps in order.
+    """True when the bytes begin like sub-buffers: lengths in range, time stamps in order, records in a row.
 
-    One in four may be damaged: the decoder counts that, and a ring must not pass for something else.
+    Half of them may be damaged: the decoder counts that, and a ring must not pass for something else.
     """
-    size = header.size if header is not None else 4096
+    size, data_at = (header.size, header.data_offset) if header is not None else (4096, 16)
     if len(head) < size:
         return False
     before = good = seen = 0
     for at in range(0, min(len(head), 8 * size) - 15, size):
         stamp = int.from_bytes(head[at:at + 8], "little")
         length = int.from_bytes(head[at + 8:at + 16], "little") & ((1 << 27) - 1)
-        good += 0 < stamp >= before and 8 <= length <= size - 16
+        good += 0 < stamp >= before and 8 <= length <= size - 16 \
+            and _has_records(head[at + data_at:at + data_at + length])
         seen += 1
         before = stamp
-    return good * 4 >= seen * 3
+    return good * 2 >= seen
+
+
+def _has_records(data: bytes) -> bool:
+    """True when one record follows the other for at least half of a sub-buffer's data."""
+    at = 0
+    while at + 4 <= len(data) and at * 2 < len(data):
+        word, more = int.from_bytes(data[at:at + 4], "little"), int.from_bytes(data[at + 4:at + 8], "little")
+        kind = word & 31
+        if kind == 29 and not word >> 5:
+            return True  # padding to the end
+        if kind in (0, 29) and more < 4:
+            return False
+        at += 8 if kind > 29 else 4 * kind + 4 if 0 < kind < 29 else 4 + (more + 3 & ~3)
+    return at <= len(data)
 
 
 def classify(path: Path, header: HeaderPage | None = None) -> str:

@@ -107,7 +107,7 @@ def cpu_of(path: Path, fallback: int) -> int:
 
 def ring_stream(paths: list[Path], formats: FormatDirectory, facts: RunFacts) -> Iterator[Block]:
     """Decode the rings of all CPUs, one file each, merged by time; fills ``facts`` as they end."""
-    facts.captured.update(formats.table.captured)
+    facts.captured.update({name: columns for name, columns in formats.table.captured.items() if name != "marker"})
     streams = []
     for number, path in enumerate(paths):
         streams.append(_one(path, cpu_of(path, number), formats, facts))

@@ -53,9 +53,9 @@ def _open(dat: TraceDat, path: Path, facts: RunFacts) -> Iterator[Block]:
 
 
 def _events(dat: TraceDat, table: ProbeTable, path: Path, facts: RunFacts) -> Iterator[Block]:
-    header = parse_header_page(dat.header_page, f"{path}, header_page")
-    known = {number: name for name, number in _ids(dat).items()}
     with dat:
+        header = parse_header_page(dat.header_page, f"{path}, header_page")
+        known = {number: name for name, number in _ids(dat).items()}
         streams = []
         for buffer in dat.buffers:
             # Each instance can have its own sub-buffer size; header_page only knows the one of the top.

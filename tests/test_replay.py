@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Replays: shipped recordings of real kernels, synthetic ones of any shape, and what a verdict says."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tampering import Tampered
+
+import replay
+import traces
+from model.revisions import REVISIONS
+from model.revisions.mainline_7 import Mainline73
+from model.zswap import Folio
+from replay.checks import CHECKS
+from replay.synthetic import ImaginaryKernel, config, write_recording
+from traces import schema
+from traces.errors import BadInput
+from traces.recording import RecordingWriter
+
+#: What at least one shipped sample must have compared; together the samples exercise every check there is.
+SAMPLES = ["6.12-zstd-4k", "6.18-zstd-4k", "7.0-lz4-64k", "7.2-zstd-4k", "7.3-lz4-4k", "7.3-lz4-limits",
+           "7.3-zstd-64k", "7.3-zstd-smp2"]
+
+
+@pytest.fixture(scope="module")
+def results(samples: dict[str, Path]) -> dict[str, replay.Result]:
+    return {name: replay.replay(traces.open_recording(path)) for name, path in samples.items()}
+
+
+def test_all_samples_are_here(samples: dict[str, Path]) -> None:
+    assert sorted(samples) == SAMPLES
+    size = sum(f.stat().st_size for path in samples.values() for f in path.rglob("*")
+               if f.is_file() and "cache" not in f.parts)
+    assert size < 12 << 20
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_sample_passes(results: dict[str, replay.Result], samples: dict[str, Path], name: str) -> None:
+    result = results[name]
+    assert (result.verdict, result.divergences, result.reasons) == ("PASS", [], [])
+    assert result.unexplained == 0
+    assert result.events == len(traces.open_recording(samples[name]))
+    assert result.revision == f"mainline-{name.split('-')[0]}"
+
+
+@pytest.mark.parametrize("check", sorted(CHECKS))
+def test_every_check_compares_something_in_some_sample(results: dict[str, replay.Result], check: str) -> None:
+    compared = {name: next(c.compared for c in result.checks if c.id == check) for name, result in results.items()}
+    assert any(compared.values()), compared
+
+
+def test_a_check_without_comparisons_gives_its_reason(results: dict[str, replay.Result]) -> None:
+    for result in results.values():
+        for check in result.checks:
+            assert bool(check.compared) or check.reason, check
+            assert check.grade == ("not captured" if not check.compared else check.grade)
+    no_bytes = {c.id: c for c in results["7.2-zstd-4k"].checks}
+    assert no_bytes["store.length"].reason == "the recording holds digests of pages, not their bytes"
+    assert no_bytes["counter.vmstat.nr_zspages"].grade == "modelled"
+
+
+def test_two_cpus_interleave_in_the_sample(samples: dict[str, Path]) -> None:
+    frame = traces.open_recording(samples["7.3-zstd-smp2"]).frame(["cpu", "pid", "event"])
+    assert frame.cpu.nunique() == 2
+    stores = frame[frame.event.isin(["zswap_store", "zswap_store_ret"])]
+    assert stores.pid.nunique() >= 2
+
+
+# ---- synthetic recordings -----------------------------------------------------------------------------------
+
+
+OPERATIONS = st.lists(st.tuples(st.sampled_from(["store", "store", "store", "big", "load", "free", "compact"]),
+                                st.integers(0, 63)), max_size=60)
+
+
+@pytest.mark.parametrize("revision", sorted(REVISIONS))
+@given(operations=OPERATIONS)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_a_model_does_its_own_replay_explains(tmp_path_factory: pytest.TempPathFactory, revision: str,
+                                                   operations: list[tuple[str, int]]) -> None:
+    kernel = ImaginaryKernel(revision)
+    kernel.store(1000)
+    for what, slot in operations:
+        if what == "store":
+            kernel.store(slot)
+        elif what == "big":
+            kernel.store(slot // 4 * 4, 2)
+        elif what == "load":
+            kernel.load(slot)
+        elif what == "free":
+            kernel.invalidate(slot)
+        else:
+            kernel.compact()
+    path = tmp_path_factory.mktemp("synthetic") / "rec"
+    write_recording(str(path), kernel.block(), revision=revision)
+    result = replay.replay(traces.open_recording(path))
+    assert (result.verdict, result.unexplained) == ("PASS", 0), result.divergences
+
+
+def test_a_store_that_hits_the_limit_is_refused_and_accepted_again_below_the_threshold(tmp_path: Path) -> None:
+    # 1000 pages of RAM at 20 %: full at 200 pages, accepting again at 180.
+    kernel = ImaginaryKernel(length=lambda swpent: 4000, totalram_pages=1000)
+    slot = 0
+    while kernel.store(slot):
+        slot += 1
+    assert kernel.model.pool_reached_full
+    for freed in range(15):
+        kernel.invalidate(freed)
+    assert not kernel.store(5000), "between threshold and limit the pool stays closed"
+    for freed in range(15, 25):
+        kernel.invalidate(freed)
+    assert kernel.store(5001)
+    path = tmp_path / "rec"
+    with RecordingWriter(path) as writer:
+        writer.write_rows(kernel.block())
+        writer.close(config(totalram_pages=1000))
+    assert replay.replay(traces.open_recording(path)).verdict == "PASS"
+    with RecordingWriter(tmp_path / "other") as writer:
+        writer.write_rows(kernel.block())
+        writer.close(config(totalram_pages=2000))
+    wrong = replay.replay(traces.open_recording(tmp_path / "other"))
+    assert wrong.verdict == "FAIL"
+
+
+def _write(path: Path, block: np.ndarray, **changes: object) -> traces.Recording:
+    with RecordingWriter(path) as writer:
+        writer.write_rows(block)
+        writer.close({**config(), **changes})
+    return traces.open_recording(path)
+
+
+@pytest.fixture
+def block() -> np.ndarray:
+    kernel = ImaginaryKernel()
+    for slot in range(40):
+        kernel.store(slot)
+    for slot in range(0, 40, 2):
+        kernel.load(slot)
+    return kernel.block()
+
+
+def test_lost_events_make_it_undecided_from_there_on(tmp_path: Path, block: np.ndarray) -> None:
+    row = np.zeros((len(schema.COLUMNS), 1), np.int64)
+    row[3], row[schema.column_names().index("ret")] = schema.CODE["lost_events"], 7
+    cut = block.shape[1] // 2
+    recording = _write(tmp_path / "rec", np.hstack([block[:, :cut], row, block[:, cut + 7:]]),
+                       losses=[{"cpu": 0, "lost": 7}])
+    result = replay.replay(recording)
+    assert result.verdict == "UNDECIDED"
+    assert result.exit_status == 3
+    assert any(f"event {cut}" in reason for reason in result.reasons)
+    assert any("CPU 0 lost 7 events" in reason for reason in result.reasons)
+
+
+def test_losses_of_unknown_size_can_never_pass(tmp_path: Path, block: np.ndarray) -> None:
+    result = replay.replay(_write(tmp_path / "rec", block, losses=[{"cpu": 1, "lost": None}]))
+    assert result.verdict == "UNDECIDED"
+    assert result.reasons == ["CPU 1 lost events, how many is unknown"]
+
+
+def test_an_incomplete_recording_can_never_pass(tmp_path: Path, block: np.ndarray) -> None:
+    assert replay.replay(_write(tmp_path / "rec", block, complete=False)).verdict == "UNDECIDED"
+
+
+def test_a_divergence_outweighs_a_loss(tmp_path: Path, block: np.ndarray) -> None:
+    block = block.copy()
+    sizes = np.flatnonzero(block[3] == schema.CODE["zs_malloc"])
+    block[schema.column_names().index("size"), sizes[3]] += 8
+    result = replay.replay(_write(tmp_path / "rec", block, losses=[{"cpu": 1, "lost": None}]))
+    assert result.verdict == "FAIL"
+    assert (result.divergences[0].check, result.divergences[0].event) == ("zsmalloc.size", sizes[3])
+
+
+def test_entries_from_before_the_recording_make_it_undecided(tmp_path: Path, block: np.ndarray) -> None:
+    with RecordingWriter(tmp_path / "rec") as writer:
+        writer.write_rows(block)
+        writer.add_snapshot("before", 0, {"t": 0.0, "zswap_debugfs": {"stored_pages": "12"}})
+        writer.close(config())
+    result = replay.replay(traces.open_recording(tmp_path / "rec"))
+    assert result.verdict == "UNDECIDED"
+    assert "zswap held 12 pages" in result.reasons[0]
+
+
+def test_a_preempted_task_explains_an_early_total(tmp_path: Path) -> None:
+    kernel = ImaginaryKernel()
+    kernel.store(1)
+    kernel.invalidate(1)
+    block = kernel.block()
+    names = [schema.NAMES[code] for code in block[3]]
+    # Another task reads the total after the zspage was found empty and before its pages were given back.
+    place = names.index("__free_zspage", names.index("zswap_invalidate")) + 1
+    row = np.zeros((len(schema.COLUMNS), 1), np.int64)
+    row[0], row[2], row[3] = block[0, place - 1], 777, schema.CODE["zs_get_total_pages_ret"]
+    geometry = 1
+    for pages, verdict in ((0, "PASS"), (geometry_pages(block), "PASS"), (geometry_pages(block) + geometry, "FAIL")):
+        row[schema.column_names().index("ret")] = pages
+        recording = _write(tmp_path / f"rec{pages}", np.hstack([block[:, :place], row, block[:, place:]]))
+        assert replay.replay(recording).verdict == verdict, pages
+
+
+def geometry_pages(block: np.ndarray) -> int:
+    """Return the pages of the zspage that a block's first allocation made."""
+    from model.zsmalloc import HANDLE_SIZE, get_size_class_index, size_classes
+
+    sizes = block[schema.column_names().index("size"), block[3] == schema.CODE["zs_malloc"]]
+    return size_classes(8)[get_size_class_index(int(sizes[0]) + HANDLE_SIZE)].pages_per_zspage
+
+
+def test_an_early_total_outside_such_a_window_is_a_divergence(tmp_path: Path) -> None:
+    kernel = ImaginaryKernel()
+    kernel.store(1)
+    kernel.invalidate(1)
+    kernel.store(2)
+    block = kernel.block()
+    row = np.zeros((len(schema.COLUMNS), 1), np.int64)
+    row[0], row[2], row[3] = block[0, -1], 777, schema.CODE["zs_get_total_pages_ret"]
+    row[schema.column_names().index("ret")] = kernel.model.total_pages() + 1
+    assert replay.replay(_write(tmp_path / "rec", np.hstack([block, row]))).verdict == "FAIL"
+
+
+def test_nested_and_interleaved_tasks(tmp_path: Path) -> None:
+    one, two = ImaginaryKernel(), ImaginaryKernel()
+    for slot in range(20):
+        one.store(slot)
+    block = one.block()
+    # A second task's invalidates of slots zswap holds nothing for, one between any two events of the first.
+    two.pid = 200
+    for slot in range(1000, 1000 + block.shape[1]):
+        two.invalidate(slot)
+    other = two.block()[:, :block.shape[1]]
+    mixed = np.empty((block.shape[0], 2 * block.shape[1]), np.int64)
+    mixed[:, 0::2], mixed[:, 1::2] = block, other
+    mixed[0] = np.arange(mixed.shape[1])
+    assert replay.replay(_write(tmp_path / "rec", mixed)).verdict == "PASS"
+
+
+# ---- revisions ----------------------------------------------------------------------------------------------
+
+
+def test_another_kernels_revision_diverges(samples: dict[str, Path]) -> None:
+    result = replay.replay(traces.open_recording(samples["7.3-zstd-64k"]), "mainline-6.12")
+    assert result.verdict == "FAIL"
+    first = result.divergences[0]
+    assert first.context
+    assert first.state["pool_pages"] >= 0
+    assert any(line.startswith("-> ") for line in first.context)
+
+
+def test_keep_going_finds_more(samples: dict[str, Path]) -> None:
+    class Short(Mainline73):
+        def _store_object(self, entry, length, raw):  # type: ignore[no-untyped-def]
+            return super()._store_object(entry, length + (length == 2521), raw)
+
+    recording = Tampered(samples["7.3-lz4-4k"])
+    one = replay.replay(recording, Short)
+    many = replay.replay(recording, Short, keep_going=True)
+    assert one.divergences[0].check == "zsmalloc.size"
+    assert len(one.divergences) == 1
+    assert sum(c.different for c in many.checks) > 1
+    assert many.events == len(recording)
+
+
+def test_only_the_checks_asked_for(samples: dict[str, Path]) -> None:
+    recording = traces.open_recording(samples["7.3-lz4-4k"])
+    result = replay.replay(recording, checks={"store.length", "counter.zswap"})
+    assert {c.id.split(".")[0] for c in result.checks} == {"store", "counter"}
+    with pytest.raises(BadInput, match="there is no check 'store.lenght'"):
+        replay.replay(recording, checks={"store.lenght"})
+
+
+@pytest.mark.parametrize(("key", "value", "sentence"), [
+    ("compressor", "zip", "its compressor 'zip' is not one that any kernel has"),
+    ("totalram_pages", None, "does not say totalram_pages"),
+    ("chain_size", 99, "ZSMALLOC_CHAIN_SIZE is 4 to 16, not 99"),
+])
+def test_configurations_that_cannot_be(tmp_path: Path, block: np.ndarray, key: str, value: object,
+                                       sentence: str) -> None:
+    wrong = config()
+    wrong["config"][key] = value
+    with RecordingWriter(tmp_path / "rec") as writer:
+        writer.write_rows(block)
+        writer.close(wrong)
+    with pytest.raises(BadInput, match=sentence):
+        replay.replay(traces.open_recording(tmp_path / "rec"))
+
+
+def test_an_unknown_kernel_names_the_revisions_there_are(tmp_path: Path, block: np.ndarray) -> None:
+    recording = _write(tmp_path / "rec", block, kernel={"release": "7.9.0"})
+    with pytest.raises(BadInput, match=r"no revision mirrors its kernel \(7.9.0\).*mainline-7.3"):
+        replay.replay(recording)
+    assert replay.replay(recording, "mainline-7.3").verdict == "PASS"
+
+
+def test_a_compressor_without_exact_library_is_named(samples: dict[str, Path]) -> None:
+    recording = Tampered(samples["7.3-lz4-4k"])
+    recording.manifest["config"]["compressor"] = "lzo-rle"
+    recording.documents["state"]["pools"][0]["tfm_name"] = "lzo-rle"
+    result = replay.replay(recording)
+    check = next(c for c in result.checks if c.id == "store.length")
+    assert check.compared == 0
+    assert "lzo-rle" in check.reason
+
+
+# ---- results ------------------------------------------------------------------------------------------------
+
+
+def test_a_second_replay_compresses_nothing(samples: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "rec"
+    shutil.copytree(samples["7.3-zstd-64k"], copy, ignore=shutil.ignore_patterns("cache"))
+    first, second = (replay.replay(traces.open_recording(copy)) for _ in range(2))
+    assert any("0 results kept" in note for note in first.notes)
+    assert any(note.startswith("0 distinct pages compressed") for note in second.notes)
+    assert first.checks == second.checks
+
+
+def test_a_wrong_kept_result_does_not_survive_other_pages(samples: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    a, b = tmp_path / "a", tmp_path / "b"
+    shutil.copytree(samples["7.3-zstd-64k"], a, ignore=shutil.ignore_patterns("cache"))
+    shutil.copytree(samples["7.3-zstd-smp2"], b, ignore=shutil.ignore_patterns("cache"))
+    replay.replay(traces.open_recording(a))
+    (b / "cache").mkdir()
+    for file in (a / "cache").iterdir():
+        shutil.copy(file, b / "cache" / file.name)
+    assert replay.replay(traces.open_recording(b)).verdict == "PASS"
+
+
+def test_effects_iterate(samples: dict[str, Path]) -> None:
+    seen = list(replay.effects(traces.open_recording(samples["7.3-zstd-64k"])))
+    assert all(name == effect[0] for _, name, effect in seen)
+    assert [number for number, _, _ in seen] == sorted(number for number, _, _ in seen)
+    assert isinstance(next(effect for _, name, effect in seen if name == "zswap_store")[1], Folio)
+
+
+def test_a_result_is_plain_data(results: dict[str, replay.Result]) -> None:
+    text = json.dumps(results["7.3-lz4-4k"].as_dict(), default=str)
+    assert json.loads(text)["verdict"] == "PASS"
+
+
+def test_random_noise_is_never_explained(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    kernel = ImaginaryKernel()
+    kernel.store(1)
+    block = np.tile(kernel.block(), 3)
+    for column in range(4, block.shape[0] - 2):
+        block[column] = [chance.randrange(1 << 31) for _ in range(block.shape[1])]
+    assert replay.replay(_write(tmp_path / "rec", block)).verdict == "FAIL"

@@ -1,0 +1,1043 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""model/zswap.py: the effects of each operation in the order mm/zswap.c causes them, and what they leave."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from modelrun import MEMCG, OBJCG, Box
+
+from model import errno
+from model.revisions import REVISIONS
+from model.zsmalloc import PAGE_SIZE
+from model.zswap import AOP_WRITEPAGE_ACTIVATE, Folio, kstrtobool, kstrtouint, memparse
+
+EVERY = list(REVISIONS)
+#: all but 6.12: large folios, raw pages, the int that zswap_load() returns
+LATER = EVERY[1:]
+V612 = "mainline-6.12"
+
+MALLOC = ["zs_malloc", "obj_malloc", "obj_malloc_ret", "zs_malloc_ret"]
+MALLOC_AGAIN = ["zs_malloc", "obj_malloc", "obj_malloc_ret", "fix_fullness_group", "fix_fullness_group_ret",
+                "zs_malloc_ret"]
+COMPRESS = ["crypto_acomp_compress", "crypto_acomp_compress_ret"]
+PROLOGUE = ["zswap_store", "obj_cgroup_may_zswap_ret", "zs_get_total_pages_ret"]
+PUBLISH = ["obj_cgroup_charge_zswap", "list_lru_add", "list_lru_add_ret"]
+WB_ENABLED = "mem_cgroup_zswap_writeback_enabled_ret"
+#: an entry whose zspage lives on
+FREE = ["zswap_entry_free", "list_lru_del", "zs_free", "obj_free", "fix_fullness_group", "fix_fullness_group_ret",
+        "obj_cgroup_uncharge_zswap"]
+#: an entry that was alone in its zspage (7.3 frees the zspage in zs_free() itself, which the model tells alike)
+FREE_LAST = [*FREE[:-1], "__free_zspage", FREE[-1]]
+READ = ["zswap_decompress", "zs_obj_read", "crypto_acomp_decompress", "crypto_acomp_decompress_ret"]
+
+
+def write(revision: str) -> str:
+    """Return the function that fills a new object: 6.12 maps it like a read."""
+    return "zs_obj_read" if revision == V612 else "zs_obj_write"
+
+
+def stored(*slots: int, revision: str = "mainline-7.3", order: int = 0, **options: Any) -> Box:
+    """Return a box that has stored pages at some slots."""
+    box = Box(revision, **options)
+    for slot in slots:
+        assert box.store(slot, order)
+    return box
+
+
+# ---- store ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_store(revision: str) -> None:
+    box = Box(revision)
+    assert box.store(7)
+    assert box.names == [*PROLOGUE, *COMPRESS, *MALLOC, write(revision), *PUBLISH, "zswap_store_ret"]
+    assert box.seen[-1] == ("zswap_store_ret", True)
+    assert ("zs_malloc", 1000) in box.seen
+    assert ("obj_cgroup_charge_zswap", 1000) in box.seen
+    assert box.counters() == {"stored_pages": 1, "zswpout": 1, "memcg.zswap": 1000, "memcg.zswapped": 1,
+                              "memcg.zswpout": 1}
+    entry = box.model.tree[7]
+    assert (entry.referenced, entry.length, entry.objcg, entry.lru) == (True, 1000, OBJCG, (0, MEMCG))
+    assert entry.content == ("page", 7)
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_store_over_an_entry_frees_the_old_one_after_the_new_object_exists(revision: str) -> None:
+    box = stored(7, revision=revision)
+    old = box.model.tree[7]
+    assert box.store(7)
+    assert box.names == [*PROLOGUE, *COMPRESS, *MALLOC_AGAIN, write(revision), *FREE, *PUBLISH, "zswap_store_ret"]
+    assert box.model.tree[7] is not old
+    assert ("zswap_entry_free", old) in box.seen
+    assert box.counters()["stored_pages"] == 1
+    assert box.counters()["zswpout"] == 2
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_stored_pages_moves_where_the_kernel_moves_it(revision: str) -> None:
+    """6.12 counts after the LRU took the entry, later kernels before; all of them uncount last of all."""
+    box = Box(revision)
+    at: dict[str, int] = {}
+    watch = box._see
+
+    def see(effect: Any) -> None:
+        at[effect[0]] = box.model.counters.stored_pages
+        watch(effect)
+
+    box._see = see  # type: ignore[method-assign]
+    box.store(7)
+    assert at["obj_cgroup_charge_zswap"] == 0
+    assert at["list_lru_add"] == (0 if revision == V612 else 1)
+    box.invalidate(7)
+    assert at["obj_cgroup_uncharge_zswap"] == 1
+    assert box.model.counters.stored_pages == 0
+
+
+@pytest.mark.parametrize("revision", LATER)
+def test_incompressible_page_is_kept_as_it_is_when_writeback_may(revision: str) -> None:
+    box = Box(revision, errno.EINVAL)
+    assert box.store(7)
+    assert box.names == [*PROLOGUE, *COMPRESS, WB_ENABLED, *MALLOC, "zs_obj_write", *PUBLISH, "zswap_store_ret"]
+    length, content, raw = next(effect for effect in box.seen if effect[0] == "zs_obj_write")[2:]
+    assert (length, raw) == (PAGE_SIZE, True)
+    assert box.counters()["stored_incompressible_pages"] == 1
+    assert "reject_compress_fail" not in box.counters()
+    assert content is None
+    box.check_balance()
+    assert box.load(7) == 0
+    assert box.names == ["zswap_load", "zswap_decompress", "zs_obj_read", *FREE_LAST, "zswap_load_ret"]
+    assert "stored_incompressible_pages" not in box.counters()
+
+
+@pytest.mark.parametrize("revision", LATER)
+@pytest.mark.parametrize("length", [0, PAGE_SIZE, PAGE_SIZE + 1])
+def test_useless_length_is_kept_raw_or_rejected_as_compress_fail(revision: str, length: int) -> None:
+    box = Box(revision, length)
+    assert box.store(7)
+    assert box.model.tree[7].length == PAGE_SIZE
+    box = Box(revision, length)
+    assert not box.store(7, **{WB_ENABLED: False})
+    assert box.names == [*PROLOGUE, *COMPRESS, WB_ENABLED, "zswap_store_ret"]
+    assert box.counters() == {"reject_compress_fail": 1}
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", LATER)
+@pytest.mark.parametrize(("failure", "counter"), [
+    (errno.ENOSPC, "reject_compress_poor"), (errno.EINVAL, "reject_compress_fail"),
+    (errno.EIO, "reject_compress_fail")])
+def test_compressor_error_without_writeback_says_which_counter(revision: str, failure: int, counter: str) -> None:
+    box = Box(revision, failure)
+    assert not box.store(7, **{WB_ENABLED: False})
+    assert box.names == [*PROLOGUE, *COMPRESS, WB_ENABLED, "zswap_store_ret"]
+    assert box.counters() == {counter: 1}
+
+
+@pytest.mark.parametrize(("failure", "counter"), [
+    (errno.ENOSPC, "reject_compress_poor"), (errno.EINVAL, "reject_compress_fail"),
+    (errno.EIO, "reject_compress_fail")])
+def test_compressor_error_in_6_12_rejects_without_asking_for_writeback(failure: int, counter: str) -> None:
+    box = Box(V612, failure)
+    assert not box.store(7)
+    assert box.names == [*PROLOGUE, *COMPRESS, "zswap_store_ret"]
+    assert box.counters() == {counter: 1}
+
+
+def test_whole_page_length_in_6_12_is_compressed_data() -> None:
+    box = Box(V612, PAGE_SIZE)
+    assert box.store(7)
+    assert box.names == [*PROLOGUE, *COMPRESS, *MALLOC, "zs_obj_read", *PUBLISH, "zswap_store_ret"]
+    assert "stored_incompressible_pages" not in box.counters()
+    assert box.load(7) == 1
+    assert "crypto_acomp_decompress" in box.names
+
+
+def test_length_zero_in_6_12_fails_in_zs_malloc() -> None:
+    box = Box(V612, 0)
+    assert not box.store(7)
+    assert box.names == [*PROLOGUE, *COMPRESS, "zs_malloc", "zs_malloc_ret", "zswap_store_ret"]
+    assert box.counters() == {"reject_alloc_fail": 1}
+
+
+def test_too_long_a_length_in_6_12_counts_as_poor() -> None:
+    box = Box(V612, PAGE_SIZE + 1)
+    assert not box.store(7)
+    assert box.counters() == {"reject_compress_poor": 1}
+
+
+@pytest.mark.parametrize("revision", EVERY)
+@pytest.mark.parametrize(("failure", "counter"), [
+    (errno.ENOMEM, "reject_alloc_fail"), (errno.ENOSPC, "reject_compress_poor")])
+def test_zs_malloc_failure(revision: str, failure: int, counter: str) -> None:
+    box = Box(revision)
+    assert not box.store(7, q_zs_malloc=failure)
+    assert box.names == [*PROLOGUE, *COMPRESS, "zs_malloc", "zs_malloc_ret", "zswap_store_ret"]
+    assert box.counters() == {counter: 1}
+    assert not box.model.pools[0].entries
+
+
+@pytest.mark.parametrize("revision", LATER)
+def test_zs_malloc_failure_of_a_raw_page_is_no_compressor_failure(revision: str) -> None:
+    box = Box(revision, errno.EINVAL)
+    assert not box.store(7, q_zs_malloc=errno.ENOMEM)
+    assert box.counters() == {"reject_alloc_fail": 1}
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_no_memory_for_the_entry(revision: str) -> None:
+    box = Box(revision)
+    assert not box.store(7, q_entry_alloc=False)
+    assert box.names == [*PROLOGUE, "zswap_store_ret"]
+    assert box.counters() == {"reject_kmemcache_fail": 1}
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_no_memory_in_the_tree_frees_the_new_object_and_then_the_old_entry(revision: str) -> None:
+    box = stored(7, revision=revision)
+    assert not box.store(7, q_xa_store=errno.ENOMEM)
+    assert box.names == [*PROLOGUE, *COMPRESS, *MALLOC_AGAIN, write(revision), *FREE[2:-1], *FREE_LAST,
+                         "zswap_store_ret"]
+    assert box.counters() == {"reject_alloc_fail": 1, "zswpout": 1, "memcg.zswpout": 1}
+    assert box.model.total_pages() == 0
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+@pytest.mark.parametrize("why", ["compressor", "limit", "slab"])
+def test_failed_store_drops_what_was_stored_before(revision: str, why: str) -> None:
+    """The old page at the slot is out of date: writeback would put it over the new one."""
+    box = stored(7, revision=revision)
+    if why == "limit":
+        box.model.max_pool_percent = 0
+    box.length = errno.EINVAL
+    assert not box.store(7, **({WB_ENABLED: False} if why == "compressor" else {"q_entry_alloc": why != "slab"}))
+    assert box.names[-len(FREE_LAST) - 1:] == [*FREE_LAST, "zswap_store_ret"]
+    assert not box.model.tree
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_store_while_switched_off_only_drops(revision: str) -> None:
+    box = stored(7, revision=revision)
+    box.model.set_param("enabled", "N")
+    assert not box.store(7)
+    assert box.names == ["zswap_store", *FREE_LAST, "zswap_store_ret"]
+    assert not box.store(8)
+    assert box.names == ["zswap_store", "zswap_store_ret"]
+    assert box.counters() == {"zswpout": 1, "memcg.zswpout": 1}
+
+
+# ---- large folios ---------------------------------------------------------------------------------------------
+
+def test_large_folio_in_6_12_is_refused_and_nothing_dropped() -> None:
+    box = stored(8, revision=V612)
+    assert not box.store(8, order=2)
+    assert box.names == ["zswap_store", "zswap_store_ret"]
+    assert box.asked == []
+    assert list(box.model.tree) == [8]
+
+
+@pytest.mark.parametrize("revision", LATER)
+def test_large_folio_is_stored_page_by_page(revision: str) -> None:
+    box = Box(revision)
+    assert box.store(8, order=2)
+    page = [*COMPRESS, *MALLOC, "zs_obj_write", *PUBLISH]
+    again = [*COMPRESS, *MALLOC_AGAIN, "zs_obj_write", *PUBLISH]
+    assert box.names == [*PROLOGUE, *page, *again, *again, *again, "zswap_store_ret"]
+    assert [(e[2], e[3]) for e in box.seen if e[0] == "crypto_acomp_compress"] == [(0, 1), (1, 1), (2, 1), (3, 1)]
+    assert sorted(box.model.tree) == [8, 9, 10, 11]
+    assert box.counters()["zswpout"] == box.counters()["memcg.zswpout"] == box.counters()["stored_pages"] == 4
+    assert box.lru() == [8, 9, 10, 11]
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", LATER)
+@pytest.mark.parametrize("bad", [0, 1, 3])
+@pytest.mark.parametrize("why", ["compressor", "zs_malloc", "slab", "tree"])
+def test_large_folio_that_fails_at_a_page_leaves_nothing(revision: str, bad: int, why: str) -> None:
+    """Pages already stored are dropped again, also an older entry further on; one reject, no zswpout."""
+    box = stored(11, 20, revision=revision)
+    before = box.counters()
+    answers: dict[str, Any] = {}
+    if why == "compressor":
+        box.length = lambda slot: errno.EINVAL if slot == 8 + bad else 1000
+        answers[WB_ENABLED] = False
+    else:
+        good, failed = {"zs_malloc": (0, errno.ENOMEM), "slab": (True, False), "tree": (0, errno.ENOMEM)}[why]
+        name = {"zs_malloc": "q_zs_malloc", "slab": "q_entry_alloc", "tree": "q_xa_store"}[why]
+        answers[name] = [good] * bad + [failed]
+    assert not box.store(8, order=2, **answers)
+    freed = [effect[1].swpent for effect in box.seen if effect[0] == "zswap_entry_free"]
+    assert freed == [*range(8, 8 + bad), 11]
+    assert box.names.count("crypto_acomp_compress") == bad + (why != "slab")
+    counter = {"compressor": "reject_compress_fail", "slab": "reject_kmemcache_fail"}.get(why, "reject_alloc_fail")
+    assert box.counters() == before | {counter: 1, "stored_pages": 1, "memcg.zswap": 1000, "memcg.zswapped": 1}
+    assert list(box.model.tree) == [20]
+    assert box.model.total_pages() == 1
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", LATER)
+def test_large_folio_with_one_bad_page_keeps_that_page_raw(revision: str) -> None:
+    box = Box(revision, lambda slot: errno.EINVAL if slot == 9 else 1000)
+    assert box.store(8, order=1)
+    assert [box.model.tree[slot].length for slot in (8, 9)] == [1000, PAGE_SIZE]
+    assert box.names.count(WB_ENABLED) == 1
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_limits_are_looked_at_once_per_folio(revision: str) -> None:
+    order = 0 if revision == V612 else 4
+    box = Box(revision)
+    assert box.store(16, order)
+    assert box.names.count("obj_cgroup_may_zswap_ret") == 1
+    assert box.names.count("zs_get_total_pages_ret") == 1
+
+
+# ---- pool limit -----------------------------------------------------------------------------------------------
+
+def full_at(pages: int, threshold: int, revision: str) -> Box:
+    """Return a box whose pool may have ``pages`` pages and accepts again at ``threshold``; a page per entry."""
+    box = Box(revision, 4000, totalram_pages=100)
+    box.model.max_pool_percent = pages
+    box.model.accept_threshold_percent = threshold * 100 // pages
+    assert (box.model.max_pages(), box.model.accept_thr_pages()) == (pages, threshold)
+    return box
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_pool_limit_and_acceptance_threshold(revision: str) -> None:
+    """At the limit: counted.  Below it but above the threshold: refused in silence.  At the threshold: accepted."""
+    box = full_at(20, 10, revision)
+    for slot in range(20):
+        assert box.store(slot), slot
+    assert box.model.total_pages() == 20
+    assert "pool_limit_hit" not in box.counters()
+    assert not box.store(100)
+    assert box.names == [*PROLOGUE, "zswap_store_ret"]
+    assert box.seen[2] == ("zs_get_total_pages_ret", 20)
+    assert box.counters()["pool_limit_hit"] == 1
+    assert box.model.pool_reached_full
+    for slot in range(9):
+        box.invalidate(slot)
+    assert box.model.total_pages() == 11
+    assert not box.store(100)
+    assert box.counters()["pool_limit_hit"] == 1
+    box.invalidate(9)
+    assert box.store(100)
+    assert not box.model.pool_reached_full
+    assert box.store(101)
+    assert box.counters()["pool_limit_hit"] == 1
+    assert not any(name.startswith("reject") for name in box.counters())
+    box.check_balance()
+
+
+@pytest.mark.parametrize("pages", [19, 20, 21])
+def test_limit_is_reached_at_exactly_its_pages(pages: int) -> None:
+    box = Box(length=4000, totalram_pages=100)
+    box.model.max_pool_percent = 100
+    for slot in range(pages):
+        assert box.store(slot)
+    box.model.max_pool_percent = 20
+    assert box.store(99) == (pages < 20)
+    assert box.counters().get("pool_limit_hit", 0) == (pages >= 20)
+
+
+def test_limits_are_divided_twice() -> None:
+    """totalram * percent / 100, and that * percent / 100: whole pages each time."""
+    box = Box(totalram_pages=1007)
+    assert (box.model.max_pages(), box.model.accept_thr_pages()) == (201, 180)
+    box.model.max_pool_percent, box.model.accept_threshold_percent = 33, 99
+    assert (box.model.max_pages(), box.model.accept_thr_pages()) == (332, 328)
+
+
+def test_the_total_is_what_each_pool_had_when_it_was_read() -> None:
+    """Another task may take pages between the reading and the decision: they do not count."""
+    box = full_at(1, 1, "mainline-7.3")
+    steps = box.model.zswap_check_limits()
+    assert next(steps) == ("zs_get_total_pages_ret", 0)
+    box.model.pools[0].zs_pool.pages_allocated = 5
+    with pytest.raises(StopIteration) as stop:
+        next(steps)
+    assert stop.value.value is False
+
+
+# ---- memory.zswap.max -----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_cgroup_at_its_limit_and_nothing_written_back(revision: str) -> None:
+    """A refusal by the cgroup moves no counter of zswap's."""
+    box = stored(1, revision=revision)
+    before = box.counters()
+    assert not box.store(7, obj_cgroup_may_zswap_ret=False, shrink_memcg=MEMCG)
+    assert box.names == ["zswap_store", "obj_cgroup_may_zswap_ret", "shrink_memcg", WB_ENABLED, "shrink_memcg_cb",
+                         "shrink_memcg_cb_ret", "shrink_memcg_ret", "zswap_store_ret"]
+    assert ("shrink_memcg_ret", errno.EAGAIN) in box.seen
+    assert box.counters() == before
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_cgroup_at_its_limit_goes_on_once_something_was_written_back(revision: str) -> None:
+    box = stored(1, 2, revision=revision)
+    box.model.tree[1].referenced = False
+    assert box.store(7, obj_cgroup_may_zswap_ret=False, shrink_memcg=MEMCG)
+    assert box.names.index("shrink_memcg_ret") < box.names.index("zs_get_total_pages_ret")
+    assert box.names.count("obj_cgroup_may_zswap_ret") == 1
+    assert ("shrink_memcg_ret", 0) in box.seen
+    assert 1 not in box.model.tree
+    box.check_balance()
+
+
+@pytest.mark.parametrize(("limit", "refused"), [("max", False), ("0", True), ("4095", True), ("4096", False),
+                                                ("8191", False), ("8192", False), ("1K", True), ("1M", False)])
+def test_cgroup_limit_in_pages(limit: str, refused: bool) -> None:
+    """memory.zswap.max is kept in pages, rounded down; usage is rounded down too: one page may come on top."""
+    box = stored(1, length=4000)
+    box.model.set_param("memory.zswap.max", limit)
+    assert box.store(2) != refused
+
+
+def test_usage_of_whole_pages_reaches_the_limit() -> None:
+    box = stored(1, length=errno.EINVAL)
+    box.model.set_param("memory.zswap.max", "4096")
+    assert not box.store(2, shrink_memcg=MEMCG)
+    assert ("obj_cgroup_may_zswap_ret", False) in box.seen
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_folio_of_nobody(revision: str) -> None:
+    """Up to 7.0 the root cgroup's folios have no obj_cgroup: asked for nothing, charged nothing."""
+    box = Box(revision)
+    box.objcg = None
+    assert box.store(7)
+    asked = revision in ("mainline-7.1", "mainline-7.2", "mainline-7.3")
+    assert ("obj_cgroup_may_zswap_ret" in box.names) == asked
+    assert ("obj_cgroup_charge_zswap" in box.names) == asked
+    assert ("?objcg" in box.asked) != asked
+    assert box.counters() == {"stored_pages": 1, "zswpout": 1}
+    box.invalidate(7)
+    assert "obj_cgroup_uncharge_zswap" not in box.names
+    assert box.counters() == {"zswpout": 1}
+
+
+# ---- load and invalidate --------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_load(revision: str) -> None:
+    box = stored(7, revision=revision)
+    assert box.load(7) == (1 if revision == V612 else 0)
+    assert box.names == ["zswap_load", *READ, *FREE_LAST, "zswap_load_ret"]
+    assert ("crypto_acomp_decompress", 1000) in box.seen
+    assert box.counters() == {"zswpout": 1, "zswpin": 1, "memcg.zswpout": 1, "memcg.zswpin": 1}
+    assert box.model.total_pages() == 0
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_load_of_what_is_not_there_goes_to_the_device(revision: str) -> None:
+    box = stored(7, revision=revision)
+    assert box.load(8) == (0 if revision == V612 else errno.ENOENT)
+    assert box.names == ["zswap_load", "zswap_load_ret"]
+    assert box.counters()["pswpin"] == 1
+    assert "zswpin" not in box.counters()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_load_of_a_large_folio_is_an_error(revision: str) -> None:
+    box = stored(8, revision=revision)
+    assert box.do(box.model.zswap_load(Folio(8, order=1))) == (1 if revision == V612 else errno.EINVAL)
+    assert box.names == ["zswap_load", "zswap_load_ret"]
+    assert list(box.model.tree) == [8]
+    assert "pswpin" not in box.counters()
+
+
+@pytest.mark.parametrize("revision", LATER)
+@pytest.mark.parametrize("answer", [(errno.EINVAL, 0), (0, 4095), (errno.EIO, PAGE_SIZE)])
+def test_load_that_cannot_be_decompressed_keeps_the_entry(revision: str, answer: tuple[int, int]) -> None:
+    box = stored(7, revision=revision)
+    assert box.load(7, crypto_acomp_decompress_ret=answer) == errno.EIO
+    assert box.names == ["zswap_load", *READ, "zswap_load_ret"]
+    assert box.counters()["decompress_fail"] == 1
+    assert "zswpin" not in box.counters()
+    assert list(box.model.tree) == [7]
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_load_past_the_swap_cache(revision: str) -> None:
+    """A synchronous device reads into a private page, up to 6.19: zswap stays the owner of the data."""
+    box = stored(7, revision=revision)
+    kept = revision in (V612, "mainline-6.18")
+    box.load(7, q_swapcache=False)
+    assert ("?swapcache" in box.asked) == kept
+    assert list(box.model.tree) == ([7] if kept else [])
+    assert box.counters()["zswpin"] == 1
+    if kept:
+        assert box.names == ["zswap_load", *READ, "zswap_load_ret"]
+        box.load(7)
+        assert not box.model.tree
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_load_does_not_touch_the_lru(revision: str) -> None:
+    box = stored(1, 2, 3, revision=revision)
+    box.load(2, q_swapcache=False)
+    assert [slot for slot in box.lru() if slot != 2] == [1, 3]
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_loads_go_on_while_switched_off(revision: str) -> None:
+    box = stored(7, revision=revision)
+    box.model.set_param("enabled", "0")
+    box.load(7)
+    assert box.counters()["zswpin"] == 1
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_invalidate(revision: str) -> None:
+    box = stored(7, revision=revision)
+    box.invalidate(8)
+    assert box.names == ["zswap_invalidate"]
+    box.invalidate(7)
+    assert box.names == ["zswap_invalidate", *FREE_LAST]
+    box.invalidate(7)
+    assert box.names == ["zswap_invalidate"]
+    assert box.counters() == {"zswpout": 1, "memcg.zswpout": 1}
+    box.check_balance()
+
+
+# ---- swap_writeout --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_writeout_of_a_stored_folio(revision: str) -> None:
+    box = Box(revision)
+    assert box.writeout(7) == 0
+    assert (box.names[0], box.names[1], box.names[-2:]) == \
+        ("swap_writeout", "zswap_store", ["zswap_store_ret", "swap_writeout_ret"])
+    assert "pswpout" not in box.counters()
+    assert box.model.counters.mthp_zswpout == {}
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_writeout_of_a_zero_filled_or_freed_folio_never_sees_zswap(revision: str) -> None:
+    box = Box(revision)
+    assert box.writeout(16, order=4, q_swap_writeout="zero") == 0
+    assert box.names == ["swap_writeout", "swap_writeout_ret"]
+    assert box.counters() == {"swpout_zero": 16}
+    assert box.writeout(16, order=4, q_swap_writeout="free") == 0
+    assert box.counters() == {"swpout_zero": 16}
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_writeout_of_a_rejected_folio_goes_to_the_device(revision: str) -> None:
+    box = Box(revision)
+    assert box.writeout(7, q_zs_malloc=errno.ENOMEM) == 0
+    assert box.names[-4:] == ["zswap_store_ret", WB_ENABLED, "__swap_writepage", "swap_writeout_ret"]
+    assert box.counters() == {"reject_alloc_fail": 1, "pswpout": 1}
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_writeout_without_writeback_keeps_the_folio_in_memory(revision: str) -> None:
+    box = Box(revision)
+    box.model.set_param("memory.zswap.writeback", "0")
+    assert box.writeout(7, q_zs_malloc=errno.ENOMEM) == AOP_WRITEPAGE_ACTIVATE == 0x80000
+    assert box.seen[-2:] == [(WB_ENABLED, False), ("swap_writeout_ret", 0x80000)]
+    assert "pswpout" not in box.counters()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_writeback_is_never_forbidden_while_zswap_is_off(revision: str) -> None:
+    """mem_cgroup_zswap_writeback_enabled() first asks whether zswap is enabled at all."""
+    box = Box(revision)
+    box.model.set_param("memory.zswap.writeback", "0")
+    box.model.set_param("enabled", "N")
+    assert box.writeout(7) == 0
+    assert (WB_ENABLED, True) in box.seen
+    assert box.counters() == {"pswpout": 1}
+
+
+@pytest.mark.parametrize("revision", LATER)
+def test_mthp_counters_know_large_folios_by_order(revision: str) -> None:
+    box = Box(revision)
+    for slot, order in ((0, 0), (16, 4), (32, 4), (64, 2)):
+        assert box.writeout(slot, order) == 0
+    assert box.writeout(128, 4, q_zs_malloc=errno.ENOMEM) == 0
+    assert box.model.counters.mthp_zswpout == {4: 2, 2: 1}
+    assert box.counters()["pswpout"] == 16
+
+
+def test_large_folio_in_6_12_goes_to_the_device() -> None:
+    box = Box(V612)
+    assert box.writeout(16, order=4) == 0
+    assert box.counters() == {"pswpout": 16}
+    assert box.names == ["swap_writeout", "zswap_store", "zswap_store_ret", WB_ENABLED, "__swap_writepage",
+                         "swap_writeout_ret"]
+
+
+# ---- writeback ------------------------------------------------------------------------------------------------
+
+def wb_names(revision: str, *inside: str) -> list[str]:
+    """Return the callback's effects around ``inside``; only 6.12's writeback is a function of its own."""
+    around = (["zswap_writeback_entry"], ["zswap_writeback_entry_ret"]) if revision == V612 else ([], [])
+    return ["shrink_memcg_cb", *around[0], *inside, *around[1], "shrink_memcg_cb_ret"]
+
+
+def only(box: Box) -> list[str]:
+    """Return the names of the callback's effects in a shrink_memcg()."""
+    assert box.names[:2] == ["shrink_memcg", WB_ENABLED]
+    assert box.names[-1] == "shrink_memcg_ret"
+    return box.names[2:-1]
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_writeback(revision: str) -> None:
+    box = stored(7, revision=revision)
+    box.model.tree[7].referenced = False
+    assert box.shrink() == 0
+    assert only(box) == wb_names(revision, *READ, *FREE_LAST, "__swap_writepage")
+    assert ("shrink_memcg_cb_ret", 1) in box.seen
+    assert box.counters() == {"zswpout": 1, "memcg.zswpout": 1, "zswpwb": 1, "memcg.zswpwb": 1,
+                              "written_back_pages": 1, "pswpout": 1}
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+@pytest.mark.parametrize("failure", [errno.EEXIST, errno.ENOMEM, errno.ENOENT])
+def test_writeback_without_a_swap_cache_folio(revision: str, failure: int) -> None:
+    box = stored(7, 8, revision=revision)
+    for entry in box.model.tree.values():
+        entry.referenced = False
+    attempts = box.model.SHRINK_BUDGET
+    assert box.shrink(q_swap_cache_alloc=failure) == errno.EAGAIN
+    assert only(box) == wb_names(revision) * attempts
+    assert box.counters()["reject_reclaim_fail"] == attempts
+    assert box.counters()["stored_pages"] == 2
+    # the failed one goes to the tail, once per attempt
+    assert box.lru() == ([8, 7] if attempts % 2 else [7, 8])
+    if revision == V612:
+        # only -EEXIST can be told apart there
+        expected = failure if failure == errno.EEXIST else errno.ENOMEM
+        assert ("zswap_writeback_entry_ret", expected) in box.seen
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_errno_of_a_writeback_without_a_folio(revision: str) -> None:
+    """Up to 7.1 a freed slot looks like lack of memory."""
+    box = stored(7, revision=revision)
+    entry = box.model.tree[7]
+    told = revision in ("mainline-7.2", "mainline-7.3")
+    for failure, expected in ((errno.EEXIST, errno.EEXIST), (errno.ENOMEM, errno.ENOMEM),
+                              (errno.ENOENT, errno.ENOENT if told else errno.ENOMEM)):
+        assert box.do(box.model.zswap_writeback_entry(entry, 7), q_swap_cache_alloc=failure) == expected
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_writeback_of_an_entry_that_was_replaced(revision: str) -> None:
+    """The slot was freed and stored again while no lock was held: the tree holds another entry."""
+    box = stored(7, revision=revision)
+    old = box.model.tree[7]
+    assert box.store(7)
+    assert box.do(box.model.zswap_writeback_entry(old, 7)) == errno.ENOMEM
+    assert "zswap_decompress" not in box.names
+    assert box.counters()["stored_pages"] == 1
+
+
+@pytest.mark.parametrize("revision", LATER)
+def test_writeback_that_cannot_be_decompressed(revision: str) -> None:
+    box = stored(7, revision=revision)
+    box.model.tree[7].referenced = False
+    budget = box.model.SHRINK_BUDGET
+    assert box.shrink(crypto_acomp_decompress_ret=(errno.EIO, 0)) == errno.EAGAIN
+    assert only(box) == wb_names(revision, *READ) * budget
+    assert (box.counters()["decompress_fail"], box.counters()["reject_reclaim_fail"]) == (budget, budget)
+    assert "zswpwb" not in box.counters()
+    assert box.do(box.model.zswap_writeback_entry(box.model.tree[7], 7),
+                  crypto_acomp_decompress_ret=(errno.EIO, 0)) == errno.EIO
+    box.check_balance()
+
+
+def test_6_12_has_no_counter_for_data_that_cannot_be_decompressed() -> None:
+    box = stored(7, revision=V612)
+    box.load(7, crypto_acomp_decompress_ret=(errno.EIO, 0))
+    assert "decompress_fail" not in box.counters()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_entry_freed_by_a_load_while_it_is_written_back(revision: str) -> None:
+    """Between the callback's begin and end another CPU loads the page: the walk must survive its absence."""
+    box = stored(7, 8, revision=revision)
+    box.model.tree[7].referenced = False
+    steps = box.model.shrink_memcg_cb(box.model.tree[7])
+    assert next(steps)[0] == "shrink_memcg_cb"
+    box.load(7)
+    assert box.do(steps, q_swap_cache_alloc=errno.EEXIST) == 4
+    assert box.lru() == [8]
+    box.check_balance()
+
+
+# ---- LRU, second chance ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_a_referenced_entry_gets_a_second_chance(revision: str) -> None:
+    box = stored(1, 2, 3, revision=revision)
+    box.model.SHRINK_BUDGET = 1
+    assert box.shrink() == errno.EAGAIN
+    assert only(box) == ["shrink_memcg_cb", "shrink_memcg_cb_ret"]
+    assert box.seen[-2] == ("shrink_memcg_cb_ret", 2)
+    assert box.lru() == [2, 3, 1]
+    assert [box.model.tree[slot].referenced for slot in (1, 2, 3)] == [False, True, True]
+    assert [box.shrink() for _ in range(3)] == [errno.EAGAIN, errno.EAGAIN, 0]
+    assert box.lru() == [2, 3]
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_budget_of_a_kernel(revision: str) -> None:
+    assert box_budget(revision) == (32 if revision == "mainline-7.3" else 1)
+
+
+def box_budget(revision: str) -> int:
+    """Return how many entries one shrink_memcg() looks at, of a hundred."""
+    box = stored(*range(100), revision=revision)
+    box.shrink()
+    return box.names.count("shrink_memcg_cb")
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 16, 31, 32, 33])
+def test_walk_of_32_over_entries_that_are_all_referenced(count: int) -> None:
+    """N entries, budget 32: one walk clears N bits and writes back up to 32-N; a lone entry ends the walk."""
+    box = stored(*range(count))
+    result = box.shrink()
+    gone = 0 if count == 1 else min(count, max(0, 32 - count))
+    assert box.counters().get("written_back_pages", 0) == gone
+    assert result == (0 if gone else errno.EAGAIN)
+    assert box.lru() == ([32, *range(32)] if count == 33 else list(range(gone, count)))
+    assert sum(entry.referenced for entry in box.model.tree.values()) == (1 if count == 33 else 0)
+    box.check_balance()
+
+
+def test_a_lone_referenced_entry_goes_at_the_second_walk() -> None:
+    box = stored(7)
+    assert box.shrink() == errno.EAGAIN
+    assert box.names.count("shrink_memcg_cb") == 1
+    assert box.shrink() == 0
+    assert not box.model.tree
+
+
+@pytest.mark.parametrize("revision", ["mainline-7.2", "mainline-7.3"])
+def test_every_node_has_a_budget_of_its_own(revision: str) -> None:
+    box = Box(revision)
+    box.nid = lambda entry: entry.swpent % 2
+    for slot in range(80):
+        assert box.store(slot)
+    box.shrink()
+    looked = [effect[1].swpent % 2 for effect in box.seen if effect[0] == "shrink_memcg_cb"]
+    budget = box.model.SHRINK_BUDGET
+    assert looked == [0] * budget + [1] * budget
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_shrinking_what_has_nothing(revision: str) -> None:
+    box = stored(7, revision=revision)
+    assert box.do(box.model.shrink_memcg(0xDEAD)) == errno.ENOENT
+    assert box.names == ["shrink_memcg", WB_ENABLED, "shrink_memcg_ret"]
+    assert box.shrink(**{WB_ENABLED: False}) == errno.ENOENT
+    assert "?memcg_online" not in box.asked
+    assert box.shrink(q_memcg_online=False) == errno.ENOENT
+    assert box.names == ["shrink_memcg", WB_ENABLED, "shrink_memcg_ret"]
+    assert box.model.tree[7].referenced
+    box.model.set_param("memory.zswap.writeback", "0")
+    assert box.shrink() == errno.ENOENT
+
+
+def test_a_freed_entry_shows_the_bit_the_walk_has_cleared() -> None:
+    """The bit is cleared under the list lock, before the callback's return can be seen."""
+    box = stored(7, 8)
+    steps = box.model.shrink_memcg_cb(box.model.tree[7])
+    next(steps)
+    assert not box.model.tree[7].referenced
+
+
+# ---- shrink_worker --------------------------------------------------------------------------------------------
+
+def worker_box(revision: str, entries: int = 4, threshold: int = 2) -> Box:
+    """Return a box with one page per entry, none referenced, and a threshold below."""
+    box = full_at(20, threshold, revision)
+    for slot in range(entries):
+        assert box.store(slot)
+        box.model.tree[slot].referenced = False
+    return box
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_worker_stops_at_the_threshold(revision: str) -> None:
+    box = worker_box(revision)
+    box.model.SHRINK_BUDGET = 1
+    box.do(box.model.shrink_worker(), q_shrink_next=[MEMCG] * 9)
+    assert [effect[1] for effect in box.seen if effect[0] == "zs_get_total_pages_ret"] == [3, 2]
+    assert (box.names[0], box.names[-2:]) == ("shrink_worker", ["zs_get_total_pages_ret", "shrink_worker_ret"])
+    assert box.counters()["written_back_pages"] == 2
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_worker_with_nobody_to_shrink_gives_up_after_16_passes(revision: str) -> None:
+    """15 empty passes each end in a look at the totals, the 16th breaks the loop before."""
+    box = worker_box(revision)
+    box.do(box.model.shrink_worker())
+    assert box.names == ["shrink_worker", *["zs_get_total_pages_ret"] * 15, "shrink_worker_ret"]
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_worker_counts_failures_over_the_whole_run(revision: str) -> None:
+    """Candidates that fail count; those with nothing (-ENOENT) do not; a pass with an attempt is no failure."""
+    box = worker_box(revision)
+    box.model.SHRINK_BUDGET = 1
+    fails = [MEMCG, 0xDEAD, None]
+    turns = itertools.cycle(fails)
+    taken: list[Any] = []
+
+    def turn(effect: Any) -> Any:
+        taken.append(next(turns))
+        return taken[-1]
+
+    box.answers["?shrink_next"] = turn
+    box.do(box.model.shrink_worker(), q_swap_cache_alloc=errno.ENOMEM)
+    assert taken == fails * 15 + [MEMCG]
+    assert box.counters()["reject_reclaim_fail"] == 16
+    assert box.names.count("zs_get_total_pages_ret") == 45
+    assert [effect[1] for effect in box.seen if effect[0] == "shrink_memcg_ret"] == \
+        [errno.EAGAIN, errno.ENOENT] * 15 + [errno.EAGAIN]
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_worker_looks_at_the_totals_after_a_cgroup_with_nothing(revision: str) -> None:
+    """A do-while loop: "continue" (6.12) and "goto resched" (7.2) both come to its condition."""
+    box = worker_box(revision, entries=1)
+    box.do(box.model.shrink_worker(), q_shrink_next=[0xDEAD])
+    assert box.names == ["shrink_worker", "shrink_memcg", WB_ENABLED, "shrink_memcg_ret", "zs_get_total_pages_ret",
+                         "shrink_worker_ret"]
+
+
+def test_a_pass_with_an_attempt_does_not_count_against_the_worker() -> None:
+    box = worker_box("mainline-7.2")
+    box.do(box.model.shrink_worker(), q_shrink_next=[MEMCG, None, MEMCG])
+    assert box.counters()["written_back_pages"] == 2
+    box = worker_box("mainline-7.2")
+    # without attempts 15 passes may go by, then one success, then the 16th empty pass ends it
+    box.do(box.model.shrink_worker(), q_shrink_next=[None] * 15 + [MEMCG, None, None])
+    assert box.counters()["written_back_pages"] == 1
+
+
+def test_worker_goes_by_the_threshold_it_started_with() -> None:
+    box = worker_box("mainline-7.2")
+    steps = box.model.shrink_worker()
+    next(steps)
+    box.model.accept_threshold_percent = 100
+    box.do(steps, q_shrink_next=[MEMCG] * 9)
+    assert box.counters()["written_back_pages"] == 2
+
+
+# ---- dynamic shrinker -----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_shrinker_scan(revision: str) -> None:
+    box = stored(1, 2, 3, revision=revision)
+    for slot in (1, 2):
+        box.model.tree[slot].referenced = False
+    result = box.do(box.model.zswap_shrinker_scan(10, MEMCG, 0))
+    # 1 and 2 go; 3 is then alone, loses its bit, and the walk ends
+    assert result == 2
+    assert box.seen[0] == ("zswap_shrinker_scan", 10, MEMCG, 0)
+    assert box.names[1] == WB_ENABLED
+    assert box.seen[-1] == ("zswap_shrinker_scan_ret", 2)
+    assert box.lru() == [3]
+    assert not box.model.tree[3].referenced
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_shrinker_scan_keeps_to_its_budget_list_and_node(revision: str) -> None:
+    box = Box(revision)
+    box.nid = lambda entry: entry.swpent % 2
+    for slot in range(8):
+        assert box.store(slot)
+        box.model.tree[slot].referenced = False
+    assert box.do(box.model.zswap_shrinker_scan(2), zswap_shrinker_scan=(MEMCG, 1)) == 2
+    assert (box.lru(0), box.lru(1)) == ([0, 2, 4, 6], [5, 7])
+    assert box.do(box.model.zswap_shrinker_scan(2, 0xDEAD, 0)) == -1
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_shrinker_stops_where_the_swap_cache_begins(revision: str) -> None:
+    """-EEXIST tells that the page is warm: the walk ends with SHRINK_STOP, whatever it wrote back before."""
+    box = stored(1, 2, 3, revision=revision)
+    for entry in box.model.tree.values():
+        entry.referenced = False
+    result = box.do(box.model.zswap_shrinker_scan(10, MEMCG, 0), q_swap_cache_alloc=[0, errno.EEXIST])
+    assert result == -1
+    assert [effect[1] for effect in box.seen if effect[0] == "shrink_memcg_cb_ret"] == [1, 5]
+    assert box.counters()["written_back_pages"] == 1
+    assert box.lru() == [3, 2]
+
+
+def test_shrinker_goes_on_after_other_failures_and_shrink_memcg_after_any() -> None:
+    box = stored(1, 2)
+    for entry in box.model.tree.values():
+        entry.referenced = False
+    assert box.do(box.model.zswap_shrinker_scan(2, MEMCG, 0), q_swap_cache_alloc=[errno.ENOMEM, 0]) == 1
+    assert [effect[1] for effect in box.seen if effect[0] == "shrink_memcg_cb_ret"] == [4, 1]
+    assert box.shrink(q_swap_cache_alloc=[errno.EEXIST]) == 0
+    assert [effect[1] for effect in box.seen if effect[0] == "shrink_memcg_cb_ret"] == [4, 1]
+
+
+def test_shrinker_that_only_rotated_says_stop() -> None:
+    box = stored(1, 2, 3)
+    assert box.do(box.model.zswap_shrinker_scan(3, MEMCG, 0)) == -1
+    assert box.names.count("shrink_memcg_cb") == 3
+
+
+def test_shrinker_switched_off_or_without_writeback() -> None:
+    box = stored(1)
+    assert box.do(box.model.zswap_shrinker_scan(3, MEMCG, 0), **{WB_ENABLED: False}) == -1
+    assert box.names == ["zswap_shrinker_scan", WB_ENABLED, "zswap_shrinker_scan_ret"]
+    box.model.set_param("shrinker_enabled", "N")
+    assert box.do(box.model.zswap_shrinker_scan(3, MEMCG, 0)) == -1
+    assert box.names == ["zswap_shrinker_scan", "zswap_shrinker_scan_ret"]
+
+
+# ---- compressor switch, parameters ----------------------------------------------------------------------------
+
+def totals(box: Box) -> list[int]:
+    """Return what a store reads of each listed pool, current first."""
+    return [effect[1] for effect in box.seen if effect[0] == "zs_get_total_pages_ret"]
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_entries_stay_in_the_pool_they_were_stored_in(revision: str) -> None:
+    box = stored(1, 2, revision=revision, length=4000)
+    old = box.model.pools[0]
+    box.model.set_param("compressor", "zstd\n")
+    assert [pool.tfm_name for pool in box.model.pools] == ["zstd", "lz4"]
+    assert box.store(3)
+    assert totals(box) == [0, 2]
+    assert box.model.tree[3].pool is box.model.pools[0]
+    assert box.model.tree[1].pool is old
+    assert box.model.total_pages() == 3
+    box.check_balance()
+    # the page stored anew moves to the new pool; the old object is freed where it is
+    assert box.store(1)
+    assert totals(box) == [1, 2]
+    assert (box.model.pools[0].zs_pool.pages_allocated, old.zs_pool.pages_allocated) == (2, 1)
+    box.load(2)
+    assert box.store(4)
+    assert totals(box) == [2]
+    assert [pool.tfm_name for pool in box.model.pools] == ["zstd"]
+    box.check_balance()
+
+
+def test_a_pool_that_is_being_released_may_still_be_counted() -> None:
+    """Its last reference is gone, but only a grace period later it is off the list: the outside knows."""
+    box = stored(1)
+    box.model.set_param("compressor", "zstd")
+    box.invalidate(1)
+    assert box.store(2, q_pool_listed=True)
+    assert totals(box) == [0, 0]
+    assert box.store(3, q_pool_listed=False)
+    assert totals(box) == [1]
+
+
+def test_switching_back_finds_the_old_pool_as_long_as_it_has_entries() -> None:
+    box = stored(1)
+    first = box.model.pools[0]
+    box.model.set_param("compressor", "zstd")
+    assert box.store(2)
+    second = box.model.pools[0]
+    box.model.set_param("compressor", "lz4")
+    assert box.model.pools == [first, second]
+    box.load(2)
+    box.model.set_param("compressor", "zstd")
+    assert box.model.pools[0] is not second
+    assert box.store(3)
+    assert box.model.pools == [box.model.tree[3].pool, first]
+    box.check_balance()
+
+
+def test_the_current_compressor_again_changes_nothing() -> None:
+    box = stored(1)
+    before = list(box.model.pools)
+    box.model.set_param("compressor", "lz4")
+    assert box.model.pools == before
+
+
+def test_an_unknown_compressor_is_refused() -> None:
+    box = stored(1)
+    before = list(box.model.pools)
+    with pytest.raises(ValueError, match="lz5"):
+        box.model.set_param("compressor", "lz5")
+    assert box.model.pools == before
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_a_store_holds_its_pool(revision: str) -> None:
+    """The compressor is switched while the page is being compressed: the empty old pool must not vanish."""
+    box = Box(revision)
+
+    def switch(effect: Any) -> Any:
+        box.model.set_param("compressor", "zstd")
+        return 0, 1000, None
+
+    assert box.store(7, crypto_acomp_compress_ret=switch)
+    old = box.model.tree[7].pool
+    assert (old.tfm_name, old.entries) == ("lz4", 1)
+    assert box.store(8)
+    assert totals(box) == [0, 1]
+    assert box.model.pools == [box.model.tree[8].pool, old]
+    box.check_balance()
+
+
+@pytest.mark.parametrize("revision", EVERY)
+def test_a_failed_store_gives_its_pool_back(revision: str) -> None:
+    box = Box(revision)
+    for failure in ({"q_zs_malloc": errno.ENOMEM}, {"q_xa_store": errno.ENOMEM}, {"q_entry_alloc": False}):
+        assert not box.store(7, **failure)
+        assert box.model.pools[0].entries == 0
+
+
+def test_parameters() -> None:
+    model = Box().model
+    model.set_param("max_pool_percent", "35\n")
+    model.set_param("accept_threshold_percent", "0x10")
+    model.set_param("enabled", "off")
+    assert (model.max_pool_percent, model.accept_threshold_percent, model.enabled) == (35, 16, False)
+    model.set_param("enabled", "on")
+    assert model.enabled
+    model.set_param("no_such_parameter", "?")
+    for name, value in (("enabled", "maybe"), ("enabled", ""), ("max_pool_percent", "-1"), ("max_pool_percent", "20%"),
+                        ("memory.zswap.writeback", "2"), ("memory.zswap.max", "lots")):
+        with pytest.raises(ValueError, match=r"\S"):
+            model.set_param(name, value)
+    assert (model.max_pool_percent, model.enabled, model.writeback_enabled) == (35, True, True)
+
+
+@pytest.mark.parametrize(("text", "value"), [("Y", True), ("y", True), ("1", True), ("true", True), ("on", True),
+                                             ("N", False), ("n", False), ("0", False), ("F", False), ("OFF", False)])
+def test_booleans_as_the_kernel_reads_them(text: str, value: bool) -> None:
+    assert kstrtobool(text) is value
+
+
+def test_numbers_as_the_kernel_reads_them() -> None:
+    assert [kstrtouint(text) for text in ("0", "20", "0x14", "024", "4294967295")] == [0, 20, 20, 20, 4294967295]
+    for text in ("", "4294967296", "-1", "1_0", "08"):
+        with pytest.raises(ValueError, match=r"\S"):
+            kstrtouint(text)
+    assert [memparse(text) for text in ("4096", "4k", "1M", "2G", "0x1000")] == [4096, 4096, 1 << 20, 1 << 31, 4096]
+    for text in ("", "-1", "M", "1X"):
+        with pytest.raises(ValueError, match=r"\S"):
+            memparse(text)
