@@ -16,7 +16,8 @@ from typing import Final
 from model import errno
 from model.effects import Steps
 
-__all__ = ["HANDLE_SIZE", "PAGE_SIZE", "UNKNOWN_LINK", "SgEntry", "SizeClass", "ZsObject", "ZsPool", "Zspage", "size_classes"]
+__all__ = ["HANDLE_SIZE", "PAGE_SIZE", "UNKNOWN_LINK", "SgEntry", "SizeClass", "ZsObject", "ZsPool", "Zspage",
+           "size_classes"]
 
 PAGE_SIZE: Final = 4096
 #: ZS_HANDLE_SIZE: every object outside the huge class starts with its handle.

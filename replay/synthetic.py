@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from model.crypto import Compressor
 from model.effects import Effect, Steps, run
 from model.revisions import REVISIONS
 from model.zsmalloc import PAGE_SIZE, ZsObject, Zspage
@@ -21,7 +22,7 @@ from replay.handlers_zsmalloc import zspage_word
 from traces import schema
 from traces.recording import RecordingWriter
 
-__all__ = ["ImaginaryKernel", "cycle", "write_recording"]
+__all__ = ["ImaginaryKernel", "config", "cycle", "write_pages_recording", "write_recording"]
 
 _COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 _MEMMAP: Final = 0xFFFFEA0000000000
@@ -43,12 +44,20 @@ class ImaginaryKernel:
 
     :param revision: name of the revision that plays the kernel
     :param length: compressed length of the page at a swap entry; PAGE_SIZE and more do not fit
+    :param pages: what is stored: the page at a swap entry is ``pages[swpent % len(pages)]``
+    :param compressor: compresses ``pages``; takes the place of ``length``
     """
 
     def __init__(self, revision: str = "mainline-7.3", length: Callable[[int], int] | None = None,
-                 totalram_pages: int = _TOTALRAM) -> None:
+                 totalram_pages: int = _TOTALRAM, *, pages: list[bytes] | None = None,
+                 compressor: Compressor | None = None) -> None:
         self.revision = revision
-        self.model: Zswap = REVISIONS[revision](totalram_pages=totalram_pages, compressor="lz4")
+        self.pages = pages or []
+        #: page handed to each compress call, in order
+        self.handed: list[int] = []
+        self._results = [compressor.compress(page) for page in self.pages] if compressor is not None else []
+        self.model: Zswap = REVISIONS[revision](totalram_pages=totalram_pages,
+                                                compressor=compressor.name if compressor is not None else "lz4")
         self.length = length or (lambda swpent: 100 + swpent * 2654435761 % 4100)
         self.rows: list[list[int]] = []
         self.pid = 100
@@ -94,6 +103,9 @@ class ImaginaryKernel:
     def _answer(self, effect: Effect) -> Any:
         kind = effect[0]
         if kind == "crypto_acomp_compress_ret":
+            if self._results:
+                result = self._results[(self._folio.swpent + self._index) % len(self._results)]
+                return result.err, result.dlen, len(self.handed) - 1
             length = self.length(self._folio.swpent + self._index)
             return (-22, PAGE_SIZE, -1) if length > PAGE_SIZE else (0, length, -1)
         if kind == "obj_cgroup_charge_zswap":
@@ -168,8 +180,12 @@ class ImaginaryKernel:
 
     def _on_crypto_acomp_compress(self, folio: Folio, index: int, pages: int) -> None:
         self._index = index
+        content = -1
+        if self.pages:
+            content = len(self.handed)
+            self.handed.append((folio.swpent + index) % len(self.pages))
         self._row("crypto_acomp_compress", folio=folio.address + 64 * index, size=pages * PAGE_SIZE,
-                  dlen=pages * PAGE_SIZE)
+                  dlen=pages * PAGE_SIZE, content=content)
 
     def _on_crypto_acomp_compress_ret(self, folio: Folio, index: int) -> None:
         ret, dlen, _ = self._answer(("crypto_acomp_compress_ret",))
@@ -209,8 +225,12 @@ class ImaginaryKernel:
         self._row("zs_free", pool=_POOL, handle=obj.address, obj=self._word(obj.zspage, obj.index))
 
     def _on_zs_obj_write(self, obj: ZsObject, length: int, content: Any, raw: bool) -> None:
-        self._row("zs_obj_write", handle=obj.address, size=length,
-                  data=obj.address * 0x9E3779B97F4A7C15 & (1 << 64) - 1)
+        data = obj.address * 0x9E3779B97F4A7C15 & (1 << 64) - 1
+        if self._results:
+            page = self.handed[content]
+            written = self.pages[page] if raw else self._results[page].data
+            data = int.from_bytes(written[:8], "little")
+        self._row("zs_obj_write", handle=obj.address, size=length, data=data)
 
     def _on_zs_obj_read(self, obj: ZsObject, length: int, shape: Any) -> None:
         self._row("zs_obj_read", handle=obj.address, size=length)
@@ -277,6 +297,23 @@ def cycle(events: int, seed: int = 1, revision: str = "mainline-7.3") -> np.ndar
     while live:
         kernel.invalidate(live.pop(chance.randrange(len(live))))
     return kernel.block()
+
+
+def write_pages_recording(path: str, pages: list[bytes], compressor: Compressor, rounds: int = 2) -> None:
+    """Write a recording in which every page is stored and loaded again, ``rounds`` times, with its bytes."""
+    kernel = ImaginaryKernel(pages=pages, compressor=compressor)
+    for _ in range(rounds):
+        for slot in range(len(pages)):
+            kernel.store(slot)
+        for slot in range(len(pages)):
+            kernel.load(slot)
+    made = config()
+    made["config"]["compressor"] = compressor.name
+    with RecordingWriter(path) as writer:
+        writer.write_rows(kernel.block())
+        for page in kernel.handed:
+            writer.pages.add(pages[page])
+        writer.close(made)
 
 
 def config(revision: str = "mainline-7.3", totalram_pages: int = _TOTALRAM) -> dict[str, Any]:

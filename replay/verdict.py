@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-
 from model.crypto import Compressor, UnsupportedCompressor, compressor_for
 from model.effects import Effect
 from model.revisions import REVISIONS, revision_for_release
@@ -124,14 +122,13 @@ def _compressor(recording: Recording, name: str, revision: str) -> tuple[Compres
 
 
 def switched_to(recording: Recording) -> list[str]:
-    """Return the compressors that were switched to during the recording, in order, each once."""
-    names: list[str] = []
-    for _, columns in recording.batches(["text"], rows=1 << 18):
-        for text in np.unique(columns["text"]):
-            found = re.match(r"(?:param )?compressor=(\S+)$", text)
-            if found and found[1] in KERNEL_COMPRESSORS and found[1] not in names:
-                names.append(found[1])
-    return [name for name in names if name != recording.manifest["config"]["compressor"]]
+    """Return the compressors that were switched to during the recording, by name."""
+    names = set()
+    for text in recording.texts():
+        found = re.match(r"(?:param )?compressor=(\S+)$", text)
+        if found and found[1] in KERNEL_COMPRESSORS:
+            names.add(found[1])
+    return sorted(names - {recording.manifest["config"]["compressor"]})
 
 
 def build_model(recording: Recording, revision: type[Zswap]) -> Zswap:

@@ -41,6 +41,9 @@ class Tampered(Recording):
         for at in range(0, len(self), rows):
             yield at, {name: self.columns[name][at:at + rows] for name in columns}
 
+    def texts(self) -> set[str]:
+        return {text for text in self.columns["text"] if text}
+
     def snapshot(self, number: int) -> dict[str, Any]:
         return self.changed_snapshots[number]
 

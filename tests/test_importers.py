@@ -625,6 +625,24 @@ def test_of_two_of_a_kind_the_second_is_named(tmp_path: Path) -> None:
     assert recording.manifest["source"]["files"] == ["a.dat"]
 
 
+def test_files_that_are_left_out_are_named(tmp_path: Path) -> None:
+    """One of them may be the ring of a CPU, damaged from its start on."""
+    source = rb.write_capture(tmp_path / "run")
+    for name, data in {"more.bin": page(5), "zmeta.cpu2.raw": b"", "x.log": b"hello\n", "truth2.csv": TRUTH,
+                       "qages.idx": (source / "pages.idx").read_bytes(), "params.json": b"{}"}.items():
+        (source / name).write_bytes(data)
+    recording, summary = imported(source, tmp_path)
+    assert summary["notes"] == ["truth2.csv was not used: truth.csv is there too",
+                                "qages.idx was not used: pages.idx is there too",
+                                "zmeta.cpu2.raw was not used: it is empty, or damaged from its start",
+                                "more.bin was not used: no page index is named like it",
+                                "x.log was not used: its content is of no known kind"]
+    assert {"truth2.csv", "more.bin", "x.log"} & set(recording.manifest["source"]["files"]) == set()
+    truth = recording.table("truth")
+    assert truth is not None
+    assert len(truth) == 1
+
+
 # One file, other forms.
 
 def test_a_trace_dat(tmp_path: Path) -> None:

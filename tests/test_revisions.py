@@ -133,7 +133,8 @@ class AnySequence(RuleBasedStateMachine):
                 + counters.reject_compress_poor)
 
     @rule(slot=st.integers(0, 24), order=st.sampled_from([0, 0, 0, 1, 2]),
-          lengths=st.tuples(*[st.sampled_from(LENGTHS)] * 4), writeback=st.booleans(), trouble=st.sampled_from([None, None, None, "zs_malloc", "entry_alloc", "xa_store"]),
+          lengths=st.tuples(*[st.sampled_from(LENGTHS)] * 4), writeback=st.booleans(),
+          trouble=st.sampled_from([None, None, None, "zs_malloc", "entry_alloc", "xa_store"]),
           page=st.integers(0, 3), nid=st.integers(0, 1), locked=st.booleans())
     def store(self, slot: int, order: int, lengths: tuple[int, ...], writeback: bool, trouble: str | None,
               page: int, nid: int, locked: bool) -> None:

@@ -15,6 +15,7 @@ from model.effects import Effect, Steps, run
 from model.zsmalloc import (
     HANDLE_SIZE,
     PAGE_SIZE,
+    UNKNOWN_LINK,
     SgEntry,
     SizeClass,
     ZsObject,
@@ -282,6 +283,8 @@ def test_huge_class() -> None:
     assert other.zspage is zspage
     assert "fix_fullness_group" in names(effects)
     assert pool.pages_allocated == 1
+    # what it read as a link was the object's data
+    assert zspage.freeobj == UNKNOWN_LINK
 
 
 def test_fullness_groups_of_a_class_with_256_objects() -> None:
@@ -680,4 +683,5 @@ class AnySequence(RuleBasedStateMachine):
 
 
 TestAnySequence = AnySequence.TestCase
-TestAnySequence.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True, database=None)
+TestAnySequence.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True,
+                                    database=None)

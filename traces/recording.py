@@ -317,6 +317,14 @@ class Recording:
             yield first, table
             first += segment["rows"]
 
+    def texts(self) -> set[str]:
+        """Return all distinct texts of markers, snapshots and parameter writes."""
+        found: set[str] = set()
+        for _, table in self.segments(["text"]):
+            for chunk in table.column("text").chunks:
+                found.update(chunk.dictionary.to_pylist())
+        return found - {""}
+
     def batches(self, columns: Sequence[str], rows: int = 1 << 15) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Yield (number of the first event, {column: array}) of at most ``rows`` events.
 

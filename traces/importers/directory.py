@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -22,6 +22,10 @@ from traces.importers.source import Block, RunFacts
 __all__ = ["import_source"]
 
 Progress = Callable[[int], None]
+
+#: Files that an import leaves out, and why: one of them may be a damaged one that was meant to be used.
+_UNUSED: Final = {"empty": "it is empty, or damaged from its start", "pages": "no page index is named like it",
+                  "unknown": "its content is of no known kind"}
 
 
 def import_source(src: str | Path, out: str | Path, *, events: str | Path | None = None,
@@ -70,6 +74,10 @@ class _Import:
             self.by_kind.setdefault(classify(path, header), []).append(path)
         self._side_files()
         self._page_files()
+        for kind, why in _UNUSED.items():
+            for path in self.by_kind.get(kind, []):
+                if path not in self.used and len(files) > 1:
+                    self.facts.notes.append(f"{path.name} was not used: {why}")
 
     def _formats(self, given: Path | None) -> FormatDirectory | None:
         if given is not None:
@@ -85,6 +93,13 @@ class _Import:
         self.used.update(paths)
         return paths
 
+    def _take_one(self, kind: str) -> list[Path]:
+        """Of a kind that a run has once, the first file; the others are named."""
+        paths = self.by_kind.get(kind, [])
+        self.used.update(paths[:1])
+        self.facts.notes.extend(f"{path.name} was not used: {paths[0].name} is there too" for path in paths[1:])
+        return paths[:1]
+
     def _side_files(self) -> None:
         for path in self._take("config"):
             add_config(self.facts, path)
@@ -95,14 +110,14 @@ class _Import:
         for path in self._take("probes"):
             add_probes(self.facts, path)
         add_counters(self.facts, self._take("counters"))
-        for path in self._take("truth"):
+        for path in self._take_one("truth"):
             self.truth = read_truth(path)
-        for path in self._take("objects"):
+        for path in self._take_one("objects"):
             self.objects = read_objects(path)
 
     def _page_files(self) -> None:
         bases = bases_of(self.facts.kernel)
-        indices = self._take("pageindex")
+        indices = self._take_one("pageindex")
         dumps = self.by_kind.get("pages", [])
         if indices:
             # A dump belongs to the index it is named after; without one the digests are all there is.

@@ -20,7 +20,7 @@ from traces.importers.content import chunks, read_all
 from traces.importers.eventformat import EventFormat, HeaderPage
 from traces.importers.pageindex import PAGE_OFFSET_BASE, VMEMMAP_BASE, PageIndex
 from traces.importers.probemap import TEXT, ProbeTable
-from traces.importers.ring import RingDecoder, new_block
+from traces.importers.ring import RingDecoder, blank, new_block
 from traces.schema import PAGE_SIZE
 
 __all__ = ["is_page_format", "page_ring", "read_objects", "read_page_index"]
@@ -110,6 +110,7 @@ def page_ring(path: Path, formats: list[EventFormat], header: HeaderPage,
         data = np.frombuffer(rest + chunk, np.uint8)
         at = 0
         while True:
+            blank(block)
             used, rows, spans = decoder.feed_spans(data[at:], block, 0)
             view = data[at:]
             for row, start in spans:

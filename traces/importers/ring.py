@@ -18,7 +18,7 @@ from traces import schema
 from traces.importers.eventformat import HeaderPage
 from traces.importers.probemap import ProbeTable
 
-__all__ = ["Damage", "RingDecoder"]
+__all__ = ["Damage", "RingDecoder", "blank", "new_block"]
 
 #: Flags above the length in the commit word (RB_MISSED_EVENTS and RB_MISSED_STORED).
 _MISSED_EVENTS: Final = 1 << 31
@@ -43,10 +43,21 @@ def _le(buf, at, size):  # type: ignore[no-untyped-def]
     return value
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _u32(buf, words, at):  # type: ignore[no-untyped-def]
+    # Ring records are aligned to 4 bytes; only a format that no kernel writes asks for other places.
+    if at & 3:
+        return np.int64(_le(buf, at, 4))
+    return np.int64(words[at >> 2])
+
+
 @numba.njit(cache=True, nogil=True)
-def _decode(buf, subbuf, data_at, commit_size, most, cpu,  # type: ignore[no-untyped-def]
+def _decode(buf, words, subbuf, data_at, commit_size, most, cpu,  # type: ignore[no-untyped-def]
             plan_of_id, code, need, first, move, pid_offset, counts, out, row, state, texts):
-    """Decode whole sub-buffers of ``buf`` into columns ``out[:, row:]``; return (bytes consumed, row)."""
+    """Decode whole sub-buffers of ``buf`` (and ``words``, the same as uint32) into ``out[:, row:]``, which is blank.
+
+    Returns (bytes consumed, row).
+    """
     capacity = out.shape[1]
     at = 0
     while at + subbuf <= buf.shape[0] and row + most <= capacity and state[_S_TEXTS] < texts.shape[0] - most:
@@ -64,13 +75,10 @@ def _decode(buf, subbuf, data_at, commit_size, most, cpu,  # type: ignore[no-unt
                 missed = np.int64(_le(buf, at + data_at + length, commit_size))
                 if missed < 0:
                     missed = np.int64(-1)
-            for c in range(out.shape[0]):
-                out[c, row] = 0
             out[_TS, row] = ts
             out[_CPU, row] = cpu
             out[_EVENT, row] = _LOST
             out[_RET, row] = missed
-            out[_CONTENT, row] = -1
             row += 1
             if missed < 0:
                 state[_S_LOST_UNKNOWN] += 1
@@ -83,14 +91,14 @@ def _decode(buf, subbuf, data_at, commit_size, most, cpu,  # type: ignore[no-unt
             if pos + 4 > end:
                 bad = True
                 break
-            head = np.int64(_le(buf, pos, 4))
+            head = _u32(buf, words, pos)
             kind = head & 31
             delta = head >> 5
             if kind == 30 or kind == 31:
                 if pos + 8 > end:
                     bad = True
                     break
-                high = np.int64(_le(buf, pos + 4, 4)) << 27
+                high = _u32(buf, words, pos + 4) << 27
                 if kind == 30:
                     ts += delta + high
                 else:
@@ -104,7 +112,7 @@ def _decode(buf, subbuf, data_at, commit_size, most, cpu,  # type: ignore[no-unt
                 if pos + 8 > end:
                     bad = True
                     break
-                size = np.int64(_le(buf, pos + 4, 4))
+                size = _u32(buf, words, pos + 4)
                 if size < 4 or pos + 4 + size > end:
                     bad = True
                     break
@@ -117,7 +125,7 @@ def _decode(buf, subbuf, data_at, commit_size, most, cpu,  # type: ignore[no-unt
                 if pos + 8 > end:
                     bad = True
                     break
-                size = np.int64(_le(buf, pos + 4, 4)) - 4
+                size = _u32(buf, words, pos + 4) - 4
                 body = pos + 8
             else:
                 size = kind * 4
@@ -135,16 +143,13 @@ def _decode(buf, subbuf, data_at, commit_size, most, cpu,  # type: ignore[no-unt
                     if state[_S_FIRST_DAMAGE] < 0:
                         state[_S_FIRST_DAMAGE] = state[_S_BASE] + pos
                 else:
-                    for c in range(out.shape[0]):
-                        out[c, row] = 0
                     if ts < state[_S_TS]:
                         state[_S_BACKWARDS] += 1
                     state[_S_TS] = ts
                     out[_TS, row] = ts
                     out[_CPU, row] = cpu
-                    out[_PID, row] = np.int32(_le(buf, body + pid_offset[plan], 4))
+                    out[_PID, row] = np.int32(_u32(buf, words, body + pid_offset[plan]))
                     out[_EVENT, row] = code[plan]
-                    out[_CONTENT, row] = -1
                     for m in range(first[plan], first[plan + 1]):
                         how = move[m, 0]
                         where = body + move[m, 2]
@@ -157,9 +162,9 @@ def _decode(buf, subbuf, data_at, commit_size, most, cpu,  # type: ignore[no-unt
                             continue
                         width = move[m, 3]
                         if width == 8:
-                            value = np.int64(_le(buf, where, 8))
+                            value = _u32(buf, words, where) | _u32(buf, words, where + 4) << 32
                         elif width == 4:
-                            value = np.int64(_le(buf, where, 4))
+                            value = _u32(buf, words, where)
                             if move[m, 4] and value >= 1 << 31:
                                 value -= 1 << 32
                         elif width == 1:
@@ -240,7 +245,10 @@ class RingDecoder:
     def _run(self, buf: np.ndarray, out: np.ndarray, row: int) -> tuple[int, int]:
         t = self.table
         self._state[_S_TEXTS] = 0
-        used, row = _decode(buf, self.header.size, self.header.data_offset, self.header.commit_size,
+        if buf.ctypes.data & 3:
+            buf = buf.copy()
+        words = buf[:buf.size & ~3].view(np.uint32)
+        used, row = _decode(buf, words, self.header.size, self.header.data_offset, self.header.commit_size,
                             self.most_rows, self.cpu,
                             t.plan_of_id, t.code, t.need, t.first, t.move, t.pid_offset, self._counts, out, row,
                             self._state, self._texts)
@@ -248,7 +256,7 @@ class RingDecoder:
         return int(used), int(row)
 
     def feed(self, buf: np.ndarray, out: np.ndarray, row: int) -> tuple[int, int, list[tuple[int, str]]]:
-        """Decode whole sub-buffers from ``buf`` (uint8) into ``out`` (int64, columns x rows) from ``row`` on.
+        """Decode whole sub-buffers from ``buf`` (uint8) into ``out`` (a blank block) from ``row`` on.
 
         Stops where ``out`` might not hold one more sub-buffer.  Returns (bytes consumed, next row, the texts
         of marker rows as (row, text)).
@@ -288,5 +296,13 @@ class RingDecoder:
 
 
 def new_block(rows: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return an uninitialised block of ``rows`` rows of all columns (int64, columns x rows)."""
-    return np.empty((len(schema.COLUMNS), rows), np.int64)
+    """Return a blank block of ``rows`` rows of all columns (int64, columns x rows)."""
+    block = np.zeros((len(schema.COLUMNS), rows), np.int64)
+    block[_CONTENT] = -1
+    return block
+
+
+def blank(block: np.ndarray) -> None:
+    """Make a block fit to be decoded into again."""
+    block.fill(0)
+    block[_CONTENT] = -1

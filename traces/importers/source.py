@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -12,7 +13,7 @@ import numpy as np
 from traces import schema
 from traces.importers.eventformat import HeaderPage
 from traces.importers.probemap import ProbeTable
-from traces.importers.ring import Damage, RingDecoder, new_block
+from traces.importers.ring import Damage, RingDecoder, blank, new_block
 
 __all__ = ["BLOCK_ROWS", "Block", "RunFacts", "merge_cpus", "ring_blocks"]
 
@@ -65,11 +66,15 @@ def ring_blocks(chunks: Iterable[bytes | memoryview | np.ndarray], table: ProbeT
                 done: Callable[[int, Damage], None], rows: int = BLOCK_ROWS) -> Iterator[Block]:
     """Decode one CPU's stream of raw sub-buffers, given in chunks of any size, into blocks.
 
+    A yielded block is overwritten when the third one after it is made.
+
     :param done: called once at the end with the CPU and its damage
     """
     decoder = RingDecoder(table, header, cpu)
     rows = max(rows, decoder.most_rows)
-    block, row, texts = new_block(rows), 0, []
+    # A block is read until the one after the next is asked for: three take turns.
+    blocks = itertools.cycle([new_block(rows) for _ in range(3)])
+    block, row, texts = next(blocks), 0, []
     rest = np.zeros(0, np.uint8)
     for chunk in chunks:
         data = np.frombuffer(chunk, np.uint8) if not isinstance(chunk, np.ndarray) else chunk
@@ -84,7 +89,8 @@ def ring_blocks(chunks: Iterable[bytes | memoryview | np.ndarray], table: ProbeT
                 break
             # The block cannot take another sub-buffer for certain.
             yield block[:, :row], texts
-            block, row, texts = new_block(rows), 0, []
+            block, row, texts = next(blocks), 0, []
+            blank(block)
         rest = data[at:]
     if row:
         yield block[:, :row], texts
