@@ -26,6 +26,9 @@ question                       answer (default first)
 ``?shrink_next``               None (a pass over the hierarchy ends) or the cgroup the worker shrinks next
 ``?xa_store``                  0, or the errno with which the tree could not take a new entry
 ``?zspage_write_trylock``      True, or False when compaction found the source zspage in use (6.18 and later)
+``?new_zspage``                False, or True when a new zspage is used although another has room by now
+``?lru_next``                  None, or the item the walk looks at where the order of additions was open
+``?lru_list``                  None, or the other name under which an empty list's items are kept
 ``?pool_listed``               False, or True while a pool that lost its last entry is still listed
 =============================  ==================================================================
 
@@ -59,6 +62,9 @@ DEFAULTS: dict[str, Any] = {
     "?xa_store": 0,
     "?zspage_write_trylock": True,
     "?pool_listed": False,
+    "?new_zspage": False,
+    "?lru_next": None,
+    "?lru_list": None,
 }
 
 #: After these effects the model goes on at once to its next effect (or question).  Either the kernel still
@@ -68,7 +74,7 @@ DEFAULTS: dict[str, Any] = {
 EAGER = frozenset({
     "obj_malloc_ret", "obj_free", "fix_fullness_group", "fix_fullness_group_ret", "__free_zspage",
     "obj_cgroup_uncharge_zswap", "list_lru_add_ret", "list_lru_del", "zswap_entry_free", "zswap_load_ret",
-    "zswap_store_ret", "swap_writeout_ret", "__swap_writepage", "zs_malloc_ret", "zs_compact_ret",
+    "zswap_store_ret", "swap_writeout_ret", "__swap_writepage", "zs_malloc", "zs_malloc_ret", "zs_compact_ret",
 })
 
 

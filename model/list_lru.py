@@ -46,6 +46,16 @@ class ListLru(Generic[T]):
         del listed[item]
         return True
 
+    def splice(self, source: Key, target: Key) -> list[T]:
+        """memcg_reparent_list_lru_one(): a dead cgroup's items go to the head of its parent's list."""
+        moved = self.lists.pop(source, None)
+        if not moved:
+            return []
+        merged: OrderedDict[T, None] = OrderedDict(moved)
+        merged.update(self.lists.get(target, {}))
+        self.lists[target] = merged
+        return list(moved)
+
     def count(self, key: Key) -> int:
         """list_lru_count_one()"""
         return len(self.lists.get(key, ()))
@@ -66,10 +76,19 @@ class ListLru(Generic[T]):
         while budget:
             listed = self.lists.get(key)
             if not listed:
-                break
+                # Up to 7.0 the root cgroup's list has two names: none, and the root cgroup itself.
+                other: Key | None = yield ("?lru_list", key)
+                if other is None:
+                    break
+                key = other
+                continue
             # All that was rotated since the last restart sits at the tail, so the item that followed the one
             # just rotated is the head now.  Only a lone item has the list head as its successor.
             item = next(iter(listed))
+            # Additions made at one time may have been listed in either order: what the walk finds tells.
+            found: T | None = yield ("?lru_next", listed)
+            if found is not None:
+                item = found
             alone = len(listed) == 1
             budget -= 1
             listed.move_to_end(item)

@@ -8,6 +8,7 @@ count_objcg_events() of Linux 6.12 to 7.3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from model.zsmalloc import PAGE_SIZE
@@ -20,11 +21,15 @@ UNLIMITED: Final = -1
 
 class MemcgZswap:
     """What one cgroup is charged: ``zswap`` bytes (MEMCG_ZSWAP_B), ``zswapped`` pages (MEMCG_ZSWAPPED),
-    ``incompressible`` pages (MEMCG_ZSWAP_INCOMP, from 7.1), and its event counts in pages."""
+    ``incompressible`` pages (MEMCG_ZSWAP_INCOMP, from 7.1), and its event counts in pages.
 
-    __slots__ = ("incompressible", "zswap", "zswapped", "zswpin", "zswpout", "zswpwb")
+    ``observer``, where set, is called with the account before each change of it.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("incompressible", "observer", "zswap", "zswapped", "zswpin", "zswpout", "zswpwb")
+
+    def __init__(self, observer: Callable[[MemcgZswap], None] | None = None) -> None:
+        self.observer = observer
         self.zswap = 0
         self.zswapped = 0
         self.incompressible = 0
@@ -37,6 +42,7 @@ class MemcgZswap:
 
         :param incompressible_apart: MEMCG_ZSWAP_INCOMP exists (7.1+)
         """
+        self._changes()
         self.zswap += length
         self.zswapped += 1
         if length == PAGE_SIZE and incompressible_apart:
@@ -44,10 +50,20 @@ class MemcgZswap:
 
     def uncharge(self, length: int, incompressible_apart: bool = True) -> None:
         """obj_cgroup_uncharge_zswap(): the exact inverse of :meth:`charge`."""
+        self._changes()
         self.zswap -= length
         self.zswapped -= 1
         if length == PAGE_SIZE and incompressible_apart:
             self.incompressible -= 1
+
+    def count(self, event: str, pages: int) -> None:
+        """count_objcg_events(): ``zswpin``, ``zswpout`` or ``zswpwb``."""
+        self._changes()
+        setattr(self, event, getattr(self, event) + pages)
+
+    def _changes(self) -> None:
+        if self.observer is not None:
+            self.observer(self)
 
     def may_zswap(self, limit_pages: int) -> bool:
         """obj_cgroup_may_zswap() for this cgroup alone: below memory.zswap.max of ``limit_pages``."""

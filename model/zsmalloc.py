@@ -9,6 +9,7 @@ Sizes are bytes, PAGE_SIZE is 4096.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -145,7 +146,7 @@ class SgEntry:
 class SizeClass:
     """struct size_class: the zspages of one geometry in fullness groups, head of each list last."""
 
-    __slots__ = ("address", "geometry", "groups", "objs_allocated", "objs_inuse", "zspages")
+    __slots__ = ("address", "geometry", "groups", "objs_allocated", "objs_inuse", "times_dry", "zspages")
 
     def __init__(self, geometry: ClassGeometry) -> None:
         self.geometry = geometry
@@ -154,6 +155,8 @@ class SizeClass:
         self.objs_inuse = 0
         self.zspages = 0
         self.address = 0
+        #: how often the last zspage with room was filled
+        self.times_dry = 0
 
     def get_fullness_group(self, zspage: Zspage) -> int:
         """get_fullness_group(): the group a zspage belongs to by its objects in use."""
@@ -216,6 +219,8 @@ class ZsPool:
         self.pages_compacted = 0
         self.compaction_in_progress = False
         self.address = 0
+        #: called before ``pages_allocated`` changes
+        self.observer: Callable[[], None] | None = None
 
     # ---- allocation -------------------------------------------------------------------------------------
 
@@ -225,6 +230,9 @@ class ZsPool:
         -EINVAL for 0 bytes, -ENOSPC for more than a page, -ENOMEM when the outside says so.
         """
         yield ("zs_malloc", size)
+        cls = self.size_class[min(get_size_class_index(size + HANDLE_SIZE), _CLASSES - 1)]
+        # -1: nothing to take from since before the lock was first taken.
+        dry = cls.times_dry if cls.first(_FIND) is not None else -1
         failure: int = yield ("?zs_malloc", size)
         if size == 0:
             failure = errno.EINVAL
@@ -234,8 +242,10 @@ class ZsPool:
             yield ("zs_malloc_ret", failure, None)
             return failure
         obj = ZsObject(size)
-        cls = self.size_class[get_size_class_index(size + HANDLE_SIZE)]
         zspage = cls.first(_FIND)
+        # The class lock is dropped while a new zspage is allocated; meanwhile others may list one with room.
+        if zspage is not None and dry != cls.times_dry and (yield ("?new_zspage", cls)):
+            zspage = None
         if zspage is not None:
             yield from self.obj_malloc(zspage, obj)
             yield from self.fix_fullness_group(cls, zspage)
@@ -245,7 +255,7 @@ class ZsPool:
             cls.insert_zspage(zspage, cls.get_fullness_group(zspage))
             cls.zspages += 1
             cls.objs_allocated += cls.geometry.objs_per_zspage
-            self.pages_allocated += cls.geometry.pages_per_zspage
+            self._add_pages(cls.geometry.pages_per_zspage)
         cls.objs_inuse += 1
         yield ("zs_malloc_ret", 0, obj)
         return obj
@@ -283,6 +293,8 @@ class ZsPool:
         if group != zspage.group:
             cls.remove_zspage(zspage)
             cls.insert_zspage(zspage, group)
+            if group == _RATIO_100 and cls.first(_FIND) is None:
+                cls.times_dry += 1
         yield ("fix_fullness_group_ret", group)
         return group
 
@@ -312,7 +324,12 @@ class ZsPool:
     def _drop(self, cls: SizeClass) -> None:
         cls.zspages -= 1
         cls.objs_allocated -= cls.geometry.objs_per_zspage
-        self.pages_allocated -= cls.geometry.pages_per_zspage
+        self._add_pages(-cls.geometry.pages_per_zspage)
+
+    def _add_pages(self, pages: int) -> None:
+        if self.observer is not None:
+            self.observer()
+        self.pages_allocated += pages
 
     def async_free_zspage(self) -> Steps[None]:
         """async_free_zspage(): the worker frees the empty zspages whose pages could not be locked before."""

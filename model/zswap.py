@@ -7,7 +7,7 @@ Every method named like a kernel function mirrors that function and is a generat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from model import errno
@@ -149,7 +149,10 @@ class Zswap:
         #: taken to be on until it is switched off: else zswap_shrinker_scan() would not be called
         self.shrinker_enabled = True
         self.pool_reached_full = False
-        self.pools = [ZswapPool(compressor, chain_size)]
+        #: called before a cgroup's account, and before the pools' total, changes; for whoever replays readers
+        self.account_observer: Callable[[MemcgZswap], None] | None = None
+        self.total_observer: Callable[[], None] | None = None
+        self.pools = [self.new_pool(compressor)]
         self.tree: dict[int, ZswapEntry] = {}
         self.lru: ListLru[ZswapEntry] = ListLru()
         self.counters = Counters()
@@ -158,14 +161,26 @@ class Zswap:
         self.zswap_max = UNLIMITED
         self.writeback_enabled = True
         self._writeback_was_off = False
+        #: folios were seen whose cgroup nothing told, or that belong to the root's
+        self.untold_folios = False
 
     # ---- state that others read -------------------------------------------------------------------------
+
+    def new_pool(self, name: str) -> ZswapPool:
+        """Return a pool for a compressor, not listed yet."""
+        pool = ZswapPool(name, self.chain_size)
+        pool.zs_pool.observer = self._total_changes
+        return pool
+
+    def _total_changes(self) -> None:
+        if self.total_observer is not None:
+            self.total_observer()
 
     def memcg(self, objcg: int) -> MemcgZswap:
         """Return the account of a cgroup, a new one for a cgroup not seen before."""
         account = self.memcgs.get(objcg)
         if account is None:
-            account = self.memcgs[objcg] = MemcgZswap()
+            account = self.memcgs[objcg] = MemcgZswap(self.account_observer)
         return account
 
     def total_pages(self) -> int:
@@ -222,7 +237,7 @@ class Zswap:
         # zswap_pool_find_get(): a pool on which nobody has a reference any more cannot be had again.
         pool = next((p for p in self.pools if p.tfm_name == name and not p.dying), None)
         if pool is None:
-            pool = ZswapPool(name, self.chain_size)
+            pool = self.new_pool(name)
         else:
             self.pools.remove(pool)
         old = self.pools[0] if self.pools else None
@@ -251,13 +266,16 @@ class Zswap:
                 self.pools.remove(pool)
                 continue
             pages = pool.zs_pool.pages_allocated
-            total += pages
-            yield ("zs_get_total_pages_ret", pages)
+            # The reader decides by what it read, which may be older than what stands by now.
+            read: int | None = yield ("zs_get_total_pages_ret", pages)
+            total += pages if read is None else read
         return total
 
     def _has_objcg(self) -> Steps[bool]:
         """get_obj_cgroup_from_folio(): False for the root cgroup's folios up to 7.0."""
-        return self.ROOT_OBJCG or (yield ("?objcg",))
+        has: bool = self.ROOT_OBJCG or (yield ("?objcg",))
+        self.untold_folios |= not has
+        return has
 
     def _may_zswap(self) -> Steps[bool]:
         """The cgroup part of a store's prologue: memory.zswap.max, with one try to write back."""
@@ -318,7 +336,7 @@ class Zswap:
                 return False
             objcg = entry.objcg
         if objcg is not None:
-            self.memcg(objcg).zswpout += folio.nr_pages
+            self.memcg(objcg).count("zswpout", folio.nr_pages)
         self.counters.zswpout += folio.nr_pages
         return True
 
@@ -467,7 +485,7 @@ class Zswap:
     def _count_load(self, entry: ZswapEntry) -> None:
         self.counters.zswpin += 1
         if entry.objcg is not None:
-            self.memcg(entry.objcg).zswpin += 1
+            self.memcg(entry.objcg).count("zswpin", 1)
 
     def zswap_decompress(self, entry: ZswapEntry, folio: Folio) -> Steps[bool]:
         """zswap_decompress(): read an entry's object; a raw one is copied, others go through the compressor."""
@@ -514,7 +532,7 @@ class Zswap:
     def _count_writeback(self, entry: ZswapEntry) -> None:
         self.counters.zswpwb += 1
         if entry.objcg is not None:
-            self.memcg(entry.objcg).zswpwb += 1
+            self.memcg(entry.objcg).count("zswpwb", 1)
 
     def shrink_memcg_cb(self, entry: ZswapEntry, stop_on_cached: bool = False) -> Steps[int]:
         """shrink_memcg_cb(): a second chance for a referenced entry, writeback for any other.
@@ -556,7 +574,8 @@ class Zswap:
         if not (yield ("?memcg_online", cgroup)):
             return errno.ENOENT
         removed = scanned = 0
-        for nid in list(self.lru.nodes(cgroup)):
+        # The kernel walks every node with memory; those without a list of this cgroup have nothing to look at.
+        for nid in list(self.lru.nodes(cgroup)) or [0]:
             gone, left = yield from self.lru.walk_one((nid, cgroup), self.shrink_memcg_cb, self.SHRINK_BUDGET)
             removed += gone
             scanned += self.SHRINK_BUDGET - left
@@ -620,6 +639,15 @@ class Zswap:
             if (yield from self._read_totals()) <= threshold:
                 break
         yield ("shrink_worker_ret",)
+
+    def memcg_reparent_list_lrus(self, cgroup: int, parent: int) -> None:
+        """memcg_reparent_list_lrus(): a cgroup goes away, its entries are listed with its parent's.
+
+        Mirrors mm/list_lru.c; the obj_cgroups its entries were charged to stay what they are.
+        """
+        for nid in list(self.lru.nodes(cgroup)):
+            for entry in self.lru.splice((nid, cgroup), (nid, parent)):
+                entry.lru = (nid, parent)
 
     # ---- swap layer -------------------------------------------------------------------------------------
 

@@ -9,11 +9,14 @@ the event itself as an answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from model.effects import DEFAULTS, EAGER, Effect, Steps
-from model.zswap import Folio, Zswap
+from model.memcg import MemcgZswap
+from model.zsmalloc import PAGE_SIZE
+from model.zswap import Folio, Zswap, ZswapEntry
 from replay.checks import Divergence, Tally
 from replay.handlers_zswap import Handlers
 from replay.predict import Predictions
@@ -36,12 +39,16 @@ _ANYWHERE: Final = frozenset({"zs_shrinker_scan", "zs_compact", "zswap_shrinker_
 _LRU: Final = frozenset({"list_lru_add", "list_lru_del"})
 #: Events that say something to nobody's operation; counted as outside events.
 _OUTSIDE: Final = frozenset({"zswap_folio_swapin", "zs_page_migrate", "zswap_pool_create", "zswap_pool_create_ret",
-                             "zswap_shrinker_scan_ret"})
+                             "zswap_shrinker_count", "zswap_shrinker_count_ret"})
 _READINGS: Final = frozenset({"zs_get_total_pages_ret", "zswap_total_pages_ret"})
 
 
 #: Functions that some builds inline into the caller the model goes through, though a probe can be attached.
 _INLINED: Final = frozenset({"zs_compact"})
+
+
+#: How many changes of a total are remembered for readers that lost their CPU.
+_REMEMBERED: Final = 1 << 14
 
 
 class LostEvents(Exception):
@@ -96,6 +103,15 @@ class Engine(Handlers):
         self.seen_pids: set[int] = set()
         self.has_state = False
         self.seen_inlined: set[str] = set()
+        #: number of the event at hand
+        self.now = 0
+        #: (event, pages of each pool before the change that followed) of the last changes
+        self.totals: deque[tuple[int, list[int]]] = deque(maxlen=_REMEMBERED)
+        model.total_observer = self._total_changes
+        model.account_observer = self._account_changes
+        #: zswap's list_lru_add() calls that have not returned, and the spans of those that overlapped another
+        self.adding: dict[int, tuple[ZswapEntry, int]] = {}
+        self.reordered = 0
         self.events = 0
         self.first_event = 0
         #: how many events were explained how
@@ -163,6 +179,7 @@ class Engine(Handlers):
 
     def step(self, name: str, pid: int, i: int) -> None:
         """Explain one event."""
+        self.now = self._base + i
         if name in _LRU:
             if self.pool[i] != self.lru_address and not self._own_lru(pid, i):
                 if name == "list_lru_add":
@@ -232,6 +249,10 @@ class Engine(Handlers):
                     frame.effect = effect
                     return effect
                 if kind[0] == "?":
+                    if name is None and kind == "?trylock_zspage" and not self._sees_zspage_free():
+                        # Nothing to come will tell: go on, as the kernel has most likely done.
+                        send = True
+                        continue
                     if name is None:
                         frame.effect = effect
                         return effect
@@ -239,6 +260,13 @@ class Engine(Handlers):
                 else:
                     send = self.default(effect, frame)
         except StopIteration:
+            return None
+        except (LookupError, AttributeError, TypeError, ValueError) as problem:
+            if not self.tally.different:
+                raise
+            # After a divergence kernel and model may be in states that cannot go on together.
+            self.diverge("effect.order", i, recorded=schema.NAMES[self.event[i]], predicted=f"nothing: {problem!r}",
+                         what="the model cannot follow from its state after earlier divergences", frame=frame)
             return None
 
     def resolve(self, question: Effect, name: str, i: int) -> Any:
@@ -264,6 +292,13 @@ class Engine(Handlers):
             return 0 if name in ("zswap_decompress", "zs_obj_read") else self.writeback_failure(name, i)
         if kind == "?memcg_online":
             return name != "shrink_memcg_ret"
+        if kind == "?new_zspage":
+            known = self.zspages.get(self.zspage[i])
+            return name == "obj_malloc" and (known is None or not known.inuse)
+        if kind == "?lru_next":
+            return self._other_order(question[1], self.entry[i]) if name == "shrink_memcg_cb" else None
+        if kind == "?lru_list":
+            return self._root_list(question[1], self.entry[i]) if name == "shrink_memcg_cb" else None
         if kind == "?pool_listed":
             return name == "zs_get_total_pages_ret"
         if kind == "?shrink_next":
@@ -316,6 +351,16 @@ class Engine(Handlers):
             self.count("outside event")
             if name == "zs_page_migrate":
                 self.forget_frames()
+            return
+        if name == "memcg_reparent_list_lrus":
+            gone, parent = self.memcg[i], self.pool[i] if self.pool[i] != self.root_memcg else 0
+            self.model.memcg_reparent_list_lrus(gone, parent)
+            self.memcg_of = {objcg: parent if memcg == gone else memcg for objcg, memcg in self.memcg_of.items()}
+            self.count("outside event")
+            return
+        if name == "mem_cgroup_zswap_writeback_enabled_ret" and self._counting(pid, stack):
+            # zswap_shrinker_count() asks whether there would be anything to scan; only when it is switched on.
+            self.count("zswap_shrinker_count()")
             return
         if not stack:
             if name in _READINGS:
@@ -379,6 +424,8 @@ class Engine(Handlers):
             gen = self.compacted_pool(pid, i).zs_shrinker_scan()
         elif name == "zs_compact":
             gen = self.compacted_pool(pid, i).zs_compact()
+        elif name == "zswap_shrinker_scan":
+            gen = model.zswap_shrinker_scan(self.size[i], self.memcg[i], self.nid[i])
         elif name == "shrink_worker":
             gen = model.shrink_worker()
         elif name == "shrink_memcg":
@@ -456,11 +503,83 @@ class Engine(Handlers):
         self.tally.differ(Divergence(check, self._base + i, name, recorded, predicted, what, self.ts[i], pid,
                                      self.cpu[i], path, self.describe_state(frame)))
 
-    def account_changes(self, objcg: int) -> None:
-        """A cgroup is about to be charged or uncharged."""
-        account = self.model.memcgs.get(objcg)
-        if account is not None:
-            self.snapshots.remember(account)
+    # ---- readers that are older than what they read ------------------------------------------------------
+
+    def _total_changes(self) -> None:
+        self.totals.append((self.now, [pool.zs_pool.pages_allocated for pool in self.model.pools]))
+
+    def _account_changes(self, account: MemcgZswap) -> None:
+        self.snapshots.remember(self.now, account)
+
+    def since_previous(self, i: int) -> int:
+        """Return the number of the event before the one at hand of the same task, as far as the batch goes back.
+
+        A task that lost its CPU between reading a value and the probe that shows it has read what stood at any
+        moment since then.
+        """
+        pid = self.pid[i]
+        for row in range(i - 1, -1, -1):
+            if self.pid[row] == pid:
+                return self._base + row
+        return self._base
+
+    def earlier_totals(self, i: int) -> set[int]:
+        """Return the totals of any pool since the task's previous event."""
+        since = self.since_previous(i)
+        return {pages for event, pools in self.totals if event >= since for pages in pools}
+
+    def earlier_verdicts(self, i: int, limit: int) -> set[bool]:
+        """Return what obj_cgroup_may_zswap() would have said at any moment since the task's previous event."""
+        since = self.since_previous(i)
+        return {limit > 0 and account.zswap // PAGE_SIZE < limit
+                for account in self.snapshots.accounts_since(since)}
+
+    # ---- the LRU as walks show it ------------------------------------------------------------------------
+
+    def lru_adding(self, entry: ZswapEntry, pid: int) -> None:
+        """list_lru_add() of an entry was entered; others that have not returned overlap with it."""
+        for other, began in self.adding.values():
+            self.overlaps.setdefault(other, [began, 1 << 62])
+            self.overlaps.setdefault(entry, [self.now, 1 << 62])
+        self.adding[pid] = (entry, self.now)
+
+    def lru_added(self, pid: int) -> None:
+        """It returned."""
+        entry, _ = self.adding.pop(pid, (None, 0))
+        if entry in self.overlaps:
+            self.overlaps[entry][1] = self.now
+
+    def _other_order(self, listed: Iterable[ZswapEntry], address: int) -> ZswapEntry | None:
+        """The entry a walk looks at, when it is not the head but may stand before it: their additions overlapped."""
+        passed: list[list[int] | None] = []
+        for entry in listed:
+            if entry.address == address:
+                if not passed:
+                    return None
+                mine = self.overlaps.get(entry)
+                if mine is None or any(span is None or span[0] > mine[1] or mine[0] > span[1] for span in passed):
+                    return None
+                self.reordered += 1
+                return entry
+            passed.append(self.overlaps.get(entry))
+            if passed[-1] is None:
+                return None
+        return None
+
+    def _root_list(self, key: tuple[int, int], address: int) -> tuple[int, int] | None:
+        """Where obj_cgroups of the root do not exist, its entries were listed under no cgroup at all."""
+        other = (key[0], 0)
+        if self.model.ROOT_OBJCG or key == other:
+            return None
+        if any(entry.address == address for entry in self.model.lru.lists.get(other, ())):
+            self.root_memcg = key[1]
+            return other
+        return None
+
+    def _counting(self, pid: int, stack: list[Frame] | None) -> bool:
+        expected = stack[-1].effect if stack else None
+        asked = expected is not None and expected[0] == "mem_cgroup_zswap_writeback_enabled_ret"
+        return self.model.shrinker_enabled and not asked
 
     def diverge_counter(self, check: str, event: int, ts: int, recorded: int, predicted: int, what: str) -> None:
         """Report a counter that differs at a snapshot."""

@@ -63,6 +63,10 @@ class HandlerBase:
         self.objects: dict[int, ZsObject] = {}
         self.classes: dict[int, SizeClass] = {}
         self.memcg_of: dict[int | None, int] = {}
+        #: the root's mem_cgroup, once a walk has shown which it is (up to 7.0)
+        self.root_memcg = -1
+        #: spans (event of entry, event of return) of list_lru_add() calls that overlapped another
+        self.overlaps: dict[ZswapEntry, list[int]] = {}
         self.entry_to_lru: int | None = None
         self.idx_bits = 24
         self.class_bits = 0
@@ -75,8 +79,20 @@ class HandlerBase:
         """Report a difference; the engine says where."""
         raise NotImplementedError
 
-    def account_changes(self, objcg: int) -> None:
-        """A cgroup is about to be charged or uncharged."""
+    def earlier_totals(self, i: int) -> set[int]:
+        """Return the totals of any pool since the task's previous event."""
+        raise NotImplementedError
+
+    def earlier_verdicts(self, i: int, limit: int) -> set[bool]:
+        """Return what obj_cgroup_may_zswap() would have said at any moment since the task's previous event."""
+        raise NotImplementedError
+
+    def lru_adding(self, entry: ZswapEntry, pid: int) -> None:
+        """list_lru_add() of an entry was entered."""
+        raise NotImplementedError
+
+    def lru_added(self, pid: int) -> None:
+        """It returned."""
         raise NotImplementedError
 
     def _row(self, i: int) -> int:

@@ -254,9 +254,10 @@ class ZsmallocHandlers(HandlerBase):
             self.diverge("sg.shape", i, recorded=recorded, predicted=(obj.address, length, shape),
                          what="(handle, length) of the object read", frame=frame)
 
-    def on_total(self, effect: Effect, i: int, frame: Frame) -> None:
-        """Compare a pool's page total as a store or the worker read it."""
+    def on_total(self, effect: Effect, i: int, frame: Frame) -> int:
+        """Compare a pool's page total as a store or the worker read it; answer with what it read."""
         self._compare_total(self.ret[i], effect[1], i, frame)
+        return self.ret[i]
 
     def check_total(self, i: int) -> None:
         """Compare totals read by somebody else (debugfs, meminfo)."""
@@ -278,7 +279,9 @@ class ZsmallocHandlers(HandlerBase):
             for other in stack:
                 if other.inflight:
                     pending |= {value + other.inflight for value in pending}
-        if predicted - recorded in pending:
+        # The reader itself may have lost its CPU between reading and the probe's event: then it is any total
+        # since its own previous event.
+        if any(total - recorded in pending for total in {predicted} | self.earlier_totals(i)):
             self.preempted_reads += 1
             return
         self.diverge("zsmalloc.pages", i, recorded=recorded, predicted=predicted, what="pages of the pool",

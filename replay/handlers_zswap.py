@@ -56,6 +56,7 @@ class Handlers(ZsmallocHandlers):
             "obj_free": self.on_obj_free,
             "fix_fullness_group": self.on_fullness, "fix_fullness_group_ret": self.on_fullness_ret,
             "__free_zspage": self.on_free_zspage,
+            "zswap_shrinker_scan": self.on_shrinker_scan, "zswap_shrinker_scan_ret": self.on_lru_status,
             "zs_shrinker_scan": self.on_start, "zs_shrinker_scan_ret": self.on_compact_ret,
             "zs_compact": self.on_start, "zs_compact_ret": self.on_compact_ret,
             "__zs_compact": self.on_compact_class, "__zs_compact_ret": self.on_compact_ret,
@@ -208,7 +209,7 @@ class Handlers(ZsmallocHandlers):
         if effect[1] is None:
             return bool(self.ret[i])
         self.n["memcg.limit"] += 1
-        if self.ret[i] != int(effect[1]):
+        if self.ret[i] != int(effect[1]) and bool(self.ret[i]) not in self.earlier_verdicts(i, self.model.zswap_max):
             self.diverge("memcg.limit", i, recorded=self.ret[i], predicted=int(effect[1]), what="return value",
                          frame=frame)
         return bool(self.ret[i])
@@ -234,7 +235,6 @@ class Handlers(ZsmallocHandlers):
         if objcg != first:
             self.diverge("memcg.charge", i, recorded=objcg, predicted=first,
                          what="obj_cgroup of one folio's pages", frame=frame)
-        self.account_changes(objcg)
         return objcg
 
     def on_uncharge(self, effect: Effect, i: int, frame: Frame) -> None:
@@ -244,7 +244,6 @@ class Handlers(ZsmallocHandlers):
         if (self.size[i], self.memcg[i]) != (entry.length, entry.objcg):
             self.diverge("memcg.charge", i, recorded=(self.size[i], self.memcg[i]),
                          predicted=(entry.length, entry.objcg), what="(bytes, obj_cgroup) uncharged", frame=frame)
-        self.account_changes(self.memcg[i])
 
     # ---- LRU --------------------------------------------------------------------------------------------
 
@@ -254,14 +253,17 @@ class Handlers(ZsmallocHandlers):
         self.n["lru.order"] += 1
         entry.address = self.entry[i]
         # Which mem_cgroup an obj_cgroup stands for is not recorded: the first entry tells, the others agree.
-        known = self.memcg_of.setdefault(entry.objcg, self.memcg[i])
-        if known != self.memcg[i]:
-            self.diverge("lru.order", i, recorded=self.memcg[i], predicted=known,
+        cgroup = self.lru_cgroup(i)
+        known = self.memcg_of.setdefault(entry.objcg, cgroup)
+        if known != cgroup:
+            self.diverge("lru.order", i, recorded=cgroup, predicted=known,
                          what="mem_cgroup of an entry's LRU", frame=frame)
-        return self.nid[i], self.memcg[i]
+        self.lru_adding(entry, self.pid[i])
+        return self.nid[i], cgroup
 
     def on_lru_add_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare whether the item was added."""
+        self.lru_added(self.pid[i])
         self.n["lru.order"] += 1
         if self.ret[i] != int(effect[1]):
             self.diverge("lru.order", i, recorded=self.ret[i], predicted=int(effect[1]),
@@ -271,15 +273,24 @@ class Handlers(ZsmallocHandlers):
         """Compare which item leaves which list."""
         entry: ZswapEntry = effect[1]
         self.n["lru.order"] += 1
-        recorded = (self.entry[i], (self.nid[i], self.memcg[i]))
+        recorded = (self.entry[i], (self.nid[i], self.lru_cgroup(i)))
         predicted = (self.lru_item(entry), entry.lru)
+        self.overlaps.pop(entry, None)
         if recorded != predicted:
             self.diverge("lru.order", i, recorded=recorded, predicted=predicted,
                          what="(list_head, (node, cgroup)) taken off the LRU", frame=frame)
 
+    def lru_cgroup(self, i: int) -> int:
+        """Return the cgroup whose list a list_lru event is about: the root's has two names up to 7.0."""
+        return 0 if self.memcg[i] == self.root_memcg else self.memcg[i]
+
     def lru_item(self, entry: ZswapEntry) -> int:
         """Return the address of an entry's list_head as recorded."""
         return entry.address
+
+    def on_shrinker_scan(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int]:
+        """Answer with the cgroup and node that the dynamic shrinker scans."""
+        return self.memcg[i], self.nid[i]
 
     def on_shrink_memcg(self, effect: Effect, i: int, frame: Frame) -> int:
         """Answer with the cgroup that is shrunk."""

@@ -27,7 +27,7 @@ _OUT_OF_REACH: Final = {
     "vmstat.swpin_zero": "reads of zero-marked slots reach none of the recorded functions",
     "memcg.swpin_zero": "reads of zero-marked slots reach none of the recorded functions",
 }
-_ACCOUNT: Final = MemcgZswap.__slots__
+_ACCOUNT: Final = ("incompressible", "zswap", "zswapped", "zswpin", "zswpout", "zswpwb")
 #: twice MEMCG_CHARGE_BATCH: what may be outstanding per CPU before memory.stat is brought up to date
 _MEMCG_LAG: Final = 128
 _MTHP_ORDER: Final = {f"{4 << order}kB": order for order in range(1, 12)}
@@ -75,7 +75,7 @@ class SnapshotChecks:
         self.last_kmemcache_fail = _number(last.get("zswap_debugfs", {}).get("reject_kmemcache_fail"))
 
         #: what the recorded cgroup's account was before each of its last changes, newest last
-        self.history: deque[tuple[int, ...]] = deque(maxlen=_MEMCG_LAG * _cpus(recording))
+        self.history: deque[tuple[int, tuple[int, ...]]] = deque(maxlen=_MEMCG_LAG * _cpus(recording))
         #: how many snapshots read a memory.stat that had not been brought up to date
         self.lagged = 0
         #: how far a zone counter in /proc/vmstat may lag behind, in pages
@@ -173,9 +173,14 @@ class SnapshotChecks:
             self.diverge(f"counter.{name}", window.event, window.ts, value, expected,
                          f"{name} at snapshot '{window.label}'")
 
-    def remember(self, account: MemcgZswap) -> None:
-        """A cgroup's account is about to change: keep what it was."""
-        self.history.append(tuple(getattr(account, name) for name in _ACCOUNT))
+    def remember(self, event: int, account: MemcgZswap) -> None:
+        """A cgroup's account is about to change at ``event``: keep what it was."""
+        self.history.append((event, (account.incompressible, account.zswap, account.zswapped, account.zswpin,
+                                     account.zswpout, account.zswpwb)))
+
+    def accounts_since(self, event: int) -> Iterator[MemcgZswap]:
+        """Yield what accounts were before each change since ``event``."""
+        return (_Account(values) for at, values in self.history if at >= event)
 
     def _was_once(self, window: _Window) -> bool:
         """True when all of a snapshot's cgroup values together stood before one of the last changes.
@@ -186,7 +191,7 @@ class SnapshotChecks:
         """
         values = window.memcg
         return any(all(dict(_memcg_values(old)).get(name, value) == value for name, value in values.items())
-                   for old in map(_Account, self.history))
+                   for old in self.accounts_since(0))
 
     def _recorded(self, values: dict[str, Any]) -> Iterator[tuple[str, int]]:
         """Yield (counter name, value) of everything in a snapshot that SPEC section 3 names."""
@@ -235,8 +240,11 @@ class SnapshotChecks:
                 yield f"memcg.{name}", reason
             return
         yield from _memcg_values(accounts[0] if accounts else MemcgZswap())
-        # Zero-filled folios are counted for their cgroup, which nothing recorded names: there was only one.
-        yield "memcg.swpout_zero", self.model.counters.swpout_zero
+        # Zero-filled folios are counted for their cgroup, which nothing recorded names: only where all folios
+        # that were stored belong to one can it be told.
+        zeros = self.model.counters.swpout_zero
+        told = not zeros or (bool(accounts) and not self.model.untold_folios)
+        yield "memcg.swpout_zero", zeros if told else "whose folios were zero-filled is not recorded"
 
     def _zsmalloc(self, recorded: dict[str, int]) -> Iterator[tuple[str, int | str]]:
         if not any(name.startswith("zsmalloc.") for name in recorded):

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from model.counters import DEBUGFS, VMSTAT
-from model.memcg import MemcgZswap
 from model.zsmalloc import ZsObject, Zspage, ZsPool
 from model.zswap import Zswap, ZswapEntry, ZswapPool
 from traces.errors import BadInput
@@ -23,8 +22,8 @@ __all__ = ["dump_state", "load_state"]
 
 _VERSION: Final = 1
 _PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "pool_reached_full", "zswap_max",
-                  "writeback_enabled")
-_MEMCG: Final = MemcgZswap.__slots__
+                  "writeback_enabled", "untold_folios")
+_MEMCG: Final = ("incompressible", "zswap", "zswapped", "zswpin", "zswpout", "zswpwb")
 
 
 def dump_state(engine: Engine) -> dict[str, Any]:
@@ -58,6 +57,7 @@ def dump_state(engine: Engine) -> dict[str, Any]:
         "lru": [[nid, cgroup, [entries[entry] for entry in listed]]
                 for (nid, cgroup), listed in model.lru.lists.items()],
         "memcg_of": list(engine.memcg_of.items()),
+        "root_memcg": engine.root_memcg,
         "lru_address": engine.lru_address,
         "entry_to_lru": engine.entry_to_lru,
         "counter_base": dict(engine.snapshots.base),
@@ -126,6 +126,7 @@ def _load(engine: Engine, state: dict[str, Any]) -> None:
             if entry.lru != (nid, cgroup) or not model.lru.add((nid, cgroup), entry):
                 raise ValueError(f"entry {number} is not listed where it says")
     engine.memcg_of = {objcg: int(memcg) for objcg, memcg in state["memcg_of"]}
+    engine.root_memcg = int(state["root_memcg"])
     engine.lru_address = int(state["lru_address"])
     engine.entry_to_lru = state["entry_to_lru"]
     engine.snapshots.base = {str(name): int(value) for name, value in state["counter_base"].items()}
@@ -147,7 +148,7 @@ def _load_entry(model: Zswap, row: list[Any], objects: list[ZsObject]) -> ZswapE
 
 
 def _load_pool(engine: Engine, row: dict[str, Any], chain_size: int, objects: list[ZsObject]) -> ZswapPool:
-    pool = ZswapPool(str(row["tfm_name"]), chain_size)
+    pool = engine.model.new_pool(str(row["tfm_name"]))
     zs_pool = pool.zs_pool
     pool.entries, pool.dying = int(row["entries"]), bool(row["dying"])
     zs_pool.address, zs_pool.pages_allocated = int(row["address"]), int(row["pages_allocated"])

@@ -263,4 +263,4 @@ def machine(name: str) -> type[AnySequence]:
 @pytest.mark.parametrize("revision", EVERY)
 def test_any_sequence(revision: str) -> None:
     run_state_machine_as_test(machine(revision), settings=settings(
-        max_examples=50, stateful_step_count=40, deadline=None, derandomize=True, database=None))
+        max_examples=35, stateful_step_count=40, deadline=None, derandomize=True, database=None))

@@ -137,12 +137,14 @@ def test_sign_extension_of_every_width(size: int, signed: bool) -> None:
     event = rb.Event("load_ret", 77, (("ret", size, signed),))
     table = ProbeTable.build([parse_event_format(event.text(), "x")])
     decoder = RingDecoder(table, header(), 0)
-    top = (1 << 8 * size) - 2
-    expected = -2 if signed or size == 8 else top
+    bits = 8 * size
+    values = [0, 1, (1 << bits - 1) - 1]
+    values += [-1, -2, -(1 << bits - 1)] if signed else [1 << bits - 1, (1 << bits) - 1]
     out = new_block(1 << 12)
-    _, row, _ = decoder.feed(np.frombuffer(rb.ring([(1, event.pack(1, ret=-2 if signed else top))]), np.uint8), out, 0)
-    assert row == 1
-    assert out[COLUMN["ret"], 0] == expected
+    data = rb.ring((n, event.pack(1, ret=value)) for n, value in enumerate(values, 1))
+    _, row, _ = decoder.feed(np.frombuffer(data, np.uint8), out, 0)
+    # The column is signed: what a u64 holds above its range is the same bits.
+    assert out[COLUMN["ret"], :row].tolist() == [_signed(value % (1 << 64)) if size == 8 else value for value in values]
 
 
 def test_markers_keep_their_text() -> None:
@@ -152,6 +154,9 @@ def test_markers_keep_their_text() -> None:
     # Bytes that are not UTF-8 do not stop anything, and what lies behind the NUL is not text.
     record = rb.common(5, 1) + bytes(8) + b"\xff\xfeA\0behind"
     assert decode(rb.ring([(5, record)])).texts == {0: "\ufffd\ufffdA"}
+    # Nor does a text without its NUL go on into the next record.
+    record = rb.common(5, 1) + bytes(8) + b"ABCD"
+    assert decode(rb.ring([(5, record), (6, rb.marker("x"))])).texts == {0: "ABCD", 1: "x"}
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 8, 111, 112, 113, 500])
@@ -288,6 +293,7 @@ def test_stamps_that_run_backwards_are_kept_and_counted() -> None:
 
 HALF_WRITTEN = {
     "a header cut by the end": b"\x01\x00\x00",
+    "a header of padding cut by the end": b"\x1d\x00\x00",
     "zeros where records should be": bytes(12),
     "a record longer than what is left": struct.pack("<I", 28) + bytes(8),
     "a length word beyond the end": struct.pack("<II", 0, 5000) + bytes(8),

@@ -299,6 +299,22 @@ def test_fullness_groups_of_a_class_with_256_objects() -> None:
     assert seen == {0: 0, 1: 1, 25: 1, 26: 2, 51: 2, 52: 3, 127: 5, 128: 6, 230: 9, 231: 10, 255: 10, 256: 11}
 
 
+def test_two_tasks_that_find_no_room_at_one_time_both_bring_a_zspage() -> None:
+    """The class lock is dropped for the allocation: the second zspage is used although the first has room."""
+    for new in (True, False):
+        pool = ZsPool()
+        steps = pool.zs_malloc(1000)
+        assert next(steps) == ("zs_malloc", 1000)
+        assert next(steps)[0] == "?zs_malloc"
+        other = malloc(pool, 1000)
+        assert steps.send(0)[0] == "?new_zspage"
+        effect = steps.send(new)
+        assert effect[0] == "obj_malloc"
+        assert (effect[1] is other.zspage) != new
+        assert isinstance(run(steps), ZsObject)
+        assert pool.pages_allocated == 1 + new
+
+
 # ---- deferred free --------------------------------------------------------------------------------------------
 
 def test_an_empty_zspage_that_could_not_be_locked_is_found_again() -> None:
@@ -530,6 +546,26 @@ def test_a_target_is_put_at_the_head_of_its_new_group() -> None:
     assert (pages[3][0].index, pages[2][0].index) == (3, 2)
     assert heads(cls, 11) == [zb]
     assert heads(cls, 6) == [za]
+
+
+def test_freed_are_pages_not_zspages() -> None:
+    pool = ZsPool()
+    objects = [malloc(pool, 2700) for _ in range(6)]
+    for index in (0, 1, 4, 5):
+        do(pool.zs_free(objects[index]))
+    freed, _ = do(pool.zs_compact())
+    assert (freed, pool.pages_compacted, pool.pages_allocated) == (2, 2, 2)
+
+
+def test_an_empty_zspage_that_waits_for_the_worker_is_no_source() -> None:
+    pool, pages = fragmented([0], [1, 2, 3], [])
+    assert pool.pages_allocated == 2
+    do(pool.zs_free(pages[0][0]), q_trylock_zspage=False)
+    assert class_of(pool, 1000).can_compact() == 1
+    freed, effects = do(pool.zs_compact())
+    assert freed == 0
+    assert "__free_zspage" not in names(effects)
+    assert pool.pages_allocated == 2
 
 
 def test_shrinker_says_stop_when_nothing_was_freed() -> None:

@@ -349,6 +349,23 @@ def test_limit_is_reached_at_exactly_its_pages(pages: int) -> None:
     assert box.counters().get("pool_limit_hit", 0) == (pages >= 20)
 
 
+def test_all_pools_count_towards_the_limit() -> None:
+    box = Box(length=4000, totalram_pages=100)
+    for slot in range(20):
+        if slot == 12:
+            box.model.set_param("compressor", "zstd")
+        assert box.store(slot)
+    assert not box.store(20)
+    assert totals(box) == [8, 12]
+    assert box.counters()["pool_limit_hit"] == 1
+
+
+def test_the_limit_goes_by_the_total_that_was_read() -> None:
+    box = full_at(20, 10, "mainline-7.3")
+    assert box.store(1, zs_get_total_pages_ret=19)
+    assert not box.store(2, zs_get_total_pages_ret=20)
+
+
 def test_limits_are_divided_twice() -> None:
     """totalram * percent / 100, and that * percent / 100: whole pages each time."""
     box = Box(totalram_pages=1007)
@@ -940,6 +957,14 @@ def test_entries_stay_in_the_pool_they_were_stored_in(revision: str) -> None:
     assert totals(box) == [2]
     assert [pool.tfm_name for pool in box.model.pools] == ["zstd"]
     box.check_balance()
+
+
+def test_an_empty_pool_goes_when_it_is_no_longer_current() -> None:
+    box = Box()
+    box.model.set_param("compressor", "zstd")
+    assert box.store(1)
+    assert totals(box) == [0]
+    assert [pool.tfm_name for pool in box.model.pools] == ["zstd"]
 
 
 def test_a_pool_that_is_being_released_may_still_be_counted() -> None:

@@ -27,6 +27,7 @@ class Mainline612(Zswap):
         """zswap_store(): a large folio is refused without touching what is stored at its slots."""
         if folio.order:
             yield ("zswap_store", folio)
+            self.untold_folios = True
             yield ("zswap_store_ret", False)
             return False
         return (yield from super().zswap_store(folio))
@@ -54,7 +55,7 @@ class Mainline612(Zswap):
         if has_objcg:
             entry.objcg = yield from self._charge(entry)
         if entry.objcg is not None:
-            self.memcg(entry.objcg).zswpout += 1
+            self.memcg(entry.objcg).count("zswpout", 1)
         yield from self.zswap_lru_add(entry)
         self.counters.stored_pages += 1
         self.counters.zswpout += 1
