@@ -9,17 +9,14 @@ the event itself as an answer.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from model.effects import DEFAULTS, EAGER, Effect, Steps
-from model.memcg import MemcgZswap
-from model.zsmalloc import PAGE_SIZE
-from model.zswap import Folio, Zswap, ZswapEntry
+from model.effects import EAGER, Effect, Steps
+from model.zswap import Folio, Zswap
 from replay.checks import Divergence, Tally
-from replay.handlers_zswap import Handlers
 from replay.predict import Predictions
+from replay.questions import Questions
 from replay.snapshots import SnapshotChecks
 from replay.truth import TruthChecks
 from traces import schema
@@ -47,10 +44,6 @@ _READINGS: Final = frozenset({"zs_get_total_pages_ret", "zswap_total_pages_ret"}
 _INLINED: Final = frozenset({"zs_compact"})
 
 
-#: How many changes of a total are remembered for readers that lost their CPU.
-_REMEMBERED: Final = 1 << 14
-
-
 class LostEvents(Exception):
     """The recording lost events here: the model cannot follow any further."""
 
@@ -73,7 +66,7 @@ class Frame:
         self.scratch: dict[str, Any] = {}
 
 
-class Engine(Handlers):
+class Engine(Questions):
     """Replays one recording through one model.
 
     :param recording: what happened
@@ -103,15 +96,6 @@ class Engine(Handlers):
         self.seen_pids: set[int] = set()
         self.has_state = False
         self.seen_inlined: set[str] = set()
-        #: number of the event at hand
-        self.now = 0
-        #: (event, pages of each pool before the change that followed) of the last changes
-        self.totals: deque[tuple[int, list[int]]] = deque(maxlen=_REMEMBERED)
-        model.total_observer = self._total_changes
-        model.account_observer = self._account_changes
-        #: zswap's list_lru_add() calls that have not returned, and the spans of those that overlapped another
-        self.adding: dict[int, tuple[ZswapEntry, int]] = {}
-        self.reordered = 0
         self.events = 0
         self.first_event = 0
         #: how many events were explained how
@@ -121,6 +105,7 @@ class Engine(Handlers):
         self._out_of_step: dict[int, str] = {}
         self._base = 0
         self._handlers = self.table()
+        self.settle_questions()
 
     # ---- driving ----------------------------------------------------------------------------------------
 
@@ -234,7 +219,7 @@ class Engine(Handlers):
 
         ``name`` is the event at hand, which answers questions; without one the operation waits at a question.
         """
-        gen, captured = frame.gen, self.captured
+        gen, captured, constant = frame.gen, self.captured, self.constant
         if frame.effect is None:
             send = frame.answer
         elif name is None:
@@ -249,9 +234,8 @@ class Engine(Handlers):
                     frame.effect = effect
                     return effect
                 if kind[0] == "?":
-                    if name is None and kind == "?trylock_zspage" and not self._sees_zspage_free():
-                        # Nothing to come will tell: go on, as the kernel has most likely done.
-                        send = True
+                    if kind in constant:
+                        send = constant[kind]
                         continue
                     if name is None:
                         frame.effect = effect
@@ -268,53 +252,6 @@ class Engine(Handlers):
             self.diverge("effect.order", i, recorded=schema.NAMES[self.event[i]], predicted=f"nothing: {problem!r}",
                          what="the model cannot follow from its state after earlier divergences", frame=frame)
             return None
-
-    def resolve(self, question: Effect, name: str, i: int) -> Any:
-        """Answer a question from the next event of the same task."""
-        kind = question[0]
-        if kind == "?zs_malloc":
-            return self.ret[i] if name == "zs_malloc_ret" and self._failed_handle(i) else 0
-        if kind == "?entry_alloc":
-            # A failed slab allocation leaves no event: the counter has to vouch for it.
-            return not (name in ("zswap_store_ret", "zswap_entry_free")
-                        and self.model.counters.reject_kmemcache_fail < self.snapshots.last_kmemcache_fail)
-        if kind == "?trylock_zspage":
-            return name == "__free_zspage" if self._sees_zspage_free() else True
-        if kind == "?swap_writeout":
-            if name == "zswap_store":
-                return "store"
-            return "zero" if name == "swap_writeout_ret" else "free" if name == "zswap_invalidate" else "store"
-        if kind == "?objcg":
-            return name == "obj_cgroup_may_zswap_ret" if "obj_cgroup_may_zswap_ret" in self.captured else True
-        if kind == "?swapcache":
-            return name != "zswap_load_ret"
-        if kind == "?swap_cache_alloc":
-            return 0 if name in ("zswap_decompress", "zs_obj_read") else self.writeback_failure(name, i)
-        if kind == "?memcg_online":
-            return name != "shrink_memcg_ret"
-        if kind == "?new_zspage":
-            known = self.zspages.get(self.zspage[i])
-            return name == "obj_malloc" and (known is None or not known.inuse)
-        if kind == "?lru_next":
-            return self._other_order(question[1], self.entry[i]) if name == "shrink_memcg_cb" else None
-        if kind == "?lru_list":
-            return self._root_list(question[1], self.entry[i]) if name == "shrink_memcg_cb" else None
-        if kind == "?pool_listed":
-            return name == "zs_get_total_pages_ret"
-        if kind == "?shrink_next":
-            return self.memcg[i] if name == "shrink_memcg" else None
-        return DEFAULTS[kind]
-
-    def _sees_zspage_free(self) -> bool:
-        """True when the recorded kernel frees zspages in a function that was probed everywhere it happens."""
-        return "__free_zspage" in self.captured
-
-    def _failed_handle(self, i: int) -> bool:
-        handle = self.handle[i]
-        if handle > (1 << 64) - 4096:
-            self.ret[i] = handle - (1 << 64)
-            return True
-        return False
 
     def _own_lru(self, pid: int, i: int) -> bool:
         """Learn the address of zswap's LRU from the first entry a store adds, where no symbol told it."""
@@ -502,79 +439,6 @@ class Engine(Handlers):
         name = schema.NAMES[self.event[i]]
         self.tally.differ(Divergence(check, self._base + i, name, recorded, predicted, what, self.ts[i], pid,
                                      self.cpu[i], path, self.describe_state(frame)))
-
-    # ---- readers that are older than what they read ------------------------------------------------------
-
-    def _total_changes(self) -> None:
-        self.totals.append((self.now, [pool.zs_pool.pages_allocated for pool in self.model.pools]))
-
-    def _account_changes(self, account: MemcgZswap) -> None:
-        self.snapshots.remember(self.now, account)
-
-    def since_previous(self, i: int) -> int:
-        """Return the number of the event before the one at hand of the same task, as far as the batch goes back.
-
-        A task that lost its CPU between reading a value and the probe that shows it has read what stood at any
-        moment since then.
-        """
-        pid = self.pid[i]
-        for row in range(i - 1, -1, -1):
-            if self.pid[row] == pid:
-                return self._base + row
-        return self._base
-
-    def earlier_totals(self, i: int) -> set[int]:
-        """Return the totals of any pool since the task's previous event."""
-        since = self.since_previous(i)
-        return {pages for event, pools in self.totals if event >= since for pages in pools}
-
-    def earlier_verdicts(self, i: int, limit: int) -> set[bool]:
-        """Return what obj_cgroup_may_zswap() would have said at any moment since the task's previous event."""
-        since = self.since_previous(i)
-        return {limit > 0 and account.zswap // PAGE_SIZE < limit
-                for account in self.snapshots.accounts_since(since)}
-
-    # ---- the LRU as walks show it ------------------------------------------------------------------------
-
-    def lru_adding(self, entry: ZswapEntry, pid: int) -> None:
-        """list_lru_add() of an entry was entered; others that have not returned overlap with it."""
-        for other, began in self.adding.values():
-            self.overlaps.setdefault(other, [began, 1 << 62])
-            self.overlaps.setdefault(entry, [self.now, 1 << 62])
-        self.adding[pid] = (entry, self.now)
-
-    def lru_added(self, pid: int) -> None:
-        """It returned."""
-        entry, _ = self.adding.pop(pid, (None, 0))
-        if entry in self.overlaps:
-            self.overlaps[entry][1] = self.now
-
-    def _other_order(self, listed: Iterable[ZswapEntry], address: int) -> ZswapEntry | None:
-        """The entry a walk looks at, when it is not the head but may stand before it: their additions overlapped."""
-        passed: list[list[int] | None] = []
-        for entry in listed:
-            if entry.address == address:
-                if not passed:
-                    return None
-                mine = self.overlaps.get(entry)
-                if mine is None or any(span is None or span[0] > mine[1] or mine[0] > span[1] for span in passed):
-                    return None
-                self.reordered += 1
-                return entry
-            passed.append(self.overlaps.get(entry))
-            if passed[-1] is None:
-                return None
-        return None
-
-    def _root_list(self, key: tuple[int, int], address: int) -> tuple[int, int] | None:
-        """Where obj_cgroups of the root do not exist, its entries were listed under no cgroup at all."""
-        other = (key[0], 0)
-        if self.model.ROOT_OBJCG or key == other:
-            return None
-        if any(entry.address == address for entry in self.model.lru.lists.get(other, ())):
-            self.root_memcg = key[1]
-            return other
-        return None
 
     def _counting(self, pid: int, stack: list[Frame] | None) -> bool:
         expected = stack[-1].effect if stack else None

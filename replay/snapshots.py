@@ -70,16 +70,17 @@ class SnapshotChecks:
         self.late = 0
         self.sees_readings = "zswap_total_pages_ret" in recording.manifest["probes"]
         snapshots = recording.snapshots
-        last = recording.snapshot(len(snapshots) - 1) if snapshots else {}
-        #: what the recording says of slab failures, which leave no event
-        self.last_kmemcache_fail = _number(last.get("zswap_debugfs", {}).get("reject_kmemcache_fail"))
-
+        self._last = recording.snapshot(len(snapshots) - 1).get("zswap_debugfs", {}) if snapshots else {}
         #: what the recorded cgroup's account was before each of its last changes, newest last
         self.history: deque[tuple[int, tuple[int, ...]]] = deque(maxlen=_MEMCG_LAG * _cpus(recording))
         #: how many snapshots read a memory.stat that had not been brought up to date
         self.lagged = 0
         #: how far a zone counter in /proc/vmstat may lag behind, in pages
         self.vmstat_lag = _vmstat_lag(recording)
+
+    def last_value(self, counter: str) -> int:
+        """Return a debugfs counter's value in the last snapshot, 0 where there is none."""
+        return _number(self._last.get(counter))
 
     def start_pages(self) -> int | None:
         """Return how many pages zswap held at the first snapshot, None when no snapshot says."""

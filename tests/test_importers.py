@@ -213,6 +213,9 @@ def test_a_directory(tmp_path: Path, size: int) -> None:
     assert manifest["config"]["symbols"] == {"zswap_list_lru": 0xFFFFFFFF83F07F60}
     assert manifest["probes"]["zswap_store"] == {"columns": ["folio", "order", "swpent"], "function": "zswap_store"}
     assert manifest["probes"]["zswap_store_ret"]["function"] == "zswap_store%return"
+    assert set(manifest["probes"]) == {"zswap_store", "zswap_store_ret", "zswap_load", "zswap_load_ret",
+                                       "crypto_acomp_compress", "crypto_acomp_compress_ret", "zs_malloc",
+                                       "async_free_zspage"}
     assert manifest["source"]["importer"] == "ring"
     assert manifest["source"]["pages_unmatched"] == 0
     assert set(manifest["source"]["files"]) == {p.name for p in (tmp_path / "run").iterdir() if p.is_file()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -271,7 +272,7 @@ def test_only_the_checks_asked_for(samples: dict[str, Path]) -> None:
     recording = traces.open_recording(samples["7.3-lz4-4k"])
     result = replay.replay(recording, checks={"store.length", "counter.zswap"})
     assert {c.id.split(".")[0] for c in result.checks} == {"store", "counter"}
-    with pytest.raises(BadInput, match="there is no check 'store.lenght'"):
+    with pytest.raises(BadInput, match=r"there is no check 'store\.lenght'"):
         replay.replay(recording, checks={"store.lenght"})
 
 
@@ -287,7 +288,7 @@ def test_configurations_that_cannot_be(tmp_path: Path, block: np.ndarray, key: s
     with RecordingWriter(tmp_path / "rec") as writer:
         writer.write_rows(block)
         writer.close(wrong)
-    with pytest.raises(BadInput, match=sentence):
+    with pytest.raises(BadInput, match=re.escape(sentence)):
         replay.replay(traces.open_recording(tmp_path / "rec"))
 
 

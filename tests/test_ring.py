@@ -578,19 +578,6 @@ def test_damaged_rings(data: bytes) -> None:
     _feed_is_confined(data)
 
 
-@examples(25)
-@given(_damaged_ring())
-def test_every_index_is_checked(plain_le: None, data: bytes) -> None:
-    """The decoder run uncompiled, where numpy refuses every index outside and Python every negative one."""
-    decoder, out = RingDecoder(TABLE, header(), 3), new_block(1 << 11)
-    t = TABLE
-    buffer = _Checked(np.frombuffer(data, np.uint8))
-    used, row = ring_module._decode.py_func(
-        buffer, 4096, 16, 8, decoder.most_rows, 3, t.plan_of_id, t.code, t.need, t.first, t.move, t.pid_offset, decoder._counts, out, 0,
-        decoder._state, decoder._texts)
-    assert (used, row) == feed(np.frombuffer(data, np.uint8), rows=1 << 11)[:2]
-
-
 class _Checked:
     """An array that refuses what compiled code would read from elsewhere."""
 
@@ -604,12 +591,34 @@ class _Checked:
 
 
 @pytest.fixture(scope="module")
-def plain_le() -> Any:
-    """Replace the compiled helper by a plain one."""
+def uncompiled() -> Any:
+    """Run the decoder as plain Python that reads its input through :class:`_Checked`."""
+    compiled = ring_module._decode
+
+    def decode_checked(*args: Any) -> Any:
+        return compiled.py_func(*(_Checked(arg) if isinstance(arg, np.ndarray) and arg.dtype in (np.uint8, np.uint32)
+                                  else arg for arg in args))
+
     patch = pytest.MonkeyPatch()
+    patch.setattr(ring_module, "_u32", ring_module._u32.py_func)
     patch.setattr(ring_module, "_le", lambda buf, at, size: np.uint64(sum(buf[at + i] << 8 * i for i in range(size))))
-    yield
+    yield lambda: patch.setattr(ring_module, "_decode", decode_checked), \
+        lambda: patch.setattr(ring_module, "_decode", compiled)
     patch.undo()
+
+
+@examples(25)
+@given(_damaged_ring())
+def test_every_index_is_checked(uncompiled: Any, data: bytes) -> None:
+    """The decoder run uncompiled, where nothing outside of the input can be read unnoticed."""
+    checked, plain = uncompiled
+    buffer = np.frombuffer(data, np.uint8)
+    expected = feed(buffer, rows=1 << 11)
+    checked()
+    try:
+        assert feed(buffer, rows=1 << 11) == expected
+    finally:
+        plain()
 
 
 @examples(60)

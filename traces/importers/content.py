@@ -134,7 +134,7 @@ def _is_ring(head: bytes, header: HeaderPage | None) -> bool:
     for at in range(0, min(len(head), 8 * size) - 15, size):
         stamp = int.from_bytes(head[at:at + 8], "little")
         length = int.from_bytes(head[at + 8:at + 16], "little") & ((1 << 27) - 1)
-        good += 0 < stamp >= before and 8 <= length <= size - 16 \
+        good += stamp >= before and 8 <= length <= size - 16 \
             and _has_records(head[at + data_at:at + data_at + length])
         seen += 1
         before = stamp

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the model asks of the outside, answered from recorded events; and what order of tasks can explain.
+
+A question of the model (:mod:`model.effects`) is answered by the next event of the same task.  Nothing is
+guessed: an answer that the next event does not give is the quiet one, and what then does not fit diverges.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from model.effects import DEFAULTS, Effect
+from model.errno import ENOMEM
+from model.memcg import MemcgZswap
+from model.zsmalloc import PAGE_SIZE
+from model.zswap import Zswap, ZswapEntry
+from replay.checks import Tally
+from replay.handlers_zswap import Handlers
+from replay.predict import Predictions
+from replay.snapshots import SnapshotChecks
+
+__all__ = ["Questions"]
+
+#: How many changes of a total are remembered for readers that lost their CPU.
+_REMEMBERED: Final = 1 << 14
+
+Answer = Callable[[Effect, str, int], Any]
+
+
+class Questions(Handlers):
+    """Answers, and the memory of what tasks that were interrupted may still see."""
+
+    captured: frozenset[str]
+    snapshots: SnapshotChecks
+    #: number of the batch's first event
+    _base: int
+
+    def __init__(self, model: Zswap, tally: Tally, predictions: Predictions) -> None:
+        super().__init__(model, tally, predictions)
+        #: number of the event at hand
+        self.now = 0
+        #: (event, pages of each pool before the change that followed) of the last changes
+        self.totals: deque[tuple[int, list[int]]] = deque(maxlen=_REMEMBERED)
+        model.total_observer = self._total_changes
+        model.account_observer = self._account_changes
+        #: zswap's list_lru_add() calls that have not returned
+        self.adding: dict[int, tuple[ZswapEntry, int]] = {}
+        self.reordered = 0
+        self._answers: dict[str, Answer] = {
+            "?zs_malloc": lambda question, name, i: self._zs_malloc_error(name, i),
+            "?trylock_zspage": lambda question, name, i: name == "__free_zspage" or not self.sees_zspage_free(),
+            "?swap_writeout": lambda question, name, i: self._WRITEOUT.get(name, "store"),
+            "?objcg": lambda question, name, i: name == "obj_cgroup_may_zswap_ret" or not self._sees_may_zswap(),
+            "?swapcache": lambda question, name, i: name != "zswap_load_ret",
+            "?swap_cache_alloc": lambda question, name, i: self._writeback_error(name, i),
+            "?memcg_online": lambda question, name, i: name != "shrink_memcg_ret",
+            "?zspage_write_trylock": lambda question, name, i: name == "obj_malloc",
+            "?new_zspage": lambda question, name, i: name == "obj_malloc" and self._is_new(self.zspage[i]),
+            "?lru_next": lambda question, name, i: self._other_order(question[1], name, i),
+            "?lru_list": lambda question, name, i: self._root_list(question[1], name, i),
+            "?pool_listed": lambda question, name, i: name == "zs_get_total_pages_ret",
+            "?shrink_next": lambda question, name, i: self.memcg[i] if name == "shrink_memcg" else None,
+        }
+        #: questions whose answer is the same throughout the recording
+        self.constant: dict[str, Any] = {}
+
+    #: next event of a task in swap_writeout() -> what became of the folio
+    _WRITEOUT: Final = {"swap_writeout_ret": "zero", "zswap_invalidate": "free"}
+
+    def settle_questions(self) -> None:
+        """Find out which failures the recording's counters rule out altogether; ask for the others."""
+        for question, counter, answer in (("?entry_alloc", "reject_kmemcache_fail", self._entry_alloc),
+                                          ("?xa_store", "reject_alloc_fail", self._xa_store)):
+            if self.snapshots.last_value(counter):
+                self._answers[question] = answer
+            else:
+                self.constant[question] = DEFAULTS[question]
+        if not self.sees_zspage_free():
+            # Nothing to come will tell: go on, as the kernel has most likely done.
+            self.constant["?trylock_zspage"] = True
+
+    def resolve(self, question: Effect, name: str, i: int) -> Any:
+        """Answer a question from the next event of the same task."""
+        answer = self._answers.get(question[0])
+        return answer(question, name, i) if answer is not None else DEFAULTS[question[0]]
+
+    def _zs_malloc_error(self, name: str, i: int) -> int:
+        handle = self.handle[i]
+        return handle - (1 << 64) if name == "zs_malloc_ret" and handle > (1 << 64) - PAGE_SIZE else 0
+
+    def _entry_alloc(self, question: Effect, name: str, i: int) -> bool:
+        # A failed slab allocation leaves no event: the counter has to vouch for it.
+        left = self.snapshots.last_value("reject_kmemcache_fail") - self.model.counters.reject_kmemcache_fail
+        return not (name in ("zswap_store_ret", "zswap_entry_free") and left > 0)
+
+    def _xa_store(self, question: Effect, name: str, i: int) -> int:
+        return ENOMEM if name == "zs_free" else 0
+
+    def _writeback_error(self, name: str, i: int) -> int:
+        return 0 if name in ("zswap_decompress", "zs_obj_read") else self.writeback_failure(name, i)
+
+    def _is_new(self, address: int) -> bool:
+        known = self.zspages.get(address)
+        return known is None or not known.inuse
+
+    def _sees_may_zswap(self) -> bool:
+        return "obj_cgroup_may_zswap_ret" in self.captured
+
+    def sees_zspage_free(self) -> bool:
+        """True when the recorded kernel frees zspages in a function that was probed everywhere it happens."""
+        return "__free_zspage" in self.captured
+
+    # ---- readers that are older than what they read -----------------------------------------------------
+
+    def _total_changes(self) -> None:
+        self.totals.append((self.now, [pool.zs_pool.pages_allocated for pool in self.model.pools]))
+
+    def _account_changes(self, account: MemcgZswap) -> None:
+        self.snapshots.remember(self.now, account)
+
+    def since_previous(self, i: int) -> int:
+        """Return the number of the event before the one at hand of the same task, as far as the batch goes back.
+
+        A task that lost its CPU between reading a value and the probe that shows it has read what stood at any
+        moment since then.
+        """
+        pid = self.pid[i]
+        for row in range(i - 1, -1, -1):
+            if self.pid[row] == pid:
+                return self._base + row
+        return self._base
+
+    def earlier_totals(self, i: int) -> set[int]:
+        """Return the totals of any pool since the task's previous event."""
+        since = self.since_previous(i)
+        return {pages for event, pools in self.totals if event >= since for pages in pools}
+
+    def earlier_verdicts(self, i: int, limit: int) -> set[bool]:
+        """Return what obj_cgroup_may_zswap() would have said at any moment since the task's previous event."""
+        since = self.since_previous(i)
+        return {limit > 0 and account.zswap // PAGE_SIZE < limit
+                for account in self.snapshots.accounts_since(since)}
+
+    # ---- the LRU as walks show it ------------------------------------------------------------------------
+
+    def lru_adding(self, entry: ZswapEntry, pid: int) -> None:
+        """list_lru_add() of an entry was entered; others that have not returned overlap with it."""
+        for other, began in self.adding.values():
+            self.overlaps.setdefault(other, [began, 1 << 62])
+            self.overlaps.setdefault(entry, [self.now, 1 << 62])
+        self.adding[pid] = (entry, self.now)
+
+    def lru_added(self, pid: int) -> None:
+        """It returned."""
+        entry, _ = self.adding.pop(pid, (None, 0))
+        if entry in self.overlaps:
+            self.overlaps[entry][1] = self.now
+
+    def _other_order(self, listed: Iterable[ZswapEntry], name: str, i: int) -> ZswapEntry | None:
+        """The entry a walk looks at, when it is not the head but may stand before it: their additions overlapped."""
+        if name != "shrink_memcg_cb":
+            return None
+        address = self.entry[i]
+        passed: list[list[int] | None] = []
+        for entry in listed:
+            if entry.address == address:
+                if not passed:
+                    return None
+                mine = self.overlaps.get(entry)
+                if mine is None or any(span is None or span[0] > mine[1] or mine[0] > span[1] for span in passed):
+                    return None
+                self.reordered += 1
+                return entry
+            passed.append(self.overlaps.get(entry))
+            if passed[-1] is None:
+                return None
+        return None
+
+    def _root_list(self, key: tuple[int, int], name: str, i: int) -> tuple[int, int] | None:
+        """Where obj_cgroups of the root do not exist, its entries were listed under no cgroup at all."""
+        other, address = (key[0], 0), self.entry[i]
+        if name != "shrink_memcg_cb" or self.model.ROOT_OBJCG or key == other:
+            return None
+        if any(entry.address == address for entry in self.model.lru.lists.get(other, ())):
+            self.root_memcg = key[1]
+            return other
+        return None
