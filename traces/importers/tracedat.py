@@ -19,35 +19,21 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-import sys
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Literal, NoReturn, Self, TypeAlias
+from typing import Final, Self
 
 from traces.errors import BadInput
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from traces.importers.binaryfile import DAMAGED, MAX_SECTION, MAX_STRING, ByteOrder, Cursor, File, text_of, unpack
 
 __all__ = ["Buffer", "CpuData", "CpuStat", "Option", "TraceDat", "open_tracedat", "sniff_tracedat"]
 
-_ByteOrder: TypeAlias = Literal["little", "big"]
-
 _MAGIC: Final = b"\x17\x08\x44tracing"
-_DAMAGED: Final = "copy the file again from where it was recorded; this copy is damaged or cut short"
 _RERECORD: Final = "record again, or convert the file with 'trace-cmd convert --file-version 7'"
 
-#: Metadata sections, decompressed: /proc/kallsyms is the largest, about 10 MB for a distribution kernel.
-_MAX_SECTION: Final = 64 << 20
 #: One decompressed chunk of CPU data: trace-cmd packs ten sub-buffers, and those are 4 to 64 KiB.
 _MAX_CHUNK: Final = 32 << 20
-#: Windows above 32 MiB are refused; trace-cmd's compressor never asks for so much.
-_ZSTD_LIMIT: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: 25}
 #: CPU data is handed out in pieces of about this many bytes.
 _PIECE: Final = 2 << 20
 _MAX_PAGE: Final = 4 << 20
@@ -55,7 +41,6 @@ _MAX_CPU: Final = 1 << 16
 _MAX_SYSTEMS: Final = 1 << 16
 _MAX_OPTIONS: Final = 1 << 16
 _MAX_SECTIONS: Final = 1 << 14
-_MAX_STRING: Final = 4096
 #: No recording is a PiB long: sizes above this are damage, not a file that was cut short.
 _MAX_REGION: Final = 1 << 50
 
@@ -102,118 +87,6 @@ class CpuStat:
     counters: dict[str, int | float]
 
 
-class _File:
-    """A regular file of known size that is read by position, so that several readers do not disturb it."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
-        self._raw = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by TraceDat.close)
-        status = os.fstat(self._raw.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            self._raw.close()
-            raise BadInput(self.path, "", "this is not a regular file", "save the trace to a file first")
-        self.size = status.st_size
-
-    def read(self, at: int, count: int) -> bytes:
-        """Read exactly ``count`` bytes; the caller has checked them against :attr:`size`."""
-        try:
-            data = os.pread(self._raw.fileno(), count, at)
-        except OSError as error:
-            raise BadInput(self.path, f"offset {at}", f"cannot be read ({error.strerror})",
-                           "check the disk, then import again") from error
-        if len(data) != count:
-            raise BadInput(self.path, f"offset {at}", "the file shrank while it was read",
-                           "wait until the recording is complete, then import again")
-        return data
-
-    def close(self) -> None:
-        self._raw.close()
-
-
-class _Cursor:
-    """Reads numbers and texts in order from one region, and never past its end.
-
-    The region is one of the file itself, or of a section's decompressed bytes; offsets in messages are then
-    those of the decompressed section.
-    """
-
-    def __init__(self, file: _File, where: str, byteorder: _ByteOrder, at: int, end: int,
-                 unpacked: bytes | None = None) -> None:
-        self._file, self._where, self._byteorder, self._unpacked = file, where, byteorder, unpacked
-        self.at, self._end = at, min(end, file.size if unpacked is None else len(unpacked))
-
-    @property
-    def left(self) -> int:
-        return max(self._end - self.at, 0)
-
-    def fail(self, what: str, todo: str = _DAMAGED) -> NoReturn:
-        place = f"{self._where}, offset {self.at}" if self._where else f"offset {self.at}"
-        raise BadInput(self._file.path, place, what, todo)
-
-    def _fetch(self, count: int) -> bytes:
-        if self._unpacked is None:
-            return self._file.read(self.at, count)
-        return self._unpacked[self.at:self.at + count]
-
-    def take(self, count: int, what: str) -> bytes:
-        if count > self.left:
-            self.fail(f"{what} should take {count} bytes, but only {self.left} are left")
-        if count > _MAX_SECTION:
-            self.fail(f"{what} of {count} bytes is larger than any real one")
-        data = self._fetch(count)
-        self.at += count
-        return data
-
-    def number(self, size: int, what: str) -> int:
-        return int.from_bytes(self.take(size, what), self._byteorder)
-
-    def text(self, size: int, what: str) -> str:
-        """A text after its length, which takes ``size`` bytes."""
-        return _text(self.take(self.number(size, f"the size of {what}"), what))
-
-    def string(self, what: str) -> str:
-        """A NUL-terminated string."""
-        data = self._fetch(min(_MAX_STRING, self.left))
-        length = data.find(b"\0")
-        if length < 0:
-            self.fail(f"{what} has no end")
-        self.at += length + 1
-        return _text(data[:length])
-
-
-def _text(data: bytes) -> str:
-    # Comms and names are whatever bytes a task gave them.
-    return data.rstrip(b"\0").decode("utf-8", "backslashreplace")
-
-
-def _unpack(algorithm: str, packed: bytes, claimed: int, fail: Callable[[str], NoReturn]) -> bytes:
-    """Decompress one block that must give exactly ``claimed`` bytes; memory grows with what really comes."""
-    parts: list[bytes] = []
-    got = 0
-    try:
-        if algorithm == "zstd":
-            frame = zstd.ZstdDecompressor(options=_ZSTD_LIMIT)
-            feed = packed
-            while not frame.eof and got <= claimed:
-                part = frame.decompress(feed, claimed + 1 - got)
-                feed = b""
-                if not part and frame.needs_input:
-                    break
-                parts.append(part)
-                got += len(part)
-            done, trailing = frame.eof, bool(frame.unused_data)
-        else:
-            stream = zlib.decompressobj()
-            parts.append(stream.decompress(packed, claimed + 1))
-            got = len(parts[0])
-            done, trailing = stream.eof, bool(stream.unused_data)
-    except (zlib.error, zstd.ZstdError) as error:
-        fail(f"{algorithm} data is damaged ({error})")
-    if got != claimed or not done or trailing:
-        fail(f"{algorithm} data does not decompress to the {claimed} bytes that were announced")
-    return b"".join(parts)
-
-
 @dataclass
 class CpuData:
     """The ring-buffer data of one CPU in one buffer.
@@ -229,9 +102,9 @@ class CpuData:
     stored_bytes: int
     page_size: int
     compression: str
-    _file: _File = field(repr=False)
+    _file: File = field(repr=False)
     _where: str = field(repr=False)
-    _byteorder: _ByteOrder = field(repr=False)
+    _byteorder: ByteOrder = field(repr=False)
     truncated_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -269,7 +142,7 @@ class CpuData:
         # The size in the BUFFER option leaves out the 4 bytes of the chunk count in files of trace-cmd 3.1,
         # later versions count them: both are accepted.
         end = self.offset + self.stored_bytes
-        source = _Cursor(self._file, self._where, self._byteorder, self.offset, end + 4)
+        source = Cursor(self._file, self._where, self._byteorder, self.offset, end + 4)
         cut_short = end + 4 > self._file.size
         count = source.number(4, "the number of chunks") if source.left >= 4 else 0
         if count * 9 > self.stored_bytes + 4:
@@ -283,7 +156,7 @@ class CpuData:
             claimed = source.number(4, "a chunk's size")
             if claimed > _MAX_CHUNK:
                 source.fail(f"a compressed chunk announces {claimed} bytes, more than any real one")
-            yield _unpack(self.compression, source.take(packed, "a compressed chunk"), claimed, source.fail)
+            yield unpack(self.compression, source.take(packed, "a compressed chunk"), claimed, source.fail)
         if source.at not in (end, end + 4) and not cut_short:
             source.fail(f"the last of the {count} compressed chunks ends here, but the CPU's data at {end}")
         self.truncated_bytes = max(end - source.at, 0)
@@ -326,7 +199,7 @@ class TraceDat:
     options: list[Option] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    _file: _File | None = None
+    _file: File | None = None
 
     def values(self, name: str) -> list[object]:
         """The values of all options of that ``name`` (as in trace-cmd.dat.v7(5)), in file order."""
@@ -405,9 +278,9 @@ def _clock_of(choices: str) -> str:
 class _Reader:
     """Fills a :class:`TraceDat`; one instance reads one file's metadata and is then thrown away."""
 
-    def __init__(self, file: _File) -> None:
+    def __init__(self, file: File) -> None:
         self._file = file
-        self._byteorder: _ByteOrder = "little"
+        self._byteorder: ByteOrder = "little"
         self._regions: list[tuple[int, int, str]] = []
         self._format_bytes = 0
         head = self._cursor("", 0, file.size)
@@ -435,52 +308,52 @@ class _Reader:
         end, before = 0, ""
         for offset, size, name in sorted(self._regions):
             if offset < end:
-                raise BadInput(self._file.path, f"offset {offset}", f"{name} lies inside {before}", _DAMAGED)
+                raise BadInput(self._file.path, f"offset {offset}", f"{name} lies inside {before}", DAMAGED)
             end, before = offset + size, name
         return self._dat
 
-    def _cursor(self, where: str, at: int, end: int) -> _Cursor:
-        return _Cursor(self._file, where, self._byteorder, at, end)
+    def _cursor(self, where: str, at: int, end: int) -> Cursor:
+        return Cursor(self._file, where, self._byteorder, at, end)
 
-    def _bytes_cursor(self, where: str, data: bytes) -> _Cursor:
-        return _Cursor(self._file, where, self._byteorder, 0, len(data), data)
+    def _bytes_cursor(self, where: str, data: bytes) -> Cursor:
+        return Cursor(self._file, where, self._byteorder, 0, len(data), data)
 
     # What both versions have: in version 6 one after the other, in version 7 each in its section.
 
-    def _header_info(self, source: _Cursor) -> None:
+    def _header_info(self, source: Cursor) -> None:
         for tag, name in ((b"header_page\0", "header_page"), (b"header_event\0", "header_event")):
             if source.take(len(tag), name) != tag:
                 source.fail(f"{name} is not where it should be")
             setattr(self._dat, name, source.text(8, name))
 
-    def _system_formats(self, source: _Cursor, system: str) -> None:
+    def _system_formats(self, source: Cursor, system: str) -> None:
         for _ in range(source.number(4, f"the number of {system} events")):
             text = source.text(8, f"a format of {system}")
             self._format_bytes += len(text)
             named = _NAME_LINE.match(text)
             if named is None:
                 source.fail(f"a format of {system} does not start with the event's name")
-            if self._format_bytes > _MAX_SECTION:
+            if self._format_bytes > MAX_SECTION:
                 source.fail("the formats are longer than any real ones")
             self._dat.formats[f"{system}/{named[1]}"] = text
 
-    def _ftrace_formats(self, source: _Cursor) -> None:
+    def _ftrace_formats(self, source: Cursor) -> None:
         self._system_formats(source, "ftrace")
 
-    def _event_formats(self, source: _Cursor) -> None:
+    def _event_formats(self, source: Cursor) -> None:
         systems = source.number(4, "the number of event systems")
         if systems > _MAX_SYSTEMS:
             source.fail(f"{systems} event systems are more than any kernel has")
         for _ in range(systems):
             self._system_formats(source, source.string("the name of an event system"))
 
-    def _kallsyms(self, source: _Cursor) -> None:
+    def _kallsyms(self, source: Cursor) -> None:
         self._dat.kallsyms = source.text(4, "kallsyms")
 
-    def _printk(self, source: _Cursor) -> None:
+    def _printk(self, source: Cursor) -> None:
         self._dat.printk = source.text(4, "printk_formats")
 
-    def _cmdlines(self, source: _Cursor) -> None:
+    def _cmdlines(self, source: Cursor) -> None:
         for line in source.text(8, "saved_cmdlines").split("\n"):
             pid, blank, comm = line.partition(" ")
             if blank and re.fullmatch(r"[0-9]{1,10}", pid):
@@ -489,10 +362,10 @@ class _Reader:
     def _add_option(self, number: int, data: bytes) -> Option:
         name = _OPTION_NAMES[number] if number < len(_OPTION_NAMES) else f"option {number}"
         source = self._bytes_cursor(f"option {name}", data)
-        value: object = _text(data) if name in _TEXT_OPTIONS else data
+        value: object = text_of(data) if name in _TEXT_OPTIONS else data
         if name in ("DATE", "OFFSET"):
             try:
-                value = int(_text(data)[:64], 0)
+                value = int(text_of(data)[:64], 0)
             except ValueError:
                 source.fail("this is not a number")
         elif name == "CPUCOUNT":
@@ -516,19 +389,19 @@ class _Reader:
         return option
 
     @staticmethod
-    def _cpu_number(source: _Cursor, what: str) -> int:
+    def _cpu_number(source: Cursor, what: str) -> int:
         cpu = source.number(4, what)
         if cpu > _MAX_CPU:
             source.fail(f"{what} is {cpu}, larger than any kernel's")
         return cpu
 
     @staticmethod
-    def _page_size(source: _Cursor, size: int) -> int:
+    def _page_size(source: Cursor, size: int) -> int:
         if not 256 <= size <= _MAX_PAGE or size & (size - 1):
             source.fail(f"a sub-buffer size of {size} bytes makes no sense")
         return size
 
-    def _add_buffer(self, source: _Cursor, name: str, clock: str, page_size: int,
+    def _add_buffer(self, source: Cursor, name: str, clock: str, page_size: int,
                     table: list[tuple[int, int, int]], compression: str) -> None:
         cpus: dict[int, CpuData] = {}
         for cpu, offset, size in table:
@@ -544,12 +417,12 @@ class _Reader:
 
     # Version 6.
 
-    def _read_v6(self, source: _Cursor) -> None:
+    def _read_v6(self, source: Cursor) -> None:
         for part in (self._header_info, self._ftrace_formats, self._event_formats, self._kallsyms,
                      self._printk, self._cmdlines):
             part(source)
         self._dat.cpu_count = self._cpu_number(source, "the number of CPUs")
-        instances: list[_Cursor] = []
+        instances: list[Cursor] = []
         tag = source.take(10, "the kind of data")
         if tag == b"options  \0":
             # Only in version 7 the DONE option has a size and data.
@@ -567,7 +440,7 @@ class _Reader:
             content = self._cursor(f"buffer '{name}'", offset, self._file.size)
             self._table_v6(content, content.take(10, "the kind of data"), name)
 
-    def _table_v6(self, source: _Cursor, tag: bytes, name: str) -> None:
+    def _table_v6(self, source: Cursor, tag: bytes, name: str) -> None:
         if tag != b"flyrecord\0":
             source.fail("the table of CPU data is not where it should be")
         # A CPUCOUNT option overrides the count in the header; _add_option() has stored whichever came last.
@@ -576,12 +449,12 @@ class _Reader:
         clock = ""
         if self._dat.values("TRACECLOCK"):  # only then does the clock follow the table
             length = source.number(8, "the size of trace_clock")
-            clock = _clock_of(_text(source.take(length, "trace_clock"))) if length <= _MAX_STRING else ""
+            clock = _clock_of(text_of(source.take(length, "trace_clock"))) if length <= MAX_STRING else ""
         self._add_buffer(source, name, clock or self._dat.clock, self._dat.page_size, table, "none")
 
     # Version 7.
 
-    def _read_v7(self, source: _Cursor) -> None:
+    def _read_v7(self, source: Cursor) -> None:
         dat = self._dat
         dat.compression = source.string("the compression")
         dat.compression_version = source.string("the version of the compression")
@@ -600,7 +473,7 @@ class _Reader:
             assert isinstance(offset, int)
             _SECTION_OPTIONS[name](self, self._section(offset, _ID[name], name)[0])
 
-    def _options_v7(self, source: _Cursor) -> int:
+    def _options_v7(self, source: Cursor) -> int:
         """Read one section of options and return the offset of the next one, or 0."""
         while True:
             number = source.number(2, "an option")
@@ -610,7 +483,7 @@ class _Reader:
             if self._add_option(number, data).name == "BUFFER":
                 self._buffer_v7(self._bytes_cursor("option BUFFER", data))
 
-    def _buffer_v7(self, entry: _Cursor) -> None:
+    def _buffer_v7(self, entry: Cursor) -> None:
         at, name, clock = entry.number(8, "its offset"), entry.string("its name"), entry.string("its clock")
         page_size, count = entry.number(4, "its sub-buffer size"), entry.number(4, "its number of CPUs")
         if count:  # an empty buffer need not have a meaningful sub-buffer size
@@ -623,11 +496,11 @@ class _Reader:
         compression = self._dat.compression if flags & _COMPRESSED else "none"
         self._add_buffer(entry, name, clock, page_size, table, compression)
 
-    def _section(self, at: int, number: int, name: str) -> tuple[_Cursor, int]:
+    def _section(self, at: int, number: int, name: str) -> tuple[Cursor, int]:
         """A cursor over the (decompressed) content of the section at offset ``at``, and its flags."""
         if at + 16 > self._file.size:
             raise BadInput(self._file.path, f"offset {at}",
-                           f"section {name} should be here, but the file ends before", _DAMAGED)
+                           f"section {name} should be here, but the file ends before", DAMAGED)
         head = self._cursor(f"section {name}", at, at + 16)
         found, flags = head.number(2, "its id"), head.number(2, "its flags")
         head.number(4, "its description")
@@ -644,15 +517,15 @@ class _Reader:
         if not flags & _COMPRESSED or is_data:
             return content, flags
         packed, claimed = content.number(4, "the compressed size"), content.number(4, "the size")
-        if claimed > _MAX_SECTION:
+        if claimed > MAX_SECTION:
             content.fail(f"the section announces {claimed} bytes, more than any real one")
         data = content.take(packed, "the compressed data")
-        data = _unpack(self._dat.compression, data, claimed, content.fail)
+        data = unpack(self._dat.compression, data, claimed, content.fail)
         return self._bytes_cursor(f"section {name}", data), flags
 
 
 #: Options whose value is the offset of a section, and what reads that section.
-_SECTION_OPTIONS: Final[dict[str, Callable[[_Reader, _Cursor], None]]] = {
+_SECTION_OPTIONS: Final[dict[str, Callable[[_Reader, Cursor], None]]] = {
     "HEADER_INFO": _Reader._header_info, "FTRACE_EVENTS": _Reader._ftrace_formats,
     "EVENT_FORMATS": _Reader._event_formats, "KALLSYMS": _Reader._kallsyms, "PRINTK": _Reader._printk,
     "CMDLINES": _Reader._cmdlines}
@@ -665,7 +538,7 @@ def open_tracedat(path: str | os.PathLike[str]) -> TraceDat:
     :raises BadInput: when the file is not a trace.dat of version 6 or 7, or is damaged
     :raises OSError: when the file cannot be opened
     """
-    file = _File(path)
+    file = File(path)
     try:
         return _Reader(file).read()
     except BaseException:
