@@ -67,7 +67,8 @@ def counter_check(name: str) -> Check:
 class Divergence:
     """A recorded value that differs from the predicted one.
 
-    ``event``: its number in the recording; ``name``: the event; ``state``: what the model held around it;
+    ``event``: its number in the recording; ``name``: the event; ``state``: what the model held there;
+    ``kernel``: what was last recorded of the kernel's own state (its pool total, its counters);
     ``path``: the operations it happened in, outermost first, with the number of the event each began at.
     """
 
@@ -82,6 +83,7 @@ class Divergence:
     cpu: int
     path: tuple[tuple[str, int], ...] = ()
     state: dict[str, Any] = field(default_factory=dict)
+    kernel: dict[str, Any] = field(default_factory=dict)
     context: tuple[str, ...] = ()
 
 
@@ -98,6 +100,8 @@ class Tally:
         self.reasons: dict[str, str] = {}
         self.divergences: list[Divergence] = []
         self.kept = 100
+        #: event at which the order of effects differed though that check was not asked for
+        self.broken_at: int | None = None
 
     def wanted(self, check: str) -> bool:
         """True when a check was asked for; ``counter`` and ``counter.zswap`` stand for all below them."""

@@ -431,6 +431,8 @@ class Engine(Questions):
                 frame: Frame | None = None) -> None:
         """Report a difference at row ``i`` of the batch."""
         if not self.tally.wanted(check):
+            if check == "effect.order" and self.tally.broken_at is None:
+                self.tally.broken_at = self._base + i
             return
         pid = self.pid[i]
         path = tuple((f.name, f.start) for f in self.stacks.get(pid, ()))
@@ -438,7 +440,7 @@ class Engine(Questions):
             path = ((frame.name, frame.start),)
         name = schema.NAMES[self.event[i]]
         self.tally.differ(Divergence(check, self._base + i, name, recorded, predicted, what, self.ts[i], pid,
-                                     self.cpu[i], path, self.describe_state(frame)))
+                                     self.cpu[i], path, self.describe_state(frame), self.kernel_state()))
 
     def _counting(self, pid: int, stack: list[Frame] | None) -> bool:
         expected = stack[-1].effect if stack else None
@@ -449,7 +451,14 @@ class Engine(Questions):
         """Report a counter that differs at a snapshot."""
         if self.tally.wanted(check):
             self.tally.differ(Divergence(check, event, "counters", recorded, predicted, what, ts, 0, 0, (),
-                                         self.describe_state(None)))
+                                         self.describe_state(None), self.kernel_state()))
+
+    def kernel_state(self) -> dict[str, Any]:
+        """Return what was last recorded of the kernel's own state."""
+        state: dict[str, Any] = {}
+        if self.last_total is not None:
+            state["pool_pages"] = f"{self.last_total[1]} (read at event {self.last_total[0]})"
+        return {**state, **self.snapshots.last_seen()}
 
     def finish(self) -> None:
         """The recording is over: settle operations and the last snapshot."""

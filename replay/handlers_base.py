@@ -70,6 +70,8 @@ class HandlerBase:
         self.entry_to_lru: int | None = None
         self.idx_bits = 24
         self.class_bits = 0
+        #: (event, pages) of the last total that was read
+        self.last_total: tuple[int, int] | None = None
         self.sg_entries = {1: 0, 2: 0}
         self.writes: list[tuple[int, int, int, int]] = []
         self.keep_writes = False

@@ -270,6 +270,7 @@ class ZsmallocHandlers(HandlerBase):
 
     def _compare_total(self, recorded: int, predicted: int, i: int, frame: Frame | None) -> None:
         self.n["zsmalloc.pages"] += 1
+        self.last_total = (self._row(i), recorded)
         if recorded == predicted:
             return
         # Another task may have been preempted between the event that decides about a zspage and the

@@ -66,6 +66,8 @@ class SnapshotChecks:
         self.diverge = diverge
         self.base: dict[str, int] = {}
         self.window: _Window | None = None
+        #: number of the last snapshot passed
+        self.number = -1
         #: how many values were equal only while the snapshot was being read
         self.late = 0
         self.sees_readings = "zswap_total_pages_ret" in recording.manifest["probes"]
@@ -77,6 +79,15 @@ class SnapshotChecks:
         self.lagged = 0
         #: how far a zone counter in /proc/vmstat may lag behind, in pages
         self.vmstat_lag = _vmstat_lag(recording)
+
+    def last_seen(self) -> dict[str, str]:
+        """Return what the last snapshot passed says of the pool, for a divergence's report."""
+        if self.number < 0:
+            return {}
+        label = self.recording.snapshots[self.number]["label"]
+        debugfs = self.recording.snapshot(self.number).get("zswap_debugfs", {})
+        return {name: f"{debugfs[name]} (snapshot '{label}')" for name in ("stored_pages", "pool_limit_hit")
+                if name in debugfs}
 
     def last_value(self, counter: str) -> int:
         """Return a debugfs counter's value in the last snapshot, 0 where there is none."""
@@ -95,6 +106,7 @@ class SnapshotChecks:
         What differs stays open while the files are still being read; see :class:`_Window`.
         """
         self.close()
+        self.number = number
         recorded = dict(self._recorded(self.recording.snapshot(number)))
         predicted = dict(self._predicted(recorded))
         label = self.recording.snapshots[number]["label"]

@@ -272,6 +272,9 @@ def test_only_the_checks_asked_for(samples: dict[str, Path]) -> None:
     recording = traces.open_recording(samples["7.3-lz4-4k"])
     result = replay.replay(recording, checks={"store.length", "counter.zswap"})
     assert {c.id.split(".")[0] for c in result.checks} == {"store", "counter"}
+    other = replay.replay(recording, "mainline-6.12", checks={"store.length"})
+    assert other.verdict == "UNDECIDED"
+    assert "the order of effects differs at event" in other.reasons[0]
     with pytest.raises(BadInput, match=r"there is no check 'store\.lenght'"):
         replay.replay(recording, checks={"store.lenght"})
 

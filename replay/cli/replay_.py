@@ -133,6 +133,8 @@ def divergence_lines(divergence: Divergence) -> Iterator[str]:
         yield "  inside     " + " > ".join(f"{name} (event {start})" for name, start in divergence.path)
     for key, held in divergence.state.items():
         yield f"  model      {key} = {value(held)}"
+    for key, held in divergence.kernel.items():
+        yield f"  kernel     {key} = {value(held)}"
     yield "  events around it, as recorded:"
     yield from (f"  {line}" for line in divergence.context)
 
