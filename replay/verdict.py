@@ -296,8 +296,8 @@ def _reason(check: str, recording: Recording, predictions: Predictions, tally: T
 def _check_results(recording: Recording, engine: Engine, predictions: Predictions, tally: Tally,
                    lost_at: int | None) -> list[CheckResult]:
     captured = set(engine.captured) | {"counters"}
-    tally.compared["effect.order"] = sum(engine.explained.values()) + sum(
-        n for check, n in tally.compared.items() if not check.startswith("counter."))
+    # Every event that is nobody's effect is explained as something else, or counted as unexplained.
+    tally.compared["effect.order"] = engine.events - sum(engine.explained.values()) - engine.unexplained
     out = []
     if not any(check.startswith("counter.") for check in tally.compared):
         tally.compared["counter"] = 0

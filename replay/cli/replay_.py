@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,14 +105,18 @@ def report(result: Result) -> Iterator[str]:
            f"({result.compressor}) against {result.revision}")
     for reason in result.reasons:
         yield f"  {reason}"
-    rows = [("check", "compared", "different", "grade", "")]
+    rows = [("check", "compared", "different", "grade")]
     for check in result.checks:
-        rows.append((check.id, f"{check.compared:,}", f"{check.different:,}" if check.compared else "-", check.grade,
-                     check.reason))
+        rows.append((check.id, f"{check.compared:,}", f"{check.different:,}" if check.compared else "-", check.grade))
     yield table(rows, right=[1, 2])
+    for reason in dict.fromkeys(check.reason for check in result.checks if check.reason):
+        names = [check.id for check in result.checks if check.reason == reason]
+        yield from wrapped(f"{', '.join(names)}: {reason}")
     explained = ", ".join(f"{count:,} {how}" for how, count in result.explained.items())
-    yield f"events that are no effect of an operation: {explained or 'none'}; unexplained: {result.unexplained:,}"
-    yield from (f"note: {note}" for note in result.notes)
+    yield from wrapped(f"events that are no effect of an operation: {explained or 'none'}; "
+                       f"unexplained: {result.unexplained:,}")
+    for note in result.notes:
+        yield from wrapped(f"note: {note}")
     total = sum(check.compared for check in result.checks)
     yield (f"{total:,} comparisons in {result.seconds['replay']:.2f} s, compressing took "
            f"{result.seconds['compress']:.2f} s")
@@ -121,6 +126,11 @@ def report(result: Result) -> Iterator[str]:
         for other in result.divergences[1:]:
             yield (f"also {other.check} at event {other.event} ({other.name}): {other.what}: recorded "
                    f"{value(other.recorded)}, predicted {value(other.predicted)}")
+
+
+def wrapped(text: str) -> list[str]:
+    """Return a sentence in lines of at most 78 columns."""
+    return textwrap.wrap(text, 78, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def divergence_lines(divergence: Divergence) -> Iterator[str]:
