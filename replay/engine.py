@@ -44,6 +44,10 @@ _READINGS: Final = frozenset({"zs_get_total_pages_ret", "zswap_total_pages_ret"}
 _INLINED: Final = frozenset({"zs_compact"})
 
 
+#: MAX_PAGE_ORDER is 10 with 4 KiB pages; nothing larger is a folio.
+_MAX_ORDER: Final = 10
+
+
 class LostEvents(Exception):
     """The recording lost events here: the model cannot follow any further."""
 
@@ -351,7 +355,11 @@ class Engine(Questions):
         model, number = self.model, self._base + i
         gen: Steps[Any]
         if name in ("swap_writeout", "zswap_store"):
-            folio = Folio(self.swpent[i], self.order[i], self.folio[i])
+            order = self.order[i]
+            if order > _MAX_ORDER:
+                self.diverge("swap.writeout", i, recorded=order, predicted=f"at most {_MAX_ORDER}", what="folio order")
+                order = 0
+            folio = Folio(self.swpent[i], order, self.folio[i])
             gen = model.swap_writeout(folio) if name == "swap_writeout" else model.zswap_store(folio)
         elif name == "zswap_load":
             gen = model.zswap_load(Folio(self.swpent[i], 0, self.folio[i]))

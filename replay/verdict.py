@@ -28,6 +28,7 @@ __all__ = ["EXIT", "CheckResult", "Result", "effects", "open_engine", "replay"]
 #: verdict -> exit status (kselftest's 4 for SKIP)
 EXIT: Final = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, "SKIP": 4}
 _CONTEXT: Final = 5
+_DID_NOT_OCCUR: Final = "did not occur in this recording"
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,12 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
                        lambda done: progress("replaying", done, total))
         except LostEvents as lost:
             lost_at = int(lost.args[0])
+        except Exception as problem:
+            if type(engine.model).__module__.startswith("model."):
+                raise
+            # The revision is the user's: whatever it raises is told with its event.
+            raise BadInput(recording.path, f"event {engine.now}", f"revision {name} failed "
+                           f"({type(problem).__name__}: {problem})", "mend the revision") from problem
     if lost_at is None and not reasons and (keep_going or not tally.failed):
         engine.finish()
         check_objects(recording, predictions, engine.writes, tally)
@@ -242,9 +249,11 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
         reasons.append(f"the order of effects differs at event {tally.broken_at}, which was not asked for: what the "
                        f"wanted checks compared after it may be incomplete")
     results = _check_results(recording, engine, predictions, tally, lost_at)
+    _add_context(recording, tally)
+    reasons += [f"{r.id} was asked for and could not be compared: {r.reason}" for r in results
+                if checks and r.id in checks and not r.compared and r.reason != _DID_NOT_OCCUR]
     if not tally.failed and not reasons and not any(r.compared for r in results):
         reasons.append("nothing could be compared")
-    _add_context(recording, tally)
     verdict = "FAIL" if tally.failed else "UNDECIDED" if reasons else "PASS"
     return Result(
         verdict=verdict, recording=str(recording.path), revision=name, mirrors=engine.model.mirrors,
@@ -290,7 +299,7 @@ def _reason(check: str, recording: Recording, predictions: Predictions, tally: T
         return f"not probed: {', '.join(missing)}"
     if check in ("store.length", "store.error") and predictions.reason:
         return predictions.reason
-    return "did not occur in this recording"
+    return _DID_NOT_OCCUR
 
 
 def _check_results(recording: Recording, engine: Engine, predictions: Predictions, tally: Tally,
@@ -327,6 +336,9 @@ def _notes(engine: Engine, predictions: Predictions) -> list[str]:
         notes.append(f"{engine.preempted_reads} totals were read while another task was about to change them")
     if any(engine.sg_entries.values()):
         notes.append(f"object reads: {engine.sg_entries[1]} of one entry, {engine.sg_entries[2]} of two")
+    if engine.reordered:
+        notes.append(f"{engine.reordered} times an LRU walk showed in which order additions had been made that ran "
+                     f"at the same time")
     if engine.snapshots.lagged:
         notes.append(f"{engine.snapshots.lagged} snapshots read a memory.stat of up to 128 changes per CPU ago, "
                      f"all its values of one moment (the kernel does not bring it up to date for fewer)")

@@ -352,6 +352,30 @@ def test_a_write_that_the_workload_announced_is_not_derived_too(tmp_path: Path, 
     assert Recording(tmp_path / "rec").manifest["derived_params"] == ["enabled=N"] * derived
 
 
+@pytest.mark.parametrize("cut", [0, 1, 2, 3])
+@pytest.mark.parametrize(("marker", "expected"), [
+    (20, ["@10", "m", "a", "enabled=N", "@30", "b", "@40"]),  # not between: written when the first was taken
+    (30, ["@10", "@20", "a", "m", "enabled=N", "b", "@40"]),  # at the very stamp of the second
+])
+def test_equal_stamps_of_snapshots_and_markers(tmp_path: Path, cut: int, marker: int, expected: list[str]) -> None:
+    """What was written between two snapshots stays between them."""
+    blocks = [block_of(part, {marker: "m"}) for part in ([10, 20, 30, 40][:cut], [10, 20, 30, 40][cut:]) if part]
+    rows = assembled(tmp_path / "rec", blocks, [("a", 20, {"enabled": "Y"}), ("b", 30, {"enabled": "N"})])
+    assert rows == expected
+
+
+def test_two_snapshots_of_one_stamp(tmp_path: Path) -> None:
+    rows = assembled(tmp_path / "rec", [block_of([10, 30], {})],
+                     [("a", 20, {"enabled": "Y"}), ("b", 20, {"enabled": "N"}), ("c", 20, {"enabled": "Y"})])
+    assert rows == ["@10", "a", "enabled=N", "b", "enabled=Y", "c", "@30"]
+
+
+def test_one_wild_stamp_does_not_move_the_snapshots(tmp_path: Path) -> None:
+    rows = assembled(tmp_path / "rec", [block_of([10, 1 << 60, 20, 30], {}), block_of([40, 50], {})],
+                     [("a", 45, {"enabled": "Y"}), ("b", 60, {"enabled": "Y"})])
+    assert rows == ["@10", f"@{1 << 60}", "@20", "@30", "@40", "a", "@50", "b"]
+
+
 def test_snapshots_before_and_after_all_events(tmp_path: Path) -> None:
     rows = assembled(tmp_path / "rec", [block_of([100, 200], {})],
                      [("early", 1, {"enabled": "Y"}), ("late", 900, {"enabled": "Y"}), ("later", 950, {"enabled": "N"})])
@@ -447,6 +471,22 @@ def test_a_batch_with_a_missing_page_gets_none(lost: int) -> None:
     assert rows == ([-1, 7, 15, 16, 17, 18] if lost < 8 else [0, -1, 15, 16, 17, 18])
 
 
+def test_a_batch_does_not_take_a_page_of_another_task() -> None:
+    """The last page of a batch is missing, and the next page recorded is another CPU's."""
+    calls = [(100, 1, BASE, 2), (101, 2, BASE + (1 << 20), 1)]
+    assert place([(110, BASE), (120, BASE + (1 << 20))], calls) == ([-1, 1], 1)
+    # Two batches whose pages are recorded in turn are not each other's either.
+    mixed = [(110 + n, BASE + 4096 * (n // 2) + (1 << 20) * (n % 2)) for n in range(4)]
+    assert place(mixed, [(100, 1, BASE, 2), (101, 2, BASE + (1 << 20), 2)]) == ([-1, -1], 2)
+
+
+def test_a_page_goes_to_one_call_only() -> None:
+    """Two tasks compress from the same address, and one of the pages is missing."""
+    calls = [(100, 1, BASE, 1), (101, 2, BASE, 1)]
+    assert place([(110, BASE)], calls) == ([0, -1], 1)
+    assert place([(110, BASE)], calls, split=1) == ([0, -1], 1)
+
+
 def test_a_page_of_the_next_call_is_not_taken_by_one_without() -> None:
     """The same buffer is compressed twice and the first time's page is lost."""
     calls = [(100, 1, BASE, 1), (200, 1, BASE, 1)]
@@ -488,6 +528,10 @@ def test_stamps_of_text_are_coarser_than_those_of_pages() -> None:
     assert place(pages, calls, unit=1000) == ([0, 1, 2], 0)
     assert place(pages[:1] + pages[2:], calls, unit=1000) == ([0, -1, 1], 1)
     assert place(pages, calls)[1] > 0
+    # Nor must a page come before the rounded stamp of its task's next call.
+    pages = [(1_999_400, BASE), (3_000_000, BASE + (1 << 20))]
+    calls = [(1_000_000, 1, BASE, 1), (1_999_000, 1, BASE + 4096, 1), (3_000_000, 1, BASE + (1 << 20), 1)]
+    assert place(pages, calls, unit=1000) == ([0, -1, 1], 1)
 
 
 def test_an_absurd_size_of_a_call_is_no_trouble() -> None:

@@ -359,3 +359,42 @@ def test_random_noise_is_never_explained(tmp_path: Path) -> None:
     for column in range(4, block.shape[0] - 2):
         block[column] = [chance.randrange(1 << 31) for _ in range(block.shape[1])]
     assert replay.replay(_write(tmp_path / "rec", block)).verdict == "FAIL"
+
+
+@given(changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, len(schema.COLUMNS) - 2),
+                                  st.integers(-(1 << 63), (1 << 63) - 1)), min_size=1, max_size=8), keep_going=st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_recorded_there_is_a_verdict(tmp_path_factory: pytest.TempPathFactory,
+                                                 changes: list[tuple[int, int, int]], keep_going: bool) -> None:
+    kernel = ImaginaryKernel()
+    for slot in range(6):
+        kernel.store(slot, 2 * (slot == 4))
+    kernel.load(1)
+    kernel.compact()
+    kernel.invalidate(2)
+    block = kernel.block()
+    for row, column, value in changes:
+        if column == 3:
+            value = schema.EVENTS[value % len(schema.EVENTS)].code
+        block[column, row % block.shape[1]] = value
+    path = tmp_path_factory.mktemp("noise") / "rec"
+    write_recording(str(path), block)
+    result = replay.replay(traces.open_recording(path), keep_going=keep_going)
+    assert result.verdict in ("PASS", "FAIL", "UNDECIDED")
+
+
+def test_a_check_that_was_asked_for_and_cannot_be_made_is_undecided(samples: dict[str, Path]) -> None:
+    result = replay.replay(traces.open_recording(samples["7.2-zstd-4k"]), checks={"store.length"})
+    assert result.verdict == "UNDECIDED"
+    assert result.reasons == ["store.length was asked for and could not be compared: the recording holds digests of "
+                              "pages, not their bytes"]
+
+
+def test_a_revision_that_raises_is_told_with_its_event(samples: dict[str, Path]) -> None:
+    class Broken(Mainline73):
+        def zswap_load(self, folio):  # type: ignore[no-untyped-def]
+            raise KeyError("no such thing")
+            yield
+
+    with pytest.raises(BadInput, match=r"event \d+: revision Broken failed \(KeyError: 'no such thing'\)"):
+        replay.replay(traces.open_recording(samples["7.3-lz4-4k"]), Broken)

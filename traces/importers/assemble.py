@@ -49,8 +49,7 @@ class _Timeline:
     def place(self, block: Block, last: bool) -> Block:
         """Insert what falls into a block's time; ``last`` also takes what comes after all events."""
         columns, texts = block
-        # Rows are put in by position, so a stamp that runs backwards counts as the one before it.
-        stamps = np.maximum.accumulate(columns[_TS])
+        stamps = columns[_TS]
         end = int(stamps[-1]) if stamps.size else 0
         rows: list[tuple[int, dict[str, int], str]] = []
         # A workload that announces its writes (marker "param NAME=VALUE") needs nothing derived.
@@ -63,7 +62,7 @@ class _Timeline:
                 if marker is None and stop > end and not last:
                     continue
                 # Never after the snapshot that saw it, even when the events around have been handed out.
-                at = start if self._done is None else min(max(start, self._done), stop)
+                at = start if self._done is None else max(start, self._done)
                 at = at if marker is None else marker
                 self._waiting.remove((start, stop, text, order))
                 self.derived.append(text)
