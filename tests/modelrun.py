@@ -31,6 +31,8 @@ class Box:
         self.revision = revision
         self.model: Zswap = REVISIONS[revision](totalram_pages=totalram_pages, compressor=compressor,
                                                 chain_size=chain_size)
+        # Off unless configured otherwise (CONFIG_ZSWAP_SHRINKER_DEFAULT_ON); tests of the shrinker want it on.
+        self.model.set_param("shrinker_enabled", "Y")
         self.length = length
         self.objcg: int | None = OBJCG
         self.memcg = MEMCG

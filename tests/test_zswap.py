@@ -12,7 +12,8 @@ from modelrun import MEMCG, OBJCG, Box
 from model import errno
 from model.revisions import REVISIONS
 from model.zsmalloc import PAGE_SIZE
-from model.zswap import AOP_WRITEPAGE_ACTIVATE, Folio, kstrtobool, kstrtouint, memparse
+from model.zswap import AOP_WRITEPAGE_ACTIVATE, Folio
+from model.zswap_state import kstrtobool, kstrtouint, memparse
 
 EVERY = list(REVISIONS)
 #: all but 6.12: large folios, raw pages, the int that zswap_load() returns
@@ -1066,3 +1067,7 @@ def test_numbers_as_the_kernel_reads_them() -> None:
     for text in ("", "-1", "M", "1X"):
         with pytest.raises(ValueError, match=r"\S"):
             memparse(text)
+
+
+def test_the_dynamic_shrinker_is_off_unless_switched_on() -> None:
+    assert not REVISIONS["mainline-7.3"](totalram_pages=1 << 20, compressor="lz4").shrinker_enabled

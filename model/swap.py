@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The swap layer around zswap, as far as zswap's counters need it (mm/page_io.c)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from model.effects import Steps
+from model.zswap_state import Folio, ZswapState
+
+__all__ = ["AOP_WRITEPAGE_ACTIVATE", "SwapLayer"]
+
+#: swap_writeout() of a folio that may not be written back: it stays in memory.
+AOP_WRITEPAGE_ACTIVATE: Final = 0x80000
+
+
+class SwapLayer(ZswapState):
+    """swap_writeout() and the device; :class:`model.zswap.Zswap` supplies the store."""
+
+    def zswap_store(self, folio: Folio) -> Steps[bool]:
+        """See :meth:`model.zswap.Zswap.zswap_store`."""
+        raise NotImplementedError
+
+    def swap_writeout(self, folio: Folio) -> Steps[int]:
+        """swap_writeout() in mm/page_io.c: zero-filled folios are only marked, others offered to zswap."""
+        yield ("swap_writeout", folio)
+        what: str = yield ("?swap_writeout", folio)
+        if what == "zero":
+            self.counters.swpout_zero += folio.nr_pages
+        if what != "store":
+            yield ("swap_writeout_ret", 0)
+            return 0
+        if (yield from self.zswap_store(folio)):
+            if folio.order and self.HAS_INCOMPRESSIBLE:
+                by_order = self.counters.mthp_zswpout
+                by_order[folio.order] = by_order.get(folio.order, 0) + 1
+            yield ("swap_writeout_ret", 0)
+            return 0
+        if not (yield from self.mem_cgroup_zswap_writeback_enabled(self.writeback_enabled)):
+            yield ("swap_writeout_ret", AOP_WRITEPAGE_ACTIVATE)
+            return AOP_WRITEPAGE_ACTIVATE
+        yield from self.swap_writepage(folio)
+        yield ("swap_writeout_ret", 0)
+        return 0
+
+    def swap_writepage(self, folio: Folio) -> Steps[None]:
+        """__swap_writepage(): the folio goes to the swap device."""
+        yield ("__swap_writepage", folio)
+        self.counters.pswpout += folio.nr_pages
