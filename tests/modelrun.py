@@ -145,3 +145,50 @@ class Box:
             assert all(entry.obj.size == entry.length for entry in mine)
             assert sum(cls.objs_inuse for cls in pool.zs_pool.classes) == len(mine)
         assert {id(entry.pool) for entry in entries} <= {id(pool) for pool in model.pools}
+
+
+EVERY = list(REVISIONS)
+#: all but 6.12: large folios, raw pages, the int that zswap_load() returns
+LATER = EVERY[1:]
+V612 = "mainline-6.12"
+
+MALLOC = ["zs_malloc", "obj_malloc", "obj_malloc_ret", "zs_malloc_ret"]
+MALLOC_AGAIN = ["zs_malloc", "obj_malloc", "obj_malloc_ret", "fix_fullness_group", "fix_fullness_group_ret",
+                "zs_malloc_ret"]
+COMPRESS = ["crypto_acomp_compress", "crypto_acomp_compress_ret"]
+PROLOGUE = ["zswap_store", "obj_cgroup_may_zswap_ret", "zs_get_total_pages_ret"]
+PUBLISH = ["obj_cgroup_charge_zswap", "list_lru_add", "list_lru_add_ret"]
+WB_ENABLED = "mem_cgroup_zswap_writeback_enabled_ret"
+#: an entry whose zspage lives on
+FREE = ["zswap_entry_free", "list_lru_del", "zs_free", "obj_free", "fix_fullness_group", "fix_fullness_group_ret",
+        "obj_cgroup_uncharge_zswap"]
+#: an entry that was alone in its zspage (7.3 frees the zspage in zs_free() itself, which the model tells alike)
+FREE_LAST = [*FREE[:-1], "__free_zspage", FREE[-1]]
+READ = ["zswap_decompress", "zs_obj_read", "crypto_acomp_decompress", "crypto_acomp_decompress_ret"]
+
+
+def write(revision: str) -> str:
+    """Return the function that fills a new object: 6.12 maps it like a read."""
+    return "zs_obj_read" if revision == V612 else "zs_obj_write"
+
+
+def stored(*slots: int, revision: str = "mainline-7.3", order: int = 0, **options: Any) -> Box:
+    """Return a box that has stored pages at some slots."""
+    box = Box(revision, **options)
+    for slot in slots:
+        assert box.store(slot, order)
+    return box
+
+
+def totals(box: Box) -> list[int]:
+    """Return what a store reads of each listed pool, current first."""
+    return [effect[1] for effect in box.seen if effect[0] == "zs_get_total_pages_ret"]
+
+
+def full_at(pages: int, threshold: int, revision: str) -> Box:
+    """Return a box whose pool may have ``pages`` pages and accepts again at ``threshold``; a page per entry."""
+    box = Box(revision, 4000, totalram_pages=100)
+    box.model.max_pool_percent = pages
+    box.model.accept_threshold_percent = threshold * 100 // pages
+    assert (box.model.max_pages(), box.model.accept_thr_pages()) == (pages, threshold)
+    return box
