@@ -41,7 +41,7 @@ def damage_of(recording: Recording) -> list[str]:
     """What the recording itself says about what is missing from it."""
     said: list[str] = list(recording.manifest["notes"])
     for loss in recording.manifest["losses"]:
-        told = {key: value for key, value in loss.items() if key not in ("cpu", "buffer", "file", "ignored_events")
+        told = {key: value for key, value in loss.items() if key not in ("cpu", "buffer", "events", "file", "ignored_events")
                 and (key, value) != ("first_damage_offset", -1)}
         said += [f"{key}={value}" for key, value in told.items() if value is None or value]
     return said

@@ -1032,3 +1032,28 @@ def test_shared_recordings_are_complete(tmp_path: Path, run: str) -> None:
     assert frame[frame["event"] == "counters"]["text"].tolist()[0] == "before"
     markers = frame[frame["event"] == "marker"]["text"].tolist()
     assert [text for text in markers if "out1" in text]
+
+
+# ---- what the kernel counted ---------------------------------------------------------------------------------
+
+
+def _stats(path: Path, **counts: int) -> None:
+    text = "".join(f"{name.replace('_', ' ')}: {count}\n" for name, count in
+                   {"entries": 0, "overrun": 0, "dropped_events": 0, "read_events": 0, **counts}.items())
+    path.write_text(json.dumps({"zmeta/cpu0": text}))
+
+
+@pytest.mark.parametrize(("counts", "lost"), [({"entries": 0}, 0), ({"dropped_events": 7}, 7), ({"overrun": 3}, 3),
+                                              ({"entries": 10**6}, None)])
+def test_drops_that_only_the_kernel_s_statistics_show(tmp_path: Path, counts: dict[str, int], lost: int | None) -> None:
+    from replay.benchmarks.capture import write_capture
+    from replay.synthetic import ImaginaryKernel
+
+    kernel = ImaginaryKernel()
+    kernel.store(1)
+    write_capture(tmp_path / "run", kernel.block(), 1)
+    _stats(tmp_path / "run" / "ring-stats.json", **counts)
+    summary = import_source(tmp_path / "run", tmp_path / "rec")
+    (loss,) = summary["losses"]
+    assert loss["lost"] == (10**6 - loss["events"] if lost is None else lost)
+    assert any("where the kernel counted 1000000" in note for note in summary["notes"]) == (lost is None)

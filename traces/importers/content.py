@@ -157,7 +157,7 @@ def _has_records(data: bytes) -> bool:
 
 def classify(path: Path, header: HeaderPage | None = None) -> str:
     """Return what a file is: ``tracedat``, ``text``, ``ring``, ``pageindex``, ``pages``, ``truth``, ``counters``,
-    ``objects``, ``config``, ``dmesg``, ``probes``, ``symbols``, ``json``, ``empty`` or ``unknown``.
+    ``objects``, ``config``, ``dmesg``, ``probes``, ``symbols``, ``ringstats``, ``json``, ``empty`` or ``unknown``.
 
     ``pages`` is said of any file made of whole pages that is nothing else.
     """
@@ -175,6 +175,8 @@ def classify(path: Path, header: HeaderPage | None = None) -> str:
         if value is not None:
             if "zswap_debugfs" in value and "t" in value:
                 return "counters"
+            if value and all(isinstance(text, str) and text.startswith("entries:") for text in value.values()):
+                return "ringstats"
             return "symbols" if "zswap_list_lru" in value else "json"
     if head.startswith((b"f:", b"p:", b"r:", b"e:", b"r256:")):
         return "probes"

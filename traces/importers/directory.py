@@ -16,7 +16,15 @@ from traces.importers.content import classify
 from traces.importers.pagefiles import bases_of, page_ring, read_objects, read_page_index
 from traces.importers.pageindex import PageIndex
 from traces.importers.rings import FormatDirectory, ring_stream
-from traces.importers.runfacts import add_config, add_counters, add_dmesg, add_probes, add_symbols, read_truth
+from traces.importers.runfacts import (
+    add_config,
+    add_counters,
+    add_dmesg,
+    add_probes,
+    add_ring_stats,
+    add_symbols,
+    read_truth,
+)
 from traces.importers.source import Block, RunFacts
 
 __all__ = ["import_source"]
@@ -109,6 +117,8 @@ class _Import:
             add_symbols(self.facts, path)
         for path in self._take("probes"):
             add_probes(self.facts, path)
+        for path in self._take("ringstats"):
+            add_ring_stats(self.facts, path)
         add_counters(self.facts, self._take("counters"))
         for path in self._take_one("truth"):
             self.truth = read_truth(path)

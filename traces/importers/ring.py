@@ -216,6 +216,8 @@ class Damage:
     discarded: int = 0
     unknown: dict[int, int] = field(default_factory=dict)
     ignored: dict[str, int] = field(default_factory=dict)
+    #: events walked over, in and outside the vocabulary
+    events: int = field(default=0, compare=False)
 
 
 class RingDecoder:
@@ -288,7 +290,7 @@ class RingDecoder:
                     ignored[name] = int(self._counts[number])
         return Damage(int(s[_S_DAMAGED]), int(s[_S_SHORT]), int(s[_S_FIRST_DAMAGE]), int(s[_S_LOST]),
                       int(s[_S_LOST_UNKNOWN]), tail_bytes, int(s[_S_BACKWARDS]), int(s[_S_DISCARDED]), unknown,
-                      ignored)
+                      ignored, self.events)
 
     def warm_up(self) -> None:
         """Compile the decoder now (an empty input), so that progress and timings show decoding only."""

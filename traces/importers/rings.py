@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -112,6 +112,21 @@ def ring_stream(paths: list[Path], formats: FormatDirectory, facts: RunFacts) ->
     for number, path in enumerate(paths):
         streams.append(_one(path, cpu_of(path, number), formats, facts))
     yield from merge_cpus(streams)
+    for loss in facts.losses:
+        _compare_with_stats(loss, facts)
+
+
+def _compare_with_stats(loss: dict[str, Any], facts: RunFacts) -> None:
+    """Hold a ring's events against what the kernel counted: drops leave no mark in the ring itself."""
+    stats = facts.ring_stats.get((str(loss["file"]).split(".cpu", 1)[0], loss["cpu"]))
+    if stats is None or loss["lost"] is None:
+        return
+    counted = stats.get("overrun", 0) + stats.get("commit overrun", 0) + stats.get("dropped events", 0)
+    missing = stats.get("entries", 0) + stats.get("read events", 0) - loss["events"]
+    loss["lost"] = max(loss["lost"], counted) + max(0, missing)
+    if missing > 0:
+        facts.notes.append(f"{loss['file']} holds {loss['events']} events where the kernel counted "
+                           f"{missing + loss['events']}")
 
 
 def _one(path: Path, cpu: int, formats: FormatDirectory, facts: RunFacts) -> Iterator[Block]:
@@ -130,6 +145,7 @@ def _one(path: Path, cpu: int, formats: FormatDirectory, facts: RunFacts) -> Ite
             yield np.frombuffer(data, np.uint8)
 
     cut: list[bool] = []
+
     def done(number: int, damage: Damage) -> None:
         facts.losses.append({"file": path.name, **loss_record(number, damage)})
 

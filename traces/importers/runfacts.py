@@ -15,7 +15,8 @@ from traces.importers.content import read_all, read_json
 from traces.importers.probemap import vocabulary_name
 from traces.importers.source import RunFacts
 
-__all__ = ["add_config", "add_counters", "add_dmesg", "add_probes", "add_symbols", "counter_label", "read_truth"]
+__all__ = ["add_config", "add_counters", "add_dmesg", "add_probes", "add_ring_stats", "add_symbols",
+           "counter_label", "read_truth"]
 
 _CONFIG_KEYS: Final = ("CONFIG_ZSMALLOC_CHAIN_SIZE", "CONFIG_ZSMALLOC_STAT", "CONFIG_NUMA", "CONFIG_PAGE_SHIFT",
                        "CONFIG_NR_CPUS", "CONFIG_CC_VERSION_TEXT", "CONFIG_PREEMPT_RT", "CONFIG_MEMCG")
@@ -71,6 +72,15 @@ def add_probes(facts: RunFacts, path: Path) -> None:
         name = vocabulary_name(event)
         if name is not None:
             facts.functions[name] = function
+
+
+def add_ring_stats(facts: RunFacts, path: Path) -> None:
+    """Take what the kernel counted for each ring: ``per_cpu/cpuN/stats`` by ``instance/cpuN``."""
+    for name, text in (read_json(path) or {}).items():
+        where = re.fullmatch(r"(.*)/cpu(\d{1,5})", name)
+        if where:
+            counts = {key.strip(): int(value) for key, value in re.findall(r"^([a-z ]+): (\d{1,18})$", str(text), re.M)}
+            facts.ring_stats[where[1], int(where[2])] = counts
 
 
 def counter_label(path: Path) -> str:

@@ -41,6 +41,8 @@ class RunFacts:
     functions: dict[str, str] = field(default_factory=dict)
     snapshots: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
     losses: list[dict[str, Any]] = field(default_factory=list)
+    #: (instance, CPU) -> what the kernel counted: per_cpu/cpuN/stats
+    ring_stats: dict[tuple[str, int], dict[str, int]] = field(default_factory=dict)
     comms: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     ts_unit_ns: int = 1
@@ -50,6 +52,7 @@ def loss_record(cpu: int, damage: Damage) -> dict[str, Any]:
     """Return a CPU's damage as the manifest keeps it; ``lost`` null when the kernel did not count."""
     return {
         "cpu": cpu,
+        "events": damage.events,
         "lost": None if damage.lost_unknown else damage.lost,
         "damaged_subbuffers": damage.subbuffers,
         "short_records": damage.short_records,

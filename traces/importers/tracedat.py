@@ -391,7 +391,7 @@ class _Reader:
     @staticmethod
     def _cpu_number(source: Cursor, what: str) -> int:
         cpu = source.number(4, what)
-        if cpu > _MAX_CPU:
+        if cpu >= _MAX_CPU:
             source.fail(f"{what} is {cpu}, larger than any kernel's")
         return cpu
 
