@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import itertools
+import json
 import os
 import struct
 import sys
@@ -61,7 +62,7 @@ def shared_or_empty() -> list[Path]:
 KINDS = {"counters-": "counters", "cobj.": "objects", "dmesg.": "dmesg", "dynamic_events.": "probes", "kernel.config": "config",
          "pages.bin": "pages", "pages.idx": "pageindex", "symbols.": "symbols", "trace.dat": "tracedat",
          "truth.bin": "pages", "truth.csv": "truth", "zmeta.txt": "text", "zmeta.cpu": "ring", "zpage.cpu": "ring",
-         "params.": "json", "ring-stats.": "json", "guest.log": "unknown"}
+         "params.": "json", "ring-stats.": "ringstats", "guest.log": "unknown"}
 
 
 @pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"no recordings at {RECORDINGS}")
