@@ -132,6 +132,22 @@ def switched_to(recording: Recording) -> list[str]:
     return sorted(names - {recording.manifest["config"]["compressor"]})
 
 
+def recorded_compressors(recording: Recording) -> list[Compressor]:
+    """Return the compressors that were in use, the one at the start first.
+
+    :raises BadInput: when one has no exact implementation on this machine
+    """
+    name, _ = _choose_revision(recording, None)
+    found = []
+    for algorithm in (recording.manifest["config"]["compressor"], *switched_to(recording)):
+        compressor, reason = _compressor(recording, algorithm, name)
+        if compressor is None:
+            raise BadInput(recording.path, "", reason or f"has no page bytes to use {algorithm} on",
+                           "this cannot be done on this machine")
+        found.append(compressor)
+    return found
+
+
 def build_model(recording: Recording, revision: type[Zswap]) -> Zswap:
     """Return a model configured as the recorded box was.
 

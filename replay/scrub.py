@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Replace recorded page bytes by made-up pages that compress to the same lengths.
+
+A recording with page bytes is a piece of somebody's memory.  Scrubbed, it replays to the same verdict: every
+page gives the same length or error with the compressors that were recorded, but nothing else of it is left,
+neither its bytes nor its digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from model.crypto import Compressor
+from replay.verdict import recorded_compressors
+from traces import schema
+from traces.errors import BadInput
+from traces.recording import Recording, RecordingWriter
+
+__all__ = ["Scrubbed", "scrub", "synthetic_page"]
+
+_NAMES: Final = schema.column_names()
+_COLUMN: Final = {name: index for index, name in enumerate(_NAMES)}
+_ATTEMPTS: Final = 4000
+
+
+@dataclass(frozen=True)
+class Scrubbed:
+    """What was done: pages replaced, and pages for which no made-up page of the same lengths was found: of those
+    only a made-up digest is left."""
+
+    pages: int
+    unmatched: int
+
+
+def _candidates(target: int, chance: random.Random) -> Iterator[bytes]:
+    """Yield pages whose compressed length is about ``target`` bytes, in ever different ways."""
+    size = schema.PAGE_SIZE
+    while True:
+        if target < 96:
+            # A short pattern over and over: its own bytes and little more.
+            pattern = chance.randbytes(chance.randrange(1, max(2, target)))
+            yield (pattern * (size // len(pattern) + 1))[:size]
+        fresh = min(size, max(0, target - chance.randrange(-4, 48)))
+        fill = chance.randbytes(chance.choice((1, 1, 2, 4)))
+        tail = (fill * size)[:size - fresh]
+        head = chance.randbytes(fresh)
+        cut = chance.randrange(fresh + 1) if chance.random() < 0.5 else fresh
+        yield (head[:cut] + tail + head[cut:])[:size]
+
+
+def synthetic_page(page: bytes, compressors: list[Compressor], chance: random.Random) -> bytes | None:
+    """Return a made-up page that compresses like ``page`` with all of ``compressors``: same error, same length.
+
+    None when none was found in a bounded number of attempts.
+    """
+    wanted = [compressor.compress(page)[:2] for compressor in compressors]
+    if all(err for err, _ in wanted):
+        return chance.randbytes(schema.PAGE_SIZE)
+    target = max(length for err, length in wanted if not err)
+    for attempt, candidate in enumerate(_candidates(target, chance)):
+        if attempt == _ATTEMPTS:
+            return None
+        if all(compressor.compress(candidate)[:2] == result
+               for compressor, result in zip(compressors, wanted, strict=True)):
+            return candidate
+    return None
+
+
+def scrub(recording: Recording, out: str, *, seed: int | None = None,
+          progress: Callable[[str, int, int], None] | None = None) -> Scrubbed:
+    """Write a copy of a recording without its page bytes, digests and first bytes of objects.
+
+    :param seed: makes the result repeatable; by default it is not
+    :raises BadInput: when the recording holds no page bytes, or its compressors have no exact implementation here
+    """
+    store = recording.pages
+    if store is None or not recording.manifest.get("pages", {}).get("with_bytes"):
+        raise BadInput(recording.path, "", "holds no page bytes", "there is nothing to scrub")
+    compressors = recorded_compressors(recording)
+    chance = random.Random(seed) if seed is not None else random.SystemRandom()
+    pages: list[bytes | None] = []
+    sha1: list[str] = []
+    unmatched = 0
+    for first, block in store.blocks():
+        for page in block:
+            made = synthetic_page(page, compressors, chance) if page is not None else None
+            unmatched += page is not None and made is None
+            pages.append(made)
+            sha1.append(hashlib.sha1(made if made is not None else chance.randbytes(32)).hexdigest())
+        if progress is not None:
+            progress("making pages", first + len(block), len(store))
+    with RecordingWriter(out) as writer:
+        _events(recording, writer, pages, compressors)
+        for number, snapshot in enumerate(recording.snapshots):
+            writer.add_snapshot(snapshot["label"], snapshot["ts"], recording.snapshot(number))
+        for row in store.refs.tolist():
+            writer.pages.add(pages[row], sha1[row])
+        truth = recording.table("truth")
+        if truth is not None:
+            new = dict(zip(store.sha1, sha1, strict=True))
+            truth["sha1"] = [new.get(old) or hashlib.sha1(chance.randbytes(32)).hexdigest() for old in truth["sha1"]]
+            writer.add_table("truth", truth)
+        state = recording.document("state")
+        if state is not None:
+            writer.add_json("state", state)
+        manifest = {key: value for key, value in recording.manifest.items()
+                    if key not in ("segments", "snapshots", "pages", "files", "rows")}
+        manifest["notes"] = [*manifest.get("notes", []),
+                             "scrubbed: pages are made up, their compressed lengths are the recorded ones"]
+        writer.close(manifest)
+    return Scrubbed(len(pages), unmatched)
+
+
+def _events(recording: Recording, writer: RecordingWriter, pages: list[bytes | None],
+            compressors: list[Compressor]) -> None:
+    """Copy the events; the first bytes of a written object become those of the made-up page's."""
+    store = recording.pages
+    assert store is not None
+    # The page that each task handed to the compressor last is the one its next object is made from.
+    current: dict[int, int] = {}
+    heads: dict[tuple[int, int], int] = {}
+    write, compress = schema.CODE["zs_obj_write"], schema.CODE["crypto_acomp_compress"]
+    for _, columns in recording.batches(_NAMES, rows=1 << 18):
+        block = _block(columns)
+        events = block[_COLUMN["event"]]
+        for row in np.flatnonzero((events == write) | (events == compress)):
+            pid = int(block[_COLUMN["pid"], row])
+            if events[row] == compress:
+                current[pid] = int(block[_COLUMN["content"], row])
+                continue
+            content = current.get(pid, -1)
+            page = int(store.refs[content]) if content >= 0 else -1
+            size = int(block[_COLUMN["size"], row])
+            key = (page, size)
+            if key not in heads:
+                heads[key] = _head(pages[page] if page >= 0 else None, size, compressors)
+            block[_COLUMN["data"], row] = np.uint64(heads[key]).view(np.int64)
+        writer.write_rows(block, [(row, text) for row, text in enumerate(columns["text"]) if text])
+
+
+def _head(page: bytes | None, size: int, compressors: list[Compressor]) -> int:
+    if page is None:
+        return 0
+    written = page
+    if size < schema.PAGE_SIZE:
+        written = next((result.data for result in (c.compress(page) for c in compressors)
+                        if not result.err and result.dlen == size), b"")
+    return int.from_bytes(written[:8], "little")
+
+
+def _block(columns: dict[str, np.ndarray]) -> np.ndarray:
+    block = np.zeros((len(_NAMES), len(columns["ts"])), np.int64)
+    for index, name in enumerate(_NAMES):
+        if name != "text":
+            values: Any = columns[name]
+            block[index] = values.view(np.int64) if values.dtype == np.uint64 else values
+    return block
