@@ -145,6 +145,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
         captured = {"marker", "counters", "param", "lost_events", *facts.captured}
         unpaired = pairing.unpaired(captured)
         manifest = {
+            "complete": facts.complete,
             "kernel": facts.kernel,
             "config": facts.config,
             "probes": {name: {"columns": sorted(columns), "function": facts.functions.get(name, "")}
@@ -156,6 +157,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             "derived_params": timeline.derived,
             "notes": facts.notes,
             "source": source,
+            **({"capture": facts.capture} if facts.capture else {}),
         }
         writer.close(manifest)
         return {"rows": writer.rows, "losses": facts.losses, "unpaired": unpaired, "notes": facts.notes,

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from traces.errors import BadInput
+from traces.importers.bpftracejson import sniff_bpftrace
 from traces.importers.eventformat import HeaderPage
 from traces.importers.ftracetext import sniff_text
+from traces.importers.perftext import sniff_perf
 from traces.importers.tracedat import sniff_tracedat
 
 if sys.version_info >= (3, 14):
@@ -156,8 +158,9 @@ def _has_records(data: bytes) -> bool:
 
 
 def classify(path: Path, header: HeaderPage | None = None) -> str:
-    """Return what a file is: ``tracedat``, ``text``, ``ring``, ``pageindex``, ``pages``, ``truth``, ``counters``,
-    ``objects``, ``config``, ``dmesg``, ``probes``, ``symbols``, ``ringstats``, ``json``, ``empty`` or ``unknown``.
+    """Return what a file is: ``tracedat``, ``text``, ``perftext``, ``bpftrace``, ``ring``, ``pageindex``,
+    ``pages``, ``truth``, ``counters``, ``objects``, ``config``, ``dmesg``, ``probes``, ``symbols``,
+    ``ringstats``, ``json``, ``empty`` or ``unknown``.
 
     ``pages`` is said of any file made of whole pages that is nothing else.
     """
@@ -170,6 +173,8 @@ def classify(path: Path, header: HeaderPage | None = None) -> str:
         return "pageindex"
     if head.startswith(b"phase,page,kind,sha1"):
         return "truth"
+    if sniff_bpftrace(head):
+        return "bpftrace"
     if head.lstrip()[:1] == b"{":
         value = read_json(path)
         if value is not None:
@@ -186,6 +191,8 @@ def classify(path: Path, header: HeaderPage | None = None) -> str:
         return "dmesg"
     if sniff_text(head):
         return "text"
+    if sniff_perf(head):
+        return "perftext"
     if _is_ring(head, header):
         return "ring"
     if _is_objects(head):

@@ -10,8 +10,9 @@ from typing import Any, Final
 import pandas as pd
 
 from traces.errors import BadInput
-from traces.importers import textevents, tracedatevents
+from traces.importers import bpftracejson, perftext, textevents, tracedatevents
 from traces.importers.assemble import assemble
+from traces.importers.capture import Capture
 from traces.importers.content import classify
 from traces.importers.pagefiles import bases_of, page_ring, read_objects, read_page_index
 from traces.importers.pageindex import PageIndex
@@ -31,6 +32,8 @@ __all__ = ["import_source"]
 
 Progress = Callable[[int], None]
 
+#: Kinds of files with events, the best first.
+_EVENT_KINDS: Final = ("ring", "tracedat", "text", "perftext", "bpftrace")
 #: Files that an import leaves out, and why: one of them may be a damaged one that was meant to be used.
 _UNUSED: Final = {"empty": "it is empty, or damaged from its start", "pages": "no page index is named like it",
                   "unknown": "its content is of no known kind"}
@@ -75,12 +78,19 @@ class _Import:
         self.truth: pd.DataFrame | None = None
         self.objects: pd.DataFrame | None = None
         files = sorted(p for p in src.iterdir() if p.is_file()) if src.is_dir() else [src]
+        self.capture = Capture.find(src) if src.is_dir() else None
+        if self.capture is not None:
+            files = [path for path in files if not self.capture.owns(path)]
         self.formats = self._formats(Path(formats) if formats is not None else None)
         header = self.formats.header if self.formats is not None else None
         self.by_kind: dict[str, list[Path]] = {}
         for path in files:
             self.by_kind.setdefault(classify(path, header), []).append(path)
         self._side_files()
+        if self.capture is not None:
+            self.capture.apply(self.facts)
+            self.pages = self.capture.pages(self.facts, self.capture.bases() or bases_of(self.facts.kernel))
+            self.truth = self.capture.usable_truth(self.truth, self.facts)
         self._page_files()
         for kind, why in _UNUSED.items():
             for path in self.by_kind.get(kind, []):
@@ -129,7 +139,7 @@ class _Import:
         bases = bases_of(self.facts.kernel)
         indices = self._take_one("pageindex")
         dumps = self.by_kind.get("pages", [])
-        if indices:
+        if indices and self.pages is None:
             # A dump belongs to the index it is named after; without one the digests are all there is.
             stem = indices[0].name.split(".", 1)[0]
             dump = next((path for path in dumps if path.name.split(".", 1)[0] == stem), None)
@@ -156,17 +166,22 @@ class _Import:
 
     def events(self, chosen: Path | None) -> Iterator[Block]:
         """Return the stream of events of the best source there is, or of the ``chosen`` one."""
+        if self.capture is not None and chosen is None:
+            # One killed before its first flush has none.
+            blocks = self._open("ring", self.capture.rings) if self.capture.rings else iter(())
+            self.kind = "capture"
+            return self.capture.events(blocks, self.facts)
         if chosen is not None:
             path = chosen if chosen.exists() else self.src / chosen
             header = self.formats.header if self.formats is not None else None
             kind = classify(path, header)
             return self._open(kind, [path])
-        for kind in ("ring", "tracedat", "text"):
+        for kind in _EVENT_KINDS:
             paths = self.by_kind.get(kind)
             if paths:
                 if kind != "ring":  # there is one ring for each CPU, but only one of the others for a run
                     paths = paths[:1]
-                for other in ("ring", "tracedat", "text"):
+                for other in _EVENT_KINDS:
                     for path in self.by_kind.get(other, []):
                         if path not in paths:
                             self.facts.notes.append(f"{path.name} was not used: events came from {paths[0].name}")
@@ -187,5 +202,9 @@ class _Import:
             return tracedatevents.stream(paths[0], self.facts)
         if kind == "text":
             return textevents.stream(paths[0], self.facts)
+        if kind == "perftext":
+            return perftext.stream(paths[0], self.facts)
+        if kind == "bpftrace":
+            return bpftracejson.stream(paths[0], self.facts)
         raise BadInput(paths[0], "", "is not a trace that zreplay can import",
                        "give a trace.dat, ftrace text, or raw ring buffers with their formats/")

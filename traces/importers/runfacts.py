@@ -84,8 +84,11 @@ def add_ring_stats(facts: RunFacts, path: Path) -> None:
 
 
 def counter_label(path: Path) -> str:
-    """Return a snapshot's label from its file name: ``counters-after-out1.json`` is ``after-out1``."""
-    return re.sub(r"^counters-?", "", path.name.split(".", 1)[0]) or path.name
+    """Return a snapshot's label from its file name: ``counters-after-out1.json`` is ``after-out1``.
+
+    The number that a recorder put before the label (``counters-007-after-out1.json``) is no part of it.
+    """
+    return re.sub(r"^counters-?([0-9]{3,}-(?=.))?", "", path.name.split(".", 1)[0]) or path.name
 
 
 def add_counters(facts: RunFacts, paths: list[Path]) -> None:

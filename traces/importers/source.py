@@ -32,7 +32,9 @@ class RunFacts:
 
     ``captured``: vocabulary event -> columns its probe filled; ``functions``: event -> probed kernel function;
     ``config``: what the model needs (compressor, chain_size, totalram_pages, parameters, addresses);
-    ``snapshots``: (label, ts in ns, values); ``losses``: one dict per CPU or reader; ``notes``: sentences.
+    ``snapshots``: (label, ts in ns, values); ``losses``: one dict per CPU or reader; ``notes``: sentences;
+    ``complete``: False when the recorder was stopped before it could finish; ``capture``: what the project's own
+    recorder says of the run.
     """
 
     kernel: dict[str, Any] = field(default_factory=dict)
@@ -46,6 +48,8 @@ class RunFacts:
     comms: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     ts_unit_ns: int = 1
+    complete: bool = True
+    capture: dict[str, Any] = field(default_factory=dict)
 
 
 def loss_record(cpu: int, damage: Damage) -> dict[str, Any]:

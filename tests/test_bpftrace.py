@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""bpftrace JSON: events by the printf() convention, losses, maps, damage."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from traces import open_recording, schema
+from traces.errors import BadInput
+from traces.importers import bpftracejson
+from traces.importers.content import classify
+from traces.importers.directory import import_source
+from traces.importers.source import RunFacts
+
+COLUMN = {name: index for index, name in enumerate(schema.column_names())}
+ATTACHED = b'{"type": "attached_probes", "data": {"probes": 5}}\n'
+
+
+def printf(**event: Any) -> bytes:
+    """Return a line of bpftrace for printf() of an event."""
+    return json.dumps({"type": "printf", "data": json.dumps(event) + "\n"}).encode() + b"\n"
+
+
+def store(ts: int, cpu: int = 0, **more: Any) -> bytes:
+    return printf(ts=ts, cpu=cpu, pid=136, event="zswap_store", **more)
+
+
+def rows_of(data: bytes, rows: int = 1 << 12) -> tuple[np.ndarray, list[tuple[int, str]], RunFacts]:
+    facts = RunFacts()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "out.json"
+        path.write_bytes(data)
+        blocks = list(bpftracejson.stream(path, facts, rows))
+    return np.concatenate([b for b, _ in blocks], axis=1), [text for _, texts in blocks for text in texts], facts
+
+
+def column(rows: np.ndarray, name: str) -> list[int]:
+    return rows[COLUMN[name]].tolist()
+
+
+def names(rows: np.ndarray) -> list[str]:
+    return [schema.NAMES[code] for code in column(rows, "event")]
+
+
+def lost(facts: RunFacts) -> list[int | None]:
+    return [loss["lost"] for loss in facts.losses]
+
+
+def test_columns_of_the_vocabulary_and_fields_of_probes() -> None:
+    rows, _, facts = rows_of(
+        ATTACHED + store(5, folio="0xffffea0000a51d80", swpent=2, comm="guest", nothing=7, event_id=3)
+        + printf(ts=6, cpu=1, pid=137, event="zmalloc", pool=0xFFFF888006306000, size=100, gfp="0x14052c2")
+        + printf(ts=7, cpu=1, pid=137, event="zmalloc_ret", handle="0xfffffffffffffff4", obj="0", size=100)
+        + printf(ts=8, cpu=0, pid=136, event="store_ret", ret="-12")
+        + printf(ts=9, cpu=0, pid=136, event="comp", pglink="0xffffea0000a51d82", off=0, slen=4096, room=4096))
+    assert names(rows) == ["zswap_store", "zs_malloc", "zs_malloc_ret", "zswap_store_ret", "crypto_acomp_compress"]
+    assert rows[COLUMN["folio"]].view(np.uint64).tolist()[0] == 0xFFFFEA0000A51D80
+    assert rows[COLUMN["folio"]].view(np.uint64).tolist()[4] == 0xFFFFEA0000A51D80
+    assert rows[COLUMN["pool"]].view(np.uint64).tolist()[1] == 0xFFFF888006306000
+    assert column(rows, "handle")[2] == -12
+    assert column(rows, "ret")[3] == -12
+    assert column(rows, "pid") == [136, 137, 137, 136, 136]
+    assert column(rows, "content") == [-1] * 5
+    assert facts.captured["zswap_store"] == ["folio", "swpent"]
+    assert facts.captured["zs_malloc"] == ["gfp", "pool", "size"]
+    assert facts.comms == {136: "guest"}
+    assert lost(facts) == [0, 0]
+    assert facts.notes == []
+
+
+def test_events_of_several_cpus_are_put_in_order() -> None:
+    rows, _, facts = rows_of(b"".join(store(ts, ts % 2) for ts in (1, 3, 5, 7, 0, 2, 4, 6)))
+    assert column(rows, "ts") == list(range(8))
+    assert lost(facts) == [0, 0]
+
+
+def test_what_comes_after_its_window_is_told() -> None:
+    rows, _, facts = rows_of(b"".join(store(ts) for ts in (5, 6, 7, 8, 1, 9)), rows=2)
+    assert column(rows, "ts") == [5, 6, 1, 7, 8, 9]
+    assert lost(facts) == [0, None]
+    assert "came too late" in facts.notes[0]
+
+
+def test_losses_are_counted() -> None:
+    rows, _, facts = rows_of(
+        ATTACHED + store(1) + b'{"type": "lost_events", "data": {"events": 12}}\n' + store(2)
+        + b'{"type": "lost_events", "data": {"events": 3}}\n'
+        + b'{"type": "map", "data": {"@lost": {"0": 1, "1": 1}}}\n'
+        + b'{"type": "map", "data": {"@lost": {"0": 4, "1": 2}}}\n{"type": "map", "data": {"@frees": 7}}\n')
+    assert names(rows) == ["zswap_store", "lost_events", "zswap_store", "lost_events"]
+    assert column(rows, "ret") == [0, 12, 0, 3]
+    assert lost(facts) == [0, 12 + 3 + 6]
+    assert facts.losses[0]["ignored_events"] == {"map @frees": 1}
+
+
+def test_markers() -> None:
+    rows, texts, _ = rows_of(store(1) + printf(ts=2, cpu=0, pid=1, event="marker", text="phase one"))
+    assert names(rows) == ["zswap_store", "marker"]
+    assert texts == [(1, "phase one")]
+
+
+@pytest.mark.parametrize("bad", [
+    b"garbage\n", b"{}\n", b'{"type": 5}\n', b'{"type": "printf", "data": "{\\"ts\\": 1"}\n',
+    printf(ts=1, cpu=0, event="zswap_store"), printf(ts=-1, cpu=0, pid=1, event="zswap_store"),
+    printf(ts=1, cpu=1 << 20, pid=1, event="zswap_store"), printf(ts=1.5, cpu=0, pid=1, event="zswap_store"),
+    printf(ts=1 << 80, cpu=0, pid=1, event="zswap_store"), printf(ts=1, cpu=0, pid=1, event=7),
+    b"[" * 50000 + b"\n", b'{"type": "printf", "data": "' + b"x" * (1 << 17) + b'"}\n',
+    b'{"type":"printf","data":"' + b"x" * (5 << 20) + b'"}\n'], ids=range(13))
+def test_lines_that_cannot_be_used_are_counted(bad: bytes) -> None:
+    rows, _, facts = rows_of(store(1) + bad + store(2))
+    assert len(names(rows)) == 2
+    assert facts.notes[0].startswith("1 lines could not be parsed, the first is line 2")
+    assert lost(facts) == [0, None]
+
+
+def test_banners_and_other_lines_are_passed_over() -> None:
+    rows, _, facts = rows_of(ATTACHED + b'{"type": "printf", "data": "Tracing zswap...\\n"}\n\n'
+                             b'{"type": "time", "data": "12:00:00\\n"}\n{"type": "hist", "data": {"@h": []}}\n' + store(1))
+    assert len(names(rows)) == 1
+    assert facts.notes == []
+
+
+def test_a_line_cut_off_is_never_trusted() -> None:
+    rows, _, facts = rows_of(store(1) + store(2).rstrip(b"\n"))
+    assert column(rows, "ts") == [1]
+    assert "the last line is cut off" in facts.notes
+    assert lost(facts) == [0, None]
+
+
+def test_a_file_without_events_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"has no printf\(\) with an event"):
+        rows_of(ATTACHED)
+
+
+def test_import_by_content(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "log").write_bytes(ATTACHED + b"".join(store(ts, folio=8) for ts in range(10)))
+    (tmp_path / "in" / "other.json").write_text('{"a": 1}')
+    assert classify(tmp_path / "in" / "log") == "bpftrace"
+    assert classify(tmp_path / "in" / "other.json") == "json"
+    import_source(tmp_path / "in", tmp_path / "out")
+    recording = open_recording(tmp_path / "out")
+    assert recording.manifest["source"]["importer"] == "bpftrace"
+    assert recording.frame(["folio"])["folio"].tolist() == [8] * 10
+
+
+# ---- properties ---------------------------------------------------------------------------------------------
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1 << 40), st.integers(0, 3), st.integers(-(1 << 63), (1 << 64) - 1)), min_size=1,
+                max_size=60), st.sampled_from(["ret", "hex"]))
+def test_every_event_comes_out_once_in_order(some: list[tuple[int, int, int]], how: str) -> None:
+    data = b"".join(printf(ts=ts, cpu=cpu, pid=1, event="zswap_store_ret",
+                           ret=value if how == "ret" or value < 0 else hex(value)) for ts, cpu, value in some)
+    rows, _, facts = rows_of(data)
+    expected = sorted(((ts, cpu, value - (1 << 64) * (value >= 1 << 63)) for ts, cpu, value in some),
+                      key=lambda row: row[0])
+    assert list(zip(column(rows, "ts"), column(rows, "cpu"), column(rows, "ret"), strict=True)) == expected
+    assert sum(count or 0 for count in lost(facts)) == 0
+
+
+SAMPLE = ATTACHED + b"".join(store(ts, ts % 2, folio="0x10") for ts in range(6)) + \
+    b'{"type": "lost_events", "data": {"events": 12}}\n'
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=300), st.integers(0, len(SAMPLE)), st.integers(0, len(SAMPLE)))
+def test_any_bytes_are_read_or_refused(noise: bytes, at: int, to: int) -> None:
+    data = SAMPLE[:at] + noise + SAMPLE[to:]
+    bpftracejson.sniff_bpftrace(data)
+    try:
+        rows, _, facts = rows_of(data, rows=2)
+    except BadInput:
+        return
+    assert rows.shape[0] == len(COLUMN)
+    assert facts.losses
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+                        st.sampled_from(["type", "data", "ts", "cpu", "pid", "event", "events", "@lost", "ret"]), inner,
+                        max_size=4), max_leaves=12), st.sampled_from(["printf", "lost_events", "map", "other"]))
+def test_any_json_is_read_or_refused(value: Any, kind: str) -> None:
+    line = json.dumps({"type": kind, "data": value}).encode() + b"\n"
+    rows, _, _ = rows_of(store(1) + line)
+    assert "zswap_store" in names(rows)

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``bpftrace -f json``: events that a script printed as JSON objects.
+
+Mirrors JsonOutput in bpftrace's src/output.cpp (0.17 to 0.24): one JSON object per line, ``type`` and
+``data``.  What is imported, by convention, is every printf() whose text is one JSON object::
+
+    fprobe:vmlinux:zswap_store {
+      printf("{\\"ts\\":%lld,\\"cpu\\":%d,\\"pid\\":%d,\\"comm\\":\\"%s\\",\\"event\\":\\"zswap_store\\",
+              \\"folio\\":\\"0x%llx\\",\\"swpent\\":%lld}\\n", nsecs, cpu, tid, comm, args.folio, ...);
+    }
+
+====== =============================================================================================
+ts     nanoseconds (``nsecs``), 0 to 2^63 - 1
+cpu    ``cpu``
+pid    ``tid``: the kernel's pid of the task
+comm   optional
+event  a name of the vocabulary (``zswap_store``, ``zs_malloc_ret``; see traces/FORMAT.md), or one that
+       :mod:`traces.importers.probemap` knows (``store``, ``zmalloc_ret``)
+others columns of the vocabulary, or of a probemap event its fields: integers, or strings such as
+       ``"0xffff888000000000"`` and ``"-12"``; those of other names are left out.  ``text``: a marker's text
+====== =============================================================================================
+
+An integer above 2^63 - 1 is a pointer and keeps its 64 bits.  A printf() that is no such object counts as a
+line that could not be parsed, unless its text does not begin with ``{``: scripts print banners.
+
+Losses: ``lost_events`` lines, ``skipped_events`` of newer versions, and the values of a map called ``@lost``, in
+which a script may count what it did not print.  Other maps are left out.  bpftrace reads the CPUs' buffers in
+turn, so lines of several CPUs are put in order by time within windows of some hundred thousand events.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from traces import schema
+from traces.errors import BadInput
+from traces.importers.probemap import apply_moves, moves_for, vocabulary_name
+from traces.importers.source import BLOCK_ROWS, Block, RunFacts
+
+__all__ = ["sniff_bpftrace", "stream"]
+
+#: bpftrace prints at most BPFTRACE_MAX_STRLEN and some arguments: no real line is nearly as long.
+_MAX_LINE: Final = 1 << 16
+_MAX_IGNORED: Final = 1024
+_SHOWN: Final = 80
+_TYPES: Final = frozenset(("attached_probes", "printf", "print", "lost_events", "skipped_events", "map", "hist",
+                           "stats", "time", "cat", "join", "value", "syscall", "helper_error", "errorf"))
+_NUMBER: Final = re.compile(r"(?:0x([\da-fA-F]{1,16})|(-?\d{1,20}))\Z")
+_COLUMNS: Final = schema.column_names()
+_COLUMN: Final = {name: index for index, name in enumerate(_COLUMNS)}
+#: Columns that no field fills.
+_OWN: Final = frozenset(("ts", "cpu", "pid", "event", "content"))
+_HEAD: Final = ("ts", "cpu", "pid")
+
+
+def _integer(value: object) -> int | None:
+    """Return a field's value as an int64 (pointers as two's complement), None when it is no such number."""
+    if isinstance(value, str) and (found := _NUMBER.match(value)):
+        value = int(found[1], 16) if found[1] else int(found[2])
+    if not isinstance(value, int) or not -1 << 63 <= value < 1 << 64:
+        return None
+    return int(value) if value < 1 << 63 else int(value) - (1 << 64)
+
+
+class _Window:
+    """Rows that wait to be put in order of their stamps, and the texts of markers."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._pending: list[tuple[int, dict[str, int], str]] = []
+        self._out = -1
+        #: events that came too late to be put in their place
+        self.late = 0
+
+    def add(self, values: dict[str, int], text: str = "") -> Iterator[Block]:
+        """Take a row; yields the older half as a block when the window is full."""
+        self._pending.append((values["ts"], values, text))
+        if len(self._pending) >= 2 * self._rows:
+            yield self._take(self._rows)
+
+    def rest(self) -> Iterator[Block]:
+        """Yield what is left."""
+        if self._pending:
+            yield self._take(len(self._pending))
+
+    def _take(self, count: int) -> Block:
+        self._pending.sort(key=lambda row: row[0])
+        taken, self._pending = self._pending[:count], self._pending[count:]
+        self.late += sum(ts < self._out for ts, _, _ in taken)
+        self._out = max(self._out, taken[-1][0])
+        out = np.zeros((len(_COLUMNS), count), np.int64)
+        out[_COLUMN["content"]] = -1
+        texts = []
+        for row, (_, values, text) in enumerate(taken):
+            for name, value in values.items():
+                out[_COLUMN[name], row] = value
+            if values["event"] == schema.CODE["marker"]:
+                texts.append((row, text))
+        return out, texts
+
+
+class _Reader:
+    """What is known of a file while its lines are read."""
+
+    def __init__(self, path: Path, facts: RunFacts, rows: int) -> None:
+        self.path, self.facts = path, facts
+        self.window = _Window(rows)
+        self.events = self.lines = self.lost = self.unparsed = 0
+        self.first_bad: tuple[int, str] | None = None
+        self.ignored: dict[str, int] = {}
+        self.cpus: set[int] = set()
+        self.last_ts = 0
+        self.counted: dict[str, int] = {}
+
+    def line(self, line: bytes) -> Iterator[Block]:
+        """Read one whole line."""
+        self.lines += 1
+        if not line.strip():
+            return
+        try:
+            whole: Any = json.loads(line)
+        except (ValueError, RecursionError):
+            whole = None
+        kind = whole.get("type") if isinstance(whole, dict) else None
+        if not isinstance(kind, str):
+            self.leave(line)
+            return
+        data = whole.get("data")
+        if kind == "printf":
+            yield from self._printf(data, line)
+        elif kind in ("lost_events", "skipped_events"):
+            yield from self._losses(data)
+        elif kind == "map" and isinstance(data, dict):
+            for name, value in data.items():
+                if name == "@lost":
+                    # bpftrace prints a map again with its totals so far: the last one counts.
+                    self.counted[name] = sum(_leaves(value))
+                else:
+                    self._ignore(f"map {name}")
+
+    def _printf(self, data: object, line: bytes) -> Iterator[Block]:
+        if isinstance(data, str) and not data.lstrip().startswith("{"):
+            return
+        try:
+            event: Any = json.loads(data) if isinstance(data, str) else data  # 0.22: JSON may come unquoted
+        except (ValueError, RecursionError):
+            event = None
+        values, text = self._row(event) if isinstance(event, dict) else (None, "")
+        if values is None:
+            self.leave(line)
+        elif values:
+            self.events += 1
+            self.cpus.add(values["cpu"])
+            self.last_ts = max(self.last_ts, values["ts"])
+            yield from self.window.add(values, text)
+
+    def _row(self, event: dict[str, Any]) -> tuple[dict[str, int] | None, str]:
+        """Return an event's columns, none for an event outside the vocabulary, None for one that is damaged."""
+        name = event.get("event")
+        head = {key: number for key in _HEAD if (number := _integer(event.get(key))) is not None}
+        if not isinstance(name, str) or len(head) < len(_HEAD) or head["ts"] < 0 or not 0 <= head["cpu"] < 1 << 16 \
+                or not 0 <= head["pid"] < 1 << 31:
+            return None, ""
+        if isinstance(event.get("comm"), str):
+            self.facts.comms[head["pid"]] = event["comm"][:64]
+        known = name if name in schema.CODE and name != "lost_events" else vocabulary_name(name)
+        if known is None:
+            self._ignore(name)
+            return {}, ""
+        values = head | {"event": schema.CODE[known]}
+        if known == "marker":
+            text = event.get("text", event.get("buf"))
+            return values, text if isinstance(text, str) else ""
+        fields = {key: number for key, value in event.items()
+                  if key not in _HEAD and (number := _integer(value)) is not None}
+        if name == known:
+            columns = {key: value for key, value in fields.items() if key in _COLUMN and key not in _OWN}
+        else:
+            arrays = {key: np.array([value], np.int64) for key, value in fields.items()}
+            columns = {key: int(value[0]) for key, value in apply_moves(moves_for(name, set(arrays)), arrays).items()}
+        if not columns.keys() <= set(self.facts.captured.get(known, ())):
+            self.facts.captured[known] = sorted({*self.facts.captured.get(known, ()), *columns})
+        self.facts.captured.setdefault(known, [])
+        return values | columns, ""
+
+    def _losses(self, data: object) -> Iterator[Block]:
+        count = _integer(data.get("events")) if isinstance(data, dict) else _integer(data)
+        if count is None or count < 0:
+            count = 1
+        self.lost += count
+        yield from self.window.add({"ts": self.last_ts, "cpu": 0, "pid": 0, "event": schema.CODE["lost_events"],
+                                    "ret": count})
+
+    def _ignore(self, name: str) -> None:
+        if name in self.ignored or len(self.ignored) < _MAX_IGNORED:
+            self.ignored[name[:64]] = self.ignored.get(name[:64], 0) + 1
+
+    def leave(self, line: bytes) -> None:
+        """Count a line that cannot be used."""
+        self.unparsed += 1
+        if self.first_bad is None:
+            self.first_bad = (self.lines, line[:_SHOWN].decode("utf-8", "backslashreplace"))
+
+    def finish(self, cut_off: bool) -> None:
+        """Say what was lost and left out."""
+        facts = self.facts
+        lost = self.lost + sum(self.counted.values())
+        # bpftrace counts for all CPUs together.
+        facts.losses.extend({"cpu": cpu, "lost": 0, "ignored_events": self.ignored} for cpu in sorted(self.cpus))
+        if lost:
+            facts.losses.append({"cpu": None, "lost": lost})
+        if self.unparsed:
+            number, text = self.first_bad or (0, "")
+            facts.notes.append(f"{self.unparsed} lines could not be parsed, the first is line {number}: {text}")
+            facts.losses.append({"cpu": None, "lost": None, "unparsed_lines": self.unparsed})
+        if cut_off:
+            facts.notes.append("the last line is cut off")
+            facts.losses.append({"cpu": None, "lost": None, "cut_off": True})
+        if self.window.late:
+            facts.notes.append(f"{self.window.late} events came too late to be put in order by time")
+            facts.losses.append({"cpu": None, "lost": None, "backwards": self.window.late})
+
+
+def _leaves(value: object) -> Iterator[int]:
+    """Yield the numbers of a map's value: itself, or those of its keys."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, int) and 0 < item < 1 << 62:
+            yield int(item)
+
+
+def stream(path: Path, facts: RunFacts, rows: int = BLOCK_ROWS) -> Iterator[Block]:
+    """Read the events of ``bpftrace -f json`` output in order of time.
+
+    :param rows: events of a block; twice as many are held in memory
+    :raises BadInput: when it has no event, or its compressed data is damaged
+    """
+    # content recognises these files with this module, so it cannot be imported before it.
+    from traces.importers.content import chunks
+
+    reader = _Reader(path, facts, rows)
+    rest, skipping = b"", False
+    for chunk in chunks(path):
+        lines = (rest + chunk).split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            if skipping:
+                reader.lines += 1
+                reader.leave(b"(a line that is too long)")
+                skipping = False
+            elif len(line) <= _MAX_LINE:
+                yield from reader.line(line)
+            else:
+                reader.lines += 1
+                reader.leave(line)
+        if skipping or len(rest) > _MAX_LINE:
+            rest, skipping = b"", True
+    # bpftrace ends every line: one without an end was cut off, even if it looks whole.
+    cut_off = bool(rest.strip()) or skipping
+    yield from reader.window.rest()
+    if not reader.events:
+        raise BadInput(path, "", "has no printf() with an event in it",
+                       "print events as traces/importers/bpftracejson.py says")
+    reader.finish(cut_off)
+
+
+def sniff_bpftrace(first_bytes: bytes) -> bool:
+    """Tell from the first (decompressed) bytes of a file whether it is ``bpftrace -f json`` output."""
+    line = first_bytes.lstrip().split(b"\n", 1)[0]
+    if not line.startswith(b"{") or len(line) > _MAX_LINE:
+        return False
+    try:
+        whole = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(whole, dict) and whole.keys() == {"type", "data"} and whole["type"] in _TYPES

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A capture directory that ``zreplay record`` wrote: what it says of itself, and how far it is whole.
+
+A recorder that was killed leaves files that end at different moments.  Its ``flushed.jsonl`` says before which
+time every event is in them: what comes later is left out, so that no CPU is missing events that others have.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from traces import schema
+from traces.errors import BadInput
+from traces.importers.content import read_json
+from traces.importers.pageindex import PageIndex
+from traces.importers.source import Block, RunFacts
+from traces.pages import PageStoreWriter
+from traces.schema import PAGE_SIZE
+
+__all__ = ["Capture"]
+
+_TS: Final = {name: index for index, name in enumerate(schema.column_names())}["ts"]
+_HEADER: Final = b"n,ts_ns,src,digest\n"
+_ROW: Final = re.compile(rb"(\d{1,9}),(\d{1,19}),([0-9a-f]{1,16}),([0-9a-f]{64}|[0-9a-f]{40})")
+_SHA1_DIGITS: Final = 40
+_MAX_LOG: Final = 64 << 20
+_AGAIN: Final = "copy the capture again"
+
+
+class Capture:
+    """What the recorder says of a capture.
+
+    :param directory: the capture
+    :param status: the content of its ``capture.json``
+    :raises BadInput: when that makes no sense, or nothing was recorded
+    """
+
+    def __init__(self, directory: Path, status: dict[str, Any]) -> None:
+        self.directory = directory
+        self.status = status
+        path = directory / "capture.json"
+        if status["zreplay_capture"] != 1:
+            raise BadInput(path, "key 'zreplay_capture'", "is of a version that this zreplay does not read",
+                           "use the zreplay that recorded it")
+        for key, kind in (("complete", bool), ("losses", dict), ("bases", dict), ("plan", list), ("notes", list)):
+            if not isinstance(status.get(key), kind):
+                raise BadInput(path, f"key '{key}'", "is missing or of the wrong type", _AGAIN)
+        if not isinstance(status.get("start"), int):
+            raise BadInput(directory, "", "the recorder was stopped before it recorded anything", "record again")
+        self.rings = sorted(directory.glob("zmeta.cpu*.raw"))
+        self._indices = sorted(directory.glob("pages.cpu*.idx"))
+        whole, line = self._last_flush()
+        self.complete: bool = status["complete"] and whole
+        #: Before this time (ns of the trace clock) every event is there; None for all.
+        self.until: int | None = None if self.complete else int(line["flushed"]) if line else status["start"]
+        losses = status["losses"].get("cpus") if self.complete else line["losses"] if line else {}
+        self._losses: dict[str, Any] = losses if isinstance(losses, dict) else {}
+
+    @classmethod
+    def find(cls, directory: Path) -> Capture | None:
+        """Return the capture in a directory, None when no recorder of this project wrote it.
+
+        :raises BadInput: see the class
+        """
+        path = directory / "capture.json"
+        if not path.is_file():
+            return None
+        status = read_json(path)
+        if status is None:
+            # Without it nobody knows whether the rings are whole.
+            raise BadInput(path, "", "is not readable JSON", _AGAIN)
+        return cls(directory, status) if "zreplay_capture" in status else None
+
+    def owns(self, path: Path) -> bool:
+        """True for files that mean something only together with ``capture.json``, whatever they look like."""
+        return path.name in ("capture.json", "flushed.jsonl", "control") or path.name.endswith(".part") \
+            or re.fullmatch(r"(zmeta|pages)\.cpu\d+\.(raw|idx|bin)", path.name) is not None
+
+    def _last_flush(self) -> tuple[bool, dict[str, Any] | None]:
+        """Return the last flush that the files on disk still have whole, and whether it is the very last."""
+        path = self.directory / "flushed.jsonl"
+        lines = []
+        if path.is_file() and path.stat().st_size <= _MAX_LOG:
+            lines = path.read_bytes().split(b"\n")
+        for line in reversed(lines[:-1]):
+            try:
+                value = json.loads(line)
+                sizes, until = value["sizes"], value["flushed"]
+                if isinstance(until, int) and isinstance(value["losses"], dict) \
+                        and all(self._size(name) >= size for name, size in sizes.items()):
+                    return line is lines[-2] and not lines[-1], value
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                continue
+        return False, None
+
+    def _size(self, name: str) -> int:
+        path = self.directory / Path(name).name
+        return path.stat().st_size if path.is_file() else -1
+
+    def apply(self, facts: RunFacts) -> None:
+        """Put what the recorder says into the facts of the run."""
+        facts.complete = self.complete
+        facts.capture = {key: self.status.get(key) for key in
+                         ("recorder", "backend", "clock", "start", "stop", "box", "btf", "pages", "buffer_kb", "cgroup",
+                          "command", "command_status", "plan", "losses")}
+        facts.notes.extend(str(note) for note in self.status["notes"])
+        if self.until is not None:
+            # What happened while a snapshot's files were read belongs to it: its end counts.
+            late = [label for label, ts, values in facts.snapshots if _read_until(ts, values) > self.until]
+            facts.snapshots = [(label, ts, values) for label, ts, values in facts.snapshots
+                               if _read_until(ts, values) <= self.until]
+            seconds = max(self.until - self.status["start"], 0) / 1e9
+            facts.notes.append(f"the recorder was stopped before it could finish: events are whole for its first "
+                               f"{seconds:.3f} s, later ones were left out"
+                               + (f", and so were the counter snapshots {', '.join(late)}" if late else ""))
+
+    def bases(self) -> tuple[int, int] | None:
+        """Return (page_offset_base, vmemmap_base) of the boot, None where the recorder could not read them."""
+        try:
+            return int(self.status["bases"]["page_offset_base"], 16), int(self.status["bases"]["vmemmap_base"], 16)
+        except (KeyError, ValueError, TypeError):
+            return None
+
+    def events(self, blocks: Iterator[Block], facts: RunFacts) -> Iterator[Block]:
+        """Pass on the events that are whole, and set the losses when they end."""
+        for columns, texts in blocks:
+            if self.until is None or not columns.shape[1] or int(columns[_TS].max()) < self.until:
+                yield columns, texts
+                continue
+            keep = columns[_TS] < self.until
+            place = np.cumsum(keep) - 1
+            yield columns[:, keep], [(int(place[row]), text) for row, text in texts if keep[row]]
+        self._set_losses(facts)
+
+    def _set_losses(self, facts: RunFacts) -> None:
+        seen = set()
+        for loss in facts.losses:
+            cpu = str(loss.get("cpu"))
+            seen.add(cpu)
+            counts = self._losses.get(cpu)
+            loss["lost"] = _lost(counts, loss.get("lost"))
+        # A CPU that left no file may have lost all it had.
+        for cpu, counts in self._losses.items():
+            lost = _lost(counts, 0)
+            if cpu not in seen and lost != 0:
+                facts.losses.append({"cpu": int(cpu) if cpu.isdecimal() else cpu, "lost": lost})
+        probes = self.status["losses"].get("probes")
+        for probe, missed in (probes if isinstance(probes, dict) else {}).items():
+            if isinstance(missed, int) and missed > 0:
+                facts.notes.append(f"the probe of {probe} missed {missed} hits")
+                facts.losses.append({"cpu": "any", "probe": probe, "lost": missed})
+
+    def pages(self, facts: RunFacts, bases: tuple[int, int] | None) -> PageIndex | None:
+        """Return the pages that were recorded, of all CPUs in order of time; None when there are none.
+
+        :raises BadInput: at a damaged line that no kill explains
+        """
+        parts = [_CpuPages(path, self.complete) for path in self._indices]
+        total = sum(len(part.digests) for part in parts)
+        if not total:
+            return None
+        ts = np.concatenate([np.array(part.ts, np.int64) for part in parts])
+        address = np.concatenate([np.array(part.address, np.uint64) for part in parts])
+        order = np.argsort(ts, kind="stable")
+        owner = np.repeat(np.arange(len(parts)), [len(part.digests) for part in parts])
+        within = np.concatenate([np.arange(len(part.digests)) for part in parts])
+        digests = [parts[owner[at]].digests[within[at]] for at in order]
+        keyed = sum(len(digest) != _SHA1_DIGITS for digest in digests)
+        facts.capture["page_digests"] = {"keyed": keyed, "sha1": total - keyed}
+        return _RecordedPages(str(self._indices[0]), ts[order], address[order], digests,
+                              [(parts[owner[at]], int(within[at])) for at in order], bases)
+
+    def usable_truth(self, truth: pd.DataFrame | None, facts: RunFacts) -> pd.DataFrame | None:
+        """Return a workload's truth, or None where its SHA-1 digests have nothing to be compared with."""
+        if truth is None or not facts.capture.get("page_digests", {}).get("keyed"):
+            return truth
+        facts.notes.append("the workload's truth was left out: its SHA-1 digests cannot be compared with the keyed "
+                           "hashes of pages; record with --pages full to check content")
+        return None
+
+
+def _read_until(ts: int, values: dict[str, Any]) -> int:
+    """Return when the last file of a snapshot had been read, ns; its beginning where it does not say."""
+    stamp = values.get("t_end")
+    return round(stamp * 1e9) if isinstance(stamp, int | float) and 0 <= stamp < 1 << 33 else ts
+
+
+def _lost(counts: Any, in_stream: int | None) -> int | None:
+    """Return how many events a CPU lost: what the kernel counted, at least what the ring says; None unknown.
+
+    A full sub-buffer has no room for the count of what is missing before it; the kernel's statistics have it.
+    """
+    if not isinstance(counts, dict):
+        return None
+    values = [counts.get(key) for key in ("overrun", "commit_overrun", "dropped")]
+    if not all(isinstance(value, int) and value >= 0 for value in values):
+        return None
+    overrun, commit, dropped = (int(value) for value in values if value is not None)
+    return max(overrun, in_stream or 0) + commit + dropped
+
+
+class _CpuPages:
+    """One CPU's index, and where each page's bytes are in the dump beside it (-1: not kept)."""
+
+    def __init__(self, index: Path, complete: bool) -> None:
+        self.dump = index.with_suffix(".bin")
+        self.ts: list[int] = []
+        self.address: list[int] = []
+        self.digests: list[str] = []
+        self.place: list[int] = []
+        raw = index.read_bytes()
+        room = self.dump.stat().st_size // PAGE_SIZE if self.dump.is_file() else 0
+        kept = 0
+        lines = raw.split(b"\n")
+        if not _HEADER.startswith(raw[:len(_HEADER)]):
+            raise BadInput(index, "line 1", "is not 'n,ts_ns,src,digest'", _AGAIN)
+        for number, line in enumerate(lines[1:-1]):
+            match = _ROW.fullmatch(line)
+            if match is None or int(match[1]) != number or int(match[2]) >= 1 << 63:
+                raise BadInput(index, f"line {number + 2}", "is not 'n,ts_ns,src,digest' in order", _AGAIN)
+            digest = match[4].decode()
+            has = len(digest) == _SHA1_DIGITS
+            if has and kept == room:
+                if complete:
+                    raise BadInput(self.dump, f"offset {kept * PAGE_SIZE}", "ends before the pages of its index",
+                                   _AGAIN)
+                break  # the recorder was killed between the two files
+            self.ts.append(int(match[2]))
+            self.address.append(int(match[3], 16))
+            self.digests.append(digest)
+            self.place.append(kept if has else -1)
+            kept += has
+
+    def data(self, number: int) -> bytes | None:
+        """Return a page's bytes, None when they were not kept."""
+        if self.place[number] < 0:
+            return None
+        with self.dump.open("rb") as file:
+            file.seek(self.place[number] * PAGE_SIZE)
+            return file.read(PAGE_SIZE)
+
+
+class _RecordedPages(PageIndex):
+    """Pages of a capture: their bytes are read when they are stored, where there are any."""
+
+    def __init__(self, path: str, ts: np.ndarray, address: np.ndarray, digests: list[str],
+                 where: list[tuple[_CpuPages, int]], bases: tuple[int, int] | None) -> None:
+        super().__init__(path, ts, address, digests, None, bases)
+        self._digests = digests
+        self._where = where
+
+    def store(self, writer: PageStoreWriter) -> None:
+        """Write all pages, in order.
+
+        :raises BadInput: when bytes do not match their digest
+        """
+        for digest, (part, number) in zip(self._digests, self._where, strict=True):
+            writer.add(part.data(number), digest)

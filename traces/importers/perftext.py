@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``perf script`` text of probe events: the same rows as ftrace text.
+
+Mirrors perf_sample__fprintf_start() and process_event() in tools/perf/builtin-script.c and
+perf_event__fprintf_lost() in tools/perf/util/event.c, perf 6.1 to 7.3.  Understood are lines such as::
+
+    python3     136 [000]     9.803915:   z:lru_add: (ffffffff81725254) lru=0xffff88800 item=0x0 nid=0
+    python3     136/140  [000]     9.803915217: probe:zswap_store__return: (ffff <- ffff) ret=0x1
+
+with the fields ``-F [comm,][pid,]tid,[cpu,]time,event,trace``, with nanoseconds (``--ns``), and with call
+chains, which are passed over.  Of ``pid/tid`` the thread counts: the kernel calls that pid.  Event names are
+those that :mod:`traces.importers.probemap` knows, in any group, or the probed kernel function as 'perf probe'
+names it (``zswap_store``, ``zswap_store__return``).
+
+A line is rewritten as a line of ftrace text and goes through :mod:`traces.importers.textevents`, so that both
+kinds of text fill the same columns.  Stamps are microseconds unless ``--ns`` was given.
+
+Lost events: 'perf script' shows them only with ``--show-lost-events``.  A text that has neither such a line
+nor the output of 'perf report --stats' (appended to it) does not say that nothing was lost, and is imported
+with an unknown loss.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final, cast
+
+from traces.errors import BadInput
+from traces.importers import textevents
+from traces.importers.probemap import probe_names
+from traces.importers.source import Block, RunFacts
+
+__all__ = ["rewrite", "sniff_perf", "stream"]
+
+#: No line of perf is longer: a probe has at most 128 arguments.
+_MAX_LINE: Final = 1 << 16
+_SNIFFED_LINES: Final = 400
+
+# TASK_COMM_LEN is 16, workers show longer names; the bound keeps the search for the task linear.
+_HEAD: Final = (rb" *(?P<comm>[^ \n].{0,63}?|) *(?<![^ \n])(?P<pid>\d{1,10})(?:/(?P<tid>\d{1,10}))? +"
+                rb"(?:\[(?P<cpu>\d{1,5})\] +)?(?P<time>\d{1,10}\.\d{6}(?:\d{3})?): +")
+#: after an optional period, group and event, with the modifiers that perf appends when they were given
+_EVENT: Final = re.compile(_HEAD + rb"(?:\d{1,20} +)?[\w.-]{1,64}:(?P<event>[\w.]{1,64})(?::[a-zA-Z]{1,8})?: *"
+                                   rb"(?P<rest>.*)$")
+_LOST: Final = re.compile(_HEAD + rb"PERF_RECORD_LOST(?:_SAMPLES)? lost (?P<count>\d{1,18})\s*$")
+_CHAIN: Final = re.compile(rb"[ \t]+[\da-f]{4,16} [^=]*$")
+_OTHER_RECORD: Final = re.compile(_HEAD + rb"PERF_RECORD_")
+_STATS: Final = re.compile(rb" *(?P<what>[A-Z_0-9]{2,32}) events: +(?P<count>\d{1,18})(?: +\(.*\))?\s*$")
+_STATS_HEAD: Final = re.compile(rb"(?:Aggregated stats|[\w.:-]{1,128} stats):\s*(?:\(.*\))?\s*$")
+
+#: what 'perf probe' calls an event -> the recording scripts' name for it
+_ALIASES: Final[dict[bytes, bytes]] = {}
+for _probe, _name in probe_names().items():
+    _ALIASES.setdefault(_name.encode(), _probe.encode())
+    if _name.endswith("_ret"):
+        _ALIASES.setdefault(_name.removesuffix("_ret").encode() + b"__return", _probe.encode())
+for _probe in probe_names():
+    _ALIASES.pop(_probe.encode(), None)
+
+
+class _Seen:
+    """What the rewriting of one text found out about it."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.without_cpu = 0
+        self.lost_lines = 0
+        self.stats = False
+        self.stats_lost = 0
+
+
+def rewrite(line: bytes, seen: _Seen) -> bytes:
+    """Return a line of perf text as a line of ftrace text; what is no event comes out empty or as it is."""
+    if found := _EVENT.match(line):
+        seen.events += 1
+        seen.without_cpu += found["cpu"] is None
+        event = _ALIASES.get(found["event"], found["event"])
+        # A ': ' in a comm would look like the name of a trace-cmd instance.
+        comm = found["comm"].strip().replace(b": ", b":_")
+        return b"%s-%s [%s] %s: %s: %s" % (comm, found["tid"] or found["pid"], found["cpu"] or b"000", found["time"],
+                                           event, found["rest"])
+    if found := _LOST.match(line):
+        seen.lost_lines += 1
+        return b"CPU:%d [LOST %s EVENTS]" % (int(found["cpu"] or 0), found["count"])
+    if found := _STATS.match(line):
+        seen.stats = True
+        seen.stats_lost += int(found["count"]) if found["what"].startswith(b"LOST") else 0
+        return b""
+    if not line.strip() or line.startswith(b"#") or _CHAIN.match(line) or _STATS_HEAD.match(line) \
+            or _OTHER_RECORD.match(line):
+        return b""
+    # What cannot be read must not turn into an event of ftrace text by chance: that has ': ' after its stamp.
+    return b"? " + line[:200].replace(b": ", b":")
+
+
+class _Rewritten(io.RawIOBase):
+    """The text as ftrace text, line for line, so that line numbers stay."""
+
+    def __init__(self, name: str, chunks: Iterable[bytes], seen: _Seen) -> None:
+        self.name = name
+        self._blocks = self._make(chunks, seen)
+        self._rest = b""
+
+    @staticmethod
+    def _make(chunks: Iterable[bytes], seen: _Seen) -> Iterator[bytes]:
+        rest = b""
+        skipping = False
+        for chunk in chunks:
+            lines = (rest + chunk).split(b"\n")
+            rest = lines.pop()
+            if skipping and lines:
+                lines[0], skipping = b"? a line that is too long", False
+            if lines:
+                yield b"\n".join([rewrite(line.rstrip(b"\r"), seen) for line in lines]) + b"\n"
+            if skipping or len(rest) > _MAX_LINE:
+                rest, skipping = b"", True
+        if rest or skipping:
+            # A number in a line without an end may have lost digits: it is left without one here too.
+            yield rewrite(rest, seen) or b"? the last line is cut off"
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        while size < 0 or len(self._rest) < size:
+            block = next(self._blocks, None)
+            if block is None:
+                break
+            self._rest += block
+        size = len(self._rest) if size < 0 else size
+        out, self._rest = self._rest[:size], self._rest[size:]
+        return out
+
+
+def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
+    """Parse perf text and return its events in the order of its lines, which perf sorts by time.
+
+    :raises BadInput: when no line of it is an event with task and time, or its compressed data is damaged
+    """
+    # content recognises perf text with this module, so it cannot be imported before it.
+    from traces.importers.content import chunks
+
+    seen = _Seen()
+    # iter_text() takes open files as well as paths.
+    yield from textevents.stream(cast(Path, _Rewritten(str(path), chunks(path), seen)), facts)
+    if not seen.events:
+        raise BadInput(path, "", "has no probe event with its task and time",
+                       "print it with 'perf script -F comm,tid,cpu,time,event,trace --ns --show-lost-events'")
+    if seen.without_cpu:
+        facts.notes.append(f"{seen.without_cpu} events say no CPU: they are taken for CPU 0")
+    if seen.stats_lost and not seen.lost_lines:
+        facts.notes.append("perf counts lost records, but the text does not show them: print it with "
+                           "--show-lost-events")
+        facts.losses.append({"cpu": None, "lost": None})
+    elif not seen.lost_lines and not seen.stats:
+        facts.notes.append("the text does not say whether events were lost: print it with --show-lost-events and "
+                           "append the output of 'perf report --stats'")
+        facts.losses.append({"cpu": None, "lost": None})
+
+
+def sniff_perf(first_bytes: bytes) -> bool:
+    """Tell from the first (decompressed) bytes of a file whether it is perf text of events of the vocabulary."""
+    if b"\0" in first_bytes:
+        return False
+    for line in first_bytes.split(b"\n", _SNIFFED_LINES)[:_SNIFFED_LINES]:
+        found = _EVENT.match(line[:_MAX_LINE])
+        if found is not None:
+            return True
+    return False
