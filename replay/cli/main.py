@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from replay.cli import bench, cut, import_, info, replay_, scrub, show, vmcore
+from replay.cli import bench, cut, import_, info, record, replay_, scrub, show, vmcore
 from traces.errors import BadInput
 
 __all__ = ["main"]
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
                     "and check it effect by effect.")
     top.add_argument("--version", action="version", version=f"zreplay {version()}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (import_, info, show, replay_, vmcore, cut, scrub, bench):
+    for module in (record, import_, info, show, replay_, vmcore, cut, scrub, bench):
         module.add_parser(verbs)
     return top
 

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The recorder on a made-up machine: what it reads, what it refuses, and that it needs nothing but Python."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import fcntl
+import os
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replay.cli import record
+from traces.importers.content import classify
+from traces.importers.runfacts import add_config, add_dmesg
+from traces.importers.source import RunFacts
+from traces.record import command
+from traces.record.box import Box
+from traces.record.build import build
+from traces.record.command import main, split_command
+from traces.record.counters import snapshot
+from traces.record.errors import CannotRecord
+from traces.record.plan import Planned
+from traces.record.rings import RingReader
+from traces.record.session import Options
+from traces.record.tracefs import Instance, Tracefs
+
+SOURCES = sorted((Path(__file__).resolve().parents[1] / "traces" / "record").glob("*.py"))
+
+
+def tree(root: Path, files: dict[str, str | bytes]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            path.write_text(content)
+    return root
+
+
+def test_snapshot_has_the_keys_of_the_format(tmp_path: Path) -> None:
+    huge = "sys/kernel/mm/transparent_hugepage/hugepages-64kB/stats"
+    tree(tmp_path, {
+        "sys/kernel/debug/zswap/stored_pages": "12\n", "sys/kernel/debug/zswap/pool_total_size": "4096\n",
+        "proc/vmstat": "nr_free_pages 5\nzswpout 7\nnr_dirty 9\nzswpwb 0\npgsteal_kswapd 1\nbroken\n",
+        "proc/meminfo": "MemTotal:  2048 kB\n", "proc/swaps": "Filename\n",
+        "sys/module/zswap/parameters/compressor": "lz4\n", "sys/module/zswap/parameters/enabled": "Y\n",
+        "cg/memory.stat": "zswap 4096\n", "cg/memory.zswap.max": "max\n", "cg/cgroup.procs": "",
+        f"{huge}/swpout": "3\n", f"{huge}/nr_anon": "4\n",
+        "sys/kernel/debug/zsmalloc/zswap1/classes": " class\n",
+        "sys/kernel/debug/iaa-crypto/global_stats": "total_comp_calls: 1\n",
+    })
+    values = snapshot(tmp_path / "cg", tmp_path)
+    assert values["zswap_debugfs"] == {"stored_pages": "12", "pool_total_size": "4096"}
+    assert values["vmstat"] == {"nr_free_pages": 5, "zswpout": 7, "zswpwb": 0, "pgsteal_kswapd": 1}
+    assert values["params"] == {"compressor": "lz4", "enabled": "Y"}
+    assert values["memcg"] == {"memory.stat": "zswap 4096\n", "memory.zswap.max": "max\n"}
+    assert values["mthp"] == {"64kB": {"swpout": "3"}}
+    assert values["zsmalloc_debugfs"] == {"zswap1": " class\n"}
+    assert values["iaa_crypto"] == {"global_stats": "total_comp_calls: 1"}
+    assert list(values)[:6] == ["t", "zswap_debugfs", "vmstat", "meminfo", "params", "memcg"]
+    empty = snapshot(None, tmp_path / "nothing")
+    assert (empty["memcg"], empty["vmstat"], "iaa_crypto" in empty) == ({}, {}, False)
+
+
+def test_kernel_facts(tmp_path: Path) -> None:
+    note = struct.pack("<III", 4, 4, 3) + b"GNU\0" + b"\xde\xad\xbe\xef"
+    tree(tmp_path, {
+        "proc/kallsyms": "ffffffff81000000 T zswap_store\nffffffff81000010 t zs_malloc\t[zsmalloc]\n"
+                         "ffffffff82000000 b zswap_list_lru\nffffffff82000008 D page_offset_base\n"
+                         "ffffffff82000010 D vmemmap_base\n0000000000000000 b zswap_stored_pages\n",
+        "sys/kernel/tracing/available_filter_functions": "zswap_store\nlz4_scompress [lz4]\n",
+        "sys/kernel/notes": struct.pack("<III", 4, 2, 1) + b"abc\0" + b"xy\0\0" + note,
+        "proc/version": "Linux version 7.2.13 (me@here) #1 SMP\n", "proc/cmdline": "quiet nokaslr secret=5\n",
+        f"boot/config-{os.uname().release}": "# Linux/x86 7.2.13 Kernel Configuration\nCONFIG_ZSMALLOC_CHAIN_SIZE=8\n",
+        "sys/module/zswap/parameters/compressor": "zstd\n", "proc/meminfo": "MemAvailable:  4096 kB\n",
+    })
+    # /proc/kcore is an ELF core whose segments are kernel memory.
+    segments = [(0, 0, 8), (0xFFFFFFFF82000000, 64 + 2 * 56, 64)]
+    head = b"\x7fELF" + bytes(28) + struct.pack("<Q", 64) + bytes(14) + struct.pack("<HH", 56, 2) + bytes(6)
+    rows = b"".join(struct.pack("<IIQQQQQQ", 1, 0, at, start, 0, size, size, 0) for start, at, size in segments)
+    values = struct.pack("<QQQ", 0, 0xFFFF888000000000, 0xFFFFEA0000000000)
+    tree(tmp_path, {"proc/kcore": head[:64] + rows + values.ljust(64, b"\0")})
+    box = Box(tmp_path)
+    kernel = box.kernel()
+    assert kernel.functions == {"zswap_store", "zs_malloc"}
+    assert kernel.traceable == {"zswap_store", "lz4_scompress"}
+    assert kernel.btf is None
+    assert "zswap_stored_pages" not in box.addresses
+    assert box.bases() == {"page_offset_base": "ffff888000000000", "vmemmap_base": "ffffea0000000000"}
+    assert box.build_id() == "deadbeef"
+    assert box.compressors() == ["zstd"]
+    assert box.memory_kb() == 4096
+    assert box.facts()["release"] == os.uname().release
+    assert "secret" not in box.version_text()
+    # What the recorder writes of them is what an import looks for.
+    facts = RunFacts()
+    tree(tmp_path, {"version.txt": box.version_text(), "kernel.config": box.config_text()})
+    assert [classify(tmp_path / name) for name in ("version.txt", "kernel.config")] == ["dmesg", "config"]
+    add_dmesg(facts, tmp_path / "version.txt")
+    add_config(facts, tmp_path / "kernel.config")
+    assert facts.kernel["release"] == "7.2.13"
+    assert facts.kernel["kaslr"] is False
+    assert facts.config["chain_size"] == 8
+
+
+def test_a_bare_machine_has_empty_facts(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    assert (box.bases(), box.build_id(), box.config_text(), box.compressors(), box.memory_kb()) == ({}, "", "", [], 0)
+    with pytest.raises(CannotRecord, match="kallsyms"):
+        box.kernel()
+
+
+def test_machines_that_cannot_be_recorded(tmp_path: Path) -> None:
+    with pytest.raises(CannotRecord, match="has no zswap"):
+        Box(tmp_path).check()
+    (tmp_path / "sys/module/zswap").mkdir(parents=True)
+    with pytest.raises(CannotRecord, match="debugfs is not mounted"):
+        Box(tmp_path).check()
+    tree(tmp_path, {"sys/kernel/debug/zswap/stored_pages": "1"})
+    Box(tmp_path).check()
+
+
+def fake_tracefs(root: Path) -> Path:
+    return tree(root, {"dynamic_events": "p:probes/mine do_exit\nf:zreplay/store zswap_store\n",
+                       "instances/other/tracing_on": "0"})
+
+
+def test_tracefs_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(CannotRecord, match="tracefs"):
+        Tracefs(tmp_path)
+    fake_tracefs(tmp_path)
+    held = os.open(tmp_path / "instances", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(CannotRecord, match=rf"another recorder is running \(process {os.getpid()}\)|another recorder"):
+        Tracefs(tmp_path)
+    os.close(held)
+    (tmp_path / "dynamic_events").unlink()
+    (tmp_path / "dynamic_events").mkdir()
+    with pytest.raises(CannotRecord, match="cannot be written"):
+        Tracefs(tmp_path)
+    # A refusal holds no lock.
+    (tmp_path / "dynamic_events").rmdir()
+    fake_tracefs(tmp_path)
+    Tracefs(tmp_path).close()
+
+
+def test_only_the_recorders_own_events_are_touched(tmp_path: Path) -> None:
+    tracefs = Tracefs(fake_tracefs(tmp_path))
+    assert tracefs.leftovers() == ["event zreplay/store"]
+    assert tracefs.definitions() == "f:zreplay/store zswap_store\n"
+    used, refused = tracefs.define([Planned("load", "zswap_load", "zswap_load", ("f:zreplay/load zswap_load",), "", ())])
+    assert used == {"load": "f:zreplay/load zswap_load"}
+    assert refused == {}
+    assert (tmp_path / "dynamic_events").read_text().endswith("\nf:zreplay/load zswap_load\n")
+    assert tracefs.missed() == {}
+    tree(tmp_path, {"kprobe_profile": "  store     10     2\n  load  5 0\n"})
+    assert tracefs.missed() == {"store": 2, "load": 0}
+    tracefs.close()
+    with pytest.raises(CannotRecord, match="cannot be set up"):
+        Instance(tracefs, "zreplay", 64)
+
+
+def test_losses_per_cpu(tmp_path: Path) -> None:
+    tracefs = Tracefs(fake_tracefs(tmp_path))
+    stats = "entries: 0\noverrun: 4\ncommit overrun: 1\nbytes: 0\noldest event ts: 1.0\ndropped events: 2\nread events: 9\n"
+    tree(tmp_path, {"instances/zreplay/per_cpu/cpu0/stats": stats, "instances/zreplay/per_cpu/cpu10/x": ""})
+    instance = Instance.__new__(Instance)
+    instance.path = tmp_path / "instances" / "zreplay"
+    assert [number for number, _ in instance.cpus()] == [0, 10]
+    unknown = dict.fromkeys(("overrun", "commit_overrun", "dropped"), "unknown")
+    assert instance.losses() == {"0": {"overrun": 4, "commit_overrun": 1, "dropped": 2}, "10": unknown}
+    tracefs.close()
+
+
+def test_a_round_reads_whole_subbuffers(tmp_path: Path) -> None:
+    cpus = []
+    for number in (0, 1):
+        tree(tmp_path, {f"cpu{number}/trace_pipe_raw": bytes([number]) * 4096 * (3 + number)})
+        cpus.append((number, tmp_path / f"cpu{number}"))
+    taken: list[tuple[int, int]] = []
+    reader = RingReader(cpus, 4096, 1 << 20, lambda cpu, data: taken.append((cpu, len(data))))
+    assert reader.round() == 7 * 4096
+    assert taken == [(0, 3 * 4096), (1, 4 * 4096)]
+    assert reader.round() == 0
+    reader.close()
+
+
+def test_modules_need_the_standard_library_of_python_3_9_only() -> None:
+    # Before 3.10 the names cannot be asked for; this test runs on later ones.
+    for path in SOURCES:
+        module = ast.parse(path.read_text(), feature_version=(3, 9))
+        assert "from __future__ import annotations" in path.read_text() or path.name == "__init__.py"
+        for node in ast.walk(module):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
+                [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            # What another back end needs is imported where it is used, and asked for in a sentence.
+            assert all(name.split(".")[0] in sys.stdlib_module_names | {"bcc"} for name in names), (path, names)
+
+
+def run_alone(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run Python without site packages and without this project on its path."""
+    return subprocess.run([sys.executable, "-S", "-I", *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_the_single_file_runs_alone(tmp_path: Path) -> None:
+    app = build(tmp_path / "zreplay-record.pyz")
+    shown = run_alone(app, "--help")
+    assert shown.returncode == 0
+    assert "snapshot LABEL" in shown.stdout
+    assert run_alone(app, "--version").stdout.startswith("zreplay-record ")
+    with zipfile.ZipFile(app) as archive:
+        assert all("numpy" not in archive.read(name).decode() for name in archive.namelist())
+    # From a checkout it is a directory to run.
+    assert run_alone(SOURCES[0].parent, "--version").returncode == 0
+
+
+@pytest.mark.parametrize(("words", "why"), [
+    (["-o", "x", "--pages", "some"], "use none, hash, sample:N or full"),
+    ([], "give one with -o DIR"),
+    (["record", "-o", "x", "--duration", "3", "--", "true"], "give one of them"),
+])
+def test_wrong_use_is_one_sentence(words: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("zreplay: ")
+    assert why in lines[0]
+
+
+@pytest.mark.parametrize("words", [["--duration", "-1"], ["--buffer-kb", "1"], ["--snapshot-every", "x"]])
+def test_numbers_out_of_range(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["-o", "x", *words])
+    assert ended.value.code == 2
+    assert "is not a" in capsys.readouterr().err
+
+
+def test_the_command_comes_after_two_dashes() -> None:
+    assert split_command(["-o", "d", "--", "sh", "-c", "a -- b"]) == (["-o", "d"], ["sh", "-c", "a -- b"])
+    assert split_command(["--plan"]) == (["--plan"], [])
+
+
+def test_a_recording_is_made_of_the_capture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = {"losses": {"cpus": {}, "pages": {}, "probes": {}}, "command_status": 3}
+    made: list[Path] = []
+
+    class Quiet:
+        def __init__(self, path: Path, options: Options, box: Box) -> None:
+            assert options.command == ("true",)
+            made.append(path)
+
+        def run(self) -> dict[str, Any]:
+            made[-1].mkdir()
+            return status
+
+    monkeypatch.setattr(command, "Session", Quiet)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    for keep in (False, True):
+        output = tmp_path / f"r{keep}"
+        arguments = parser.parse_args(["-o", str(output)])
+        assert command.record(arguments, ["true"], lambda capture, recording: recording.mkdir(), keep) == 0
+        assert output.is_dir()
+        assert made[-1] == tmp_path / f"r{keep}.raw"
+        assert made[-1].exists() is keep
+        # What exists is not overwritten, and nothing is recorded in vain.
+        with pytest.raises(CannotRecord, match="exists already"):
+            command.record(arguments, ["true"], lambda capture, recording: None)
+    assert len(made) == 2
+
+
+def test_the_verb_takes_a_command() -> None:
+    parser = argparse.ArgumentParser()
+    record.add_parser(parser.add_subparsers())
+    arguments = parser.parse_args(["record", "-o", "r", "--pages", "none", "--", "sh", "-c", "exit --now"])
+    assert arguments.command == ["sh", "-c", "exit --now"]
+    assert (arguments.output, arguments.pages, arguments.keep_raw) == ("r", "none", False)

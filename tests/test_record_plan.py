@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The recorder's probe plan, from what real kernels say of themselves: their functions, parameters and offsets."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from traces import schema
+from traces.importers.probemap import moves_for, probe_names
+from traces.record import probes
+from traces.record.btf import Btf
+from traces.record.plan import Kernel, Planned, describe, page_plan, plan, wanted_names
+
+#: Parameters as /sys/kernel/btf/vmlinux of Debian's kernels has them, where all of 6.12 to 7.3 agree.
+SAME = """zswap_store(folio) zswap_load(folio) zswap_decompress(entry,folio) zswap_invalidate(swp) zswap_entry_free(entry)
+zswap_folio_swapin(folio) zswap_total_pages() shrink_worker(w) shrink_memcg(memcg) zswap_shrinker_scan(shrinker,sc)
+zswap_shrinker_count(shrinker,sc) zs_free(pool,handle) zs_get_total_pages(pool) obj_malloc(pool,zspage,handle)
+obj_free(class_size,obj) fix_fullness_group(class,zspage) zs_shrinker_scan(shrinker,sc) zs_compact(pool)
+zs_page_migrate(newpage,page,mode) async_free_zspage(work) obj_cgroup_may_zswap(objcg)
+obj_cgroup_charge_zswap(objcg,size) obj_cgroup_uncharge_zswap(objcg,size) mem_cgroup_zswap_writeback_enabled(memcg)
+list_lru_add(lru,item,nid,memcg) list_lru_del(lru,item,nid,memcg) memcg_reparent_list_lrus(memcg,parent)
+scomp_acomp_compress(req) scomp_acomp_decompress(req)"""
+SINCE_6_18 = """crypto_acomp_compress(req) crypto_acomp_decompress(req) zs_malloc(pool,size,gfp,nid)
+zs_obj_write(pool,handle,handle_mem,mem_len) shrink_memcg_cb(item,l,arg) zswap_pool_create(compressor)
+__zs_compact(pool,class)"""
+SINCE_7_0 = "zs_obj_read_begin(pool,handle,mem_len,local_copy) zs_obj_read_sg_begin(pool,handle,sg,mem_len)"
+KERNELS = {
+    "6.12": f"""{SAME} swap_writepage(page,wbc) __swap_writepage(folio,wbc) zs_malloc(pool,size,gfp)
+        zs_map_object(pool,handle,mm) zpool_get_total_pages(zpool) shrink_memcg_cb(item,l,lock,arg)
+        zswap_writeback_entry(entry,swpentry) zswap_pool_create(type,compressor) __free_zspage(pool,class,zspage)""",
+    "6.18": f"""{SAME} {SINCE_6_18} swap_writeout(folio,swap_plug) __swap_writepage(folio,swap_plug)
+        zs_obj_read_begin(pool,handle,local_copy) __free_zspage(pool,class,zspage)""",
+    "7.2": f"""{SAME} {SINCE_6_18} {SINCE_7_0} swap_writeout(folio,swap_plug) __swap_writepage(folio,swap_plug)
+        __free_zspage(pool,class,zspage)""",
+    "7.3": f"{SAME} {SINCE_6_18} {SINCE_7_0} swap_writeout(ctx,folio) __swap_writepage(ctx,folio)",
+}
+#: What each kernel has no function for.
+MISSING = {"6.12": {"objwrite", "zsc", "zsc_ret"}, "6.18": {"wb", "wb_ret"}, "7.2": {"wb", "wb_ret"},
+           "7.3": {"wb", "wb_ret", "free_zspage"}}
+
+
+def parse(text: str) -> dict[str, list[str]]:
+    out = {}
+    for item in text.split():
+        name, _, rest = item.partition("(")
+        out[name] = [part for part in rest.rstrip(")").split(",") if part]
+    return out
+
+
+class BtfBlob:
+    """Writes BTF as include/uapi/linux/btf.h describes it."""
+
+    def __init__(self) -> None:
+        self.strings = bytearray(b"\0")
+        self.types: list[bytes] = []
+
+    def string(self, text: str) -> int:
+        if not text:
+            return 0
+        at = self.strings.find(b"\0" + text.encode() + b"\0")
+        if at >= 0:
+            return at + 1
+        self.strings += text.encode() + b"\0"
+        return len(self.strings) - len(text) - 1
+
+    def add(self, kind: int, name: str, size: int, vlen: int = 0, flag: int = 0, more: bytes = b"") -> int:
+        self.types.append(struct.pack("<III", self.string(name), flag << 31 | kind << 24 | vlen, size) + more)
+        return len(self.types)
+
+    def function(self, name: str, parameters: list[str]) -> None:
+        rows = b"".join(struct.pack("<II", self.string(p), 0) for p in parameters)
+        self.add(12, name, self.add(13, "", 0, len(parameters), more=rows))
+
+    def members(self, kind: int, name: str, rows: list[tuple[str, int, int]], flag: int = 0) -> int:
+        return self.add(kind, name, 64, len(rows), flag, b"".join(
+            struct.pack("<III", self.string(n), t, bits) for n, t, bits in rows))
+
+    def blob(self) -> bytes:
+        types = b"".join(self.types)
+        head = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(self.strings))
+        return head + types + bytes(self.strings)
+
+
+def btf_of(functions: dict[str, list[str]], offsets: dict[str, int] | None = None) -> Btf:
+    out = BtfBlob()
+    # Kinds whose records have other lengths lie between those that are wanted.
+    out.add(1, "int", 4, more=bytes(4))
+    out.add(3, "", 0, more=bytes(12))
+    out.add(6, "colour", 4, 2, more=bytes(16))
+    out.add(15, ".data", 0, 1, more=bytes(12))
+    for name, parameters in functions.items():
+        out.function(name, parameters)
+    structs: dict[str, dict[str, int]] = {}
+    for path, at in (probes.OFFSETS if offsets is None else offsets).items():
+        structs.setdefault(path.split(".")[0], {})[path.split(".")[1]] = at
+    for name, members in structs.items():
+        # As in struct folio: members of an anonymous struct in an anonymous union.
+        inner = out.members(4, "", [(member, 1, 8 * at) for member, at in members.items()])
+        union = out.members(5, "", [("", inner, 0)])
+        out.members(4, name, [("", union, 0)])
+    wanted_functions, wanted_structs = wanted_names()
+    return Btf(out.blob(), wanted_functions, wanted_structs | {"bits"})
+
+
+def kernel(version: str, traceable: bool = True, btf: bool = True) -> Kernel:
+    functions = parse(KERNELS[version])
+    return Kernel(set(functions) if traceable else None, set(functions), btf_of(functions) if btf else None)
+
+
+def rows(planned: list[Planned]) -> dict[str, Planned]:
+    return {row.event: row for row in planned}
+
+
+def test_events_are_those_that_an_import_knows() -> None:
+    known = probe_names()
+    for probe in probes.PROBES:
+        assert known[probe.event] == probe.vocabulary
+        assert probe.vocabulary in schema.CODE
+
+
+@pytest.mark.parametrize("version", KERNELS)
+def test_fields_fill_the_columns_of_the_vocabulary(version: str) -> None:
+    optional = {"zs_obj_read": {"size"}}
+    for row in plan(kernel(version), content=True):
+        if not row.lines:
+            continue
+        fields = {word.split("=")[0] for word in row.lines[0].split()[2:]}
+        filled = {move.column for move in moves_for(row.event, fields)}
+        columns = set(next(kind.fields for kind in schema.EVENTS if kind.name == row.vocabulary))
+        assert columns - filled <= optional.get(row.vocabulary, set()), (row.event, columns, filled)
+
+
+@pytest.mark.parametrize("version", KERNELS)
+def test_what_is_missing_is_said_with_its_cost(version: str) -> None:
+    planned = plan(kernel(version))
+    assert {row.event for row in planned if not row.lines} == MISSING[version]
+    text = describe(planned, True)
+    for row in planned:
+        if not row.lines:
+            assert f"{row.function}()" in row.why
+            assert ", ".join(row.checks) in text
+    assert "store.raw, store.bytes" in text or version != "6.12"
+
+
+def test_renamed_functions_and_moved_arguments() -> None:
+    old, middle, new = (rows(plan(kernel(version))) for version in ("6.12", "7.2", "7.3"))
+    assert old["swap_out"].lines[0].startswith("f:zreplay/swap_out swap_writepage folio=$arg1:x64 fl=+0($arg1):x64")
+    assert middle["swap_out"].lines[0].startswith("f:zreplay/swap_out swap_writeout folio=$arg1:x64")
+    assert new["swap_out"].lines[0].startswith("f:zreplay/swap_out swap_writeout folio=$arg2:x64 fl=+0($arg2):x64")
+    assert "swp=+40($arg2):x64" in new["swapwrite"].lines[0]
+    assert old["zs_total"].lines[0] == "f:zreplay/zs_total zpool_get_total_pages%return pool=$arg1:x64 ret=$retval:u64"
+    assert new["zs_total"].function == "zs_get_total_pages"
+    assert old["comp"].function == "scomp_acomp_compress"
+    assert new["comp"].function == "crypto_acomp_compress"
+    assert old["objread"].lines[0] == "f:zreplay/objread zs_map_object handle=$arg2:x64 mm=$arg3:u32"
+    assert rows(plan(kernel("6.18")))["objread"].lines[0] == "f:zreplay/objread zs_obj_read_begin handle=$arg2:x64"
+    assert new["objread"].lines[0] == "f:zreplay/objread zs_obj_read_sg_begin handle=$arg2:x64 len=$arg4:u64"
+    assert "nr=+8($arg2):u64 nid=+4($arg2):s32 memcg=+24($arg2):x64" in new["shr_scan"].lines[0]
+
+
+def test_content_of_objects_is_fetched_only_when_asked_for() -> None:
+    assert "handle_mem" not in rows(plan(kernel("7.3")))["objwrite"].lines[0]
+    assert "d0" not in rows(plan(kernel("7.3")))["objwrite"].lines[0]
+    assert rows(plan(kernel("7.3"), content=True))["objwrite"].lines[0].endswith("len=$arg4:u64 d0=+0($arg3):x64")
+
+
+def test_kprobes_stand_in_where_ftrace_does_not_reach() -> None:
+    with_both = rows(plan(kernel("7.3")))["store_ret"].lines
+    assert with_both == ("f:zreplay/store_ret zswap_store%return ret=$retval:u8",
+                         "r256:zreplay/store_ret zswap_store ret=$retval:u8")
+    assert rows(plan(kernel("7.3", traceable=False)))["store_ret"].lines == with_both[1:]
+
+
+@pytest.mark.parametrize("version", ["6.18", "7.2"])
+def test_without_btf_the_plan_is_that_of_a_known_kernel(version: str) -> None:
+    guessed, told = plan(kernel(version, btf=False)), plan(kernel(version))
+    assert [row.lines for row in guessed] == [row.lines for row in told]
+    assert "assumed" in describe(guessed, False).splitlines()[0]
+
+
+def test_offsets_come_from_btf() -> None:
+    functions = parse(KERNELS["7.3"])
+    moved = btf_of(functions, {**probes.OFFSETS, "zswap_entry.length": 16})
+    row = rows(plan(Kernel(set(functions), set(functions), moved)))["dec"]
+    assert "len=+16($arg1):u32" in row.lines[0]
+
+
+def test_a_function_without_the_parameter_is_not_probed() -> None:
+    functions = {**parse(KERNELS["7.3"]), "zs_malloc": ["pool", "gfp"]}
+    row = rows(plan(Kernel(set(functions), set(functions), btf_of(functions))))["zmalloc"]
+    assert row.lines == ()
+    assert row.why == "zs_malloc() has no parameter for the field size in this kernel"
+    assert row.checks == ("zsmalloc.size",)
+
+
+def test_page_events_carry_both_halves() -> None:
+    some = Kernel(None, {"zstd_compress_cctx", "zlib_deflate"}, None)
+    planned, notes = page_plan(some, ["zstd", "deflate", "lz4", "842"])
+    assert [row.event for row in planned] == ["pg0_0", "pg0_1", "pg1_0", "pg1_1"]
+    assert "c3=+3584($arg4):x64[64]" in planned[1].lines[0]
+    assert "src=+0($arg1):x64 c0=+0(+0($arg1)):x64[64]" in planned[2].lines[0]
+    assert len(notes) == 2
+    assert "lz4_scompress()" in notes[0]
+
+
+def test_btf_bit_fields_and_damage() -> None:
+    out = BtfBlob()
+    out.add(1, "int", 4, more=bytes(4))
+    out.members(4, "bits", [("a", 1, 3 << 24), ("b", 1, 5 << 24 | 32)], flag=1)
+    blob = out.blob()
+    assert Btf(blob, (), {"bits"}).offset("bits", "b") == 4
+    assert Btf(blob, (), {"bits"}).offset("bits", "c") is None
+    assert Btf(blob, {"f"}, ()).parameters("f") is None
+    for damaged in (b"", blob[:20], blob[:-1], b"\0" + blob[1:], blob[:24] + b"\0\0\0\0\0\0\0\x1f" + blob[32:]):
+        with pytest.raises(ValueError, match="BTF"):
+            Btf(damaged, (), {"bits"})

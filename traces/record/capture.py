@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The raw capture directory: made private, appended to, flushed on a schedule, so that a kill leaves a prefix.
+
+What is on disk for certain is said by ``flushed.jsonl``: one line per flush with the sizes of the files, and the
+time before which every event is in them.  ``capture.json`` says what was recorded and how, and only a recorder
+that came to its end says there that the capture is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+from .errors import CannotRecord
+
+__all__ = ["AppendFile", "Capture", "check_target"]
+
+_FLUSHED = "flushed.jsonl"
+
+
+class AppendFile:
+    """A new private file that only grows.
+
+    :param path: must not exist
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        #: Bytes written so far.
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        """Append all of ``data``."""
+        view = memoryview(data)
+        while view:
+            # A disk that is almost full takes a part.
+            done = os.write(self._fd, view)
+            self.size += done
+            view = view[done:]
+
+    def sync(self) -> None:
+        """Bring it to disk."""
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._fd)
+
+
+class Capture:
+    """A capture directory that is being written.
+
+    :param path: the directory to make; its parent must exist
+    :raises CannotRecord: when it exists, or others could read it or put something in its place
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        check_target(path)
+        try:
+            path.mkdir(mode=0o700)
+        except OSError as problem:
+            raise CannotRecord(f"the output {path} cannot be made ({problem.strerror})",
+                               "choose a directory you may write to") from None
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            path.rmdir()
+            raise CannotRecord(f"others could read {path}: its file system keeps no permissions",
+                               "choose a directory on another one")
+        self._files: dict[str, AppendFile] = {}
+        self._log: AppendFile | None = None
+        self._problem: OSError | None = None
+        self._snapshots = 0
+        self._flushing: threading.Thread | None = None
+
+    def appending(self, name: str) -> AppendFile:
+        """Open a new file for appending; it takes part in every flush."""
+        file = self._files[name] = AppendFile(self.path / name)
+        return file
+
+    def write(self, name: str, text: str) -> None:
+        """Write a whole file, so that under its name there is all of it or the one before."""
+        path = self.path / name
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a whole file of JSON."""
+        self.write(name, json.dumps(value, indent=1) + "\n")
+
+    def add_snapshot(self, label: str, values: dict[str, Any]) -> str:
+        """Write a counter snapshot and return its file's name."""
+        name = f"counters-{self._snapshots:03d}-{label}.json"
+        self._snapshots += 1
+        self.write_json(name, values)
+        return name
+
+    def flush(self, until: int, losses: dict[str, Any], wait: bool = False) -> None:
+        """Bring what was appended so far to disk, beside the caller; a flush under way is not joined by a second.
+
+        :param until: every event before this time of the trace clock (ns) has been appended
+        :param losses: per CPU, as far as what was appended goes
+        :param wait: return when it is done
+        :raises OSError: when this flush (where waited for) or the one before failed
+        """
+        if self._flushing is not None and (wait or not self._flushing.is_alive()):
+            self._flushing.join()
+            self._flushing = None
+        if self._flushing is None:
+            sizes = {name: file.size for name, file in self._files.items()}
+            line = json.dumps({"flushed": until, "sizes": sizes, "losses": losses}) + "\n"
+            # Slow disks take seconds over it, and the rings fill meanwhile.
+            self._flushing = threading.Thread(target=self._flush, args=(line, list(self._files.values())), daemon=True)
+            self._flushing.start()
+            if wait:
+                self._flushing.join()
+        if self._problem is not None:
+            raise self._problem
+
+    def _flush(self, line: str, files: list[AppendFile]) -> None:
+        try:
+            for file in files:
+                file.sync()
+            if self._log is None:
+                self._log = AppendFile(self.path / _FLUSHED)
+            self._log.write(line.encode())
+            self._log.sync()
+        except OSError as problem:
+            self._problem = problem
+
+    def close(self) -> None:
+        """Close all files."""
+        if self._flushing is not None:
+            self._flushing.join()
+        for file in [*self._files.values(), *([self._log] if self._log is not None else [])]:
+            file.close()
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        with contextlib.suppress(OSError):
+            os.fsync(fd)
+        os.close(fd)
+
+
+def check_target(path: Path) -> None:
+    """Make sure that a private directory can be made at ``path``.
+
+    :raises CannotRecord: when something is there, or the parent lets anybody put something there
+    """
+    if os.path.lexists(path):
+        raise CannotRecord(f"the output {path} exists already", "remove it or choose another name")
+    parent = path.parent
+    try:
+        mode = parent.stat().st_mode
+    except OSError as problem:
+        raise CannotRecord(f"{parent}, where the output should go, cannot be used ({problem.strerror})",
+                           "choose a directory that exists") from None
+    if not stat.S_ISDIR(mode):
+        raise CannotRecord(f"{parent}, where the output should go, is no directory", "choose a directory")
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise CannotRecord(f"anybody may rename what is in {parent} (world-writable, not sticky)",
+                           "choose another directory, or set its sticky bit (chmod +t)")

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which probe gives which event on the running kernel, or why none does and what that costs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from .btf import Btf
+from .probes import OFFSETS, PAGE_SOURCES, PROBES, PROTOTYPES, Probe
+
+__all__ = ["GROUP", "PAGE_GROUP", "Kernel", "Planned", "as_json", "describe", "page_plan", "plan", "wanted_names"]
+
+#: Groups of the recorder's events in tracefs.  Page contents have their own, as theirs is another instance.
+GROUP = "zreplay"
+PAGE_GROUP = "zreplay_pages"
+#: Bytes of a page per event field and fields per event: an event holds at most 3 KiB, a field 64 words.
+_PIECE = 512
+
+
+class Kernel(NamedTuple):
+    """What a plan is made from.
+
+    ``traceable``: names in available_filter_functions, None where it cannot be read; ``functions``: names of
+    text symbols in /proc/kallsyms; ``btf``: parameters and offsets, None where there is no BTF.
+    """
+
+    traceable: set[str] | None
+    functions: set[str]
+    btf: Btf | None
+
+
+class Planned(NamedTuple):
+    """One event of a plan.
+
+    ``lines``: definitions for ``dynamic_events``, best first; empty where the event cannot be had, with the
+    reason in ``why``; ``checks``: ids of the checks lost with it.
+    """
+
+    event: str
+    vocabulary: str
+    function: str
+    lines: tuple[str, ...]
+    why: str
+    checks: tuple[str, ...]
+
+
+def wanted_names() -> tuple[set[str], set[str]]:
+    """Return the names of (functions, structs) that a plan asks BTF for."""
+    return ({name for probe in PROBES for name in probe.functions}, {name.split(".")[0] for name in OFFSETS})
+
+
+def plan(kernel: Kernel, content: bool = False) -> list[Planned]:
+    """Return the plan for all events, in the order of :data:`probes.PROBES`.
+
+    :param content: also fetch fields that hold user memory
+    """
+    return [_plan_one(probe, kernel, content) for probe in PROBES]
+
+
+def _plan_one(probe: Probe, kernel: Kernel, content: bool) -> Planned:
+    function = next((name for name in probe.functions if _exists(name, kernel)), None)
+    if function is None:
+        names = [f"{name}()" for name in probe.functions]
+        which = f"{names[0]} is no function" if len(names) == 1 else f"none of {', '.join(names)} is a function"
+        return Planned(probe.event, probe.vocabulary, probe.functions[0], (),
+                       f"{which} of its own in this kernel (inlined, renamed or not built)", probe.checks)
+    parameters = kernel.btf.parameters(function) if kernel.btf is not None else None
+    known = parameters if parameters is not None else PROTOTYPES.get(function, "").split()
+    fetched = []
+    for field in probe.fields:
+        if field.endswith("!") and not content:
+            continue
+        text = _fill(field.rstrip("?!"), known, kernel.btf)
+        if text is not None:
+            fetched.append(text)
+        elif not field.endswith("?"):
+            return Planned(probe.event, probe.vocabulary, function, (),
+                           f"{function}() has no parameter for the field {field.split('=')[0]} in this kernel",
+                           probe.checks)
+    return Planned(probe.event, probe.vocabulary, function,
+                   _lines(GROUP, probe.event, function, probe.at_return, fetched, kernel), "", probe.checks)
+
+
+def _exists(function: str, kernel: Kernel) -> bool:
+    return function in kernel.functions or (kernel.traceable is not None and function in kernel.traceable)
+
+
+def _fill(field: str, parameters: list[str], btf: Btf | None) -> str | None:
+    """Return a field with registers and offsets put in, None when a parameter is not there."""
+    missing = False
+
+    def argument(match: re.Match[str]) -> str:
+        nonlocal missing
+        for name in match[1].split("|"):
+            if name in parameters:
+                return f"$arg{parameters.index(name) + 1}"
+        missing = True
+        return ""
+
+    def offset(match: re.Match[str]) -> str:
+        found = btf.offset(*match[1].split(".")) if btf is not None else None
+        return str(OFFSETS[match[1]] if found is None else found)
+
+    text = re.sub(r"\$(?!retval)([a-z_|]+)", argument, re.sub(r"\{([a-z0-9_.]+)\}", offset, field))
+    return None if missing else text
+
+
+def _lines(group: str, event: str, function: str, at_return: bool, fields: list[str],
+           kernel: Kernel) -> tuple[str, ...]:
+    """Return the definitions to try: fprobe where ftrace reaches the function, then kprobe."""
+    end = (" " + " ".join(fields)) if fields else ""
+    lines = []
+    if kernel.traceable is not None and function in kernel.traceable:
+        lines.append(f"f:{group}/{event} {function}{'%return' if at_return else ''}{end}")
+    # A kretprobe runs out of instances when more tasks than these are in the function at once.
+    lines.append(f"{'r256' if at_return else 'p'}:{group}/{event} {function}{end}")
+    return tuple(lines)
+
+
+def page_plan(kernel: Kernel, compressors: list[str]) -> tuple[list[Planned], list[str]]:
+    """Return the events that carry page contents, two halves per page, and sentences on what has none.
+
+    :param compressors: those in use, by zswap's names
+    """
+    planned: list[Planned] = []
+    notes = []
+    for name in compressors:
+        function, source = PAGE_SOURCES.get(name, ("", ""))
+        if not function:
+            notes.append(f"pages handed to {name} are not recorded: the function that takes them is not known")
+        elif not _exists(function, kernel):
+            notes.append(f"pages handed to {name} are not recorded: there is no {function}() in this kernel")
+        else:
+            for half in (0, 1):
+                fields = [f"src={source}:x64"]
+                fields += [f"c{piece}=+{2048 * half + _PIECE * piece}({source}):x64[64]" for piece in range(4)]
+                # More compressors than one: the event's name tells which, its last digit the half.
+                event = f"pg{len(planned) // 2}_{half}"
+                planned.append(Planned(event, "", function,
+                                       _lines(PAGE_GROUP, event, function, False, fields, kernel), "", ()))
+    return planned, notes
+
+
+def describe(planned: list[Planned], btf: bool) -> str:
+    """Return a plan for people: one line per event, then what is missing."""
+    lines = [] if btf else ["No BTF: argument positions and offsets are assumed to be those of Linux 7.2."]
+    for row in planned:
+        if row.lines:
+            lines.append(f"{row.vocabulary:40} {row.lines[0]}")
+    missing = [row for row in planned if not row.lines]
+    for row in missing:
+        cost = "costs " + ", ".join(row.checks) if row.checks else "costs no check"
+        lines.append(f"{row.vocabulary:40} not available: {row.why}; {cost}")
+    lines.append(f"{len(planned) - len(missing)} of {len(planned)} events available")
+    return "\n".join(lines)
+
+
+def as_json(planned: list[Planned], used: dict[str, str]) -> list[dict[str, Any]]:
+    """Return a plan as capture.json keeps it; ``used`` is the definition that the kernel took, by event."""
+    return [{"event": row.event, "vocabulary": row.vocabulary, "function": row.function,
+             "probe": used.get(row.event), "why_not": row.why, "checks": list(row.checks)} for row in planned]

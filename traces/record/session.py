@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One recording from arming the probes to putting the box back, as the tracefs back end makes it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .box import Box
+from .capture import AppendFile, Capture
+from .counters import snapshot
+from .errors import CannotRecord
+from .pages import PageMode, PageTaker
+from .plan import GROUP, PAGE_GROUP, Planned, as_json, page_plan, plan
+from .rings import RingReader
+from .tracefs import INSTANCES, Instance, Tracefs
+
+__all__ = ["VERSION", "Options", "Session", "loss_lines", "say"]
+
+VERSION = "0.1.0"
+#: Seconds between rounds over the rings, and between flushes: what a kill of the box may cost.
+_ROUND, _FLUSH = 0.1, 0.5
+#: The recorder's own niceness while it records.
+_NICE = -10
+#: Ring size per CPU where none is given: this part of available memory for all CPUs and both instances.
+_MEMORY_SHARE = 8
+_BUFFER_KB = (1024, 65536)
+#: A page event is longer than half of a 4 KiB sub-buffer.
+_PAGE_SUBBUF_KB = 64
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+
+
+class Options(NamedTuple):
+    """What a user asked for: see ``zreplay record --help``."""
+
+    pages: PageMode
+    duration: float | None = None
+    command: tuple[str, ...] = ()
+    snapshot_every: float = 0.0
+    cgroup: Path | None = None
+    buffer_kb: int = 0
+    compressors: tuple[str, ...] = ()
+
+
+def _now() -> int:
+    """Return the trace clock's time (``mono``), ns."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+def say(sentence: str) -> None:
+    """Tell the user something beside the output."""
+    print(f"zreplay: {sentence}", file=sys.stderr, flush=True)
+
+
+class Session:
+    """Records into a capture directory; :meth:`run` does it all.
+
+    :param path: the capture directory to make
+    :param options: what to record
+    :raises CannotRecord: when it cannot be done on this box
+    """
+
+    def __init__(self, path: Path, options: Options, box: Box) -> None:
+        self.options = options
+        self.box = box
+        if options.cgroup is not None and not (options.cgroup / "cgroup.procs").exists():
+            raise CannotRecord(f"{options.cgroup} is no cgroup", "give a directory below /sys/fs/cgroup")
+        if options.command and shutil.which(options.command[0]) is None:
+            raise CannotRecord(f"there is no command {options.command[0]}", "check its name")
+        #: Set by a signal, by the control pipe, by the end of the command or of the time.
+        self.stopping = False
+        self.tracefs = Tracefs()
+        try:
+            box.check()
+            if self.tracefs.leftovers():
+                say("a recorder that was killed left probes behind; removing them.")
+                left = self.tracefs.remove()
+                if left:
+                    raise CannotRecord(f"what a killed recorder left cannot be removed ({', '.join(left[:3])})",
+                                       "close what still reads it, then run 'zreplay record --clean'")
+            self.capture = Capture(path)
+        except BaseException:
+            self.tracefs.close()
+            raise
+        self._readers: list[RingReader] = []
+        self._taker: PageTaker | None = None
+        self._raw: dict[int, AppendFile] = {}
+        self._status: dict[str, Any] = {}
+        self._control = -1
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> dict[str, Any]:
+        """Record, put the box back, and return what capture.json says.
+
+        :raises CannotRecord: when the kernel refuses what is needed or the disk is full; the box has been put back
+        """
+        useless = False
+        try:
+            self._arm()
+            self._record()
+            self._finish()
+        except CannotRecord:
+            useless = True
+            raise
+        except OSError as problem:
+            raise CannotRecord(f"recording into {self.capture.path} failed ({problem.strerror})",
+                               "what was written before is kept there and marked as incomplete") from None
+        finally:
+            for reader in self._readers:
+                reader.close()
+            left = self.tracefs.remove()
+            self.tracefs.close()
+            if self._control >= 0:
+                os.close(self._control)
+                with contextlib.suppress(OSError):
+                    (self.capture.path / "control").unlink()
+            self.capture.close()
+            if useless:
+                shutil.rmtree(self.capture.path, ignore_errors=True)
+            if left:
+                say(f"not everything could be removed ({', '.join(left[:3])}): run 'zreplay record --clean'.")
+        return self._status
+
+    # Before
+
+    def _arm(self) -> None:
+        options, mode = self.options, self.options.pages
+        # Arming takes seconds: a recorder killed meanwhile leaves a directory that says what it is.
+        self._status = {"zreplay_capture": 1, "complete": False, "recorder": VERSION, "start": None, "bases": {},
+                        "plan": [], "notes": [], "losses": {}}
+        self.capture.write_json("capture.json", self._status)
+        kernel = self.box.kernel()
+        planned = plan(kernel, mode.content)
+        names = list(dict.fromkeys([*self.box.compressors(), *options.compressors]))
+        page_events, notes = page_plan(kernel, names) if mode.recorded else ([], [])
+        used, refused = self.tracefs.define(planned)
+        planned = [row._replace(lines=(), why=refused[row.event]) if row.event in refused else row for row in planned]
+        if not used:
+            raise CannotRecord("the kernel took none of the probes", "see what it offers with 'zreplay record --plan'")
+        pages_used, pages_refused = self.tracefs.define(page_events)
+        notes += [f"page contents: {why}" for why in pages_refused.values()]
+        buffer_kb = options.buffer_kb or self._buffer_kb(bool(pages_used))
+        self.meta = Instance(self.tracefs, INSTANCES[0], buffer_kb)
+        self.pages = Instance(self.tracefs, INSTANCES[1], buffer_kb, _PAGE_SUBBUF_KB) if pages_used else None
+        self._write_formats(used)
+        disarmed = self.meta.enable(GROUP, used)
+        for event in disarmed:
+            used.pop(event)
+        planned = [row._replace(lines=(), why=disarmed[row.event]) if row.event in disarmed else row
+                   for row in planned]
+        self._own_lru_only(used, notes)
+        self._readers = [RingReader(self.meta.cpus(), self.meta.subbuf, 1024 * buffer_kb, self._take_events)]
+        if self.pages is not None:
+            notes += [f"page contents: {why}" for why in self.pages.enable(PAGE_GROUP, pages_used).values()]
+            self._taker = PageTaker(mode, {name: self.pages.format(PAGE_GROUP, name) for name in pages_used},
+                                    self.pages.subbuf, self.capture.appending)
+            self._readers.append(RingReader(self.pages.cpus(), self.pages.subbuf, 1024 * buffer_kb, self._taker))
+        self._describe(planned, used, notes, kernel.btf is not None, buffer_kb)
+
+    def _buffer_kb(self, pages: bool) -> int:
+        cpus = os.cpu_count() or 1
+        share = self.box.memory_kb() // _MEMORY_SHARE // cpus // (1 + pages)
+        return min(max(share, _BUFFER_KB[0]), _BUFFER_KB[1])
+
+    def _own_lru_only(self, used: dict[str, str], notes: list[str]) -> None:
+        """Leave out what other LRUs of the system do, where the kernel can tell them apart."""
+        lru = self.box.addresses.get("zswap_list_lru")
+        if lru is None:
+            notes.append("zswap_list_lru is not among the kernel's symbols: list_lru events of other LRUs are recorded "
+                         "too (kernel.kptr_restrict may hide it)")
+            return
+        for event in ("lru_add", "lru_add_ret", "lru_del"):
+            if event in used and not self.meta.filter(GROUP, event, f"lru == {lru:#x}"):
+                notes.append(f"the kernel takes no filter for {event}: those of other LRUs are recorded too")
+
+    def _write_formats(self, used: dict[str, str]) -> None:
+        events = self.tracefs.root / "events"
+        for name in ("header_page", "header_event"):
+            self.capture.write(f"formats/{name}", (events / name).read_text())
+        for event in used:
+            self.capture.write(f"formats/{event}", self.meta.format(GROUP, event))
+        self.capture.write("dynamic_events.txt", self.tracefs.definitions())
+
+    def _describe(self, planned: list[Planned], used: dict[str, str], notes: list[str], btf: bool,
+                  buffer_kb: int) -> None:
+        box, options = self.box, self.options
+        self.capture.write("version.txt", box.version_text())
+        config = box.config_text()
+        if config:
+            self.capture.write("kernel.config", config)
+        else:
+            notes.append("no kernel configuration was found: give --chain-size when importing if it is not 8")
+        self.capture.write_json("symbols.json", {name: f"{value:x}" for name, value in box.addresses.items()})
+        for note in notes:
+            say(f"note: {note}.")
+        self._status = {
+            "zreplay_capture": 1, "complete": False, "recorder": VERSION, "backend": "tracefs", "clock": "mono",
+            "start": None, "stop": None, "box": box.facts(), "bases": box.bases(), "btf": btf,
+            "pages": {"mode": options.pages.text, "digest": "keyed BLAKE2b, 32 bytes; SHA-1 where bytes are kept"},
+            "buffer_kb": buffer_kb, "cgroup": str(options.cgroup) if options.cgroup is not None else None,
+            "command": os.path.basename(options.command[0]) if options.command else None,
+            "plan": as_json(planned, used), "notes": notes, "losses": {"cpus": {}, "pages": {}, "probes": {}}}
+        self.capture.write_json("capture.json", self._status)
+
+    # While
+
+    def _take_events(self, cpu: int, data: bytes) -> None:
+        if cpu not in self._raw:
+            self._raw[cpu] = self.capture.appending(f"zmeta.cpu{cpu}.raw")
+        self._raw[cpu].write(data)
+
+    def _record(self) -> None:
+        options = self.options
+        # A pipe that is also open for writing never ends.
+        os.mkfifo(self.capture.path / "control", 0o600)
+        self._control = os.open(self.capture.path / "control", os.O_RDWR | os.O_NONBLOCK)
+        # Snapshot first: what happens before the rings are on must not be missing from it.
+        self._note_state(self.snapshot("before"))
+        start = _now()
+        if self.pages is not None:
+            self.pages.switch(True)
+        self.meta.switch(True)
+        self._status["start"] = start
+        self.capture.write_json("capture.json", self._status)
+        say(f"recording into {self.capture.path}; stop with Ctrl-C, or: echo stop > {self.capture.path}/control")
+        if options.command:
+            self._start_command()
+        # The command has the priority it would have alone; a recorder that gets no CPU loses events.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+        flushed = snapped = time.monotonic()
+        complete, began = start, start
+        commands = b""
+        while not self.stopping:
+            # A round hands over all of before its beginning, but for an event that a CPU was just then writing:
+            # that is there one round later.
+            complete, began = began, _now()
+            busy = self._round(_ROUND)
+            now = time.monotonic()
+            if now - flushed >= _FLUSH:
+                self.capture.flush(complete, self.meta.losses())
+                flushed = now
+            if options.snapshot_every and now - snapped >= options.snapshot_every:
+                self.snapshot("periodic")
+                snapped = now
+            if options.duration is not None and _now() - start >= options.duration * 1e9:
+                break
+            if self._child is not None and self._child.poll() is not None:
+                break
+            ready, _, _ = select.select([self._control], [], [], 0 if busy > 1 << 20 else _ROUND)
+            if ready:
+                commands = self._commands(commands + os.read(self._control, 4096))
+
+    def _round(self, page_seconds: float = math.inf) -> int:
+        events, *pages = self._readers
+        # Hashing takes longer than copying: behind a busy compressor it must not keep the events waiting.
+        return events.round() + sum(reader.round(page_seconds) for reader in pages)
+
+    def _start_command(self) -> None:
+        environment = {**os.environ, "ZREPLAY_CONTROL": str((self.capture.path / "control").resolve()),
+                       "ZREPLAY_MARKER": str(self.meta.path / "trace_marker")}
+        try:
+            self._child = subprocess.Popen(self.options.command, env=environment)
+        except OSError as problem:
+            raise CannotRecord(f"the command {self.options.command[0]} cannot be started ({problem.strerror})",
+                               "check its name") from None
+
+    def _commands(self, text: bytes) -> bytes:
+        """Obey the lines written to the control pipe; returns what is not a whole line yet."""
+        *lines, rest = text.split(b"\n")
+        for line in lines:
+            verb, _, argument = line.decode("utf-8", "replace").strip().partition(" ")
+            if verb == "stop":
+                self.stopping = True
+            elif verb == "snapshot" and _LABEL.fullmatch(argument):
+                self.snapshot(argument)
+            elif verb == "mark" and argument:
+                with contextlib.suppress(OSError), (self.meta.path / "trace_marker").open("w") as marker:
+                    marker.write(argument)
+            elif verb:
+                say(f"'{line[:60].decode('utf-8', 'replace')}' is no command (snapshot LABEL, mark TEXT, stop).")
+        return rest[:4096]
+
+    def snapshot(self, label: str) -> dict[str, Any]:
+        """Take a counter snapshot and return it."""
+        values = snapshot(self.options.cgroup)
+        self.capture.add_snapshot(label, values)
+        return values
+
+    def _note_state(self, values: dict[str, Any]) -> None:
+        """Say what makes a recording of little use, while there is time to do something about it."""
+        if values["params"].get("enabled") != "Y":
+            say("note: zswap is not enabled; switch it on with: echo Y > /sys/module/zswap/parameters/enabled.")
+        held = values["zswap_debugfs"].get("stored_pages", "0")
+        if held != "0":
+            note = f"zswap holds {held} pages already, and what they are is not recorded: a replay cannot PASS"
+            say(f"note: {note}; swapoff and swapon before recording empty it.")
+            self._status["notes"].append(note)
+
+    # After
+
+    def _finish(self) -> None:
+        self.snapshot("end")
+        # The rings' own switch comes before the probes': an event that is off alone leaves returns without entries.
+        self.meta.switch(False)
+        stop = _now()
+        if self.pages is not None:
+            self.pages.switch(False)
+        while self._round():
+            pass
+        losses = self.meta.losses()
+        missed = self.tracefs.missed()
+        probes = {row["event"]: missed.get(row["event"], "unknown") for row in self._status["plan"] if row["probe"]}
+        self._status["losses"] = {"cpus": losses, "probes": probes,
+                                  "pages": self.pages.losses() if self.pages is not None else {},
+                                  "broken_pages": self._taker.broken if self._taker is not None else 0}
+        self._status.update(stop=stop, complete=True)
+        if self._child is not None:
+            self._status["command_status"] = self._child.poll()
+            if self._child.poll() is None:
+                say(f"the command goes on without being recorded (process {self._child.pid}).")
+        self.capture.flush(stop, losses, wait=True)
+        self.capture.write_json("capture.json", self._status)
+
+
+def loss_lines(status: dict[str, Any]) -> list[str]:
+    """Return what was lost, in sentences: per CPU and per probe, also where it is nothing or unknown."""
+    losses = status["losses"]
+    lines = []
+    for what, cpus in (("events", losses["cpus"]), ("pages", losses["pages"])):
+        if not cpus:
+            continue
+        unknown = [cpu for cpu, counts in cpus.items() if "unknown" in counts.values()]
+        lost = {cpu: sum(counts.values()) for cpu, counts in cpus.items() if cpu not in unknown}
+        bad = [f"CPU {cpu}: {count}" for cpu, count in lost.items() if count]
+        bad += [f"CPU {cpu}: unknown" for cpu in unknown]
+        lines.append(f"{what} lost in the rings of {len(cpus)} CPUs: {', '.join(bad) if bad else 'none'}.")
+    missed = [f"{event}: {count}" for event, count in losses["probes"].items() if count not in (0, "unknown")]
+    unknown = [event for event, count in losses["probes"].items() if count == "unknown"]
+    text = f"hits missed by probes: {', '.join(missed) if missed else 'none known'}"
+    if unknown:
+        text += f"; unknown for the {len(unknown)} that are fprobes (the kernel keeps no count of them)"
+    return [*lines, text + "."]

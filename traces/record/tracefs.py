@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""tracefs: probe definitions, instances, their switches and statistics; putting everything back.
+
+Mirrors the files of kernel/trace/trace.c, trace_dynevent.c and trace_events.c (Linux 6.12 to 7.3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .errors import CannotRecord
+from .plan import GROUP, PAGE_GROUP, Planned
+
+__all__ = ["CPU_LOSSES", "INSTANCES", "Instance", "Tracefs"]
+
+#: The instances the recorder makes: events, and contents of pages.
+INSTANCES = ("zreplay", "zreplay-pages")
+#: Losses per CPU in ``per_cpu/cpuN/stats`` and the key they have in capture.json.
+CPU_LOSSES = {"overrun": "overrun", "commit overrun": "commit_overrun", "dropped events": "dropped"}
+#: How long a removal is tried again while the kernel still holds what is removed, seconds.
+_PATIENCE = 5.0
+
+
+def _write(path: Path, text: str, append: bool = False) -> None:
+    fd = os.open(path, os.O_WRONLY | (os.O_APPEND if append else 0))
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _reason(problem: OSError) -> str:
+    return problem.strerror or str(problem)
+
+
+class Tracefs:
+    """The tracing directory of the running kernel, held by at most one recorder.
+
+    :param root: where tracefs is mounted
+    :raises CannotRecord: when it is not there, cannot be written, or another recorder holds it
+    """
+
+    def __init__(self, root: Path = Path("/sys/kernel/tracing")) -> None:
+        self.root = root
+        # Path.exists() of older Pythons raises where a directory is closed.
+        if not os.path.exists(root / "dynamic_events"):
+            if os.geteuid() != 0:
+                raise CannotRecord("recording needs root: tracefs is closed to other users", "run it with sudo")
+            raise CannotRecord(f"tracefs is not mounted at {root}, or the kernel has no dynamic events",
+                               f"mount it (mount -t tracefs nodev {root}), or use a kernel with CONFIG_PROBE_EVENTS")
+        # A lock goes with its holder however that ends, so it tells a running recorder from a killed one's remains.
+        self._lock = os.open(root / "instances", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = self._holder()
+            os.close(self._lock)
+            raise CannotRecord(f"another recorder is running{holder}", "wait for it, or stop it") from None
+        try:
+            fd = os.open(root / "dynamic_events", os.O_WRONLY | os.O_APPEND)
+        except OSError as problem:
+            self.close()
+            why = "is mounted read-only" if problem.errno == errno.EROFS else f"cannot be written ({_reason(problem)})"
+            raise CannotRecord(f"tracefs at {root} {why}",
+                               "run the recorder as root where tracefs is mounted read-write") from None
+        os.close(fd)
+
+    def _holder(self) -> str:
+        inode = os.fstat(self._lock).st_ino
+        try:
+            locks = Path("/proc/locks").read_text()
+        except OSError:
+            return ""
+        found = re.search(rf"FLOCK\s+\S+\s+WRITE\s+(\d+)\s+\S+:{inode}\s", locks)
+        return f" (process {found[1]})" if found else ""
+
+    def close(self) -> None:
+        """Let another recorder run."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    # What is there
+
+    def leftovers(self) -> list[str]:
+        """Return what a killed recorder left: its instances and its events."""
+        found = [f"instance {name}" for name in INSTANCES if (self.root / "instances" / name).is_dir()]
+        return found + [f"event {group}/{event}" for group, event in self._events()]
+
+    def _events(self) -> list[tuple[str, str]]:
+        try:
+            text = (self.root / "dynamic_events").read_text()
+        except OSError:
+            return []
+        return re.findall(rf"^\w+:({GROUP}|{PAGE_GROUP})/(\S+)", text, re.M)
+
+    def definitions(self) -> str:
+        """Return the recorder's own lines of ``dynamic_events``, as the kernel shows them."""
+        text = (self.root / "dynamic_events").read_text()
+        return "".join(line + "\n" for line in text.splitlines() if re.match(rf"\w+:{GROUP}/", line))
+
+    def missed(self) -> dict[str, int]:
+        """Return hits that were missed per event, of the kernel's kprobe events; fprobes have no such count."""
+        try:
+            text = (self.root / "kprobe_profile").read_text()
+        except OSError:
+            return {}
+        rows = [line.split() for line in text.splitlines()]
+        return {row[0]: int(row[2]) for row in rows if len(row) >= 3 and row[2].isdigit()}
+
+    # Making and removing
+
+    def define(self, planned: Iterable[Planned]) -> tuple[dict[str, str], dict[str, str]]:
+        """Define the events of a plan.
+
+        Returns the definition that was taken per event, and why the kernel refused the others.
+        """
+        used: dict[str, str] = {}
+        refused: dict[str, str] = {}
+        for row in planned:
+            for line in row.lines:
+                try:
+                    _write(self.root / "dynamic_events", line + "\n", append=True)
+                except OSError as problem:
+                    refused[row.event] = f"the kernel refused '{line.split()[0]}' ({_reason(problem)})"
+                    continue
+                used[row.event] = line
+                refused.pop(row.event, None)
+                break
+        return used, refused
+
+    def remove(self) -> list[str]:
+        """Remove the recorder's instances and events; returns what could not be removed."""
+        for name in INSTANCES:
+            path = self.root / "instances" / name
+            if path.is_dir():
+                with contextlib.suppress(OSError):
+                    _write(path / "tracing_on", "0")
+                for group in (GROUP, PAGE_GROUP):
+                    with contextlib.suppress(OSError):
+                        _write(path / "events" / group / "enable", "0")
+        until = time.monotonic() + _PATIENCE
+        # A reader that was just closed, or a probe that still runs, keeps things busy for a moment.
+        while True:
+            for name in INSTANCES:
+                with contextlib.suppress(OSError):
+                    os.rmdir(self.root / "instances" / name)
+            for group in sorted({group for group, _ in self._events()}):
+                with contextlib.suppress(OSError):
+                    _write(self.root / "dynamic_events", f"-:{group}/\n", append=True)
+            for group, event in self._events():
+                with contextlib.suppress(OSError):
+                    _write(self.root / "dynamic_events", f"-:{group}/{event}\n", append=True)
+            left = self.leftovers()
+            if not left or time.monotonic() > until:
+                return left
+            time.sleep(0.1)
+
+
+class Instance:
+    """A tracing instance: its own rings, switches and event filters.
+
+    :param tracefs: the tracing directory
+    :param name: one of :data:`INSTANCES`
+    :param buffer_kb: ring size per CPU, KiB
+    :param subbuf_kb: size of a sub-buffer, KiB; kernels before 6.8 have 4 only
+    :raises CannotRecord: when it cannot be made
+    """
+
+    def __init__(self, tracefs: Tracefs, name: str, buffer_kb: int, subbuf_kb: int = 4) -> None:
+        self.path = tracefs.root / "instances" / name
+        self.subbuf = 4096
+        try:
+            self.path.mkdir()
+            _write(self.path / "tracing_on", "0")
+            if subbuf_kb != 4 and (self.path / "buffer_subbuf_size_kb").exists():
+                _write(self.path / "buffer_subbuf_size_kb", str(subbuf_kb))
+                self.subbuf = 1024 * subbuf_kb
+            _write(self.path / "trace_clock", "mono")
+            # Overwritten events are counted in the ring, in the place where they are missing; refused ones are not.
+            _write(self.path / "options" / "overwrite", "1")
+            _write(self.path / "buffer_size_kb", str(buffer_kb))
+        except OSError as problem:
+            raise CannotRecord(f"the tracefs instance '{name}' cannot be set up ({_reason(problem)})",
+                               "give a smaller --buffer-kb, or run 'zreplay record --clean' and try again") from None
+
+    def cpus(self) -> list[tuple[int, Path]]:
+        """Return (number, directory) of the CPUs, in order."""
+        found = [(int(path.name[3:]), path) for path in (self.path / "per_cpu").glob("cpu[0-9]*")]
+        return sorted(found)
+
+    def enable(self, group: str, events: Iterable[str]) -> dict[str, str]:
+        """Arm events; returns why the kernel refused those it did."""
+        refused = {}
+        for event in events:
+            try:
+                _write(self.path / "events" / group / event / "enable", "1")
+            except OSError as problem:
+                refused[event] = f"the kernel would not enable it ({_reason(problem)})"
+        return refused
+
+    def filter(self, group: str, event: str, expression: str) -> bool:
+        """Set an event's filter; False when the kernel does not take it."""
+        try:
+            _write(self.path / "events" / group / event / "filter", expression)
+        except OSError:
+            return False
+        return True
+
+    def format(self, group: str, event: str) -> str:
+        """Return an event's ``format``."""
+        return (self.path / "events" / group / event / "format").read_text()
+
+    def switch(self, on: bool) -> None:
+        """Switch the rings on or off."""
+        _write(self.path / "tracing_on", "1" if on else "0")
+
+    def losses(self) -> dict[str, dict[str, Any]]:
+        """Return losses per CPU as the kernel counts them; "unknown" where its statistics cannot be read."""
+        found: dict[str, dict[str, Any]] = {}
+        for number, path in self.cpus():
+            try:
+                values = dict(re.findall(r"^([a-z ]+): (\d+)", (path / "stats").read_text(), re.M))
+            except OSError:
+                values = {}
+            found[str(number)] = {key: int(values[name]) if name in values else "unknown"
+                                  for name, key in CPU_LOSSES.items()}
+        return found
