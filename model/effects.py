@@ -74,7 +74,7 @@ DEFAULTS: dict[str, Any] = {
 EAGER = frozenset({
     "obj_malloc_ret", "obj_free", "fix_fullness_group", "fix_fullness_group_ret", "__free_zspage",
     "obj_cgroup_uncharge_zswap", "list_lru_add_ret", "list_lru_del", "zswap_entry_free", "zswap_load_ret",
-    "zswap_store_ret", "swap_writeout_ret", "__swap_writepage", "zs_malloc", "zs_malloc_ret", "zs_compact_ret",
+    "zswap_store_ret", "swap_writeout_ret", "zs_malloc", "zs_malloc_ret", "zs_compact_ret",
 })
 
 

@@ -409,9 +409,10 @@ class Engine(Questions):
         elif name == "param":
             self.write_param(self.text[i])
         else:
+            before = self.snapshots.standing()
             self.settle(i)
             self.truth.snapshot(self.text[i], i)
-            self.snapshots.check(self.ret[i], self._base + i, self.ts[i])
+            self.snapshots.check(self.ret[i], self._base + i, self.ts[i], before)
 
     def write_param(self, setting: str) -> None:
         """A parameter or cgroup file was written: ``name=value``."""

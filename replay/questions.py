@@ -133,9 +133,10 @@ class Questions(Handlers):
         return self._base
 
     def earlier_totals(self, i: int) -> set[int]:
-        """Return the totals of any pool since the task's previous event."""
+        """Return the totals of any pool since the task's previous event, that of now included."""
         since = self.since_previous(i)
-        return {pages for event, pools in self.totals if event >= since for pages in pools}
+        now = {pool.zs_pool.pages_allocated for pool in self.model.pools}
+        return now | {pages for event, pools in self.totals if event >= since for pages in pools}
 
     def earlier_verdicts(self, i: int, limit: int) -> set[bool]:
         """Return what obj_cgroup_may_zswap() would have said at any moment since the task's previous event."""

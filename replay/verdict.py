@@ -358,6 +358,9 @@ def _notes(engine: Engine, predictions: Predictions) -> list[str]:
     if engine.snapshots.lagged:
         notes.append(f"{engine.snapshots.lagged} snapshots read a memory.stat of up to 128 changes per CPU ago, "
                      f"all its values of one moment (the kernel does not bring it up to date for fewer)")
+    if engine.snapshots.early:
+        notes.append(f"{engine.snapshots.early} counters were read before a task in the middle of an operation had "
+                     "changed them")
     if engine.snapshots.late:
         notes.append(f"{engine.snapshots.late} counters changed while their snapshot was being read, and were "
                      f"compared at that later instant")

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Counter snapshots that fall into the middle of operations, and what may be read then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import replay
+import traces
+from replay.synthetic import ImaginaryKernel, config
+from traces import schema
+from traces.recording import RecordingWriter
+
+_COLUMN = {name: index for index, name in enumerate(schema.column_names())}
+
+
+def _counters(number: int) -> list[int]:
+    row = [0] * len(_COLUMN)
+    row[_COLUMN["event"]], row[_COLUMN["ret"]], row[_COLUMN["content"]] = schema.CODE["counters"], number, -1
+    return row
+
+
+def _replay(path: Path, rows: list[list[int]], snapshots: list[dict[str, Any]]) -> replay.Result:
+    """Replay rows, stamped anew, with the debugfs counters of each ``counters`` row."""
+    block = np.array([[v - (1 << 64) if v >> 63 > 0 else v for v in row] for row in rows], np.int64).T.copy()
+    block[0] = np.arange(1, len(rows) + 1) * 1000
+    texts = [(at, f"s{row[_COLUMN['ret']]}") for at, row in enumerate(rows)
+             if row[_COLUMN["event"]] == schema.CODE["counters"]]
+    with RecordingWriter(path) as writer:
+        writer.write_rows(block, texts)
+        for (at, label), values in zip(texts, snapshots, strict=True):
+            writer.add_snapshot(label, int(block[0, at]), {"t": block[0, at] / 1e9, "zswap_debugfs": values})
+        writer.close(config())
+    return replay.replay(traces.open_recording(path))
+
+
+def _names(rows: list[list[int]]) -> list[str]:
+    return [schema.NAMES[row[_COLUMN["event"]]] for row in rows]
+
+
+def test_a_total_is_the_one_of_when_it_was_read(tmp_path: Path) -> None:
+    """A snapshot lets a store go on to its reading of the total; another task then changes that total."""
+    kernel = ImaginaryKernel()
+    kernel.store(1)
+    one = len(kernel.rows)
+    kernel.pid = 200
+    kernel.invalidate(1)
+    two = len(kernel.rows)
+    kernel.pid = 300
+    kernel.store(2)
+    first, freed, second = kernel.rows[:one], kernel.rows[one:two], kernel.rows[two:]
+    place = _names(second).index("zs_get_total_pages_ret")
+    assert second[place][_COLUMN["ret"]] == 0
+    rows = [_counters(0), *first, *second[:place], *freed, *second[place:]]
+    assert _replay(tmp_path / "rec", rows, [{"stored_pages": "0"}]).verdict == "PASS"
+    rows[rows.index(second[place])][_COLUMN["ret"]] = 77
+    result = _replay(tmp_path / "other", rows, [{"stored_pages": "0"}])
+    assert (result.verdict, result.divergences[0].check) == ("FAIL", "zsmalloc.pages")
+
+
+@pytest.mark.parametrize(("written_back", "verdict"), [(0, "PASS"), (1, "PASS"), (2, "FAIL")])
+def test_a_preempted_task_has_not_counted_yet(tmp_path: Path, written_back: int, verdict: str) -> None:
+    """A worker lost its CPU after it had handed a page to the device and before it counted it."""
+    kernel = ImaginaryKernel()
+    kernel.store(1)
+    kernel.do(kernel.model.shrink_memcg(None))  # every entry has a second chance
+    kernel.do(kernel.model.shrink_memcg(None))
+    place = _names(kernel.rows).index("__swap_writepage") + 1
+    rows = [_counters(0), *kernel.rows[:place], _counters(1), *kernel.rows[place:], _counters(2)]
+    counted = {"written_back_pages": "0"}, {"written_back_pages": str(written_back)}, {"written_back_pages": "1"}
+    result = _replay(tmp_path / "rec", rows, list(counted))
+    assert result.verdict == verdict
+    assert any("in the middle of an operation" in note for note in result.notes) == (written_back == 0)
+    if verdict == "FAIL":
+        assert result.divergences[0].check == "counter.zswap.written_back_pages"
+        assert result.divergences[0].event == place + 1
