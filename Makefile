@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SAMPLES = $(sort $(dir $(wildcard traces/samples/*/manifest.json)))
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lab-test lint bench recorder clean
 
 demo: $(VENV)/.installed
 	$(BIN)/zreplay replay $(SAMPLES)
@@ -16,6 +16,10 @@ test: $(VENV)/.installed
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not lab"
 
+# Boots kernels in QEMU: apt install qemu-system-x86 busybox-static
+lab-test: $(VENV)/.installed
+	$(BIN)/python -m pytest -m lab
+
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
@@ -23,6 +27,10 @@ lint: $(VENV)/.installed
 # trace-cmd, where it is installed, is measured beside: apt install trace-cmd
 bench: $(VENV)/.installed
 	$(BIN)/zreplay bench --json bench.json
+
+# One file for test boxes: Python 3.9 and root, no packages.
+recorder:
+	$(PYTHON) traces/record/build.py zreplay-record.pyz
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "zreplay needs Python 3.11 or later; name one with make PYTHON=python3.11")'

@@ -9,14 +9,15 @@ import os
 import sys
 from collections.abc import Sequence
 
-from replay.cli import bench, cut, import_, info, record, replay_, scrub, show, vmcore
+from replay.cli import bench, cut, import_, info, lab, record, replay_, scrub, show, vmcore, workload
 from traces.errors import BadInput
 
 __all__ = ["main"]
 
-_EPILOG = """exit status: 0 PASS, 1 FAIL, 2 wrong use or unreadable input, 3 UNDECIDED, 4 SKIP
+_EPILOG = """exit status: 0 PASS, 1 FAIL, 2 wrong use or unreadable input, 3 UNDECIDED, 4 SKIP, 5 the test box died
 
 examples:
+  zreplay lab run --kernel 7.2 -o run.zr record a workload on a kernel in QEMU
   zreplay import captures/ -o run.zr     make a recording of a raw capture
   zreplay replay run.zr                  does this kernel do what its revision says?
   zreplay show run.zr --swp 0x200        everything that happened to a swap slot
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
                     "and check it effect by effect.")
     top.add_argument("--version", action="version", version=f"zreplay {version()}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (record, import_, info, show, replay_, vmcore, cut, scrub, bench):
+    for module in (record, workload, lab, import_, info, show, replay_, vmcore, cut, scrub, bench):
         module.add_parser(verbs)
     return top
 

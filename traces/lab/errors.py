@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the lab raises: it cannot begin, or its guest died."""
+
+from __future__ import annotations
+
+__all__ = ["GuestDied", "LabError"]
+
+
+class LabError(RuntimeError):
+    """The lab cannot do what was asked: one sentence, with what to do next."""
+
+
+class GuestDied(RuntimeError):
+    """The guest panicked, hung or could not finish.
+
+    :param what: how it ended, in a sentence without its final stop
+    :param console: the last lines of its console
+    :param kept: where what reached the host is, in words; empty when nothing did
+    """
+
+    def __init__(self, what: str, console: str, kept: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.console = console
+        self.kept = kept

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What runs in the guest: sets swap and zswap up, runs the workload under the recorder, sends the capture out.
+
+It uses the standard library only.  Lines that begin with :data:`SAYS` on the console are for the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Final
+
+from traces.lab.channel import Sender
+
+__all__ = ["CGROUP", "SAYS", "main"]
+
+SAYS: Final = "zreplay-lab: "
+#: Cgroup of the workload: made before the recording, and still there after it.
+CGROUP: Final = "/sys/fs/cgroup/rec"
+_SWAP: Final = "/dev/vda"
+_RESULT: Final = Path("/dev/vdb")
+_CAPTURE: Final = Path("/out/capture")
+_HERE: Final = "/zreplay/traces"
+#: Seconds between two looks for what there is to send.
+_SEND_EVERY: Final = 1.0
+
+
+def say(text: str) -> None:
+    """Tell the host."""
+    print(SAYS + text, flush=True)
+
+
+def _write(name: str, value: str) -> None:
+    Path(name).write_text(value)
+
+
+def _set_up(job: dict[str, Any]) -> None:
+    """Set zswap up before anything is recorded, so that its first pool and its parameters are the start state.
+
+    :raises OSError: when the kernel refuses something
+    """
+    _write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")
+    os.makedirs(CGROUP, exist_ok=True)
+    # A virtio disk looks like one that rotates: up to 6.12 that has every large folio split before it is swapped out.
+    _write(f"/sys/block/{Path(_SWAP).name}/queue/rotational", "0")
+    parameters = "/sys/module/zswap/parameters"
+    if not os.path.isdir(parameters):
+        raise OSError(0, "this kernel has no zswap (CONFIG_ZSWAP)")
+    # The compressor first: the pool is made when zswap goes on.
+    for name, value in {"compressor": job["compressor"], **job["params"], "enabled": "Y"}.items():
+        try:
+            _write(f"{parameters}/{name}", value)
+        except OSError as problem:
+            raise OSError(0, f"zswap parameter {name} does not take '{value}' ({problem.strerror})") from None
+    # A name that it does not know it takes while it is off, and makes its first pool with another.
+    compressor = Path(f"{parameters}/compressor").read_text().strip()
+    if compressor != job["compressor"]:
+        raise OSError(0, f"this kernel has no compressor '{job['compressor']}': zswap took '{compressor}'")
+    subprocess.run(["mkswap", _SWAP], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["swapon", _SWAP], check=True)
+
+
+def _run(job: dict[str, Any], sender: Sender) -> int:
+    """Run the workload under the recorder, sending as it goes; returns the exit status."""
+    workload = [sys.executable, f"{_HERE}/workload", *job["workload"], "--cgroup", CGROUP]
+    command = [sys.executable, f"{_HERE}/record", *job["record"], "-o", str(_CAPTURE), "--cgroup", CGROUP, "--",
+               *workload]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+    say("recording")
+    process = subprocess.Popen(command, env=environment, cwd="/out")
+    while process.poll() is None:
+        time.sleep(_SEND_EVERY)
+        with contextlib.suppress(FileNotFoundError):  # a file was renamed while it was looked at
+            sender.send_new()
+    return process.returncode
+
+
+def main() -> int:
+    """Do the guest's work; whatever happens, the host is told."""
+    job = json.loads(Path("/job.json").read_text())
+    result: dict[str, Any] = {"status": None, "problem": ""}
+    sender = None
+    try:
+        os.makedirs(_CAPTURE.parent, exist_ok=True)
+        sender = Sender(_RESULT, _CAPTURE)
+        _set_up(job)
+        result["status"] = _run(job, sender)
+    except OSError as problem:
+        result["problem"] = problem.strerror or str(problem)
+    except BaseException as problem:
+        traceback.print_exc()
+        result["problem"] = f"{type(problem).__name__}: {problem}"
+    if result["problem"]:
+        say(f"failed: {result['problem']}")
+    try:
+        if sender is not None:
+            say("sending")
+            sender.end(result)
+    except OSError as problem:
+        say(f"failed: the capture could not be sent ({problem.strerror}); the result disk may be full")
+        return 1
+    say("done")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest's initramfs: busybox, this machine's Python with no more than what is imported, modules, zreplay."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from traces.lab.cpio import CpioWriter
+from traces.lab.errors import LabError
+from traces.lab.kernels import Kernel, modules_for
+
+__all__ = ["GUEST_CONTENT", "MODULES", "build", "content_archive", "job_archive", "stdlib_imports"]
+
+#: Where a workload finds the page dump or directory that it takes its pages from.
+GUEST_CONTENT: Final = "/content"
+
+#: Modules that are loaded where the kernel does not have them built in: disks, and every compressor of zswap.
+MODULES: Final = ("virtio_pci", "virtio_blk", "zsmalloc", "lz4", "lz4hc", "zstd", "deflate", "lzo", "lzo-rle", "842")
+_APPLETS: Final = ("sh", "mount", "mkdir", "ln", "insmod", "mkswap", "swapon", "swapoff", "dmesg", "poweroff", "uname",
+                   "cat", "ls", "sync", "sleep", "timeout")
+_PACKAGE: Final = Path(__file__).resolve().parent.parent
+#: What of this project goes along; its own __init__ stays here, as it would ask for pandas.
+_PARTS: Final = ("workload", "record", "lab/__init__.py", "lab/guest.py", "lab/channel.py")
+
+_INIT: Final = """#!/bin/sh
+export PATH=/bin:/usr/bin:/sbin HOME=/ PYTHONPATH=/zreplay PYTHONDONTWRITEBYTECODE=1
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+ln -s /proc/self/fd /dev/fd
+# Memory that is never swapped: the capture must not pass through what it records.
+mount -t ramfs out /out
+mount -t tracefs tracefs /sys/kernel/tracing
+mount -t debugfs debugfs /sys/kernel/debug
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+for module in /modules/*.ko; do
+    [ -e "$module" ] && { insmod "$module" || echo "zreplay-lab: $module was not loaded"; }
+done
+"%s" -S -s -m traces.lab.guest
+sync
+poweroff -f
+"""
+
+# Runs in the interpreter that goes along: says which files the imports take, and compiles them.
+_SURVEY: Final = """
+import importlib, json, os, py_compile, sys
+names, out = json.loads(sys.argv[1]), sys.argv[2]
+for name in names:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        pass
+import importlib.util
+files, compiled = set(), {}
+for module in list(sys.modules.values()):
+    spec = getattr(module, "__spec__", None)
+    path = getattr(module, "__file__", None) or (spec and spec.has_location and spec.origin)
+    if path and os.path.isfile(path):
+        files.add(path)
+for path in sorted(files):
+    if path.endswith(".py"):
+        cached = importlib.util.cache_from_source(path)
+        target = os.path.join(out, "%d.pyc" % len(compiled))
+        py_compile.compile(path, target, doraise=True,
+                           invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        compiled[cached] = target
+print(json.dumps({"files": sorted(files), "compiled": compiled}))
+"""
+
+
+def stdlib_imports(sources: Iterable[Path]) -> set[str]:
+    """Return the modules of the standard library that sources import, wherever in them they do."""
+    names: set[str] = set()
+    for path in sources:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                names.add(node.module)
+    return {name for name in names if name.split(".")[0] in sys.stdlib_module_names}
+
+
+def _sources() -> dict[str, Path]:
+    """Return name in the guest -> file of this project's part of it."""
+    found = {}
+    for part in _PARTS:
+        path = _PACKAGE / part
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            found[f"zreplay/traces/{file.relative_to(_PACKAGE)}"] = file
+    return found
+
+
+def _python(archive: CpioWriter, sources: Iterable[Path]) -> str:
+    """Add the interpreter with what the sources import; returns its path in the guest."""
+    # Not the one of a virtual environment: that is a link to it.
+    python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+    names = sorted(stdlib_imports(sources) | {"encodings.ascii", "encodings.latin_1", "encodings.utf_8", "runpy",
+                                              "traceback", "zipimport"})
+    with tempfile.TemporaryDirectory() as scratch:
+        result = subprocess.run([python, "-I", "-S", "-c", _SURVEY, json.dumps(names), scratch], text=True,
+                                capture_output=True, stdin=subprocess.DEVNULL, check=False)
+        if result.returncode:
+            raise LabError(f"{python} cannot be taken into the guest ({result.stderr.strip().splitlines()[-1:]}); "
+                           "run zreplay with another Python")
+        survey = json.loads(result.stdout)
+        for path in (python, *survey["files"]):
+            _host_file(archive, path)
+        for cached, compiled in survey["compiled"].items():
+            archive.file(cached, Path(compiled).read_bytes())
+    for path in _linked(python, *(path for path in survey["files"] if ".so" in Path(path).name)):
+        _host_file(archive, path)
+    return python
+
+
+def _linked(*programs: str) -> list[str]:
+    """Return the libraries of programs and the dynamic linker, by the names that they are asked for with."""
+    try:
+        listing = subprocess.run(["ldd", *programs], text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                 stdin=subprocess.DEVNULL, check=False).stdout
+    except FileNotFoundError:
+        raise LabError("ldd is missing; apt install libc-bin") from None
+    return sorted({path for path in re.findall(r"(/[^\s:]+)", listing) if os.path.isfile(path)})
+
+
+def _host_file(archive: CpioWriter, path: str) -> None:
+    real = os.path.realpath(path)
+    archive.file(path, Path(real).read_bytes(), os.stat(real).st_mode & 0o777)
+
+
+def build(kernel: Kernel) -> bytes:
+    """Return the initramfs for a kernel, without a job.
+
+    :raises LabError: when busybox or the recorder is missing
+    """
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        raise LabError("busybox is missing; apt install qemu-system-x86 busybox-static")
+    archive = CpioWriter()
+    for name in ("proc", "sys", "dev", "tmp", "out", "etc", "boot", "modules"):
+        archive.directory(name)
+    archive.device("dev/console", 5, 1)
+    archive.device("dev/null", 1, 3)
+    archive.file("bin/busybox", Path(busybox).read_bytes(), 0o755)
+    for path in _linked(busybox):  # none where it is busybox-static
+        _host_file(archive, path)
+    for applet in _APPLETS:
+        archive.symlink(f"bin/{applet}", "busybox")
+    sources = _sources()
+    if not any(name.startswith("zreplay/traces/record/") for name in sources):
+        raise LabError(f"{_PACKAGE / 'record'} is missing; use a whole checkout or installation of zreplay")
+    archive.file("zreplay/traces/__init__.py", b"")
+    for name, source in sources.items():
+        archive.file(name, source.read_bytes())
+    python = _python(archive, sources.values())
+    for number, (name, image) in enumerate(modules_for(kernel, MODULES)):
+        archive.file(f"modules/{number:02d}-{name}.ko", image)
+    if kernel.config is not None:
+        # Where a recorder on any box looks for it.
+        archive.file(f"boot/config-{kernel.release}", kernel.config.read_bytes())
+    archive.file("init", (_INIT % python).encode(), 0o755)
+    return archive.finish()
+
+
+def job_archive(job: dict[str, Any]) -> bytes:
+    """Return a second archive, to follow the first, with what the guest is to do."""
+    archive = CpioWriter()
+    archive.file("job.json", json.dumps(job).encode())
+    return archive.finish()
+
+
+def content_archive(path: Path, limit: int) -> bytes:
+    """Return an archive with a file, or all files below a directory, for the guest's :data:`GUEST_CONTENT`.
+
+    :param limit: bytes that it may have: all of it takes the guest's memory
+    :raises LabError: when it cannot be read or is longer
+    """
+    archive = CpioWriter()
+    try:
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        size = sum(file.stat().st_size for file in files)
+        if size > limit:
+            raise LabError(f"{path} has {size:,} bytes, and a quarter of the guest's memory is {limit:,}; give more "
+                           "--memory or fewer files")
+        for file in files:
+            name = GUEST_CONTENT if file == path else f"{GUEST_CONTENT}/{file.relative_to(path)}"
+            archive.file(name, file.read_bytes())
+    except OSError as problem:
+        raise LabError(f"{path} cannot be read ({problem.strerror}); name a page dump or a directory") from None
+    return archive.finish()

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernels to boot: a distribution's, unpacked into a cache and never installed, or a developer's own."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import lzma
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from traces.lab.apt import Mirror
+from traces.lab.errors import LabError
+from traces.lab.packages import KernelPackages
+
+__all__ = ["Kernel", "cached", "fetch", "modules_for", "own"]
+
+#: Directories of modules that are kept: what a guest boots with, and the compressors; the rest is 20 times as much.
+_KEPT: Final = ("kernel/crypto", "kernel/lib", "kernel/mm", "kernel/drivers/block", "kernel/drivers/virtio",
+                "kernel/drivers/crypto/intel", "kernel/arch/x86/crypto", "kernel/drivers/dma/idxd")
+_MANIFEST: Final = "kernel.json"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that can be booted.
+
+    ``modules`` is the directory with ``kernel/`` in it and ``config`` its configuration, None where there is none;
+    ``origin`` says in words where it is from.
+    """
+
+    release: str
+    image: Path
+    modules: Path | None
+    config: Path | None
+    origin: str
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def cached(cache: Path, release: str) -> Kernel | None:
+    """Return a kernel of the cache, None when it is not there.
+
+    :raises LabError: when a file of it is not what was unpacked
+    """
+    directory = cache / release
+    try:
+        manifest = json.loads((directory / _MANIFEST).read_text())
+        files: dict[str, str] = manifest["files"]
+        for name, digest in files.items():
+            if _digest(directory / name) != digest:
+                raise LabError(f"{directory / name} was changed since it was unpacked; remove {directory}")
+    except (OSError, ValueError, KeyError):
+        return None
+    return Kernel(release, directory / "vmlinuz", directory / "modules", directory / "config", manifest["origin"])
+
+
+def fetch(wanted: KernelPackages, mirror: Mirror, cache: Path, say: Say) -> Kernel:
+    """Return a kernel of the cache, fetched and unpacked first where it is not there.
+
+    :param say: told in words what is being done
+    :raises LabError: when a package cannot be had or holds no kernel
+    """
+    have = cached(cache, wanted.release)
+    if have is not None:
+        return have
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=f".{wanted.release}.") as scratch:
+        tree, ready = Path(scratch, "tree"), Path(scratch, "ready")
+        packages = []
+        for package in wanted.packages:
+            deb = Path(scratch, Path(package.filename).name)
+            digest = mirror.fetch(package.filename, deb, package.sha256, package.size)
+            packages.append({"name": package.name, "version": package.version, "sha256": digest,
+                             "in_index": bool(package.sha256)})
+            say(f"unpacking {deb.name}")
+            done = subprocess.run(["nice", "dpkg-deb", "-x", str(deb), str(tree)], text=True, check=False,
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+            if done.returncode:
+                raise LabError(f"{package.name} cannot be unpacked ({done.stderr.strip()[:200]}); is the disk full?")
+            deb.unlink()
+        _collect(tree, ready, wanted.release)
+        origin = f"Debian {wanted.suite}, {wanted.packages[0].name} {wanted.version}"
+        files = {str(path.relative_to(ready)): _digest(path) for path in sorted(ready.rglob("*")) if path.is_file()}
+        manifest = {"release": wanted.release, "origin": origin, "packages": packages, "files": files}
+        (ready / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        target = cache / wanted.release
+        shutil.rmtree(target, ignore_errors=True)
+        ready.rename(target)
+    kernel = cached(cache, wanted.release)
+    if kernel is None:
+        raise LabError(f"{cache / wanted.release} cannot be read back; is the disk full?")
+    return kernel
+
+
+def _collect(tree: Path, ready: Path, release: str) -> None:
+    """Move what a guest needs out of an unpacked tree, wherever this release's packages put it."""
+    modules = next((path for path in (tree / "usr/lib/modules" / release, tree / "lib/modules" / release)
+                    if path.is_dir()), None)
+    if modules is None:
+        raise LabError(f"the packages of {release} hold no modules; the mirror may be in the middle of an update")
+    ready.mkdir()
+    # Up to 7.1 below /boot, from 7.2 on beside the modules.
+    for name, places in (("vmlinuz", (tree / f"boot/vmlinuz-{release}", modules / "vmlinuz")),
+                         ("config", (tree / f"boot/config-{release}", modules / "config"))):
+        place = next((path for path in places if path.is_file()), None)
+        if place is None:
+            raise LabError(f"the packages of {release} hold no {name}; the mirror may be in the middle of an update")
+        shutil.copyfile(place, ready / name)
+    (ready / "modules").mkdir()
+    for name in _KEPT:
+        if (modules / name).is_dir():
+            shutil.copytree(modules / name, ready / "modules" / name)
+    for path in modules.glob("modules.builtin*"):
+        shutil.copyfile(path, ready / "modules" / path.name)
+
+
+def own(image: Path, modules: Path | None) -> Kernel:
+    """Return a kernel of the user's own.
+
+    :param image: a bzImage
+    :param modules: directory with ``kernel/`` in it (``lib/modules/RELEASE`` after ``make modules_install``), or a
+        build tree; None for a kernel that has all it needs built in
+    :raises LabError: when it is not what QEMU can boot
+    """
+    try:
+        with image.open("rb") as stream:
+            head = stream.read(1 << 16)
+    except OSError as problem:
+        raise LabError(f"{image} cannot be read ({problem.strerror}); name a bzImage") from None
+    # The header of Documentation/arch/x86/boot.rst: its magic, and where the version's text is.
+    if head[0x202:0x206] != b"HdrS":
+        raise LabError(f"{image} is not an x86 bzImage; the build leaves one at arch/x86/boot/bzImage")
+    at = int.from_bytes(head[0x20E:0x210], "little") + 0x200
+    release = head[at:at + 256].split(b"\0")[0].decode("ascii", "replace").split(" ")[0]
+    if modules is not None and not modules.is_dir():
+        raise LabError(f"{modules} is not a directory; name lib/modules/RELEASE or a build tree with --modules")
+    # A build tree's .config is three levels up from its bzImage.
+    places = [image.with_name(".config"), image.with_name("config"), image.with_name(f"config-{release}")]
+    places += [parent / ".config" for parent in image.resolve().parents[:4]]
+    if modules is not None:
+        places += [modules / ".config", modules / "config"]
+    config = next((path for path in places if path.is_file()), None)
+    return Kernel(release, image, modules, config, str(image))
+
+
+def _unpacked(path: Path) -> bytes:
+    """Return a module's ELF image, whatever it is compressed with.
+
+    :raises LabError: when it cannot be read
+    """
+    try:
+        data = path.read_bytes()
+        if data.startswith(b"\xfd7zXZ"):
+            return lzma.decompress(data)
+        if data.startswith(b"\x1f\x8b"):
+            return gzip.decompress(data)
+        if data.startswith(b"\x28\xb5\x2f\xfd"):
+            result = subprocess.run(["zstd", "-dcq", str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                    check=True)
+            return result.stdout
+    except (OSError, lzma.LZMAError, EOFError, subprocess.CalledProcessError) as problem:
+        raise LabError(f"module {path} cannot be unpacked ({problem}); zstd modules need: apt install zstd") from None
+    return data
+
+
+def _name(path: Path) -> str:
+    return path.name.split(".ko")[0].replace("-", "_")
+
+
+def modules_for(kernel: Kernel, names: Iterable[str]) -> list[tuple[str, bytes]]:
+    """Return (name, image) of modules with all they depend on, in an order in which they load.
+
+    A name without a module is taken for built in.
+
+    :raises LabError: when a module cannot be read
+    """
+    if kernel.modules is None:
+        return []
+    index = {_name(path): path for path in kernel.modules.glob("**/*.ko*")
+             if re.search(r"\.ko(\.xz|\.gz|\.zst)?$", path.name)}
+    order: dict[str, bytes] = {}
+    visiting: set[str] = set()
+
+    def add(name: str) -> None:
+        name = name.replace("-", "_")
+        if name in visiting or name not in index:
+            return
+        visiting.add(name)
+        image = _unpacked(index[name])
+        # A module says itself what it needs: the packages hold no modules.dep, that is made at installation.
+        depends = re.search(rb"\0depends=([^\0]*)\0", b"\0" + image)
+        soft = re.findall(rb"\0softdep=pre: ([^\0]*)\0", b"\0" + image)
+        wanted = depends[1].decode().split(",") if depends else []
+        for other in (*wanted, *(word for group in soft for word in group.decode().split())):
+            add(other)
+        order[name] = image
+
+    for name in names:
+        add(name)
+    return list(order.items())

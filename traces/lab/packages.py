@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Debian package indexes: their stanzas, the order of versions, and which packages a kernel is made of."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["KernelPackages", "Package", "compare_versions", "kernels_in", "parse_index", "pick", "release_digests"]
+
+#: The plain flavour: cloud kernels were built without zswap up to 6.18, and lack modules that the lab needs.
+_NAME: Final = re.compile(r"linux-(image|binary|modules|base)-([0-9][0-9a-z.+~]*?)-amd64")
+#: From 6.19 on ``linux-image-V`` is an empty package that depends on the others.
+_EMPTY: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package of an index.
+
+    ``size`` is in bytes; ``sha256`` is empty where no index vouches for the file; ``filename`` is below the mirror.
+    """
+
+    name: str
+    version: str
+    filename: str
+    size: int
+    sha256: str
+    suite: str
+
+
+@dataclass(frozen=True)
+class KernelPackages:
+    """The packages that a kernel is unpacked from; ``release`` is its ``uname -r``."""
+
+    release: str
+    version: str
+    suite: str
+    packages: tuple[Package, ...]
+
+
+def parse_index(lines: Iterable[str], suite: str) -> Iterator[Package]:
+    """Yield the packages of a ``Packages`` file that belong to plain amd64 kernels."""
+    stanza: dict[str, str] = {}
+    for line in lines:
+        line = line.rstrip("\n")
+        if not line:
+            yield from _package(stanza, suite)
+            stanza = {}
+        elif not line[0].isspace():
+            key, _, value = line.partition(":")
+            stanza[key] = value.strip()
+    yield from _package(stanza, suite)
+
+
+def _package(stanza: Mapping[str, str], suite: str) -> Iterator[Package]:
+    name = stanza.get("Package", "")
+    filename = stanza.get("Filename", "")
+    if not _NAME.fullmatch(name) or not stanza.get("Size", "").isdecimal():
+        return
+    # A name out of an index becomes part of a path and of a URL.
+    if not re.fullmatch(r"pool/[A-Za-z0-9/_.+~%-]+\.deb", filename) or ".." in filename:
+        return
+    yield Package(name, stanza.get("Version", ""), filename, int(stanza["Size"]), stanza.get("SHA256", ""), suite)
+
+
+def release_digests(text: str) -> dict[str, str]:
+    """Return path -> SHA-256 of an ``InRelease`` file's ``SHA256`` list."""
+    section = re.search(r"^SHA256:\s*\n((?: .*\n)+)", text, re.M)
+    rows = [line.split() for line in section[1].splitlines()] if section else []
+    return {row[2]: row[0] for row in rows if len(row) == 3 and re.fullmatch(r"[0-9a-f]{64}", row[0])}
+
+
+def _order(text: str) -> list[tuple[int, int]]:
+    """Return a key for Debian's order of strings without digits: ``~`` first, then the end, letters, others."""
+    key = [(-1, 0) if c == "~" else (1, ord(c)) if c.isalpha() else (2, ord(c)) for c in text]
+    return [*key, (0, 0)]
+
+
+def _part_key(text: str) -> list[object]:
+    return [int(piece or 0) if i % 2 else _order(piece) for i, piece in enumerate(re.split(r"(\d+)", text))]
+
+
+def compare_versions(a: str, b: str) -> int:
+    """Return below 0, 0 or above 0 as Debian's policy (5.6.12) orders two versions."""
+    keys = []
+    for version in (a, b):
+        epoch, _, rest = version.rpartition(":") if ":" in version else ("0", "", version)
+        upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "0")
+        keys.append((int(epoch or 0), _part_key(upstream), _part_key(revision)))
+    return (keys[0] > keys[1]) - (keys[0] < keys[1])
+
+
+def kernels_in(packages: Iterable[Package]) -> list[KernelPackages]:
+    """Return the kernels that can be put together from packages, the oldest first.
+
+    Where an index still names a kernel's image but no longer its modules, their files may still be in the pool,
+    beside each other: they are named here without a digest.
+    """
+    by_release: dict[str, dict[str, Package]] = {}
+    for package in packages:
+        part, release = _NAME.fullmatch(package.name).groups()  # type: ignore[union-attr]
+        have = by_release.setdefault(f"{release}-amd64", {})
+        if part not in have or compare_versions(have[part].version, package.version) < 0:
+            have[part] = package
+    kernels = []
+    for release, have in by_release.items():
+        if "binary" in have:
+            first = have["binary"]
+            rest = tuple(_same_version(have.get(part), first, part, release) for part in ("modules", "base"))
+            kernels.append(KernelPackages(release, first.version, first.suite, (first, *rest)))
+        elif "image" in have and have["image"].size > _EMPTY:
+            first = have["image"]
+            kernels.append(KernelPackages(release, first.version, first.suite, (first,)))
+    key = functools.cmp_to_key(compare_versions)
+    return sorted(kernels, key=lambda kernel: (key(kernel.version), kernel.release))
+
+
+def _same_version(package: Package | None, first: Package, part: str, release: str) -> Package:
+    if package is not None and package.version == first.version:
+        return package
+    name = f"linux-{part}-{release}"
+    # The signed image comes from a source package of its own; the rest from "linux".
+    return Package(name, first.version, f"pool/main/l/linux/{name}_{_no_epoch(first.version)}_amd64.deb", 0, "",
+                   first.suite)
+
+
+def _no_epoch(version: str) -> str:
+    return version.partition(":")[2] if ":" in version else version
+
+
+def pick(kernels: Iterable[KernelPackages], wanted: str) -> KernelPackages | None:
+    """Return the newest kernel of a line (``7.2``), or the one of a release (``7.2.13+deb14-amd64``)."""
+    fitting = [kernel for kernel in kernels if kernel.release == wanted or kernel.version == wanted
+               or re.match(re.escape(wanted) + r"(?![0-9])", kernel.release)]
+    return fitting[-1] if fitting else None

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One boot in QEMU: its command line, its console, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from traces.lab.errors import GuestDied, LabError
+from traces.lab.guest import SAYS
+
+__all__ = ["Machine", "boot", "kvm_is_there", "memory_mib", "tail"]
+
+_QEMU: Final = "qemu-system-x86_64"
+_TAIL_LINES: Final = 25
+#: What the console says when the machine will not go on, or KVM cannot run it.
+_PANIC: Final = re.compile(r"Kernel panic - not syncing|BUG: unable to handle|KVM internal error|failed to set MSR"
+                           r"|Could not access KVM|failed to initialize kvm")
+#: Seconds from a panic to the end that the guest gets to make of it itself.
+_AFTER_PANIC: Final = 5.0
+_APPEND: Final = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A virtual machine: ``memory`` in MiB, ``accel`` is ``kvm`` or ``tcg``."""
+
+    image: Path
+    initramfs: Path
+    swap: Path
+    result: Path
+    memory: int
+    cpus: int
+    accel: str
+
+    def command(self) -> list[str]:
+        """Return the command that runs it.
+
+        :raises LabError: when QEMU is missing
+        """
+        qemu = shutil.which(_QEMU)
+        if qemu is None:
+            raise LabError("QEMU is missing; apt install qemu-system-x86 busybox-static")
+        accel, cpu = self.accel, "host"
+        if accel == "tcg":
+            # 5-level paging moves the direct map away from where pages are looked for.
+            cpu = "max,la57=off"
+            if self.cpus > 1:
+                # With a thread per CPU kernels trip over their own patched code now and then.
+                accel = "tcg,thread=single"
+        else:
+            cpu = "host,la57=off"
+        drives = []
+        for path in (self.swap, self.result):
+            # A full disk of the host is told to the guest; the default would stop the machine for good.
+            drives += ["-drive", f"file={_escaped(path)},format=raw,if=virtio,cache=unsafe,werror=report"]
+        return ["nice", qemu, "-accel", accel, "-cpu", cpu, "-M", "q35", "-smp", str(self.cpus), "-m", str(self.memory),
+                "-nodefaults", "-no-reboot", "-nographic", "-serial", "stdio", "-kernel", str(self.image),
+                "-initrd", str(self.initramfs), "-append", _APPEND, *drives]
+
+
+def _escaped(path: Path) -> str:
+    # In an option's value a comma ends it.
+    return str(path).replace(",", ",,")
+
+
+def kvm_is_there() -> bool:
+    """True when /dev/kvm may be opened; whether it can run a guest is only known by trying."""
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR))
+    except OSError:
+        return False
+    return True
+
+
+def memory_mib(text: str) -> int:
+    """Return a size such as ``768``, ``768M`` or ``2G`` in MiB.
+
+    :raises ValueError: when it is none
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,6})([MG]?)", text, re.I)
+    if match is None:
+        raise ValueError(f"'{text}' is not a size such as 768M or 2G")
+    return int(match[1]) << (10 if match[2].upper() == "G" else 0)
+
+
+def tail(console: Path) -> str:
+    """Return the last lines of a console, without what a terminal would obey."""
+    try:
+        text = console.read_text(errors="replace")
+    except OSError:
+        return ""
+    lines = re.sub(r"\x1b\[[0-9;]*[A-Za-z]|[^\n\t -~]", "", text).splitlines()
+    return "\n".join(lines[-_TAIL_LINES:])
+
+
+def boot(machine: Machine, console: Path, timeout: float, say: Callable[[str], None],
+         meanwhile: Callable[[], None], patience: float | None = None) -> None:
+    """Run a machine until it powers off.
+
+    :param console: file for what it says
+    :param timeout: seconds that it may take
+    :param say: told what the guest says it does
+    :param meanwhile: called now and then
+    :param patience: seconds within which the guest must have said something; None waits for it to the end
+    :raises GuestDied: when it panicked or took too long
+    :raises LabError: when QEMU is missing or does not start
+    """
+    command = machine.command()
+    with _ending_on_signals(), console.open("wb") as out:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        try:
+            panicked = _watch(process, console, timeout, say, meanwhile, patience)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+    if panicked:
+        raise GuestDied("the guest panicked", tail(console))
+    if process.returncode:
+        raise GuestDied(f"QEMU ended with status {process.returncode}", tail(console))
+
+
+def _watch(process: subprocess.Popen[bytes], console: Path, timeout: float, say: Callable[[str], None],
+           meanwhile: Callable[[], None], patience: float | None) -> bool:
+    """Follow a machine's console to its end, or to some seconds after a panic; true when it panicked."""
+    began = time.monotonic()
+    died_at: float | None = None
+    heard = False
+    rest = ""
+    with console.open(errors="replace") as lines:
+        while True:
+            ended = process.poll() is not None
+            rest += lines.read()
+            *whole, rest = rest.split("\n")
+            for line in whole:
+                at = line.find(SAYS)
+                if at >= 0:
+                    heard = True
+                    say(line[at + len(SAYS):].strip())
+                if _PANIC.search(line) and died_at is None:
+                    died_at = time.monotonic()
+            meanwhile()
+            now = time.monotonic()
+            if ended or (died_at is not None and now - died_at > _AFTER_PANIC):
+                return died_at is not None
+            if now - began > timeout:
+                raise GuestDied(f"the guest was not done after {timeout:.0f} s and was stopped", tail(console))
+            if patience is not None and not heard and now - began > patience:
+                raise GuestDied(f"the guest said nothing for {patience:.0f} s and was stopped", tail(console))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
+
+
+@contextlib.contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end this process as Ctrl-C does: a machine must not outlive it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A run of the lab: a kernel and a workload in, a recording out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from traces.importers import import_source
+from traces.lab.apt import cache_directory
+from traces.lab.channel import Receiver
+from traces.lab.errors import GuestDied, LabError
+from traces.lab.initramfs import build, content_archive, job_archive
+from traces.lab.kernels import Kernel
+from traces.lab.qemu import Machine, boot, kvm_is_there, tail
+
+__all__ = ["Job", "Outcome", "run"]
+
+#: Sizes of the guest's disks in bytes; their images take what is written to them.
+_SWAP_SIZE: Final = 4 << 30
+_RESULT_SIZE: Final = 16 << 30
+#: Seconds within which a machine under KVM must have said something.
+_KVM_PATIENCE: Final = 60.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a guest is to do.
+
+    ``memory`` is in MiB, ``timeout`` in seconds; ``accel`` is ``auto``, ``kvm`` or ``tcg``; ``workload`` and
+    ``record`` are arguments of those commands; ``params`` are parameters of zswap at the start; ``content`` is a file
+    or directory that the guest finds at :data:`traces.lab.initramfs.GUEST_CONTENT`.
+    """
+
+    kernel: Kernel
+    compressor: str
+    workload: tuple[str, ...]
+    record: tuple[str, ...] = ()
+    params: dict[str, str] = field(default_factory=dict)
+    memory: int = 768
+    cpus: int = 1
+    timeout: float = 900.0
+    accel: str = "auto"
+    content: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run: the importer's summary, seconds by part, how the workload ended."""
+
+    summary: dict[str, Any]
+    seconds: dict[str, float]
+    accel: str
+    workload_status: int
+    console: str
+
+
+def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
+    """Boot, record, import.
+
+    What reached the host of a run that failed stays in ``OUT.partial``.
+
+    :param out: the recording to make
+    :param say: told in words what is being done
+    :raises LabError: when it cannot begin
+    :raises GuestDied: when the guest did not finish
+    :raises BadInput: when its capture cannot be imported
+    """
+    partial = out.with_name(out.name + ".partial")
+    for path in (out, partial):
+        if os.path.lexists(path):
+            raise LabError(f"{path} exists already; remove it or choose another name")
+    seconds: dict[str, float] = {}
+    began = time.monotonic()
+    say("building the initramfs")
+    initramfs = build(job.kernel)
+    content = content_archive(job.content, job.memory << 18) if job.content is not None else b""
+    task = {"compressor": job.compressor, "params": job.params, "workload": list(job.workload),
+            "record": list(job.record)}
+    seconds["initramfs"] = time.monotonic() - began
+    try:
+        partial.mkdir(mode=0o700, parents=True)
+    except OSError as problem:
+        raise LabError(f"{partial} cannot be made ({problem.strerror}); choose another place with -o") from None
+    try:
+        # Beside the recording: what the guest sends may be much, and /tmp may be memory.
+        with tempfile.TemporaryDirectory(dir=partial.parent, prefix=f".{out.name}.") as scratch:
+            accel, result = _boot(job, Path(scratch), initramfs + content + job_archive(task), partial, seconds, say)
+        if result.get("problem"):
+            raise GuestDied(f"the guest could not do its work: {result['problem']}", tail(partial / "console.txt"))
+        if result.get("status"):
+            raise GuestDied(f"the recorder in the guest ended with status {result['status']}",
+                            tail(partial / "console.txt"))
+        capture = partial / "capture"
+        workload_status = _workload_status(capture)
+        console = tail(partial / "console.txt")
+        if not (capture / "kernel.config").exists() and job.kernel.config is not None:
+            shutil.copyfile(job.kernel.config, capture / "kernel.config")
+        began = time.monotonic()
+        say("importing")
+        summary = import_source(capture, out)
+        seconds["import"] = time.monotonic() - began
+    except GuestDied as death:
+        raise GuestDied(death.what, death.console, _kept(partial)) from None
+    except OSError as problem:
+        raise GuestDied(f"the host could not take what the guest sent ({problem})", tail(partial / "console.txt"),
+                        _kept(partial)) from None
+    except (LabError, KeyboardInterrupt):
+        shutil.rmtree(partial)
+        raise
+    # Where the capture cannot be imported it is kept: somebody will want to see why.
+    shutil.rmtree(partial)
+    return Outcome(summary, seconds, accel, workload_status, console)
+
+
+def _workload_status(capture: Path) -> int:
+    """Return the status that the recorder saw its command end with; 0 where it says nothing."""
+    try:
+        return int(json.loads((capture / "capture.json").read_text()).get("command_status") or 0)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return 0
+
+
+def _kept(partial: Path) -> str:
+    capture = partial / "capture"
+    files = [path for path in capture.rglob("*") if path.is_file()] if capture.is_dir() else []
+    if not files:
+        return f"its console is in {partial}"
+    size = sum(path.stat().st_size for path in files)
+    return (f"what reached the host is in {partial}: the console and {len(files)} files of the capture ({size:,} "
+            f"bytes); try zreplay import {capture}")
+
+
+def _boot(job: Job, scratch: Path, initramfs: bytes, partial: Path, seconds: dict[str, float],
+          say: Say) -> tuple[str, dict[str, Any]]:
+    """Boot the job, under TCG where KVM will not have it; returns the accelerator and what the guest said at the end.
+
+    :raises GuestDied: when the guest did not finish
+    """
+    (scratch / "initramfs").write_bytes(initramfs)
+    console = partial / "console.txt"
+    accels = ["kvm"] if job.accel == "kvm" else ["tcg"]
+    if job.accel == "auto" and kvm_is_there() and not _kvm_failed():
+        accels = ["kvm", "tcg"]
+    for accel in accels:
+        receiver = _disks(scratch, partial)
+        machine = Machine(job.kernel.image, scratch / "initramfs", scratch / "swap", scratch / "result", job.memory,
+                          job.cpus, accel)
+        heard: list[str] = []
+
+        def listen(text: str, heard: list[str] = heard) -> None:
+            heard.append(text)
+            say(f"guest: {text}")
+
+        began = time.monotonic()
+        say(f"booting {job.kernel.release} ({accel})")
+        last_try = accel == accels[-1]
+        try:
+            boot(machine, console, job.timeout, listen, receiver.receive, None if last_try else _KVM_PATIENCE)
+        except GuestDied:
+            receiver.receive()
+            if last_try or heard:
+                raise
+            _kvm_failed(say_so=True)
+            continue
+        finally:
+            seconds["guest"] = time.monotonic() - began
+        receiver.receive()
+        if receiver.result is None:
+            if not last_try and not heard:
+                _kvm_failed(say_so=True)
+                continue
+            raise GuestDied("the guest powered off without sending all of its capture", tail(console))
+        return accel, receiver.result
+    raise AssertionError("the last accelerator decides")
+
+
+def _disks(scratch: Path, partial: Path) -> Receiver:
+    """Make the guest's disks anew, empty, and return who listens to the second."""
+    for name, size in (("swap", _SWAP_SIZE), ("result", _RESULT_SIZE)):
+        with (scratch / name).open("wb") as image:
+            image.truncate(size)
+    capture = partial / "capture"
+    shutil.rmtree(capture, ignore_errors=True)
+    capture.mkdir(mode=0o700)
+    return Receiver(scratch / "result", capture)
+
+
+def _kvm_failed(say_so: bool = False) -> bool:
+    """Tell, or remember until the next boot of this machine, that its /dev/kvm runs no guest."""
+    note = cache_directory() / "no-kvm"
+    try:
+        this_boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        if say_so:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(this_boot)
+        return note.read_text() == this_boot
+    except OSError:
+        return False

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``python3 traces/workload``: the workload from a checkout, without anything installed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # The package is imported under its own name: its parent would ask for pandas.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    sys.exit(importlib.import_module("workload.command").main())

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The workload's command line, for ``zreplay workload`` and for a guest that has only this package."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from .box import Box, NotReady
+from .driver import Driver, Mismatch
+from .pages import MIXES, FilePages, MadePages, PageSource
+from .scenarios import SCENARIOS
+from .snapshot import NoSnapshot, asker, write_snapshot
+from .worker import WorkerDied
+
+__all__ = ["FOLIOS", "add_arguments", "main", "run"]
+
+FOLIOS: Final = {"4k": 4 << 10, "16k": 16 << 10, "64k": 64 << 10, "2M": 2 << 20}
+
+_EPILOG = """scenarios:
+  base      page out, refault, rewrite, fork, unmap, compact, memory.max
+  limits    max_pool_percent with writeback and hysteresis, memory.zswap.max, memory.zswap.writeback
+  switch    the compressor changed while pages are stored; zswap off and on
+  pressure  reclaim by memory.max, with the dynamic shrinker and memory.zswap.max
+  smp       several workers on several CPUs, with compaction and a limit (default: --procs 2)
+
+Needs root, cgroup2, swap, and zswap on. Every setting is put back at the end.
+Exit status: 0 all pages read back were right, 1 some were not, 2 the box is not ready.
+
+  zreplay record -o capture -- zreplay workload base --pages 8192
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the workload takes to a parser."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    parser.add_argument("scenario", nargs="?", default="base", choices=sorted(SCENARIOS), metavar="SCENARIO",
+                        help=f"{', '.join(SCENARIOS)} (default: base)")
+    parser.add_argument("--pages", type=_positive, default=2048, metavar="N",
+                        help="pages of 4 KiB to work with, of all workers together (default: 2048)")
+    parser.add_argument("--folio", choices=list(FOLIOS), default="4k", help="size of the folios (default: 4k)")
+    parser.add_argument("--procs", type=_positive, metavar="N", help="worker processes, each on a CPU (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="what made-up pages depend on (default: 1)")
+    parser.add_argument("--mix", choices=sorted(MIXES), help="made-up pages of one mix in place of the scenario's")
+    parser.add_argument("--content", type=Path, metavar="PATH",
+                        help="take the pages of a page dump, or of the files below a directory")
+    parser.add_argument("--compressor", metavar="NAME", help="change zswap's compressor first")
+    parser.add_argument("--cgroup", default="/sys/fs/cgroup/zreplay-workload", metavar="PATH",
+                        help="cgroup of the workers; made and removed where it is not there (default: %(default)s)")
+    parser.add_argument("--marker", type=Path, metavar="FILE", default=_path("ZREPLAY_MARKER"),
+                        help="trace_marker of the recording (default: $ZREPLAY_MARKER, set by zreplay record)")
+    parser.add_argument("--control", type=Path, metavar="FILE", default=_path("ZREPLAY_CONTROL"),
+                        help="control pipe of the recorder, for snapshots (default: $ZREPLAY_CONTROL)")
+    parser.add_argument("--capture", type=Path, metavar="DIR",
+                        help="directory for truth.csv, and for snapshots where there is no pipe (default: the pipe's)")
+
+
+def _path(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return Path(value) if value else None
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
+
+
+class _OneMix:
+    """A source whose every page is of one mix, whatever a scenario asks for."""
+
+    def __init__(self, source: PageSource, mix: str) -> None:
+        self._source, self._mix = source, mix
+
+    def page(self, mix: str, rng: object) -> tuple[str, bytes]:
+        return self._source.page(self._mix, rng)  # type: ignore[arg-type]
+
+
+def _source(arguments: argparse.Namespace) -> PageSource:
+    if arguments.content is not None:
+        try:
+            return FilePages(arguments.content)
+        except (OSError, ValueError) as problem:
+            raise NotReady(f"no pages can be taken from {arguments.content}: {problem}") from None
+    made = MadePages(arguments.seed)
+    return _OneMix(made, arguments.mix) if arguments.mix else made
+
+
+def run(arguments: argparse.Namespace, box: Box | None = None) -> int:
+    """Run a scenario and return the exit status."""
+    if box is None:
+        box = Box()
+    driver = None
+    status = 0
+    try:
+        box.check(arguments.marker is not None)
+        control, capture = arguments.control, arguments.capture
+        if capture is None and control is not None:
+            capture = control.parent
+        procs = arguments.procs or (2 if arguments.scenario == "smp" else 1)
+        driver = Driver(box, _source(arguments), cgroup=str(arguments.cgroup).strip("/"), pages=arguments.pages,
+                        procs=procs, folio=FOLIOS[arguments.folio], seed=arguments.seed, marker=arguments.marker,
+                        capture=capture, snapshot=asker(control) if control is not None else write_snapshot)
+        driver.start()
+        if arguments.compressor and arguments.compressor != box.read("sys/module/zswap/parameters/compressor"):
+            driver.param("compressor", arguments.compressor)
+        SCENARIOS[arguments.scenario](driver)
+        print(f"{driver.checked:,} pages were read back", flush=True)
+        driver.verify()
+    except Mismatch as problem:
+        status = _say(problem, 1)
+    except (NotReady, WorkerDied, NoSnapshot) as problem:
+        status = _say(problem, 2)
+    except OSError as problem:
+        status = _say(f"{problem.filename or 'the box'}: {problem.strerror}; zreplay workload needs root", 2)
+    finally:
+        for sentence in driver.finish() if driver is not None else []:
+            status = _say(sentence, status or 2)
+    return status
+
+
+def _say(problem: object, status: int) -> int:
+    print(f"zreplay workload: {problem}", file=sys.stderr, flush=True)
+    return status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the workload as a command of its own."""
+    parser = argparse.ArgumentParser(prog="workload", description="Make zswap do chosen things with known pages.")
+    add_arguments(parser)
+    return run(parser.parse_args(argv))

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a scenario is written in: phases, operations of all workers at once, settings that are announced."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from .box import PARAMETERS, Box
+from .pages import PAGE_SIZE, PageSource
+from .worker import Worker
+
+__all__ = ["Driver", "Mismatch"]
+
+_HEADER: Final = "phase,page,kind,sha1,swap_type,swap_offset\n"
+#: Page numbers of different workers and regions in ``truth.csv`` are this far apart.
+_WORKER_STEP: Final = 10_000_000
+_REGION_STEP: Final = 1_000_000
+_MAX_NAMED: Final = 5
+
+
+class Mismatch(RuntimeError):
+    """Pages did not hold what had been written to them."""
+
+
+class Driver:
+    """Drives workers through phases.
+
+    :param box: the kernel's knobs
+    :param source: where pages come from
+    :param cgroup: the workers' cgroup below the box's root
+    :param pages: pages to work with, of all workers together
+    :param procs: how many workers
+    :param folio: size of folios in bytes
+    :param seed: what made-up content depends on
+    :param marker: a ``trace_marker``; None announces nothing
+    :param capture: directory for snapshots and truth; None writes none
+    :param snapshot: writes a counter snapshot: (directory, label, cgroup)
+    """
+
+    def __init__(self, box: Box, source: PageSource, *, cgroup: str, pages: int, procs: int = 1,
+                 folio: int = PAGE_SIZE, seed: int = 1, marker: Path | None = None, capture: Path | None = None,
+                 snapshot: Callable[[Path, str, Path], None] | None = None) -> None:
+        self.box = box
+        self.source = source
+        self.cgroup_name = cgroup
+        self.folio = folio
+        self.seed = seed
+        # Every worker's share is whole folios.
+        unit = max(folio // PAGE_SIZE, 16)
+        self.pages = max(pages // procs // unit, 1) * unit
+        self.procs = procs
+        self.workers: list[Worker] = []
+        self.checked = 0
+        self._bad: list[str] = []
+        self._marker = os.open(marker, os.O_WRONLY) if marker is not None else None
+        self._capture = capture
+        self._snapshot = snapshot
+        self._truth: TextIO | None = None
+        self._regions: dict[str, int] = {}
+        self._written: set[str] = set()
+        self._changes = 0
+
+    def start(self) -> None:
+        """Start the workers; what they inherit is all there is in memory by now."""
+        self.box.cgroup(self.cgroup_name)
+        self.box.set("proc/sys/vm/page-cluster", 0)  # readahead would fault in what nobody asked for
+        self.box.folio(self.folio)
+        if self._capture is not None:
+            self._truth = (self._capture / "truth.csv").open("w")
+            self._truth.write(_HEADER)
+        cpus = sorted(os.sched_getaffinity(0))
+        procs = self.box.root / self.cgroup_name / "cgroup.procs"
+        for number in range(self.procs):
+            # One worker goes where the scheduler puts it; several are meant to run at the same time.
+            cpu = cpus[number % len(cpus)] if self.procs > 1 else None
+            self.workers.append(Worker(number, self.source, procs, cpu))
+
+    def finish(self) -> list[str]:
+        """End what is left of the workers, put the settings back; returns what went wrong in sentences."""
+        for worker in self.workers:
+            worker.end()
+        self.workers.clear()
+        problems = self.box.restore(self._announce)
+        if self._truth is not None:
+            self._truth.close()
+        if self._marker is not None:
+            os.close(self._marker)
+            self._marker = None
+        return problems
+
+    # Markers, snapshots and truth.
+
+    def mark(self, text: str) -> None:
+        """Write a line into the recording."""
+        if self._marker is not None:
+            os.write(self._marker, text.encode())
+
+    def snapshot(self, label: str) -> None:
+        """Have the counters of now kept."""
+        if self._snapshot is not None and self._capture is not None:
+            self._snapshot(self._capture, label, self.box.root / self.cgroup_name)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """A phase: at its end the truth of the regions it used and a snapshot ``after-NAME`` are written."""
+        self.mark(f"phase {name}")
+        print(f"phase {name}", flush=True)
+        self._written.clear()
+        yield
+        self._write_truth(name)
+        self.snapshot(f"after-{name}")
+
+    def _write_truth(self, phase: str) -> None:
+        if self._truth is None:
+            return
+        for region in sorted(self._written & self._regions.keys()):
+            for worker in self.workers:
+                base = worker.number * _WORKER_STEP + self._regions[region] * _REGION_STEP
+                worker.send("truth", region=region)
+                for page, kind, sha1, swap_type, offset in worker.receive():
+                    self._truth.write(f"{phase},{base + page},{kind},{sha1},{swap_type},{offset}\n")
+        self._truth.flush()
+
+    # What the workers do, all at the same time.
+
+    def _all(self, operation: str, region: str, **arguments: Any) -> list[Any]:
+        self._written.add(region)
+        for worker in self.workers:
+            mine = dict(arguments)
+            if "seed" in mine:
+                mine["seed"] = f"{self.seed} {mine['seed']} {worker.number}"
+            worker.send(operation, region=region, **mine)
+        return [worker.receive() for worker in self.workers]
+
+    def _count(self, region: str, results: list[tuple[int, list[int]]]) -> None:
+        for worker, (count, bad) in zip(self.workers, results, strict=True):
+            self.checked += count
+            self._bad += [f"page {number} of region {region}, worker {worker.number}" for number in bad]
+
+    def map(self, region: str, pages: int, mix: str | None, name: str | None = None) -> None:
+        """Map a region of ``pages`` pages for each worker and fill it; ``mix`` None leaves it empty."""
+        self._regions.setdefault(region, len(self._regions))
+        unit = self.folio // PAGE_SIZE
+        self._all("map", region, pages=max(pages // unit, 1) * unit, folio=self.folio)
+        if mix is not None:
+            self.fill(region, mix, name or "first")
+
+    def fill(self, region: str, mix: str, name: str, **where: int) -> None:
+        """Write new content; ``name`` makes it another content than the one before."""
+        self._all("fill", region, mix=mix, seed=f"{region} {name}", **where)
+
+    def out(self, *regions: str, **where: Any) -> int:
+        """Page regions out; returns how many of the pages are in swap then."""
+        return sum(sum(self._all("out", region, **where)) for region in regions)
+
+    def read(self, *regions: str, **where: int) -> None:
+        """Refault, and check each page's content."""
+        for region in regions:
+            self._count(region, self._all("read", region, **where))
+
+    def unmap(self, region: str, **where: int) -> None:
+        """Free pages and their swap slots."""
+        self._all("unmap", region, **where)
+
+    def fork(self, region: str, mix: str) -> None:
+        """Have a forked child read, rewrite and page out while it shares the slots."""
+        self._count(region, self._all("fork", region, mix=mix, seed=f"{region} fork"))
+
+    def churn(self, region: str, mix: str, name: str, rounds: int) -> None:
+        """Have each worker page out, refault, rewrite and unmap on its own."""
+        self._count(region, self._all("churn", region, mix=mix, seed=f"{region} {name}", rounds=rounds))
+
+    def cross(self, region: str) -> None:
+        """Page out in one worker while the next reads, then the other way round; a lone worker does one by one."""
+        for turn in (0, 1):
+            for worker in self.workers:
+                if (worker.number + turn) % 2:
+                    worker.send("read", region=region)
+                else:
+                    worker.send("out", region=region, chunk=16)
+            for worker in self.workers:
+                result = worker.receive()
+                if (worker.number + turn) % 2:
+                    self.checked += result[0]
+                    self._bad += [f"page {number} of region {region}, worker {worker.number}" for number in result[1]]
+        self._written.add(region)
+
+    def exit(self) -> None:
+        """End the workers, as a phase."""
+        with self.phase("exit"):
+            for worker in self.workers:
+                worker.end()
+            self.workers.clear()
+            self._regions.clear()
+            time.sleep(0.3)  # what the exit leaves to workqueues
+
+    def verify(self) -> None:
+        """Say what was checked.
+
+        :raises Mismatch: when a page did not hold what it should
+        """
+        if self._bad:
+            named = "; ".join(self._bad[:_MAX_NAMED])
+            more = f" and {len(self._bad) - _MAX_NAMED} more" if len(self._bad) > _MAX_NAMED else ""
+            raise Mismatch(f"{len(self._bad)} of {self.checked} pages read back differ from what was written: "
+                           f"{named}{more}")
+
+    # Settings.
+
+    def _announce(self, name: str, value: str) -> None:
+        """Snapshot, then the marker, then (the caller) the write: so a reader knows the values on both sides."""
+        path = Path(name)
+        if str(path.parent) == PARAMETERS:
+            word = "param"
+        elif str(path.parent) == self.cgroup_name:
+            word = "cgroup"
+        else:
+            return
+        self._changes += 1
+        self.snapshot(f"p{self._changes:02d}-{path.name}")
+        self.mark(f"{word} {path.name}={value}")
+
+    def _change(self, name: str, value: str | int) -> None:
+        self._announce(name, str(value))
+        try:
+            self.box.set(name, value)
+        except OSError as problem:
+            # A kernel may refuse a value, and a scenario may want just that.
+            print(f"/{name}={value} was refused ({problem.strerror})", file=sys.stderr, flush=True)
+
+    def param(self, name: str, value: str | int) -> None:
+        """Change a module parameter of zswap."""
+        self._change(f"{PARAMETERS}/{name}", value)
+
+    def memcg(self, name: str, value: str | int) -> None:
+        """Change a file of the workers' cgroup."""
+        if self.box.read(f"{self.cgroup_name}/{name}"):
+            self._change(f"{self.cgroup_name}/{name}", value)
+
+    def usage(self, name: str) -> int:
+        """Return a counter of the workers' cgroup, such as ``memory.current``, in bytes; 0 where there is none."""
+        return int(self.box.read(f"{self.cgroup_name}/{name}", "0") or 0)
+
+    def drop_caches(self, what: int = 2) -> None:
+        """Run the shrinkers: 2 is slab and with it zsmalloc's compaction, 3 the page cache as well."""
+        self.box.write("proc/sys/vm/drop_caches", what)

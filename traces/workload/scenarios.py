@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the workers are told to do, and which knobs are turned when.
+
+Every scenario ends with all pages read back and checked, and with the workers' exit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from .box import PARAMETERS
+from .driver import Driver
+from .pages import PAGE_SIZE
+
+__all__ = ["SCENARIOS"]
+
+#: Bytes that a cgroup's limit is put above its use, so that some stores fit and others do not.
+_ROOM: Final = 40_000
+#: Bytes that a worker itself takes to go on: page tables, its interpreter's memory.
+_WORKER: Final = 256 << 10
+#: Pages at a time, and seconds between: so little that the workers of the kernel have their turns.
+_SLOWLY: Final = {"chunk": 16, "pause": 0.004}
+
+
+def _end(d: Driver, *regions: str) -> None:
+    with d.phase("final"):
+        d.read(*regions)
+    d.exit()
+
+
+def base(d: Driver) -> None:
+    """Page out, refault, rewrite, fork, unmap, compact, memory.max."""
+    n = d.pages
+    d.map("a", n, "mixed")
+    with d.phase("out1"):
+        d.out("a")
+    with d.phase("in1"):
+        d.read("a", last=n // 2)
+    with d.phase("rewrite"):
+        d.fill("a", "mixed", "again", last=n // 2, step=2)
+    d.map("b", n // 2, "mixed")
+    with d.phase("out2"):
+        d.out("a", "b")
+    with d.phase("in2"):
+        d.read("b", step=3)
+    with d.phase("out3"):
+        d.out("a", "b")
+    with d.phase("fork"):
+        d.fork("b", "mixed")
+    with d.phase("out4"):
+        d.out("a", "b")
+    with d.phase("unmap"):
+        d.unmap("a", first=n // 4, last=n // 2)
+        d.unmap("b", last=n // 8)
+    with d.phase("compact"):
+        d.drop_caches(3)
+        d.drop_caches()
+    _pressure(d, "pressure", "c", n // 2)
+    _end(d, "a", "b", "c")
+
+
+def _pressure(d: Driver, phase: str, region: str, pages: int, quarters: int = 3) -> None:
+    """Fill a region under a memory.max with room for so many quarters of it.
+
+    What is compressed is charged too: with less room than three quarters the kernel finds nothing to reclaim and
+    kills a worker, unless a limit has pages go to disk.
+    """
+    room = (pages * PAGE_SIZE * quarters // 4 + _WORKER) * d.procs
+    d.memcg("memory.max", d.usage("memory.current") + room & ~(PAGE_SIZE - 1))
+    with d.phase(phase):
+        d.map(region, pages, "mixed")
+        d.read(region, step=2)
+    d.memcg("memory.max", "max")
+
+
+def _pages_over_limit(d: Driver) -> int:
+    """Return how many pages of each worker go beyond max_pool_percent=1; 0 when that were too many."""
+    total = re.search(r"^MemTotal:\s+(\d+) kB", d.box.read("proc/meminfo"), re.M)
+    limit = int(total[1]) // 4 // 100 if total else 0
+    # Pages of the mix "solid" take some two thirds of a page each.
+    wanted = limit * 2 // d.procs
+    return wanted if 0 < wanted <= max(8 * d.pages, 16384) else 0
+
+
+def limits(d: Driver) -> None:
+    """The pool limit with its worker and hysteresis, memory.zswap.max, memory.zswap.writeback."""
+    n = d.pages
+    d.map("a", n, "mixed")
+    with d.phase("out1"):
+        d.out("a")
+
+    over = _pages_over_limit(d)
+    if not over:
+        print("max_pool_percent=0 in place of 1: this box has much memory", flush=True)
+    d.param("max_pool_percent", 1 if over else 0)
+    over = over or n
+    d.map("b", over, "solid")
+    with d.phase("limit"):
+        d.out("b", **_SLOWLY)
+    # Between the threshold and the limit a store is refused if the limit was reached before.
+    d.param("accept_threshold_percent", 50)
+    d.map("c", 256, "solid")
+    with d.phase("band-full"):
+        d.out("c", last=64, chunk=4, pause=0.004)
+    with d.phase("band"):
+        d.unmap("b", last=over // 8)
+        d.out("c", first=64, last=128, chunk=8)
+    with d.phase("below"):
+        d.unmap("b", first=over // 8)
+        d.unmap("a", last=n // 4)
+        d.out("c", first=128)
+    d.param("accept_threshold_percent", 90)
+    d.param("max_pool_percent", 20)
+    with d.phase("limit-up"):
+        d.out("c")
+        d.read("a", step=3)
+
+    d.memcg("memory.zswap.max", d.usage("memory.zswap.current") + _ROOM & ~(PAGE_SIZE - 1))
+    d.map("e", 192, "solid")
+    with d.phase("zmax"):
+        d.out("e", chunk=16)
+    d.memcg("memory.zswap.max", 0)
+    d.map("f", 48, "poor")
+    with d.phase("zmax-none"):
+        d.out("f", last=24)
+    d.memcg("memory.zswap.max", "max")
+    with d.phase("zmax-off"):
+        d.out("f")
+
+    d.memcg("memory.zswap.writeback", 0)
+    d.map("g", 160, "poor")
+    with d.phase("no-writeback"):
+        d.out("g", last=96)
+    d.memcg("memory.zswap.max", PAGE_SIZE)
+    with d.phase("no-writeback-zmax"):
+        d.out("g", first=96, last=128)
+    d.memcg("memory.zswap.max", "max")
+    d.memcg("memory.zswap.writeback", 1)
+    with d.phase("writeback"):
+        d.out("g")
+    with d.phase("compact"):
+        d.drop_caches()
+    _end(d, *"abcefg")
+
+
+def switch(d: Driver) -> None:
+    """The compressor changed while pages are stored and back again; zswap off and on."""
+    n = d.pages
+    first = d.box.read(f"{PARAMETERS}/compressor")
+    second = "lz4" if first != "lz4" else "zstd"
+    for region, pages in (("a", n), ("b", n), ("c", n // 2), ("d", n // 2)):
+        d.map(region, pages, "mixed")
+    with d.phase("out-first"):
+        d.out("a")
+    d.param("compressor", second)
+    with d.phase("out-second"):
+        d.out("b")
+    with d.phase("in-mixed"):
+        d.read("a", "b", step=3)
+    d.fill("a", "mixed", "again", step=6)
+    with d.phase("out-mixed"):
+        d.out("a")
+    with d.phase("compact"):
+        d.drop_caches()
+    d.param("compressor", second)
+    d.param("compressor", first)
+    with d.phase("out-back"):
+        d.out("c")
+    with d.phase("old-pool-empties"):
+        d.read("a", "b")
+    with d.phase("out-again"):
+        d.out("a")
+    d.param("enabled", "N")
+    with d.phase("off"):
+        d.read("a", last=n // 4)
+        d.fill("a", "mixed", "off", last=n // 4, step=2)
+        d.out("d", last=min(64, n // 2))
+        d.out("a")
+    with d.phase("in-off"):
+        d.read("c", "d", step=2)
+    d.param("enabled", "Y")
+    d.param("compressor", second)
+    with d.phase("on"):
+        d.out("b", "d")
+    d.param("compressor", first)
+    _end(d, *"abcd")
+
+
+def pressure(d: Driver) -> None:
+    """Reclaim that the kernel starts itself: memory.max, with the dynamic shrinker and under memory.zswap.max."""
+    n = d.pages
+    d.map("a", n, "mixed")
+    with d.phase("out1"):
+        d.out("a")
+    _pressure(d, "max", "b", n)
+    with d.phase("in1"):
+        d.read("a", step=2)
+    d.param("shrinker_enabled", "Y")
+    _pressure(d, "shrinker-max", "c", n)
+    with d.phase("shrinker-drop"):
+        for _ in range(4):
+            d.drop_caches()
+    d.param("shrinker_enabled", "N")
+    d.memcg("memory.zswap.max", d.usage("memory.zswap.current") + _ROOM & ~(PAGE_SIZE - 1))
+    # Twice as many: the swap cache of what the shrinker wrote back is reclaimed first.
+    _pressure(d, "zmax-max", "e", n * 2, quarters=1)
+    d.memcg("memory.zswap.max", "max")
+    with d.phase("compact"):
+        d.drop_caches()
+    _end(d, "a", "b", "c", "e")
+
+
+def smp(d: Driver) -> None:
+    """Several workers on several CPUs at the same pool, with compaction and a limit in between."""
+    n = d.pages
+    d.map("a", n, "mixed")
+    with d.phase("out1"):
+        d.out("a")
+    with d.phase("in1"):
+        d.read("a", step=2)
+    d.fill("a", "mixed", "again", step=5)
+    with d.phase("out2"):
+        d.out("a", chunk=32)
+    with d.phase("churn"):
+        d.churn("a", "mixed", "churn", rounds=8)
+    with d.phase("cross"):
+        d.cross("a")
+        d.drop_caches()
+    over = _pages_over_limit(d)
+    if over:
+        d.param("max_pool_percent", 1)
+        d.map("b", over, "solid")
+        with d.phase("limit"):
+            d.out("b", **_SLOWLY)
+        with d.phase("limit-churn"):
+            d.churn("b", "solid", "limit", rounds=4)
+        d.param("max_pool_percent", 20)
+        d.unmap("b")
+    with d.phase("compact"):
+        d.drop_caches()
+    _end(d, "a")
+
+
+SCENARIOS: Final[dict[str, Callable[[Driver], None]]] = {
+    "base": base, "limits": limits, "switch": switch, "pressure": pressure, "smp": smp,
+}
