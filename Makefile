@@ -16,9 +16,10 @@ test: $(VENV)/.installed
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not lab"
 
-# Boots kernels in QEMU: apt install qemu-system-x86 busybox-static
+# Records these kernels in QEMU: apt install qemu-system-x86 busybox-static
+LAB_KERNELS ?= 6.12 6.18 7.0 7.2 7.3
 lab-test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m lab
+	ZREPLAY_LAB_KERNELS="$(LAB_KERNELS)" $(BIN)/python -m pytest -m lab
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
