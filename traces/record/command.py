@@ -22,7 +22,7 @@ from .tracefs import Tracefs
 
 __all__ = ["DESCRIPTION", "add_arguments", "main", "record"]
 
-DESCRIPTION = """Record what zswap and zsmalloc do on the running kernel, through tracefs alone.
+DESCRIPTION = """Record what zswap and zsmalloc do on the running kernel: through tracefs alone, or with BPF programs.
 
 While it records, lines written to the pipe DIR/control are obeyed (DIR: the raw capture):
   snapshot LABEL   take a counter snapshot; done when counters-NNN-LABEL.json is there
@@ -36,6 +36,9 @@ Exit status: 0 recorded, 2 not possible here or wrong use."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the recorder's options."""
     parser.add_argument("-o", "--output", metavar="DIR", help="what to make; must not exist")
+    parser.add_argument("--backend", choices=("tracefs", "bcc"), default="tracefs",
+                        help="tracefs (default): needs nothing but Python; bcc: BPF programs through BCC (apt install "
+                             "python3-bpfcc; no kernel headers), which counts losses of every probe")
     parser.add_argument("--pages", metavar="HOW", default="hash",
                         help="what to keep of pages: none, hash (default), sample:N (bytes of one content in N), full")
     parser.add_argument("--duration", metavar="S", type=_seconds, help="stop after S seconds")
@@ -103,9 +106,14 @@ def record(arguments: argparse.Namespace, command: Sequence[str],
     if importer is not None:
         check_target(output)
         capture = output.with_name(output.name + ".raw")
-    session = Session(capture, Options(PageMode(arguments.pages), arguments.duration, tuple(command),
-                                       arguments.snapshot_every, arguments.cgroup, arguments.buffer_kb,
-                                       tuple(arguments.compressor)), Box())
+    kind: type[Session] = Session
+    if arguments.backend == "bcc":
+        # Only here: it asks for BCC, which few boxes have.
+        from .bccsession import BccSession
+        kind = BccSession
+    session = kind(capture, Options(PageMode(arguments.pages), arguments.duration, tuple(command),
+                                    arguments.snapshot_every, arguments.cgroup, arguments.buffer_kb,
+                                    tuple(arguments.compressor)), Box())
 
     def stop(*_: object) -> None:
         session.stopping = True
