@@ -22,11 +22,12 @@ from replay import replay
 from replay.cli import lab as verb
 from traces import open_recording
 from traces.lab import apt, kernels
+from traces.lab.apt import cache_directory, find_mirror
 from traces.lab.channel import Receiver, Sender
 from traces.lab.cpio import CpioWriter, members
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.initramfs import build, content_archive, job_archive, stdlib_imports
-from traces.lab.kernels import Kernel
+from traces.lab.kernels import Kernel, cached
 from traces.lab.packages import (
     KernelPackages,
     Package,
@@ -598,6 +599,12 @@ def needs_qemu() -> None:
     for program in ("qemu-system-x86_64", "busybox"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed (apt install qemu-system-x86 busybox-static)")
+    cache = cache_directory()
+    if not all(cached(cache, kernel) for kernel in _KERNELS):
+        try:
+            find_mirror(None, cache, lambda text: None)
+        except LabError as problem:
+            pytest.skip(f"no kernel can be fetched here: {problem}")
 
 
 def _lab(*words: str) -> int:
