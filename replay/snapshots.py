@@ -203,6 +203,16 @@ class SnapshotChecks:
         """A cgroup's account is about to change at ``event``: keep what it was."""
         self.history.append((event, (account.incompressible, account.zswap, account.zswapped, account.zswpin,
                                      account.zswpout, account.zswpwb)))
+        window = self.window
+        if window is not None and window.open:
+            # A long operation, such as the worker's writeback, goes through states that no operation begins with.
+            window.operations += 1
+        if window is not None and any(name.startswith("memcg.") for name in window.open):
+            values = dict(_memcg_values(account))
+            if all(values.get(name, value) == value for name, value in window.memcg.items()):
+                for name in [name for name in window.open if name.startswith("memcg.")]:
+                    del window.open[name]
+                    self.late += 1
 
     def accounts_since(self, event: int) -> Iterator[MemcgZswap]:
         """Yield what accounts were before each change since ``event``."""

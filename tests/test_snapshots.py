@@ -24,16 +24,18 @@ def _counters(number: int) -> list[int]:
     return row
 
 
-def _replay(path: Path, rows: list[list[int]], snapshots: list[dict[str, Any]]) -> replay.Result:
-    """Replay rows, stamped anew, with the debugfs counters of each ``counters`` row."""
+def _replay(path: Path, rows: list[list[int]], snapshots: list[dict[str, Any]],
+            memcg: list[dict[str, str]] | None = None) -> replay.Result:
+    """Replay rows, stamped anew, with the debugfs counters and cgroup files of each ``counters`` row."""
     block = np.array([[v - (1 << 64) if v >> 63 > 0 else v for v in row] for row in rows], np.int64).T.copy()
     block[0] = np.arange(1, len(rows) + 1) * 1000
     texts = [(at, f"s{row[_COLUMN['ret']]}") for at, row in enumerate(rows)
              if row[_COLUMN["event"]] == schema.CODE["counters"]]
     with RecordingWriter(path) as writer:
         writer.write_rows(block, texts)
-        for (at, label), values in zip(texts, snapshots, strict=True):
-            writer.add_snapshot(label, int(block[0, at]), {"t": block[0, at] / 1e9, "zswap_debugfs": values})
+        for (at, label), values, files in zip(texts, snapshots, memcg or [{}] * len(texts), strict=True):
+            writer.add_snapshot(label, int(block[0, at]), {"t": block[0, at] / 1e9, "zswap_debugfs": values,
+                                                           "memcg": files})
         writer.close(config())
     return replay.replay(traces.open_recording(path))
 
@@ -78,3 +80,26 @@ def test_a_preempted_task_has_not_counted_yet(tmp_path: Path, written_back: int,
     if verdict == "FAIL":
         assert result.divergences[0].check == "counter.zswap.written_back_pages"
         assert result.divergences[0].event == place + 1
+
+
+@pytest.mark.parametrize(("charges", "more", "verdict"), [(1, 0, "PASS"), (2, 0, "PASS"), (4, 0, "PASS"), (2, 1, "FAIL")])
+def test_a_cgroup_is_read_in_the_middle_of_a_long_operation(tmp_path: Path, charges: int, more: int,
+                                                            verdict: str) -> None:
+    """A folio of four pages is stored while a snapshot's files are read; much happens before the next one."""
+    kernel = ImaginaryKernel()
+    kernel.store(4, 2)
+    end = len(kernel.rows)
+    names = _names(kernel.rows)
+    charged = [row[_COLUMN["size"]] for row, name in zip(kernel.rows, names, strict=True)
+               if name == "obj_cgroup_charge_zswap"]
+    assert len(charged) == 4
+    place = names.index("obj_cgroup_charge_zswap")
+    for slot in range(100, 300):
+        kernel.store(slot)
+    rows = [_counters(0), *kernel.rows[:place], _counters(1), *kernel.rows[place:]]
+    assert end < len(kernel.rows) - 128
+    read = {"memory.zswap.current": str(sum(charged[:charges]) + more)}
+    result = _replay(tmp_path / "rec", rows, [{}, {}], [{"memory.zswap.current": "0"}, read])
+    assert result.verdict == verdict
+    if verdict == "FAIL":
+        assert [found.check for found in result.divergences] == ["counter.memcg.zswap.current"]
