@@ -82,7 +82,7 @@ class HandlerBase:
         raise NotImplementedError
 
     def earlier_totals(self, i: int) -> set[int]:
-        """Return the totals of any pool since the task's previous event."""
+        """Return the totals of any pool since the task's previous event, that of now included."""
         raise NotImplementedError
 
     def earlier_verdicts(self, i: int, limit: int) -> set[bool]:

@@ -166,6 +166,19 @@ def test_halves_are_not_paired_across_a_gap(tmp_path: Path) -> None:
     assert (taker.pages, taker.broken) == (0, 1)
 
 
+@pytest.mark.parametrize("form", ["", "long", "extend", "absolute", "discard"])
+def test_pages_have_the_stamps_that_the_kernel_gave_them(tmp_path: Path, form: str) -> None:
+    """Whatever the record before a page looks like, also one that the kernel took back: its time counts on."""
+    capture = Capture(tmp_path / "c")
+    formats = {f"pg0_{half}": rb.EVENTS[f"pg{half}"].text() for half in (0, 1)}
+    taker = PageTaker(PageMode("hash"), formats, 65536, capture.appending)
+    first, second = rb.page_halves(7000, rb.PAGE_OFFSET, PAGES[0])
+    taker(0, rb.Ring(65536).add(1000, rb.marker("x")).add(6000, rb.marker("y"), form).add(*first).add(*second).bytes())
+    capture.close()
+    line = (tmp_path / "c" / "pages.cpu0.idx").read_bytes().splitlines()[1]
+    assert line.split(b",")[:2] == [b"0", b"7000"]
+
+
 @pytest.mark.parametrize("text", ["", "all", "sample", "sample:0", "sample:-1", "hash:2"])
 def test_other_page_modes_are_refused(text: str) -> None:
     with pytest.raises(CannotRecord, match="sample:N"):

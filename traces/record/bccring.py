@@ -10,16 +10,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 
+from .subbuf import DATA, MISSED_EVENTS, MISSED_STORED, TIME_EXTEND, events_of
+
 __all__ = ["SUBBUF", "Sorter", "SubbufferWriter", "events_in"]
 
 #: Bytes of a sub-buffer of events.
 SUBBUF = 4096
-_DATA = 16
-_MISSED_EVENTS, _MISSED_STORED = 1 << 31, 1 << 30
-_PADDING, _TIME_EXTEND, _TIME_STAMP = 29, 30, 31
 _MOST_WORDS = 28
 _DELTA = 1 << 27
-_COMMIT = (1 << 27) - 1
 #: Counts of missing records are of 32 bits.
 _WRAP = 1 << 32
 
@@ -46,18 +44,18 @@ class SubbufferWriter:
         :param body: from ``common_type`` on, a multiple of 4 bytes
         :raises ValueError: when no sub-buffer could hold it
         """
-        if len(body) % 4 or len(body) < 8 or len(body) + 16 > self._size - _DATA:
+        if len(body) % 4 or len(body) < 8 or len(body) + 16 > self._size - DATA:
             raise ValueError(f"an event of {len(body)} bytes fits no sub-buffer of {self._size}")
         ts = max(ts, self._last)
         long = len(body) > 4 * _MOST_WORDS
         need = len(body) + (8 if long else 4) + (8 if ts - self._last >= _DELTA else 0)
-        if self._parts and self._filled + need > self._size - _DATA:
+        if self._parts and self._filled + need > self._size - DATA:
             self.flush()
         if not self._parts:
             self._start = self._last = ts
         delta = ts - self._last
         if delta >= _DELTA:
-            self._add(struct.pack("<II", delta % _DELTA << 5 | _TIME_EXTEND, delta >> 27))
+            self._add(struct.pack("<II", delta % _DELTA << 5 | TIME_EXTEND, delta >> 27))
             delta = 0
         if long:
             self._add(struct.pack("<II", delta << 5, len(body) + 4) + body)
@@ -88,7 +86,7 @@ class SubbufferWriter:
     def _write(self) -> None:
         commit, tail = self._filled, b""
         if self._missed:
-            commit |= _MISSED_EVENTS | _MISSED_STORED
+            commit |= MISSED_EVENTS | MISSED_STORED
             tail = struct.pack("<Q", self._missed)
         data = struct.pack("<QQ", self._start, commit) + b"".join(self._parts) + tail
         self._parts, self._filled, self._missed = [], 0, 0
@@ -175,29 +173,5 @@ class Sorter:
 def events_in(data: bytes, size: int) -> Iterator[tuple[int, bytes]]:
     """Yield (time in ns, body) of the events in whole sub-buffers of ``size`` bytes, as read from trace_pipe_raw."""
     for start in range(0, len(data) - size + 1, size):
-        ts, commit = struct.unpack_from("<QQ", data, start)
-        at = start + _DATA
-        end = min(at + (commit & _COMMIT), start + size)
-        while at + 8 <= end:
-            head, more = struct.unpack_from("<II", data, at)
-            kind, delta = head & 31, head >> 5
-            if kind == _TIME_EXTEND:
-                ts += delta + (more << 27)
-                at += 8
-                continue
-            if kind == _TIME_STAMP:
-                ts = ts >> 59 << 59 | delta + (more << 27)
-                at += 8
-                continue
-            if kind == _PADDING:
-                if not delta:
-                    break
-                ts += delta
-                at += 4 + more
-                continue
-            ts += delta
-            body, length = (at + 4, 4 * kind) if kind else (at + 8, more - 4)
-            if length < 8 or body + length > end:
-                break
+        for ts, body, length in events_of(data, start, size):
             yield ts, data[body:body + length]
-            at = body + (length + 3 & ~3)

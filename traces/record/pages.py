@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from .capture import AppendFile
 from .errors import CannotRecord
+from .subbuf import events_of, missed
 
 __all__ = ["INDEX_HEADER", "PageMode", "PageTaker"]
 
@@ -23,9 +24,6 @@ __all__ = ["INDEX_HEADER", "PageMode", "PageTaker"]
 #: ``pages.cpuN.bin``, in that order, or a keyed BLAKE2b (64 hex digits) of one whose bytes are not kept.
 INDEX_HEADER = b"n,ts_ns,src,digest\n"
 _HALF = 2048
-_PADDING, _TIME_EXTEND, _TIME_STAMP = 29, 30, 31
-_COMMIT = (1 << 27) - 1
-_MISSED = 1 << 31
 #: Halves that wait for their other one; more than this and they never come.
 _MOST_WAITING = 4096
 
@@ -101,36 +99,13 @@ class PageTaker:
             index.write(b"".join(lines))
 
     def _subbuffer(self, cpu: int, data: bytes, start: int, lines: list[bytes], bodies: list[bytes]) -> None:
-        """Walk one sub-buffer's records, as rb_update_event() in kernel/trace/ring_buffer.c writes them."""
-        ts, commit = struct.unpack_from("<QQ", data, start)
-        at = start + 16
-        end = min(at + (commit & _COMMIT), start + self._subbuf)
-        if commit & _MISSED:
+        """Take the halves of pages that one sub-buffer holds."""
+        if missed(data, start):
             self._forget(cpu)
-        while at + 8 <= end:
-            head, more = struct.unpack_from("<II", data, at)
-            kind, delta = head & 31, head >> 5
-            if kind == _PADDING:
-                if not delta:
-                    break
-                at += 4 + more
-                continue
-            if kind == _TIME_EXTEND:
-                ts += delta + (more << 27)
-                at += 8
-                continue
-            if kind == _TIME_STAMP:
-                ts = ts >> 59 << 59 | delta + (more << 27)
-                at += 8
-                continue
-            ts += delta
-            body, size = (at + 4, 4 * kind) if kind else (at + 8, more - 4)
-            if size < 8 or body + size > end:
-                break
+        for ts, body, size in events_of(data, start, self._subbuf):
             half = self._halves.get(struct.unpack_from("<H", data, body)[0])
             if half is not None and size >= half[2] + _HALF:
                 self._half(cpu, ts, data, body, half, lines, bodies)
-            at = body + (size + 3 & ~3)
 
     def _half(self, cpu: int, ts: int, data: bytes, body: int, half: tuple[int, int, int],
               lines: list[bytes], bodies: list[bytes]) -> None:
