@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Imports: what cannot be imported is refused with one sentence, and nothing is left behind."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ringbuilder as rb
+from importing import FILES, OBJECTS, TEXT, TRUTH, block_of, cut, imported
+from ringbuilder import T0, page
+
+from traces.errors import BadInput
+from traces.importers import content, import_source, pagefiles
+from traces.importers.assemble import assemble
+from traces.importers.source import Block, RunFacts
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+# (change of a good directory, part of the sentence).
+
+def change(name: str, old: str | bytes, new: str | bytes) -> Callable[[Path], None]:
+    def apply(source: Path) -> None:
+        data = (source / name).read_bytes()
+        before, after = (x.encode() if isinstance(x, str) else x for x in (old, new))
+        assert before in data
+        (source / name).write_bytes(data.replace(before, after, 1))
+    return apply
+
+
+def put(name: str, data: bytes) -> Callable[[Path], None]:
+    return lambda source: (source / name).write_bytes(data) and None
+
+
+def drop(*names: str) -> Callable[[Path], None]:
+    def apply(source: Path) -> None:
+        for name in names:
+            for path in source.glob(name):
+                path.unlink()
+    return apply
+
+
+def both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
+    def apply(source: Path) -> None:
+        for one in changes:
+            one(source)
+    return apply
+
+
+BAD: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "no trace at all": (drop("zmeta*"), "", "holds no trace that zreplay can import (found: config, counters, dmesg"),
+    "nothing": (drop("*.*", "formats/*"), "", "holds no trace that zreplay can import (found: nothing)"),
+    "a ring without formats": (drop("formats/*"), "zmeta.cpu0.raw", "is a raw ring buffer without its event formats"),
+    "no known event": (both(drop("counters*"), put("zmeta.cpu0.raw", rb.ring([(5, rb.common(9, 1))])), drop("zmeta.cpu1*")), "",
+                       "holds no event that zreplay knows"),
+    "a header of another layout": (change("formats/header_page", "offset:16", "offset:12"), "formats/header_page",
+                                   "a layout that no kernel uses"),
+    "a header without commit": (change("formats/header_page", "commit", "omit"), "formats/header_page", "no field 'commit'"),
+    "a format without id": (change("formats/store", "ID: 1500", "ID: x"), "formats/store", "this is not an event format"),
+    "a format without a pid": (change("formats/store", "common_pid", "pid"), "formats/store", "this is not an event format"),
+    "a format with a large id": (change("formats/store", "ID: 1500", "ID: 65536"), "formats/store", "65536 does not fit 16 bits"),
+    "a format with a huge id": (change("formats/store", "ID: 1500", "ID: " + "1" * 9999), "formats/store", "does not fit 16"),
+    "a format with a wild offset": (change("formats/store", "offset:16", "offset:9999999"), "formats/store", "make no sense"),
+    "a format with an offset below 0": (change("formats/store", "offset:16", "offset:-1"), "formats/store", "make no sense"),
+    "a format with a huge offset": (change("formats/store", "offset:16", "offset:" + "9" * 9999), "formats/store", "make no sense"),
+    "two events of one id": (change("formats/store", "ID: 1500", "ID: 1502"), "formats/store", "has the id 1502 of event 'load'"),
+    "a format that is too long": (put("formats/store", b" " * ((1 << 20) + 1)), "formats/store", "is too long for an event format"),
+    "a format that is something else": (put("formats/store", b"\xff\0\x80"), "formats/store", "this is not an event format"),
+    "64 KiB pages": (change("kernel.config", "SHIFT=12", "SHIFT=16"), "kernel.config", "pages of 2^16 bytes are not modelled"),
+    "a chain size that is no number": (change("kernel.config", "SIZE=8", "SIZE=x"), "kernel.config", "'x' is not a number from 4 to 16"),
+    "a chain size of 99": (change("kernel.config", "SIZE=8", "SIZE=99"), "kernel.config", "'99' is not a number from 4 to 16"),
+    "a symbol that is no address": (change("symbols.json", "ffffffff83f07f60", "nowhere"), "symbols.json", "is not a hexadecimal address"),
+    "a snapshot without time": (put("counters-end.json", b'{"t": "now", "zswap_debugfs": {}}'), "counters-end.json", "is not a time in seconds"),
+    "a snapshot of another time": (put("counters-end.json", b'{"t": 1e300, "zswap_debugfs": {}}'), "counters-end.json", "is not a time in seconds"),
+    "a snapshot at NaN": (put("counters-end.json", b'{"t": NaN, "zswap_debugfs": {}}'), "counters-end.json", "is not a time in seconds"),
+    "parameters that are a list": (put("counters-end.json", b'{"t": 1, "zswap_debugfs": {}, "params": ["enabled"]}'),
+                                   "counters-end.json", "is not a table of parameters"),
+    "parameters that are null": (put("counters-end.json", b'{"t": 1, "zswap_debugfs": {}, "params": null}'),
+                                 "counters-end.json", "is not a table of parameters"),
+    "a truth without columns": (put("truth.csv", b"phase,page,kind,sha1\na,1,b,c\n"), "truth.csv", "is not a truth table"),
+    "a truth with a long line": (put("truth.csv", TRUTH + b"a,1,b,c,0,1\na,1,b,c,0,1,2,3\n"), "truth.csv", "is not a truth table"),
+    "a truth with words for numbers": (put("truth.csv", TRUTH + b"a,1,b,c,0,far\n"), "truth.csv", "is not a truth table"),
+    "a truth with a number missing": (put("truth.csv", TRUTH + b"a,1,b,c,,1\n"), "truth.csv", "is not a truth table"),
+    "a truth with a huge number": (put("truth.csv", TRUTH + b"a,1,b,c,0,1" + b"0" * 30 + b"\n"), "truth.csv", "is not a truth table"),
+    "a truth cut within zstd": (both(put("truth.csv", zstd.compress(TRUTH + b"".join(b"out1,%d,k,%d,0,%d\n" % (n, n * n, n) for n in range(99999)))),
+                                     cut("truth.csv", 200000)), "truth.csv", "the compressed data is damaged"),
+    "an index line too short": (change("pages.idx", "\n3,", "\n3 "), "pages.idx", "line 5: is not 'n,ts_ns,src,sha1' in order"),
+    "an index out of order": (change("pages.idx", "\n3,", "\n4,"), "pages.idx", "line 5: is not"),
+    "an index with a wild address": (change("pages.idx", ",ffff8880", ",1ffff8880"), "pages.idx", "line 2: is not"),
+    "an index with a wild time": (change("pages.idx", ",100", f",{1 << 64}"), "pages.idx", "line 2: is not"),
+    "an index with an odd digest": (change("pages.idx", hashlib.sha1(page(0)).hexdigest(), "ab " * 13 + "f"), "pages.idx", "line 2: is not"),
+    "an index with a huge field": (put("pages.idx", b"n,ts_ns,src,sha1\n" + b"x" * 200000), "pages.idx", "is not a table of commas"),
+    "a dump too short": (cut("pages.bin", 12 * 4096 + 5), "pages.bin", "offset 49157: the dump ends here but its index names 13 pages (53248 bytes)"),
+    "a dump too long": (lambda s: put("pages.bin", (s / "pages.bin").read_bytes() + b"x")(s), "pages.bin",
+                        "offset 53248: the dump goes on here, but its index names 13 pages"),
+    "a dump that does not match": (change("pages.bin", page(10), page(77)), "pages.idx", "its bytes do not match its SHA-1"),
+    "half a page": (both(drop("pages.*"), put("zpage.cpu0.raw", rb.ring(rb.page_halves(T0, rb.PAGE_OFFSET, page(1))[:1]))),
+                    "zpage.cpu0.raw", "holds no"),
+    "half of the last page": (both(drop("pages.*"), put("zpage.cpu0.raw", rb.ring(
+        rb.page_halves(T0, rb.PAGE_OFFSET, page(1)) + rb.page_halves(T0 + 9, rb.PAGE_OFFSET, page(2))[:1]))),
+        "zpage.cpu0.raw", f"page at address {rb.PAGE_OFFSET:#x}: only its half 0 was recorded"),
+    "the same half twice": (both(drop("pages.*"), put("zpage.cpu0.raw", rb.ring(
+        rb.page_halves(T0, rb.PAGE_OFFSET, page(1))[:1] * 2 + rb.page_halves(T0 + 9, rb.PAGE_OFFSET, page(2))[1:] * 2))),
+        "zpage.cpu0.raw", "only its half 0 was recorded"),
+    "an object longer than a page": (put("o", OBJECTS + struct.pack("<QI", 1, 4097) + bytes(4097)), "o",
+                                     f"offset {len(OBJECTS)}: the record is cut off or longer than a page"),
+    "an object of no length": (put("o", OBJECTS + struct.pack("<QI", 1, 0)), "o", "the record is cut off or longer"),
+    "an object cut off": (put("o", OBJECTS[:-1]), "o", "the record is cut off or longer than a page"),
+    "an object's head cut off": (put("o", OBJECTS + b"12345678901"), "o", "the record is cut off or longer than a page"),
+    "a trace.dat of a big-endian box": (both(drop("zmeta*"), put("t", rb.tracedat([], big_endian=True))), "t", ""),
+    "a trace.dat cut in its head": (both(drop("zmeta*"), put("t", FILES["tracedat"][:400])), "t", "bytes"),
+    "a trace.dat in zstd": (both(drop("zmeta*"), put("t", zstd.compress(FILES["tracedat"]))), "t", ""),
+    "a trace.dat with a bad format": (both(drop("zmeta*"), put("t", FILES["tracedat"].replace(b"ID: 1500", b"ID: abcd"))), "t",
+                                      "format of z/store: this is not an event format"),
+    "a trace.dat with a bad header": (both(drop("zmeta*"), put("t", FILES["tracedat"].replace(b"commit;", b"commut;"))), "t",
+                                      "no field 'commit'"),
+    "text that breaks off within gzip": (both(drop("zmeta*"), drop("pages.*"),
+                                              put("u", gzip.compress(TEXT * 500)[:-9])), "u", "cannot be read on"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_cannot_be_imported(tmp_path: Path, what: str) -> None:
+    """One sentence that names the file and says what to do, and nothing is left behind."""
+    apply, name, expected = BAD[what]
+    source = rb.write_capture(tmp_path / "run")
+    apply(source)
+    if what == "half a page":
+        # A page ring without one whole page is no page ring; the run is imported without contents.
+        assert imported(source, tmp_path)[0].pages is None
+        return
+    with pytest.raises(BadInput) as caught:
+        import_source(source, tmp_path / "rec")
+    check_sentence(caught.value, source / name if name else Path("run"), expected)
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def check_sentence(problem: BadInput, path: Path, expected: str) -> None:
+    text = str(problem)
+    assert str(path) in text
+    assert expected in text
+    assert text.endswith(f"; {problem.todo}.")
+    assert len(problem.todo.split()) > 2
+    assert not any(ord(letter) < 32 for letter in text)
+    assert "Traceback" not in text
+    assert len(text) < 700
+
+
+@pytest.mark.parametrize(("options", "name", "expected"), [
+    ({"events": "nowhere"}, "run/nowhere", "cannot be read (No such file or directory)"),
+    ({"events": "truth.csv"}, "run/truth.csv", "is not a trace that zreplay can import"),
+    ({"events": "formats"}, "run/formats", "cannot be read (Is a directory)"),
+    ({"formats": "/nowhere"}, "/nowhere/header_page", "cannot be read (No such file or directory)"),
+    ({"formats": "/dev/null"}, "/dev/null/header_page", "cannot be read (Not a directory)"),
+])
+def test_wrong_options(tmp_path: Path, options: dict[str, str], name: str, expected: str) -> None:
+    source = rb.write_capture(tmp_path / "run")
+    with pytest.raises(BadInput) as caught:
+        import_source(source, tmp_path / "rec", **options)
+    check_sentence(caught.value, tmp_path / name, expected)
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        import_source(tmp_path / "nowhere", tmp_path / "rec")
+    check_sentence(caught.value, tmp_path / "nowhere", "does not exist; check the path.")
+
+
+@pytest.mark.parametrize("kind", ["directory", "file"])
+def test_an_existing_output_is_left_alone(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "rec").mkdir() if kind == "directory" else (tmp_path / "rec").write_text("mine")
+    for source in (rb.write_capture(tmp_path / "run"), tmp_path / "nowhere"):
+        with pytest.raises(BadInput) as caught:
+            import_source(source, tmp_path / "rec")
+        check_sentence(caught.value, tmp_path / "rec", "the output exists already")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["rec", "run"]
+
+
+def test_a_reader_that_fails_midway_leaves_nothing(tmp_path: Path) -> None:
+    def blocks() -> Iterator[Block]:
+        yield block_of([1, 2], {})
+        yield block_of([3, 4], {})
+        raise BadInput("x", "offset 7", "broke", "copy it again")
+
+    with pytest.raises(BadInput, match="x, offset 7: broke; copy it again"):
+        assemble(str(tmp_path / "rec"), blocks(), RunFacts(), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_many_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pagefiles, "_MAX_PAGES", 12)
+    with pytest.raises(BadInput, match=r"pages\.idx: 13 pages are more than can be; split the run\."):
+        import_source(rb.write_capture(tmp_path / "run"), tmp_path / "rec")
+
+
+def test_a_dump_that_would_fill_the_disk(tmp_path: Path) -> None:
+    """No more of a compressed dump is unpacked than its index names."""
+    source = rb.write_capture(tmp_path / "run")
+    (source / "pages.bin").write_bytes(zstd.compress(b"x" * (200 << 20)))
+    seen: list[int] = []
+    original = content._read
+
+    def counted(stream: Any, size: int) -> Any:
+        data, damage = original(stream, size)
+        seen.append(len(data))
+        return data, damage
+
+    content._read = counted
+    try:
+        with pytest.raises(BadInput, match="the dump goes on here"):
+            import_source(source, tmp_path / "rec")
+    finally:
+        content._read = original
+    assert sum(seen) < 16 << 20
+
+
+def test_names_of_files_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    problem = BadInput("a\x1b[2Jb", "", "Error tokenizing data.\nExpected 6\n", "look again")
+    assert str(problem) == "a [2Jb: Error tokenizing data. Expected 6; look again."
+
+
+def test_probe_definitions_that_would_keep_a_search_busy(tmp_path: Path) -> None:
+    source = rb.write_capture(tmp_path / "run", pages="none")
+    (source / "dynamic_events.txt").write_text("f:" + "/a" * 100000 + "\nf:z/load zswap_load swp=1\n")
+    recording, _ = imported(source, tmp_path)
+    assert recording.manifest["probes"]["zswap_load"]["function"] == "zswap_load"
+
+
+def test_json_that_is_nested_too_deeply(tmp_path: Path) -> None:
+    source = rb.write_capture(tmp_path / "run", pages="none")
+    (source / "counters-deep.json").write_bytes(b'{"a":' * 100000)
+    imported(source, tmp_path)
