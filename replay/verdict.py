@@ -236,6 +236,8 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
     if unknown:
         raise BadInput(recording.path, "", f"there is no check '{min(unknown)}'",
                        "see 'zreplay replay --list-checks'")
+    if not len(recording) and not recording.manifest["complete"]:
+        return _nothing_recorded(recording, revision)
     tally = Tally(checks)
     began = time.perf_counter()
     engine, name, predictions = open_engine(recording, revision, tally, keep_going=keep_going, pages=pages,
@@ -277,6 +279,15 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
         divergences=tally.divergences, reasons=reasons, explained=dict(sorted(engine.explained.items())),
         unexplained=engine.unexplained, notes=_notes(engine, predictions),
         seconds={"compress": compressed - began, "replay": ended - compressed})
+
+
+def _nothing_recorded(recording: Recording, revision: str | type[Zswap] | None) -> Result:
+    """Return the result of what a recorder left that was killed while it armed its probes."""
+    name, kind = _choose_revision(recording, revision)
+    return Result(verdict="UNDECIDED", recording=str(recording.path), revision=name, mirrors=kind.mirrors,
+                  kernel=kernel_release(recording), compressor=str(recording.manifest["config"].get("compressor", "")),
+                  events=0, checks=[], divergences=[], reasons=["the recorder was stopped before it recorded anything"],
+                  explained={}, unexplained=0, notes=[], seconds={"compress": 0.0, "replay": 0.0})
 
 
 def _start_reasons(recording: Recording, engine: Engine) -> list[str]:

@@ -332,7 +332,7 @@ def test_initramfs(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("CONFIG_ZSWAP=y")
     data = build(Kernel("7.9-amd64", tmp_path, None, tmp_path / "config", ""))
     found = {member.name: member for member in members(data)}
-    python = re.findall(r'^"(.*?)" -S', found["init"].data.decode(), re.M)[0]
+    python = re.findall(r'PYTHONDONTWRITEBYTECODE=1 "(.*?)" -S', found["init"].data.decode())[0]
     assert found[python.strip("/")].mode & 0o111
     names = set(found)
     assert {"bin/busybox", "zreplay/traces/__init__.py", "zreplay/traces/lab/guest.py", "boot/config-7.9-amd64",

@@ -323,7 +323,7 @@ def test_snapshots_are_asked_of_a_recorder(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=recorder, daemon=True)
     thread.start()
-    ask = asker(control)
+    ask = asker({control.parent: control})
     ask(tmp_path, "after-out1", tmp_path)
     ask(tmp_path, "after-out1", tmp_path)
     thread.join()

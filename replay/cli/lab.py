@@ -5,37 +5,35 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
+from replay.cli import labmeasure
+from replay.cli.labcommon import (
+    DIED,
+    Shelf,
+    add_guest_options,
+    add_kernel_options,
+    add_record_options,
+    job_of,
+    tell_death,
+    telling,
+)
 from replay.cli.terminal import table, warn
 from replay.verdict import replay
 from traces.errors import BadInput
-from traces.lab.apt import cache_directory, find_mirror
+from traces.lab.apt import cache_directory
 from traces.lab.errors import GuestDied, LabError
-from traces.lab.initramfs import GUEST_CONTENT
-from traces.lab.kernels import Kernel, cached, fetch, own
-from traces.lab.packages import KernelPackages, kernels_in, pick
-from traces.lab.qemu import memory_mib
-from traces.lab.run import Job, Outcome
+from traces.lab.run import Outcome
 from traces.lab.run import run as run_job
 from traces.recording import Recording
 from traces.workload.command import FOLIOS
-from traces.workload.scenarios import SCENARIOS
 
 __all__ = ["add_parser"]
 
-#: Exit status when the test box died.
-_DIED: Final = 5
 #: Kernel lines of a matrix that names none: those with a revision of their own.
 _LINES: Final = ("6.12", "6.18", "7.0", "7.1", "7.2", "7.3")
 
@@ -62,13 +60,10 @@ def add_parser(verbs: Any) -> None:
 
     one = parts.add_parser("run", help="one kernel, one workload, one recording", epilog=_EPILOG,
                            formatter_class=argparse.RawDescriptionHelpFormatter)
-    one.add_argument("--kernel", required=True, metavar="K", help="a line (7.2), a release, or the path of a bzImage")
-    one.add_argument("--modules", type=Path, metavar="DIR", help="modules of your own kernel: lib/modules/RELEASE "
-                                                                 "or a build tree")
-    one.add_argument("--compressor", default="zstd", metavar="C", help="zswap's compressor (default: zstd)")
-    one.add_argument("--folio", default="4k", choices=list(FOLIOS), help="size of folios (default: 4k)")
+    add_kernel_options(one)
     one.add_argument("-o", "--output", required=True, metavar="REC", help="recording to make; must not exist")
-    _common(one)
+    add_record_options(one)
+    add_guest_options(one)
     one.set_defaults(run=run)
 
     listing = parts.add_parser("kernels", help="list the kernels that can be had")
@@ -83,143 +78,27 @@ def add_parser(verbs: Any) -> None:
     many.add_argument("--compressor", action="append", metavar="C", help="may be repeated (default: zstd, lz4)")
     many.add_argument("--folio", action="append", choices=list(FOLIOS), help="may be repeated (default: 4k)")
     many.add_argument("-o", "--output", required=True, metavar="DIR", help="directory for the recordings")
-    _common(many)
+    add_record_options(many)
+    add_guest_options(many)
     many.set_defaults(run=matrix, modules=None)
 
-
-def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workload", default="base", metavar="W", type=_workload,
-                        help=f"one of {', '.join(SCENARIOS)}, with its options: \"limits --pages 4096\" "
-                             "(default: base; see zreplay workload --help)")
-    parser.add_argument("--pages", metavar="MODE",
-                        help="what is kept of pages: none, hash, sample:N, full (default: full where they are made up, "
-                             "hash for a workload with --content)")
-    parser.add_argument("--param", action="append", default=[], type=_param, metavar="NAME=VALUE",
-                        help="parameter of zswap at the start, such as shrinker_enabled=Y; may be repeated")
-    parser.add_argument("--smp", type=_cpus, metavar="N", help="CPUs (default: 1, for the workload smp 2)")
-    parser.add_argument("--memory", type=_memory, default=1024, metavar="M", help="such as 768M or 2G (default: 1G)")
-    parser.add_argument("--timeout", type=float, default=900.0, metavar="S",
-                        help="seconds for the guest (default: 900)")
-    parser.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto",
-                        help="auto takes KVM where it works (default)")
-    parser.add_argument("--mirror", metavar="URL", help="Debian mirror (default: the one apt uses)")
-
-
-def _workload(text: str) -> tuple[str, ...]:
-    try:
-        words = tuple(shlex.split(text))
-    except ValueError as problem:
-        raise argparse.ArgumentTypeError(f"'{text}' cannot be split into words ({problem})") from None
-    if not words or words[0] not in SCENARIOS:
-        raise argparse.ArgumentTypeError(f"'{text}' does not begin with one of {', '.join(SCENARIOS)}")
-    return words
-
-
-def _memory(text: str) -> int:
-    try:
-        return memory_mib(text)
-    except ValueError as problem:
-        raise argparse.ArgumentTypeError(str(problem)) from None
-
-
-def _cpus(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 64:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of CPUs from 1 to 64")
-    return int(text)
-
-
-def _param(text: str) -> tuple[str, str]:
-    match = re.fullmatch(r"(\w+)=(\S+)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
-    return match[1], match[2]
-
-
-@contextmanager
-def _telling() -> Iterator[Callable[[str], None]]:
-    """Give a function that tells what is being done: a line that changes on a terminal, nothing elsewhere."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda text: None
-        return
-    began = time.monotonic()
-    with console.status("") as status:
-        yield lambda text: status.update(f"{text} ({time.monotonic() - began:.0f} s)")
-
-
-@dataclass
-class _Shelf:
-    """Where kernels come from; the indexes are read once, and only when they are needed."""
-
-    mirror: str | None
-    say: Callable[[str], None]
-
-    def __post_init__(self) -> None:
-        self._found: tuple[Any, list[KernelPackages]] | None = None
-
-    def all(self) -> list[KernelPackages]:
-        """Return every kernel of the suites."""
-        if self._found is None:
-            mirror = find_mirror(self.mirror, cache_directory(), self.say)
-            self._found = (mirror, kernels_in(mirror.packages()))
-            for note in mirror.notes:
-                warn(note)
-        return self._found[1]
-
-    def get(self, wanted: str, modules: Path | None) -> Kernel:
-        """Return the kernel that a user named.
-
-        :raises LabError: when there is none
-        """
-        if "/" in wanted or Path(wanted).is_file():
-            return own(Path(wanted), modules)
-        if modules is not None:
-            raise LabError("--modules goes with a bzImage; a distribution's kernel brings its own")
-        have = cached(cache_directory(), wanted)
-        if have is not None:
-            return have
-        choice = pick(self.all(), wanted)
-        if choice is None:
-            raise LabError(f"no suite has a kernel {wanted}; zreplay lab kernels lists what there is")
-        assert self._found is not None
-        return fetch(choice, self._found[0], cache_directory(), self.say)
-
-
-def _job(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio: str) -> Job:
-    words = arguments.workload
-    workload = [*words, *(() if "--folio" in words else ("--folio", folio))]
-    content = None
-    if "--content" in workload[:-1]:
-        at = workload.index("--content") + 1
-        content, workload[at] = Path(workload[at]), GUEST_CONTENT
-    record: tuple[str, ...] = ("--pages", arguments.pages or ("full" if content is None else "hash"))
-    if words[0] == "switch":
-        record += ("--compressor", "lz4" if compressor != "lz4" else "zstd")
-    return Job(kernel, compressor, tuple(workload), record, dict(arguments.param), arguments.memory,
-               arguments.smp or (2 if words[0] == "smp" else 1), arguments.timeout, arguments.accel, content)
-
-
-def _died(death: GuestDied) -> int:
-    if death.console:
-        print(death.console, file=sys.stderr)
-    warn(f"{death.what}.")
-    if death.kept:
-        warn(f"{death.kept}.")
-    return _DIED
+    labmeasure.add_parts(parts)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Record one workload on one kernel."""
     try:
-        with _telling() as say:
-            kernel = _Shelf(arguments.mirror, say).get(arguments.kernel, arguments.modules)
-            outcome = run_job(_job(arguments, kernel, arguments.compressor, arguments.folio), Path(arguments.output),
-                              say)
+        with telling() as say:
+            shelf = Shelf(arguments.mirror, say)
+            kernel = shelf.get(arguments.kernel, arguments.modules)
+            tools = shelf.tools() if arguments.backend == "bcc" else None
+            outcome = run_job(job_of(arguments, kernel, arguments.compressor, arguments.folio, tools),
+                              Path(arguments.output), say)
     except LabError as problem:
         warn(f"{problem}.")
         return 2
     except GuestDied as death:
-        return _died(death)
+        return tell_death(death)
     lost = _lost(outcome)
     print(f"{arguments.output}: {outcome.summary['rows']:,} events of {kernel.release} ({kernel.origin}), lost: {lost}")
     for note in outcome.summary["notes"]:
@@ -246,8 +125,8 @@ def _lost(outcome: Outcome) -> str:
 def kernels(arguments: argparse.Namespace) -> int:
     """List what can be had."""
     try:
-        with _telling() as say:
-            found = _Shelf(arguments.mirror, say).all()
+        with telling() as say:
+            found = Shelf(arguments.mirror, say).all()
     except LabError as problem:
         warn(f"{problem}.")
         return 2
@@ -274,21 +153,21 @@ def matrix(arguments: argparse.Namespace) -> int:
     rows: list[tuple[str, ...]] = [("kernel", "compressor", "folio", "events", "stores", "lost", "verdict",
                                     "seconds")]
     worst = 0
-    with _telling() as say:
-        shelf = _Shelf(arguments.mirror, say)
+    with telling() as say:
+        shelf = Shelf(arguments.mirror, say)
         for wanted in arguments.kernel or _LINES:
             for compressor in arguments.compressor or ("zstd", "lz4"):
                 for folio in arguments.folio or ("4k",):
                     row, status = _cell(arguments, shelf, directory, (wanted, compressor, folio), say)
                     rows.append(row)
                     # A death is worse than a FAIL, that than UNDECIDED, that than a kernel that was not there.
-                    worst = max(worst, status, key=(0, 2, 3, 1, _DIED).index)
+                    worst = max(worst, status, key=(0, 2, 3, 1, DIED).index)
                     warn("  ".join(row))
     print(table(rows, right=(3, 4, 5, 7)))
     return worst
 
 
-def _cell(arguments: argparse.Namespace, shelf: _Shelf, directory: Path, cell: tuple[str, str, str],
+def _cell(arguments: argparse.Namespace, shelf: Shelf, directory: Path, cell: tuple[str, str, str],
           say: Callable[[str], None]) -> tuple[tuple[str, ...], int]:
     """Return a row of the matrix and the status it stands for."""
     wanted, compressor, folio = cell
@@ -304,7 +183,8 @@ def _cell(arguments: argparse.Namespace, shelf: _Shelf, directory: Path, cell: t
     try:
         kernel = shelf.get(wanted, None)
         out = directory / f"{name}.zr"
-        outcome = run_job(_job(arguments, kernel, compressor, folio), out, tell)
+        tools = shelf.tools() if arguments.backend == "bcc" else None
+        outcome = run_job(job_of(arguments, kernel, compressor, folio, tools), out, tell)
         tell("replaying")
         recording = Recording(out)
         stores = int((recording.frame(["event"])["event"] == "zswap_store").sum())
@@ -313,8 +193,8 @@ def _cell(arguments: argparse.Namespace, shelf: _Shelf, directory: Path, cell: t
         warn(f"{name}: {problem}")
         return row(wanted, "", "", "", "none"), 2
     except GuestDied as death:
-        _died(death)
-        return row(wanted, "", "", "", "died"), _DIED
+        tell_death(death)
+        return row(wanted, "", "", "", "died"), DIED
     failed = _workload_status(outcome)
     return row(kernel.release, f"{outcome.summary['rows']:,}", f"{stores:,}", _lost(outcome),
                "workload failed" if failed else result.verdict), failed or result.exit_status

@@ -39,7 +39,7 @@ class Capture:
 
     :param directory: the capture
     :param status: the content of its ``capture.json``
-    :raises BadInput: when that makes no sense, or nothing was recorded
+    :raises BadInput: when that makes no sense
     """
 
     def __init__(self, directory: Path, status: dict[str, Any]) -> None:
@@ -52,14 +52,16 @@ class Capture:
         for key, kind in (("complete", bool), ("losses", dict), ("bases", dict), ("plan", list), ("notes", list)):
             if not isinstance(status.get(key), kind):
                 raise BadInput(path, f"key '{key}'", "is missing or of the wrong type", _AGAIN)
-        if not isinstance(status.get("start"), int):
-            raise BadInput(directory, "", "the recorder was stopped before it recorded anything", "record again")
+        #: When its rings were switched on, ns of the trace clock; None when it was killed before that.
+        self.start: int | None = status.get("start")
+        if not isinstance(self.start, int) and (status["complete"] or self.start is not None):
+            raise BadInput(path, "key 'start'", "is no time", _AGAIN)
         self.rings = sorted(directory.glob("zmeta.cpu*.raw"))
         self._indices = sorted(directory.glob("pages.cpu*.idx"))
         whole, line = self._last_flush()
         self.complete: bool = status["complete"] and whole
         #: Before this time (ns of the trace clock) every event is there; None for all.
-        self.until: int | None = None if self.complete else int(line["flushed"]) if line else status["start"]
+        self.until: int | None = None if self.complete else int(line["flushed"]) if line else self.start or 0
         losses = status["losses"].get("cpus") if self.complete else line["losses"] if line else {}
         self._losses: dict[str, Any] = losses if isinstance(losses, dict) else {}
 
@@ -116,7 +118,10 @@ class Capture:
             late = [label for label, ts, values in facts.snapshots if _read_until(ts, values) > self.until]
             facts.snapshots = [(label, ts, values) for label, ts, values in facts.snapshots
                                if _read_until(ts, values) <= self.until]
-            seconds = max(self.until - self.status["start"], 0) / 1e9
+            if self.start is None:
+                facts.notes.append("the recorder was stopped before it recorded anything")
+                return
+            seconds = max(self.until - self.start, 0) / 1e9
             facts.notes.append(f"the recorder was stopped before it could finish: events are whole for its first "
                                f"{seconds:.3f} s, later ones were left out"
                                + (f", and so were the counter snapshots {', '.join(late)}" if late else ""))

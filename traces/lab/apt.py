@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -99,6 +99,42 @@ class Mirror:
     def suite(self, suite: str) -> list[Package]:
         """Return the kernel packages of a suite.
 
+        :raises LabError: when the mirror does not carry it
+        """
+        digest, _ = self._newest(suite)
+        known = self.cache / f"{suite}-{digest[:16]}.json"
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return [Package(**row) for row in json.loads(known.read_text())]
+        with self.index(suite) as lines:
+            packages = list(parse_index(lines, suite))
+        for old in self.cache.glob(f"{suite}-*.json"):
+            if re.fullmatch(re.escape(suite) + r"-[0-9a-f]{16}\.json", old.name):
+                old.unlink()
+        known.write_text(json.dumps([asdict(package) for package in packages]))
+        return packages
+
+    @contextlib.contextmanager
+    def index(self, suite: str) -> Iterator[Iterable[str]]:
+        """Give the lines of a suite's whole ``Packages`` file, fetched anew.
+
+        :raises LabError: when the mirror does not carry it
+        """
+        digest, by_hash = self._newest(suite)
+        index = self.cache / f"{suite}.Packages.xz"
+        # Under its digest a file is there even while the mirror takes up a newer one.
+        directory, _, _ = _INDEX.rpartition("/")
+        name = f"by-hash/SHA256/{digest}" if by_hash else "Packages.xz"
+        self.fetch(f"dists/{suite}/{directory}/{name}", index, digest)
+        self.say(f"reading the index of {suite}")
+        try:
+            with lzma.open(index, "rt", encoding="utf-8", errors="replace") as lines:
+                yield lines
+        finally:
+            index.unlink()
+
+    def _newest(self, suite: str) -> tuple[str, bool]:
+        """Return the digest of a suite's index of today, and whether the mirror has it under its digest.
+
         The digests of the suite are checked against Debian's signature where gpgv and a keyring are there.
 
         :raises LabError: when the mirror does not carry it
@@ -119,23 +155,7 @@ class Mirror:
         digest = release_digests(text).get(_INDEX)
         if digest is None:
             raise LabError(f"suite {suite} has no {_INDEX}; name another mirror with --mirror")
-        known = self.cache / f"{suite}-{digest[:16]}.json"
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return [Package(**row) for row in json.loads(known.read_text())]
-        index = self.cache / f"{suite}.Packages.xz"
-        # Under its digest a file is there even while the mirror takes up a newer one.
-        directory, _, _ = _INDEX.rpartition("/")
-        name = f"by-hash/SHA256/{digest}" if "Acquire-By-Hash: yes" in text else "Packages.xz"
-        self.fetch(f"dists/{suite}/{directory}/{name}", index, digest)
-        self.say(f"reading the index of {suite}")
-        with lzma.open(index, "rt", encoding="utf-8", errors="replace") as lines:
-            packages = list(parse_index(lines, suite))
-        index.unlink()
-        for old in self.cache.glob(f"{suite}-*.json"):
-            if re.fullmatch(re.escape(suite) + r"-[0-9a-f]{16}\.json", old.name):
-                old.unlink()
-        known.write_text(json.dumps([asdict(package) for package in packages]))
-        return packages
+        return digest, "Acquire-By-Hash: yes" in text
 
     def packages(self) -> list[Package]:
         """Return the kernel packages of all suites; one that the mirror does not carry is noted and left out."""

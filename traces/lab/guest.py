@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What runs in the guest: sets swap and zswap up, runs the workload under the recorder, sends the capture out.
+"""What runs in the guest: sets swap and zswap up, does the job's task, sends what came of it out.
 
 It uses the standard library only.  Lines that begin with :data:`SAYS` on the console are for the host.
 """
@@ -18,15 +18,16 @@ from typing import Any, Final
 
 from traces.lab.channel import Sender
 
-__all__ = ["CGROUP", "SAYS", "main"]
+__all__ = ["CAPTURE", "CGROUP", "SAYS", "main", "reset", "run_and_send", "say"]
 
 SAYS: Final = "zreplay-lab: "
 #: Cgroup of the workload: made before the recording, and still there after it.
 CGROUP: Final = "/sys/fs/cgroup/rec"
+#: What is sent to the host, while it grows.
+CAPTURE: Final = Path("/out/capture")
 _SWAP: Final = "/dev/vda"
 _RESULT: Final = Path("/dev/vdb")
-_CAPTURE: Final = Path("/out/capture")
-_HERE: Final = "/zreplay/traces"
+_PARAMETERS: Final = "/sys/module/zswap/parameters"
 #: Seconds between two looks for what there is to send.
 _SEND_EVERY: Final = 1.0
 
@@ -49,31 +50,33 @@ def _set_up(job: dict[str, Any]) -> None:
     os.makedirs(CGROUP, exist_ok=True)
     # A virtio disk looks like one that rotates: up to 6.12 that has every large folio split before it is swapped out.
     _write(f"/sys/block/{Path(_SWAP).name}/queue/rotational", "0")
-    parameters = "/sys/module/zswap/parameters"
-    if not os.path.isdir(parameters):
+    if not os.path.isdir(_PARAMETERS):
         raise OSError(0, "this kernel has no zswap (CONFIG_ZSWAP)")
     # The compressor first: the pool is made when zswap goes on.
-    for name, value in {"compressor": job["compressor"], **job["params"], "enabled": "Y"}.items():
-        try:
-            _write(f"{parameters}/{name}", value)
-        except OSError as problem:
-            raise OSError(0, f"zswap parameter {name} does not take '{value}' ({problem.strerror})") from None
+    reset(job)
     # A name that it does not know it takes while it is off, and makes its first pool with another.
-    compressor = Path(f"{parameters}/compressor").read_text().strip()
+    compressor = Path(f"{_PARAMETERS}/compressor").read_text().strip()
     if compressor != job["compressor"]:
         raise OSError(0, f"this kernel has no compressor '{job['compressor']}': zswap took '{compressor}'")
     subprocess.run(["mkswap", _SWAP], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["swapon", _SWAP], check=True)
 
 
-def _run(job: dict[str, Any], sender: Sender) -> int:
-    """Run the workload under the recorder, sending as it goes; returns the exit status."""
-    workload = [sys.executable, f"{_HERE}/workload", *job["workload"], "--cgroup", CGROUP]
-    command = [sys.executable, f"{_HERE}/record", *job["record"], "-o", str(_CAPTURE), "--cgroup", CGROUP, "--",
-               *workload]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
-    say("recording")
-    process = subprocess.Popen(command, env=environment, cwd="/out")
+def reset(job: dict[str, Any]) -> None:
+    """Give zswap's parameters the job's values.
+
+    :raises OSError: when the kernel refuses one
+    """
+    for name, value in {"compressor": job["compressor"], **job["params"], "enabled": "Y"}.items():
+        try:
+            _write(f"{_PARAMETERS}/{name}", value)
+        except OSError as problem:
+            raise OSError(0, f"zswap parameter {name} does not take '{value}' ({problem.strerror})") from None
+
+
+def run_and_send(command: list[str], sender: Sender) -> int:
+    """Run a command, sending what it writes as it goes; returns its exit status."""
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONUNBUFFERED": "1"}, cwd="/out")
     while process.poll() is None:
         time.sleep(_SEND_EVERY)
         with contextlib.suppress(FileNotFoundError):  # a file was renamed while it was looked at
@@ -83,14 +86,17 @@ def _run(job: dict[str, Any], sender: Sender) -> int:
 
 def main() -> int:
     """Do the guest's work; whatever happens, the host is told."""
+    # Not at the top: they ask for what is above.
+    from traces.lab.guesttasks import TASKS
+
     job = json.loads(Path("/job.json").read_text())
     result: dict[str, Any] = {"status": None, "problem": ""}
     sender = None
     try:
-        os.makedirs(_CAPTURE.parent, exist_ok=True)
-        sender = Sender(_RESULT, _CAPTURE)
+        os.makedirs(CAPTURE.parent, exist_ok=True)
+        sender = Sender(_RESULT, CAPTURE)
         _set_up(job)
-        result["status"] = _run(job, sender)
+        result.update(TASKS[job["task"]](job, sender))
     except OSError as problem:
         result["problem"] = problem.strerror or str(problem)
     except BaseException as problem:

@@ -26,14 +26,14 @@ GUEST_CONTENT: Final = "/content"
 
 #: Modules that are loaded where the kernel does not have them built in: disks, and every compressor of zswap.
 MODULES: Final = ("virtio_pci", "virtio_blk", "zsmalloc", "lz4", "lz4hc", "zstd", "deflate", "lzo", "lzo-rle", "842")
-_APPLETS: Final = ("sh", "mount", "mkdir", "ln", "insmod", "mkswap", "swapon", "swapoff", "dmesg", "poweroff", "uname",
-                   "cat", "ls", "sync", "sleep", "timeout")
+_APPLETS: Final = ("sh", "chroot", "cp", "mount", "mkdir", "ln", "insmod", "mkswap", "swapon", "swapoff", "dmesg",
+                   "poweroff", "uname", "cat", "ls", "sync", "sleep", "timeout")
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 #: What of this project goes along; its own __init__ stays here, as it would ask for pandas.
-_PARTS: Final = ("workload", "record", "lab/__init__.py", "lab/guest.py", "lab/channel.py")
+_PARTS: Final = ("workload", "record", "lab/__init__.py", "lab/guest.py", "lab/guesttasks.py", "lab/channel.py")
 
 _INIT: Final = """#!/bin/sh
-export PATH=/bin:/usr/bin:/sbin HOME=/ PYTHONPATH=/zreplay PYTHONDONTWRITEBYTECODE=1
+export PATH=/bin:/usr/bin:/sbin HOME=/ PYTHONPATH=/zreplay
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -46,7 +46,18 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for module in /modules/*.ko; do
     [ -e "$module" ] && { insmod "$module" || echo "zreplay-lab: $module was not loaded"; }
 done
-"%s" -S -s -m traces.lab.guest
+if [ -d /tools ]; then
+    for part in proc dev out zreplay boot; do
+        mount --bind /$part /tools/$part
+    done
+    mount --rbind /sys /tools/sys
+    [ -e /content ] && cp -r /content /tools/
+    cp /job.json /tools/
+    # That Python comes without its compiled modules, and keeps those that it makes.
+    chroot /tools /usr/bin/python3 -S -s -m traces.lab.guest
+else
+    PYTHONDONTWRITEBYTECODE=1 "%s" -S -s -m traces.lab.guest
+fi
 sync
 poweroff -f
 """

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["KernelPackages", "Package", "compare_versions", "kernels_in", "parse_index", "pick", "release_digests"]
+__all__ = ["KernelPackages", "Package", "closure", "compare_versions", "kernels_in", "parse_index", "pick",
+           "release_digests"]
 
 #: The plain flavour: cloud kernels were built without zswap up to 6.18, and lack modules that the lab needs.
 _NAME: Final = re.compile(r"linux-(image|binary|modules|base)-([0-9][0-9a-z.+~]*?)-amd64")
@@ -42,24 +43,73 @@ class KernelPackages:
     packages: tuple[Package, ...]
 
 
-def parse_index(lines: Iterable[str], suite: str) -> Iterator[Package]:
-    """Yield the packages of a ``Packages`` file that belong to plain amd64 kernels."""
+def _stanzas(lines: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Yield the stanzas of a ``Packages`` file, field -> its first line."""
     stanza: dict[str, str] = {}
     for line in lines:
         line = line.rstrip("\n")
         if not line:
-            yield from _package(stanza, suite)
+            yield stanza
             stanza = {}
         elif not line[0].isspace():
             key, _, value = line.partition(":")
             stanza[key] = value.strip()
-    yield from _package(stanza, suite)
+    yield stanza
+
+
+def parse_index(lines: Iterable[str], suite: str) -> Iterator[Package]:
+    """Yield the packages of a ``Packages`` file that belong to plain amd64 kernels."""
+    for stanza in _stanzas(lines):
+        if _NAME.fullmatch(stanza.get("Package", "")):
+            yield from _package(stanza, suite)
+
+
+def closure(lines: Iterable[str], suite: str, names: Iterable[str], left_out: Iterable[str] = ()) -> list[Package]:
+    """Return packages of a ``Packages`` file with all they depend on, by name.
+
+    Of alternatives the first that the suite has is taken, itself or what provides it; versions are not compared: one
+    suite's packages go together.
+
+    :param left_out: packages that are not wanted, nor what only they depend on
+    :raises KeyError: with a name that the suite does not have
+    """
+    stanzas: dict[str, dict[str, str]] = {}
+    providers: dict[str, str] = {}
+    for stanza in _stanzas(lines):
+        name = stanza.get("Package", "")
+        stanzas.setdefault(name, stanza)
+        for provided in stanza.get("Provides", "").split(","):
+            providers.setdefault(_bare(provided), name)
+    found: dict[str, Package] = {}
+    todo = list(names)
+    without = set(left_out)
+    while todo:
+        wanted = todo.pop()
+        name = next((name for name in map(_bare, wanted.split("|")) if name in stanzas or name in providers), "")
+        if name not in stanzas:
+            name = providers.get(name, "")
+        if not name:
+            raise KeyError(wanted.strip())
+        if name in found or name in without:
+            continue
+        stanza = stanzas[name]
+        for package in _package(stanza, suite):
+            found[name] = package
+        for field in ("Depends", "Pre-Depends"):
+            todo += [text for text in stanza.get(field, "").split(",")
+                     if text.strip() and not without.intersection(map(_bare, text.split("|")))]
+    return [found[name] for name in sorted(found)]
+
+
+def _bare(dependency: str) -> str:
+    """Return the name in ``libc6:any (>= 2.38)``."""
+    return re.split(r"[\s(:\[]", dependency.strip(), maxsplit=1)[0]
 
 
 def _package(stanza: Mapping[str, str], suite: str) -> Iterator[Package]:
     name = stanza.get("Package", "")
     filename = stanza.get("Filename", "")
-    if not _NAME.fullmatch(name) or not stanza.get("Size", "").isdecimal():
+    if not stanza.get("Size", "").isdecimal():
         return
     # A name out of an index becomes part of a path and of a URL.
     if not re.fullmatch(r"pool/[A-Za-z0-9/_.+~%-]+\.deb", filename) or ".." in filename:

@@ -28,7 +28,8 @@ _PANIC: Final = re.compile(r"Kernel panic - not syncing|BUG: unable to handle|KV
                            r"|Could not access KVM|failed to initialize kvm")
 #: Seconds from a panic to the end that the guest gets to make of it itself.
 _AFTER_PANIC: Final = 5.0
-_APPEND: Final = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr"
+#: A ramfs as root: what is in a tmpfs may be swapped out, and that would be recorded.
+_APPEND: Final = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr rootfstype=ramfs"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +21,9 @@ from traces.lab.errors import GuestDied, LabError
 from traces.lab.initramfs import build, content_archive, job_archive
 from traces.lab.kernels import Kernel
 from traces.lab.qemu import Machine, boot, kvm_is_there, tail
+from traces.lab.tools import Tools
 
-__all__ = ["Job", "Outcome", "run"]
+__all__ = ["Job", "Outcome", "Ran", "run", "run_task"]
 
 #: Sizes of the guest's disks in bytes; their images take what is written to them.
 _SWAP_SIZE: Final = 4 << 30
@@ -38,7 +40,8 @@ class Job:
 
     ``memory`` is in MiB, ``timeout`` in seconds; ``accel`` is ``auto``, ``kvm`` or ``tcg``; ``workload`` and
     ``record`` are arguments of those commands; ``params`` are parameters of zswap at the start; ``content`` is a file
-    or directory that the guest finds at :data:`traces.lab.initramfs.GUEST_CONTENT`.
+    or directory that the guest finds at :data:`traces.lab.initramfs.GUEST_CONTENT`; ``tools`` go along where BCC or
+    trace-cmd is asked for, and all of the guest's work then runs under their Python.
     """
 
     kernel: Kernel
@@ -51,6 +54,17 @@ class Job:
     timeout: float = 900.0
     accel: str = "auto"
     content: Path | None = None
+    tools: Tools | None = None
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a guest left: the directory it sent, what it said at the end, seconds by part, the accelerator."""
+
+    capture: Path
+    result: dict[str, Any]
+    seconds: dict[str, float]
+    accel: str
 
 
 @dataclass(frozen=True)
@@ -75,17 +89,40 @@ def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
     :raises GuestDied: when the guest did not finish
     :raises BadInput: when its capture cannot be imported
     """
+    if os.path.lexists(out):
+        raise LabError(f"{out} exists already; remove it or choose another name")
+    with run_task(job, "record", {}, out, say) as ran:
+        began = time.monotonic()
+        say("importing")
+        summary = import_source(ran.capture, out)
+        ran.seconds["import"] = time.monotonic() - began
+        return Outcome(summary, ran.seconds, ran.accel, _workload_status(ran.capture),
+                       tail(ran.capture.parent / "console.txt"))
+
+
+@contextmanager
+def run_task(job: Job, task: str, options: dict[str, Any], out: Path, say: Say) -> Iterator[Ran]:
+    """Boot a guest, have it do one of :data:`traces.lab.guesttasks.TASKS`, and give what it left.
+
+    That is in ``OUT.partial``, which goes when the block ends well and stays when it does not.
+
+    :param options: what the task asks of its job beside the workload
+    :raises LabError: when it cannot begin
+    :raises GuestDied: when the guest did not finish
+    """
     partial = out.with_name(out.name + ".partial")
-    for path in (out, partial):
-        if os.path.lexists(path):
-            raise LabError(f"{path} exists already; remove it or choose another name")
+    if os.path.lexists(partial):
+        raise LabError(f"{partial} exists already; remove it or choose another name")
     seconds: dict[str, float] = {}
     began = time.monotonic()
     say("building the initramfs")
-    initramfs = build(job.kernel)
-    content = content_archive(job.content, job.memory << 18) if job.content is not None else b""
-    task = {"compressor": job.compressor, "params": job.params, "workload": list(job.workload),
-            "record": list(job.record)}
+    parts: list[bytes | Path] = [build(job.kernel)]
+    if job.tools is not None:
+        parts.append(job.tools.archive)
+    if job.content is not None:
+        parts.append(content_archive(job.content, job.memory << 18))
+    parts.append(job_archive({"task": task, "compressor": job.compressor, "params": job.params,
+                              "workload": list(job.workload), "record": list(job.record), **options}))
     seconds["initramfs"] = time.monotonic() - began
     try:
         partial.mkdir(mode=0o700, parents=True)
@@ -94,21 +131,19 @@ def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
     try:
         # Beside the recording: what the guest sends may be much, and /tmp may be memory.
         with tempfile.TemporaryDirectory(dir=partial.parent, prefix=f".{out.name}.") as scratch:
-            accel, result = _boot(job, Path(scratch), initramfs + content + job_archive(task), partial, seconds, say)
+            accel, result = _boot(job, Path(scratch), parts, partial, seconds, say)
         if result.get("problem"):
             raise GuestDied(f"the guest could not do its work: {result['problem']}", tail(partial / "console.txt"))
         if result.get("status"):
             raise GuestDied(f"the recorder in the guest ended with status {result['status']}",
                             tail(partial / "console.txt"))
         capture = partial / "capture"
-        workload_status = _workload_status(capture)
-        console = tail(partial / "console.txt")
-        if not (capture / "kernel.config").exists() and job.kernel.config is not None:
-            shutil.copyfile(job.kernel.config, capture / "kernel.config")
-        began = time.monotonic()
-        say("importing")
-        summary = import_source(capture, out)
-        seconds["import"] = time.monotonic() - began
+        if job.kernel.config is not None:
+            # As a recorder leaves it that finds none on its box.
+            for place in [path.parent for path in capture.rglob("capture.json")]:
+                if not (place / "kernel.config").exists():
+                    shutil.copyfile(job.kernel.config, place / "kernel.config")
+        yield Ran(capture, result, seconds, accel)
     except GuestDied as death:
         raise GuestDied(death.what, death.console, _kept(partial)) from None
     except OSError as problem:
@@ -119,7 +154,6 @@ def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
         raise
     # Where the capture cannot be imported it is kept: somebody will want to see why.
     shutil.rmtree(partial)
-    return Outcome(summary, seconds, accel, workload_status, console)
 
 
 def _workload_status(capture: Path) -> int:
@@ -140,13 +174,15 @@ def _kept(partial: Path) -> str:
             f"bytes); try zreplay import {capture}")
 
 
-def _boot(job: Job, scratch: Path, initramfs: bytes, partial: Path, seconds: dict[str, float],
+def _boot(job: Job, scratch: Path, parts: list[bytes | Path], partial: Path, seconds: dict[str, float],
           say: Say) -> tuple[str, dict[str, Any]]:
     """Boot the job, under TCG where KVM will not have it; returns the accelerator and what the guest said at the end.
 
     :raises GuestDied: when the guest did not finish
     """
-    (scratch / "initramfs").write_bytes(initramfs)
+    with (scratch / "initramfs").open("wb") as initramfs:
+        for part in parts:
+            initramfs.write(part.read_bytes() if isinstance(part, Path) else part)
     console = partial / "console.txt"
     accels = ["kvm"] if job.accel == "kvm" else ["tcg"]
     if job.accel == "auto" and kvm_is_there() and not _kvm_failed():

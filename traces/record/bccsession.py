@@ -377,6 +377,7 @@ class BccSession(Session):
         self._status = {"zreplay_capture": 1, "complete": False, "recorder": VERSION, "backend": "bcc", "start": None,
                         "bases": {}, "plan": [], "notes": [], "losses": {}}
         self.capture.write_json("capture.json", self._status)
+        self.capture.write("version.txt", self.box.version_text())
         kernel = self.box.kernel()
         planned = plan(kernel, mode.content)
         names = list(dict.fromkeys([*self.box.compressors(), *options.compressors]))

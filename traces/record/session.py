@@ -138,6 +138,7 @@ class Session:
         self._status = {"zreplay_capture": 1, "complete": False, "recorder": VERSION, "start": None, "bases": {},
                         "plan": [], "notes": [], "losses": {}}
         self.capture.write_json("capture.json", self._status)
+        self.capture.write("version.txt", self.box.version_text())
         kernel = self.box.kernel()
         planned = plan(kernel, mode.content)
         names = list(dict.fromkeys([*self.box.compressors(), *options.compressors]))
@@ -193,7 +194,6 @@ class Session:
     def _describe(self, planned: list[Planned], used: dict[str, str], notes: list[str], btf: bool,
                   buffer_kb: int) -> None:
         box, options = self.box, self.options
-        self.capture.write("version.txt", box.version_text())
         config = box.config_text()
         if config:
             self.capture.write("kernel.config", config)
@@ -266,8 +266,12 @@ class Session:
         return events.round() + sum(reader.round(page_seconds) for reader in pages)
 
     def _start_command(self) -> None:
-        environment = {**os.environ, "ZREPLAY_CONTROL": str((self.capture.path / "control").resolve()),
-                       "ZREPLAY_MARKER": str(self.meta.path / "trace_marker")}
+        # A command that is a recorder itself, of another instance, passes on where both listen.
+        mine = {"ZREPLAY_CONTROL": (self.capture.path / "control").resolve(),
+                "ZREPLAY_MARKER": self.meta.path / "trace_marker"}
+        environment = dict(os.environ)
+        for name, path in mine.items():
+            environment[name] = os.pathsep.join(filter(None, (environment.get(name), str(path))))
         try:
             self._child = subprocess.Popen(self.options.command, env=environment)
         except OSError as problem:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -52,17 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compressor", metavar="NAME", help="change zswap's compressor first")
     parser.add_argument("--cgroup", default="/sys/fs/cgroup/zreplay-workload", metavar="PATH",
                         help="cgroup of the workers; made and removed where it is not there (default: %(default)s)")
-    parser.add_argument("--marker", type=Path, metavar="FILE", default=_path("ZREPLAY_MARKER"),
-                        help="trace_marker of the recording (default: $ZREPLAY_MARKER, set by zreplay record)")
-    parser.add_argument("--control", type=Path, metavar="FILE", default=_path("ZREPLAY_CONTROL"),
+    parser.add_argument("--marker", type=_paths, metavar="FILE", default=_paths(os.environ.get("ZREPLAY_MARKER", "")),
+                        help="trace_marker of the recording (default: $ZREPLAY_MARKER, set by zreplay record; several "
+                             "recorders' with : between them)")
+    parser.add_argument("--control", type=_paths, metavar="FILE",
+                        default=_paths(os.environ.get("ZREPLAY_CONTROL", "")),
                         help="control pipe of the recorder, for snapshots (default: $ZREPLAY_CONTROL)")
     parser.add_argument("--capture", type=Path, metavar="DIR",
                         help="directory for truth.csv, and for snapshots where there is no pipe (default: the pipe's)")
+    parser.add_argument("--seconds", type=Path, metavar="FILE",
+                        help="write JSON there: seconds of the scenario and of each phase, less truth and snapshots")
 
 
-def _path(variable: str) -> Path | None:
-    value = os.environ.get(variable)
-    return Path(value) if value else None
+def _paths(text: str) -> list[Path]:
+    return [Path(part) for part in text.split(os.pathsep) if part]
 
 
 def _positive(text: str) -> int:
@@ -102,18 +107,21 @@ def run(arguments: argparse.Namespace, box: Box | None = None) -> int:
     driver = None
     status = 0
     try:
-        box.check(arguments.marker is not None)
-        control, capture = arguments.control, arguments.capture
-        if capture is None and control is not None:
-            capture = control.parent
+        box.check(bool(arguments.marker))
+        # A capture of its own is for one recorder's truth and snapshots.
+        captures = [arguments.capture] if arguments.capture is not None else [pipe.parent for pipe in arguments.control]
+        controls = dict(zip(captures, arguments.control, strict=False))
         procs = arguments.procs or (2 if arguments.scenario == "smp" else 1)
         driver = Driver(box, _source(arguments), cgroup=str(arguments.cgroup).strip("/"), pages=arguments.pages,
-                        procs=procs, folio=FOLIOS[arguments.folio], seed=arguments.seed, marker=arguments.marker,
-                        capture=capture, snapshot=asker(control) if control is not None else write_snapshot)
+                        procs=procs, folio=FOLIOS[arguments.folio], seed=arguments.seed, markers=arguments.marker,
+                        captures=captures, snapshot=asker(controls) if controls else write_snapshot)
         driver.start()
         if arguments.compressor and arguments.compressor != box.read("sys/module/zswap/parameters/compressor"):
             driver.param("compressor", arguments.compressor)
+        began = time.monotonic()
         SCENARIOS[arguments.scenario](driver)
+        if arguments.seconds is not None:
+            arguments.seconds.write_text(json.dumps({"seconds": time.monotonic() - began, "phases": driver.seconds}))
         print(f"{driver.checked:,} pages were read back", flush=True)
         driver.verify()
     except Mismatch as problem:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -38,13 +38,13 @@ class Driver:
     :param procs: how many workers
     :param folio: size of folios in bytes
     :param seed: what made-up content depends on
-    :param marker: a ``trace_marker``; None announces nothing
-    :param capture: directory for snapshots and truth; None writes none
+    :param markers: a ``trace_marker`` of each recorder; without any nothing is announced
+    :param captures: directories for snapshots and truth, one of each recorder
     :param snapshot: writes a counter snapshot: (directory, label, cgroup)
     """
 
     def __init__(self, box: Box, source: PageSource, *, cgroup: str, pages: int, procs: int = 1,
-                 folio: int = PAGE_SIZE, seed: int = 1, marker: Path | None = None, capture: Path | None = None,
+                 folio: int = PAGE_SIZE, seed: int = 1, markers: Sequence[Path] = (), captures: Sequence[Path] = (),
                  snapshot: Callable[[Path, str, Path], None] | None = None) -> None:
         self.box = box
         self.source = source
@@ -58,22 +58,24 @@ class Driver:
         self.workers: list[Worker] = []
         self.checked = 0
         self._bad: list[str] = []
-        self._marker = os.open(marker, os.O_WRONLY) if marker is not None else None
-        self._capture = capture
+        self._markers = [os.open(marker, os.O_WRONLY) for marker in markers]
+        self._captures = list(captures)
         self._snapshot = snapshot
-        self._truth: TextIO | None = None
+        self._truth: list[TextIO] = []
         self._regions: dict[str, int] = {}
         self._written: set[str] = set()
         self._changes = 0
+        #: Seconds by phase, without its truth and snapshot.
+        self.seconds: dict[str, float] = {}
 
     def start(self) -> None:
         """Start the workers; what they inherit is all there is in memory by now."""
         self.box.cgroup(self.cgroup_name)
         self.box.set("proc/sys/vm/page-cluster", 0)  # readahead would fault in what nobody asked for
         self.box.folio(self.folio)
-        if self._capture is not None:
-            self._truth = (self._capture / "truth.csv").open("w")
-            self._truth.write(_HEADER)
+        for capture in self._captures:
+            self._truth.append((capture / "truth.csv").open("w"))
+            self._truth[-1].write(_HEADER)
         cpus = sorted(os.sched_getaffinity(0))
         procs = self.box.root / self.cgroup_name / "cgroup.procs"
         for number in range(self.procs):
@@ -87,24 +89,25 @@ class Driver:
             worker.end()
         self.workers.clear()
         problems = self.box.restore(self._announce)
-        if self._truth is not None:
-            self._truth.close()
-        if self._marker is not None:
-            os.close(self._marker)
-            self._marker = None
+        for truth in self._truth:
+            truth.close()
+        for marker in self._markers:
+            os.close(marker)
+        self._markers.clear()
         return problems
 
     # Markers, snapshots and truth.
 
     def mark(self, text: str) -> None:
         """Write a line into the recording."""
-        if self._marker is not None:
-            os.write(self._marker, text.encode())
+        for marker in self._markers:
+            os.write(marker, text.encode())
 
     def snapshot(self, label: str) -> None:
         """Have the counters of now kept."""
-        if self._snapshot is not None and self._capture is not None:
-            self._snapshot(self._capture, label, self.box.root / self.cgroup_name)
+        if self._snapshot is not None:
+            for capture in self._captures:
+                self._snapshot(capture, label, self.box.root / self.cgroup_name)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -112,20 +115,25 @@ class Driver:
         self.mark(f"phase {name}")
         print(f"phase {name}", flush=True)
         self._written.clear()
+        began = time.monotonic()
         yield
+        self.seconds[name] = time.monotonic() - began
         self._write_truth(name)
         self.snapshot(f"after-{name}")
 
     def _write_truth(self, phase: str) -> None:
-        if self._truth is None:
+        if not self._truth:
             return
         for region in sorted(self._written & self._regions.keys()):
             for worker in self.workers:
                 base = worker.number * _WORKER_STEP + self._regions[region] * _REGION_STEP
                 worker.send("truth", region=region)
-                for page, kind, sha1, swap_type, offset in worker.receive():
-                    self._truth.write(f"{phase},{base + page},{kind},{sha1},{swap_type},{offset}\n")
-        self._truth.flush()
+                lines = [f"{phase},{base + page},{kind},{sha1},{swap_type},{offset}\n"
+                         for page, kind, sha1, swap_type, offset in worker.receive()]
+                for truth in self._truth:
+                    truth.writelines(lines)
+        for truth in self._truth:
+            truth.flush()
 
     # What the workers do, all at the same time.
 

@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,14 +34,14 @@ def write_snapshot(directory: Path, label: str, cgroup: Path) -> None:
         json.dump(counters.snapshot(cgroup), file, indent=1)
 
 
-def asker(control: Path) -> Callable[[Path, str, Path], None]:
-    """Return a function that has the recorder take snapshots, and awaits each.
+def asker(controls: Mapping[Path, Path]) -> Callable[[Path, str, Path], None]:
+    """Return a function that has a recorder take snapshots, and awaits each.
 
-    :param control: the recorder's control pipe
+    :param controls: capture -> its recorder's control pipe
     """
     def ask(directory: Path, label: str, cgroup: Path) -> None:
         before = len(list(directory.glob(f"counters-*-{label}.json")))
-        with control.open("w") as pipe:
+        with controls[directory].open("w") as pipe:
             pipe.write(f"snapshot {label}\n")
         deadline = time.monotonic() + _PATIENCE
         while len(list(directory.glob(f"counters-*-{label}.json"))) == before:

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the parts of ``zreplay lab`` share: their options, where kernels and tools come from, how a death is told."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from replay.cli.terminal import warn
+from traces.lab.apt import Mirror, cache_directory, find_mirror
+from traces.lab.errors import GuestDied, LabError
+from traces.lab.initramfs import GUEST_CONTENT
+from traces.lab.kernels import Kernel, cached, fetch, own
+from traces.lab.packages import KernelPackages, kernels_in, pick
+from traces.lab.qemu import memory_mib
+from traces.lab.run import Job
+from traces.lab.tools import Tools, cached_tools, fetch_tools
+from traces.workload.command import FOLIOS
+from traces.workload.scenarios import SCENARIOS
+
+__all__ = ["DIED", "Shelf", "add_guest_options", "add_kernel_options", "add_record_options", "job_of", "telling",
+           "tell_death"]
+
+#: Exit status when the test box died.
+DIED: Final = 5
+
+
+def add_kernel_options(parser: argparse.ArgumentParser) -> None:
+    """Add which one kernel, compressor and size of folios is wanted."""
+    parser.add_argument("--kernel", required=True, metavar="K", help="a line (7.2), a release, or the path of a bzImage")
+    parser.add_argument("--modules", type=Path, metavar="DIR", help="modules of your own kernel: lib/modules/RELEASE "
+                                                                    "or a build tree")
+    parser.add_argument("--compressor", default="zstd", metavar="C", help="zswap's compressor (default: zstd)")
+    parser.add_argument("--folio", default="4k", choices=list(FOLIOS), help="size of folios (default: 4k)")
+
+
+def add_record_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the recorder is told."""
+    parser.add_argument("--backend", choices=("tracefs", "bcc"), default="tracefs",
+                        help="how to record; bcc takes 270 MiB of tools into the guest: give it 2G (default: tracefs)")
+    parser.add_argument("--pages", metavar="MODE",
+                        help="what is kept of pages: none, hash, sample:N, full (default: full where they are made up, "
+                             "hash for a workload with --content)")
+
+
+def add_guest_options(parser: argparse.ArgumentParser, workload: str = "base", memory: int = 1024,
+                      timeout: float = 900.0) -> None:
+    """Add what the guest is made of and does, with these defaults; ``memory`` in MiB, ``timeout`` in seconds."""
+    parser.add_argument("--workload", default=workload, metavar="W", type=_workload,
+                        help=f"one of {', '.join(SCENARIOS)}, with its options: \"limits --pages 4096\" "
+                             f"(default: {workload}; see zreplay workload --help)")
+    parser.add_argument("--param", action="append", default=[], type=_param, metavar="NAME=VALUE",
+                        help="parameter of zswap at the start, such as shrinker_enabled=Y; may be repeated")
+    parser.add_argument("--smp", type=_cpus, metavar="N", help="CPUs (default: 1, for the workload smp 2)")
+    parser.add_argument("--memory", type=_memory, default=memory, metavar="M",
+                        help=f"such as 768M or 2G (default: {memory >> 10}G)")
+    parser.add_argument("--timeout", type=float, default=timeout, metavar="S",
+                        help=f"seconds for the guest (default: {timeout:.0f})")
+    parser.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto",
+                        help="auto takes KVM where it works (default)")
+    parser.add_argument("--mirror", metavar="URL", help="Debian mirror (default: the one apt uses)")
+
+
+def _workload(text: str) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(f"'{text}' cannot be split into words ({problem})") from None
+    if not words or words[0] not in SCENARIOS:
+        raise argparse.ArgumentTypeError(f"'{text}' does not begin with one of {', '.join(SCENARIOS)}")
+    return words
+
+
+def _memory(text: str) -> int:
+    try:
+        return memory_mib(text)
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
+
+
+def _cpus(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of CPUs from 1 to 64")
+    return int(text)
+
+
+def _param(text: str) -> tuple[str, str]:
+    match = re.fullmatch(r"(\w+)=(\S+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
+    return match[1], match[2]
+
+
+@contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """Give a function that tells what is being done: a line that changes on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    began = time.monotonic()
+    with console.status("") as status:
+        yield lambda text: status.update(f"{text} ({time.monotonic() - began:.0f} s)")
+
+
+@dataclass
+class Shelf:
+    """Where kernels come from; the indexes are read once, and only when they are needed."""
+
+    mirror: str | None
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self._found: list[KernelPackages] | None = None
+        self._from: Mirror | None = None
+
+    def all(self) -> list[KernelPackages]:
+        """Return every kernel of the suites."""
+        if self._found is None:
+            mirror = self._mirror()
+            self._found = kernels_in(mirror.packages())
+            for note in mirror.notes:
+                warn(note)
+        return self._found
+
+    def get(self, wanted: str, modules: Path | None) -> Kernel:
+        """Return the kernel that a user named.
+
+        :raises LabError: when there is none
+        """
+        if "/" in wanted or Path(wanted).is_file():
+            return own(Path(wanted), modules)
+        if modules is not None:
+            raise LabError("--modules goes with a bzImage; a distribution's kernel brings its own")
+        have = cached(cache_directory(), wanted)
+        if have is not None:
+            return have
+        choice = pick(self.all(), wanted)
+        if choice is None:
+            raise LabError(f"no suite has a kernel {wanted}; zreplay lab kernels lists what there is")
+        return fetch(choice, self._mirror(), cache_directory(), self.say)
+
+    def tools(self) -> Tools:
+        """Return BCC and trace-cmd for the guest.
+
+        :raises LabError: when they cannot be had
+        """
+        have = cached_tools(cache_directory())
+        return have if have is not None else fetch_tools(self._mirror(), cache_directory(), self.say)
+
+    def _mirror(self) -> Mirror:
+        if self._from is None:
+            self._from = find_mirror(self.mirror, cache_directory(), self.say)
+        return self._from
+
+
+def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio: str, tools: Tools | None) -> Job:
+    """Return the job that the options ask for."""
+    words = arguments.workload
+    workload = [*words, *(() if "--folio" in words else ("--folio", folio))]
+    content = None
+    if "--content" in workload[:-1]:
+        at = workload.index("--content") + 1
+        content, workload[at] = Path(workload[at]), GUEST_CONTENT
+    pages = getattr(arguments, "pages", None) or ("full" if content is None else "hash")
+    record: tuple[str, ...] = ("--pages", pages)
+    if getattr(arguments, "backend", "tracefs") != "tracefs":
+        record += ("--backend", arguments.backend)
+    if words[0] == "switch":
+        record += ("--compressor", "lz4" if compressor != "lz4" else "zstd")
+    return Job(kernel, compressor, tuple(workload), record, dict(arguments.param), arguments.memory,
+               arguments.smp or (2 if words[0] == "smp" else 1), arguments.timeout, arguments.accel, content, tools)
+
+
+def tell_death(death: GuestDied) -> int:
+    """Print what is known of a guest's death; returns the exit status."""
+    if death.console:
+        print(death.console, file=sys.stderr)
+    warn(f"{death.what}.")
+    if death.kept:
+        warn(f"{death.kept}.")
+    return DIED

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The parts of ``zreplay lab`` that try the recorder itself: what it costs, what a kill leaves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from replay.cli.labcommon import Shelf, add_guest_options, add_kernel_options, job_of, tell_death, telling
+from replay.cli.terminal import table, warn
+from replay.verdict import replay
+from traces.errors import BadInput
+from traces.importers import import_source
+from traces.lab.errors import GuestDied, LabError
+from traces.lab.run import Job, Ran, run_task
+from traces.recording import Recording
+
+__all__ = ["add_parts"]
+
+_PAGES: Final = ("none", "hash", "sample:16", "full")
+#: Ways to run a workload: nothing, a back end and what it keeps of pages, trace-cmd with the same probes.
+_WAYS: Final = ("nothing", *(f"tracefs {pages}" for pages in _PAGES), *(f"bcc {pages}" for pages in _PAGES),
+                "trace-cmd", "trace-cmd pages")
+_EPILOG: Final = """examples:
+  zreplay lab overhead --kernel 7.2 --repeat 5
+  zreplay lab kills --kernel 7.3 --count 50 --seed 1 -o kills/
+"""
+
+
+def add_parts(parts: Any) -> None:
+    """Add the parts."""
+    cost = parts.add_parser("overhead", help="time a workload with and without a recorder", epilog=_EPILOG,
+                            formatter_class=argparse.RawDescriptionHelpFormatter,
+                            description="Runs a workload in one guest under each way of recording, beside trace-cmd with "
+                                        "the same probes and beside nothing, in turns.")
+    add_kernel_options(cost)
+    cost.add_argument("--way", action="append", choices=_WAYS, metavar="WAY",
+                      help=f"may be repeated (default: all): {', '.join(_WAYS)}")
+    cost.add_argument("--repeat", type=_count, default=3, metavar="N", help="times that each is run (default: 3)")
+    cost.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there")
+    add_guest_options(cost, "base --pages 8192", 2048, 3600.0)
+    cost.set_defaults(run=overhead)
+
+    killing = parts.add_parser("kills", help="kill recorders at random moments and look at what they leave",
+                               epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+                               description="Kills recorders of one guest with SIGKILL, at moments drawn evenly from "
+                                           "the length of a whole recording, and opens and replays what each left.")
+    add_kernel_options(killing)
+    killing.add_argument("--count", type=_count, default=50, metavar="N", help="kills (default: 50)")
+    killing.add_argument("--seed", type=int, default=1, metavar="N", help="what the moments depend on (default: 1)")
+    killing.add_argument("--backend", choices=("tracefs", "bcc"), default="tracefs", help="default: tracefs")
+    killing.add_argument("--pages", metavar="MODE", help="as for run")
+    killing.add_argument("-o", "--output", required=True, metavar="DIR", help="directory for the recordings; must not "
+                                                                             "exist")
+    add_guest_options(killing, "base --pages 2048", 2048, 3600.0)
+    killing.set_defaults(run=kills)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 to 1000")
+    return int(text)
+
+
+def overhead(arguments: argparse.Namespace) -> int:
+    """Measure, and print a row for every way."""
+    ways = list(dict.fromkeys(["nothing", *(arguments.way or _WAYS)]))
+    out = Path(arguments.json) if arguments.json is not None else Path("overhead.json")
+    try:
+        with telling() as say:
+            shelf = Shelf(arguments.mirror, say)
+            kernel = shelf.get(arguments.kernel, arguments.modules)
+            # The same Python and the same things in memory for every way, also where no tool is asked for.
+            job = job_of(arguments, kernel, arguments.compressor, arguments.folio, shelf.tools())
+            with run_task(job, "overhead", {"ways": ways, "repeat": arguments.repeat}, out, say) as ran:
+                result = ran.result
+    except LabError as problem:
+        warn(f"{problem}.")
+        return 2
+    except GuestDied as death:
+        return tell_death(death)
+    if arguments.json is not None:
+        facts = {"kernel": kernel.release, "accel": ran.accel, "workload": list(job.workload), "cpus": job.cpus,
+                 "memory_mib": job.memory, "compressor": job.compressor, "rows": result["rows"]}
+        arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
+    print(f"{kernel.release}, {ran.accel}, {job.cpus} CPU, {job.compressor}, workload {' '.join(job.workload)}: "
+          f"seconds of its phases, the median of {arguments.repeat} with the lowest and the highest")
+    print(table(_cost_rows(result["rows"], ways), right=(1, 2, 3, 4, 5, 6)))
+    return 0
+
+
+def _cost_rows(rows: list[dict[str, Any]], ways: list[str]) -> list[tuple[str, ...]]:
+    """Return the table: times of a turn are set beside the run without a recorder of the same turn."""
+    by_way = {way: [row for row in rows if row["way"] == way] for way in ways}
+    bare = [sum(row["phases"].values()) for row in by_way["nothing"]]
+    found: list[tuple[str, ...]] = [("recorder", "seconds", "lowest", "highest", "ratio", "lost", "MiB written")]
+    for way in ways:
+        seconds = [sum(row["phases"].values()) for row in by_way[way]]
+        ratio = statistics.median(mine / alone for mine, alone in zip(seconds, bare, strict=True))
+        lost: set[Any] = {row.get("lost", 0) for row in by_way[way]} | {row.get("pages_lost", 0) for row in by_way[way]}
+        text = "unknown" if "unknown" in lost else f"{sum(lost):,}"
+        size = statistics.median(row["bytes"] for row in by_way[way]) / (1 << 20)
+        found.append((way, f"{statistics.median(seconds):.2f}", f"{min(seconds):.2f}", f"{max(seconds):.2f}",
+                      f"{ratio:.2f}", text if way != "nothing" else "", f"{size:.1f}" if way != "nothing" else ""))
+    return found
+
+
+def kills(arguments: argparse.Namespace) -> int:
+    """Kill, import, replay; the exit status is 0 when every recording opens and none has a silent gap."""
+    out = Path(arguments.output)
+    if out.exists():
+        warn(f"{out} exists already; remove it or choose another name.")
+        return 2
+    try:
+        with telling() as say:
+            shelf = Shelf(arguments.mirror, say)
+            kernel = shelf.get(arguments.kernel, arguments.modules)
+            job: Job = job_of(arguments, kernel, arguments.compressor, arguments.folio,
+                              shelf.tools() if arguments.backend == "bcc" else None)
+            with run_task(job, "kills", {"count": arguments.count, "seed": arguments.seed}, out, say) as ran:
+                out.mkdir(mode=0o700)
+                rows, bad = _judged(ran, out)
+    except LabError as problem:
+        warn(f"{problem}.")
+        return 2
+    except GuestDied as death:
+        return tell_death(death)
+    print(table(rows, right=(1, 2, 3, 4)))
+    verdicts = Counter(row[5] for row in rows[1:])
+    print(f"{kernel.release}, {ran.accel}: {arguments.count} kills within {ran.result['span']:.1f} s of a start, seed "
+          f"{arguments.seed}: {', '.join(f'{count} {verdict}' for verdict, count in verdicts.items())}")
+    if ran.result["leftovers"]:
+        warn(f"after --clean these were left in tracefs: {', '.join(ran.result['leftovers'][:5])}.")
+        bad += 1
+    return 1 if bad else 0
+
+
+def _judged(ran: Ran, out: Path) -> tuple[list[tuple[str, ...]], int]:
+    """Import and replay what every kill left; returns a table and how many are not as they should be."""
+    rows: list[tuple[str, ...]] = [("recording", "killed after s", "events", "stores", "compared", "verdict", "")]
+    bad = 0
+    for kill in ran.result["rows"]:
+        name, moment = kill["name"], f"{kill['after']:.2f}"
+        if kill["ended"] is not None:
+            rows.append((name, moment, "", "", "", "ended by itself", f"status {kill['ended']}"))
+            bad += kill["ended"] != 0
+            continue
+        try:
+            import_source(ran.capture / name, out / f"{name}.zr")
+            recording = Recording(out / f"{name}.zr")
+            result = replay(recording)
+        except BadInput as problem:
+            rows.append((name, moment, "", "", "", "does not open", str(problem)))
+            bad += 1
+            shutil.copytree(ran.capture / name, out / f"{name}.raw")
+            continue
+        events = recording.frame(["event"])["event"]
+        # Nothing may look as if it were whole, and what is there must be as the model says: a gap would show.
+        right = not recording.manifest["complete"] and result.verdict == "UNDECIDED"
+        bad += not right
+        rows.append((name, moment, f"{len(events):,}", f"{int((events == 'zswap_store').sum()):,}",
+                     f"{sum(check.compared for check in result.checks):,}",
+                     result.verdict, "" if right else "NOT as it should be"))
+    return rows, bad

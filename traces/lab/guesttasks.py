@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a guest can be asked to do: record, record with both back ends at once, measure overhead, kill recorders.
+
+It uses the standard library only.  Every task takes the job and the sender and returns what the host is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from traces.lab.channel import Sender
+from traces.lab.guest import CAPTURE, CGROUP, reset, run_and_send, say
+
+__all__ = ["TASKS"]
+
+_HERE: Final = "/zreplay/traces"
+_STORED: Final = Path("/sys/kernel/debug/zswap/stored_pages")
+#: Seconds that a recorder may take until its directory is there, and the kernel to free what a killed worker had.
+_PATIENCE: Final = 60.0
+#: Seconds that the box goes on after its recorder was killed, as boxes do.
+_AFTERWARDS: Final = 0.05
+
+
+def _workload(job: dict[str, Any], *more: str) -> list[str]:
+    return [sys.executable, f"{_HERE}/workload", *job["workload"], "--cgroup", CGROUP, *more]
+
+
+def _recorder(words: list[str], out: Path, command: list[str]) -> list[str]:
+    return [sys.executable, f"{_HERE}/record", *words, "-o", str(out), "--cgroup", CGROUP, "--", *command]
+
+
+def record(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
+    """Run the workload under the recorder."""
+    say("recording")
+    return {"status": run_and_send(_recorder(job["record"], CAPTURE, _workload(job)), sender)}
+
+
+def both(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
+    """Run the workload under a recorder of each back end at the same time."""
+    CAPTURE.mkdir()
+    say("recording with both back ends")
+    # BCC outside: what compiling takes is over when the other begins.
+    inner = _recorder([*job["record"], "--backend", "tracefs"], CAPTURE / "tracefs", _workload(job))
+    outer = _recorder([*job["record"], "--backend", "bcc", "--instance", "zreplay_bcc"], CAPTURE / "bcc", inner)
+    return {"status": run_and_send(outer, sender)}
+
+
+# Overhead
+
+
+def overhead(job: dict[str, Any], _sender: Sender) -> dict[str, Any]:
+    """Time the workload under each way of recording, several times, in an order that turns round every time."""
+    rows = []
+    for turn in range(job["repeat"]):
+        for way in job["ways"] if turn % 2 == 0 else job["ways"][::-1]:
+            say(f"measuring {way}, {turn + 1} of {job['repeat']}")
+            rows.append({"way": way, "turn": turn, **_measured(job, way)})
+    return {"status": 0, "rows": rows}
+
+
+def _measured(job: dict[str, Any], way: str) -> dict[str, Any]:
+    seconds, out = Path("/out/seconds.json"), Path("/out/measured")
+    seconds.unlink(missing_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    tool, _, pages = way.partition(" ")
+    began = time.monotonic()
+    if tool == "nothing":
+        # The workload takes its own snapshots: they are work of its phases' ends under any recorder.
+        out.mkdir()
+        done = subprocess.run(_workload(job, "--seconds", str(seconds), "--capture", str(out)), check=False, cwd="/out")
+        facts: dict[str, Any] = {}
+    elif tool == "trace-cmd":
+        out.mkdir()
+        done, facts = _trace_cmd(_workload(job, "--seconds", str(seconds), "--capture", str(out)), out, bool(pages))
+    else:
+        command = _recorder(["--backend", tool, "--pages", pages], out, _workload(job, "--seconds", str(seconds)))
+        done = subprocess.run(command, check=False, cwd="/out")
+        losses = json.loads((out / "capture.json").read_text())["losses"]
+        facts = {"lost": _sum(losses["cpus"]), "pages_lost": _sum(losses["pages"]),
+                 "missed": sum(count for count in losses["probes"].values() if count != "unknown"),
+                 "missed_unknown": sum(count == "unknown" for count in losses["probes"].values())}
+    took = time.monotonic() - began
+    if done.returncode:
+        raise OSError(0, f"with {way} the workload ended with status {done.returncode}")
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    shutil.rmtree(out)
+    return {**json.loads(seconds.read_text()), "with_setup": took, "bytes": size, **facts}
+
+
+def _sum(cpus: dict[str, dict[str, Any]]) -> int | str:
+    counts = [count for cpu in cpus.values() for count in cpu.values()]
+    return "unknown" if "unknown" in counts else sum(counts)
+
+
+def _trace_cmd(workload: list[str], out: Path,
+               pages: bool) -> tuple[subprocess.CompletedProcess[bytes], dict[str, Any]]:
+    """Run the workload under trace-cmd with the recorder's probes, filters and sizes of rings."""
+    # Not at the top: the recorder is only asked for its plan here.
+    from traces.record.box import Box
+    from traces.record.plan import GROUP, PAGE_GROUP, page_plan, plan
+    from traces.record.tracefs import Tracefs
+
+    box = Box()
+    kernel = box.kernel()
+    tracefs = Tracefs()
+    try:
+        used, _ = tracefs.define(plan(kernel, pages))
+        lru = box.addresses.get("zswap_list_lru")
+        options = []
+        for event in used:
+            options += ["-e", f"{GROUP}:{event}"]
+            if lru is not None and event in ("lru_add", "lru_add_ret", "lru_del"):
+                options += ["-f", f"lru=={lru:#x}"]
+        if pages:
+            wanted, _ = page_plan(kernel, box.compressors())
+            for event in tracefs.define(wanted)[0]:
+                options += ["-e", f"{PAGE_GROUP}:{event}"]
+            # A page is longer than an ordinary sub-buffer.
+            options += ["--subbuf-size", "64"]
+        # As large as the recorder makes its rings by itself, page ring included.
+        kib = min(max(box.memory_kb() // 8 // (os.cpu_count() or 1), 1024), 65536)
+        data = out / "trace.dat"
+        done = subprocess.run(["trace-cmd", "record", "-q", "-C", "mono", "-b", str(kib), "-o", str(data), *options,
+                               *workload], check=False, cwd="/out")
+        report = subprocess.run(["trace-cmd", "report", "--stat", "-i", str(data)], text=True, capture_output=True,
+                                check=False).stdout
+        subprocess.run(["trace-cmd", "reset"], check=False, stdout=subprocess.DEVNULL)
+        lost = [int(count) for count in re.findall(r"^(?:overrun|commit overrun|dropped events): (\d+)", report, re.M)]
+        return done, {"lost": sum(lost) if lost else "unknown"}
+    finally:
+        tracefs.remove()
+        tracefs.close()
+
+
+# Kills
+
+
+def kills(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
+    """Record once to the end, then kill recorders at moments drawn evenly from as long a time."""
+    CAPTURE.mkdir()
+    drawn = random.Random(job["seed"])
+    began = time.monotonic()
+    say("recording to the end, for how long that takes")
+    status = run_and_send(_recorder(job["record"], CAPTURE / "whole", _workload(job)), sender)
+    if status:
+        raise OSError(0, f"the recorder that nobody kills ended with status {status}")
+    span = time.monotonic() - began
+    rows = []
+    for number in range(job["count"]):
+        say(f"kill {number + 1} of {job['count']}")
+        moment = drawn.uniform(0.0, span)
+        rows.append({"name": f"k{number:03d}", "after": round(moment, 3),
+                     **_kill(job, CAPTURE / f"k{number:03d}", moment)})
+        sender.send_new()
+    return {"status": 0, "span": span, "rows": rows, "leftovers": _clean()}
+
+
+def _kill(job: dict[str, Any], out: Path, moment: float) -> dict[str, Any]:
+    """Start a recorder and kill it; its next start, or ``--clean`` at the end, has to clean up after it."""
+    process = subprocess.Popen(_recorder(job["record"], out, _workload(job)), cwd="/out", start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Before its directory is there it has promised nothing.
+    deadline = time.monotonic() + _PATIENCE
+    while not out.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(moment)
+    ended = process.poll()
+    process.kill()
+    process.wait()
+    time.sleep(_AFTERWARDS)
+    # The workload waits for a recorder that is no more.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + _PATIENCE
+    while _STORED.read_text().strip() != "0" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for name in ("memory.max", "memory.zswap.max"):
+        with contextlib.suppress(OSError):
+            Path(CGROUP, name).write_text("max")
+    reset(job)
+    return {"ended": ended, "still_stored": int(_STORED.read_text())}
+
+
+def _clean() -> list[str]:
+    """Clean up after the last kill; returns what is left in tracefs then."""
+    subprocess.run([sys.executable, f"{_HERE}/record", "--clean"], check=True, stdout=subprocess.DEVNULL)
+    tracing = Path("/sys/kernel/tracing")
+    return [path.name for path in (tracing / "instances").iterdir()] + (tracing / "dynamic_events").read_text().split()
+
+
+TASKS: Final[dict[str, Callable[[dict[str, Any], Sender], dict[str, Any]]]] = {
+    "record": record, "both": both, "overhead": overhead, "kills": kills}
