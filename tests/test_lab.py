@@ -18,16 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from replay import replay
 from replay.cli import lab as verb
-from traces import open_recording
+from replay.cli.labcommon import job_of
 from traces.lab import apt, kernels
-from traces.lab.apt import cache_directory, find_mirror
 from traces.lab.channel import Receiver, Sender
 from traces.lab.cpio import CpioWriter, members
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.initramfs import build, content_archive, job_archive, stdlib_imports
-from traces.lab.kernels import Kernel, cached
+from traces.lab.kernels import Kernel
 from traces.lab.packages import (
     KernelPackages,
     Package,
@@ -361,7 +359,7 @@ def test_what_a_job_is_made_of(tmp_path: Path) -> None:
         parser = ArgumentParser()
         verb.add_parser(parser.add_subparsers())
         arguments = parser.parse_args(["lab", "run", "--kernel", "x", "-o", "x", *words])
-        return verb._job(arguments, Kernel("x", tmp_path, None, None, ""), arguments.compressor, arguments.folio)
+        return job_of(arguments, Kernel("x", tmp_path, None, None, ""), arguments.compressor, arguments.folio, None)
 
     plain = job("--folio", "64k", "--param", "shrinker_enabled=Y")
     assert (plain.workload, plain.record, plain.cpus) == (("base", "--folio", "64k"), ("--pages", "full"), 1)
@@ -372,6 +370,7 @@ def test_what_a_job_is_made_of(tmp_path: Path) -> None:
     assert given.content == Path("/some/dump")
     assert given.workload == ("base", "--content", "/content", "--pages", "64", "--folio", "4k")
     assert given.record == ("--pages", "hash"), "pages of files are not made up"
+    assert job("--backend", "bcc", "--pages", "none").record == ("--pages", "none", "--backend", "bcc")
 
 
 # The channel
@@ -589,70 +588,3 @@ def test_wrong_use(words: list[str], capsys: pytest.CaptureFixture[str]) -> None
         parser.parse_args(["lab", "run", "--kernel", "7.2", "-o", "x", *words])
     assert left.value.code == 2
     assert "error:" in capsys.readouterr().err
-
-
-# Real boots: make lab-test
-
-
-@pytest.fixture
-def needs_qemu() -> None:
-    for program in ("qemu-system-x86_64", "busybox"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed (apt install qemu-system-x86 busybox-static)")
-    cache = cache_directory()
-    if not all(cached(cache, kernel) for kernel in _KERNELS):
-        try:
-            find_mirror(None, cache, lambda text: None)
-        except LabError as problem:
-            pytest.skip(f"no kernel can be fetched here: {problem}")
-
-
-def _lab(*words: str) -> int:
-    parser = ArgumentParser()
-    verb.add_parser(parser.add_subparsers())
-    arguments = parser.parse_args(["lab", *words])
-    return int(arguments.run(arguments))
-
-
-#: Kernels to boot, and with what; ZREPLAY_LAB_KERNELS="6.12 7.3" names others, as CI has time for one.
-_KERNELS = os.environ.get("ZREPLAY_LAB_KERNELS", "7.2").split()
-
-
-@pytest.mark.lab
-@pytest.mark.parametrize("kernel", _KERNELS)
-@pytest.mark.usefixtures("needs_qemu")
-def test_a_recorded_kernel_passes(kernel: str, tmp_path: Path) -> None:
-    out = tmp_path / "r.zr"
-    assert _lab("run", "--kernel", kernel, "--compressor", "zstd", "--folio", "64k", "-o", str(out)) == 0
-    result = replay(open_recording(out))
-    assert result.verdict == "PASS", result.reasons
-    assert not list(tmp_path.glob("r.zr.partial"))
-
-
-@pytest.mark.lab
-@pytest.mark.usefixtures("needs_qemu")
-def test_a_guest_that_is_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "r.zr"
-    assert _lab("run", "--kernel", _KERNELS[0], "--timeout", "15", "--accel", "tcg", "-o", str(out)) == 5
-    assert "was not done after 15 s" in capsys.readouterr().err
-    assert (tmp_path / "r.zr.partial" / "console.txt").is_file()
-
-
-@pytest.mark.lab
-@pytest.mark.usefixtures("needs_qemu")
-def test_a_real_panic(tmp_path: Path) -> None:
-    kernel = verb._Shelf(None, lambda text: None).get(_KERNELS[0], None)
-    (tmp_path / "i").write_bytes(CpioWriter().finish())
-    for name in ("swap", "result"):
-        (tmp_path / name).write_bytes(bytes(1 << 20))
-    machine = Machine(kernel.image, tmp_path / "i", tmp_path / "swap", tmp_path / "result", 512, 1, "tcg")
-    with pytest.raises(GuestDied, match="panicked") as death:
-        boot(machine, tmp_path / "console", 60, lambda text: None, lambda: None)
-    assert "Kernel panic" in death.value.console
-
-
-@pytest.mark.lab
-@pytest.mark.usefixtures("needs_qemu")
-def test_a_compressor_that_the_kernel_does_not_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _lab("run", "--kernel", _KERNELS[0], "--compressor", "nosuch", "-o", str(tmp_path / "r.zr")) == 5
-    assert "no compressor 'nosuch'" in capsys.readouterr().err

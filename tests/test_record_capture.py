@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import traces
+from replay import replay
 from tests import ringbuilder as rb
 from traces.errors import BadInput
 from traces.importers import import_source
@@ -294,7 +295,8 @@ def test_truth_is_left_out_where_only_keyed_hashes_are(tmp_path: Path) -> None:
     ("capture.json", "{", "not readable JSON"),
     ("capture.json", json.dumps({"zreplay_capture": 2}), "version"),
     ("capture.json", json.dumps({**status(True), "losses": 3}), "wrong type"),
-    ("capture.json", json.dumps({**status(False), "start": None}), "before it recorded anything"),
+    ("capture.json", json.dumps({**status(True), "start": None}), "is no time"),
+    ("capture.json", json.dumps({**status(False), "start": "x"}), "is no time"),
     ("pages.cpu0.idx", "n,ts_ns,src,digest\n0,1,zz,00\n", "in order"),
     ("pages.cpu0.idx", "n,ts\n", "is not 'n,ts_ns,src,digest'"),
     ("pages.cpu0.idx", "n,ts_ns,src,digest\n" + "".join(f"{n},{n},1000,{'0' * 40}\n" for n in range(9)), "ends before"),
@@ -304,6 +306,27 @@ def test_damage_that_no_kill_explains_is_refused(tmp_path: Path, name: str, cont
     (tmp_path / "c" / name).write_text(content)
     with pytest.raises(BadInput, match=why):
         import_source(tmp_path / "c", tmp_path / "r")
+
+
+@pytest.mark.parametrize("version", ["", "Linux version 7.2.13+deb14-amd64 (x@y) #1 SMP\n"])
+def test_a_recorder_that_was_killed_while_it_armed_its_probes(tmp_path: Path, version: str) -> None:
+    capture = Capture(tmp_path / "c")
+    capture.write_json("capture.json", {**status(False), "start": None, "losses": {}})
+    if version:
+        capture.write("version.txt", version)
+    capture.close()
+    import_source(tmp_path / "c", tmp_path / "r")
+    recording = traces.open_recording(tmp_path / "r")
+    assert len(recording) == 0
+    assert not recording.manifest["complete"]
+    assert recording.manifest["notes"] == ["the recorder was stopped before it recorded anything"]
+    if version:
+        result = replay(recording)
+        assert (result.verdict, result.revision) == ("UNDECIDED", "mainline-7.2")
+        assert result.reasons == recording.manifest["notes"]
+    else:
+        with pytest.raises(BadInput, match="kernel"):
+            replay(recording)
 
 
 def test_losses_are_told_in_sentences() -> None:

@@ -37,7 +37,8 @@ DIED: Final = 5
 
 def add_kernel_options(parser: argparse.ArgumentParser) -> None:
     """Add which one kernel, compressor and size of folios is wanted."""
-    parser.add_argument("--kernel", required=True, metavar="K", help="a line (7.2), a release, or the path of a bzImage")
+    parser.add_argument("--kernel", required=True, metavar="K",
+                        help="a line (7.2), a release, or the path of a bzImage")
     parser.add_argument("--modules", type=Path, metavar="DIR", help="modules of your own kernel: lib/modules/RELEASE "
                                                                     "or a build tree")
     parser.add_argument("--compressor", default="zstd", metavar="C", help="zswap's compressor (default: zstd)")

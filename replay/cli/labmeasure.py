@@ -36,8 +36,8 @@ def add_parts(parts: Any) -> None:
     """Add the parts."""
     cost = parts.add_parser("overhead", help="time a workload with and without a recorder", epilog=_EPILOG,
                             formatter_class=argparse.RawDescriptionHelpFormatter,
-                            description="Runs a workload in one guest under each way of recording, beside trace-cmd with "
-                                        "the same probes and beside nothing, in turns.")
+                            description="Runs a workload in one guest under each way of recording, beside trace-cmd "
+                                        "with the same probes and beside nothing, in turns.")
     add_kernel_options(cost)
     cost.add_argument("--way", action="append", choices=_WAYS, metavar="WAY",
                       help=f"may be repeated (default: all): {', '.join(_WAYS)}")

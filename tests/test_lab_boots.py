@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab with QEMU and real kernels: ``make lab-test``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+
+from replay import replay
+from replay.cli import lab as verb
+from replay.cli.labcommon import Shelf
+from traces import open_recording
+from traces.lab.apt import cache_directory, find_mirror
+from traces.lab.cpio import CpioWriter
+from traces.lab.errors import GuestDied, LabError
+from traces.lab.kernels import cached
+from traces.lab.qemu import Machine, boot
+
+
+@pytest.fixture
+def needs_qemu() -> None:
+    for program in ("qemu-system-x86_64", "busybox"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed (apt install qemu-system-x86 busybox-static)")
+    cache = cache_directory()
+    if not all(cached(cache, kernel) for kernel in _KERNELS):
+        try:
+            find_mirror(None, cache, lambda text: None)
+        except LabError as problem:
+            pytest.skip(f"no kernel can be fetched here: {problem}")
+
+
+def _lab(*words: str) -> int:
+    parser = ArgumentParser()
+    verb.add_parser(parser.add_subparsers())
+    arguments = parser.parse_args(["lab", *words])
+    return int(arguments.run(arguments))
+
+
+#: Kernels to boot, and with what; ZREPLAY_LAB_KERNELS="6.12 7.3" names others, as CI has time for one.
+_KERNELS = os.environ.get("ZREPLAY_LAB_KERNELS", "7.2").split()
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("kernel", _KERNELS)
+@pytest.mark.usefixtures("needs_qemu")
+def test_a_recorded_kernel_passes(kernel: str, tmp_path: Path) -> None:
+    out = tmp_path / "r.zr"
+    assert _lab("run", "--kernel", kernel, "--compressor", "zstd", "--folio", "64k", "-o", str(out)) == 0
+    result = replay(open_recording(out))
+    assert result.verdict == "PASS", result.reasons
+    assert not list(tmp_path.glob("r.zr.partial"))
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("needs_qemu")
+def test_a_guest_that_is_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "r.zr"
+    assert _lab("run", "--kernel", _KERNELS[0], "--timeout", "15", "--accel", "tcg", "-o", str(out)) == 5
+    assert "was not done after 15 s" in capsys.readouterr().err
+    assert (tmp_path / "r.zr.partial" / "console.txt").is_file()
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("needs_qemu")
+def test_a_real_panic(tmp_path: Path) -> None:
+    kernel = Shelf(None, lambda text: None).get(_KERNELS[0], None)
+    (tmp_path / "i").write_bytes(CpioWriter().finish())
+    for name in ("swap", "result"):
+        (tmp_path / name).write_bytes(bytes(1 << 20))
+    machine = Machine(kernel.image, tmp_path / "i", tmp_path / "swap", tmp_path / "result", 512, 1, "tcg")
+    with pytest.raises(GuestDied, match="panicked") as death:
+        boot(machine, tmp_path / "console", 60, lambda text: None, lambda: None)
+    assert "Kernel panic" in death.value.console
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("needs_qemu")
+def test_a_compressor_that_the_kernel_does_not_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _lab("run", "--kernel", _KERNELS[0], "--compressor", "nosuch", "-o", str(tmp_path / "r.zr")) == 5
+    assert "no compressor 'nosuch'" in capsys.readouterr().err
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("needs_qemu")
+def test_the_other_back_end_passes_too(tmp_path: Path) -> None:
+    out = tmp_path / "r.zr"
+    assert _lab("run", "--kernel", _KERNELS[0], "--backend", "bcc", "--memory", "2G", "-o", str(out)) == 0
+    recording = open_recording(out)
+    assert recording.manifest["capture"]["backend"] == "bcc"
+    result = replay(recording)
+    assert result.verdict == "PASS", result.reasons
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("needs_qemu")
+def test_recorders_are_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _lab("kills", "--kernel", _KERNELS[0], "--count", "3", "-o", str(tmp_path / "kills")) == 0
+    assert "3 UNDECIDED" in capsys.readouterr().out
+    assert len(list((tmp_path / "kills").glob("k*.zr"))) == 3
