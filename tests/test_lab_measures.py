@@ -125,14 +125,15 @@ def test_what_does_not_open_is_kept(tmp_path: Path) -> None:
 
 
 def test_costs_are_set_beside_the_same_turn_without_a_recorder() -> None:
-    def row(way: str, turn: int, *seconds: float, **more: Any) -> dict[str, Any]:
-        return {"way": way, "turn": turn, "phases": dict(enumerate(seconds)), "bytes": 1 << 20, **more}
+    def row(way: str, turn: int, out: float, rest: float, **more: Any) -> dict[str, Any]:
+        phases = {"out1": out / 2, "in1": rest, "out2": out / 2, "exit": 100.0}
+        return {"way": way, "turn": turn, "phases": phases, "bytes": 1 << 20, **more}
 
-    rows = [row("nothing", 0, 1.0, 1.0), row("tracefs hash", 0, 2.0, 2.0, lost=0, pages_lost=3),
-            row("tracefs hash", 1, 8.0, 1.0, lost=2, pages_lost=0), row("nothing", 1, 3.0),
-            row("nothing", 2, 2.0), row("tracefs hash", 2, 3.0, lost=0, pages_lost=0)]
+    rows = [row("nothing", 0, 1.0, 1.0), row("tracefs hash", 0, 3.0, 1.0, lost=0, pages_lost=3),
+            row("tracefs hash", 1, 8.0, 1.0, lost=2, pages_lost=0), row("nothing", 1, 2.0, 1.0),
+            row("nothing", 2, 2.0, 0.0), row("tracefs hash", 2, 3.0, 0.0, lost=0, pages_lost=0, missed=1)]
     found = labmeasure._cost_rows(rows, ["nothing", "tracefs hash"])
-    assert found[1] == ("nothing", "2.00", "2.00", "3.00", "1.00", "", "")
-    assert found[2] == ("tracefs hash", "4.00", "3.00", "9.00", "2.00", "5", "1.0")
+    assert found[1] == ("nothing", "2.00", "1.00", "2.00", "1.00", "1.00", "1.00", "", "")
+    assert found[2] == ("tracefs hash", "3.00", "3.00", "4.00", "2.00", "1.50", "3.00", "6", "1.0")
     rows[1]["lost"] = "unknown"
-    assert labmeasure._cost_rows(rows, ["nothing", "tracefs hash"])[2][5] == "unknown"
+    assert labmeasure._cost_rows(rows, ["nothing", "tracefs hash"])[2][7] == "unknown"

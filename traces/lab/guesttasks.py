@@ -63,6 +63,8 @@ def both(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
 def overhead(job: dict[str, Any], _sender: Sender) -> dict[str, Any]:
     """Time the workload under each way of recording, several times, in an order that turns round every time."""
     rows = []
+    say("measuring once for nothing: what is read or compiled for the first time is no part of it")
+    _measured(job, "nothing")
     for turn in range(job["repeat"]):
         for way in job["ways"] if turn % 2 == 0 else job["ways"][::-1]:
             say(f"measuring {way}, {turn + 1} of {job['repeat']}")

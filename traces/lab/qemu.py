@@ -34,7 +34,10 @@ _APPEND: Final = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokasl
 
 @dataclass(frozen=True)
 class Machine:
-    """A virtual machine: ``memory`` in MiB, ``accel`` is ``kvm`` or ``tcg``."""
+    """A virtual machine: ``memory`` in MiB, ``accel`` is ``kvm`` or ``tcg``.
+
+    With ``icount`` (TCG only) its time is what its instructions take, 2 ns each, whatever else the host is doing.
+    """
 
     image: Path
     initramfs: Path
@@ -43,6 +46,7 @@ class Machine:
     memory: int
     cpus: int
     accel: str
+    icount: bool = False
 
     def command(self) -> list[str]:
         """Return the command that runs it.
@@ -56,7 +60,7 @@ class Machine:
         if accel == "tcg":
             # 5-level paging moves the direct map away from where pages are looked for.
             cpu = "max,la57=off"
-            if self.cpus > 1:
+            if self.cpus > 1 or self.icount:
                 # With a thread per CPU kernels trip over their own patched code now and then.
                 accel = "tcg,thread=single"
         else:
@@ -66,6 +70,7 @@ class Machine:
             # A full disk of the host is told to the guest; the default would stop the machine for good.
             drives += ["-drive", f"file={_escaped(path)},format=raw,if=virtio,cache=unsafe,werror=report"]
         return ["nice", qemu, "-accel", accel, "-cpu", cpu, "-M", "q35", "-smp", str(self.cpus), "-m", str(self.memory),
+                *(["-icount", "shift=1,sleep=off"] if self.icount and self.accel == "tcg" else []),
                 "-nodefaults", "-no-reboot", "-nographic", "-serial", "stdio", "-kernel", str(self.image),
                 "-initrd", str(self.initramfs), "-append", _APPEND, *drives]
 

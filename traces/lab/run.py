@@ -41,7 +41,8 @@ class Job:
     ``memory`` is in MiB, ``timeout`` in seconds; ``accel`` is ``auto``, ``kvm`` or ``tcg``; ``workload`` and
     ``record`` are arguments of those commands; ``params`` are parameters of zswap at the start; ``content`` is a file
     or directory that the guest finds at :data:`traces.lab.initramfs.GUEST_CONTENT`; ``tools`` go along where BCC or
-    trace-cmd is asked for, and all of the guest's work then runs under their Python.
+    trace-cmd is asked for, and all of the guest's work then runs under their Python; with ``icount`` a guest of TCG
+    counts its instructions for time.
     """
 
     kernel: Kernel
@@ -55,6 +56,7 @@ class Job:
     accel: str = "auto"
     content: Path | None = None
     tools: Tools | None = None
+    icount: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ def _boot(job: Job, scratch: Path, parts: list[bytes | Path], partial: Path, sec
     for accel in accels:
         receiver = _disks(scratch, partial)
         machine = Machine(job.kernel.image, scratch / "initramfs", scratch / "swap", scratch / "result", job.memory,
-                          job.cpus, accel)
+                          job.cpus, accel, job.icount)
         heard: list[str] = []
 
         def listen(text: str, heard: list[str] = heard) -> None:
