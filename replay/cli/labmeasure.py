@@ -44,8 +44,8 @@ def add_parts(parts: Any) -> None:
                       help=f"may be repeated (default: all): {', '.join(_WAYS)}")
     cost.add_argument("--repeat", type=_count, default=3, metavar="N", help="times that each is run (default: 3)")
     cost.add_argument("--host-time", action="store_true",
-                      help="under TCG take the host's time; by default the guest's time is its instructions, 2 ns each, "
-                           "so that other load on the host does not count")
+                      help="under TCG take the host's time; by default the guest's time is its instructions, 2 ns "
+                           "each, so that other load on the host does not count")
     cost.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there")
     add_guest_options(cost, "base --pages 8192", 2048, 3600.0)
     cost.set_defaults(run=overhead)
@@ -90,7 +90,8 @@ def overhead(arguments: argparse.Namespace) -> int:
     except GuestDied as death:
         return tell_death(death)
     if arguments.json is not None:
-        facts = {"icount": job.icount and ran.accel == "tcg", "kernel": kernel.release, "accel": ran.accel, "workload": list(job.workload), "cpus": job.cpus,
+        facts = {"icount": job.icount and ran.accel == "tcg",
+                 "kernel": kernel.release, "accel": ran.accel, "workload": list(job.workload), "cpus": job.cpus,
                  "memory_mib": job.memory, "compressor": job.compressor, "rows": result["rows"]}
         arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
     clock = "guest's seconds of 500 million instructions" if job.icount and ran.accel == "tcg" else "seconds"
