@@ -106,6 +106,8 @@ class Engine(Questions):
         self.explained: dict[str, int] = {}
         self.unexplained = 0
         self.preempted_reads = 0
+        #: task -> what counters changed when it was let go on from its last event; gone when it shows another one
+        self.unsure: dict[int, dict[str, int]] = {}
         self._out_of_step: dict[int, str] = {}
         self._base = 0
         self._handlers = self.table()
@@ -181,6 +183,8 @@ class Engine(Questions):
             self.foreign_adds.discard(pid)
             self.count("another LRU")
             return
+        if self.unsure:
+            self.unsure.pop(pid, None)
         stack = self.stacks.get(pid)
         while stack:
             frame = stack[-1]
@@ -409,10 +413,9 @@ class Engine(Questions):
         elif name == "param":
             self.write_param(self.text[i])
         else:
-            before = self.snapshots.standing()
             self.settle(i)
             self.truth.snapshot(self.text[i], i)
-            self.snapshots.check(self.ret[i], self._base + i, self.ts[i], before)
+            self.snapshots.check(self.ret[i], self._base + i, self.ts[i], list(self.unsure.values()))
 
     def write_param(self, setting: str) -> None:
         """A parameter or cgroup file was written: ``name=value``."""
@@ -425,10 +428,22 @@ class Engine(Questions):
         self.predictions.use(self.model.pools[0].tfm_name)
 
     def settle(self, i: int) -> None:
-        """Let every operation go on to its next effect: what it did after its last event has happened."""
-        for stack in self.stacks.values():
+        """Let every operation go on to its next effect: what it did after its last event has happened.
+
+        Or has not yet, where its task lost its CPU right after that event: :attr:`unsure` keeps it until the task is
+        seen again.
+        """
+        for pid, stack in self.stacks.items():
+            if not stack or stack[-1].effect is not None:
+                continue
+            before = self.snapshots.standing()
             while stack and stack[-1].effect is None and self.advance(stack[-1], None, i) is None:
                 stack.pop()
+            after = self.snapshots.standing()
+            changes = {name: value - before.get(name, 0) for name, value in after.items()
+                       if value != before.get(name, 0)}
+            if changes:
+                self.unsure[pid] = changes
 
     def count(self, how: str) -> None:
         """Count an event as explained."""

@@ -106,10 +106,10 @@ class SnapshotChecks:
         """Return the model's counters as they stand; those of classes, which change within a lock, are left out."""
         return {name: value for name, value in self._predicted({}) if isinstance(value, int)}
 
-    def check(self, number: int, event: int, ts: int, before: dict[str, int]) -> None:
+    def check(self, number: int, event: int, ts: int, unsure: list[dict[str, int]]) -> None:
         """Compare all counters of snapshot ``number``, whose reading began at ``event``.
 
-        ``before``: the counters before every operation was let go on from its last event.  A task that lost its
+        ``unsure``: for each task that was let go on from its last event, what that changed.  A task that lost its
         CPU right after that event has not counted yet what follows it, so any value from there on may be read.
         What differs stays open while the files are still being read; see :class:`_Window`.
         """
@@ -141,8 +141,9 @@ class SnapshotChecks:
             self.tally.compared[check] = self.tally.compared.get(check, 0) + 1
             if self._equal(name, value, expected):
                 continue
-            other = before.get(name, expected)
-            if min(other, expected) <= value <= max(other, expected):
+            changes = [task.get(name, 0) for task in unsure]
+            low, high = (expected - sum(change for change in changes if change * sign > 0) for sign in (1, -1))
+            if low <= value <= high:
                 self.early += 1
             else:
                 self.window.open[name] = (value, expected)

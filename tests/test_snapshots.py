@@ -82,6 +82,31 @@ def test_a_preempted_task_has_not_counted_yet(tmp_path: Path, written_back: int,
         assert result.divergences[0].event == place + 1
 
 
+@pytest.mark.parametrize(("stored", "verdict"), [((1, 1, 2), "PASS"), ((2, 1, 2), "PASS"), ((1, 2, 2), "PASS"),
+                                                 ((0, 2, 2), "FAIL"), ((1, 3, 2), "FAIL"), ((1, 1, 1), "FAIL")])
+def test_a_task_may_lose_its_cpu_for_longer_than_a_snapshot(tmp_path: Path, stored: tuple[int, ...],
+                                                            verdict: str) -> None:
+    """After the charge and before it counts the page a store loses its CPU, over two snapshots and another's work."""
+    kernel = ImaginaryKernel()
+    kernel.store(1)
+    kernel.pid = 200
+    first = len(kernel.rows)
+    kernel.store(2)
+    place = first + _names(kernel.rows[first:]).index("obj_cgroup_charge_zswap") + 1
+    end = len(kernel.rows)
+    kernel.pid = 300
+    kernel.store(50)
+    kernel.invalidate(50)
+    other = kernel.rows[end:]
+    # Both stores allocate: with the other's in between the model places objects as they were placed.
+    rows = [_counters(0), *kernel.rows[:place], _counters(1), *other, _counters(2), *kernel.rows[place:end],
+            _counters(3)]
+    result = _replay(tmp_path / "rec", rows, [{"stored_pages": str(number)} for number in (0, *stored)])
+    assert result.verdict == verdict, result.divergences
+    if verdict == "FAIL":
+        assert {found.check for found in result.divergences} == {"counter.zswap.stored_pages"}
+
+
 @pytest.mark.parametrize(("charges", "more", "verdict"), [(1, 0, "PASS"), (2, 0, "PASS"), (4, 0, "PASS"), (2, 1, "FAIL")])
 def test_a_cgroup_is_read_in_the_middle_of_a_long_operation(tmp_path: Path, charges: int, more: int,
                                                             verdict: str) -> None:
