@@ -6,14 +6,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from replay.cli import labmeasure
+from replay.cli import labmatrix, labmeasure
 from replay.cli.labcommon import (
-    DIED,
     Shelf,
     add_guest_options,
     add_kernel_options,
@@ -23,29 +20,20 @@ from replay.cli.labcommon import (
     telling,
 )
 from replay.cli.terminal import table, warn
-from replay.verdict import replay
-from traces.errors import BadInput
 from traces.lab.apt import cache_directory
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.run import Outcome
 from traces.lab.run import run as run_job
-from traces.recording import Recording
-from traces.workload.command import FOLIOS
 
 __all__ = ["add_parser"]
-
-#: Kernel lines of a matrix that names none: those with a revision of their own.
-_LINES: Final = ("6.12", "6.18", "7.0", "7.1", "7.2", "7.3")
 
 _EPILOG = """examples:
   zreplay lab run --kernel 7.2 --compressor zstd --folio 64k -o run.zr
   zreplay lab run --kernel 7.3 --workload "limits --pages 4096" --memory 1G -o run.zr
   zreplay lab run --kernel arch/x86/boot/bzImage --modules . -o patched.zr
-  zreplay lab matrix --kernel 7.2 --kernel 7.3 --compressor zstd --compressor lz4 -o runs/
 
 Needs QEMU, busybox and, for distribution kernels, apt: apt install qemu-system-x86 busybox-static
-Exit status: 0 recorded (matrix: all PASS), 1 FAIL or the workload read back wrong pages, 2 wrong use,
-3 UNDECIDED, 5 the guest died.
+Exit status: 0 recorded, 1 the workload read back wrong pages, 2 wrong use, 5 the guest died.
 """
 
 
@@ -71,17 +59,7 @@ def add_parser(verbs: Any) -> None:
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(run=kernels)
 
-    many = parts.add_parser("matrix", help="many kernels, compressors and folio sizes; replays each", epilog=_EPILOG,
-                            formatter_class=argparse.RawDescriptionHelpFormatter)
-    many.add_argument("--kernel", action="append", metavar="K", help=f"as for run; may be repeated (default: "
-                                                                     f"{', '.join(_LINES)})")
-    many.add_argument("--compressor", action="append", metavar="C", help="may be repeated (default: zstd, lz4)")
-    many.add_argument("--folio", action="append", choices=list(FOLIOS), help="may be repeated (default: 4k)")
-    many.add_argument("-o", "--output", required=True, metavar="DIR", help="directory for the recordings")
-    add_record_options(many)
-    add_guest_options(many)
-    many.set_defaults(run=matrix, modules=None)
-
+    labmatrix.add_matrix(parts)
     labmeasure.add_parts(parts)
 
 
@@ -144,57 +122,3 @@ def kernels(arguments: argparse.Namespace) -> int:
                      "yes" if (cache / kernel.release).is_dir() else ""))
     print(table(rows, right=(3,)))
     return 0
-
-
-def matrix(arguments: argparse.Namespace) -> int:
-    """Record and replay every combination; the worst verdict is the exit status."""
-    directory = Path(arguments.output)
-    directory.mkdir(parents=True, exist_ok=True)
-    rows: list[tuple[str, ...]] = [("kernel", "compressor", "folio", "events", "stores", "lost", "verdict",
-                                    "seconds")]
-    worst = 0
-    with telling() as say:
-        shelf = Shelf(arguments.mirror, say)
-        for wanted in arguments.kernel or _LINES:
-            for compressor in arguments.compressor or ("zstd", "lz4"):
-                for folio in arguments.folio or ("4k",):
-                    row, status = _cell(arguments, shelf, directory, (wanted, compressor, folio), say)
-                    rows.append(row)
-                    # A death is worse than a FAIL, that than UNDECIDED, that than a kernel that was not there.
-                    worst = max(worst, status, key=(0, 2, 3, 1, DIED).index)
-                    warn("  ".join(row))
-    print(table(rows, right=(3, 4, 5, 7)))
-    return worst
-
-
-def _cell(arguments: argparse.Namespace, shelf: Shelf, directory: Path, cell: tuple[str, str, str],
-          say: Callable[[str], None]) -> tuple[tuple[str, ...], int]:
-    """Return a row of the matrix and the status it stands for."""
-    wanted, compressor, folio = cell
-    began = time.monotonic()
-    name = f"{Path(wanted).name}-{compressor}-{folio}"
-
-    def row(release: str, *rest: str) -> tuple[str, ...]:
-        return (release, compressor, folio, *rest, f"{time.monotonic() - began:.0f}")
-
-    def tell(text: str) -> None:
-        say(f"{name}: {text}")
-
-    try:
-        kernel = shelf.get(wanted, None)
-        out = directory / f"{name}.zr"
-        tools = shelf.tools() if arguments.backend == "bcc" else None
-        outcome = run_job(job_of(arguments, kernel, compressor, folio, tools), out, tell)
-        tell("replaying")
-        recording = Recording(out)
-        stores = int((recording.frame(["event"])["event"] == "zswap_store").sum())
-        result = replay(recording)
-    except (LabError, BadInput) as problem:
-        warn(f"{name}: {problem}")
-        return row(wanted, "", "", "", "none"), 2
-    except GuestDied as death:
-        tell_death(death)
-        return row(wanted, "", "", "", "died"), DIED
-    failed = _workload_status(outcome)
-    return row(kernel.release, f"{outcome.summary['rows']:,}", f"{stores:,}", _lost(outcome),
-               "workload failed" if failed else result.verdict), failed or result.exit_status

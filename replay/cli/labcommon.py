@@ -57,9 +57,9 @@ def add_record_options(parser: argparse.ArgumentParser) -> None:
 def add_guest_options(parser: argparse.ArgumentParser, workload: str = "base", memory: int = 1024,
                       timeout: float = 900.0) -> None:
     """Add what the guest is made of and does, with these defaults; ``memory`` in MiB, ``timeout`` in seconds."""
-    parser.add_argument("--workload", default=workload, metavar="W", type=_workload,
+    parser.add_argument("--workload", default=workload or None, metavar="W", type=_workload,
                         help=f"one of {', '.join(SCENARIOS)}, with its options: \"limits --pages 4096\" "
-                             f"(default: {workload}; see zreplay workload --help)")
+                             f"({f'default: {workload}; ' if workload else ''}see zreplay workload --help)")
     parser.add_argument("--param", action="append", default=[], type=_param, metavar="NAME=VALUE",
                         help="parameter of zswap at the start, such as shrinker_enabled=Y; may be repeated")
     parser.add_argument("--smp", type=_cpus, metavar="N", help="CPUs (default: 1, for the workload smp 2)")

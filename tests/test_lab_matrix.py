@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The matrix without QEMU: which cells there are, what is taken from before, how a cell's figures come about."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import traces
+from replay.cli import lab as verb
+from replay.cli import labmatrix
+from replay.cli.labmatrix import POLICIES, Cell, markdown
+from traces.lab.errors import GuestDied
+from traces.lab.kernels import Kernel
+from traces.lab.run import Job, Outcome
+from traces.workload.command import add_arguments
+
+SAMPLES = Path(traces.__file__).parent / "samples"
+
+
+def parsed(*words: str) -> Namespace:
+    parser = ArgumentParser()
+    verb.add_parser(parser.add_subparsers())
+    return parser.parse_args(["lab", "matrix", *words])
+
+
+def facts(cell: Cell, **more: Any) -> dict[str, Any]:
+    return {**cell._asdict(), "release": "7.2.13", "verdict": "PASS", "status": 0, "why": "", "seconds": 9.5,
+            "stores": 12345, "events": 400000, "compared": 900000, "different": 0, "lost": 0,
+            "grades": {"exact": 60, "modelled": 1}, "origin": "Debian sid", "image": "ab" * 32, **more}
+
+
+def test_cells() -> None:
+    cells = list(labmatrix._cells(parsed("-o", "x", "--kernel", "7.2", "--kernel", "k/bzImage", "--folio", "4k",
+                                         "--folio", "2M", "--policy", "limits", "--compressor", "842")))
+    assert [cell.name for cell in cells] == ["7.2-842-4k-limits", "7.2-842-2M-limits", "bzImage-842-4k-limits",
+                                             "bzImage-842-2M-limits"]
+    assert len(list(labmatrix._cells(parsed("-o", "x")))) == 12
+    assert {cell.policy for cell in labmatrix._cells(parsed("-o", "x", "--workload", "base --pages 64"))} == {"given"}
+
+
+def test_policies_are_workloads_that_there_are() -> None:
+    parser = ArgumentParser()
+    add_arguments(parser)
+    for workload, _, cpus in POLICIES.values():
+        assert parser.parse_args(workload.split()).pages >= 3072
+        assert cpus in (1, 2)
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """A lab whose guests leave a shipped sample; what it was asked for is in ``jobs``."""
+    found: dict[str, Any] = {"jobs": [], "dies": "", "status": 0}
+    (tmp_path / "vmlinuz").write_bytes(b"image")
+
+    def run_job(job: Job, out: Path) -> Outcome:
+        found["jobs"].append(job)
+        if found["dies"]:
+            raise GuestDied(found["dies"], "")
+        shutil.copytree(SAMPLES / "7.2-zstd-4k", out)
+        return Outcome({"losses": [{"cpu": 0, "lost": 0}]}, {}, "tcg", found["status"], "")
+
+    monkeypatch.setattr(labmatrix, "run_job", run_job)
+    monkeypatch.setattr(labmatrix.Shelf, "get", lambda self, wanted, modules: Kernel(
+        "7.2.13", tmp_path / "vmlinuz", None, None, "Debian sid"))
+    return found
+
+
+def test_a_cell(lab: dict[str, Any], tmp_path: Path) -> None:
+    cell = Cell("7.2", "zstd", "64k", "shrinker")
+    labmatrix._run_cell(parsed("-o", str(tmp_path)), cell, tmp_path)
+    made = json.loads((tmp_path / "7.2-zstd-64k-shrinker.json").read_text())
+    assert (made["verdict"], made["status"], made["lost"], made["different"]) == ("PASS", 0, 0, 0)
+    assert made["stores"] > 500
+    assert made["compared"] > 10000
+    assert made["image"] == hashlib.sha256(b"image").hexdigest()
+    job = lab["jobs"][0]
+    assert job.workload == ("pressure", "--pages", "4096", "--folio", "64k")
+    assert (job.params, job.cpus) == ({"shrinker_enabled": "Y"}, 1)
+    assert (tmp_path / "7.2-zstd-64k-shrinker.zr").is_dir()
+    labmatrix._run_cell(parsed("-o", str(tmp_path), "--keep", "odd"), cell, tmp_path)
+    assert not (tmp_path / "7.2-zstd-64k-shrinker.zr").exists(), "a PASS is not kept"
+
+
+@pytest.mark.parametrize(("dies", "verdict", "status"), [
+    ("the guest panicked", "died", 5),
+    ("the guest could not do its work: this kernel has no compressor '842'", "not there", 0)])
+def test_a_cell_whose_guest_dies(lab: dict[str, Any], tmp_path: Path, dies: str, verdict: str, status: int) -> None:
+    lab["dies"] = dies
+    labmatrix._run_cell(parsed("-o", str(tmp_path)), Cell("7.2", "842", "4k", "plain"), tmp_path)
+    made = json.loads((tmp_path / "7.2-842-4k-plain.json").read_text())
+    assert (made["verdict"], made["status"], made["why"]) == (verdict, status, dies)
+
+
+def test_wrong_pages_are_worse_than_the_verdict(lab: dict[str, Any], tmp_path: Path) -> None:
+    lab["status"] = 1
+    labmatrix._run_cell(parsed("-o", str(tmp_path)), Cell("7.2", "zstd", "4k", "plain"), tmp_path)
+    made = json.loads((tmp_path / "7.2-zstd-4k-plain.json").read_text())
+    assert (made["verdict"], made["status"]) == ("workload failed", 1)
+
+
+def test_what_is_there_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labmatrix, "_run_cell", None)
+    cells = [Cell("7.2", "zstd", "4k", "plain"), Cell("7.2", "lz4", "4k", "plain")]
+    (tmp_path / f"{cells[0].name}.json").write_text(json.dumps(facts(cells[0])))
+    (tmp_path / f"{cells[1].name}.json").write_text(json.dumps(facts(cells[1], verdict="UNDECIDED", status=3,
+                                                                     lost=None, why="events were lost")))
+    arguments = parsed("-o", str(tmp_path), "--kernel", "7.2", "--report", str(tmp_path / "matrix.md"))
+    assert arguments.run(arguments) == 3
+    said = capsys.readouterr()
+    assert "2 of 2 cells" in said.err
+    assert "12,345" in said.out
+    report = (tmp_path / "matrix.md").read_text()
+    assert "| 7.2.13 | zstd | 4k | plain | 12,345 | 400,000 | 900,000 | 0 | 0 | PASS | 60 exact, 1 modelled |" in report
+    assert "UNDECIDED; events were lost" in report
+    assert report.count("| unknown |") == 1
+    assert f"- 7.2.13: Debian sid, image SHA-256 `{'ab' * 32}`" in report
+
+
+def test_a_table_names_what_differs() -> None:
+    text = markdown([facts(Cell("7.2", "zstd", "4k", "limits"), verdict="FAIL", first="store length")])
+    assert "- 7.2.13 zstd 4k limits: FAIL; store length" in text
+
+
+def test_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--jobs", "0"], ["--policy", "nosuch"], ["--keep", "none"]):
+        with pytest.raises(SystemExit):
+            parsed("-o", "x", *words)
+    assert "error:" in capsys.readouterr().err
