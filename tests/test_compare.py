@@ -196,7 +196,7 @@ def test_a_long_stretch_that_one_lacks_does_not_lead_astray(synthetic: Path) -> 
     a = copy_of(synthetic)
     b = without(copy_of(synthetic), *range(20_000, 31_000))
     b.columns["size"] = b.columns["size"].copy()
-    b.columns["size"][place_of(b, "zswap_decompress", 21_000)] += 1
+    b.columns["size"][place_of(b, "obj_free", 21_000)] += 1
     result = compare(a, b)
     assert says(result) == ("DIFFER", len(a) - 11_000, [(1, (11_000, 0))])
 
