@@ -158,15 +158,17 @@ def compare(a: Recording, b: Recording, progress: _Progress | None = None) -> Co
     Events are held as a digest of what is compared of them; fields are read again where digests differ.
 
     :param progress: called with (what, done, total)
-    :raises BadInput: when they are not of one run, or have no time or no kind of event in common
+    :raises BadInput: when they are not of one run, or have no time in common, or one has nothing to compare
     """
     _check_one_run(a, b)
     known = (_known(a), _known(b))
     shared = {name: tuple(c for c in FIELDS if c in known[0][name] and c in known[1][name])
               for name in known[0] if name in known[1]}
     sides = Side(a, shared, progress), Side(b, shared, progress)
-    if not all(len(side.ts) for side in sides):
-        raise BadInput(b.path, "", f"has no kind of event in common with {a.path}", "record one run twice")
+    for side, other in zip(sides, sides[::-1], strict=True):
+        if not len(side.ts):
+            raise BadInput(side.recording.path, "", f"has no event of a kind that {other.recording.path} probed",
+                           "give two recordings of one run")
     low, high = max(int(side.ts.min()) for side in sides), min(int(side.ts.max()) for side in sides)
     if low > high:
         raise BadInput(b.path, "", f"has no time in common with {a.path}", "give two recordings of one run")
