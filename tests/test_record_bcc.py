@@ -30,6 +30,7 @@ from traces.record.errors import CannotRecord
 from traces.record.pages import PageMode, PageTaker
 from traces.record.plan import Kernel, plan
 from traces.record.probes import PAGE_SOURCES, PROBES
+from traces.record.session import Options
 
 COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 STORE = parse("p:zreplay/store zswap_store folio=$arg1:x64 fl=+0($arg1):x64 swp=+40($arg1):x64 fl1=+64($arg1):x8")
@@ -574,3 +575,43 @@ def test_a_flush_claims_no_more_than_the_sorter_let_go(tmp_path: Path) -> None:
     capture.close()
     lines = [json.loads(line) for line in (tmp_path / "capture" / "flushed.jsonl").read_text().splitlines()]
     assert [line["flushed"] for line in lines] == [500, 1000]
+
+
+def test_hooks_are_of_the_group_they_are_asked_for() -> None:
+    made = program([STORE, ZMALLOC_RET], [("pg0", "lz4_scompress", "$arg2")], None, 1, 1, "b")
+    assert {hook.line.split()[0].split(":")[1].split("/")[0] for hook in made.hooks} == {"b"}
+    asked: list[tuple[bytes, bytes]] = []
+
+    class Lib:
+        def bpf_attach_tracepoint(self, fd: int, group: bytes, name: bytes) -> int:
+            asked.append((group, name))
+            return len(asked)
+
+        def bpf_close_perf_event_fd(self, fd: int) -> None:
+            pass
+
+    bpf = bccsession._Bpf.__new__(bccsession._Bpf)
+    module = types.SimpleNamespace(lib=Lib(), BPF=types.SimpleNamespace(KPROBE=1))
+    loader = types.SimpleNamespace(load_func=lambda handler, kind: types.SimpleNamespace(fd=3), cleanup=lambda: None)
+    bpf.__dict__.update(_module=module, _program=made, _group=b"b", _attached=[], _programs={}, _bpf=loader)
+    assert bpf.attach() == {}
+    assert asked == [(b"b", hook.name.encode()) for hook in made.hooks]
+    bpf.close()
+
+
+def test_a_session_takes_its_own_name_and_keeps_its_own_capture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "tracing"
+    (root / "instances" / "zreplay").mkdir(parents=True)
+    (root / "dynamic_events").write_text("")
+    take = bccsession._Tracefs
+    monkeypatch.setattr(bccsession, "_Tracefs", lambda names: take(root, names))
+    monkeypatch.setattr(bccsession, "load_bcc", lambda: None)
+    box: Any = types.SimpleNamespace(check=lambda: None)
+    session = bccsession.BccSession(tmp_path / "c", Options(PageMode("none"), instance="b"), box)
+    assert type(session.capture) is bccsession._Capture
+    assert session.tracefs.names.group == "b"
+    assert (root / "instances" / "zreplay").is_dir(), "it belongs to another recorder"
+    with pytest.raises(CannotRecord, match="another recorder called 'b'"):
+        bccsession.BccSession(tmp_path / "d", Options(PageMode("none"), instance="b"), box)
+    session.capture.close()
+    session.tracefs.close()

@@ -26,7 +26,8 @@ from traces.record.build import build
 from traces.record.command import main, split_command
 from traces.record.counters import snapshot
 from traces.record.errors import CannotRecord
-from traces.record.plan import Planned
+from traces.record.names import DEFAULT, Names
+from traces.record.plan import Kernel, Planned, page_plan, plan
 from traces.record.rings import RingReader
 from traces.record.session import Options
 from traces.record.tracefs import Instance, Tracefs
@@ -164,8 +165,122 @@ def test_only_the_recorders_own_events_are_touched(tmp_path: Path) -> None:
     tree(tmp_path, {"kprobe_profile": "  store     10     2\n  load  5 0\n"})
     assert tracefs.missed() == {"store": 2, "load": 0}
     tracefs.close()
-    with pytest.raises(CannotRecord, match="cannot be set up"):
+    with pytest.raises(CannotRecord, match=r"cannot be set up.*; .*'zreplay record --clean'"):
         Instance(tracefs, "zreplay", 64)
+    with pytest.raises(CannotRecord, match="'zreplay record --instance b --clean'"):
+        Instance(Tracefs(tmp_path, Names.of("b")), "b", 64)
+
+
+def test_the_default_name_is_what_recorders_were_always_called() -> None:
+    assert Names.of() == Names.of(DEFAULT) == ("zreplay", "zreplay", "zreplay_pages", ("zreplay", "zreplay-pages"))
+    assert Names.of().clean == "zreplay record --clean"
+    assert Names.of("bcc") == ("bcc", "bcc", "bcc_pages", ("bcc", "bcc-pages"))
+    assert Names.of("bcc").clean == "zreplay record --instance bcc --clean"
+
+
+@pytest.mark.parametrize("name", ["", "A", "9a", "a-b", "a/b", "..", "a" * 21, "a\n", "zreplay_pages", "kprobes", "probe"])
+def test_names_that_are_none(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-o", "x", "--instance", name]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("zreplay: ")
+    assert ("choose another name" if name in ("zreplay_pages", "kprobes", "probe") else "use a small letter") in err
+
+
+def test_recorders_of_different_names_run_side_by_side(tmp_path: Path) -> None:
+    root = fake_tracefs(tmp_path)
+    held = [Tracefs(root, Names.of(name)) for name in ("zreplay", "zreplay2", "b")]
+    for name, why in (("zreplay", "another recorder is running"), ("zreplay2", "another recorder called 'zreplay2'"),
+                      ("b", "another recorder called 'b'")):
+        with pytest.raises(CannotRecord, match=why):
+            Tracefs(root, Names.of(name))
+    # Definitions open and close the file that the lock is on.
+    held[2].define([Planned("load", "zswap_load", "zswap_load", ("p:b/load zswap_load",), "", ())])
+    with pytest.raises(CannotRecord, match="another recorder called 'b'"):
+        Tracefs(root, Names.of("b"))
+    held[2].close()
+    Tracefs(root, Names.of("b")).close()
+    with pytest.raises(CannotRecord, match="another recorder called 'zreplay2'"):
+        Tracefs(root, Names.of("zreplay2"))
+    for tracefs in held:
+        tracefs.close()
+
+
+def test_a_name_is_free_when_its_recorder_was_killed(tmp_path: Path) -> None:
+    root = fake_tracefs(tmp_path)
+    for name in ("zreplay", "b"):
+        take = f"from traces.record.tracefs import *; from traces.record.names import Names; from pathlib import Path; " \
+               f"t = Tracefs(Path({str(root)!r}), Names.of({name!r})); print('taken', flush=True); input()"
+        with subprocess.Popen([sys.executable, "-c", take], cwd=SOURCES[0].parents[2], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "taken\n"
+            with pytest.raises(CannotRecord, match="another recorder"):
+                Tracefs(root, Names.of(name))
+            child.kill()
+            child.wait()
+            Tracefs(root, Names.of(name)).close()
+
+
+def test_one_recorder_sees_and_removes_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = {"zreplay": "f:zreplay/store zswap_store", "zreplay_pages": "p:zreplay_pages/pg0_0 lz4_scompress",
+              "b": "r256:b/store_ret zswap_store", "b_pages": "p:b_pages/pg0_0 lz4_scompress",
+              "bb": "p:bb/store zswap_store", "mine": "p:mine/b zswap_store"}
+    left = {"zreplay": ["instance zreplay", "instance zreplay-pages", "event zreplay/store", "event zreplay_pages/pg0_0"],
+            "b": ["instance b", "event b/store_ret", "event b_pages/pg0_0"], "c": []}
+    for name, expected in left.items():
+        root = tree(tmp_path / name, {"dynamic_events": "".join(line + "\n" for line in events.values())})
+        for instance in ("zreplay", "zreplay-pages", "b", "bb"):
+            (root / "instances" / instance).mkdir(parents=True)
+        tracefs = Tracefs(root, Names.of(name))
+        assert tracefs.leftovers() == expected
+        assert tracefs.definitions() == (events[name] + "\n" if name in events else "")
+        monkeypatch.setattr("traces.record.tracefs._PATIENCE", 0.0)
+        tracefs.remove()
+        tracefs.close()
+        own = {item.split()[1] for item in expected if item.startswith("instance")}
+        assert {path.name for path in (root / "instances").iterdir()} == {"zreplay", "zreplay-pages", "b", "bb"} - own
+        asked = (root / "dynamic_events").read_text().splitlines()[len(events):]
+        groups = {name, f"{name}_pages"} & set(events)
+        assert {line.split("/")[0] for line in asked} == {f"-:{group}" for group in groups}
+
+
+def test_clean_is_about_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    root = fake_tracefs(tmp_path)
+    (root / "instances" / "b").mkdir()
+    monkeypatch.setattr(command, "Tracefs", lambda names: Tracefs(root, names))
+    running = Tracefs(root, Names.of())
+    assert main(["--clean", "--instance", "c"]) == 0
+    assert main(["--clean", "--instance", "b"]) == 0
+    assert capsys.readouterr().out == "nothing was left behind\nremoved 1 leftovers\n"
+    assert main(["--clean"]) == 2
+    assert "another recorder is running" in capsys.readouterr().err
+    running.close()
+
+
+def test_plans_are_of_the_group_they_are_asked_for() -> None:
+    functions = {"zswap_store", "zs_malloc", "lz4_scompress"}
+    for names in (Names.of(), Names.of("b")):
+        kernel = Kernel(functions, functions, None)
+        lines = [line for row in plan(kernel, group=names.group) for line in row.lines]
+        pages = [line for row in page_plan(kernel, ["lz4"], names.page_group)[0] for line in row.lines]
+        assert lines
+        assert all(line.split()[0].split(":")[1].startswith(f"{names.group}/") for line in lines)
+        assert {line.split()[0].split(":")[1].split("/")[0] for line in pages} == {names.page_group}
+
+
+def test_misses_are_those_of_the_own_probes(tmp_path: Path) -> None:
+    files = {"kprobe_profile": "  store     10     2\n  load  5 0\n  store 10 7\n",
+             "kprobe_events": "p:zreplay/store zswap_store\np:b/load zswap_load\nr256:b/store zswap_store\n"}
+    root = tree(fake_tracefs(tmp_path), files)
+    for name, missed in (("zreplay", {"store": 2}), ("b", {"load": 0, "store": 7}), ("c", {})):
+        tracefs = Tracefs(root, Names.of(name))
+        assert tracefs.missed() == missed
+        tracefs.close()
+    # The two files do not fit each other: somebody made a probe between the readings.
+    tree(root, {"kprobe_events": files["kprobe_events"] + "p:mine/x do_exit\n"})
+    tracefs = Tracefs(root)
+    assert tracefs.missed() == {"store": 7, "load": 0}
+    tracefs.close()
 
 
 def test_losses_per_cpu(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .plan import GROUP, Planned
+from .names import DEFAULT
+from .plan import Planned
 
 __all__ = ["CALLS", "EVENTS", "HEAD", "PAGES", "PAGE_HALF", "PAGE_HEAD", "Definition", "Field", "Hook", "Program",
            "definitions_of", "event_format", "half_formats", "header_event", "header_files", "header_page",
@@ -219,7 +220,7 @@ def _keep(number: int, definition: Definition, failed: int, lru: int | None) -> 
 
 
 def program(definitions: Sequence[Definition], pages: Sequence[tuple[str, str, str]], lru: int | None,
-            event_pages: int, page_pages: int) -> Program:
+            event_pages: int, page_pages: int, group: str = DEFAULT) -> Program:
     """Make the program of a plan.
 
     Counters in ``lost``, per CPU, with n events: 0 to n-1 records without room, n to 2n-1 calls whose arguments could
@@ -230,6 +231,7 @@ def program(definitions: Sequence[Definition], pages: Sequence[tuple[str, str, s
     :param lru: address of zswap's LRU, None to record all
     :param event_pages: size of the ring of events, memory pages, a power of 2
     :param page_pages: the same for page contents
+    :param group: of the hooks in tracefs
     :raises ValueError: when an event cannot be had this way
     """
     total = len(definitions)
@@ -255,7 +257,7 @@ def program(definitions: Sequence[Definition], pages: Sequence[tuple[str, str, s
             lines += ["if (!is_running()) return 0;", *_only(lru, definitions[at], False),
                       *_emit(at, definitions[at], False)]
         text.append(_function(f"on_{name}", lines))
-        hooks.append(Hook(name, f"on_{name}", f"p:{GROUP}/{name} {function}"))
+        hooks.append(Hook(name, f"on_{name}", f"p:{group}/{name} {function}"))
     for number, row in enumerate(definitions):
         if not row.at_return:
             continue
@@ -270,10 +272,10 @@ def program(definitions: Sequence[Definition], pages: Sequence[tuple[str, str, s
                       "calls.delete(&key);"]
         lines += ["if (!is_running()) return 0;", *_only(lru, row, saved), *_emit(number, row, saved)]
         text.append(_function(f"on_{row.event}", lines))
-        hooks.append(Hook(row.event, f"on_{row.event}", f"r256:{GROUP}/{row.event} {row.function}"))
+        hooks.append(Hook(row.event, f"on_{row.event}", f"r256:{group}/{row.event} {row.function}"))
     for number, (event, function, source) in enumerate(pages):
         text.append(_page_handler(number, event, source, 2 * total + number))
-        hooks.append(Hook(event, f"on_{event}", f"p:{GROUP}/{event} {function}"))
+        hooks.append(Hook(event, f"on_{event}", f"p:{group}/{event} {function}"))
     return Program("".join(text), tuple(hooks), tuple(row.event for row in definitions),
                    tuple(event for event, _, _ in pages), pairs)
 

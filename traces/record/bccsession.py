@@ -26,11 +26,12 @@ from .bccring import SUBBUF, Sorter, SubbufferWriter, events_in
 from .box import Box
 from .capture import Capture
 from .errors import CannotRecord
+from .names import Names
 from .pages import PageTaker
-from .plan import GROUP, Planned, page_plan, plan
+from .plan import Planned, page_plan, plan
 from .rings import RingReader
 from .session import VERSION, Options, Session
-from .tracefs import INSTANCES, Instance, Tracefs
+from .tracefs import Instance, Tracefs
 
 __all__ = ["BccSession", "load_bcc"]
 
@@ -81,11 +82,13 @@ class _Bpf:
 
     :param module: iovisor BCC
     :param program: what to load
+    :param group: of its hooks in tracefs
     :raises CannotRecord: when it cannot be compiled or loaded
     """
 
-    def __init__(self, module: Any, program: Program) -> None:
+    def __init__(self, module: Any, program: Program, group: str) -> None:
         self._module = module
+        self._group = group.encode()
         self._program = program
         self._attached: list[int] = []
         self._programs: dict[str, Any] = {}
@@ -117,7 +120,7 @@ class _Bpf:
             except Exception as problem:
                 raise CannotRecord(f"the kernel does not take the BPF program of {hook.name} "
                                    f"({str(problem).splitlines()[0][:120]})", "record with --backend tracefs") from None
-            fd = self._module.lib.bpf_attach_tracepoint(loaded.fd, GROUP.encode(), hook.name.encode())
+            fd = self._module.lib.bpf_attach_tracepoint(loaded.fd, self._group, hook.name.encode())
             if fd < 0:
                 refused[hook.name] = "the kernel would not attach the BPF program"
                 continue
@@ -316,13 +319,10 @@ class _PageRing(Instance):
 
 
 class _Tracefs(Tracefs):
-    """A tracing directory that was taken already, whose probes have BPF programs."""
+    """A tracing directory whose probes have BPF programs."""
 
-    def __init__(self, taken: Tracefs) -> None:
-        # Not opened again: its lock is held.
-        self.__dict__.update(taken.__dict__)
-        self.bpf: _Bpf | None = None
-        self.program: Program | None = None
+    bpf: _Bpf | None = None
+    program: Program | None = None
 
     def missed(self) -> dict[str, int]:
         """Return hits that were missed per event: by the kprobe, by the BPF program, or for want of arguments."""
@@ -360,28 +360,34 @@ class BccSession(Session):
     :raises CannotRecord: also when iovisor BCC is not there
     """
 
+    tracefs: _Tracefs
+    capture: _Capture
+
     def __init__(self, path: Path, options: Options, box: Box) -> None:
         if os.uname().machine != "x86_64":
             raise CannotRecord("the bcc back end knows the registers of x86-64 only", "record with --backend tracefs")
         self._module = load_bcc()
         super().__init__(path, options, box)
-        self.tracefs: _Tracefs = _Tracefs(self.tracefs)
-        # The directory has been made; only how its flushes are told is another.
-        self.capture.__class__ = _Capture
         self._definitions: list[Definition] = []
         self._lines: dict[str, str] = {}
 
+    def _make_tracefs(self, names: Names) -> _Tracefs:
+        return _Tracefs(names=names)
+
+    def _make_capture(self, path: Path) -> _Capture:
+        return _Capture(path)
+
     def _arm(self) -> None:
-        options, mode = self.options, self.options.pages
+        options, mode, own = self.options, self.options.pages, self.tracefs.names
         # Arming takes seconds: a recorder killed meanwhile leaves a directory that says what it is.
         self._status = {"zreplay_capture": 1, "complete": False, "recorder": VERSION, "backend": "bcc", "start": None,
                         "bases": {}, "plan": [], "notes": [], "losses": {}}
         self.capture.write_json("capture.json", self._status)
         self.capture.write("version.txt", self.box.version_text())
         kernel = self.box.kernel()
-        planned = plan(kernel, mode.content)
+        planned = plan(kernel, mode.content, own.group)
         names = list(dict.fromkeys([*self.box.compressors(), *options.compressors]))
-        page_events, notes = page_plan(kernel, names) if mode.recorded else ([], [])
+        page_events, notes = page_plan(kernel, names, own.page_group) if mode.recorded else ([], [])
         lru = self.box.addresses.get("zswap_list_lru")
         if lru is None:
             notes.append("zswap_list_lru is not among the kernel's symbols: list_lru events of other LRUs are recorded "
@@ -392,7 +398,7 @@ class BccSession(Session):
                  for number, row in enumerate(page_events[::2])]
         buffer_kb = options.buffer_kb or self._buffer_kb(bool(pages))
         size = ring_pages(1024 * buffer_kb * (os.cpu_count() or 1))
-        program = bccprogram.program(definitions, pages, lru, size, size)
+        program = bccprogram.program(definitions, pages, lru, size, size, own.group)
         # What the kernel refuses is known before the program is compiled, which takes seconds.
         _, why = self.tracefs.define(Planned(hook.name, "", "", (hook.line,), "", ()) for hook in program.hooks)
         if why:
@@ -400,7 +406,7 @@ class BccSession(Session):
             definitions = [row for row in definitions if row.event not in refused]
             notes += [f"page contents: {why[event]}" for event, _, _ in pages if event in why]
             pages = [row for row in pages if row[0] not in why]
-            program = bccprogram.program(definitions, pages, lru, size, size)
+            program = bccprogram.program(definitions, pages, lru, size, size, own.group)
         if not definitions:
             raise CannotRecord("the kernel took none of the probes", "see what it offers with 'zreplay record --plan'")
         self._load(program, pages, refused, notes, buffer_kb)
@@ -418,8 +424,8 @@ class BccSession(Session):
 
     def _load(self, program: Program, pages: list[tuple[str, str, str]], refused: dict[str, str], notes: list[str],
               buffer_kb: int) -> None:
-        self.meta = rings = _Rings(self.tracefs, INSTANCES[0], _MARKER_KB)
-        bpf = _Bpf(self._module, program)
+        self.meta = rings = _Rings(self.tracefs, self.tracefs.names.instances[0], _MARKER_KB)
+        bpf = _Bpf(self._module, program, self.tracefs.names.group)
         try:
             sorter = Sorter(self._take_events)
             if pages:
@@ -440,8 +446,7 @@ class BccSession(Session):
         rings.bpf = self.tracefs.bpf = bpf
         rings.source = source
         self.tracefs.program = program
-        if isinstance(self.capture, _Capture):
-            self.capture.sorter = sorter
+        self.capture.sorter = sorter
 
     @staticmethod
     def _markers(sorter: Sorter, cpu: int, data: bytes, subbuf: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from .box import Box
 from .capture import check_target
 from .errors import CannotRecord
+from .names import DEFAULT, Names
 from .pages import PageMode
 from .plan import describe, plan
 from .session import VERSION, Options, Session, loss_lines, say
@@ -39,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=("tracefs", "bcc"), default="tracefs",
                         help="tracefs (default): needs nothing but Python; bcc: BPF programs through BCC (apt install "
                              "python3-bpfcc; no kernel headers), which counts losses of every probe")
+    parser.add_argument("--instance", metavar="NAME", default=DEFAULT,
+                        help=f"name of the recorder's things in tracefs (default: {DEFAULT}): recorders of different "
+                             "names can record one run side by side, see 'zreplay compare'")
     parser.add_argument("--pages", metavar="HOW", default="hash",
                         help="what to keep of pages: none, hash (default), sample:N (bytes of one content in N), full")
     parser.add_argument("--duration", metavar="S", type=_seconds, help="stop after S seconds")
@@ -51,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="also keep pages handed to this one, when zswap is switched to it later")
     parser.add_argument("--plan", action="store_true",
                         help="print which probes this kernel allows, and what missing ones cost; record nothing")
-    parser.add_argument("--clean", action="store_true", help="remove what a killed recorder left in tracefs")
+    parser.add_argument("--clean", action="store_true",
+                        help="remove what a killed recorder left in tracefs, of the same --instance")
 
 
 def _seconds(text: str) -> float:
@@ -89,13 +94,14 @@ def record(arguments: argparse.Namespace, command: Sequence[str],
     :param keep_raw: keep the capture beside the recording
     :raises CannotRecord: with a sentence for the user
     """
+    names = Names.of(arguments.instance)
     if arguments.clean:
-        return _clean()
+        return _clean(names)
     if arguments.plan:
         if os.geteuid() != 0:
             raise CannotRecord("the plan needs root: what ftrace can reach is told to nobody else", "run it with sudo")
         kernel = Box().kernel()
-        print(describe(plan(kernel, PageMode(arguments.pages).content), kernel.btf is not None))
+        print(describe(plan(kernel, PageMode(arguments.pages).content, names.group), kernel.btf is not None))
         return 0
     if not arguments.output:
         raise CannotRecord("no output is named", "give one with -o DIR")
@@ -113,7 +119,7 @@ def record(arguments: argparse.Namespace, command: Sequence[str],
         kind = BccSession
     session = kind(capture, Options(PageMode(arguments.pages), arguments.duration, tuple(command),
                                     arguments.snapshot_every, arguments.cgroup, arguments.buffer_kb,
-                                    tuple(arguments.compressor)), Box())
+                                    tuple(arguments.compressor), names.name), Box())
 
     def stop(*_: object) -> None:
         session.stopping = True
@@ -137,8 +143,8 @@ def record(arguments: argparse.Namespace, command: Sequence[str],
     return 0
 
 
-def _clean() -> int:
-    tracefs = Tracefs()
+def _clean(names: Names) -> int:
+    tracefs = Tracefs(names=names)
     try:
         found = tracefs.leftovers()
         left = tracefs.remove() if found else []

@@ -7,13 +7,12 @@ import re
 from typing import Any, NamedTuple
 
 from .btf import Btf
+from .names import Names
 from .probes import OFFSETS, PAGE_SOURCES, PROBES, PROTOTYPES, Probe
 
-__all__ = ["GROUP", "PAGE_GROUP", "Kernel", "Planned", "as_json", "describe", "page_plan", "plan", "wanted_names"]
+__all__ = ["Kernel", "Planned", "as_json", "describe", "page_plan", "plan", "wanted_names"]
 
-#: Groups of the recorder's events in tracefs.  Page contents have their own, as theirs is another instance.
-GROUP = "zreplay"
-PAGE_GROUP = "zreplay_pages"
+_DEFAULT = Names.of()
 #: Bytes of a page per event field and fields per event: an event holds at most 3 KiB, a field 64 words.
 _PIECE = 512
 
@@ -50,15 +49,16 @@ def wanted_names() -> tuple[set[str], set[str]]:
     return ({name for probe in PROBES for name in probe.functions}, {name.split(".")[0] for name in OFFSETS})
 
 
-def plan(kernel: Kernel, content: bool = False) -> list[Planned]:
+def plan(kernel: Kernel, content: bool = False, group: str = _DEFAULT.group) -> list[Planned]:
     """Return the plan for all events, in the order of :data:`probes.PROBES`.
 
     :param content: also fetch fields that hold user memory
+    :param group: of the events
     """
-    return [_plan_one(probe, kernel, content) for probe in PROBES]
+    return [_plan_one(probe, kernel, content, group) for probe in PROBES]
 
 
-def _plan_one(probe: Probe, kernel: Kernel, content: bool) -> Planned:
+def _plan_one(probe: Probe, kernel: Kernel, content: bool, group: str) -> Planned:
     function = next((name for name in probe.functions if _exists(name, kernel)), None)
     if function is None:
         names = [f"{name}()" for name in probe.functions]
@@ -79,7 +79,7 @@ def _plan_one(probe: Probe, kernel: Kernel, content: bool) -> Planned:
                            f"{function}() has no parameter for the field {field.split('=')[0]} in this kernel",
                            probe.checks)
     return Planned(probe.event, probe.vocabulary, function,
-                   _lines(GROUP, probe.event, function, probe.at_return, fetched, kernel), "", probe.checks)
+                   _lines(group, probe.event, function, probe.at_return, fetched, kernel), "", probe.checks)
 
 
 def _exists(function: str, kernel: Kernel) -> bool:
@@ -118,10 +118,12 @@ def _lines(group: str, event: str, function: str, at_return: bool, fields: list[
     return tuple(lines)
 
 
-def page_plan(kernel: Kernel, compressors: list[str]) -> tuple[list[Planned], list[str]]:
+def page_plan(kernel: Kernel, compressors: list[str],
+              group: str = _DEFAULT.page_group) -> tuple[list[Planned], list[str]]:
     """Return the events that carry page contents, two halves per page, and sentences on what has none.
 
     :param compressors: those in use, by zswap's names
+    :param group: of the events
     """
     planned: list[Planned] = []
     notes = []
@@ -138,7 +140,7 @@ def page_plan(kernel: Kernel, compressors: list[str]) -> tuple[list[Planned], li
                 # More compressors than one: the event's name tells which, its last digit the half.
                 event = f"pg{len(planned) // 2}_{half}"
                 planned.append(Planned(event, "", function,
-                                       _lines(PAGE_GROUP, event, function, False, fields, kernel), "", ()))
+                                       _lines(group, event, function, False, fields, kernel), "", ()))
     return planned, notes
 
 

@@ -19,10 +19,11 @@ from .box import Box
 from .capture import AppendFile, Capture
 from .counters import snapshot
 from .errors import CannotRecord
+from .names import DEFAULT, Names
 from .pages import PageMode, PageTaker
-from .plan import GROUP, PAGE_GROUP, Planned, as_json, page_plan, plan
+from .plan import Planned, as_json, page_plan, plan
 from .rings import RingReader
-from .tracefs import INSTANCES, Instance, Tracefs
+from .tracefs import Instance, Tracefs
 
 __all__ = ["VERSION", "Options", "Session", "loss_lines", "say"]
 
@@ -49,6 +50,7 @@ class Options(NamedTuple):
     cgroup: Path | None = None
     buffer_kb: int = 0
     compressors: tuple[str, ...] = ()
+    instance: str = DEFAULT
 
 
 def _now() -> int:
@@ -78,7 +80,7 @@ class Session:
             raise CannotRecord(f"there is no command {options.command[0]}", "check its name")
         #: Set by a signal, by the control pipe, by the end of the command or of the time.
         self.stopping = False
-        self.tracefs = Tracefs()
+        self.tracefs = self._make_tracefs(Names.of(options.instance))
         try:
             box.check()
             if self.tracefs.leftovers():
@@ -86,8 +88,8 @@ class Session:
                 left = self.tracefs.remove()
                 if left:
                     raise CannotRecord(f"what a killed recorder left cannot be removed ({', '.join(left[:3])})",
-                                       "close what still reads it, then run 'zreplay record --clean'")
-            self.capture = Capture(path)
+                                       f"close what still reads it, then run '{self.tracefs.names.clean}'")
+            self.capture = self._make_capture(path)
         except BaseException:
             self.tracefs.close()
             raise
@@ -97,6 +99,14 @@ class Session:
         self._status: dict[str, Any] = {}
         self._control = -1
         self._child: subprocess.Popen[bytes] | None = None
+
+    def _make_tracefs(self, names: Names) -> Tracefs:
+        """Take the tracing directory; a back end may know more of its probes."""
+        return Tracefs(names=names)
+
+    def _make_capture(self, path: Path) -> Capture:
+        """Make the capture's directory."""
+        return Capture(path)
 
     def run(self) -> dict[str, Any]:
         """Record, put the box back, and return what capture.json says.
@@ -127,22 +137,22 @@ class Session:
             if useless:
                 shutil.rmtree(self.capture.path, ignore_errors=True)
             if left:
-                say(f"not everything could be removed ({', '.join(left[:3])}): run 'zreplay record --clean'.")
+                say(f"not everything could be removed ({', '.join(left[:3])}): run '{self.tracefs.names.clean}'.")
         return self._status
 
     # Before
 
     def _arm(self) -> None:
-        options, mode = self.options, self.options.pages
+        options, mode, own = self.options, self.options.pages, self.tracefs.names
         # Arming takes seconds: a recorder killed meanwhile leaves a directory that says what it is.
         self._status = {"zreplay_capture": 1, "complete": False, "recorder": VERSION, "start": None, "bases": {},
                         "plan": [], "notes": [], "losses": {}}
         self.capture.write_json("capture.json", self._status)
         self.capture.write("version.txt", self.box.version_text())
         kernel = self.box.kernel()
-        planned = plan(kernel, mode.content)
+        planned = plan(kernel, mode.content, own.group)
         names = list(dict.fromkeys([*self.box.compressors(), *options.compressors]))
-        page_events, notes = page_plan(kernel, names) if mode.recorded else ([], [])
+        page_events, notes = page_plan(kernel, names, own.page_group) if mode.recorded else ([], [])
         used, refused = self.tracefs.define(planned)
         planned = [row._replace(lines=(), why=refused[row.event]) if row.event in refused else row for row in planned]
         if not used:
@@ -150,10 +160,10 @@ class Session:
         pages_used, pages_refused = self.tracefs.define(page_events)
         notes += [f"page contents: {why}" for why in pages_refused.values()]
         buffer_kb = options.buffer_kb or self._buffer_kb(bool(pages_used))
-        self.meta = Instance(self.tracefs, INSTANCES[0], buffer_kb)
-        self.pages = Instance(self.tracefs, INSTANCES[1], buffer_kb, _PAGE_SUBBUF_KB) if pages_used else None
+        self.meta = Instance(self.tracefs, own.instances[0], buffer_kb)
+        self.pages = Instance(self.tracefs, own.instances[1], buffer_kb, _PAGE_SUBBUF_KB) if pages_used else None
         self._write_formats(used)
-        disarmed = self.meta.enable(GROUP, used)
+        disarmed = self.meta.enable(own.group, used)
         for event in disarmed:
             used.pop(event)
         planned = [row._replace(lines=(), why=disarmed[row.event]) if row.event in disarmed else row
@@ -161,8 +171,8 @@ class Session:
         self._own_lru_only(used, notes)
         self._readers = [RingReader(self.meta.cpus(), self.meta.subbuf, 1024 * buffer_kb, self._take_events)]
         if self.pages is not None:
-            notes += [f"page contents: {why}" for why in self.pages.enable(PAGE_GROUP, pages_used).values()]
-            self._taker = PageTaker(mode, {name: self.pages.format(PAGE_GROUP, name) for name in pages_used},
+            notes += [f"page contents: {why}" for why in self.pages.enable(own.page_group, pages_used).values()]
+            self._taker = PageTaker(mode, {name: self.pages.format(own.page_group, name) for name in pages_used},
                                     self.pages.subbuf, self.capture.appending)
             self._readers.append(RingReader(self.pages.cpus(), self.pages.subbuf, 1024 * buffer_kb, self._taker))
         self._describe(planned, used, notes, kernel.btf is not None, buffer_kb)
@@ -180,7 +190,7 @@ class Session:
                          "too (kernel.kptr_restrict may hide it)")
             return
         for event in ("lru_add", "lru_add_ret", "lru_del"):
-            if event in used and not self.meta.filter(GROUP, event, f"lru == {lru:#x}"):
+            if event in used and not self.meta.filter(self.tracefs.names.group, event, f"lru == {lru:#x}"):
                 notes.append(f"the kernel takes no filter for {event}: those of other LRUs are recorded too")
 
     def _write_formats(self, used: dict[str, str]) -> None:
@@ -188,7 +198,7 @@ class Session:
         for name in ("header_page", "header_event"):
             self.capture.write(f"formats/{name}", (events / name).read_text())
         for event in used:
-            self.capture.write(f"formats/{event}", self.meta.format(GROUP, event))
+            self.capture.write(f"formats/{event}", self.meta.format(self.tracefs.names.group, event))
         self.capture.write("dynamic_events.txt", self.tracefs.definitions())
 
     def _describe(self, planned: list[Planned], used: dict[str, str], notes: list[str], btf: bool,

@@ -9,24 +9,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import re
+import struct
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from .errors import CannotRecord
-from .plan import GROUP, PAGE_GROUP, Planned
+from .names import DEFAULT, Names
+from .plan import Planned
 
-__all__ = ["CPU_LOSSES", "INSTANCES", "Instance", "Tracefs"]
+__all__ = ["CPU_LOSSES", "Instance", "Tracefs"]
 
-#: The instances the recorder makes: events, and contents of pages.
-INSTANCES = ("zreplay", "zreplay-pages")
 #: Losses per CPU in ``per_cpu/cpuN/stats`` and the key they have in capture.json.
 CPU_LOSSES = {"overrun": "overrun", "commit overrun": "commit_overrun", "dropped events": "dropped"}
 #: How long a removal is tried again while the kernel still holds what is removed, seconds.
 _PATIENCE = 5.0
+#: struct flock of 64-bit kernels: type, whence, start, length, process.
+_FLOCK = struct.Struct("hhqqi4x")
 
 
 def _write(path: Path, text: str, append: bool = False) -> None:
@@ -42,14 +45,16 @@ def _reason(problem: OSError) -> str:
 
 
 class Tracefs:
-    """The tracing directory of the running kernel, held by at most one recorder.
+    """The tracing directory of the running kernel, held by at most one recorder of a name.
 
     :param root: where tracefs is mounted
-    :raises CannotRecord: when it is not there, cannot be written, or another recorder holds it
+    :param names: what the recorder's things are called there; others' are not touched
+    :raises CannotRecord: when it is not there, cannot be written, or another recorder holds the name
     """
 
-    def __init__(self, root: Path = Path("/sys/kernel/tracing")) -> None:
+    def __init__(self, root: Path = Path("/sys/kernel/tracing"), names: Names | None = None) -> None:
         self.root = root
+        self.names = names if names is not None else Names.of()
         # Path.exists() of older Pythons raises where a directory is closed.
         if not os.path.exists(root / "dynamic_events"):
             if os.geteuid() != 0:
@@ -57,24 +62,56 @@ class Tracefs:
             raise CannotRecord(f"tracefs is not mounted at {root}, or the kernel has no dynamic events",
                                f"mount it (mount -t tracefs nodev {root}), or use a kernel with CONFIG_PROBE_EVENTS")
         # A lock goes with its holder however that ends, so it tells a running recorder from a killed one's remains.
-        self._lock = os.open(root / "instances", os.O_RDONLY | os.O_DIRECTORY)
+        self._lock = self._lock_default() if self.names.name == DEFAULT else self._lock_name()
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = self._holder()
-            os.close(self._lock)
-            raise CannotRecord(f"another recorder is running{holder}", "wait for it, or stop it") from None
-        try:
-            fd = os.open(root / "dynamic_events", os.O_WRONLY | os.O_APPEND)
-        except OSError as problem:
+            os.close(self._open_events())
+        except CannotRecord:
             self.close()
-            why = "is mounted read-only" if problem.errno == errno.EROFS else f"cannot be written ({_reason(problem)})"
-            raise CannotRecord(f"tracefs at {root} {why}",
-                               "run the recorder as root where tracefs is mounted read-write") from None
-        os.close(fd)
+            raise
 
-    def _holder(self) -> str:
-        inode = os.fstat(self._lock).st_ino
+    def _open_events(self) -> int:
+        try:
+            return os.open(self.root / "dynamic_events", os.O_WRONLY | os.O_APPEND)
+        except OSError as problem:
+            why = "is mounted read-only" if problem.errno == errno.EROFS else f"cannot be written ({_reason(problem)})"
+            raise CannotRecord(f"tracefs at {self.root} {why}",
+                               "run the recorder as root where tracefs is mounted read-write") from None
+
+    def _lock_default(self) -> int:
+        """Return a file descriptor that holds the default name."""
+        fd = os.open(self.root / "instances", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = self._holder(fd)
+            os.close(fd)
+            raise CannotRecord(f"another recorder is running{holder}", "wait for it, or stop it") from None
+        return fd
+
+    def _lock_name(self) -> int:
+        """Return a file descriptor that holds another name.
+
+        tracefs has no file for each name that could be, and one made elsewhere (/run) is not the same for all who
+        share a tracefs.  So a name is one byte, far behind the end, of the file that all recorders write to.  The
+        lock belongs to the open file, not to the process: closing the same file elsewhere, as every definition of a
+        probe does, lets go of a process's locks, but not of this one.
+        """
+        fd = self._open_events()
+        place = int.from_bytes(hashlib.blake2b(self.names.name.encode(), digest_size=7).digest(), "little")
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0))
+        except OSError as problem:
+            os.close(fd)
+            if problem.errno not in (errno.EAGAIN, errno.EACCES):
+                raise CannotRecord(f"the name '{self.names.name}' cannot be locked ({_reason(problem)})",
+                                   "record without --instance") from None
+            raise CannotRecord(f"another recorder called '{self.names.name}' is running",
+                               "wait for it, stop it, or choose another --instance") from None
+        return fd
+
+    @staticmethod
+    def _holder(fd: int) -> str:
+        inode = os.fstat(fd).st_ino
         try:
             locks = Path("/proc/locks").read_text()
         except OSError:
@@ -83,7 +120,7 @@ class Tracefs:
         return f" (process {found[1]})" if found else ""
 
     def close(self) -> None:
-        """Let another recorder run."""
+        """Let another recorder of this name run."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -91,8 +128,8 @@ class Tracefs:
     # What is there
 
     def leftovers(self) -> list[str]:
-        """Return what a killed recorder left: its instances and its events."""
-        found = [f"instance {name}" for name in INSTANCES if (self.root / "instances" / name).is_dir()]
+        """Return what a killed recorder of this name left: its instances and its events."""
+        found = [f"instance {name}" for name in self.names.instances if (self.root / "instances" / name).is_dir()]
         return found + [f"event {group}/{event}" for group, event in self._events()]
 
     def _events(self) -> list[tuple[str, str]]:
@@ -100,12 +137,12 @@ class Tracefs:
             text = (self.root / "dynamic_events").read_text()
         except OSError:
             return []
-        return re.findall(rf"^\w+:({GROUP}|{PAGE_GROUP})/(\S+)", text, re.M)
+        return re.findall(rf"^\w+:({self.names.group}|{self.names.page_group})/(\S+)", text, re.M)
 
     def definitions(self) -> str:
         """Return the recorder's own lines of ``dynamic_events``, as the kernel shows them."""
         text = (self.root / "dynamic_events").read_text()
-        return "".join(line + "\n" for line in text.splitlines() if re.match(rf"\w+:{GROUP}/", line))
+        return "".join(line + "\n" for line in text.splitlines() if re.match(rf"\w+:{self.names.group}/", line))
 
     def missed(self) -> dict[str, int]:
         """Return hits that were missed per event, of the kernel's kprobe events; fprobes have no such count."""
@@ -113,8 +150,26 @@ class Tracefs:
             text = (self.root / "kprobe_profile").read_text()
         except OSError:
             return {}
-        rows = [line.split() for line in text.splitlines()]
-        return {row[0]: int(row[2]) for row in rows if len(row) >= 3 and row[2].isdigit()}
+        rows = [line.split() for line in text.splitlines() if line.strip()]
+        # Two recorders' events have the same names, and the counts do not say whose they are; the list of kprobe
+        # events does, and is made in the same order (probes_seq_op and profile_seq_op in kernel/trace/trace_kprobe.c).
+        owners = self._kprobe_events()
+        if [event for _, event in owners] == [row[0] for row in rows]:
+            groups = (self.names.group, self.names.page_group)
+            rows = [row for number, row in enumerate(rows) if owners[number][0] in groups]
+        counts: dict[str, int] = {}
+        for row in rows:
+            if len(row) >= 3 and row[2].isdigit():
+                # Where it is not known whose a count is, the greatest: no loss goes unseen.
+                counts[row[0]] = max(counts.get(row[0], 0), int(row[2]))
+        return counts
+
+    def _kprobe_events(self) -> list[tuple[str, str]]:
+        try:
+            text = (self.root / "kprobe_events").read_text()
+        except OSError:
+            return []
+        return re.findall(r"^\w+:([^\s/]+)/(\S+)", text, re.M)
 
     # Making and removing
 
@@ -139,18 +194,18 @@ class Tracefs:
 
     def remove(self) -> list[str]:
         """Remove the recorder's instances and events; returns what could not be removed."""
-        for name in INSTANCES:
+        for name in self.names.instances:
             path = self.root / "instances" / name
             if path.is_dir():
                 with contextlib.suppress(OSError):
                     _write(path / "tracing_on", "0")
-                for group in (GROUP, PAGE_GROUP):
+                for group in (self.names.group, self.names.page_group):
                     with contextlib.suppress(OSError):
                         _write(path / "events" / group / "enable", "0")
         until = time.monotonic() + _PATIENCE
         # A reader that was just closed, or a probe that still runs, keeps things busy for a moment.
         while True:
-            for name in INSTANCES:
+            for name in self.names.instances:
                 with contextlib.suppress(OSError):
                     os.rmdir(self.root / "instances" / name)
             for group in sorted({group for group, _ in self._events()}):
@@ -169,7 +224,7 @@ class Instance:
     """A tracing instance: its own rings, switches and event filters.
 
     :param tracefs: the tracing directory
-    :param name: one of :data:`INSTANCES`
+    :param name: one of the recorder's, see :class:`names.Names`
     :param buffer_kb: ring size per CPU, KiB
     :param subbuf_kb: size of a sub-buffer, KiB; kernels before 6.8 have 4 only
     :raises CannotRecord: when it cannot be made
@@ -190,7 +245,7 @@ class Instance:
             _write(self.path / "buffer_size_kb", str(buffer_kb))
         except OSError as problem:
             raise CannotRecord(f"the tracefs instance '{name}' cannot be set up ({_reason(problem)})",
-                               "give a smaller --buffer-kb, or run 'zreplay record --clean' and try again") from None
+                               f"give a smaller --buffer-kb, or run '{tracefs.names.clean}' and try again") from None
 
     def cpus(self) -> list[tuple[int, Path]]:
         """Return (number, directory) of the CPUs, in order."""
