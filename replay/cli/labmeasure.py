@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The parts of ``zreplay lab`` that try the recorder itself: what it costs, what a kill leaves."""
+"""The parts of ``zreplay lab`` that try the recorder itself: cost, kills, both back ends on one run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
+from replay.cli.compare import report
 from replay.cli.labcommon import Shelf, add_guest_options, add_kernel_options, job_of, tell_death, telling
 from replay.cli.terminal import table, warn
+from replay.compare import compare
 from replay.verdict import replay
 from traces.errors import BadInput
 from traces.importers import import_source
@@ -24,12 +26,14 @@ from traces.recording import Recording
 __all__ = ["add_parts"]
 
 _PAGES: Final = ("none", "hash", "sample:16", "full")
+_BACKENDS: Final = ("tracefs", "bcc")
 #: Ways to run a workload: nothing, a back end and what it keeps of pages, trace-cmd with the same probes.
 _WAYS: Final = ("nothing", *(f"tracefs {pages}" for pages in _PAGES), *(f"bcc {pages}" for pages in _PAGES),
                 "trace-cmd", "trace-cmd pages")
 _EPILOG: Final = """examples:
   zreplay lab overhead --kernel 7.2 --repeat 5
   zreplay lab kills --kernel 7.3 --count 50 --seed 1 -o kills/
+  zreplay lab backends --kernel 7.2 --compressor lz4 -o both/
 """
 
 
@@ -63,6 +67,18 @@ def add_parts(parts: Any) -> None:
                                                                              "exist")
     add_guest_options(killing, "base --pages 2048", 2048, 3600.0)
     killing.set_defaults(run=kills)
+
+    pair = parts.add_parser("backends", help="record one run with both back ends and compare them event by event",
+                            epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+                            description="Runs a workload under a recorder of each back end at the same time, replays "
+                                        "both recordings, DIR/tracefs.zr and DIR/bcc.zr, and holds them against each "
+                                        "other as 'zreplay compare' does.")
+    add_kernel_options(pair)
+    pair.add_argument("--pages", metavar="MODE", help="as for run")
+    pair.add_argument("-o", "--output", required=True, metavar="DIR", help="directory for the recordings; must not "
+                                                                          "exist")
+    add_guest_options(pair, "base --pages 8192", 3072, 1800.0)
+    pair.set_defaults(run=backends)
 
 
 def _count(text: str) -> int:
@@ -189,3 +205,36 @@ def _judged(ran: Ran, out: Path) -> tuple[list[tuple[str, ...]], int]:
                      f"{sum(check.compared for check in result.checks):,}",
                      result.verdict, "" if right else "NOT as it should be"))
     return rows, bad
+
+
+def backends(arguments: argparse.Namespace) -> int:
+    """Record one run twice, replay both, compare; the worst of the three is the exit status."""
+    out = Path(arguments.output)
+    if out.exists():
+        warn(f"{out} exists already; remove it or choose another name.")
+        return 2
+    try:
+        with telling() as say:
+            shelf = Shelf(arguments.mirror, say)
+            kernel = shelf.get(arguments.kernel, arguments.modules)
+            job = job_of(arguments, kernel, arguments.compressor, arguments.folio, shelf.tools())
+            with run_task(job, "both", {}, out, say) as ran:
+                out.mkdir(mode=0o700)
+                for name in _BACKENDS:
+                    say(f"importing {name}")
+                    import_source(ran.capture / name, out / f"{name}.zr")
+    except LabError as problem:
+        warn(f"{problem}.")
+        return 2
+    except GuestDied as death:
+        return tell_death(death)
+    recordings = [Recording(out / f"{name}.zr") for name in _BACKENDS]
+    statuses = []
+    for recording in recordings:
+        result = replay(recording)
+        statuses.append(result.exit_status)
+        print(f"{result.verdict}  {recording.path}: {len(recording):,} events of {kernel.release}"
+              + "".join(f"; {reason}" for reason in result.reasons))
+    compared = compare(recordings[0], recordings[1])
+    print("\n".join(report(compared)))
+    return max([*statuses, compared.exit_status], key=(0, 3, 1, 2).index)

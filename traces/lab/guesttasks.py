@@ -111,24 +111,25 @@ def _trace_cmd(workload: list[str], out: Path,
     """Run the workload under trace-cmd with the recorder's probes, filters and sizes of rings."""
     # Not at the top: the recorder is only asked for its plan here.
     from traces.record.box import Box
-    from traces.record.plan import GROUP, PAGE_GROUP, page_plan, plan
+    from traces.record.names import Names
+    from traces.record.plan import page_plan, plan
     from traces.record.tracefs import Tracefs
 
-    box = Box()
+    box, names = Box(), Names.of()
     kernel = box.kernel()
-    tracefs = Tracefs()
+    tracefs = Tracefs(names=names)
     try:
         used, _ = tracefs.define(plan(kernel, pages))
         lru = box.addresses.get("zswap_list_lru")
         options = []
         for event in used:
-            options += ["-e", f"{GROUP}:{event}"]
+            options += ["-e", f"{names.group}:{event}"]
             if lru is not None and event in ("lru_add", "lru_add_ret", "lru_del"):
                 options += ["-f", f"lru=={lru:#x}"]
         if pages:
             wanted, _ = page_plan(kernel, box.compressors())
             for event in tracefs.define(wanted)[0]:
-                options += ["-e", f"{PAGE_GROUP}:{event}"]
+                options += ["-e", f"{names.page_group}:{event}"]
             # A page is longer than an ordinary sub-buffer.
             options += ["--subbuf-size", "64"]
         # As large as the recorder makes its rings by itself, page ring included.
