@@ -352,6 +352,11 @@ def test_content_goes_along(tmp_path: Path) -> None:
     assert "content/d/x" in [member.name for member in members(content_archive(tmp_path, 100))]
     with pytest.raises(LabError, match="has 100 bytes"):
         content_archive(tmp_path, 99)
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "empty").touch()
+    (tmp_path / "e" / "dangling").symlink_to("nosuch")
+    with pytest.raises(LabError, match="holds no pages"):
+        content_archive(tmp_path / "e", 100)
     with pytest.raises(LabError, match="cannot be read"):
         content_archive(tmp_path / "nosuch", 99)
 
@@ -368,10 +373,13 @@ def test_what_a_job_is_made_of(tmp_path: Path) -> None:
     assert plain.params == {"shrinker_enabled": "Y"}
     assert job("--workload", "smp").cpus == 2
     assert job("--workload", "switch").record == ("--pages", "full", "--compressor", "lz4")
-    given = job("--workload", "base --content /some/dump --pages 64")
-    assert given.content == Path("/some/dump")
-    assert given.workload == ("base", "--content", "/content", "--pages", "64", "--folio", "4k")
-    assert given.record == ("--pages", "hash"), "pages of files are not made up"
+    for spelt in ("--content /some/dump", "--content=/some/dump", "--conte /some/dump"):
+        given = job("--workload", f"base {spelt} --pages 64")
+        assert given.content == Path("/some/dump")
+        assert given.workload == ("base", "--pages", "64", "--folio", "4k", "--content", "/content")
+        assert given.record == ("--pages", "hash"), "pages of files are not made up"
+    assert job("--workload", "base --folio=64k").workload == ("base", "--folio", "64k")
+    assert job("--workload", "base --fol 64k", "--folio", "2M").workload == ("base", "--folio", "64k")
 
 
 # The channel
@@ -581,7 +589,8 @@ def test_memory(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("words", [["--memory", "0"], ["--memory", "x"], ["--smp", "0"], ["--workload", "nosuch"],
-                                   ["--workload", "base 'x"], ["--param", "x"], ["--folio", "8k"]])
+                                   ["--workload", "base 'x"], ["--workload", "base --pages x"],
+                                   ["--workload", "base --nosuch"], ["--workload", "base --content"], ["--param", "x"], ["--folio", "8k"]])
 def test_wrong_use(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     parser = ArgumentParser()
     verb.add_parser(parser.add_subparsers())

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from rich.console import Console
 
@@ -30,6 +30,7 @@ from traces.lab.run import Job, Outcome
 from traces.lab.run import run as run_job
 from traces.recording import Recording
 from traces.workload.command import FOLIOS
+from traces.workload.command import add_arguments as add_workload_arguments
 from traces.workload.scenarios import SCENARIOS
 
 __all__ = ["add_parser"]
@@ -105,13 +106,24 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mirror", metavar="URL", help="Debian mirror (default: the one apt uses)")
 
 
+class _Words(argparse.ArgumentParser):
+    """A parser of a part of an argument: what is wrong there is wrong with the argument."""
+
+    def error(self, message: str) -> NoReturn:
+        raise argparse.ArgumentTypeError(message)
+
+
 def _workload(text: str) -> tuple[str, ...]:
+    """Return the words of a workload: what the guest's would refuse is refused before anything boots."""
     try:
         words = tuple(shlex.split(text))
     except ValueError as problem:
         raise argparse.ArgumentTypeError(f"'{text}' cannot be split into words ({problem})") from None
     if not words or words[0] not in SCENARIOS:
         raise argparse.ArgumentTypeError(f"'{text}' does not begin with one of {', '.join(SCENARIOS)}")
+    parser = _Words(add_help=False)
+    add_workload_arguments(parser)
+    parser.parse_args(words)
     return words
 
 
@@ -187,11 +199,13 @@ class _Shelf:
 
 def _job(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio: str) -> Job:
     words = arguments.workload
-    workload = [*words, *(() if "--folio" in words else ("--folio", folio))]
-    content = None
-    if "--content" in workload[:-1]:
-        at = workload.index("--content") + 1
-        content, workload[at] = Path(workload[at]), GUEST_CONTENT
+    # However it is spelt: --content=PATH, --conte PATH.
+    parser = _Words(add_help=False)
+    parser.add_argument("--content", type=Path)
+    parser.add_argument("--folio", default=folio)
+    own_words, workload = parser.parse_known_args(words)
+    content = own_words.content
+    workload += ["--folio", own_words.folio, *(() if content is None else ("--content", GUEST_CONTENT))]
     record: tuple[str, ...] = ("--pages", arguments.pages or ("full" if content is None else "hash"))
     if words[0] == "switch":
         record += ("--compressor", "lz4" if compressor != "lz4" else "zstd")
