@@ -21,7 +21,7 @@ import pytest
 from replay import replay
 from replay.cli import lab as verb
 from traces import open_recording
-from traces.lab import apt, kernels
+from traces.lab import apt, guest, kernels
 from traces.lab.apt import cache_directory, find_mirror
 from traces.lab.channel import Receiver, Sender
 from traces.lab.cpio import CpioWriter, members
@@ -300,6 +300,34 @@ def test_own_kernel(tmp_path: Path) -> None:
         kernels.own(image, tmp_path / "nosuch")
 
 
+@pytest.mark.parametrize("place", ["lib/modules/7.4.0-rc1-dirty", "usr/lib/modules/7.4.0-rc1-dirty",
+                                   "7.4.0-rc1-dirty", "."])
+def test_where_the_modules_of_an_own_kernel_are(tmp_path: Path, place: str) -> None:
+    image = _bzimage(tmp_path / "bzImage")
+    top = tmp_path / "top"
+    for name, built_for in ((place, "7.4.0-rc1-dirty"), ("lib/modules/6.1.0", "6.1.0")):
+        if place != "." or name == place:
+            (top / name / "kernel").mkdir(parents=True)
+            (top / name / "kernel" / "virtio_blk.ko").write_bytes(
+                f"\x7fELF\0vermagic={built_for} SMP preempt\0depends=\0".encode())
+    kernel = kernels.own(image, top)
+    assert kernel.modules == top / place
+    assert [name for name, _ in kernels.modules_for(kernel, ("virtio_blk",))] == ["virtio_blk"]
+
+
+def test_modules_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    image = _bzimage(tmp_path / "bzImage")
+    (tmp_path / "m").mkdir()
+    with pytest.raises(LabError, match="m holds no modules"):
+        kernels.own(image, tmp_path / "m")
+    (tmp_path / "m" / "virtio_blk.ko").write_bytes(b"\x7fELF\0vermagic=6.1.0 SMP\0depends=\0")
+    with pytest.raises(LabError, match=r"was built for 6\.1\.0, and .*bzImage is 7\.4\.0-rc1-dirty"):
+        kernels.modules_for(kernels.own(image, tmp_path / "m"), ("virtio_blk",))
+    (tmp_path / "m" / "virtio_blk.ko").unlink()
+    (tmp_path / "m" / ".config").touch()
+    assert kernels.modules_for(kernels.own(image, tmp_path / "m"), ("virtio_blk",)) == [], "all is built in"
+
+
 def test_modules_come_with_what_they_need(tmp_path: Path) -> None:
     def module(name: str, needs: str = "") -> bytes:
         return b"\x7fELF\0depends=" + needs.encode() + b"\0name=" + name.encode() + b"\0"
@@ -572,6 +600,18 @@ def test_a_problem_in_the_guest_is_told(qemu: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr("traces.lab.run.build", lambda kernel: b"")
     job = Job(Kernel("x", tmp_path / "k", None, None, ""), "zstd", ("base",), accel="tcg")
     with pytest.raises(GuestDied, match="this kernel has no zswap"):
+        run(job, tmp_path / "r.zr")
+
+
+def test_a_guest_without_its_disks_says_so(qemu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest, "_DISKS_WITHIN", 0.1)
+    guest._await_disks(tmp_path)
+    with pytest.raises(OSError, match="neither built in nor among its modules"):
+        guest._await_disks(tmp_path, tmp_path / "nosuch")
+    _script(qemu, "echo zreplay-lab: failed: there is no disk /dev/vda; echo zreplay-lab: done")
+    monkeypatch.setattr("traces.lab.run.build", lambda kernel: b"")
+    job = Job(Kernel("x", tmp_path / "k", None, None, ""), "zstd", ("base",), accel="tcg")
+    with pytest.raises(GuestDied, match="could not do its work: there is no disk /dev/vda"):
         run(job, tmp_path / "r.zr")
 
 

@@ -64,8 +64,8 @@ def add_parser(verbs: Any) -> None:
     one = parts.add_parser("run", help="one kernel, one workload, one recording", epilog=_EPILOG,
                            formatter_class=argparse.RawDescriptionHelpFormatter)
     one.add_argument("--kernel", required=True, metavar="K", help="a line (7.2), a release, or the path of a bzImage")
-    one.add_argument("--modules", type=Path, metavar="DIR", help="modules of your own kernel: lib/modules/RELEASE "
-                                                                 "or a build tree")
+    one.add_argument("--modules", type=Path, metavar="DIR", help="modules of your own kernel: lib/modules/RELEASE, "
+                                                                 "a directory above it, or a build tree")
     one.add_argument("--compressor", default="zstd", metavar="C", help="zswap's compressor (default: zstd)")
     one.add_argument("--folio", default="4k", choices=list(FOLIOS), help="size of folios (default: 4k)")
     one.add_argument("-o", "--output", required=True, metavar="REC", help="recording to make; must not exist")
