@@ -310,8 +310,12 @@ def test_where_the_modules_of_an_own_kernel_are(tmp_path: Path, place: str) -> N
             (top / name / "kernel").mkdir(parents=True)
             (top / name / "kernel" / "virtio_blk.ko").write_bytes(
                 f"\x7fELF\0vermagic={built_for} SMP preempt\0depends=\0".encode())
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / ".config").write_text("CONFIG_ZSMALLOC_CHAIN_SIZE=8")
+    (top / place / "build").symlink_to(tmp_path / "tree")
     kernel = kernels.own(image, top)
     assert kernel.modules == top / place
+    assert kernel.config == top / place / "build" / ".config"
     assert [name for name, _ in kernels.modules_for(kernel, ("virtio_blk",))] == ["virtio_blk"]
 
 

@@ -153,7 +153,8 @@ def own(image: Path, modules: Path | None) -> Kernel:
     places = [image.with_name(".config"), image.with_name("config"), image.with_name(f"config-{release}")]
     places += [parent / ".config" for parent in image.resolve().parents[:4]]
     if modules is not None:
-        places += [modules / ".config", modules / "config"]
+        # make modules_install leaves a link to the build tree.
+        places += [modules / ".config", modules / "config", modules / "build" / ".config"]
     config = next((path for path in places if path.is_file()), None)
     return Kernel(release, image, modules, config, str(image))
 
