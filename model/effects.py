@@ -69,12 +69,15 @@ DEFAULTS: dict[str, Any] = {
 
 #: After these effects the model goes on at once to its next effect (or question).  Either the kernel still
 #: holds the size class lock, so that what follows happens before any other task's effect on that class, or
-#: only the task's own state follows.  After all other effects the model is resumed when the same task is
-#: seen to do its next thing, so that what it looks up then is what the kernel found then.
+#: only the task's own state follows, or (zswap_invalidate) nobody else can use the slot: swap_range_free() runs
+#: under the cluster's lock (free_swap_slot() of 6.12 before the slot is free), and where there is nothing to erase
+#: the task may show no further event until long after somebody else stored there.  After all other effects the
+#: model is resumed when the same task is seen to do its next thing, so that what it looks up then is what the
+#: kernel found then.
 EAGER = frozenset({
     "obj_malloc_ret", "obj_free", "fix_fullness_group", "fix_fullness_group_ret", "__free_zspage",
     "obj_cgroup_uncharge_zswap", "list_lru_add_ret", "list_lru_del", "zswap_entry_free", "zswap_load_ret",
-    "zswap_store_ret", "swap_writeout_ret", "zs_malloc", "zs_malloc_ret", "zs_compact_ret",
+    "zswap_store_ret", "swap_writeout_ret", "zs_malloc", "zs_malloc_ret", "zs_compact_ret", "zswap_invalidate",
 })
 
 

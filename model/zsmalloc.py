@@ -218,6 +218,8 @@ class ZsPool:
         self.pages_allocated = 0
         self.pages_compacted = 0
         self.compaction_in_progress = False
+        #: compaction gives a class up at a zspage that somebody reads (zspage_write_trylock()); up to 6.12 it waits
+        self.compaction_trylocks = True
         self.address = 0
         #: called before ``pages_allocated`` changes
         self.observer: Callable[[], None] | None = None
@@ -411,7 +413,7 @@ class ZsPool:
             if src is None:
                 break
             cls.remove_zspage(src)
-            if not (yield ("?zspage_write_trylock", src)):
+            if self.compaction_trylocks and not (yield ("?zspage_write_trylock", src)):
                 cls.insert_zspage(src, cls.get_fullness_group(src))
                 break
             yield from self._migrate_zspage(src, dst)

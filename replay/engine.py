@@ -395,6 +395,8 @@ class Engine(Questions):
         frame.effect = None
         if self.observe is not None:
             self.observe(number, name, effect)
+        if name in EAGER and self.advance(frame, None, i) is None:
+            self.stacks[pid].pop()
 
     def note(self, name: str, i: int) -> None:
         """A marker, snapshot, parameter write or loss."""

@@ -18,6 +18,8 @@ __all__ = ["ZsmallocHandlers", "zspage_word"]
 _ERR_PTR: Final = (1 << 64) - 4096
 #: struct zspage's magic, above huge (1 bit), fullness (4) and class (9).
 _ZSPAGE_MAGIC: Final = 0x58 << 14
+#: Events by which a compaction that has begun may tell which pool it is about.
+_COMPACTING: Final = frozenset({"zs_compact", "__zs_compact", "__zs_compact_ret", "obj_malloc"})
 
 
 def zspage_word(zspage: Zspage) -> int:
@@ -34,17 +36,37 @@ class ZsmallocHandlers(HandlerBase):
         return self.model.pools[0].zs_pool
 
     def compacted_pool(self, pid: int, i: int) -> ZsPool:
-        """Return the pool a compaction is about: with several, the one whose size class it names first."""
-        if len(self.model.pools) > 1:
-            code = schema.CODE["__zs_compact"]
-            for row in range(i + 1, len(self.event)):
-                if self.pid[row] == pid and self.event[row] == code:
-                    cls = self.classes.get(self.pool[row])
-                    for pool in self.model.pools:
-                        if cls in pool.zs_pool.classes:
-                            return pool.zs_pool
-                    break
+        """Return the pool that a compaction is about.
+
+        Every zs_pool has a shrinker of its own (zs_register_shrinker()), also one whose zswap_pool is current no
+        more.  The probes of zs_shrinker_scan() and zs_compact() tell the pool; where neither does, a size class of it
+        or an object that moves in it.
+        """
+        pools = [pool.zs_pool for pool in self.model.pools]
+        unbound = [pool for pool in pools if not pool.address]
+        for row in range(i, len(self.event)):
+            if self.pid[row] != pid:
+                continue
+            name = schema.NAMES[self.event[row]]
+            if row > i and name not in _COMPACTING:
+                break
+            owner = None
+            if name in ("zs_shrinker_scan", "zs_compact"):
+                address = self.pool[row]
+                owner = next((pool for pool in pools if pool.address == address != 0), None)
+                if owner is None and address and len(unbound) <= 1:
+                    # A pool without a name yet; or one that holds nothing any more, on its way out.
+                    return unbound[0] if unbound else ZsPool(self.model.chain_size)
+            elif name == "__zs_compact":
+                owner = self._owner(self.classes.get(self.pool[row]))
+            elif name == "obj_malloc" and self.handle[row] in self.objects:
+                owner = self._owner(self.objects[self.handle[row]].zspage.cls)
+            if owner is not None:
+                return owner
         return self.current_zs_pool()
+
+    def _owner(self, cls: SizeClass | None) -> ZsPool | None:
+        return next((pool.zs_pool for pool in self.model.pools if cls in pool.zs_pool.classes), None)
 
     def on_zs_malloc(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the size asked for and the pool it comes from."""
@@ -287,6 +309,13 @@ class ZsmallocHandlers(HandlerBase):
             return
         self.diverge("zsmalloc.pages", i, recorded=recorded, predicted=predicted, what="pages of the pool",
                      frame=frame)
+
+    def on_compact(self, effect: Effect, i: int, frame: Frame) -> None:
+        """Compare the pool that is compacted."""
+        pool: ZsPool = effect[1]
+        self.n["zsmalloc.compact"] += 1
+        if pool.address and self.pool[i] != pool.address:
+            self.diverge("zsmalloc.compact", i, recorded=self.pool[i], predicted=pool.address, what="pool", frame=frame)
 
     def on_compact_class(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which class is compacted: all of them, from the largest down."""

@@ -58,7 +58,7 @@ class Handlers(ZsmallocHandlers):
             "__free_zspage": self.on_free_zspage,
             "zswap_shrinker_scan": self.on_shrinker_scan, "zswap_shrinker_scan_ret": self.on_lru_status,
             "zs_shrinker_scan": self.on_start, "zs_shrinker_scan_ret": self.on_compact_ret,
-            "zs_compact": self.on_start, "zs_compact_ret": self.on_compact_ret,
+            "zs_compact": self.on_compact, "zs_compact_ret": self.on_compact_ret,
             "__zs_compact": self.on_compact_class, "__zs_compact_ret": self.on_compact_ret,
         }
 

@@ -16,7 +16,7 @@ import numpy as np
 from model.crypto import Compressor
 from model.effects import Effect, Steps, run
 from model.revisions import REVISIONS
-from model.zsmalloc import PAGE_SIZE, ZsObject, Zspage
+from model.zsmalloc import PAGE_SIZE, SizeClass, ZsObject, Zspage, ZsPool
 from model.zswap import Folio, Zswap, ZswapEntry
 from replay.handlers_zsmalloc import zspage_word
 from traces import schema
@@ -32,6 +32,8 @@ _LRU: Final = 0xFFFFFFFF83F07F60
 _OBJCG: Final = _SLAB + 0x2000
 _MEMCG: Final = _SLAB + 0x3000
 _CLASSES: Final = _SLAB + 0x10000
+#: A pool and its classes are this far from those of the pool before.
+_POOL_STEP: Final = 1 << 34
 _ENTRY_LRU: Final = 0x28
 _IDX_BITS: Final = 15
 _CLASS_BITS: Final = 9
@@ -65,6 +67,10 @@ class ImaginaryKernel:
         self._next = {"handle": _SLAB + (1 << 20), "zspage": _SLAB + (1 << 32), "entry": _SLAB + (1 << 33),
                       "frame": 1 << 16}
         self._handles: list[int] = []
+        #: pools that had a malloc or a compaction, in order, and which of them a size class is of
+        self._pools: list[ZsPool] = []
+        self._pool_of: dict[SizeClass, int] = {}
+        self._compacted = self.model.pools[0].zs_pool
         self._class_bits = _CLASS_BITS if revision == "mainline-7.3" else 0
         self._idx_bits = _IDX_BITS if revision == "mainline-7.3" else 24
         self._folio = Folio(0)
@@ -85,9 +91,10 @@ class ImaginaryKernel:
         """Free a swap slot."""
         self.do(self.model.zswap_invalidate(swpent))
 
-    def compact(self) -> int:
-        """Let the zsmalloc shrinker compact."""
-        return int(self.do(self.model.pools[0].zs_pool.zs_shrinker_scan()))
+    def compact(self, pool: int = 0) -> int:
+        """Let the zsmalloc shrinker of a pool compact; 0 is the current one."""
+        self._compacted = self.model.pools[pool].zs_pool
+        return int(self.do(self._compacted.zs_shrinker_scan()))
 
     def do(self, steps: Steps[Any]) -> Any:
         """Run any operation and write its effects down."""
@@ -211,8 +218,15 @@ class ImaginaryKernel:
     def _on_list_lru_del(self, entry: ZswapEntry) -> None:
         self._row("list_lru_del", pool=_LRU, entry=entry.address + _ENTRY_LRU, memcg=_MEMCG)
 
+    def _pool(self, pool: ZsPool) -> int:
+        """Return the address of a pool."""
+        if pool not in self._pools:
+            self._pool_of |= dict.fromkeys(pool.classes, len(self._pools))
+            self._pools.append(pool)
+        return _POOL + _POOL_STEP * self._pools.index(pool)
+
     def _on_zs_malloc(self, size: int) -> None:
-        self._row("zs_malloc", pool=_POOL, size=size, gfp=0x1280A)
+        self._row("zs_malloc", pool=self._pool(self.model.pools[0].zs_pool), size=size, gfp=0x1280A)
 
     def _on_zs_malloc_ret(self, failure: int, obj: ZsObject | None) -> None:
         if obj is None:
@@ -222,7 +236,8 @@ class ImaginaryKernel:
 
     def _on_zs_free(self, obj: ZsObject) -> None:
         self._handles.append(obj.address)
-        self._row("zs_free", pool=_POOL, handle=obj.address, obj=self._word(obj.zspage, obj.index))
+        pool = _POOL + _POOL_STEP * self._pool_of[obj.zspage.cls]
+        self._row("zs_free", pool=pool, handle=obj.address, obj=self._word(obj.zspage, obj.index))
 
     def _on_zs_obj_write(self, obj: ZsObject, length: int, content: Any, raw: bool) -> None:
         data = obj.address * 0x9E3779B97F4A7C15 & (1 << 64) - 1
@@ -249,17 +264,20 @@ class ImaginaryKernel:
     def _on_obj_free(self, obj: ZsObject, zspage: Zspage, index: int) -> None:
         self._row("obj_free", size=zspage.cls.geometry.size, obj=self._word(zspage, index))
 
-    def _class(self, cls: Any) -> int:
-        return _CLASSES + 512 * int(cls.geometry.index)
+    def _class(self, cls: SizeClass) -> int:
+        return _CLASSES + 512 * cls.geometry.index + _POOL_STEP * self._pool_of[cls]
 
-    def _on_fix_fullness_group(self, cls: Any, zspage: Zspage) -> None:
+    def _on_fix_fullness_group(self, cls: SizeClass, zspage: Zspage) -> None:
         self._row("fix_fullness_group", pool=self._class(cls), zspage=zspage.address, word=zspage_word(zspage),
                   inuse=zspage.inuse)
 
-    def _on_free_zspage(self, cls: Any, zspage: Zspage) -> None:
+    def _on_free_zspage(self, cls: SizeClass, zspage: Zspage) -> None:
         self._row("__free_zspage", pool=self._class(cls), zspage=zspage.address)
 
-    def _on_zs_compact(self, cls: Any) -> None:
+    def _on_zs_shrinker_scan(self) -> None:
+        self._row("zs_shrinker_scan", pool=self._pool(self._compacted))
+
+    def _on_zs_compact(self, cls: SizeClass) -> None:
         self._row("__zs_compact", pool=self._class(cls))
 
     # ---- output -----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import pytest
 
 from replay.cli import lab as verb
 from replay.cli.labcommon import job_of
-from traces.lab import apt, kernels
+from traces.lab import apt, guest, kernels
 from traces.lab.channel import Receiver, Sender
 from traces.lab.cpio import CpioWriter, members
 from traces.lab.errors import GuestDied, LabError
@@ -298,6 +298,38 @@ def test_own_kernel(tmp_path: Path) -> None:
         kernels.own(image, tmp_path / "nosuch")
 
 
+@pytest.mark.parametrize("place", ["lib/modules/7.4.0-rc1-dirty", "usr/lib/modules/7.4.0-rc1-dirty",
+                                   "7.4.0-rc1-dirty", "."])
+def test_where_the_modules_of_an_own_kernel_are(tmp_path: Path, place: str) -> None:
+    image = _bzimage(tmp_path / "bzImage")
+    top = tmp_path / "top"
+    for name, built_for in ((place, "7.4.0-rc1-dirty"), ("lib/modules/6.1.0", "6.1.0")):
+        if place != "." or name == place:
+            (top / name / "kernel").mkdir(parents=True)
+            (top / name / "kernel" / "virtio_blk.ko").write_bytes(
+                f"\x7fELF\0vermagic={built_for} SMP preempt\0depends=\0".encode())
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / ".config").write_text("CONFIG_ZSMALLOC_CHAIN_SIZE=8")
+    (top / place / "build").symlink_to(tmp_path / "tree")
+    kernel = kernels.own(image, top)
+    assert kernel.modules == top / place
+    assert kernel.config == top / place / "build" / ".config"
+    assert [name for name, _ in kernels.modules_for(kernel, ("virtio_blk",))] == ["virtio_blk"]
+
+
+def test_modules_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    image = _bzimage(tmp_path / "bzImage")
+    (tmp_path / "m").mkdir()
+    with pytest.raises(LabError, match="m holds no modules"):
+        kernels.own(image, tmp_path / "m")
+    (tmp_path / "m" / "virtio_blk.ko").write_bytes(b"\x7fELF\0vermagic=6.1.0 SMP\0depends=\0")
+    with pytest.raises(LabError, match=r"was built for 6\.1\.0, and .*bzImage is 7\.4\.0-rc1-dirty"):
+        kernels.modules_for(kernels.own(image, tmp_path / "m"), ("virtio_blk",))
+    (tmp_path / "m" / "virtio_blk.ko").unlink()
+    (tmp_path / "m" / ".config").touch()
+    assert kernels.modules_for(kernels.own(image, tmp_path / "m"), ("virtio_blk",)) == [], "all is built in"
+
+
 def test_modules_come_with_what_they_need(tmp_path: Path) -> None:
     def module(name: str, needs: str = "") -> bytes:
         return b"\x7fELF\0depends=" + needs.encode() + b"\0name=" + name.encode() + b"\0"
@@ -350,6 +382,11 @@ def test_content_goes_along(tmp_path: Path) -> None:
     assert "content/d/x" in [member.name for member in members(content_archive(tmp_path, 100))]
     with pytest.raises(LabError, match="has 100 bytes"):
         content_archive(tmp_path, 99)
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "empty").touch()
+    (tmp_path / "e" / "dangling").symlink_to("nosuch")
+    with pytest.raises(LabError, match="holds no pages"):
+        content_archive(tmp_path / "e", 100)
     with pytest.raises(LabError, match="cannot be read"):
         content_archive(tmp_path / "nosuch", 99)
 
@@ -366,10 +403,13 @@ def test_what_a_job_is_made_of(tmp_path: Path) -> None:
     assert plain.params == {"shrinker_enabled": "Y"}
     assert job("--workload", "smp").cpus == 2
     assert job("--workload", "switch").record == ("--pages", "full", "--compressor", "lz4")
-    given = job("--workload", "base --content /some/dump --pages 64")
-    assert given.content == Path("/some/dump")
-    assert given.workload == ("base", "--content", "/content", "--pages", "64", "--folio", "4k")
-    assert given.record == ("--pages", "hash"), "pages of files are not made up"
+    for spelt in ("--content /some/dump", "--content=/some/dump", "--conte /some/dump"):
+        given = job("--workload", f"base {spelt} --pages 64")
+        assert given.content == Path("/some/dump")
+        assert given.workload == ("base", "--pages", "64", "--folio", "4k", "--content", "/content")
+        assert given.record == ("--pages", "hash"), "pages of files are not made up"
+    assert job("--workload", "base --folio=64k").workload == ("base", "--folio", "64k")
+    assert job("--workload", "base --fol 64k", "--folio", "2M").workload == ("base", "--folio", "64k")
     assert job("--backend", "bcc", "--pages", "none").record == ("--pages", "none", "--backend", "bcc")
 
 
@@ -566,6 +606,18 @@ def test_a_problem_in_the_guest_is_told(qemu: Path, tmp_path: Path, monkeypatch:
         run(job, tmp_path / "r.zr")
 
 
+def test_a_guest_without_its_disks_says_so(qemu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest, "_DISKS_WITHIN", 0.1)
+    guest._await_disks(tmp_path)
+    with pytest.raises(OSError, match="neither built in nor among its modules"):
+        guest._await_disks(tmp_path, tmp_path / "nosuch")
+    _script(qemu, "echo zreplay-lab: failed: there is no disk /dev/vda; echo zreplay-lab: done")
+    monkeypatch.setattr("traces.lab.run.build", lambda kernel: b"")
+    job = Job(Kernel("x", tmp_path / "k", None, None, ""), "zstd", ("base",), accel="tcg")
+    with pytest.raises(GuestDied, match="could not do its work: there is no disk /dev/vda"):
+        run(job, tmp_path / "r.zr")
+
+
 def test_missing_programs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LabError, match="apt install qemu-system-x86 busybox-static"):
@@ -580,7 +632,8 @@ def test_memory(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("words", [["--memory", "0"], ["--memory", "x"], ["--smp", "0"], ["--workload", "nosuch"],
-                                   ["--workload", "base 'x"], ["--param", "x"], ["--folio", "8k"]])
+                                   ["--workload", "base 'x"], ["--workload", "base --pages x"],
+                                   ["--workload", "base --nosuch"], ["--workload", "base --content"], ["--param", "x"], ["--folio", "8k"]])
 def test_wrong_use(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     parser = ArgumentParser()
     verb.add_parser(parser.add_subparsers())

@@ -189,6 +189,25 @@ def test_entries_from_before_the_recording_make_it_undecided(tmp_path: Path, blo
     assert "zswap held 12 pages" in result.reasons[0]
 
 
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_task_that_freed_a_slot_and_then_did_nothing(tmp_path: Path, empty: bool) -> None:
+    # swap_range_free() frees the slot after zswap_invalidate(): what is stored there next is not what it erased.
+    kernel = ImaginaryKernel(length=lambda swpent: 2000)
+    kernel.store(4)
+    if not empty:
+        kernel.store(5)
+    worker, kernel.pid = kernel.pid, 43
+    kernel.invalidate(5)
+    kernel.pid = worker
+    assert kernel.store(5)
+    kernel.pid = 43
+    kernel.invalidate(4)
+    kernel.pid = worker
+    assert kernel.load(5) == 0
+    result = replay.replay(_write(tmp_path / "rec", kernel.block()))
+    assert (result.verdict, result.unexplained) == ("PASS", 0), result.divergences
+
+
 def test_a_preempted_task_explains_an_early_total(tmp_path: Path) -> None:
     kernel = ImaginaryKernel()
     kernel.store(1)

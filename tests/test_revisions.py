@@ -78,6 +78,20 @@ def test_what_tells_the_kernel_lines_apart(revision: str) -> None:
 
 
 @pytest.mark.parametrize("revision", EVERY)
+def test_compaction_waits_for_readers_in_6_12_only(revision: str) -> None:
+    """__zs_compact(): migrate_write_lock() up to 6.12, zspage_write_trylock() later."""
+    box = Box(revision)
+    for slot in range(8):
+        box.store(slot)
+    for slot in (0, 2, 4, 6):
+        box.invalidate(slot)
+    box.do(box.model.pools[0].zs_pool.zs_compact(), q_zspage_write_trylock=False)
+    waits = revision == "mainline-6.12"
+    assert ("obj_malloc" in box.names, "?zspage_write_trylock" in box.asked) == (waits, not waits)
+
+
+
+@pytest.mark.parametrize("revision", EVERY)
 def test_order_of_6_12_and_of_later_kernels_in_a_writeback(revision: str) -> None:
     """6.12 takes the entry out of the tree before it decompresses, later kernels after (and may fail there)."""
     box = Box(revision)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ import traces.workload
 from traces.lab.initramfs import stdlib_imports
 from traces.workload import command
 from traces.workload.box import PARAMETERS, THP, Box, NotReady
+from traces.workload.command import FOLIOS
 from traces.workload.driver import Driver
 from traces.workload.memory import Region, Slot, read_slots
 from traces.workload.pages import KINDS, MIXES, PAGE_SIZE, FilePages, MadePages, digest
@@ -238,6 +240,30 @@ def test_each_change_is_announced_before_it(box: FakeBox, tmp_path: Path) -> Non
     assert markers.index("cgroup memory.zswap.max=0") < markers.index("cgroup memory.zswap.max=max")
     assert "param max_pool_percent=1" in markers
     assert markers.rindex("param accept_threshold_percent=90") > markers.index("param accept_threshold_percent=50")
+
+
+@pytest.mark.parametrize("folio", ["4k", "64k", "2M"])
+def test_folios_are_paged_out_whole(box: FakeBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folio: str) -> None:
+    # The kernel splits a folio that it is to page out a part of: no large one would come to zswap.
+    asked: list[tuple[str, dict[str, int]]] = []
+    real = Driver._all
+
+    def spy(driver: Driver, operation: str, region: str, **arguments: Any) -> list[Any]:
+        if operation == "out":
+            asked.append((region, arguments))
+        return real(driver, operation, region, **arguments)
+
+    monkeypatch.setattr(Driver, "_all", spy)
+    status, _ = run(box, tmp_path, "limits", "--pages", "64", "--folio", folio)
+    assert status == 0
+    unit = FOLIOS[folio] // PAGE_SIZE
+    assert not [where for _, where in asked for name in ("first", "last", "chunk") if where.get(name, 0) % unit]
+    parts = [(where.get("first", 0), where.get("last")) for region, where in asked if region == "g"]
+    some = max(160, 5 * unit)
+    assert parts == [(0, some * 3 // 5), (some * 3 // 5, some * 4 // 5), (0, None)]
+    parts = [(where.get("first", 0), where.get("last")) for region, where in asked if region == "c"]
+    some = max(256, 4 * unit)
+    assert parts == [(0, some // 4), (some // 4, some // 2), (some // 2, None), (0, None)]
 
 
 def test_large_folios_and_files_as_content(box: FakeBox, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def _kinds() -> tuple[EventKind, ...]:
         (90, "fix_fullness_group_ret", "ret", "the fullness group"),
         (91, "__free_zspage", "pool zspage", "an empty zspage dies: pool = size_class"),
         (92, "async_free_zspage", "", "the deferred free worker runs"),
-        (93, "zs_shrinker_scan", "", "the zsmalloc shrinker compacts"),
+        (93, "zs_shrinker_scan", "pool", "the zsmalloc shrinker compacts"),
         (94, "zs_shrinker_scan_ret", "ret", "pages freed"),
         (95, "zs_compact", "pool", ""),
         (96, "zs_compact_ret", "ret", "pages freed"),

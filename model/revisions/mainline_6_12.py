@@ -6,7 +6,7 @@ from __future__ import annotations
 from model import errno
 from model.effects import Steps
 from model.zsmalloc import PAGE_SIZE
-from model.zswap import Folio, Zswap, ZswapEntry
+from model.zswap import Folio, Zswap, ZswapEntry, ZswapPool
 
 __all__ = ["Mainline612"]
 
@@ -22,6 +22,12 @@ class Mainline612(Zswap):
     SHRINK_BUDGET = 1
     ROOT_OBJCG = False
     HAS_INCOMPRESSIBLE = False
+
+    def new_pool(self, name: str) -> ZswapPool:
+        """A pool whose __zs_compact() takes migrate_write_lock(): it waits for readers of a zspage."""
+        pool = super().new_pool(name)
+        pool.zs_pool.compaction_trylocks = False
+        return pool
 
     def zswap_store(self, folio: Folio) -> Steps[bool]:
         """zswap_store(): a large folio is refused without touching what is stored at its slots."""

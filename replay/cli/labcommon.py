@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from rich.console import Console
 
@@ -26,6 +26,7 @@ from traces.lab.qemu import memory_mib
 from traces.lab.run import Job
 from traces.lab.tools import Tools, cached_tools, fetch_tools
 from traces.workload.command import FOLIOS
+from traces.workload.command import add_arguments as add_workload_arguments
 from traces.workload.scenarios import SCENARIOS
 
 __all__ = ["DIED", "Shelf", "add_guest_options", "add_kernel_options", "add_record_options", "job_of", "telling",
@@ -39,8 +40,8 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
     """Add which one kernel, compressor and size of folios is wanted."""
     parser.add_argument("--kernel", required=True, metavar="K",
                         help="a line (7.2), a release, or the path of a bzImage")
-    parser.add_argument("--modules", type=Path, metavar="DIR", help="modules of your own kernel: lib/modules/RELEASE "
-                                                                    "or a build tree")
+    parser.add_argument("--modules", type=Path, metavar="DIR", help="modules of your own kernel: lib/modules/RELEASE, "
+                                                                    "a directory above it, or a build tree")
     parser.add_argument("--compressor", default="zstd", metavar="C", help="zswap's compressor (default: zstd)")
     parser.add_argument("--folio", default="4k", choices=list(FOLIOS), help="size of folios (default: 4k)")
 
@@ -72,13 +73,24 @@ def add_guest_options(parser: argparse.ArgumentParser, workload: str = "base", m
     parser.add_argument("--mirror", metavar="URL", help="Debian mirror (default: the one apt uses)")
 
 
+class _Words(argparse.ArgumentParser):
+    """A parser of a part of an argument: what is wrong there is wrong with the argument."""
+
+    def error(self, message: str) -> NoReturn:
+        raise argparse.ArgumentTypeError(message)
+
+
 def _workload(text: str) -> tuple[str, ...]:
+    """Return the words of a workload: what the guest's would refuse is refused before anything boots."""
     try:
         words = tuple(shlex.split(text))
     except ValueError as problem:
         raise argparse.ArgumentTypeError(f"'{text}' cannot be split into words ({problem})") from None
     if not words or words[0] not in SCENARIOS:
         raise argparse.ArgumentTypeError(f"'{text}' does not begin with one of {', '.join(SCENARIOS)}")
+    parser = _Words(add_help=False)
+    add_workload_arguments(parser)
+    parser.parse_args(words)
     return words
 
 
@@ -168,11 +180,13 @@ class Shelf:
 def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio: str, tools: Tools | None) -> Job:
     """Return the job that the options ask for."""
     words = arguments.workload
-    workload = [*words, *(() if "--folio" in words else ("--folio", folio))]
-    content = None
-    if "--content" in workload[:-1]:
-        at = workload.index("--content") + 1
-        content, workload[at] = Path(workload[at]), GUEST_CONTENT
+    # However it is spelt: --content=PATH, --conte PATH.
+    parser = _Words(add_help=False)
+    parser.add_argument("--content", type=Path)
+    parser.add_argument("--folio", default=folio)
+    own_words, workload = parser.parse_known_args(words)
+    content = own_words.content
+    workload += ["--folio", own_words.folio, *(() if content is None else ("--content", GUEST_CONTENT))]
     pages = getattr(arguments, "pages", None) or ("full" if content is None else "hash")
     record: tuple[str, ...] = ("--pages", pages)
     if getattr(arguments, "backend", "tracefs") != "tracefs":

@@ -79,7 +79,7 @@ _MAP: Final[dict[str, tuple[str, str]]] = {
     "fullness_ret": ("fix_fullness_group_ret", "ret=fg"),
     "free_zspage": ("__free_zspage", "pool=class zspage"),
     "async_free": ("async_free_zspage", ""),
-    "zs_shrink": ("zs_shrinker_scan", ""),
+    "zs_shrink": ("zs_shrinker_scan", "pool"),
     "zs_shrink_ret": ("zs_shrinker_scan_ret", "ret=freed"),
     "zs_compact": ("zs_compact", "pool"),
     "zs_compact_ret": ("zs_compact_ret", "ret=freed"),

@@ -18,9 +18,11 @@ from typing import Any, Final
 
 from traces.lab.channel import Sender
 
-__all__ = ["CAPTURE", "CGROUP", "SAYS", "main", "reset", "run_and_send", "say"]
+__all__ = ["CAPTURE", "CGROUP", "FAILED", "SAYS", "main", "reset", "run_and_send", "say"]
 
 SAYS: Final = "zreplay-lab: "
+#: What it says begins so when it cannot do its work.
+FAILED: Final = "failed: "
 #: Cgroup of the workload: made before the recording, and still there after it.
 CGROUP: Final = "/sys/fs/cgroup/rec"
 #: What is sent to the host, while it grows.
@@ -28,6 +30,8 @@ CAPTURE: Final = Path("/out/capture")
 _SWAP: Final = "/dev/vda"
 _RESULT: Final = Path("/dev/vdb")
 _PARAMETERS: Final = "/sys/module/zswap/parameters"
+#: Seconds that a kernel may take to find its disks.
+_DISKS_WITHIN: Final = 5.0
 #: Seconds between two looks for what there is to send.
 _SEND_EVERY: Final = 1.0
 
@@ -39,6 +43,20 @@ def say(text: str) -> None:
 
 def _write(name: str, value: str) -> None:
     Path(name).write_text(value)
+
+
+def _await_disks(*disks: str | Path) -> None:
+    """Wait for the disks: their driver may still be looking at them.
+
+    :raises OSError: when one does not come
+    """
+    deadline = time.monotonic() + _DISKS_WITHIN
+    for disk in disks:
+        while not os.path.exists(disk):
+            if time.monotonic() > deadline:
+                raise OSError(0, f"there is no disk {disk}: this kernel has virtio_blk and virtio_pci neither built "
+                                 "in nor among its modules; name its modules with --modules")
+            time.sleep(0.05)
 
 
 def _set_up(job: dict[str, Any]) -> None:
@@ -94,6 +112,7 @@ def main() -> int:
     sender = None
     try:
         os.makedirs(CAPTURE.parent, exist_ok=True)
+        _await_disks(_SWAP, _RESULT)
         sender = Sender(_RESULT, CAPTURE)
         _set_up(job)
         result.update(TASKS[job["task"]](job, sender))
@@ -103,13 +122,13 @@ def main() -> int:
         traceback.print_exc()
         result["problem"] = f"{type(problem).__name__}: {problem}"
     if result["problem"]:
-        say(f"failed: {result['problem']}")
+        say(FAILED + result["problem"])
     try:
         if sender is not None:
             say("sending")
             sender.end(result)
     except OSError as problem:
-        say(f"failed: the capture could not be sent ({problem.strerror}); the result disk may be full")
+        say(f"{FAILED}the capture could not be sent ({problem.strerror}); the result disk may be full")
         return 1
     say("done")
     return 0

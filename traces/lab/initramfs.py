@@ -199,6 +199,8 @@ def content_archive(path: Path, limit: int) -> bytes:
     try:
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         size = sum(file.stat().st_size for file in files)
+        if not size:
+            raise LabError(f"{path} holds no pages: there is no byte in it; name a page dump or a directory")
         if size > limit:
             raise LabError(f"{path} has {size:,} bytes, and a quarter of the guest's memory is {limit:,}; give more "
                            "--memory or fewer files")

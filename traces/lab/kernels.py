@@ -131,8 +131,8 @@ def own(image: Path, modules: Path | None) -> Kernel:
     """Return a kernel of the user's own.
 
     :param image: a bzImage
-    :param modules: directory with ``kernel/`` in it (``lib/modules/RELEASE`` after ``make modules_install``), or a
-        build tree; None for a kernel that has all it needs built in
+    :param modules: directory with ``kernel/`` in it (``lib/modules/RELEASE`` after ``make modules_install``), the
+        ``INSTALL_MOD_PATH`` above it, or a build tree; None for a kernel that has all it needs built in
     :raises LabError: when it is not what QEMU can boot
     """
     try:
@@ -147,13 +147,32 @@ def own(image: Path, modules: Path | None) -> Kernel:
     release = head[at:at + 256].split(b"\0")[0].decode("ascii", "replace").split(" ")[0]
     if modules is not None and not modules.is_dir():
         raise LabError(f"{modules} is not a directory; name lib/modules/RELEASE or a build tree with --modules")
+    if modules is not None:
+        modules = _modules_of(modules, release)
     # A build tree's .config is three levels up from its bzImage.
     places = [image.with_name(".config"), image.with_name("config"), image.with_name(f"config-{release}")]
     places += [parent / ".config" for parent in image.resolve().parents[:4]]
     if modules is not None:
-        places += [modules / ".config", modules / "config"]
+        # make modules_install leaves a link to the build tree.
+        places += [modules / ".config", modules / "config", modules / "build" / ".config"]
     config = next((path for path in places if path.is_file()), None)
     return Kernel(release, image, modules, config, str(image))
+
+
+def _modules_of(directory: Path, release: str) -> Path:
+    """Return where in a directory the modules of a release are: those of others may be there as well.
+
+    :raises LabError: when it holds none
+    """
+    for place in (directory / "lib/modules" / release, directory / "usr/lib/modules" / release, directory / release):
+        if release and place.is_dir():
+            return place
+    # A build tree of a kernel that has everything built in is welcome too.
+    if not any((directory / name).exists() for name in (".config", "modules.builtin")) \
+            and next(directory.glob("**/*.ko*"), None) is None:
+        raise LabError(f"{directory} holds no modules (*.ko); name lib/modules/{release} or a build tree with "
+                       "--modules, or leave it out where all is built in")
+    return directory
 
 
 def _unpacked(path: Path) -> bytes:
@@ -185,7 +204,7 @@ def modules_for(kernel: Kernel, names: Iterable[str]) -> list[tuple[str, bytes]]
 
     A name without a module is taken for built in.
 
-    :raises LabError: when a module cannot be read
+    :raises LabError: when a module cannot be read, or was built for another release
     """
     if kernel.modules is None:
         return []
@@ -200,6 +219,10 @@ def modules_for(kernel: Kernel, names: Iterable[str]) -> list[tuple[str, bytes]]
             return
         visiting.add(name)
         image = _unpacked(index[name])
+        built_for = re.search(rb"\0vermagic=([^\0 ]+)", image)
+        if built_for is not None and built_for[1].decode("ascii", "replace") != kernel.release:
+            raise LabError(f"{index[name]} was built for {built_for[1].decode('ascii', 'replace')}, and "
+                           f"{kernel.image} is {kernel.release}; name the modules of that build with --modules")
         # A module says itself what it needs: the packages hold no modules.dep, that is made at installation.
         depends = re.search(rb"\0depends=([^\0]*)\0", b"\0" + image)
         soft = re.findall(rb"\0softdep=pre: ([^\0]*)\0", b"\0" + image)

@@ -18,6 +18,7 @@ from traces.importers import import_source
 from traces.lab.apt import cache_directory
 from traces.lab.channel import Receiver
 from traces.lab.errors import GuestDied, LabError
+from traces.lab.guest import FAILED
 from traces.lab.initramfs import build, content_archive, job_archive
 from traces.lab.kernels import Kernel
 from traces.lab.qemu import Machine, boot, kvm_is_there, tail
@@ -217,7 +218,10 @@ def _boot(job: Job, scratch: Path, parts: list[bytes | Path], partial: Path, sec
             if not last_try and not heard:
                 _kvm_failed(say_so=True)
                 continue
-            raise GuestDied("the guest powered off without sending all of its capture", tail(console))
+            # A guest without its result disk can only say so.
+            told = [text.removeprefix(FAILED) for text in heard if text.startswith(FAILED)]
+            raise GuestDied(f"the guest could not do its work: {told[-1]}" if told else
+                            "the guest powered off without sending all of its capture", tail(console))
         return accel, receiver.result
     raise AssertionError("the last accelerator decides")
 

@@ -164,7 +164,16 @@ class Driver:
         self._all("fill", region, mix=mix, seed=f"{region} {name}", **where)
 
     def out(self, *regions: str, **where: Any) -> int:
-        """Page regions out; returns how many of the pages are in swap then."""
+        """Page regions out, whole folios; returns how many of the pages are in swap then.
+
+        A folio that MADV_PAGEOUT is given a part of is split first, and none of it is stored as a large one
+        (madvise_cold_or_pageout_pte_range()).
+        """
+        unit = self.folio // PAGE_SIZE
+        if "first" in where:
+            where["first"] -= where["first"] % unit
+        for name in where.keys() & {"last", "chunk"}:
+            where[name] += -where[name] % unit
         return sum(sum(self._all("out", region, **where)) for region in regions)
 
     def read(self, *regions: str, **where: int) -> None:

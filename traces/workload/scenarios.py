@@ -87,6 +87,7 @@ def _pages_over_limit(d: Driver) -> int:
 def limits(d: Driver) -> None:
     """The pool limit with its worker and hysteresis, memory.zswap.max, memory.zswap.writeback."""
     n = d.pages
+    unit = d.folio // PAGE_SIZE
     d.map("a", n, "mixed")
     with d.phase("out1"):
         d.out("a")
@@ -101,16 +102,18 @@ def limits(d: Driver) -> None:
         d.out("b", **_SLOWLY)
     # Between the threshold and the limit a store is refused if the limit was reached before.
     d.param("accept_threshold_percent", 50)
-    d.map("c", 256, "solid")
+    # What is paged out in parts must have enough folios for it.
+    some = max(256, 4 * unit)
+    d.map("c", some, "solid")
     with d.phase("band-full"):
-        d.out("c", last=64, chunk=4, pause=0.004)
+        d.out("c", last=some // 4, chunk=4, pause=0.004)
     with d.phase("band"):
         d.unmap("b", last=over // 8)
-        d.out("c", first=64, last=128, chunk=8)
+        d.out("c", first=some // 4, last=some // 2, chunk=8)
     with d.phase("below"):
         d.unmap("b", first=over // 8)
         d.unmap("a", last=n // 4)
-        d.out("c", first=128)
+        d.out("c", first=some // 2)
     d.param("accept_threshold_percent", 90)
     d.param("max_pool_percent", 20)
     with d.phase("limit-up"):
@@ -118,24 +121,26 @@ def limits(d: Driver) -> None:
         d.read("a", step=3)
 
     d.memcg("memory.zswap.max", d.usage("memory.zswap.current") + _ROOM & ~(PAGE_SIZE - 1))
-    d.map("e", 192, "solid")
+    d.map("e", max(192, 3 * unit), "solid")
     with d.phase("zmax"):
         d.out("e", chunk=16)
     d.memcg("memory.zswap.max", 0)
-    d.map("f", 48, "poor")
+    some = max(48, 2 * unit)
+    d.map("f", some, "poor")
     with d.phase("zmax-none"):
-        d.out("f", last=24)
+        d.out("f", last=some // 2)
     d.memcg("memory.zswap.max", "max")
     with d.phase("zmax-off"):
         d.out("f")
 
     d.memcg("memory.zswap.writeback", 0)
-    d.map("g", 160, "poor")
+    some = max(160, 5 * unit)
+    d.map("g", some, "poor")
     with d.phase("no-writeback"):
-        d.out("g", last=96)
+        d.out("g", last=some * 3 // 5)
     d.memcg("memory.zswap.max", PAGE_SIZE)
     with d.phase("no-writeback-zmax"):
-        d.out("g", first=96, last=128)
+        d.out("g", first=some * 3 // 5, last=some * 4 // 5)
     d.memcg("memory.zswap.max", "max")
     d.memcg("memory.zswap.writeback", 1)
     with d.phase("writeback"):
