@@ -120,6 +120,17 @@ def test_interleaved_tasks_get_their_own_pages() -> None:
     assert place(pages, calls, split=7) == (expected, 0)
 
 
+@pytest.mark.parametrize("others", [10, 300])
+def test_a_task_that_loses_its_cpu_before_its_page_is_recorded(others: int) -> None:
+    """Meanwhile another CPU hands over more pages than a search by order looks at."""
+    calls = [(100, 1, BASE, 1)]
+    calls += [(110 + 10 * n, 2, BASE + 4096 * (n + 1), 1) for n in range(others)]
+    calls.append((100_000, 1, BASE, 1))
+    pages = [(ts + 5, address) for ts, _, address, _ in calls[1:-1]] + [(90_000, BASE), (100_005, BASE)]
+    rows, unmatched = place(pages, calls)
+    assert (rows, unmatched) == ([others, *range(others), others + 1], 0)
+
+
 def test_many_lost_calls_and_pages_do_not_stall_the_search() -> None:
     pages = [(10 * n + 5, BASE + 4096 * n) for n in range(1000)]
     calls = [(10 * n, 1, BASE + 4096 * n, 1) for n in range(1000)]

@@ -143,6 +143,9 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
         if pages is not None:
             pages.store(writer.pages)
             source = {**source, "pages_unmatched": pages.unmatched}
+            if pages.unmatched:
+                facts.notes.append(f"{pages.unmatched} compress calls have no page: it was lost, or none of those "
+                                   "recorded fits; their lengths are taken from the recording")
         captured = {"marker", "counters", "param", "lost_events", *facts.captured}
         unpaired = pairing.unpaired(captured)
         manifest = {

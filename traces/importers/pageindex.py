@@ -17,7 +17,8 @@ __all__ = ["PageIndex"]
 _COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 _COMPRESS: Final = schema.CODE["crypto_acomp_compress"]
 _STRUCT_PAGE: Final = 64
-#: How far from the newest page in use a call's page is searched, where some are missing or tasks interleave.
+#: How far from the newest page in use a call's page is searched, where some are missing or tasks interleave, and only
+#: the order tells which one it is.
 _LOOK_AROUND: Final = 64
 #: x86-64 with 4-level paging and without KASLR: where page frame 0 is mapped, and where its struct page is.
 PAGE_OFFSET_BASE: Final = 0xFFFF888000000000
@@ -45,6 +46,8 @@ class PageIndex:
         self._next = 0
         self._taken = np.zeros(ts.size, bool)
         self.unmatched = 0
+        #: rows sorted by page, once that is asked for
+        self._order: np.ndarray | None = None
         self._known_place = bases is not None
         page_offset, vmemmap = bases if bases is not None else (0, 0)
         # The struct page of each source address: what the scatter list of the compress call points at.
@@ -92,12 +95,9 @@ class PageIndex:
             until[number] = following.get(pid, until[number])
             following[pid] = int(stamps[number]) + 2 * unit_ns
         for call, count, page, stamp, limit in zip(calls, counts.tolist(), wanted, stamps, until, strict=True):
-            low, high = max(self._next - _LOOK_AROUND, 0), min(self._next + _LOOK_AROUND, self._ts.size - count + 1)
-            near = slice(low, max(low, high))
-            good = ~self._taken[near] & (self._ts[near] >= stamp) & (self._ts[near] <= limit)
-            if self._known_place:
-                good &= self._page[near] == page
-            for at in (low + np.flatnonzero(good)).tolist():
+            rows = self._candidates(int(page), count)
+            good = ~self._taken[rows] & (self._ts[rows] >= stamp) & (self._ts[rows] <= limit)
+            for at in rows[good].tolist():
                 rest = slice(at, at + count)
                 if not self._taken[rest].any() and self._ts[at + count - 1] <= limit and (
                         not self._known_place or count == 1
@@ -108,6 +108,21 @@ class PageIndex:
                     break
             else:
                 self.unmatched += 1
+
+    def _candidates(self, page: int, count: int) -> np.ndarray:
+        """Return the rows that may be a call's first page, in order.
+
+        A task may lose its CPU between the two probes for as long as others hand over hundreds of pages: with the
+        address known, all of that page are looked at.
+        """
+        if not self._known_place:
+            low = max(self._next - _LOOK_AROUND, 0)
+            return np.arange(low, max(low, min(self._next + _LOOK_AROUND, self._ts.size - count + 1)))
+        if self._order is None:
+            self._order = np.argsort(self._page, kind="stable")
+        first, last = (np.searchsorted(self._page, page, side, self._order) for side in ("left", "right"))
+        rows = self._order[first:last]
+        return rows[rows <= self._ts.size - count]
 
     def store(self, writer: PageStoreWriter) -> None:
         """Write all pages, in order."""
