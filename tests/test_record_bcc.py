@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import random
 import re
 import shutil
@@ -217,7 +218,7 @@ def test_the_program_is_c(tmp_path: Path) -> None:
     # "name.method(" is BCC's own notation.
     text = re.sub(r"\b(events|pages)\.ringbuf_reserve\(", "reserve(", text)
     text = re.sub(r"\b(events|pages)\.ringbuf_(submit|discard)\(", "submit(", text)
-    text = re.sub(r"\b(running|lost|lost_of_kind)\.lookup\(", "lookup_u64(", text)
+    text = text.replace("shared.lookup(", "lookup_u64(")
     text = text.replace("calls.lookup(", "lookup_call(").replace("calls.update(", "update(").replace(
         "calls.delete(", "delete(")
     text = re.sub(r"^BPF_\w+\(.*\);$", "", text, flags=re.M)
@@ -590,12 +591,49 @@ def test_hooks_are_of_the_group_they_are_asked_for() -> None:
         def bpf_close_perf_event_fd(self, fd: int) -> None:
             pass
 
-    bpf = bccsession._Bpf.__new__(bccsession._Bpf)
-    module = types.SimpleNamespace(lib=Lib(), BPF=types.SimpleNamespace(KPROBE=1))
-    loader = types.SimpleNamespace(load_func=lambda handler, kind: types.SimpleNamespace(fd=3), cleanup=lambda: None)
-    bpf.__dict__.update(_module=module, _program=made, _group=b"b", _attached=[], _programs={}, _bpf=loader)
+    bpf, _ = loaded(made, Lib())
     assert bpf.attach() == {}
     assert asked == [(b"b", hook.name.encode()) for hook in made.hooks]
+    bpf.close()
+
+
+def loaded(made: Any, lib: Any = None) -> tuple[bccsession._Bpf, int]:
+    """A program as if BCC had loaded it, and the file that stands for its array."""
+    cells = os.memfd_create("shared")
+    os.ftruncate(cells, 8 * (1 + made.cpus * made.per_cpu))
+
+    class Loaded(dict[str, Any]):
+        def load_func(self, handler: str, kind: int) -> Any:
+            return types.SimpleNamespace(fd=3)
+
+        def cleanup(self) -> None:
+            os.close(cells)
+
+    def bpf(text: str, cflags: list[str]) -> Loaded:
+        return Loaded(shared=types.SimpleNamespace(map_fd=cells))
+
+    bpf.KPROBE = 1  # type: ignore[attr-defined]
+    return bccsession._Bpf(types.SimpleNamespace(lib=lib, BPF=bpf), made, "b"), cells
+
+
+def test_the_switch_and_the_counters_are_in_memory_that_needs_no_system_call() -> None:
+    """A recorder that is preempted in a call on a BPF map keeps every program off its CPU."""
+    made = program([STORE, ZMALLOC_RET], [("pg0", "lz4_scompress", "$arg2")], None, 1, 1, cpus=3)
+    assert made.per_cpu == bccprogram.KINDS + 2 * 2 + 1
+    assert f'BPF_F_TABLE("array", int, u64, shared, {1 + 3 * made.per_cpu}, 1024);' in made.text
+    assert f"1 + bpf_get_smp_processor_id() * {made.per_cpu}" in made.text
+    bpf, cells = loaded(made)
+    bpf.switch(True)
+    assert os.pread(cells, 8, 0) == struct.pack("<Q", 1)
+    for cpu in range(3):
+        first = 8 * (1 + cpu * made.per_cpu)
+        os.pwrite(cells, struct.pack("<3Q", 10 + cpu, 20 + cpu, 30 + cpu), first)
+        os.pwrite(cells, struct.pack("<5Q", *(100 * cpu + n for n in range(5))), first + 24)
+    assert bpf.kinds(bccprogram.EVENTS) == [10, 11, 12]
+    assert bpf.kinds(bccprogram.PAGES) == [20, 21, 22]
+    assert [bpf.counter(number) for number in range(5)] == [300 + 3 * n for n in range(5)]
+    bpf.switch(False)
+    assert os.pread(cells, 8, 0) == bytes(8)
     bpf.close()
 
 

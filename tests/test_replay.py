@@ -417,3 +417,24 @@ def test_a_revision_that_raises_is_told_with_its_event(samples: dict[str, Path])
 
     with pytest.raises(BadInput, match=r"event \d+: revision Broken failed \(KeyError: 'no such thing'\)"):
         replay.replay(traces.open_recording(samples["7.3-lz4-4k"]), Broken)
+
+
+@pytest.mark.parametrize(("losses", "verdict"), [
+    ([], "FAIL"), ([{"cpu": 0, "lost": 0}], "FAIL"), ([{"cpu": "any", "probe": "store", "lost": 3}], "UNDECIDED"),
+    ([{"cpu": 0, "lost": 2}], "UNDECIDED"), ([{"cpu": 0, "lost": None}], "UNDECIDED")])
+def test_a_difference_may_come_from_events_lost_anywhere(tmp_path: Path, losses: list[dict[str, object]],
+                                                         verdict: str) -> None:
+    """A missed hit leaves no mark, so nobody can tell a kernel that did something else from a probe that slept."""
+    kernel = ImaginaryKernel()
+    for slot in range(5):
+        kernel.store(slot)
+    block = kernel.block()
+    names = [schema.NAMES[code] for code in block[3]]
+    place = names.index("zs_malloc", len(names) // 2)
+    with RecordingWriter(tmp_path / "rec") as writer:
+        writer.write_rows(np.delete(block, place, axis=1))
+        writer.close({**config(), "losses": losses})
+    result = replay.replay(traces.open_recording(tmp_path / "rec"))
+    assert result.verdict == verdict
+    assert result.divergences, "the difference is shown all the same"
+    assert any("may come from what was lost" in reason for reason in result.reasons) == (verdict == "UNDECIDED")

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from .names import DEFAULT
 from .plan import Planned
 
-__all__ = ["CALLS", "EVENTS", "HEAD", "PAGES", "PAGE_HALF", "PAGE_HEAD", "Definition", "Field", "Hook", "Program",
-           "definitions_of", "event_format", "half_formats", "header_event", "header_files", "header_page",
+__all__ = ["CALLS", "EVENTS", "HEAD", "KINDS", "PAGES", "PAGE_HALF", "PAGE_HEAD", "Definition", "Field", "Hook",
+           "Program", "definitions_of", "event_format", "half_formats", "header_event", "header_files", "header_page",
            "parse", "program", "write_headers"]
 
 #: struct layout of what precedes an event's body: when its handler began and when room was had (ns), CPU, and how
@@ -27,6 +27,9 @@ PAGE_HEAD = "<QIiQQ"
 PAGE_HALF = 2048
 #: Kinds of losses: records of events without room, pages without room, calls whose arguments were not kept.
 EVENTS, PAGES, CALLS = 0, 1, 2
+KINDS = 3
+#: BPF_F_MMAPABLE (include/uapi/linux/bpf.h, from 5.5 on).
+_MMAPABLE = 1024
 #: Ids of events in formats/; below are those that the kernel has built in.
 _FIRST_ID = 2000
 _FIRST_PAGE_ID = 3000
@@ -70,7 +73,8 @@ class Hook(NamedTuple):
 class Program(NamedTuple):
     """C text, its hooks (entries before returns), the events by number, and the page events by number.
 
-    ``pairs``: return event -> name of the hook that keeps its arguments.
+    ``pairs``: return event -> name of the hook that keeps its arguments; ``cpus``, ``per_cpu``: how many CPUs have
+    counters, and how many each; see :func:`program`.
     """
 
     text: str
@@ -78,6 +82,8 @@ class Program(NamedTuple):
     events: tuple[str, ...]
     pages: tuple[str, ...]
     pairs: dict[str, str]
+    cpus: int
+    per_cpu: int
 
 
 def parse(line: str) -> Definition:
@@ -165,9 +171,7 @@ def _only(lru: int | None, definition: Definition, saved: bool) -> list[str]:
 _PRELUDE = """#include <uapi/linux/ptrace.h>
 struct key {{ u32 task, event; }};
 struct call {{ u64 depth, arg[6]; }};
-BPF_ARRAY(running, u64, 1);
-BPF_PERCPU_ARRAY(lost, u64, {counters});
-BPF_PERCPU_ARRAY(lost_of_kind, u64, 3);
+BPF_F_TABLE("array", int, u64, shared, {cells}, {mmapable});
 BPF_HASH(calls, struct key, struct call, {calls});
 BPF_RINGBUF_OUTPUT(events, {event_pages});
 {pages}
@@ -178,19 +182,20 @@ static __always_inline u8 get8(u64 at) {{ u8 v = 0; bpf_probe_read_kernel(&v, 1,
 static __always_inline int is_running(void)
 {{
 	int zero = 0;
-	u64 *on = running.lookup(&zero);
+	u64 *on = shared.lookup(&zero);
 	return on && *on;
 }}
 static __always_inline void count(int kind, int which)
 {{
-	u64 *n = lost.lookup(&which), *all = lost_of_kind.lookup(&kind);
+	int first = 1 + bpf_get_smp_processor_id() * {per_cpu}, one = first + {kinds} + which, sum = first + kind;
+	u64 *n = shared.lookup(&one), *all = shared.lookup(&sum);
 	if (n) (*n)++;
 	if (all) (*all)++;
 }}
 static __always_inline u32 missing(void)
 {{
-	int kind = 0;
-	u64 *all = lost_of_kind.lookup(&kind);
+	int sum = 1 + bpf_get_smp_processor_id() * {per_cpu};
+	u64 *all = shared.lookup(&sum);
 	return all ? (u32)*all : 0;
 }}
 /* Every CPU's idle task is task 0. */
@@ -220,11 +225,14 @@ def _keep(number: int, definition: Definition, failed: int, lru: int | None) -> 
 
 
 def program(definitions: Sequence[Definition], pages: Sequence[tuple[str, str, str]], lru: int | None,
-            event_pages: int, page_pages: int, group: str = DEFAULT) -> Program:
+            event_pages: int, page_pages: int, group: str = DEFAULT, cpus: int = 1) -> Program:
     """Make the program of a plan.
 
-    Counters in ``lost``, per CPU, with n events: 0 to n-1 records without room, n to 2n-1 calls whose arguments could
-    not be kept, from 2n on pages without room; in ``lost_of_kind`` their sums.
+    Its switch and its counters are one array, which the recorder maps: a system call on a map keeps every program off
+    the CPU that runs it (bpf_disable_instrumentation(), include/linux/bpf.h), and a recorder that loses its CPU in one
+    would have all hits missed until it gets it back.  Cell 0 is the switch.  Each CPU has :data:`KINDS` sums, by kind,
+    and then, with n events, a counter for: 0 to n-1 records without room, n to 2n-1 calls whose arguments could not be
+    kept, from 2n on pages without room.
 
     :param definitions: the events
     :param pages: (event, function, expression of the page's address) of the page events
@@ -232,6 +240,7 @@ def program(definitions: Sequence[Definition], pages: Sequence[tuple[str, str, s
     :param event_pages: size of the ring of events, memory pages, a power of 2
     :param page_pages: the same for page contents
     :param group: of the hooks in tracefs
+    :param cpus: CPU numbers are below this
     :raises ValueError: when an event cannot be had this way
     """
     total = len(definitions)
@@ -240,7 +249,9 @@ def program(definitions: Sequence[Definition], pages: Sequence[tuple[str, str, s
     for number, row in enumerate(definitions):
         if row.at_return and _arguments(row.fields):
             keep.setdefault(row.function, []).append(number)
-    text = [_PRELUDE.format(counters=2 * total + max(1, len(pages)), calls=_OPEN_CALLS, event_pages=event_pages,
+    per_cpu = KINDS + 2 * total + max(1, len(pages))
+    text = [_PRELUDE.format(cells=1 + cpus * per_cpu, per_cpu=per_cpu, kinds=KINDS, mmapable=_MMAPABLE,
+                            calls=_OPEN_CALLS, event_pages=event_pages,
                             pages=f"BPF_RINGBUF_OUTPUT(pages, {page_pages});" if pages else "")]
     hooks: list[Hook] = []
     pairs: dict[str, str] = {}
@@ -277,7 +288,7 @@ def program(definitions: Sequence[Definition], pages: Sequence[tuple[str, str, s
         text.append(_page_handler(number, event, source, 2 * total + number))
         hooks.append(Hook(event, f"on_{event}", f"p:{group}/{event} {function}"))
     return Program("".join(text), tuple(hooks), tuple(row.event for row in definitions),
-                   tuple(event for event, _, _ in pages), pairs)
+                   tuple(event for event, _, _ in pages), pairs, cpus, per_cpu)
 
 
 def _page_handler(number: int, event: str, source: str, failed: int) -> str:

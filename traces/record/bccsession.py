@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import importlib
 import math
+import mmap
 import os
 import re
 import struct
@@ -77,6 +78,15 @@ def ring_pages(wanted: int) -> int:
     return (1 << size.bit_length() - 1) // os.sysconf("SC_PAGE_SIZE")
 
 
+def _possible_cpus() -> int:
+    """Return a number that every CPU's number, also of one that is plugged in later, is below."""
+    try:
+        numbers = re.findall(r"\d+", Path("/sys/devices/system/cpu/possible").read_text())
+    except OSError:
+        numbers = []
+    return max([os.cpu_count() or 1, *(int(number) + 1 for number in numbers)])
+
+
 class _Bpf:
     """A loaded program: its switch, counters, and rings.
 
@@ -107,6 +117,14 @@ class _Bpf:
                     del os.environ["BCC_KERNEL_SOURCE"]
                 else:
                     os.environ["BCC_KERNEL_SOURCE"] = before
+        cells = 1 + program.cpus * program.per_cpu
+        try:
+            self._memory = mmap.mmap(self._bpf["shared"].map_fd, 8 * cells)
+        except OSError as problem:
+            self._bpf.cleanup()
+            raise CannotRecord(f"the kernel does not let BPF maps be mapped ({problem.strerror})",
+                               "record with --backend tracefs, or on Linux 5.5 or later") from None
+        self._cells = (ctypes.c_uint64 * cells).from_buffer(self._memory)
 
     def attach(self) -> dict[str, str]:
         """Attach all handlers, in the order of the hooks; returns why the kernel refused those it did.
@@ -130,7 +148,7 @@ class _Bpf:
 
     def switch(self, on: bool) -> None:
         """Let handlers write records, or not."""
-        self._bpf["running"][ctypes.c_int(0)] = ctypes.c_uint64(on)
+        self._cells[0] = on
 
     def open(self, name: str, callback: Callable[[Any, Any, int], int]) -> None:
         """Have a ring's records given to ``callback``; while it returns a negative number no more come."""
@@ -142,11 +160,15 @@ class _Bpf:
 
     def kinds(self, kind: int) -> list[int]:
         """Return the losses of a kind by CPU number."""
-        return [int(value) for value in self._bpf["lost_of_kind"][ctypes.c_int(kind)]]
+        return [self._cells[first + kind] for first in self._first_cells()]
 
     def counter(self, number: int) -> int:
-        """Return a counter of ``lost``, summed over CPUs."""
-        return sum(int(value) for value in self._bpf["lost"][ctypes.c_int(number)])
+        """Return a counter of the program, summed over CPUs."""
+        return sum(self._cells[first + bccprogram.KINDS + number] for first in self._first_cells())
+
+    def _first_cells(self) -> range:
+        """Return where each CPU's counters begin."""
+        return range(1, len(self._cells), self._program.per_cpu)
 
     def recursion(self, hook: str) -> int | None:
         """Return how often the kernel skipped a hook's program because one was running, None when it is unknown."""
@@ -163,6 +185,9 @@ class _Bpf:
         for fd in self._attached:
             self._module.lib.bpf_close_perf_event_fd(fd)
         self._attached = []
+        # The mapping ends when nobody has a view of it.
+        del self._cells
+        self._memory.close()
         self._bpf.cleanup()
 
 
@@ -398,7 +423,7 @@ class BccSession(Session):
                  for number, row in enumerate(page_events[::2])]
         buffer_kb = options.buffer_kb or self._buffer_kb(bool(pages))
         size = ring_pages(1024 * buffer_kb * (os.cpu_count() or 1))
-        program = bccprogram.program(definitions, pages, lru, size, size, own.group)
+        program = bccprogram.program(definitions, pages, lru, size, size, own.group, _possible_cpus())
         # What the kernel refuses is known before the program is compiled, which takes seconds.
         _, why = self.tracefs.define(Planned(hook.name, "", "", (hook.line,), "", ()) for hook in program.hooks)
         if why:
@@ -406,7 +431,7 @@ class BccSession(Session):
             definitions = [row for row in definitions if row.event not in refused]
             notes += [f"page contents: {why[event]}" for event, _, _ in pages if event in why]
             pages = [row for row in pages if row[0] not in why]
-            program = bccprogram.program(definitions, pages, lru, size, size, own.group)
+            program = bccprogram.program(definitions, pages, lru, size, size, own.group, _possible_cpus())
         if not definitions:
             raise CannotRecord("the kernel took none of the probes", "see what it offers with 'zreplay record --plan'")
         self._load(program, pages, refused, notes, buffer_kb)
