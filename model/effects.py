@@ -73,11 +73,12 @@ DEFAULTS: dict[str, Any] = {
 #: under the cluster's lock (free_swap_slot() of 6.12 before the slot is free), and where there is nothing to erase
 #: the task may show no further event until long after somebody else stored there.  After all other effects the
 #: model is resumed when the same task is seen to do its next thing, so that what it looks up then is what the
-#: kernel found then.
+#: kernel found then.  Effects that counters of everybody follow (list_lru_add_ret, obj_cgroup_uncharge_zswap) are
+#: such others: a task that loses its CPU there has not counted.
 EAGER = frozenset({
-    "obj_malloc_ret", "obj_free", "fix_fullness_group", "fix_fullness_group_ret", "__free_zspage",
-    "obj_cgroup_uncharge_zswap", "list_lru_add_ret", "list_lru_del", "zswap_entry_free", "zswap_load_ret",
-    "zswap_store_ret", "swap_writeout_ret", "zs_malloc", "zs_malloc_ret", "zs_compact_ret", "zswap_invalidate",
+    "obj_malloc_ret", "obj_free", "fix_fullness_group", "fix_fullness_group_ret", "__free_zspage", "list_lru_del",
+    "zswap_entry_free", "zswap_load_ret", "zswap_store_ret", "swap_writeout_ret", "zs_malloc", "zs_malloc_ret",
+    "zs_compact_ret", "zswap_invalidate",
 })
 
 

@@ -25,17 +25,19 @@ def _counters(number: int) -> list[int]:
 
 
 def _replay(path: Path, rows: list[list[int]], snapshots: list[dict[str, Any]],
-            memcg: list[dict[str, str]] | None = None) -> replay.Result:
-    """Replay rows, stamped anew, with the debugfs counters and cgroup files of each ``counters`` row."""
+            memcg: list[dict[str, str]] | None = None,
+            vmstat: list[dict[str, int]] | None = None) -> replay.Result:
+    """Replay rows, stamped anew, with the debugfs counters, cgroup files and vmstat of each ``counters`` row."""
     block = np.array([[v - (1 << 64) if v >> 63 > 0 else v for v in row] for row in rows], np.int64).T.copy()
     block[0] = np.arange(1, len(rows) + 1) * 1000
     texts = [(at, f"s{row[_COLUMN['ret']]}") for at, row in enumerate(rows)
              if row[_COLUMN["event"]] == schema.CODE["counters"]]
     with RecordingWriter(path) as writer:
         writer.write_rows(block, texts)
-        for (at, label), values, files in zip(texts, snapshots, memcg or [{}] * len(texts), strict=True):
+        none: list[Any] = [{}] * len(texts)
+        for (at, label), values, files, counts in zip(texts, snapshots, memcg or none, vmstat or none, strict=True):
             writer.add_snapshot(label, int(block[0, at]), {"t": block[0, at] / 1e9, "zswap_debugfs": values,
-                                                           "memcg": files})
+                                                           "memcg": files, "vmstat": counts})
         writer.close(config())
     return replay.replay(traces.open_recording(path))
 
@@ -97,6 +99,7 @@ def test_a_task_may_lose_its_cpu_for_longer_than_a_snapshot(tmp_path: Path, stor
     kernel.pid = 300
     kernel.store(50)
     kernel.invalidate(50)
+    kernel.invalidate(60)  # empty; seen again, it has counted what it freed
     other = kernel.rows[end:]
     # Both stores allocate: with the other's in between the model places objects as they were placed.
     rows = [_counters(0), *kernel.rows[:place], _counters(1), *other, _counters(2), *kernel.rows[place:end],
@@ -105,6 +108,29 @@ def test_a_task_may_lose_its_cpu_for_longer_than_a_snapshot(tmp_path: Path, stor
     assert result.verdict == verdict, result.divergences
     if verdict == "FAIL":
         assert {found.check for found in result.divergences} == {"counter.zswap.stored_pages"}
+
+
+@pytest.mark.parametrize(("stored", "verdict"), [(1, "PASS"), (0, "PASS"), (2, "FAIL")])
+def test_a_task_that_frees_may_not_have_counted_yet(tmp_path: Path, stored: int, verdict: str) -> None:
+    """zswap_entry_free() lost its CPU between the uncharge, its last event, and the count."""
+    kernel = ImaginaryKernel()
+    kernel.store(1)
+    kernel.invalidate(1)
+    place = _names(kernel.rows).index("obj_cgroup_uncharge_zswap") + 1
+    rows = [_counters(0), *kernel.rows[:place], _counters(1), *kernel.rows[place:], _counters(2)]
+    result = _replay(tmp_path / "rec", rows, [{"stored_pages": str(number)} for number in (0, stored, 0)])
+    assert result.verdict == verdict, result.divergences
+
+
+@pytest.mark.parametrize(("out", "verdict"), [(7, "PASS"), (8, "PASS"), (6, "FAIL"), (9, "FAIL")])
+def test_a_store_may_not_have_counted_its_pages_yet(tmp_path: Path, out: int, verdict: str) -> None:
+    """zswap_store() lost its CPU after the page was on the LRU and before it counted zswpout."""
+    kernel = ImaginaryKernel()
+    kernel.store(1)
+    place = len(kernel.rows) - [*reversed(_names(kernel.rows))].index("list_lru_add_ret")
+    rows = [_counters(0), *kernel.rows[:place], _counters(1), *kernel.rows[place:], _counters(2)]
+    result = _replay(tmp_path / "rec", rows, [{}, {}, {}], vmstat=[{"zswpout": 7}, {"zswpout": out}, {"zswpout": 8}])
+    assert result.verdict == verdict, result.divergences
 
 
 @pytest.mark.parametrize(("charges", "more", "verdict"), [(1, 0, "PASS"), (2, 0, "PASS"), (4, 0, "PASS"), (2, 1, "FAIL")])
