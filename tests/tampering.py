@@ -159,14 +159,25 @@ def _counter(recording: Tampered, chance: random.Random) -> Change:
     snapshot = recording.changed_snapshots[number]
     name = chance.choice(sorted(snapshot["zswap_debugfs"]))
     old = snapshot["zswap_debugfs"][name]
-    snapshot["zswap_debugfs"][name] = str(int(old) + chance.choice([1, 4096]))
+    added = chance.choice([1, 4096])
+    snapshot["zswap_debugfs"][name] = str(int(old) + added)
     rows = np.flatnonzero((recording.columns["event"] == schema.CODE["counters"])
                           & (recording.columns["ret"] == number))
 
     def undo() -> None:
         snapshot["zswap_debugfs"][name] = old
 
-    return Change("counter", int(rows[0]), f"snapshot {number}: zswap.{name} {old} -> changed", undo)
+    change = Change("counter", int(rows[0]), f"snapshot {number}: zswap.{name} {old} -> changed", undo)
+    if name == "stored_pages" and added == 1 and _just_uncharged(recording, int(rows[0])):
+        change.invisible = "a task whose last event is the uncharge may not have counted the page that it freed"
+    return change
+
+
+def _just_uncharged(recording: Tampered, event: int) -> bool:
+    """True when before an event some task's last one was that of zswap_entry_free() just before it counts."""
+    pids, last = np.unique(recording.columns["pid"][:event][::-1], return_index=True)
+    return any(name_of(recording, event - 1 - int(at)) == "obj_cgroup_uncharge_zswap"
+               for pid, at in zip(pids, last, strict=True) if pid)
 
 
 def no_effect(recording: Tampered, event: int) -> str:
