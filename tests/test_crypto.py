@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -529,6 +530,14 @@ def test_unknown_names() -> None:
         UnsupportedCompressor, match=r"^unknown kernel line '7\.3': known are mainline-6\.12, "
     ):
         compressor_for("lz4", "7.3")
+
+
+@pytest.mark.parametrize("name", ["lz4", "lzo", "lzo-rle"])
+def test_without_numba_they_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("lz4", "lzo"):
+        monkeypatch.setitem(sys.modules, f"model.crypto.{module}", None)
+    with pytest.raises(InexactLibrary, match=f"^{name} is compiled by the package numba, which does not load: "):
+        compressor_for(name, "mainline-7.3")
 
 
 def test_wrong_arguments(compressor: Compressor) -> None:

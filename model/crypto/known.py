@@ -2,11 +2,10 @@
 """Known answers: generated pages and their compressed forms, to tell an exact library from a near one.
 
 The answers were computed by code that had predicted every error, every length and every object of the
-recorded kernels (12,671 pages of 6.12 zstd, 14,780 of 7.3 zstd, 5,352 of 7.3 lz4; for deflate see there). Those
-of lzo and lzo-rle are by the lib/lzo of Linux 6.12.107 and of 7.3-rc7, compiled for userland.
-Libraries that are near, but not exact, fail at least one of these pages: libzstd 1.5.7 for 6.12 and 1.5.6 for
-7.x, LZ4 1.9.4, LZO1X-1 with the 14-bit table of liblzo2, zlib with
-another window or memLevel.
+recorded kernels (12,671 pages of 6.12 zstd, 14,780 of 7.3 zstd, 5,352 of 7.3 lz4; for deflate see there);
+those of lzo and lzo-rle by the lib/lzo of Linux 6.12.107 and 7.3-rc7, compiled for userland. Libraries that are
+near, but not exact, fail at least one of these pages: libzstd 1.5.7 for 6.12 and 1.5.6 for 7.x, LZ4 1.9.4,
+LZO1X-1 with liblzo2's table of 14 bits, zlib with another window or memLevel.
 """
 
 from __future__ import annotations

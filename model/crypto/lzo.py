@@ -43,11 +43,11 @@ MIN_RUN = 4  # zeros
 MAX_RUN = 2051
 SHORT_LITERALS = 18  # longest in the instruction itself
 FIRST_LITERALS = 238  # a block of so many literals and nothing else begins with 17 + their number
-VERSION_MARK = 17  # a first byte that no block without a version has
+VERSION_MARK = 17  # the first byte of a block with a version, and of the empty one without
 RLE_VERSION = 1
 # A match or run ends 9 bytes before the end of the source or earlier, so whenever literals are written there come at
-# least the 2 bytes of what follows them, 10 for the last literals, and the end mark. The kernel asks for more room than
-# it needs in places, but never for more than this.
+# least the 2 bytes of what follows them, 10 for the last literals, and the end mark. In places the kernel asks for more
+# room than it then uses, but never for more than that, so what it refuses is what does not fit.
 STILL_TO_COME = 2 + 10 + 3
 
 
@@ -171,8 +171,8 @@ def compress_block(src: Bytes, runs: bool, table: NDArray[np.int16], dst: Bytes)
             count_at = out + 1
             out += 4
         else:
+            back = pos - match - 1
             pos += length
-            back = pos - length - match - 1
             if length <= NEAR_LENGTH and back < NEAR_OFFSET:
                 dst[at(out)] = (length - 1) << 5 | (back & 7) << 2
                 dst[at(out + 1)] = back >> 3
