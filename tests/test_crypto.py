@@ -428,6 +428,7 @@ LZO_STREAMS: dict[str, tuple[bytes, bytes | None]] = {
     "literals without an end": (FOUR, None),
     "2 bytes after one literal": (b"\x12a\x01\x00b" + END, b"aaab"),
     "2 bytes after two literals": (b"\x13ab\x05\x00c" + END, b"ababc"),
+    "2 bytes after three literals": (b"\x14abc\x08\x00" + END, b"abcab"),
     "3 bytes after many literals": (b"\x00" * 8 + b"\xf6rst" + b"x" * 2046 + b"\0\0" + END, b"rst" + b"x" * 2046 + b"rst"),
     "3 bytes from too far": (b"\x00" * 8 + b"\xf5rst" + b"x" * 2045 + b"\0\0" + END, None),
     "near match, then literals": (FOUR + b"\x6e\x00xy" + END, b"abcdabcdxy"),

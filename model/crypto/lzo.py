@@ -211,9 +211,9 @@ def compress_block(src: Bytes, runs: bool, table: NDArray[np.int16], dst: Bytes)
 
 @compiled
 def _length(src: Bytes, pos: int, field: int, most: int) -> tuple[int, int]:
-    """The length behind a field that holds 1 to `most`, or 0 and more bytes from `pos` on; and where it ends in `src`.
+    """The length by a field that holds 1 to `most`, or 0 and more bytes from `pos` on; and where it ends in `src`.
 
-    The length is 0 if `src` ends first.
+    If `src` ends first, it ends there, and the caller misses what should follow.
     """
     if field > 0:
         return field, pos
@@ -221,9 +221,10 @@ def _length(src: Bytes, pos: int, field: int, most: int) -> tuple[int, int]:
     while pos < len(src) and src[at(pos)] == 0:
         length += 255
         pos += 1
-    if pos >= len(src):
-        return 0, pos
-    return length + int(src[at(pos)]), pos + 1
+    if pos < len(src):
+        length += int(src[at(pos)])
+        pos += 1
+    return length, pos
 
 
 @compiled
@@ -261,8 +262,6 @@ def decompress_block(src: Bytes, dst: Bytes) -> int:
         pos += 1
         if op < FARTHER and literals == 0:
             length, pos = _length(src, pos, op, 15)
-            if length == 0:
-                return -1
             literals = length + 3
             continue
         if runs and op & 0xF8 == FARTHER | 8 and low >= 0xFC and high == 0xFF:
@@ -295,7 +294,7 @@ def decompress_block(src: Bytes, dst: Bytes) -> int:
         else:
             most = 31 if op >= FAR else 7
             length, pos = _length(src, pos, op & most, most)
-            if length == 0 or pos + 2 > n:
+            if pos + 2 > n:
                 return -1
             length += 2
             offset = int(src[at(pos + 1)]) << 6 | int(src[at(pos)]) >> 2
