@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import sys
 import threading
 import zlib
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,11 +29,13 @@ from model.crypto import (
     deflate,
     known,
     lz4,
+    lzo,
     zstd,
 )
 
-NAMES = ("zstd", "lz4", "deflate")
+NAMES = ("zstd", "lz4", "lzo", "lzo-rle", "deflate")
 KINDS = [("zstd", "mainline-6.12"), ("zstd", "mainline-7.3"), ("lz4", "mainline-7.3")]
+KINDS += [("lzo", "mainline-7.3"), ("lzo-rle", "mainline-7.3")]
 KINDS += [("deflate", "mainline-6.12"), ("deflate", "mainline-7.3")]
 COMPRESSORS = {kind: compressor_for(*kind) for kind in KINDS}
 
@@ -43,7 +49,7 @@ def compressor(request: pytest.FixtureRequest) -> Compressor:
 def pages(draw: st.DrawFn) -> bytes:
     """Pages of the kinds that decide between branches: sparse, periodic, repeats in noise, almost noise."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    kind = draw(st.sampled_from(["small alphabet", "sparse", "periodic", "repeats", "tail", "words"]))
+    kind = draw(st.sampled_from(["small alphabet", "sparse", "periodic", "repeats", "tail", "words", "runs"]))
     page = rng.integers(0, 256, PAGE_SIZE, dtype=np.uint8)
     if kind == "small alphabet":
         page &= np.uint8(draw(st.integers(0, 255)))
@@ -62,6 +68,11 @@ def pages(draw: st.DrawFn) -> bytes:
             page[here : here + size] = page[there : there + size].copy()
     elif kind == "tail":
         page[draw(st.integers(0, PAGE_SIZE)) :] = draw(st.integers(0, 255))
+    elif kind == "runs":
+        longest = draw(st.sampled_from([6, 40, 3000]))
+        for _ in range(draw(st.integers(1, 400))):
+            start = rng.integers(0, PAGE_SIZE)
+            page[start : start + rng.integers(1, longest)] = 0
     else:
         words = rng.integers(0, 256, (draw(st.integers(2, 40)), draw(st.integers(3, 14))), dtype=np.uint8)
         page = words[rng.integers(0, len(words), PAGE_SIZE)].reshape(-1)[:PAGE_SIZE]
@@ -93,6 +104,10 @@ def test_known_pages_are_pages() -> None:
         ("zstd", "mainline-7.3", Result(-22, 0, b"")),
         ("lz4", "mainline-6.12", Result(-22, 4096, b"")),
         ("lz4", "mainline-7.3", Result(-22, 4096, b"")),
+        ("lzo", "mainline-6.12", Result(-22, 4096, b"")),
+        ("lzo", "mainline-7.3", Result(-22, 4096, b"")),
+        ("lzo-rle", "mainline-6.12", Result(-22, 4096, b"")),
+        ("lzo-rle", "mainline-7.3", Result(-22, 4096, b"")),
         ("deflate", "mainline-6.12", Result(-22, 4096, b"")),
         ("deflate", "mainline-6.18", Result(-28, 4096, b"")),
         ("deflate", "mainline-7.3", Result(-28, 4096, b"")),
@@ -112,6 +127,53 @@ def test_lz4_may_fill_the_destination_exactly() -> None:
     full = lz4_.compress(known.repeat_in_noise(21)).data
     assert len(full) == PAGE_SIZE
     assert lz4_.decompress(full) == known.repeat_in_noise(21)
+
+
+@pytest.mark.parametrize(("name", "m"), [("lzo", 86), ("lzo-rle", 88)])
+def test_lzo_may_fill_the_destination_exactly(name: str, m: int) -> None:
+    compressor = COMPRESSORS[name, "mainline-7.3"]
+    answers = [compressor.compress(known.repeat_in_noise(m + k))[:2] for k in (-2, -1, 0, 1)]
+    assert answers == [(-22, 4096), (-22, 4096), (0, 4096), (0, 4095)]
+    full = compressor.compress(known.repeat_in_noise(m)).data
+    assert len(full) == PAGE_SIZE
+    assert compressor.decompress(full) == known.repeat_in_noise(m)
+
+
+def lzo_edges() -> Iterator[bytes]:
+    """Matches, runs of zeros and literals whose lengths, distances and ends lie around each limit of the format."""
+
+    def page(*parts: tuple[int, bytes]) -> bytes:
+        whole = bytearray((known.noise(20, 50) * 82)[:PAGE_SIZE])
+        for place, part in parts:
+            whole[place : place + len(part)] = part
+        return bytes(whole[:PAGE_SIZE])
+
+    noise = known.noise(21)
+    for length in (*range(3, 40), *range(284, 295), *range(540, 550)):  # of a match and of a run
+        for distance in (1000, 2047, 2048, 2049, 2050):
+            yield page((7, noise[:600]), (7 + distance, noise[:length] + b"\xaa\xbb\xcc"))
+        yield page((1000, b"\xee" + bytes(length) + b"\xdd" + noise[:9]))
+    for length in range(2040, 2068):
+        yield page((300, bytes(length) + b"\xee" + bytes(length)))
+    for length in (*range(20), *range(270, 276), *range(525, 532), *range(780, 786)):  # of literals
+        yield page((200, noise[:length]), (2000, bytes(9) + noise[:length] + bytes(9)))
+    for start in range(4040, PAGE_SIZE):  # near the end
+        for length in (4, 9, 12, 20, 56):
+            yield page((500, noise[:56]), (start, noise[:length]), (start + length, b"\xee" * (length % 4 * 9)))
+            yield page((start, bytes(length) + b"\xdd" * (length % 5 * 9)))
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("lzo", "016f4cd619589678f6315065ec9876e5750997a2"),
+        ("lzo-rle", "83cf8b3cc2a977e45efaca1ba0870a3fa9bf0687"),
+    ],
+)
+def test_lzo_at_every_limit(name: str, right: str) -> None:
+    """All outputs as one digest, which lib/lzo of 6.12.107, 6.18.15 and 7.3-rc7 gave."""
+    outputs = [COMPRESSORS[name, "mainline-7.3"].compress(page).data for page in lzo_edges()]
+    assert hashlib.sha1(b"".join(outputs)).hexdigest() == right
 
 
 def test_deflate_may_not_fill_the_destination_exactly() -> None:
@@ -184,27 +246,39 @@ def test_one_object_serves_several_threads(compressor: Compressor) -> None:
     assert wrong == []
 
 
-def _python(function: Any) -> Any:
-    return getattr(function, "py_func", function)  # NUMBA_DISABLE_JIT leaves the plain function
-
-
-def _pure_python(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name in ("_word", "_slot", "_put_length"):
-        monkeypatch.setattr(lz4, name, _python(getattr(lz4, name)))
-    return _python(lz4.compress_block), _python(lz4.decompress_block)
+def _pure_python(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> Any:
+    for name, function in list(vars(module).items()):
+        if hasattr(function, "py_func"):
+            monkeypatch.setattr(module, name, function.py_func)
+    return module.compress_block, module.decompress_block
 
 
 @pytest.mark.parametrize("name", list(known.ANSWERS["lz4"]))
 def test_lz4_compiled_equals_python(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     page = dict(known.pages())[name]
     compiled = COMPRESSORS["lz4", "mainline-7.3"].compress(page)
-    compress_block, decompress_block = _pure_python(monkeypatch)
+    compress_block, decompress_block = _pure_python(monkeypatch, lz4)
     table, dst, back = np.empty(8192, np.int16), np.empty(PAGE_SIZE, np.uint8), np.empty(PAGE_SIZE, np.uint8)
     length = compress_block(np.frombuffer(page, np.uint8), table, dst)
     assert dst[:length].tobytes() == compiled.data
     if length:
         assert decompress_block(dst[:length], back) == PAGE_SIZE
         assert back.tobytes() == page
+
+
+@pytest.mark.parametrize("name", list(known.ANSWERS["lzo"]))
+def test_lzo_compiled_equals_python(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = dict(known.pages())[name]
+    compiled = [COMPRESSORS[kind, "mainline-7.3"].compress(page) for kind in ("lzo", "lzo-rle")]
+    compress_block, decompress_block = _pure_python(monkeypatch, lzo)
+    table, dst, back = np.empty(8192, np.int16), np.empty(PAGE_SIZE, np.uint8), np.empty(PAGE_SIZE, np.uint8)
+    for runs in (False, True):
+        length = compress_block(np.frombuffer(page, np.uint8), runs, table, dst)
+        assert dst[:length].tobytes() == compiled[runs].data
+        if length:
+            back[:] = 77
+            assert decompress_block(dst[:length], back) == PAGE_SIZE
+            assert back.tobytes() == page
 
 
 @settings(max_examples=150, deadline=None)
@@ -223,6 +297,32 @@ def test_lz4_other_sizes(page: bytes, size: int, near: int, room: int) -> None:
             assert narrow[:length].tobytes() == wide[:whole].tobytes()
     back = np.empty(size, np.uint8)
     assert lz4.decompress_block(wide[:whole], back) == size
+    assert back.tobytes() == page[:size]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    page=pages(),
+    size=st.integers(0, PAGE_SIZE) | st.integers(0, 40) | st.integers(236, 242),
+    near=st.integers(-2, 1),
+    room=st.integers(1, PAGE_SIZE),
+    runs=st.booleans(),
+)
+def test_lzo_other_sizes(page: bytes, size: int, near: int, room: int, runs: bool) -> None:
+    """As for lz4, and the longest block is no longer than the kernel's `lzo1x_worst_compress`."""
+    src = np.frombuffer(page[:size], np.uint8)
+    table, wide = np.empty(8192, np.int16), np.empty(2 * PAGE_SIZE, np.uint8)
+    whole = lzo.compress_block(src, runs, table, wide)
+    assert 0 < whole <= size + size // 16 + 64 + 3 + 2
+    for exact in (room, max(1, whole + near)):
+        narrow = np.full(exact + 1, 77, np.uint8)
+        length = lzo.compress_block(src, runs, table, narrow[:exact])
+        assert narrow[exact] == 77
+        assert length == (whole if whole <= exact else 0)
+        if length:
+            assert narrow[:length].tobytes() == wide[:whole].tobytes()
+    back = np.empty(size, np.uint8)
+    assert lzo.decompress_block(wide[:whole], back) == size
     assert back.tobytes() == page[:size]
 
 
@@ -295,7 +395,7 @@ def test_lz4_offsets_stay_inside_the_page() -> None:
 
 def test_lz4_reads_only_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """In plain Python a read behind the end is an IndexError, in compiled code it would go unseen."""
-    _, decompress_block = _pure_python(monkeypatch)
+    _, decompress_block = _pure_python(monkeypatch, lz4)
     dst = np.empty(PAGE_SIZE, np.uint8)
     for block in (_lz4_block(4), b"\xff" * 40, b"\xf0" + b"\xff" * 9, b"\x40abcd" + _lz4_block(4)):
         for cut in range(len(block)):
@@ -304,7 +404,7 @@ def test_lz4_reads_only_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_lz4_writes_only_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last five bytes of a page are literals: a match may not reach them, nor go beyond."""
-    _, decompress_block = _pure_python(monkeypatch)
+    _, decompress_block = _pure_python(monkeypatch, lz4)
     block = bytearray(_lz4_block(4))
     last = block.index(b"\x50") - 1
     results = []
@@ -312,6 +412,85 @@ def test_lz4_writes_only_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
         block[last] = length
         results.append(decompress_block(np.frombuffer(block, np.uint8), np.empty(PAGE_SIZE, np.uint8)))
     assert results == [PAGE_SIZE, -1, -1, -1, -1, -1]
+
+
+END = b"\x11\0\0"
+FOUR = b"\x15abcd"
+# Streams by hand: {name: (stream, what comes out, or None if it must be refused)}.
+LZO_STREAMS: dict[str, tuple[bytes, bytes | None]] = {
+    "nothing": (END, b""),
+    "four literals": (FOUR + END, b"abcd"),
+    "three literals": (b"\x14abc" + END, b"abc"),
+    "literals in an instruction": (b"\x01abcd" + END, b"abcd"),
+    "literals with a byte of length": (b"\x00\x01" + b"x" * 19 + END, b"x" * 19),
+    "literals with two bytes of length": (b"\x00\x00\x01" + b"x" * 274 + END, b"x" * 274),
+    "literals without a length": (b"\x00\x00\x00", None),
+    "literals without an end": (FOUR, None),
+    "2 bytes after one literal": (b"\x12a\x01\x00b" + END, b"aaab"),
+    "2 bytes after two literals": (b"\x13ab\x05\x00c" + END, b"ababc"),
+    "2 bytes after three literals": (b"\x14abc\x08\x00" + END, b"abcab"),
+    "3 bytes after many literals": (b"\x00" * 8 + b"\xf6rst" + b"x" * 2046 + b"\0\0" + END, b"rst" + b"x" * 2046 + b"rst"),
+    "3 bytes from too far": (b"\x00" * 8 + b"\xf5rst" + b"x" * 2045 + b"\0\0" + END, None),
+    "near match, then literals": (FOUR + b"\x6e\x00xy" + END, b"abcdabcdxy"),
+    "near match over itself": (FOUR + b"\xe0\x00" + END, b"abcd" + b"d" * 8),
+    "far match": (FOUR + b"\x22\x0c\x00" + END, b"abcdabcd"),
+    "far match with a byte of length": (FOUR + b"\x20\x01\x0c\x00" + END, b"abcd" * 9 + b"ab"),
+    "far match without an offset": (FOUR + b"\x20\x00\x01\x0c", None),
+    "match before the page": (FOUR + b"\x22\x10\x00" + END, None),
+    "match farther than any page": (FOUR + b"\x12\x04\x00" + END, None),
+    "version, nothing": (b"\x11\x01" + END, b""),
+    "version, run": (b"\x11\x01" + FOUR + b"\x19\xfe\xff\x01xy" + END, b"abcd" + bytes(13) + b"xy"),
+    "version, longest run": (b"\x11\x01" + FOUR + b"\x1f\xfc\xff\xff" + END, b"abcd" + bytes(2051)),
+    "version, cut run": (b"\x11\x01" + FOUR + b"\x1f\xfc\xff", None),
+    "version, too small for a run": (b"\x11\x01" + FOUR + b"\x17\xfc\xff\x00" + END, None),
+    "another version": (b"\x11\x63" + FOUR + b"\x18\xfc\xff\x00" + END, b"abcd" + bytes(4)),
+    "version 0, run": (b"\x11\x00" + FOUR + b"\x18\xfc\xff\x00" + END, None),
+    "no version, run": (FOUR + b"\x18\xfc\xff\x00" + END, None),
+    "end with its two free bits": (FOUR + b"\x11\x03\x00", b"abcd"),
+    "end of another length": (FOUR + b"\x12\x00\x00", None),
+    "end with a byte of length": (FOUR + b"\x10\x01\x00\x00", None),
+    "byte behind the end": (FOUR + END + b"\x00", None),
+}
+
+
+@pytest.mark.parametrize("name", LZO_STREAMS)
+def test_lzo_streams_by_hand(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, right = LZO_STREAMS[name]
+    for function in (lzo.decompress_block, _pure_python(monkeypatch, lzo)[1]):
+        dst = np.full(3000, 77, np.uint8)
+        length = function(np.frombuffer(stream, np.uint8), dst)
+        assert (dst[:length].tobytes() if length >= 0 else None) == right
+        if right:
+            assert function(np.frombuffer(stream, np.uint8), dst[: len(right)]) == len(right)
+            assert function(np.frombuffer(stream, np.uint8), dst[: len(right) - 1]) == -1
+
+
+def test_lzo_far_matches_of_larger_sources() -> None:
+    """No page has them, but the kernel's function reads them, and `decompress` takes any size."""
+    first = b"\x00" + b"\x00" * 156 + bytes([40000 - 18 - 156 * 255]) + known.noise(30, 40000)
+    for offset in (16385, 20000, 32767, 32768, 32769, 39999, 40000):
+        high, low = divmod(offset - 0x4000, 0x4000)
+        stream = first + bytes([0x10 | high << 3 | 7]) + (low << 2).to_bytes(2, "little") + END
+        page = known.noise(30, 40000)
+        page += page[40000 - offset :][:9]
+        assert COMPRESSORS["lzo", "mainline-7.3"].decompress(stream, len(page)) == page
+
+
+def test_lzo_reads_and_writes_only_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In plain Python an access outside an array is an error, in compiled code it would go unseen."""
+    streams = [stream for stream, _ in LZO_STREAMS.values()]
+    table, dst = np.empty(8192, np.int16), np.empty(PAGE_SIZE, np.uint8)
+    for name in ("text", "sparse"):
+        for runs in (False, True):
+            part = np.frombuffer(dict(known.pages())[name][:500], np.uint8)
+            streams.append(dst[: lzo.compress_block(part, runs, table, dst)].tobytes())
+    _, decompress_block = _pure_python(monkeypatch, lzo)
+    for stream in streams:
+        src = np.frombuffer(stream, np.uint8)
+        for cut in range(max(0, len(src) - 400), len(src)):
+            assert decompress_block(src[:cut], dst) < PAGE_SIZE
+        for room in (*range(50), 499):
+            assert decompress_block(src, np.empty(room, np.uint8)) <= room
 
 
 @pytest.mark.parametrize("line", ["mainline-6.12", "mainline-7.3"])
@@ -335,7 +514,7 @@ def test_deflate_reads_a_wider_window_in_one_piece() -> None:
     assert COMPRESSORS["deflate", "mainline-7.3"].decompress(zlib.compress(page, 6, -12)) == page
 
 
-@pytest.mark.parametrize("name", ["lzo", "lzo-rle", "lz4hc", "842", "deflate-iaa"])
+@pytest.mark.parametrize("name", ["lz4hc", "842", "deflate-iaa"])
 def test_kernel_compressors_without_an_implementation(name: str) -> None:
     with pytest.raises(UnsupportedCompressor) as caught:
         compressor_for(name, "mainline-7.3")
@@ -347,11 +526,19 @@ def test_kernel_compressors_without_an_implementation(name: str) -> None:
 def test_unknown_names() -> None:
     with pytest.raises(UnsupportedCompressor) as caught:
         compressor_for("lz5", "mainline-7.3")
-    assert str(caught.value) == "no kernel compressor is called 'lz5': exact here are zstd, lz4 and deflate"
+    assert str(caught.value) == "no kernel compressor is called 'lz5': exact here are zstd, lz4, lzo, lzo-rle and deflate"
     with pytest.raises(
         UnsupportedCompressor, match=r"^unknown kernel line '7\.3': known are mainline-6\.12, "
     ):
         compressor_for("lz4", "7.3")
+
+
+@pytest.mark.parametrize("name", ["lz4", "lzo", "lzo-rle"])
+def test_without_numba_they_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("lz4", "lzo"):
+        monkeypatch.setitem(sys.modules, f"model.crypto.{module}", None)
+    with pytest.raises(InexactLibrary, match=f"^{name} is compiled by the package numba, which does not load: "):
+        compressor_for(name, "mainline-7.3")
 
 
 def test_wrong_arguments(compressor: Compressor) -> None:
@@ -370,7 +557,8 @@ def test_idents_tell_results_apart() -> None:
     assert len(set(idents.values())) == len(idents)
     assert "libzstd 1.5.7 " in idents["zstd", "mainline-7.3"]
     assert compressor_for("zstd", "mainline-7.0").ident == idents["zstd", "mainline-7.3"]
-    assert compressor_for("lz4", "mainline-6.12").ident == idents["lz4", "mainline-7.3"]
+    for name in ("lz4", "lzo", "lzo-rle"):
+        assert compressor_for(name, "mainline-6.12").ident == idents[name, "mainline-7.3"]
 
 
 def test_the_other_libzstd_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

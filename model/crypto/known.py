@@ -2,9 +2,10 @@
 """Known answers: generated pages and their compressed forms, to tell an exact library from a near one.
 
 The answers were computed by code that had predicted every error, every length and every object of the
-recorded kernels (12,671 pages of 6.12 zstd, 14,780 of 7.3 zstd, 5,352 of 7.3 lz4; for deflate see there).
-Libraries that are near, but not exact, fail at least one of these pages: libzstd 1.5.7 for 6.12 and 1.5.6 for
-7.x, LZ4 1.9.4, zlib with another window or memLevel.
+recorded kernels (12,671 pages of 6.12 zstd, 14,780 of 7.3 zstd, 5,352 of 7.3 lz4; for deflate see there);
+those of lzo and lzo-rle by the lib/lzo of Linux 6.12.107 and 7.3-rc7, compiled for userland. Libraries that are
+near, but not exact, fail at least one of these pages: libzstd 1.5.7 for 6.12 and 1.5.6 for 7.x, LZ4 1.9.4,
+LZO1X-1 with liblzo2's table of 14 bits, zlib with another window or memLevel.
 """
 
 from __future__ import annotations
@@ -156,6 +157,46 @@ ANSWERS: dict[str, dict[str, tuple[int, str]]] = {
         "repeat-96": (4021, "5a900f341024c3b3"),
         "zeros-53": (4080, "b98866576b4ec48c"),
         "zeros-54": (4079, "a02441faca81c9d6"),
+    },
+    "lzo": {
+        "zero": (44, "baefa630d4576d94"),
+        "noise": DOES_NOT_FIT,
+        "text": (1576, "f197168fdfabed20"),
+        "pointers": (1677, "0ea50d93537c07d0"),
+        "counters": DOES_NOT_FIT,
+        "sparse": (328, "fe5a91e9312c52cf"),
+        "nibbles": DOES_NOT_FIT,
+        "records": (1140, "91e6b4ee53b1bb85"),
+        "period-101": (141, "c0d6fb535000ff60"),
+        "last-match": (62, "f4b0d23a62a905fd"),
+        "half-noise": (2213, "91dd65f85dda0ea1"),
+        "half-text": DOES_NOT_FIT,
+        "repeat-20": DOES_NOT_FIT,
+        "repeat-21": DOES_NOT_FIT,
+        "repeat-22": DOES_NOT_FIT,
+        "repeat-96": (4087, "ef80d43d6b598108"),
+        "zeros-53": DOES_NOT_FIT,
+        "zeros-54": DOES_NOT_FIT,
+    },
+    "lzo-rle": {
+        "zero": (41, "59faa9ef999c48b1"),
+        "noise": DOES_NOT_FIT,
+        "text": (1578, "ccb6665e5db1363b"),
+        "pointers": (1977, "40ca189fc8d4c35b"),
+        "counters": DOES_NOT_FIT,
+        "sparse": (269, "8059d8bbcef24786"),
+        "nibbles": DOES_NOT_FIT,
+        "records": (1142, "0a6c9243dc661f56"),
+        "period-101": (143, "0e26e4c33182a4d4"),
+        "last-match": (53, "2267ef3e5781c0c8"),
+        "half-noise": (2150, "41886c868e8cf63e"),
+        "half-text": DOES_NOT_FIT,
+        "repeat-20": DOES_NOT_FIT,
+        "repeat-21": DOES_NOT_FIT,
+        "repeat-22": DOES_NOT_FIT,
+        "repeat-96": (4089, "f428dc1e9f168bcb"),
+        "zeros-53": DOES_NOT_FIT,
+        "zeros-54": DOES_NOT_FIT,
     },
     "deflate": {
         "zero": (20, "a481108149a9ec14"),
