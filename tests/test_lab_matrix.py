@@ -32,7 +32,7 @@ def parsed(*words: str) -> Namespace:
 
 def facts(cell: Cell, **more: Any) -> dict[str, Any]:
     return {**cell._asdict(), "release": "7.2.13", "verdict": "PASS", "status": 0, "why": "", "seconds": 9.5,
-            "stores": 12345, "events": 400000, "compared": 900000, "different": 0, "lost": 0,
+            "stores": 12345, "pages": 12400, "events": 400000, "compared": 900000, "different": 0, "lost": 0,
             "grades": {"exact": 60, "modelled": 1}, "origin": "Debian sid", "image": "ab" * 32, **more}
 
 
@@ -118,7 +118,7 @@ def test_what_is_there_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureFi
     assert "2 of 2 cells" in said.err
     assert "12,345" in said.out
     report = (tmp_path / "matrix.md").read_text()
-    assert "| 7.2.13 | zstd | 4k | plain | 12,345 | 400,000 | 900,000 | 0 | 0 | PASS | 60 exact, 1 modelled |" in report
+    assert "| 7.2.13 | zstd | 4k | plain | 12,345 | 12,400 | 400,000 | 900,000 | 0 | 0 | PASS | 60 exact, 1 modelled |" in report
     assert "UNDECIDED; events were lost" in report
     assert report.count("| unknown |") == 1
     assert f"- 7.2.13: Debian sid, image SHA-256 `{'ab' * 32}`" in report

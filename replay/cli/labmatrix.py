@@ -35,7 +35,7 @@ __all__ = ["POLICIES", "add_matrix", "markdown"]
 _LINES: Final = ("6.12", "6.18", "7.0", "7.1", "7.2", "7.3")
 #: Policy -> workload, parameters at the start, CPUs: which of zswap's decisions a cell is about.
 POLICIES: Final[dict[str, tuple[str, dict[str, str], int]]] = {
-    "plain": ("base --pages 5120", {}, 1),
+    "plain": ("base --pages 4608", {}, 1),
     "limits": ("limits --pages 4096", {}, 1),
     "switch": ("switch --pages 3072", {}, 1),
     "pressure": ("pressure --pages 4096", {}, 1),
@@ -126,7 +126,7 @@ def matrix(arguments: argparse.Namespace) -> int:
         warn(f"{problem}.")
         return 2
     rows = [json.loads((directory / f"{cell.name}.json").read_text()) for cell in cells if cell.kernel not in missing]
-    print(table([_HEAD, *map(_row, rows)], right=(4, 5, 6, 7, 10)))
+    print(table([_HEAD, *map(_row, rows)], right=(4, 5, 6, 7, 8, 9, 11)))
     if arguments.report is not None:
         arguments.report.write_text(markdown(rows))
     return max([row["status"] for row in rows] + [2] * bool(missing), key=_WORSE.index, default=0)
@@ -214,7 +214,8 @@ def _run_cell(arguments: argparse.Namespace, cell: Cell, directory: Path) -> Non
 def _judged(out: Path, summary: dict[str, Any], workload_status: int) -> dict[str, Any]:
     """Return what replaying a cell's recording gives."""
     recording = Recording(out)
-    stores = int((recording.frame(["event"])["event"] == "zswap_store").sum())
+    events = recording.frame(["event"])["event"]
+    stores, pages = (int((events == name).sum()) for name in ("zswap_store", "crypto_acomp_compress"))
     result = replay(recording, keep_going=True)
     counts = [loss.get("lost") for loss in summary["losses"]]
     grades: dict[str, int] = {}
@@ -225,8 +226,8 @@ def _judged(out: Path, summary: dict[str, Any], workload_status: int) -> dict[st
     if workload_status:
         # It read back pages that differ from what it had written, or could not finish.
         verdict, status = "workload failed", 1
-    return {"verdict": verdict, "status": status, "events": len(recording), "stores": stores, "lost": lost,
-            "compared": sum(check.compared for check in result.checks),
+    return {"verdict": verdict, "status": status, "events": len(recording), "stores": stores, "pages": pages,
+            "lost": lost, "compared": sum(check.compared for check in result.checks),
             "different": sum(check.different for check in result.checks), "grades": grades,
             "revision": result.revision, "why": "; ".join(result.reasons),
             "first": str(result.divergences[0].what) if result.divergences else "",
@@ -242,7 +243,7 @@ def _digest_of(paths: list[Path]) -> str:
     return hashlib.sha256("".join(_digest(path) for path in paths).encode()).hexdigest()
 
 
-_HEAD: Final = ("kernel", "compressor", "folio", "policy", "stores", "events", "checks made", "differ", "lost",
+_HEAD: Final = ("kernel", "compressor", "folio", "policy", "stores", "pages", "events", "checks made", "differ", "lost",
                 "verdict", "seconds")
 
 
@@ -251,8 +252,9 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
         return f"{facts[name]:,}" if isinstance(facts.get(name), int) else ""
 
     lost = "unknown" if "lost" in facts and facts["lost"] is None else number("lost")
-    return (facts["release"], facts["compressor"], facts["folio"], facts["policy"], number("stores"), number("events"),
-            number("compared"), number("different"), lost, facts["verdict"], f"{facts['seconds']:.0f}")
+    return (facts["release"], facts["compressor"], facts["folio"], facts["policy"], number("stores"), number("pages"),
+            number("events"), number("compared"), number("different"), lost, facts["verdict"],
+            f"{facts['seconds']:.0f}")
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
