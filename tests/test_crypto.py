@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import zlib
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -184,26 +185,23 @@ def test_one_object_serves_several_threads(compressor: Compressor) -> None:
     assert wrong == []
 
 
-def _python(function: Any) -> Any:
-    return getattr(function, "py_func", function)  # NUMBA_DISABLE_JIT leaves the plain function
-
-
-def _pure_python(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name in ("_word", "_slot", "_put_length"):
-        monkeypatch.setattr(lz4, name, _python(getattr(lz4, name)))
-    return _python(lz4.compress_block), _python(lz4.decompress_block)
+def _pure_python(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> Any:
+    for name, function in list(vars(module).items()):
+        if hasattr(function, "py_func"):
+            monkeypatch.setattr(module, name, function.py_func)
+    return module
 
 
 @pytest.mark.parametrize("name", list(known.ANSWERS["lz4"]))
 def test_lz4_compiled_equals_python(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     page = dict(known.pages())[name]
     compiled = COMPRESSORS["lz4", "mainline-7.3"].compress(page)
-    compress_block, decompress_block = _pure_python(monkeypatch)
+    python = _pure_python(monkeypatch, lz4)
     table, dst, back = np.empty(8192, np.int16), np.empty(PAGE_SIZE, np.uint8), np.empty(PAGE_SIZE, np.uint8)
-    length = compress_block(np.frombuffer(page, np.uint8), table, dst)
+    length = python.compress_block(np.frombuffer(page, np.uint8), table, dst)
     assert dst[:length].tobytes() == compiled.data
     if length:
-        assert decompress_block(dst[:length], back) == PAGE_SIZE
+        assert python.decompress_block(dst[:length], back) == PAGE_SIZE
         assert back.tobytes() == page
 
 
@@ -295,7 +293,7 @@ def test_lz4_offsets_stay_inside_the_page() -> None:
 
 def test_lz4_reads_only_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """In plain Python a read behind the end is an IndexError, in compiled code it would go unseen."""
-    _, decompress_block = _pure_python(monkeypatch)
+    decompress_block = _pure_python(monkeypatch, lz4).decompress_block
     dst = np.empty(PAGE_SIZE, np.uint8)
     for block in (_lz4_block(4), b"\xff" * 40, b"\xf0" + b"\xff" * 9, b"\x40abcd" + _lz4_block(4)):
         for cut in range(len(block)):
@@ -304,7 +302,7 @@ def test_lz4_reads_only_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_lz4_writes_only_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last five bytes of a page are literals: a match may not reach them, nor go beyond."""
-    _, decompress_block = _pure_python(monkeypatch)
+    decompress_block = _pure_python(monkeypatch, lz4).decompress_block
     block = bytearray(_lz4_block(4))
     last = block.index(b"\x50") - 1
     results = []

@@ -13,11 +13,8 @@ so no current LZ4 package gives the same bytes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from ..errno import EINVAL
@@ -33,6 +30,7 @@ from .base import (
     check_pages,
     in_threads,
 )
+from .compiled import Bytes, at, compiled, read_only, word
 
 LIBRARY = "own 1.7.3-rules r1"  # part of ident: change it whenever an output could change
 
@@ -44,33 +42,14 @@ MATCH_MARGIN = 12  # no match starts closer than this to the end
 SKIP_SHIFT = 6  # the search step grows by one after 2^6 misses
 RUN_MASK = 15  # a nibble of 15 means that more length bytes follow
 
-Bytes = NDArray[np.uint8]
-at = np.uintp  # an index of this type spares the compiled code a test for counting from the end
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def _compiled(function: F) -> F:
-    """Compile with Numba, keeping the function's type; it runs without the interpreter lock."""
-    try:
-        return cast(F, njit(nogil=True, cache=True)(function))
-    except RuntimeError:  # nowhere to keep the compiled code: a second or two more in every process
-        return cast(F, njit(nogil=True)(function))
-
-
-@_compiled
-def _word(src: Bytes, i: int) -> int:
-    """The four bytes from `i` on, little endian."""
-    low = np.int64(src[at(i)]) | np.int64(src[at(i + 1)]) << 8
-    return int(low | np.int64(src[at(i + 2)]) << 16 | np.int64(src[at(i + 3)]) << 24)
-
-
-@_compiled
-def _slot(word: int) -> int:
+@compiled
+def _slot(four: int) -> int:
     """Where the table keeps the last position of these four bytes."""
-    return ((word * HASH_PRIME) & 0xFFFFFFFF) >> (32 - HASH_BITS)
+    return ((four * HASH_PRIME) & 0xFFFFFFFF) >> (32 - HASH_BITS)
 
 
-@_compiled
+@compiled
 def _put_length(dst: Bytes, out: int, rest: int) -> int:
     """Write what a nibble of 15 leaves over: a 255 for each 255, then the remainder. Returns the new end."""
     while rest >= 255:
@@ -81,7 +60,7 @@ def _put_length(dst: Bytes, out: int, rest: int) -> int:
     return out + 1
 
 
-@_compiled
+@compiled
 def compress_block(src: Bytes, table: NDArray[np.int16], dst: Bytes) -> int:
     """Compress `src` into `dst` and return the length in bytes, or 0 if it does not fit `len(dst)`.
 
@@ -111,10 +90,10 @@ def compress_block(src: Bytes, table: NDArray[np.int16], dst: Bytes) -> int:
             if ahead > last_start:
                 searching = False
                 break
-            slot = _slot(_word(src, pos))
+            slot = _slot(word(src, pos))
             match = int(table[at(slot)])
             table[at(slot)] = pos
-            if _word(src, match) == _word(src, pos):
+            if word(src, match) == word(src, pos):
                 break
         if not searching:
             break
@@ -146,7 +125,7 @@ def compress_block(src: Bytes, table: NDArray[np.int16], dst: Bytes) -> int:
             start = pos + MIN_MATCH
             pos = start
             match += MIN_MATCH
-            while pos + 4 <= match_limit and _word(src, pos) == _word(src, match):
+            while pos + 4 <= match_limit and word(src, pos) == word(src, match):
                 pos += 4
                 match += 4
             while pos < match_limit and src[at(pos)] == src[at(match)]:
@@ -165,12 +144,12 @@ def compress_block(src: Bytes, table: NDArray[np.int16], dst: Bytes) -> int:
             if pos > last_start:
                 searching = False
                 break
-            slot = _slot(_word(src, pos - 2))
+            slot = _slot(word(src, pos - 2))
             table[at(slot)] = pos - 2
-            slot = _slot(_word(src, pos))
+            slot = _slot(word(src, pos))
             match = int(table[at(slot)])
             table[at(slot)] = pos
-            if _word(src, match) != _word(src, pos):
+            if word(src, match) != word(src, pos):
                 pos += 1
                 break
             token_at = out
@@ -191,7 +170,7 @@ def compress_block(src: Bytes, table: NDArray[np.int16], dst: Bytes) -> int:
     return out + literals
 
 
-@_compiled
+@compiled
 def decompress_block(src: Bytes, dst: Bytes) -> int:
     """Decompress `src` into `dst` and return how many bytes were written, or -1 for a bad block.
 
@@ -248,7 +227,7 @@ def decompress_block(src: Bytes, dst: Bytes) -> int:
     return -1
 
 
-@_compiled
+@compiled
 def _lengths(
     pages: NDArray[np.uint8], errs: NDArray[np.int32], dlens: NDArray[np.int32], head: NDArray[np.uint64]
 ) -> None:
@@ -273,11 +252,6 @@ def _scratch() -> tuple[NDArray[np.int16], Bytes]:
     return np.empty(1 << HASH_BITS, np.int16), np.empty(PAGE_SIZE, np.uint8)
 
 
-def _read_only(data: Buffer) -> Bytes:
-    # Numba compiles once for writable and once for read-only sources: always offer the same kind.
-    return np.frombuffer(memoryview(data).toreadonly(), np.uint8)
-
-
 class Lz4(Compressor):
     """lz4 with acceleration 1, the same in every kernel line; -EINVAL if the block needs more than 4096."""
 
@@ -295,7 +269,7 @@ class Lz4(Compressor):
             table, dst = self._local.scratch
         except AttributeError:
             table, dst = self._local.scratch = _scratch()
-        length = compress_block(_read_only(page), table, dst)
+        length = compress_block(read_only(page), table, dst)
         if length == 0:
             # `lz4_scompress` sets the length only on success, so the caller finds what it offered.
             return Result(EINVAL, PAGE_SIZE, b"")
@@ -303,7 +277,7 @@ class Lz4(Compressor):
 
     def lengths(self, pages: NDArray[np.uint8], threads: int = 1) -> Lengths:
         pages = check_pages(pages, threads).view()
-        pages.flags.writeable = False  # see _read_only
+        pages.flags.writeable = False  # see read_only
         n = len(pages)
         errs = np.empty(n, np.int32)
         dlens = np.empty(n, np.int32)
@@ -313,7 +287,7 @@ class Lz4(Compressor):
 
     def decompress(self, data: Buffer, size: int = PAGE_SIZE) -> bytes:
         dst = np.empty(size, np.uint8)
-        length = decompress_block(_read_only(data), dst)
+        length = decompress_block(read_only(data), dst)
         if length != size:
             raise CorruptData(
                 "lz4: not a valid block" if length < 0 else f"lz4: {length} bytes instead of {size}"
