@@ -17,7 +17,7 @@ PAGE_SIZE = 4096  # bytes; zswap's source page, and the dlen it offers for the r
 KERNEL_LINES = ("mainline-6.12", "mainline-6.18", "mainline-7.0", "mainline-7.2", "mainline-7.3")
 
 # Names some kernel accepts in zswap's `compressor` parameter but which have no exact implementation here.
-_NOT_YET = ("lzo", "lzo-rle", "lz4hc", "842", "deflate-iaa")
+_NOT_YET = ("lzo", "lzo-rle", "deflate-iaa")
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 PageFunction: TypeAlias = Callable[[Buffer], bytes]
@@ -151,14 +151,17 @@ def compressor_for(name: str, kernel_line: str) -> Compressor:
         from .zstd import Zstd
 
         return Zstd(kernel_line)
-    if name == "lz4":
+    if name in ("lz4", "lz4hc", "842"):
         try:
             from .lz4 import Lz4
+            from .lz4hc import Lz4hc
+            from .sw842 import Sw842
         except ImportError as error:
             raise InexactLibrary(
-                f"lz4 is compiled by the package numba, which does not load: {error}"
+                f"{name} is compiled by the package numba, which does not load: {error}"
             ) from error
-        return Lz4(kernel_line)
+        compiled: dict[str, Callable[[str], Compressor]] = {"lz4": Lz4, "lz4hc": Lz4hc, "842": Sw842}
+        return compiled[name](kernel_line)
     if name == "deflate":
         from .deflate import Deflate
 
@@ -168,7 +171,7 @@ def compressor_for(name: str, kernel_line: str) -> Compressor:
             f"compressor {name!r} exists in the kernel, but zreplay has no exact implementation of it yet"
         )
     raise UnsupportedCompressor(
-        f"no kernel compressor is called {name!r}: exact here are zstd, lz4 and deflate"
+        f"no kernel compressor is called {name!r}: exact here are zstd, lz4, lz4hc, 842 and deflate"
     )
 
 
