@@ -51,6 +51,7 @@ BLOCK = 8  # bytes
 INDEX8, REPEAT, ZEROS, SHORT, END = 25, 27, 28, 29, 30  # templates that are not made of two halves
 TEMPLATE_BITS = 5
 REPEAT_BITS = 6
+REPEAT_SIZE = TEMPLATE_BITS + REPEAT_BITS
 SHORT_BITS = 3
 CRC_BITS = 32
 RING2, RING4, RING8 = 256, 512, 256  # units
@@ -60,7 +61,7 @@ MAX_REPEAT = 1 << REPEAT_BITS
 SLOT_BITS = 12  # of the tables that find equal units: any number gives the same output
 PRIMES = 2654435761, 2246822519  # any odd numbers of 32 bits, likewise
 
-SLACK = 24  # bytes of dst behind the room: what one block and the end may write before the check that follows
+SLACK = 24  # bytes of dst behind the room: what a block or the end may write before it is noticed
 
 
 def _crc_tables() -> NDArray[np.int64]:
@@ -241,11 +242,11 @@ def compress_blocks(src: Bytes, crc: int, memory: Scratch, dst: Bytes) -> int:
         if high == high_before and low == low_before:
             run += 1
             if run == MAX_REPEAT:
-                out, held, count = _put(dst, out, held, count, REPEAT << REPEAT_BITS | run - 1, 5 + REPEAT_BITS)
+                out, held, count = _put(dst, out, held, count, REPEAT << REPEAT_BITS | run - 1, REPEAT_SIZE)
                 run = 0
         else:
             if run > 0:
-                out, held, count = _put(dst, out, held, count, REPEAT << REPEAT_BITS | run - 1, 5 + REPEAT_BITS)
+                out, held, count = _put(dst, out, held, count, REPEAT << REPEAT_BITS | run - 1, REPEAT_SIZE)
                 run = 0
             if high == 0 and low == 0:
                 out, held, count = _put(dst, out, held, count, ZEROS, TEMPLATE_BITS)
@@ -274,10 +275,10 @@ def compress_blocks(src: Bytes, crc: int, memory: Scratch, dst: Bytes) -> int:
                     out, held, count = _put(dst, out, held, count, 5 * form_high + form_low, TEMPLATE_BITS)
                     out, held, count = _put(dst, out, held, count, bits_high, size_high)
                     out, held, count = _put(dst, out, held, count, bits_low, size_low)
-            if out > room:
-                return 0
             high_before = high
             low_before = low
+        if out > room:
+            return 0
         _enter(value, slot8, block, last8, older8, values8)
         _enter(high, slot_high, 2 * block, last4, older4, values4)
         _enter(low, slot_low, 2 * block + 1, last4, older4, values4)
@@ -287,7 +288,7 @@ def compress_blocks(src: Bytes, crc: int, memory: Scratch, dst: Bytes) -> int:
         last2[at(low & 0xFFFF)] = 4 * block + 3
 
     if run > 0:
-        out, held, count = _put(dst, out, held, count, REPEAT << REPEAT_BITS | run - 1, 5 + REPEAT_BITS)
+        out, held, count = _put(dst, out, held, count, REPEAT << REPEAT_BITS | run - 1, REPEAT_SIZE)
     out, held, count = _put(dst, out, held, count, END, TEMPLATE_BITS)
     out, held, count = _put(dst, out, held, count, crc, CRC_BITS)
     length = (8 * out + count + 63) // 64 * 8
@@ -307,51 +308,49 @@ def _take(src: Bytes, bit: int, size: int) -> int:
 
 
 @compiled
-def _take_unit(src: Bytes, bit: int, index_size: int, ring: int, dst: Bytes, out: int, size: int) -> int:
-    """Read an index and copy the unit of `size` bytes it points at to dst[out:]; returns the next bit, or -1.
+def _place(offset: int, size: int, ring: int, out: int) -> int:
+    """Where dst has the unit of `size` bytes that an index means, or -1 if it is not written yet.
 
-    Mirrors `__do_index`: a ring of `ring` units, in which only whole blocks of eight bytes count as written.
+    `offset` and `ring` are the place in the ring and its size in bytes. Mirrors `__do_index`: when dst has `out`
+    bytes, only whole blocks of eight are in the ring.
     """
-    if bit + index_size > 8 * len(src):
-        return -1
-    place = _take(src, bit, index_size) * size
     done = out & -BLOCK
-    if done > ring * size:
-        lap = done & -(ring * size)
-        if place >= done - lap:
-            lap -= ring * size
-        place += lap
-    if place + size > done:
-        return -1
-    for i in range(size):
-        dst[at(out + i)] = dst[at(place + i)]
-    return bit + index_size
+    if done > ring:
+        lap = done & -ring
+        if offset >= done - lap:
+            lap -= ring
+        offset += lap
+    return offset if offset + size <= done else -1
 
 
 @compiled
-def _take_data(src: Bytes, bit: int, dst: Bytes, out: int, size: int) -> int:
-    """Copy `size` bytes to dst[out:]; returns the next bit, or -1 if src has fewer."""
-    if bit + 8 * size > 8 * len(src):
-        return -1
-    for i in range(size):
-        dst[at(out + i)] = _take(src, bit + 8 * i, 8)
-    return bit + 8 * size
-
-
-@compiled
-def _take_half(src: Bytes, bit: int, form: int, dst: Bytes, out: int) -> int:
-    """Read four bytes of this form into dst[out:]; returns the next bit, or -1."""
-    if form == 4:
-        return _take_unit(src, bit, INDEX4_BITS, RING4, dst, out, 4)
-    if form & 2:
-        bit = _take_unit(src, bit, INDEX2_BITS, RING2, dst, out, 2)
-    else:
-        bit = _take_data(src, bit, dst, out, 2)
-    if bit < 0:
-        return -1
-    if form & 1:
-        return _take_unit(src, bit, INDEX2_BITS, RING2, dst, out + 2, 2)
-    return _take_data(src, bit, dst, out + 2, 2)
+def _take_block(src: Bytes, bit: int, template: int, dst: Bytes, out: int) -> int:
+    """Read what a template up to 25 asks for into the next eight bytes of `dst`; returns the next bit, or -1."""
+    stop = out + BLOCK
+    while out < stop:
+        form = template // 5 if stop - out > 4 else template % 5
+        size, bits, ring = 2, INDEX2_BITS, RING2
+        if template == INDEX8:
+            size, bits, ring = 8, INDEX8_BITS, RING8
+        elif form == 4:
+            size, bits, ring = 4, INDEX4_BITS, RING4
+        elif form & (1 if stop - out & 2 else 2) == 0:
+            bits, ring = 16, 0
+        if bit + bits > 8 * len(src):
+            return -1
+        value = _take(src, bit, bits)
+        bit += bits
+        if ring == 0:
+            dst[at(out)] = value >> 8
+            dst[at(out + 1)] = value & 255
+        else:
+            place = _place(value * size, size, ring * size, out)
+            if place < 0:
+                return -1
+            for i in range(size):
+                dst[at(out + i)] = dst[at(place + i)]
+        out += size
+    return bit
 
 
 @compiled
@@ -376,9 +375,12 @@ def decompress_blocks(src: Bytes, dst: Bytes) -> int:
             if bit + SHORT_BITS > end:
                 return -1
             size = _take(src, bit, SHORT_BITS)
-            if size == 0 or out + size > room:
+            bit += SHORT_BITS
+            if size == 0 or out + size > room or bit + 8 * size > end:
                 return -1
-            bit = _take_data(src, bit + SHORT_BITS, dst, out, size)
+            for i in range(size):
+                dst[at(out + i)] = _take(src, bit + 8 * i, 8)
+            bit += 8 * size
             out += size
         elif template == REPEAT:
             if bit + REPEAT_BITS > end:
@@ -396,17 +398,12 @@ def decompress_blocks(src: Bytes, dst: Bytes) -> int:
             for i in range(out, out + BLOCK):
                 dst[at(i)] = 0
             out += BLOCK
-        elif template == INDEX8:
-            bit = _take_unit(src, bit, INDEX8_BITS, RING8, dst, out, BLOCK)
-            out += BLOCK
-        elif template < INDEX8:
-            bit = _take_half(src, bit, template // 5, dst, out)
-            if bit >= 0:
-                bit = _take_half(src, bit, template % 5, dst, out + 4)
+        elif template <= INDEX8:
+            bit = _take_block(src, bit, template, dst, out)
+            if bit < 0:
+                return -1
             out += BLOCK
         else:
-            return -1
-        if bit < 0:
             return -1
     return -1
 
