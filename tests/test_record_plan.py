@@ -197,7 +197,7 @@ def test_a_function_without_the_parameter_is_not_probed() -> None:
 
 def test_page_events_carry_both_halves() -> None:
     some = Kernel(None, {"zstd_compress_cctx", "zlib_deflate"}, None)
-    planned, notes = page_plan(some, ["zstd", "deflate", "lz4", "842"])
+    planned, notes = page_plan(some, ["zstd", "deflate", "lz4", "deflate-iaa"])
     assert [row.event for row in planned] == ["pg0_0", "pg0_1", "pg1_0", "pg1_1"]
     assert "c3=+3584($arg4):x64[64]" in planned[1].lines[0]
     assert "src=+0($arg1):x64 c0=+0(+0($arg1)):x64[64]" in planned[2].lines[0]

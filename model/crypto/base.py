@@ -17,7 +17,7 @@ PAGE_SIZE = 4096  # bytes; zswap's source page, and the dlen it offers for the r
 KERNEL_LINES = ("mainline-6.12", "mainline-6.18", "mainline-7.0", "mainline-7.2", "mainline-7.3")
 
 # Names some kernel accepts in zswap's `compressor` parameter but which have no exact implementation here.
-_NOT_YET = ("lz4hc", "842", "deflate-iaa")
+_NOT_YET = ("deflate-iaa",)
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 PageFunction: TypeAlias = Callable[[Buffer], bytes]
@@ -151,15 +151,18 @@ def compressor_for(name: str, kernel_line: str) -> Compressor:
         from .zstd import Zstd
 
         return Zstd(kernel_line)
-    if name in ("lz4", "lzo", "lzo-rle"):
+    if name in ("lz4", "lz4hc", "lzo", "lzo-rle", "842"):
         try:
             from .lz4 import Lz4
+            from .lz4hc import Lz4hc
             from .lzo import Lzo, LzoRle
+            from .sw842 import Sw842
         except ImportError as error:
             raise InexactLibrary(
                 f"{name} is compiled by the package numba, which does not load: {error}"
             ) from error
-        compiled: dict[str, Callable[[str], Compressor]] = {"lz4": Lz4, "lzo": Lzo, "lzo-rle": LzoRle}
+        compiled: dict[str, Callable[[str], Compressor]] = {
+            "lz4": Lz4, "lz4hc": Lz4hc, "lzo": Lzo, "lzo-rle": LzoRle, "842": Sw842}
         return compiled[name](kernel_line)
     if name == "deflate":
         from .deflate import Deflate
@@ -170,7 +173,7 @@ def compressor_for(name: str, kernel_line: str) -> Compressor:
             f"compressor {name!r} exists in the kernel, but zreplay has no exact implementation of it yet"
         )
     raise UnsupportedCompressor(
-        f"no kernel compressor is called {name!r}: exact here are zstd, lz4, lzo, lzo-rle and deflate"
+        f"no kernel compressor is called {name!r}: exact here are zstd, lz4, lz4hc, lzo, lzo-rle, 842 and deflate"
     )
 
 

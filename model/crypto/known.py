@@ -2,10 +2,10 @@
 """Known answers: generated pages and their compressed forms, to tell an exact library from a near one.
 
 The answers were computed by code that had predicted every error, every length and every object of the
-recorded kernels (12,671 pages of 6.12 zstd, 14,780 of 7.3 zstd, 5,352 of 7.3 lz4; for deflate see there);
-those of lzo and lzo-rle by the lib/lzo of Linux 6.12.107 and 7.3-rc7, compiled for userland. Libraries that are
-near, but not exact, fail at least one of these pages: libzstd 1.5.7 for 6.12 and 1.5.6 for 7.x, LZ4 1.9.4,
-LZO1X-1 with liblzo2's table of 14 bits, zlib with another window or memLevel.
+recorded kernels (12,671 pages of 6.12 zstd, 14,780 of 7.3 zstd, 5,352 of 7.3 lz4; for deflate see there).
+Those of lzo, lzo-rle, lz4hc and 842 are by lib/lzo, lib/lz4 and lib/842 of Linux 6.12.107 and 7.3-rc7, compiled for
+userland. Libraries that are near, but not exact, fail at least one of these pages: libzstd 1.5.7 for 6.12 and 1.5.6
+for 7.x, LZ4 1.9.4, LZO1X-1 with liblzo2's table of 14 bits, zlib with another window or memLevel.
 """
 
 from __future__ import annotations
@@ -195,6 +195,46 @@ ANSWERS: dict[str, dict[str, tuple[int, str]]] = {
         "repeat-21": DOES_NOT_FIT,
         "repeat-22": DOES_NOT_FIT,
         "repeat-96": (4089, "f428dc1e9f168bcb"),
+        "zeros-53": DOES_NOT_FIT,
+        "zeros-54": DOES_NOT_FIT,
+    },
+    "lz4hc": {
+        "zero": (26, "3669cdcce586c66f"),
+        "noise": DOES_NOT_FIT,
+        "text": (1715, "cb585d3d5266c35a"),
+        "pointers": (1640, "be01711274fadcc1"),
+        "counters": DOES_NOT_FIT,
+        "sparse": (241, "0851ea5ce79231ac"),
+        "nibbles": (4042, "1ed437c16bfd4c44"),
+        "records": (967, "7f79feda7146a744"),
+        "period-101": (127, "e8bb57eee3378eeb"),
+        "last-match": (54, "c04d1631b8ef0b64"),
+        "half-noise": (2074, "d88644b1f2d71083"),
+        "half-text": (3457, "46d1b43443457758"),
+        "repeat-20": DOES_NOT_FIT,
+        "repeat-21": (4096, "20bcd2747d27f050"),
+        "repeat-22": (4095, "c841a3e0e84ac012"),
+        "repeat-96": (4021, "5a900f341024c3b3"),
+        "zeros-53": (4070, "2b8e99f634b81194"),
+        "zeros-54": (4069, "f50d5454071309fc"),
+    },
+    "842": {
+        "zero": (24, "8dd9b6de09a3e8fc"),
+        "noise": DOES_NOT_FIT,
+        "text": (1912, "1c492de0e167c578"),
+        "pointers": (2032, "5c27940f902ec92a"),
+        "counters": (3400, "467fd41717550af9"),
+        "sparse": (320, "a2973989ad785d01"),
+        "nibbles": (3192, "919ef9b2f802355a"),
+        "records": (1648, "d8fae31e95ae7f14"),
+        "period-101": (1160, "03ad6f7173c55556"),
+        "last-match": (40, "ec36e6ef93785981"),
+        "half-noise": (2216, "696b2629d4b0c88c"),
+        "half-text": (3736, "b4592ea2bc5ab755"),
+        "repeat-20": DOES_NOT_FIT,
+        "repeat-21": DOES_NOT_FIT,
+        "repeat-22": DOES_NOT_FIT,
+        "repeat-96": DOES_NOT_FIT,
         "zeros-53": DOES_NOT_FIT,
         "zeros-54": DOES_NOT_FIT,
     },

@@ -177,4 +177,5 @@ PAGE_SOURCES: dict[str, tuple[str, str]] = {
     "lzo-rle": ("lzorle_scompress", "$arg2"),
     "zstd": ("zstd_compress_cctx", "$arg4"),
     "deflate": ("zlib_deflate", "+0($arg1)"),  # z_stream.next_in
+    "842": ("sw842_compress", "$arg1"),
 }
