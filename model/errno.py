@@ -10,6 +10,7 @@ from typing import Final
 
 ENOENT: Final = -2
 EIO: Final = -5
+E2BIG: Final = -7
 EAGAIN: Final = -11
 ENOMEM: Final = -12
 EEXIST: Final = -17
@@ -17,4 +18,4 @@ EINVAL: Final = -22
 ENOSPC: Final = -28
 EOPNOTSUPP: Final = -95
 
-__all__ = ["EAGAIN", "EEXIST", "EINVAL", "EIO", "ENOENT", "ENOMEM", "ENOSPC", "EOPNOTSUPP"]
+__all__ = ["E2BIG", "EAGAIN", "EEXIST", "EINVAL", "EIO", "ENOENT", "ENOMEM", "ENOSPC", "EOPNOTSUPP"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from model.effects import Effect
+from model.errno import E2BIG, EIO
 from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, ZswapEntry
 from replay.handlers_base import Handler
@@ -184,7 +185,25 @@ class Handlers(ZsmallocHandlers):
                 self.diverge("store.length", i, recorded=dlen, predicted=length,
                              what=f"length of {self.predictions.name} for page "
                              f"{self.predictions.page(content)}", frame=frame)
+        limits = self.predictions.bounds(content)
+        if limits is not None:
+            self._within(limits, ret, dlen, i, frame)
         return ret, dlen, content
+
+    def _within(self, limits: tuple[int, int], ret: int, dlen: int, i: int, frame: Frame) -> None:
+        """Compare a result of hardware with what it can be: no less than the best parse, and without room only if
+        a page of literals alone has none.  Why it else fails (a timeout, no descriptor) nothing recorded tells."""
+        low, high = limits
+        what = f"of {self.predictions.name} (can be {low} to {high} bytes)"
+        if ret == 0:
+            self.n["store.length"] += 1
+            if not low <= dlen <= min(high, PAGE_SIZE):
+                self.diverge("store.length", i, recorded=dlen, predicted=f"{low} to {min(high, PAGE_SIZE)}",
+                             what=f"length {what}", frame=frame)
+        elif ret in (E2BIG, EIO):
+            self.n["store.error"] += 1
+            if ret == E2BIG and high <= PAGE_SIZE:
+                self.diverge("store.error", i, recorded=ret, predicted=0, what=f"error {what}", frame=frame)
 
     def on_decompress(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare source length and room of a decompress call with the entry's."""

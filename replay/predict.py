@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.crypto import Compressor
+from model.crypto import Compressor, ModelledCompressor
 from traces.pages import PageStore
 from traces.recording import Recording
 from traces.schema import PAGE_SIZE
@@ -25,6 +25,8 @@ __all__ = ["Predictions", "predict"]
 
 class Predictions:
     """Results by row of ``refs`` (an event's ``content``); nothing where no page bytes were recorded.
+
+    Of a compressor that is only modelled there are no results, but :meth:`bounds`.
 
     :param name: the compressor's name
     :param reason: why there are none, or ``""``
@@ -70,14 +72,26 @@ class Predictions:
 
     def result(self, content: int) -> tuple[int, int] | None:
         """Return (errno or 0, dlen) for a reference, None when it is not known."""
+        return None if isinstance(self.compressor, ModelledCompressor) else self._pair(content)
+
+    def bounds(self, content: int) -> tuple[int, int] | None:
+        """Return the least and the most bytes of a reference's result, None when they are not known."""
+        return self._pair(content) if isinstance(self.compressor, ModelledCompressor) else None
+
+    def _pair(self, content: int) -> tuple[int, int] | None:
         if not 0 <= content < len(self._refs) or not self._err:
             return None
         page = self._refs[content]
         return (self._err[page], self._dlen[page]) if self._has[page] else None
 
+    @property
+    def modelled(self) -> bool:
+        """True when one of the compressors in use is only modelled."""
+        return any(isinstance(compressor, ModelledCompressor) for compressor in self.compressors.values())
+
     def head(self, content: int) -> int | None:
         """Return the first 8 bytes of the compressed page as a little-endian number."""
-        if not 0 <= content < len(self._refs) or not self._head:
+        if isinstance(self.compressor, ModelledCompressor) or not 0 <= content < len(self._refs) or not self._head:
             return None
         page = self._refs[content]
         return self._head[page] if self._has[page] else None
@@ -95,7 +109,10 @@ class Predictions:
         self.sha1 = store.sha1
 
     def add(self, name: str, compressor: Compressor, results: tuple[np.ndarray, ...]) -> None:
-        """Take over a compressor's results: errno, dlen, head, raw head and presence per distinct page."""
+        """Take over a compressor's results: errno, dlen, head, raw head and presence per distinct page.
+
+        A modelled one has its bounds in place of errno and dlen.
+        """
         self.compressors[name] = compressor
         self._results[name] = results
         if name == self.name:
@@ -195,7 +212,10 @@ def _compute(store: PageStore, compressor: Compressor, workers: int,
         if rows:
             pages = np.frombuffer(b"".join(page for page in block if page is not None), np.uint8) \
                 .reshape(-1, PAGE_SIZE)
-            errs[rows], dlens[rows], heads[rows] = compressor.lengths(pages)
+            if isinstance(compressor, ModelledCompressor):
+                errs[rows], dlens[rows] = compressor.bounds(pages)
+            else:
+                errs[rows], dlens[rows], heads[rows] = compressor.lengths(pages)
             raw[rows] = pages[:, :8].copy().view(np.uint64).reshape(-1)
             has[rows] = True
         return first + len(block)

@@ -16,8 +16,8 @@ PAGE_SIZE = 4096  # bytes; zswap's source page, and the dlen it offers for the r
 
 KERNEL_LINES = ("mainline-6.12", "mainline-6.18", "mainline-7.0", "mainline-7.2", "mainline-7.3")
 
-# Names some kernel accepts in zswap's `compressor` parameter but which have no exact implementation here.
-_NOT_YET = ("deflate-iaa",)
+# Names some kernel accepts in zswap's `compressor` parameter but which have no implementation here.
+_NOT_YET = ("deflate-iaa-dynamic",)
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 PageFunction: TypeAlias = Callable[[Buffer], bytes]
@@ -57,7 +57,7 @@ class Compressor(ABC):
     ident: str
     """Algorithm, library, library version and every parameter: equal idents give equal results."""
 
-    grade: Literal["exact"] = "exact"
+    grade: Literal["exact", "modelled"] = "exact"
 
     @abstractmethod
     def compress(self, page: Buffer) -> Result:
@@ -80,6 +80,19 @@ class Compressor(ABC):
     @abstractmethod
     def self_check(self) -> list[str]:
         """Compress a few generated pages and compare with known answers; one sentence per problem."""
+
+
+class ModelledCompressor(Compressor):
+    """A compressor that no software computes: `compress` estimates, and only `bounds` is certain."""
+
+    grade = "modelled"
+
+    @abstractmethod
+    def bounds(self, pages: NDArray[np.uint8], threads: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The least and the most bytes that a page's result can have, were there room for it.
+
+        `pages` is uint8 of shape (n, 4096); returns two int32 of shape (n,). ValueError for another shape or type.
+        """
 
 
 class LibraryCompressor(Compressor):
@@ -151,8 +164,9 @@ def compressor_for(name: str, kernel_line: str) -> Compressor:
         from .zstd import Zstd
 
         return Zstd(kernel_line)
-    if name in ("lz4", "lz4hc", "lzo", "lzo-rle", "842"):
+    if name in ("lz4", "lz4hc", "lzo", "lzo-rle", "842", "deflate-iaa"):
         try:
+            from .deflate_iaa import DeflateIaa
             from .lz4 import Lz4
             from .lz4hc import Lz4hc
             from .lzo import Lzo, LzoRle
@@ -162,7 +176,8 @@ def compressor_for(name: str, kernel_line: str) -> Compressor:
                 f"{name} is compiled by the package numba, which does not load: {error}"
             ) from error
         compiled: dict[str, Callable[[str], Compressor]] = {
-            "lz4": Lz4, "lz4hc": Lz4hc, "lzo": Lzo, "lzo-rle": LzoRle, "842": Sw842}
+            "lz4": Lz4, "lz4hc": Lz4hc, "lzo": Lzo, "lzo-rle": LzoRle, "842": Sw842,
+            "deflate-iaa": DeflateIaa}
         return compiled[name](kernel_line)
     if name == "deflate":
         from .deflate import Deflate
@@ -170,7 +185,7 @@ def compressor_for(name: str, kernel_line: str) -> Compressor:
         return Deflate(kernel_line)
     if name in _NOT_YET:
         raise UnsupportedCompressor(
-            f"compressor {name!r} exists in the kernel, but zreplay has no exact implementation of it yet"
+            f"compressor {name!r} exists in the kernel, but zreplay has no implementation of it yet"
         )
     raise UnsupportedCompressor(
         f"no kernel compressor is called {name!r}: exact here are zstd, lz4, lz4hc, lzo, lzo-rle, 842 and deflate"
