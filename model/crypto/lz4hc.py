@@ -7,6 +7,8 @@ match. It does not write a match before it has looked for a longer one that begi
 inside that, and then decides how three overlapping matches share the bytes. Later libraries compare and share
 in other ways. What lz4 has to say about the ends of the page holds here too.
 
+Recordings of 6.12.107, 7.2.13 and 7.3-rc7 agree.
+
 `compress_block` is ordinary Python (`.py_func`) compiled by Numba; decompression is that of lz4.
 """
 
