@@ -456,6 +456,17 @@ def test_files_arrive_while_they_grow(ends: tuple[Sender, Receiver, Path, Path])
     assert _same(source, target)
 
 
+def test_what_is_being_written_is_not_sent(ends: tuple[Sender, Receiver, Path, Path]) -> None:
+    """The recorder writes under a hidden name and renames: half a file must not arrive, nor the same one twice."""
+    sender, receiver, sent, received = ends
+    (sent / ".capture.json.part").write_text("{")
+    sender.send_new()
+    (sent / ".capture.json.part").rename(sent / "capture.json")
+    sender.end({"status": 0})
+    receiver.receive()
+    assert [path.name for path in received.iterdir()] == ["capture.json"]
+
+
 def test_a_dead_guest_leaves_what_it_sent(ends: tuple[Sender, Receiver, Path, Path], tmp_path: Path) -> None:
     sender, receiver, source, target = ends
     (source / "a").write_bytes(b"a" * 1000)

@@ -308,6 +308,14 @@ def test_damage_that_no_kill_explains_is_refused(tmp_path: Path, name: str, cont
         import_source(tmp_path / "c", tmp_path / "r")
 
 
+def test_a_format_that_was_being_written(tmp_path: Path) -> None:
+    make(tmp_path / "c")
+    formats = tmp_path / "c" / "formats"
+    shutil.copy(formats / "store", formats / ".store.part")
+    import_source(tmp_path / "c", tmp_path / "r")
+    assert len(rows(tmp_path / "r")) == 160
+
+
 @pytest.mark.parametrize("version", ["", "Linux version 7.2.13+deb14-amd64 (x@y) #1 SMP\n"])
 def test_a_recorder_that_was_killed_while_it_armed_its_probes(tmp_path: Path, version: str) -> None:
     capture = Capture(tmp_path / "c")

@@ -51,7 +51,8 @@ class FormatDirectory:
         self.formats: list[EventFormat] = []
         seen: dict[int, str] = {}
         for path in sorted(directory.iterdir()):
-            if path.name in ("header_page", "header_event") or not path.is_file():
+            # A box that died may have left a file half written under a hidden name.
+            if path.name in ("header_page", "header_event") or path.name.startswith(".") or not path.is_file():
                 continue
             fmt = parse_event_format(self._text(path), str(path))
             if fmt.id in seen:

@@ -58,7 +58,8 @@ class Sender:
         :raises OSError: when the disk is full
         """
         for path in sorted(self._directory.rglob("*")):
-            if not path.is_file():
+            # What is still being written has another name, and may have none in a moment.
+            if path.name.endswith(".part") or not path.is_file():
                 continue
             name = str(path.relative_to(self._directory))
             sent, checksum = self._sent.get(name, (0, 0))
