@@ -16,6 +16,7 @@ from tampering import Tampered
 
 import replay
 import traces
+from model.crypto import compressor_for, known
 from model.revisions import REVISIONS
 from model.revisions.mainline_7 import Mainline73
 from model.zswap import Folio
@@ -323,12 +324,45 @@ def test_an_unknown_kernel_names_the_revisions_there_are(tmp_path: Path, block: 
 
 def test_a_compressor_without_exact_library_is_named(samples: dict[str, Path]) -> None:
     recording = Tampered(samples["7.3-lz4-4k"])
-    recording.manifest["config"]["compressor"] = "deflate-iaa"
-    recording.documents["state"]["pools"][0]["tfm_name"] = "deflate-iaa"
+    recording.manifest["config"]["compressor"] = "deflate-iaa-dynamic"
+    recording.documents["state"]["pools"][0]["tfm_name"] = "deflate-iaa-dynamic"
     result = replay.replay(recording)
     check = next(c for c in result.checks if c.id == "store.length")
     assert check.compared == 0
-    assert "deflate-iaa" in check.reason
+    assert "deflate-iaa-dynamic" in check.reason
+
+
+@pytest.mark.parametrize(("change", "caught"), [("", ""), ("less than can be", "store.length"),
+                                                ("more than fits", "store.length")])
+def test_results_of_hardware_are_held_against_what_they_can_be(tmp_path: Path, change: str, caught: str) -> None:
+    hardware = compressor_for("deflate-iaa", "mainline-7.3")
+    pages = [page for _, page in known.pages()]
+    kernel = ImaginaryKernel(pages=pages, compressor=hardware)
+    for slot in range(len(pages)):
+        kernel.store(slot)
+    block = kernel.block()
+    column = {name: at for at, name in enumerate(schema.column_names())}
+    ret, dlen = column["ret"], column["dlen"]
+    results = np.flatnonzero((block[3] == schema.CODE["crypto_acomp_compress_ret"]) & (block[ret] == 0))
+    event = int(next(row for row in results if 1000 < block[dlen, row] < 2500))
+    if change == "less than can be":
+        block[dlen, event] = 900
+    elif change:
+        block[dlen, event] = schema.PAGE_SIZE + 1
+    with RecordingWriter(tmp_path / "rec") as writer:
+        for page in pages:
+            writer.pages.add(page)
+        writer.write_rows(block)
+        writer.close({**config(), "config": {**config()["config"], "compressor": "deflate-iaa"}})
+    result = replay.replay(traces.open_recording(tmp_path / "rec"), keep_going=not caught)
+    assert result.verdict == ("FAIL" if caught else "PASS"), result.divergences
+    checks = {check.id: check for check in result.checks}
+    assert checks["store.length"].grade == "modelled"
+    assert "cannot be told" in checks["store.error"].reason
+    if caught:
+        assert (result.divergences[0].check, result.divergences[0].event) == (caught, event)
+    else:
+        assert checks["store.length"].compared == len(results) > 5
 
 
 # ---- results ------------------------------------------------------------------------------------------------

@@ -309,10 +309,10 @@ def test_missing_memory_leaves_the_verdict_open(tmp_path: Path) -> None:
 
 def test_a_compressor_without_a_model_leaves_the_verdict_open(tmp_path: Path) -> None:
     box = copy_of()
-    box.put(box.at["zswap_pool"], b"deflate-iaa\0")
+    box.put(box.at["zswap_pool"], b"deflate-iaa-dynamic\0")
     result = check_core(read_core(**box.write(tmp_path)))
     assert result.verdict == "UNDECIDED"
-    assert "deflate-iaa" in result.reasons[0]
+    assert "deflate-iaa-dynamic" in result.reasons[0]
     assert result.checks["entry.decompress"].compared == 0
 
 
