@@ -72,6 +72,16 @@ def test_a_recorder_that_ends_before_it_is_killed(guest: Path, monkeypatch: pyte
     assert result["rows"][0]["ended"] == 3
 
 
+def test_one_that_was_done_before_is_no_kill(guest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run was a slow one: the others last a tenth of it, and still three of them are killed."""
+    recorder(guest, monkeypatch, "import os, sys, time; os.mkdir(sys.argv[1]); "
+                                 "time.sleep(2 if sys.argv[1].endswith('whole') else 0.2)")
+    result = guesttasks.kills({**JOB, "count": 3, "seed": 7}, NobodyListens())  # type: ignore[arg-type]
+    assert [row["name"] for row in result["rows"]] == ["k000", "k001", "k002"]
+    assert [row["ended"] for row in result["rows"]] == [None, None, None]
+    assert 0.1 < result["span"] < 1
+
+
 class Late:
     """A random number that is always the highest."""
 

@@ -160,27 +160,37 @@ def kills(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
     if status:
         raise OSError(0, f"the recorder that nobody kills ended with status {status}")
     span = time.monotonic() - began
-    rows = []
-    for number in range(job["count"]):
-        say(f"kill {number + 1} of {job['count']}")
+    rows: list[dict[str, Any]] = []
+    while len(rows) < job["count"]:
+        name = f"k{len(rows):03d}"
+        say(f"kill {len(rows) + 1} of {job['count']}")
         moment = drawn.uniform(0.0, span)
-        rows.append({"name": f"k{number:03d}", "after": round(moment, 3),
-                     **_kill(job, CAPTURE / f"k{number:03d}", moment)})
+        row = _kill(job, CAPTURE / name, moment)
+        if row["ended"] == 0:
+            # It was faster than the one before, and nobody was killed.
+            span = row["lasted"]
+            shutil.rmtree(CAPTURE / name)
+            continue
+        rows.append({"name": name, "after": round(moment, 3), **row})
         sender.send_new()
     return {"status": 0, "span": span, "rows": rows, "leftovers": _clean()}
 
 
 def _kill(job: dict[str, Any], out: Path, moment: float) -> dict[str, Any]:
-    """Start a recorder and kill it; its next start, or ``--clean`` at the end, has to clean up after it."""
+    """Start a recorder and kill it; its next start, or ``--clean`` at the end, has to clean up after it.
+
+    ``moment``: seconds after its directory is there.
+    """
     process = subprocess.Popen(_recorder(job["record"], out, _workload(job)), cwd="/out", start_new_session=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     # Before its directory is there it has promised nothing.
     deadline = time.monotonic() + _PATIENCE
     while not out.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)
+    began = time.monotonic()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(moment)
-    ended = process.poll()
+    ended, lasted = process.poll(), time.monotonic() - began
     process.kill()
     process.wait()
     time.sleep(_AFTERWARDS)
@@ -194,7 +204,7 @@ def _kill(job: dict[str, Any], out: Path, moment: float) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             Path(CGROUP, name).write_text("max")
     reset(job)
-    return {"ended": ended, "still_stored": int(_STORED.read_text())}
+    return {"ended": ended, "lasted": lasted, "still_stored": int(_STORED.read_text())}
 
 
 def _clean() -> list[str]:
