@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
@@ -122,6 +126,36 @@ def test_what_is_there_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureFi
     assert "UNDECIDED; events were lost" in report
     assert report.count("| unknown |") == 1
     assert f"- 7.2.13: Debian sid, image SHA-256 `{'ab' * 32}`" in report
+
+
+def test_no_cell_outlives_its_matrix(tmp_path: Path) -> None:
+    """A matrix that is ended with SIGTERM takes its cells and their machines with it."""
+    (tmp_path / "bin").mkdir()
+    qemu = tmp_path / "bin" / "qemu-system-x86_64"
+    qemu.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 60\n")
+    qemu.chmod(0o755)
+    image = bytearray(0x1000)
+    image[0x202:0x206] = b"HdrS"
+    (tmp_path / "bzImage").write_bytes(image)
+    program = "import sys; from replay.cli import main; sys.exit(main())"
+    words = ["lab", "matrix", "--kernel", str(tmp_path / "bzImage"), "--compressor", "lz4", "--compressor", "zstd",
+             "--jobs", "2", "--accel", "tcg", "-o", str(tmp_path / "out")]
+    if shutil.which("busybox") is None:
+        pytest.skip("busybox is not installed (apt install busybox-static)")
+    process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.DEVNULL,
+                               env={**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"})
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not ((tmp_path / "pids").exists()
+                                               and len((tmp_path / "pids").read_text().split()) == 2):
+        time.sleep(0.1)
+    process.terminate()
+    process.wait(30)
+    machines = (tmp_path / "pids").read_text().split()
+    assert len(machines) == 2
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in machines):
+        time.sleep(0.1)
+    assert not [pid for pid in machines if Path(f"/proc/{pid}").exists()]
 
 
 def test_a_table_names_what_differs() -> None:

@@ -25,6 +25,7 @@ from replay.cli.terminal import table, warn
 from replay.verdict import replay
 from traces.errors import BadInput
 from traces.lab.errors import GuestDied, LabError
+from traces.lab.qemu import ending_on_signals
 from traces.lab.run import run as run_job
 from traces.recording import Recording
 from traces.workload.command import FOLIOS
@@ -120,8 +121,9 @@ def matrix(arguments: argparse.Namespace) -> int:
             if arguments.backend == "bcc" and todo:
                 shelf.tools()
             todo = [cell for cell in todo if cell.kernel not in missing]
-            for name in _run_all(arguments, todo, directory, say):
-                warn("  ".join(_row(json.loads((directory / f"{name}.json").read_text()))))
+            with ending_on_signals():
+                for name in _run_all(arguments, todo, directory, say):
+                    warn("  ".join(_row(json.loads((directory / f"{name}.json").read_text()))))
     except LabError as problem:
         warn(f"{problem}.")
         return 2

@@ -19,7 +19,7 @@ from typing import Final
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.guest import SAYS
 
-__all__ = ["Machine", "boot", "kvm_is_there", "memory_mib", "tail"]
+__all__ = ["Machine", "boot", "ending_on_signals", "kvm_is_there", "memory_mib", "tail"]
 
 _QEMU: Final = "qemu-system-x86_64"
 _TAIL_LINES: Final = 25
@@ -123,7 +123,7 @@ def boot(machine: Machine, console: Path, timeout: float, say: Callable[[str], N
     :raises LabError: when QEMU is missing or does not start
     """
     command = machine.command()
-    with _ending_on_signals(), console.open("wb") as out:
+    with ending_on_signals(), console.open("wb") as out:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
         try:
             panicked = _watch(process, console, timeout, say, meanwhile, patience)
@@ -169,7 +169,7 @@ def _watch(process: subprocess.Popen[bytes], console: Path, timeout: float, say:
 
 
 @contextlib.contextmanager
-def _ending_on_signals() -> Iterator[None]:
+def ending_on_signals() -> Iterator[None]:
     """Have SIGTERM and SIGHUP end this process as Ctrl-C does: a machine must not outlive it."""
     if threading.current_thread() is not threading.main_thread():
         yield
