@@ -3,12 +3,20 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from model import errno
 from model.effects import Effect, Steps, run
@@ -101,6 +109,24 @@ def test_rows_of_the_class_table(row: tuple[int, ...]) -> None:
     for length in (first - 1, last + 1):
         if 1 <= length <= PAGE_SIZE:
             assert table[get_size_class_index(length + HANDLE_SIZE)].index != index
+
+
+def test_every_row_of_the_class_table() -> None:
+    table = Path(__file__).resolve().parents[2] / "shared/spec/tables/zsmalloc_classes_4k_chain8.csv"
+    if not table.is_file():
+        pytest.skip("the table of all classes is not part of a checkout")
+    classes = size_classes(8)
+    with table.open() as lines:
+        rows = [{name: int(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+    assert len(rows) == len({geometry.index for geometry in classes})
+    for row in rows:
+        for length in (row["min_len"], row["max_len"]):
+            found = classes[get_size_class_index(length + HANDLE_SIZE)]
+            assert (found.index, found.size, found.pages_per_zspage, found.objs_per_zspage) == (
+                row["class_index"], row["class_size"], row["pages_per_zspage"], row["objs_per_zspage"])
+            assert found.pages_per_zspage * PAGE_SIZE - found.objs_per_zspage * found.size == row["waste_bytes"]
+    covered = [length for row in rows for length in range(row["min_len"], row["max_len"] + 1)]
+    assert covered == list(range(1, PAGE_SIZE + 1))
 
 
 @pytest.mark.parametrize("chain", range(4, 17))
@@ -599,9 +625,12 @@ SIZES = (2700, 1000, 3700, 2041, 4096, 3500, 700)
 class AnySequence(RuleBasedStateMachine):
     """What must hold after any sequence of operations, told by the objects alone."""
 
+    #: CONFIG_ZSMALLOC_CHAIN_SIZE
+    chain_size = 8
+
     def __init__(self) -> None:
         super().__init__()
-        self.pool = ZsPool(8)
+        self.pool = ZsPool(self.chain_size)
         self.live: list[ZsObject] = []
         self.deferred = False
         self.compacted = 0
@@ -718,6 +747,33 @@ class AnySequence(RuleBasedStateMachine):
         assert self.pool.pages_allocated == 0
 
 
+class ChainsOf4(AnySequence):
+    """The shortest chains that Kconfig allows."""
+
+    chain_size = 4
+
+
+class ChainsOf16(AnySequence):
+    """The longest."""
+
+    chain_size = 16
+
+
+#: sequences in all of the long run
+_SEQUENCES = 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", [ChainsOf4, AnySequence, ChainsOf16])
+def test_ten_thousand_sequences(machine: type[AnySequence]) -> None:
+    """Other sequences every time: what fails is printed with the call that makes it again."""
+    run_state_machine_as_test(machine, settings=settings(  # type: ignore[no-untyped-call]
+        max_examples=-(-_SEQUENCES // 3), stateful_step_count=20, deadline=None, database=None, print_blob=True,
+        suppress_health_check=list(HealthCheck)))
+
+
 TestAnySequence = AnySequence.TestCase
-TestAnySequence.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True,
-                                    database=None)
+TestChainsOf4 = ChainsOf4.TestCase
+TestChainsOf16 = ChainsOf16.TestCase
+for _case in (TestAnySequence, TestChainsOf4, TestChainsOf16):
+    _case.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True, database=None)
