@@ -27,6 +27,7 @@ lint: $(VENV)/.installed
 
 # trace-cmd, where it is installed, is measured beside: apt install trace-cmd
 bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/zreplay bench --json bench.json
 
 # One file for test boxes: Python 3.9 and root, no packages.

@@ -22,6 +22,7 @@ import numpy as np
 
 from model.crypto import compressor_for
 from replay.benchmarks.capture import write_capture, write_tracedat
+from replay.benchmarks.compressors import NAMES, speed
 from replay.synthetic import cycle, write_pages_recording
 from replay.verdict import replay
 from traces.importers import import_source
@@ -150,6 +151,7 @@ def measure(samples: list[Path], large: int = _LARGE, say: Callable[[str], None]
         _import_rows(rows, base, block, say)
         _replay_rows(rows, base, block, say)
         pages = sample_pages(samples)
+        _compressor_rows(rows, pages, say)
         for name in ("zstd", "lz4", "deflate"):
             say(f"replaying {2 * len(pages):,} stores of {len(pages):,} distinct pages with {name}")
             write_pages_recording(str(base / name), pages, compressor_for(name, "mainline-7.3"))
@@ -224,6 +226,15 @@ def _page_rows(rows: list[Row], path: Path) -> None:
     rows.append(Row(f"{path.name}: whole replay beside the library alone", value, "times", "<= 1.5", spread))
     value, spread = ratio("second_page_part")
     rows.append(Row(f"{path.name}: pages' part of a second replay", value, "times", "compresses nothing", spread))
+
+
+def _compressor_rows(rows: list[Row], pages: list[bytes], say: Callable[[str], None]) -> None:
+    for name in NAMES:
+        say(f"{name} on {len(pages):,} pages")
+        found = speed(name, pages)
+        note = (f"{found.library}: {found.theirs:,.0f} pages/s, {found.own / found.theirs:.2f} times as fast"
+                if found.library else "no library for this format is installed")
+        rows.append(Row(f"{name}, one thread", found.own, "pages/s", "", found.spread, note))
 
 
 def _large_rows(rows: list[Row], base: Path, block: np.ndarray, large: int, say: Callable[[str], None]) -> None:
