@@ -73,8 +73,9 @@ class SnapshotChecks:
         self.sees_readings = "zswap_total_pages_ret" in recording.manifest["probes"]
         snapshots = recording.snapshots
         self._last = recording.snapshot(len(snapshots) - 1).get("zswap_debugfs", {}) if snapshots else {}
-        #: what the recorded cgroup's account was before each of its last changes, newest last
-        self.history: deque[tuple[int, tuple[int, ...]]] = deque(maxlen=_MEMCG_LAG * _cpus(recording))
+        #: what the recorded cgroup's account, and its count of zero-filled pages, were before each of their last
+        #: changes, newest last
+        self.history: deque[tuple[int, tuple[int, ...], int]] = deque(maxlen=_MEMCG_LAG * _cpus(recording))
         #: how many values were equal only to what stood before an operation went on from its last event
         self.early = 0
         #: how many snapshots read a memory.stat that had not been brought up to date
@@ -203,13 +204,13 @@ class SnapshotChecks:
     def remember(self, event: int, account: MemcgZswap) -> None:
         """A cgroup's account is about to change at ``event``: keep what it was."""
         self.history.append((event, (account.incompressible, account.zswap, account.zswapped, account.zswpin,
-                                     account.zswpout, account.zswpwb)))
+                                     account.zswpout, account.zswpwb), self.model.counters.swpout_zero))
         window = self.window
         if window is not None and window.open:
             # A long operation, such as the worker's writeback, goes through states that no operation begins with.
             window.operations += 1
         if window is not None and any(name.startswith("memcg.") for name in window.open):
-            values = dict(_memcg_values(account))
+            values = dict(_memcg_values(account)) | self._zero_filled(self.model.counters.swpout_zero)
             if all(values.get(name, value) == value for name, value in window.memcg.items()):
                 for name in [name for name in window.open if name.startswith("memcg.")]:
                     del window.open[name]
@@ -217,7 +218,7 @@ class SnapshotChecks:
 
     def accounts_since(self, event: int) -> Iterator[MemcgZswap]:
         """Yield what accounts were before each change since ``event``."""
-        return (_Account(values) for at, values in self.history if at >= event)
+        return (_Account(values) for at, values, _ in self.history if at >= event)
 
     def _was_once(self, window: _Window) -> bool:
         """True when all of a snapshot's cgroup values together stood before one of the last changes.
@@ -227,8 +228,9 @@ class SnapshotChecks:
         batches of as many.
         """
         values = window.memcg
-        return any(all(dict(_memcg_values(old)).get(name, value) == value for name, value in values.items())
-                   for old in self.accounts_since(0))
+        return any(all(old.get(name, value) == value for name, value in values.items())
+                   for old in (dict(_memcg_values(_Account(account))) | self._zero_filled(zeros)
+                               for _, account, zeros in self.history))
 
     def _recorded(self, values: dict[str, Any]) -> Iterator[tuple[str, int]]:
         """Yield (counter name, value) of everything in a snapshot that SPEC section 3 names."""
@@ -277,11 +279,17 @@ class SnapshotChecks:
                 yield f"memcg.{name}", reason
             return
         yield from _memcg_values(accounts[0] if accounts else MemcgZswap())
-        # Zero-filled folios are counted for their cgroup, which nothing recorded names: only where all folios
-        # that were stored belong to one can it be told.
-        zeros = self.model.counters.swpout_zero
-        told = not zeros or (bool(accounts) and not self.model.untold_folios)
-        yield "memcg.swpout_zero", zeros if told else "whose folios were zero-filled is not recorded"
+        zeros = self._zero_filled(self.model.counters.swpout_zero)
+        yield "memcg.swpout_zero", zeros.get("memcg.swpout_zero", "whose folios were zero-filled is not recorded")
+
+    def _zero_filled(self, pages: int) -> dict[str, int]:
+        """Return the cgroup's count of zero-filled pages, when there were so many in all; empty where none can be told.
+
+        They are counted for their cgroup, which nothing recorded names: only where all folios that were stored
+        belong to one can it be told.
+        """
+        told = not pages or (bool(self.model.memcgs) and not self.model.untold_folios)
+        return {"memcg.swpout_zero": pages} if told else {}
 
     def _zsmalloc(self, recorded: dict[str, int]) -> Iterator[tuple[str, int | str]]:
         if not any(name.startswith("zsmalloc.") for name in recorded):

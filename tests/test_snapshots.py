@@ -128,3 +128,22 @@ def test_a_cgroup_is_read_in_the_middle_of_a_long_operation(tmp_path: Path, char
     assert result.verdict == verdict
     if verdict == "FAIL":
         assert [found.check for found in result.divergences] == ["counter.memcg.zswap.current"]
+
+
+@pytest.mark.parametrize(("first", "second", "verdict"), [
+    ((1, 1), (1, 1), "PASS"),  # brought up to date
+    ((1, 0), (1, 1), "PASS"), ((1, 0), (1, 0), "PASS"), ((0, 0), (1, 1), "PASS"),  # of a moment ago
+    ((1, 0), (2, 0), "FAIL"), ((1, 2), (1, 1), "FAIL"),  # of no moment there was
+    ((0, 1), (1, 1), "FAIL"),  # of two moments: the zeros came last
+])
+def test_zero_filled_pages_lag_behind_like_all_of_a_cgroup(tmp_path: Path, first: tuple[int, int],
+                                                           second: tuple[int, int], verdict: str) -> None:
+    """A page is stored, then a zero-filled one marked; memory.stat may still be without it, or without both."""
+    kernel = ImaginaryKernel()
+    kernel.store(1)
+    kernel._row("swap_writeout", swpent=2)
+    kernel._row("swap_writeout_ret")
+    rows = [_counters(0), *kernel.rows, _counters(1), _counters(2)]
+    stat = [{"memory.stat": f"zswpout {out}\nswpout_zero {zeros}\n"} for out, zeros in ((0, 0), first, second)]
+    result = _replay(tmp_path / "rec", rows, [{}, {}, {}], stat)
+    assert result.verdict == verdict, result.divergences
