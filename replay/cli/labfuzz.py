@@ -127,7 +127,7 @@ class _Book:
               f"{trial.kind}  {trial.seconds:.0f} s" + (f"  ({trial.text})" if trial.text else ""), flush=True)
         facts = {"sequence": sequence.name, "kernel": kernel, "operations": len(sequence.operations),
                  "stores": trial.stores, "events": trial.events, "compared": trial.compared, "verdict": trial.kind,
-                 "text": trial.text, "seconds": round(trial.seconds, 1)}
+                 "text": trial.text, "seconds": round(trial.seconds, 1), "checks": trial.checks}
         with self._log.open("a") as log:
             log.write(json.dumps(facts) + "\n")
 
@@ -152,6 +152,12 @@ class _Book:
                          f"{sum(trial.seconds for trial in mine):,.0f}",
                          ", ".join(f"{count} {kind}" for kind, count in verdicts.items())))
         lines = [table(rows, right=(1, 2, 3, 4, 5))] if self.rows else []
+        compared: Counter[str] = Counter()
+        for _, trial in self.rows:
+            compared.update(trial.checks)
+        never = [check for check, times in compared.items() if not times]
+        if never:
+            lines.append(f"checks that nothing came of in any run: {', '.join(never)}")
         lines += [f"open: {path} ({kernel}, {key})" for (kernel, key), path in self.found.items()]
         lines += [f"did not repeat: {path}" for path in self.unrepeated]
         return "\n".join(lines)

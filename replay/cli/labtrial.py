@@ -52,6 +52,8 @@ class Trial:
     events: int = 0
     event: int = -1
     seconds: float = 0.0
+    #: check -> how often it compared
+    checks: dict[str, int] = field(default_factory=dict)
 
     @property
     def diverged(self) -> bool:
@@ -105,7 +107,8 @@ def _judge(out: Path, outcome: Outcome) -> Trial:
                      events=len(recording))
     kind, key, text = _told(result, outcome, recording)
     return Trial(kind, key, text, list(report(result)), stores, sum(check.compared for check in result.checks),
-                 len(recording), result.divergences[0].event if result.divergences else -1)
+                 len(recording), result.divergences[0].event if result.divergences else -1,
+                 checks={check.id: check.compared for check in result.checks})
 
 
 def _told(result: Result, outcome: Outcome, recording: Recording) -> tuple[str, str, str]:
