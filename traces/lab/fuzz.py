@@ -63,6 +63,8 @@ class _Maker:
         #: most sequences keep to one size of folios, as a box does
         self.folio = rng.choice(("4k", "4k", "16k", "64k", "64k", "2M"))
         self.work = 0
+        #: how many episodes are being drawn, one inside of the other
+        self.depth = 0
         #: region -> about how many of its pages, of each worker, are in memory and would be stored
         self.inside: dict[str, int] = {}
         #: operation -> how often it is drawn in this sequence: each has a character of its own
@@ -215,8 +217,7 @@ class _Maker:
     def _zswap_off(self) -> None:
         """Zswap off for some operations, and on again."""
         self._add("zswap", on="N")
-        for _ in range(self.rng.randrange(1, 4)):
-            self.rng.choice((_Maker._read, _Maker._fill, _Maker._out, _Maker._unmap, _Maker._swapoff))(self)
+        self._some(4)
         self._add("zswap", on="Y")
 
     def _zswap_max(self) -> None:
@@ -252,9 +253,14 @@ class _Maker:
             self._add("max-pool", percent=self.rng.choice((5, 20, 90)))
 
     def _some(self, most: int) -> None:
+        """Draw a few operations of any kind inside of an episode; episodes nest no deeper than two."""
+        self.depth += 1
         for _ in range(self.rng.randrange(1, most + 1)):
-            self.rng.choice((_Maker._out, _Maker._out, _Maker._read, _Maker._fill, _Maker._map, _Maker._unmap,
-                             _Maker._churn, _Maker._reclaim, _Maker._drop))(self)
+            name = _weighted(self.rng, self.weights)
+            if name in _EPISODES and self.depth > 1:
+                name = "out"
+            _DRAWS[name](self)
+        self.depth -= 1
 
     def _compressor(self) -> None:
         self._add("compressor", name=_weighted(self.rng, _COMPRESSORS))
@@ -284,6 +290,8 @@ _DRAWS: Final[dict[str, Callable[[_Maker], None]]] = {
         "_map", "_fill", "_out", "_read", "_unmap", "_fork", "_churn", "_cross", "_pressure", "_reclaim", "_swapoff",
         "_zswap_off", "_zswap_max", "_no_writeback", "_pool_limit", "_compressor", "_shrinker", "_max_pool", "_accept",
         "_drop", "_compact", "_wait")}
+#: Draws that set something, go on with some operations, and set it back.
+_EPISODES: Final = frozenset({"zswap_off", "zswap_max", "no_writeback", "pool_limit"})
 _WEIGHTS: Final = {
     "map": 8, "fill": 8, "out": 16, "read": 10, "unmap": 5, "fork": 3, "churn": 4, "cross": 3, "pressure": 3,
     "reclaim": 3, "swapoff": 1, "zswap_off": 2, "zswap_max": 3, "no_writeback": 2, "pool_limit": 2, "compressor": 3,
