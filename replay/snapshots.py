@@ -180,8 +180,9 @@ class SnapshotChecks:
         if window is None or not window.open:
             return
         self._look_again()
-        if not window.operations or name == "zswap_total_pages_ret":
-            # debugfs, vmstat and meminfo are read up to here; with nothing in between, all at one instant.
+        if name == "zswap_total_pages_ret" or not (self.sees_readings or window.operations):
+            # debugfs, vmstat and meminfo are read up to here.  Where only the pools' totals are seen, the first of
+            # them (debugfs) has to do, with nothing in between: all is of one instant then.
             self._give_up([n for n in window.open if n.startswith(("zswap.", "vmstat.", "meminfo."))])
 
     def close(self) -> None:

@@ -149,17 +149,25 @@ def test_zero_filled_pages_lag_behind_like_all_of_a_cgroup(tmp_path: Path, first
     assert result.verdict == verdict, result.divergences
 
 
+@pytest.mark.parametrize("read_between", [False, True])
 @pytest.mark.parametrize(("stored", "verdict"), [(1, "PASS"), (2, "PASS"), (3, "PASS"), (4, "PASS"), (5, "FAIL")])
-def test_counters_are_read_in_the_middle_of_a_long_operation(tmp_path: Path, stored: int, verdict: str) -> None:
-    """A folio of four pages is stored while debugfs is read; meminfo, and with it the total, comes after that."""
-    kernel = ImaginaryKernel()
+def test_counters_are_read_in_the_middle_of_a_long_operation(tmp_path: Path, stored: int, verdict: str,
+                                                             read_between: bool) -> None:
+    """A folio of four pages is stored while debugfs is read; meminfo, and with it the total, comes after that.
+
+    The total is one of debugfs's files, too: others are read after it.
+    """
+    kernel, first = ImaginaryKernel(), ImaginaryKernel()
     kernel.store(4, 2)
+    end = len(kernel.rows)
     place = _names(kernel.rows).index("obj_cgroup_charge_zswap")
+    first.store(4)
     kernel.pid = 300
-    total = kernel.model.total_pages()
-    kernel._row("zs_get_total_pages_ret", ret=total)
-    kernel._row("zswap_total_pages_ret", ret=total)
-    rows = [_counters(0), *kernel.rows[:place], _counters(1), *kernel.rows[place:]]
+    kernel._row("zs_get_total_pages_ret", ret=first.model.total_pages())
+    kernel._row("zs_get_total_pages_ret", ret=kernel.model.total_pages())
+    kernel._row("zswap_total_pages_ret", ret=kernel.model.total_pages())
+    rows = [_counters(0), *kernel.rows[:place], _counters(1), *kernel.rows[end:end + read_between],
+            *kernel.rows[place:end], *kernel.rows[end + 1:]]
     result = _replay(tmp_path / "rec", rows, [{"stored_pages": "0"}, {"stored_pages": str(stored)}])
     assert result.verdict == verdict, result.divergences
     if verdict == "FAIL":

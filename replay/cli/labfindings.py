@@ -23,8 +23,9 @@ from traces.workload.sequence import Sequence
 
 __all__ = ["Bench", "keep", "pursue"]
 
-#: Events before the first divergence that a cut recording begins at.
-_BEFORE: Final = 2000
+#: Events before the first divergence that a cut recording may begin at: near it a task may always be in the middle of
+#: an operation.
+_BEFORE: Final = (2_000, 20_000, 200_000)
 
 
 @dataclass
@@ -130,13 +131,15 @@ def keep(bench: Bench, what: str, sequence: Sequence, original: Sequence | None,
 def _cut(place: Path, trial: Trial) -> str:
     """Cut a finding's recording to what its divergence needs; returns what became of that."""
     whole, short = place / "recording.zr", place / "cut.zr"
-    try:
-        done = cut(Recording(whole), str(short), max(0, trial.event - _BEFORE), trial.events)
-        seen = replay(Recording(short))
-    except BadInput as problem:
-        shutil.rmtree(short, ignore_errors=True)
-        return f"recording.zr could not be cut: {problem}"
-    if not seen.divergences or f"FAIL: {seen.divergences[0].check}" != trial.key:
+    why = "a cut of it does not show the same divergence"
+    for before in (before for before in _BEFORE if before < trial.event):
+        try:
+            done = cut(Recording(whole), str(short), trial.event - before, trial.events)
+            seen = replay(Recording(short))
+        except BadInput as problem:
+            why = str(problem)
+            continue
+        if seen.divergences and f"FAIL: {seen.divergences[0].check}" == trial.key:
+            return f"cut.zr has the last {done.events:,} of the {trial.events:,} events, and shows the same."
         shutil.rmtree(short)
-        return "recording.zr was not cut: a cut of it does not show the same divergence."
-    return f"cut.zr holds the last {done.events:,} of the recording's {trial.events:,} events, and shows the same."
+    return f"recording.zr was not cut: {why}"
