@@ -26,7 +26,7 @@ class SwapLayer(ZswapState):
         yield ("swap_writeout", folio)
         what: str = yield ("?swap_writeout", folio)
         if what == "zero":
-            self.counters.swpout_zero += folio.nr_pages
+            self.count_zero_filled(folio.nr_pages)
         if what != "store":
             yield ("swap_writeout_ret", 0)
             return 0

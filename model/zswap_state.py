@@ -177,6 +177,13 @@ class ZswapState:
             account = self.memcgs[objcg] = MemcgZswap(self.account_observer)
         return account
 
+    def count_zero_filled(self, pages: int) -> None:
+        """SWPOUT_ZERO of so many pages: counted for their cgroup too, which is the only one where it can be told."""
+        if self.account_observer is not None:
+            for account in self.memcgs.values():
+                self.account_observer(account)
+        self.counters.swpout_zero += pages
+
     def total_pages(self) -> int:
         """zswap_total_pages(): pages of all pools."""
         return sum(pool.zs_pool.pages_allocated for pool in self.pools)

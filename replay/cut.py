@@ -71,6 +71,9 @@ def _walk(engine: Engine, recording: Recording, start: int, stop: int,
         for number in engine.each():
             if begin < 0 and number >= start and engine.quiescent():
                 begin, state = number, dump_state(engine)
+                if stop >= len(recording):
+                    # The rest as it is: no state is handed on at its end, so it may diverge from the model.
+                    return begin, state, len(recording)
             if number >= stop and begin >= 0 and engine.quiescent():
                 return begin, state, number
             if engine.tally.divergences:

@@ -73,8 +73,9 @@ class SnapshotChecks:
         self.sees_readings = "zswap_total_pages_ret" in recording.manifest["probes"]
         snapshots = recording.snapshots
         self._last = recording.snapshot(len(snapshots) - 1).get("zswap_debugfs", {}) if snapshots else {}
-        #: what the recorded cgroup's account was before each of its last changes, newest last
-        self.history: deque[tuple[int, tuple[int, ...]]] = deque(maxlen=_MEMCG_LAG * _cpus(recording))
+        #: what the recorded cgroup's account, and its count of zero-filled pages, were before each of their last
+        #: changes, newest last
+        self.history: deque[tuple[int, tuple[int, ...], int]] = deque(maxlen=_MEMCG_LAG * _cpus(recording))
         #: how many values were equal only to what stood before an operation went on from its last event
         self.early = 0
         #: how many snapshots read a memory.stat that had not been brought up to date
@@ -153,12 +154,14 @@ class SnapshotChecks:
             return abs(value - expected) <= self.vmstat_lag
         return value == expected
 
-    def _look_again(self) -> None:
+    def _look_again(self, but: str = "-") -> None:
+        """Close what stands now of what is open; names that begin with ``but`` stay."""
         window = self.window
-        if window is None or not window.open:
+        if window is None or all(name.startswith(but) for name in window.open):
             return
         now = dict(self._predicted(dict.fromkeys(window.open, 0)))
-        for name in [n for n, (value, _) in window.open.items() if self._equal(n, value, now.get(n))]:
+        for name in [n for n, (value, _) in window.open.items()
+                     if not n.startswith(but) and self._equal(n, value, now.get(n))]:
             del window.open[name]
             self.late += 1
 
@@ -177,8 +180,9 @@ class SnapshotChecks:
         if window is None or not window.open:
             return
         self._look_again()
-        if not window.operations or name == "zswap_total_pages_ret":
-            # debugfs, vmstat and meminfo are read up to here; with nothing in between, all at one instant.
+        if name == "zswap_total_pages_ret" or not (self.sees_readings or window.operations):
+            # debugfs, vmstat and meminfo are read up to here.  Where only the pools' totals are seen, the first of
+            # them (debugfs) has to do, with nothing in between: all is of one instant then.
             self._give_up([n for n in window.open if n.startswith(("zswap.", "vmstat.", "meminfo."))])
 
     def close(self) -> None:
@@ -203,13 +207,15 @@ class SnapshotChecks:
     def remember(self, event: int, account: MemcgZswap) -> None:
         """A cgroup's account is about to change at ``event``: keep what it was."""
         self.history.append((event, (account.incompressible, account.zswap, account.zswapped, account.zswpin,
-                                     account.zswpout, account.zswpwb)))
+                                     account.zswpout, account.zswpwb), self.model.counters.swpout_zero))
         window = self.window
         if window is not None and window.open:
-            # A long operation, such as the worker's writeback, goes through states that no operation begins with.
+            # A long operation, such as the worker's writeback, goes through states that no operation begins with:
+            # every page of it changes its cgroup's account, and what else it counts before the next one does.
+            self._look_again(but="memcg.")
             window.operations += 1
         if window is not None and any(name.startswith("memcg.") for name in window.open):
-            values = dict(_memcg_values(account))
+            values = dict(_memcg_values(account)) | self._zero_filled(self.model.counters.swpout_zero)
             if all(values.get(name, value) == value for name, value in window.memcg.items()):
                 for name in [name for name in window.open if name.startswith("memcg.")]:
                     del window.open[name]
@@ -217,7 +223,7 @@ class SnapshotChecks:
 
     def accounts_since(self, event: int) -> Iterator[MemcgZswap]:
         """Yield what accounts were before each change since ``event``."""
-        return (_Account(values) for at, values in self.history if at >= event)
+        return (_Account(values) for at, values, _ in self.history if at >= event)
 
     def _was_once(self, window: _Window) -> bool:
         """True when all of a snapshot's cgroup values together stood before one of the last changes.
@@ -227,8 +233,9 @@ class SnapshotChecks:
         batches of as many.
         """
         values = window.memcg
-        return any(all(dict(_memcg_values(old)).get(name, value) == value for name, value in values.items())
-                   for old in self.accounts_since(0))
+        return any(all(old.get(name, value) == value for name, value in values.items())
+                   for old in (dict(_memcg_values(_Account(account))) | self._zero_filled(zeros)
+                               for _, account, zeros in self.history))
 
     def _recorded(self, values: dict[str, Any]) -> Iterator[tuple[str, int]]:
         """Yield (counter name, value) of everything in a snapshot that SPEC section 3 names."""
@@ -277,11 +284,17 @@ class SnapshotChecks:
                 yield f"memcg.{name}", reason
             return
         yield from _memcg_values(accounts[0] if accounts else MemcgZswap())
-        # Zero-filled folios are counted for their cgroup, which nothing recorded names: only where all folios
-        # that were stored belong to one can it be told.
-        zeros = self.model.counters.swpout_zero
-        told = not zeros or (bool(accounts) and not self.model.untold_folios)
-        yield "memcg.swpout_zero", zeros if told else "whose folios were zero-filled is not recorded"
+        zeros = self._zero_filled(self.model.counters.swpout_zero)
+        yield "memcg.swpout_zero", zeros.get("memcg.swpout_zero", "whose folios were zero-filled is not recorded")
+
+    def _zero_filled(self, pages: int) -> dict[str, int]:
+        """Return the cgroup's count of zero-filled pages, when there were so many in all; empty where none can be told.
+
+        They are counted for their cgroup, which nothing recorded names: only where all folios that were stored
+        belong to one can it be told.
+        """
+        told = not pages or (bool(self.model.memcgs) and not self.model.untold_folios)
+        return {"memcg.swpout_zero": pages} if told else {}
 
     def _zsmalloc(self, recorded: dict[str, int]) -> Iterator[tuple[str, int | str]]:
         if not any(name.startswith("zsmalloc.") for name in recorded):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakebox import FakeBox, fake_box
 from traces.samples import sample_paths
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,3 +27,9 @@ def captures() -> Path:
     if not CAPTURES.is_dir():
         pytest.skip("no raw captures of real kernels beside this checkout (set ZREPLAY_RECORDINGS)")
     return CAPTURES
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> FakeBox:
+    """The settings of a kernel that is none."""
+    return fake_box(tmp_path)

@@ -19,6 +19,7 @@ from traces.lab.cpio import CpioWriter
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.kernels import cached
 from traces.lab.qemu import Machine, boot
+from traces.workload.sequence import Sequence
 
 
 @pytest.fixture
@@ -102,3 +103,32 @@ def test_recorders_are_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert _lab("kills", "--kernel", _KERNELS[0], "--count", "3", "-o", str(tmp_path / "kills")) == 0
     assert "3 UNDECIDED" in capsys.readouterr().out
     assert len(list((tmp_path / "kills").glob("k*.zr"))) == 3
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("needs_qemu")
+def test_a_sequence_is_carried_out(tmp_path: Path) -> None:
+    sequence = Sequence([
+        {"do": "map", "region": "a", "pages": 512, "mix": "mixed", "folio": "64k"}, {"do": "out", "region": "a"},
+        {"do": "compressor", "name": "zstd"}, {"do": "read", "region": "a", "step": 3}, {"do": "out", "region": "a"},
+        {"do": "zswap-room", "pages": 10}, {"do": "churn", "region": "a", "mix": "solid", "rounds": 3},
+        {"do": "zswap-max", "pages": "max"}, {"do": "swapoff"}, {"do": "out", "region": "a", "last": 256, "chunk": 16},
+        {"do": "pressure", "region": "b", "pages": 512, "mix": "text", "quarters": 3}, {"do": "drop", "what": 2}],
+        {"compressor": "lz4", "workers": 2, "params": {"shrinker_enabled": "Y"}})
+    (tmp_path / "s.json").write_text(sequence.text())
+    assert _lab("run", "--kernel", _KERNELS[0], "--workload", f"script --script {tmp_path}/s.json",
+                "-o", str(tmp_path / "r.zr")) == 0
+    recording = open_recording(tmp_path / "r.zr")
+    assert recording.manifest["config"]["compressor"] == "lz4"
+    result = replay(recording)
+    assert result.verdict == "PASS", result.reasons
+    # The whole of region a came back with swapoff.
+    texts = recording.texts()
+    assert {"phase s1-2", "phase s9-10", "phase s11-11", "phase final"} <= texts
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("needs_qemu")
+def test_one_sequence_of_a_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _lab("fuzz", "--kernel", _KERNELS[0], "--seed", "1", "--only", "4", "-o", str(tmp_path / "f")) == 0
+    assert "seed 1 number 4" in capsys.readouterr().out

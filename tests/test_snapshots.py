@@ -154,3 +154,47 @@ def test_a_cgroup_is_read_in_the_middle_of_a_long_operation(tmp_path: Path, char
     assert result.verdict == verdict
     if verdict == "FAIL":
         assert [found.check for found in result.divergences] == ["counter.memcg.zswap.current"]
+
+
+@pytest.mark.parametrize(("first", "second", "verdict"), [
+    ((1, 1), (1, 1), "PASS"),  # brought up to date
+    ((1, 0), (1, 1), "PASS"), ((1, 0), (1, 0), "PASS"), ((0, 0), (1, 1), "PASS"),  # of a moment ago
+    ((1, 0), (2, 0), "FAIL"), ((1, 2), (1, 1), "FAIL"),  # of no moment there was
+    ((0, 1), (1, 1), "FAIL"),  # of two moments: the zeros came last
+])
+def test_zero_filled_pages_lag_behind_like_all_of_a_cgroup(tmp_path: Path, first: tuple[int, int],
+                                                           second: tuple[int, int], verdict: str) -> None:
+    """A page is stored, then a zero-filled one marked; memory.stat may still be without it, or without both."""
+    kernel = ImaginaryKernel()
+    kernel.store(1)
+    kernel._row("swap_writeout", swpent=2)
+    kernel._row("swap_writeout_ret")
+    rows = [_counters(0), *kernel.rows, _counters(1), _counters(2)]
+    stat = [{"memory.stat": f"zswpout {out}\nswpout_zero {zeros}\n"} for out, zeros in ((0, 0), first, second)]
+    result = _replay(tmp_path / "rec", rows, [{}, {}, {}], stat)
+    assert result.verdict == verdict, result.divergences
+
+
+@pytest.mark.parametrize("read_between", [False, True])
+@pytest.mark.parametrize(("stored", "verdict"), [(1, "PASS"), (2, "PASS"), (3, "PASS"), (4, "PASS"), (5, "FAIL")])
+def test_counters_are_read_in_the_middle_of_a_long_operation(tmp_path: Path, stored: int, verdict: str,
+                                                             read_between: bool) -> None:
+    """A folio of four pages is stored while debugfs is read; meminfo, and with it the total, comes after that.
+
+    The total is one of debugfs's files, too: others are read after it.
+    """
+    kernel, first = ImaginaryKernel(), ImaginaryKernel()
+    kernel.store(4, 2)
+    end = len(kernel.rows)
+    place = _names(kernel.rows).index("obj_cgroup_charge_zswap")
+    first.store(4)
+    kernel.pid = 300
+    kernel._row("zs_get_total_pages_ret", ret=first.model.total_pages())
+    kernel._row("zs_get_total_pages_ret", ret=kernel.model.total_pages())
+    kernel._row("zswap_total_pages_ret", ret=kernel.model.total_pages())
+    rows = [_counters(0), *kernel.rows[:place], _counters(1), *kernel.rows[end:end + read_between],
+            *kernel.rows[place:end], *kernel.rows[end + 1:]]
+    result = _replay(tmp_path / "rec", rows, [{"stored_pages": "0"}, {"stored_pages": str(stored)}])
+    assert result.verdict == verdict, result.divergences
+    if verdict == "FAIL":
+        assert [found.check for found in result.divergences] == ["counter.zswap.stored_pages"]

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from replay.cli import labmatrix, labmeasure
+from replay.cli import labfuzz, labmatrix, labmeasure
 from replay.cli.labcommon import (
     Shelf,
     add_guest_options,
@@ -30,6 +30,8 @@ __all__ = ["add_parser"]
 _EPILOG = """examples:
   zreplay lab run --kernel 7.2 --compressor zstd --folio 64k -o run.zr
   zreplay lab run --kernel 7.3 --workload "limits --pages 4096" --memory 1G -o run.zr
+  zreplay lab run --kernel 7.3 --workload "script --script sequence.json" -o run.zr
+  zreplay lab fuzz --kernel 7.2 --seed 1 --time 30m -o fuzz/
   zreplay lab run --kernel arch/x86/boot/bzImage --modules . -o patched.zr
 
 Needs QEMU, busybox and, for distribution kernels, apt: apt install qemu-system-x86 busybox-static
@@ -38,7 +40,7 @@ Exit status: 0 recorded, 1 the workload read back wrong pages, 2 wrong use, 5 th
 
 
 def add_parser(verbs: Any) -> None:
-    """Add the verb with its three parts."""
+    """Add the verb with its parts."""
     parser = verbs.add_parser(
         "lab", help="boot a kernel in QEMU and record a workload in it", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -60,6 +62,7 @@ def add_parser(verbs: Any) -> None:
     listing.set_defaults(run=kernels)
 
     labmatrix.add_matrix(parts)
+    labfuzz.add_fuzz(parts)
     labmeasure.add_parts(parts)
 
 

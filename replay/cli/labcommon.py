@@ -19,18 +19,18 @@ from rich.console import Console
 from replay.cli.terminal import warn
 from traces.lab.apt import Mirror, cache_directory, find_mirror
 from traces.lab.errors import GuestDied, LabError
-from traces.lab.initramfs import GUEST_CONTENT
+from traces.lab.initramfs import GUEST_CONTENT, GUEST_SCRIPT
 from traces.lab.kernels import Kernel, cached, fetch, own
 from traces.lab.packages import KernelPackages, kernels_in, pick
 from traces.lab.qemu import memory_mib
 from traces.lab.run import Job
 from traces.lab.tools import Tools, cached_tools, fetch_tools
-from traces.workload.command import FOLIOS
+from traces.workload.command import FOLIOS, WORKLOADS
 from traces.workload.command import add_arguments as add_workload_arguments
-from traces.workload.scenarios import SCENARIOS
+from traces.workload.sequence import BadSequence, Sequence, load
 
 __all__ = ["DIED", "Shelf", "add_guest_options", "add_kernel_options", "add_record_options", "job_of", "telling",
-           "tell_death"]
+           "sequence_job", "tell_death"]
 
 #: Exit status when the test box died.
 DIED: Final = 5
@@ -59,7 +59,7 @@ def add_guest_options(parser: argparse.ArgumentParser, workload: str = "base", m
                       timeout: float = 900.0) -> None:
     """Add what the guest is made of and does, with these defaults; ``memory`` in MiB, ``timeout`` in seconds."""
     parser.add_argument("--workload", default=workload or None, metavar="W", type=_workload,
-                        help=f"one of {', '.join(SCENARIOS)}, with its options: \"limits --pages 4096\" "
+                        help=f"one of {', '.join(WORKLOADS)}, with its options: \"limits --pages 4096\" "
                              f"({f'default: {workload}; ' if workload else ''}see zreplay workload --help)")
     parser.add_argument("--param", action="append", default=[], type=_param, metavar="NAME=VALUE",
                         help="parameter of zswap at the start, such as shrinker_enabled=Y; may be repeated")
@@ -86,11 +86,18 @@ def _workload(text: str) -> tuple[str, ...]:
         words = tuple(shlex.split(text))
     except ValueError as problem:
         raise argparse.ArgumentTypeError(f"'{text}' cannot be split into words ({problem})") from None
-    if not words or words[0] not in SCENARIOS:
-        raise argparse.ArgumentTypeError(f"'{text}' does not begin with one of {', '.join(SCENARIOS)}")
+    if not words or words[0] not in WORKLOADS:
+        raise argparse.ArgumentTypeError(f"'{text}' does not begin with one of {', '.join(WORKLOADS)}")
     parser = _Words(add_help=False)
     add_workload_arguments(parser)
-    parser.parse_args(words)
+    parsed = parser.parse_args(words)
+    if (parsed.script is None) == (words[0] == "script"):
+        raise argparse.ArgumentTypeError("the workload script, and no other, needs --script FILE")
+    if parsed.script is not None:
+        try:
+            load(parsed.script)
+        except BadSequence as problem:
+            raise argparse.ArgumentTypeError(str(problem)) from None
     return words
 
 
@@ -177,14 +184,33 @@ class Shelf:
         return self._from
 
 
+def sequence_job(sequence: Sequence, kernel: Kernel, arguments: argparse.Namespace, tools: Tools | None,
+                 pages: str = "full") -> Job:
+    """Return the job that carries a sequence out in a guest of the kind it starts from.
+
+    :param arguments: what else of the guest the user chose: ``timeout``, ``accel``, perhaps ``backend``
+    """
+    record: tuple[str, ...] = ("--pages", pages)
+    if getattr(arguments, "backend", "tracefs") != "tracefs":
+        record += ("--backend", arguments.backend)
+    for name in sequence.compressors[1:]:
+        record += ("--compressor", name)
+    return Job(kernel, sequence.compressor, ("script", "--script", GUEST_SCRIPT), record, sequence.params,
+               sequence.memory, sequence.cpus, arguments.timeout, arguments.accel, tools=tools, script=sequence.text())
+
+
 def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio: str, tools: Tools | None) -> Job:
-    """Return the job that the options ask for."""
+    """Return the job that the options ask for; a sequence brings its own compressor, parameters, memory and CPUs."""
     words = arguments.workload
     # However it is spelt: --content=PATH, --conte PATH.
     parser = _Words(add_help=False)
     parser.add_argument("--content", type=Path)
     parser.add_argument("--folio", default=folio)
+    parser.add_argument("--script", type=Path)
     own_words, workload = parser.parse_known_args(words)
+    if own_words.script is not None:
+        return sequence_job(load(own_words.script), kernel, arguments, tools,
+                            getattr(arguments, "pages", None) or "full")
     content = own_words.content
     workload += ["--folio", own_words.folio, *(() if content is None else ("--content", GUEST_CONTENT))]
     pages = getattr(arguments, "pages", None) or ("full" if content is None else "hash")

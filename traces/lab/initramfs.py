@@ -19,10 +19,12 @@ from traces.lab.cpio import CpioWriter
 from traces.lab.errors import LabError
 from traces.lab.kernels import Kernel, modules_for
 
-__all__ = ["GUEST_CONTENT", "MODULES", "build", "content_archive", "job_archive", "stdlib_imports"]
+__all__ = ["GUEST_CONTENT", "GUEST_SCRIPT", "MODULES", "build", "content_archive", "job_archive", "stdlib_imports"]
 
 #: Where a workload finds the page dump or directory that it takes its pages from.
 GUEST_CONTENT: Final = "/content"
+#: Where it finds the sequence that it is to carry out.
+GUEST_SCRIPT: Final = "/script.json"
 
 #: Modules that are loaded where the kernel does not have them built in: disks, and every compressor of zswap.
 MODULES: Final = ("virtio_pci", "virtio_blk", "zsmalloc", "lz4", "lz4hc", "zstd", "deflate", "lzo", "lzo-rle", "842")
@@ -53,6 +55,7 @@ if [ -d /tools ]; then
     mount --rbind /sys /tools/sys
     [ -e /content ] && cp -r /content /tools/
     cp /job.json /tools/
+    [ -e /script.json ] && cp /script.json /tools/
     # That Python comes without its compiled modules, and keeps those that it makes.
     chroot /tools /usr/bin/python3 -S -s -m traces.lab.guest
 else
@@ -182,10 +185,12 @@ def build(kernel: Kernel) -> bytes:
     return archive.finish()
 
 
-def job_archive(job: dict[str, Any]) -> bytes:
-    """Return a second archive, to follow the first, with what the guest is to do."""
+def job_archive(job: dict[str, Any], script: str = "") -> bytes:
+    """Return a second archive, to follow the first, with what the guest is to do, and its sequence if there is one."""
     archive = CpioWriter()
     archive.file("job.json", json.dumps(job).encode())
+    if script:
+        archive.file(GUEST_SCRIPT.lstrip("/"), script.encode())
     return archive.finish()
 
 

@@ -41,7 +41,8 @@ class Job:
 
     ``memory`` is in MiB, ``timeout`` in seconds; ``accel`` is ``auto``, ``kvm`` or ``tcg``; ``workload`` and
     ``record`` are arguments of those commands; ``params`` are parameters of zswap at the start; ``content`` is a file
-    or directory that the guest finds at :data:`traces.lab.initramfs.GUEST_CONTENT`; ``tools`` go along where BCC or
+    or directory that the guest finds at :data:`traces.lab.initramfs.GUEST_CONTENT`; ``script`` is the text of a
+    sequence that it finds at :data:`traces.lab.initramfs.GUEST_SCRIPT`; ``tools`` go along where BCC or
     trace-cmd is asked for, and all of the guest's work then runs under their Python; with ``icount`` a guest of TCG
     counts its instructions for time.
     """
@@ -58,6 +59,7 @@ class Job:
     content: Path | None = None
     tools: Tools | None = None
     icount: bool = False
+    script: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def run_task(job: Job, task: str, options: dict[str, Any], out: Path, say: Say) 
     if job.content is not None:
         parts.append(content_archive(job.content, job.memory << 18))
     parts.append(job_archive({"task": task, "compressor": job.compressor, "params": job.params,
-                              "workload": list(job.workload), "record": list(job.record), **options}))
+                              "workload": list(job.workload), "record": list(job.record), **options},
+                             job.script))
     seconds["initramfs"] = time.monotonic() - began
     try:
         partial.mkdir(mode=0o700, parents=True)

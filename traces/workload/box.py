@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Callable
@@ -100,6 +101,22 @@ class Box:
             raise NotReady(f"{path} cannot be made ({problem.strerror}): run as root on a box with cgroup2 mounted "
                            "at /sys/fs/cgroup, or name a cgroup with --cgroup") from None
         self._made.append(path)
+
+    def swap_again(self) -> None:
+        """Take the first swap device off, which brings back all that is there, and put it on again.
+
+        :raises OSError: as the kernel answers it; the device is on then
+        """
+        device = self.read("proc/swaps").splitlines()[1].split()[0]
+        self._swap("swapoff", device)
+        self._swap("swapon", device)
+
+    def _swap(self, call: str, device: str) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        path = os.fsencode(device)
+        if libc.swapoff(path) if call == "swapoff" else libc.swapon(path, 0):
+            problem = ctypes.get_errno()
+            raise OSError(problem, os.strerror(problem), device)
 
     def check(self, marker: bool) -> None:
         """Find out whether zswap can be driven here.

@@ -8,20 +8,23 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from .box import Box, NotReady
+from .box import PARAMETERS, Box, NotReady
 from .driver import Driver, Mismatch
 from .pages import MIXES, FilePages, MadePages, PageSource
 from .scenarios import SCENARIOS
+from .script import run_sequence
+from .sequence import FOLIOS, BadSequence, Sequence, load
 from .snapshot import NoSnapshot, asker, write_snapshot
 from .worker import WorkerDied
 
-__all__ = ["FOLIOS", "add_arguments", "main", "run"]
+__all__ = ["FOLIOS", "OUT_OF_MEMORY", "WORKLOADS", "add_arguments", "main", "run"]
 
-FOLIOS: Final = {"4k": 4 << 10, "16k": 16 << 10, "64k": 64 << 10, "2M": 2 << 20}
+WORKLOADS: Final = (*SCENARIOS, "script")
+#: Exit status when the kernel killed a worker because a limit of the workload's own could not be kept.
+OUT_OF_MEMORY: Final = 3
 
 _EPILOG = """scenarios:
   base      page out, refault, rewrite, fork, unmap, compact, memory.max
@@ -29,9 +32,11 @@ _EPILOG = """scenarios:
   switch    the compressor changed while pages are stored; zswap off and on
   pressure  reclaim by memory.max, with the dynamic shrinker and memory.zswap.max
   smp       several workers on several CPUs, with compaction and a limit (default: --procs 2)
+  script    the sequence of operations in the JSON file that --script names, with its settings at the start
 
 Needs root, cgroup2, swap, and zswap on. Every setting is put back at the end.
-Exit status: 0 all pages read back were right, 1 some were not, 2 the box is not ready.
+Exit status: 0 all pages read back were right, 1 some were not, 2 the box is not ready,
+3 the kernel killed a worker for want of memory.
 
   zreplay record -o capture -- zreplay workload base --pages 8192
 """
@@ -41,8 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the workload takes to a parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
-    parser.add_argument("scenario", nargs="?", default="base", choices=sorted(SCENARIOS), metavar="SCENARIO",
-                        help=f"{', '.join(SCENARIOS)} (default: base)")
+    parser.add_argument("scenario", nargs="?", default="base", choices=sorted(WORKLOADS), metavar="SCENARIO",
+                        help=f"{', '.join(WORKLOADS)} (default: base)")
+    parser.add_argument("--script", type=Path, metavar="FILE", help="sequence for the scenario script")
     parser.add_argument("--pages", type=_positive, default=2048, metavar="N",
                         help="pages of 4 KiB to work with, of all workers together (default: 2048)")
     parser.add_argument("--folio", choices=list(FOLIOS), default="4k", help="size of the folios (default: 4k)")
@@ -100,6 +106,20 @@ def _source(arguments: argparse.Namespace) -> PageSource:
     return _OneMix(made, arguments.mix) if arguments.mix else made
 
 
+def _sequence(arguments: argparse.Namespace) -> Sequence | None:
+    if (arguments.scenario == "script") != (arguments.script is not None):
+        raise NotReady("the scenario script takes its sequence from --script FILE, and no other scenario takes one")
+    return None if arguments.script is None else load(arguments.script)
+
+
+def _set_up(driver: Driver, sequence: Sequence, arguments: argparse.Namespace) -> None:
+    """Give zswap the parameters that a sequence starts with, where it does not have them already."""
+    wanted = sequence.params if arguments.compressor else {"compressor": sequence.compressor, **sequence.params}
+    for name, value in wanted.items():
+        if driver.box.read(f"{PARAMETERS}/{name}") != value:
+            driver.param(name, value)
+
+
 def run(arguments: argparse.Namespace, box: Box | None = None) -> int:
     """Run a scenario and return the exit status."""
     if box is None:
@@ -111,7 +131,8 @@ def run(arguments: argparse.Namespace, box: Box | None = None) -> int:
         # A capture of its own is for one recorder's truth and snapshots.
         captures = [arguments.capture] if arguments.capture is not None else [pipe.parent for pipe in arguments.control]
         controls = dict(zip(captures, arguments.control, strict=False))
-        procs = arguments.procs or (2 if arguments.scenario == "smp" else 1)
+        sequence = _sequence(arguments)
+        procs = arguments.procs or (sequence.workers if sequence is not None else 1 + (arguments.scenario == "smp"))
         driver = Driver(box, _source(arguments), cgroup=str(arguments.cgroup).strip("/"), pages=arguments.pages,
                         procs=procs, folio=FOLIOS[arguments.folio], seed=arguments.seed, markers=arguments.marker,
                         captures=captures, snapshot=asker(controls) if controls else write_snapshot)
@@ -119,14 +140,23 @@ def run(arguments: argparse.Namespace, box: Box | None = None) -> int:
         if arguments.compressor and arguments.compressor != box.read("sys/module/zswap/parameters/compressor"):
             driver.param("compressor", arguments.compressor)
         began = time.monotonic()
-        SCENARIOS[arguments.scenario](driver)
+        if sequence is None:
+            SCENARIOS[arguments.scenario](driver)
+        else:
+            _set_up(driver, sequence, arguments)
+            run_sequence(driver, sequence)
         if arguments.seconds is not None:
             arguments.seconds.write_text(json.dumps({"seconds": time.monotonic() - began, "phases": driver.seconds}))
         print(f"{driver.checked:,} pages were read back", flush=True)
         driver.verify()
     except Mismatch as problem:
         status = _say(problem, 1)
-    except (NotReady, WorkerDied, NoSnapshot) as problem:
+    except WorkerDied as problem:
+        status = _say(problem, 2)
+        if driver is not None and driver.killed_for_memory():
+            status = _say("the kernel killed it for want of memory: the workload's limits leave too little",
+                          OUT_OF_MEMORY)
+    except (NotReady, NoSnapshot, BadSequence) as problem:
         status = _say(problem, 2)
     except OSError as problem:
         status = _say(f"{problem.filename or 'the box'}: {problem.strerror}; zreplay workload needs root", 2)
@@ -141,7 +171,7 @@ def _say(problem: object, status: int) -> int:
     return status
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the workload as a command of its own."""
     parser = argparse.ArgumentParser(prog="workload", description="Make zswap do chosen things with known pages.")
     add_arguments(parser)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -185,9 +187,9 @@ class Driver:
         """Free pages and their swap slots."""
         self._all("unmap", region, **where)
 
-    def fork(self, region: str, mix: str) -> None:
+    def fork(self, region: str, mix: str, name: str = "fork") -> None:
         """Have a forked child read, rewrite and page out while it shares the slots."""
-        self._count(region, self._all("fork", region, mix=mix, seed=f"{region} fork"))
+        self._count(region, self._all("fork", region, mix=mix, seed=f"{region} {name}"))
 
     def churn(self, region: str, mix: str, name: str, rounds: int) -> None:
         """Have each worker page out, refault, rewrite and unmap on its own."""
@@ -267,3 +269,16 @@ class Driver:
     def drop_caches(self, what: int = 2) -> None:
         """Run the shrinkers: 2 is slab and with it zsmalloc's compaction, 3 the page cache as well."""
         self.box.write("proc/sys/vm/drop_caches", what)
+
+    def reclaim(self, size: int) -> None:
+        """Ask for ``size`` bytes of the workers' cgroup to be reclaimed; the kernel may find less and says so."""
+        try:
+            self.box.write(f"{self.cgroup_name}/memory.reclaim", size)
+        except OSError as problem:
+            if problem.errno != errno.EAGAIN:
+                raise
+
+    def killed_for_memory(self) -> bool:
+        """Tell whether the kernel killed a worker because the cgroup's limit could not be kept."""
+        found = re.search(r"^oom_kill (\d+)", self.box.read(f"{self.cgroup_name}/memory.events"), re.M)
+        return found is not None and int(found[1]) > 0
