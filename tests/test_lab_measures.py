@@ -106,11 +106,16 @@ def killed(name: str, ended: int | None = None) -> dict[str, Any]:
 
 
 def test_what_kills_left_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An incomplete recording without a difference is right; one that claims to be whole, or differs, is not."""
+    """A recording without a difference is right, incomplete or not; one that lost events but claims to be whole, or
+    differs, is not."""
     def fake_import(source: Path, out: Path) -> dict[str, Any]:
         shutil.copytree(SAMPLES / "7.2-zstd-4k", out)
         manifest = json.loads((out / "manifest.json").read_text())
-        manifest["complete"] = source.name == "whole"
+        manifest["complete"] = source.name in ("whole", "gap", "other")
+        if source.name == "gap":
+            manifest["losses"][0]["lost"] = 3
+        if source.name == "other":
+            manifest["kernel"].update(release="7.3.0", version="7.3.0")
         (out / "manifest.json").write_text(json.dumps(manifest))
         return {}
 
@@ -121,8 +126,10 @@ def test_what_kills_left_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert int(rows[1][4].replace(",", "")) > 10000
     assert bad == 1, "a status that is not 0"
     rows, bad = labmeasure._judged(ran(tmp_path, [killed("whole")]), tmp_path)
-    assert (rows[1][5], bad) == ("PASS", 1)
-    assert rows[1][6] == "NOT as it should be"
+    assert (rows[1][5:], bad) == (("PASS", "it had just finished"), 0)
+    rows, bad = labmeasure._judged(ran(tmp_path, [killed("gap"), killed("other")]), tmp_path)
+    assert [row[5:] for row in rows[1:]] == [("UNDECIDED", "NOT as it should be"), ("FAIL", "NOT as it should be")]
+    assert bad == 2
 
 
 def test_what_does_not_open_is_kept(tmp_path: Path) -> None:

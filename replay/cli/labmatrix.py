@@ -42,6 +42,7 @@ POLICIES: Final[dict[str, tuple[str, dict[str, str], int]]] = {
     "pressure": ("pressure --pages 4096", {}, 1),
     "shrinker": ("pressure --pages 4096", {"shrinker_enabled": "Y"}, 1),
     "smp": ("smp --pages 4096", {}, 2),
+    "swapoff": ("swapoff --pages 3072", {}, 1),
 }
 #: A death is worse than a FAIL, that than UNDECIDED, that than a kernel that was not there.
 _WORSE: Final = (0, 2, 3, 1, DIED)

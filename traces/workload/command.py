@@ -32,6 +32,7 @@ _EPILOG = """scenarios:
   switch    the compressor changed while pages are stored; zswap off and on
   pressure  reclaim by memory.max, with the dynamic shrinker and memory.zswap.max
   smp       several workers on several CPUs, with compaction and a limit (default: --procs 2)
+  swapoff   swap taken off, which brings all pages back, and on again
   script    the sequence of operations in the JSON file that --script names, with its settings at the start
 
 Needs root, cgroup2, swap, and zswap on. Every setting is put back at the end.

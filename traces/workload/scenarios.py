@@ -248,6 +248,34 @@ def smp(d: Driver) -> None:
     _end(d, "a")
 
 
+def swapoff(d: Driver) -> None:
+    """Swap taken off while pages are stored, which brings all of them back, and on again; twice, once with a limit."""
+    n = d.pages
+    d.map("a", n, "mixed")
+    d.map("b", n // 2, "mixed")
+    with d.phase("out1"):
+        d.out("a", "b")
+    with d.phase("fork"):
+        d.fork("b", "mixed")
+    with d.phase("off1"):
+        d.box.swap_again()
+    with d.phase("in1"):
+        d.read("a", "b", step=2)
+    d.fill("a", "mixed", "again", step=3)
+    with d.phase("out2"):
+        d.out("a", "b")
+    d.memcg("memory.zswap.max", d.usage("memory.zswap.current") // 2 & ~(PAGE_SIZE - 1))
+    d.map("c", n // 2, "mixed")
+    with d.phase("out3"):
+        d.out("c")
+    with d.phase("off2"):
+        d.box.swap_again()
+    d.memcg("memory.zswap.max", "max")
+    with d.phase("out4"):
+        d.out("a", "c")
+    _end(d, *"abc")
+
+
 SCENARIOS: Final[dict[str, Callable[[Driver], None]]] = {
-    "base": base, "limits": limits, "switch": switch, "pressure": pressure, "smp": smp,
+    "base": base, "limits": limits, "switch": switch, "pressure": pressure, "smp": smp, "swapoff": swapoff,
 }
