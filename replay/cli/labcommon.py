@@ -34,6 +34,8 @@ __all__ = ["DIED", "Shelf", "add_guest_options", "add_kernel_options", "add_reco
 
 #: Exit status when the test box died.
 DIED: Final = 5
+#: MiB of memory that a guest has at least that brings BCC and trace-cmd.
+_WITH_TOOLS: Final = 2048
 
 
 def add_kernel_options(parser: argparse.ArgumentParser) -> None:
@@ -195,8 +197,10 @@ def sequence_job(sequence: Sequence, kernel: Kernel, arguments: argparse.Namespa
         record += ("--backend", arguments.backend)
     for name in sequence.compressors[1:]:
         record += ("--compressor", name)
-    return Job(kernel, sequence.compressor, ("script", "--script", GUEST_SCRIPT), record, sequence.params,
-               sequence.memory, sequence.cpus, arguments.timeout, arguments.accel, tools=tools, script=sequence.text())
+    # BCC and its compiler are held in the guest's memory.
+    memory = sequence.memory if tools is None else max(sequence.memory, _WITH_TOOLS)
+    return Job(kernel, sequence.compressor, ("script", "--script", GUEST_SCRIPT), record, sequence.params, memory,
+               sequence.cpus, arguments.timeout, arguments.accel, tools=tools, script=sequence.text())
 
 
 def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio: str, tools: Tools | None) -> Job:
