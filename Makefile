@@ -18,8 +18,9 @@ test-all: $(VENV)/.installed
 
 # Records these kernels in QEMU: apt install qemu-system-x86 busybox-static
 LAB_KERNELS ?= 6.12 6.18 7.0 7.2 7.3
+LAB_TESTS ?=
 lab-test: $(VENV)/.installed
-	ZREPLAY_LAB_KERNELS="$(LAB_KERNELS)" $(BIN)/python -m pytest -m lab
+	ZREPLAY_LAB_KERNELS="$(LAB_KERNELS)" $(BIN)/python -m pytest -m lab -k "$(LAB_TESTS)"
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
