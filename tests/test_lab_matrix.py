@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,19 @@ def test_no_cell_outlives_its_matrix(tmp_path: Path) -> None:
     while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in machines):
         time.sleep(0.1)
     assert not [pid for pid in machines if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_report_has_all_cells_in_order(tmp_path: Path) -> None:
+    cells = [Cell("7.2", "lz4", "4k", "limits"), Cell("7.2", "lz4", "64k", "plain"), Cell("7.2", "lz4", "4k", "plain"),
+             Cell("6.12", "lz4", "4k", "plain"), Cell("7.2", "zstd", "2M", "plain")]
+    for cell in cells:
+        (tmp_path / f"{cell.name}.json").write_text(json.dumps(facts(cell, release=f"{cell.kernel}.1")))
+    arguments = parsed("-o", str(tmp_path), "--kernel", "7.2", "--compressor", "lz4", "--report",
+                       str(tmp_path / "matrix.md"))
+    assert arguments.run(arguments) == 0
+    rows = re.findall(r"^\| (\S+) \| (\w+) \| (\w+) \| (\w+) \|", (tmp_path / "matrix.md").read_text(), re.M)[1:]
+    assert rows == [("7.2.1", "zstd", "2M", "plain"), ("6.12.1", "lz4", "4k", "plain"), ("7.2.1", "lz4", "4k", "plain"),
+                    ("7.2.1", "lz4", "64k", "plain"), ("7.2.1", "lz4", "4k", "limits")]
 
 
 def test_a_table_names_what_differs() -> None:

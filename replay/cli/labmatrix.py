@@ -44,6 +44,8 @@ POLICIES: Final[dict[str, tuple[str, dict[str, str], int]]] = {
     "smp": ("smp --pages 4096", {}, 2),
     "swapoff": ("swapoff --pages 3072", {}, 1),
 }
+#: In the order of a report.
+_COMPRESSORS: Final = ("zstd", "lz4", "lz4hc", "lzo", "lzo-rle", "deflate", "842")
 #: A death is worse than a FAIL, that than UNDECIDED, that than a kernel that was not there.
 _WORSE: Final = (0, 2, 3, 1, DIED)
 _POLL: Final = 0.2
@@ -84,7 +86,7 @@ def add_matrix(parts: Any) -> None:
     many.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="guests at the same time (default: 1)")
     many.add_argument("--keep", choices=("all", "odd"), default="all",
                       help="which recordings stay: all (default), or those whose verdict is not PASS")
-    many.add_argument("--report", type=Path, metavar="FILE", help="write the table there as Markdown")
+    many.add_argument("--report", type=Path, metavar="FILE", help="write all cells that DIR has there, as Markdown")
     many.add_argument("-o", "--output", required=True, metavar="DIR", help="directory for figures and recordings")
     add_record_options(many)
     add_guest_options(many, workload="")
@@ -131,8 +133,16 @@ def matrix(arguments: argparse.Namespace) -> int:
     rows = [json.loads((directory / f"{cell.name}.json").read_text()) for cell in cells if cell.kernel not in missing]
     print(table([_HEAD, *map(_row, rows)], right=(4, 5, 6, 7, 8, 9, 11)))
     if arguments.report is not None:
-        arguments.report.write_text(markdown(rows))
+        arguments.report.write_text(markdown(_all_of(directory)))
     return max([row["status"] for row in rows] + [2] * bool(missing), key=_WORSE.index, default=0)
+
+
+def _all_of(directory: Path) -> list[dict[str, Any]]:
+    """Return the figures of all cells that a directory has, by policy, compressor, folio and kernel."""
+    rows = [json.loads(path.read_text()) for path in directory.glob("*.json")]
+    order = {name: number for names in (POLICIES, _COMPRESSORS, FOLIOS) for number, name in enumerate(names)}
+    return sorted(rows, key=lambda row: (*(order.get(row[name], 99) for name in ("policy", "compressor", "folio")),
+                                         row["release"]))
 
 
 def _fetch(shelf: Shelf, kernels: Iterable[str]) -> set[str]:
