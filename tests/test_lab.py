@@ -652,3 +652,26 @@ def test_wrong_use(words: list[str], capsys: pytest.CaptureFixture[str]) -> None
         parser.parse_args(["lab", "run", "--kernel", "7.2", "-o", "x", *words])
     assert left.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+def test_a_kernel_without_a_configuration_is_told_its_chain_size(qemu: Path, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    (tmp_path / "sent").mkdir()
+    with (tmp_path / "disk").open("wb") as image:
+        image.truncate(1 << 20)
+    Sender(tmp_path / "disk", tmp_path / "sent").end({"status": 0, "problem": ""})
+    _script(qemu, f"""
+        for word; do case $word in file=*result*) disk=${{word#file=}}; disk=${{disk%%,*}};; esac; done
+        cp {tmp_path}/disk "$disk"; echo zreplay-lab: done""")
+    monkeypatch.setattr("traces.lab.run.build", lambda kernel: b"")
+    monkeypatch.setattr("traces.lab.run.import_source",
+                        lambda source, out, overrides: asked.append(overrides) or {"rows": 0, "losses": [], "notes": []})
+    parser = ArgumentParser()
+    verb.add_parser(parser.add_subparsers())
+    image_path = str(_bzimage(tmp_path / "bzImage"))
+    for words, size in (([], None), (["--chain-size", "10"], 10)):
+        arguments = parser.parse_args(["lab", "run", "--kernel", image_path, "--accel", "tcg", *words, "-o",
+                                       str(tmp_path / "r.zr")])
+        assert arguments.run(arguments) == 0
+        assert asked.pop() == {"chain_size": size}

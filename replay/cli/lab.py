@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -51,6 +52,8 @@ def add_parser(verbs: Any) -> None:
     one = parts.add_parser("run", help="one kernel, one workload, one recording", epilog=_EPILOG,
                            formatter_class=argparse.RawDescriptionHelpFormatter)
     add_kernel_options(one)
+    one.add_argument("--chain-size", type=int, choices=range(4, 17), metavar="N",
+                     help="CONFIG_ZSMALLOC_CHAIN_SIZE of your own kernel, 4 to 16, where no .config of it is found")
     one.add_argument("-o", "--output", required=True, metavar="REC", help="recording to make; must not exist")
     add_record_options(one)
     add_guest_options(one)
@@ -73,8 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
             shelf = Shelf(arguments.mirror, say)
             kernel = shelf.get(arguments.kernel, arguments.modules)
             tools = shelf.tools() if arguments.backend == "bcc" else None
-            outcome = run_job(job_of(arguments, kernel, arguments.compressor, arguments.folio, tools),
-                              Path(arguments.output), say)
+            job = job_of(arguments, kernel, arguments.compressor, arguments.folio, tools)
+            outcome = run_job(dataclasses.replace(job, chain_size=arguments.chain_size), Path(arguments.output), say)
     except LabError as problem:
         warn(f"{problem}.")
         return 2

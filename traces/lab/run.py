@@ -44,7 +44,7 @@ class Job:
     or directory that the guest finds at :data:`traces.lab.initramfs.GUEST_CONTENT`; ``script`` is the text of a
     sequence that it finds at :data:`traces.lab.initramfs.GUEST_SCRIPT`; ``tools`` go along where BCC or
     trace-cmd is asked for, and all of the guest's work then runs under their Python; with ``icount`` a guest of TCG
-    counts its instructions for time.
+    counts its instructions for time; ``chain_size`` is what the kernel's configuration would say.
     """
 
     kernel: Kernel
@@ -60,6 +60,7 @@ class Job:
     tools: Tools | None = None
     icount: bool = False
     script: str = ""
+    chain_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
     with run_task(job, "record", {}, out, say) as ran:
         began = time.monotonic()
         say("importing")
-        summary = import_source(ran.capture, out)
+        summary = import_source(ran.capture, out, overrides={"chain_size": job.chain_size})
         ran.seconds["import"] = time.monotonic() - began
         return Outcome(summary, ran.seconds, ran.accel, _workload_status(ran.capture),
                        tail(ran.capture.parent / "console.txt"))
