@@ -97,6 +97,14 @@ class HandlerBase:
         """It returned."""
         raise NotImplementedError
 
+    def lru_moving(self, entry: ZswapEntry, pid: int) -> None:
+        """A walk's callback was entered, which moves an entry to the tail."""
+        raise NotImplementedError
+
+    def lru_moved(self, pid: int) -> None:
+        """It has done so."""
+        raise NotImplementedError
+
     def _row(self, i: int) -> int:
         """Return the event number of a row of the batch."""
         raise NotImplementedError

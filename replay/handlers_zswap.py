@@ -115,6 +115,7 @@ class Handlers(ZsmallocHandlers):
 
     def on_decompress_entry(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which entry, handle and length a load or writeback reads."""
+        self.lru_moved(self.pid[i])
         entry: ZswapEntry = effect[1]
         self.n["load.entry"] += 1
         recorded = (self.swpent[i], self.handle[i], self.size[i])
@@ -316,9 +317,11 @@ class Handlers(ZsmallocHandlers):
         if self.entry[i] != self.lru_item(entry):
             self.diverge("lru.order", i, recorded=self.entry[i], predicted=self.lru_item(entry),
                          what="entry the LRU walk looks at", frame=frame)
+        self.lru_moving(entry, self.pid[i])
 
     def on_lru_status(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the status of a walk's step, or shrink_memcg()'s result."""
+        self.lru_moved(self.pid[i])
         self.n["lru.order"] += 1
         if self.ret[i] != effect[1]:
             self.diverge("lru.order", i, recorded=self.ret[i], predicted=effect[1], what="return value",

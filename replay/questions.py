@@ -45,7 +45,7 @@ class Questions(Handlers):
         self.totals: deque[tuple[int, list[int]]] = deque(maxlen=_REMEMBERED)
         model.total_observer = self._total_changes
         model.account_observer = self._account_changes
-        #: zswap's list_lru_add() calls that have not returned
+        #: zswap's list_lru_add() calls that have not returned, and (by ~task) the move that a walk is at
         self.adding: dict[int, tuple[ZswapEntry, int]] = {}
         self.reordered = 0
         self._answers: dict[str, Answer] = {
@@ -158,6 +158,19 @@ class Questions(Handlers):
         entry, _ = self.adding.pop(pid, (None, 0))
         if entry in self.overlaps:
             self.overlaps[entry][1] = self.now
+
+    def lru_moving(self, entry: ZswapEntry, pid: int) -> None:
+        """A walk's callback begins: under the list's lock it, or the walk, moves the entry to the tail.
+
+        An addition that is under way on another CPU may come to be before it or behind it.
+        """
+        self.overlaps.pop(entry, None)
+        # Apart from additions of the same task: a walk that stores nests in no addition, but nor does it end one.
+        self.lru_adding(entry, ~pid)
+
+    def lru_moved(self, pid: int) -> None:
+        """The lock was let go."""
+        self.lru_added(~pid)
 
     def _other_order(self, listed: Iterable[ZswapEntry], name: str, i: int) -> ZswapEntry | None:
         """The entry a walk looks at, when it is not the head but may stand before it: their additions overlapped."""

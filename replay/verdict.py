@@ -380,8 +380,8 @@ def _notes(engine: Engine, predictions: Predictions) -> list[str]:
     if any(engine.sg_entries.values()):
         notes.append(f"object reads: {engine.sg_entries[1]} of one entry, {engine.sg_entries[2]} of two")
     if engine.reordered:
-        notes.append(f"{engine.reordered} times an LRU walk showed in which order additions had been made that ran "
-                     f"at the same time")
+        notes.append(f"{engine.reordered} times an LRU walk showed in which order additions and moves had been made "
+                     f"that ran at the same time")
     if engine.snapshots.lagged:
         notes.append(f"{engine.snapshots.lagged} snapshots read a memory.stat of up to 128 changes per CPU ago, "
                      f"all its values of one moment (the kernel does not bring it up to date for fewer)")

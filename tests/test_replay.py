@@ -246,6 +246,44 @@ def test_an_early_total_outside_such_a_window_is_a_divergence(tmp_path: Path) ->
     assert replay.replay(_write(tmp_path / "rec", np.hstack([block, row]))).verdict == "FAIL"
 
 
+@pytest.mark.parametrize(("during", "verdict"), [(True, "PASS"), (False, "FAIL")])
+def test_a_walk_moves_an_entry_while_another_is_added(tmp_path: Path, during: bool, verdict: str) -> None:
+    """list_lru_add() on one CPU, a walk that rotates on another: which came first the next walk tells.
+
+    Where the addition was over before the walk began there is nothing to tell, and the wrong order is wrong.
+    """
+    kernel = ImaginaryKernel("mainline-7.2")
+    kernel.store(1)
+    first = len(kernel.rows)
+    kernel.pid = 200
+    kernel.store(3)
+    second = len(kernel.rows)
+    kernel.pid = 300
+    kernel.do(kernel.model.shrink_memcg(None))  # looks at the oldest, and gives it its second chance
+    third = len(kernel.rows)
+    kernel.do(kernel.model.shrink_memcg(None))
+    looks = [row for row in kernel.rows if schema.NAMES[row[3]] == "shrink_memcg_cb"]
+    assert len(looks) == 2
+    assert looks[0][schema.column_names().index("entry")] != looks[1][schema.column_names().index("entry")]
+    store, walk, again = kernel.rows[first:second], kernel.rows[second:third], kernel.rows[third:]
+    place = [schema.NAMES[row[3]] for row in store].index("list_lru_add") + 1
+    if during:
+        # The walk began after the addition was entered, and the addition was made first.
+        kernel.rows[first:] = [*store[:place], *walk, *store[place:], *again]
+    else:
+        kernel.rows[first:] = [*store, *again]
+    block = kernel.block()
+    block[0] = np.arange(1, block.shape[1] + 1) * 1000
+    with RecordingWriter(tmp_path / "rec") as writer:
+        writer.write_rows(block)
+        writer.close(config("mainline-7.2"))
+    result = replay.replay(traces.open_recording(tmp_path / "rec"))
+    assert result.verdict == verdict, result.divergences
+    assert any("LRU walk showed" in note for note in result.notes) == during
+    if not during:
+        assert result.divergences[0].check == "lru.order"
+
+
 def test_nested_and_interleaved_tasks(tmp_path: Path) -> None:
     one, two = ImaginaryKernel(), ImaginaryKernel()
     for slot in range(20):
