@@ -574,7 +574,7 @@ def test_842_compiled_equals_python(name: str, monkeypatch: pytest.MonkeyPatch) 
     src, back = np.frombuffer(page, np.uint8), np.empty(PAGE_SIZE, np.uint8)
     assert python.crc32(src, PAGE_SIZE) == _crc(page)
     dst = np.full(PAGE_SIZE + sw842.SLACK, 77, np.uint8)
-    length = python.compress_blocks(src, _crc(page), sw842.scratch(), dst)
+    length = python.compress_blocks(src, _crc(page), sw842.make_scratch(), dst)
     assert dst[:length].tobytes() == compiled.data
     if length:
         assert python.decompress_blocks(dst[:length], back) == PAGE_SIZE
@@ -591,7 +591,7 @@ def test_842_compiled_equals_python(name: str, monkeypatch: pytest.MonkeyPatch) 
 def test_842_other_sizes(page: bytes, blocks: int, near: int, room: int) -> None:
     """A result fits any room that is not smaller than it, is the same in each, and comes back."""
     src = np.frombuffer(page[: 8 * blocks], np.uint8)
-    memory, wide = sw842.scratch(), np.empty(2 * PAGE_SIZE, np.uint8)
+    memory, wide = sw842.make_scratch(), np.empty(2 * PAGE_SIZE, np.uint8)
     crc = sw842.crc32(src, len(src))
     whole = sw842.compress_blocks(src, crc, memory, wide)
     assert whole % 8 == 0 < whole
@@ -627,10 +627,10 @@ def test_842_reads_and_writes_only_what_is_there(monkeypatch: pytest.MonkeyPatch
     parts = [dict(known.pages())[name][:400] for name in ("text", "sparse", "noise")]
     for part in parts:
         src, wide = np.frombuffer(part, np.uint8), np.empty(1000, np.uint8)
-        length = python.compress_blocks(src, _crc(part), sw842.scratch(400), wide)
+        length = python.compress_blocks(src, _crc(part), sw842.make_scratch(400), wide)
         for room in range(length):
             narrow = np.empty(room + sw842.SLACK, np.uint8)
-            assert python.compress_blocks(src, 0, sw842.scratch(400), narrow) == 0
+            assert python.compress_blocks(src, 0, sw842.make_scratch(400), narrow) == 0
         for cut in range(max(0, length - 150), length):
             assert python.decompress_blocks(wide[:cut], np.empty(400, np.uint8)) in (-1, 400)
         for room in range(0, 400, 3):

@@ -14,25 +14,14 @@ Recordings of 6.12.107, 7.2.13 and 7.3-rc7 agree.
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errno import EINVAL
-from . import known
 from .base import (
     PAGE_SIZE,
-    Buffer,
-    Compressor,
-    CorruptData,
-    Lengths,
-    Result,
-    check_page,
-    check_pages,
-    in_threads,
 )
-from .compiled import Bytes, at, compiled, read_only, word
+from .compiled import Bytes, CompiledCompressor, at, compiled, word
 from .lz4 import HASH_PRIME, LAST_LITERALS, MATCH_MARGIN, MIN_MATCH, RUN_MASK, _put_length, decompress_block
 
 LIBRARY = "own 1.7.3-rules r1"  # part of ident: change it whenever an output could change
@@ -305,51 +294,38 @@ def _lengths(
         head[i] = first
 
 
-def _scratch() -> tuple[NDArray[np.int16], NDArray[np.int16], Bytes]:
-    return np.empty(1 << HASH_BITS, np.int16), np.empty(PAGE_SIZE, np.int16), np.empty(PAGE_SIZE, np.uint8)
+_Scratch = tuple[NDArray[np.int16], NDArray[np.int16], Bytes]
 
 
-class Lz4hc(Compressor):
-    """lz4hc of level 9, the same in every kernel line; -EINVAL if the block needs more than 4096 bytes."""
+class Lz4hc(CompiledCompressor[_Scratch]):
+    """lz4hc of level 9, the same in every kernel line; -EINVAL if the block needs more than 4096 bytes.
+
+    `lz4hc_scompress` sets the length only on success, so after an error the caller finds what it offered.
+    """
 
     name = "lz4hc"
 
     def __init__(self, kernel_line: str) -> None:
+        super().__init__()
         self.ident = (
             f"lz4hc {LIBRARY} level={LEVEL} attempts={ATTEMPTS} dst={PAGE_SIZE} err={EINVAL},{PAGE_SIZE}"
         )
-        self._local = threading.local()
 
-    def compress(self, page: Buffer) -> Result:
-        check_page(page)
-        try:
-            last, older, dst = self._local.scratch
-        except AttributeError:
-            last, older, dst = self._local.scratch = _scratch()
-        length = compress_block(read_only(page), last, older, dst)
-        if length == 0:
-            # `lz4hc_scompress` sets the length only on success, so the caller finds what it offered.
-            return Result(EINVAL, PAGE_SIZE, b"")
-        return Result(0, length, dst[:length].tobytes())
+    def _make_scratch(self) -> _Scratch:
+        return np.empty(1 << HASH_BITS, np.int16), np.empty(PAGE_SIZE, np.int16), np.empty(PAGE_SIZE, np.uint8)
 
-    def lengths(self, pages: NDArray[np.uint8], threads: int = 1) -> Lengths:
-        pages = check_pages(pages, threads).view()
-        pages.flags.writeable = False  # see read_only
-        n = len(pages)
-        errs = np.empty(n, np.int32)
-        dlens = np.empty(n, np.int32)
-        head = np.empty(n, np.uint64)
-        in_threads(lambda lo, hi: _lengths(pages[lo:hi], errs[lo:hi], dlens[lo:hi], head[lo:hi]), n, threads)
-        return errs, dlens, head
+    def _block(self, src: Bytes, scratch: _Scratch) -> tuple[int, Bytes]:
+        return compress_block(src, *scratch), scratch[2]
 
-    def decompress(self, data: Buffer, size: int = PAGE_SIZE) -> bytes:
-        dst = np.empty(size, np.uint8)
-        length = decompress_block(read_only(data), dst)
-        if length != size:
-            raise CorruptData(
-                "lz4hc: not a valid block" if length < 0 else f"lz4hc: {length} bytes instead of {size}"
-            )
-        return dst.tobytes()
+    def _blocks(
+        self,
+        pages: NDArray[np.uint8],
+        scratch: _Scratch,
+        errs: NDArray[np.int32],
+        dlens: NDArray[np.int32],
+        head: NDArray[np.uint64],
+    ) -> None:
+        _lengths(pages, errs, dlens, head)
 
-    def self_check(self) -> list[str]:
-        return known.problems(self, "lz4hc")
+    def _back(self, src: Bytes, dst: Bytes) -> int:
+        return decompress_block(src, dst)

@@ -13,16 +13,14 @@ more as a run without asking the table. The userland library has a table of 14 b
 
 from __future__ import annotations
 
-import threading
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errno import EINVAL
-from . import known
-from .base import PAGE_SIZE, Buffer, Compressor, CorruptData, Lengths, Result, check_page, check_pages, in_threads
-from .compiled import Bytes, at, compiled, read_only, word
+from .base import PAGE_SIZE
+from .compiled import Bytes, CompiledCompressor, at, compiled, word
 
 LIBRARY = "own LZO1X-1-rules r1"  # part of ident: change it whenever an output could change
 
@@ -339,54 +337,40 @@ def _lengths(
         head[i] = first
 
 
-class Lzo(Compressor):
-    """lzo, the same in every kernel line; -EINVAL if the block needs more than 4096 bytes."""
+_Scratch = tuple[NDArray[np.int16], Bytes]
+
+
+class Lzo(CompiledCompressor[_Scratch]):
+    """lzo, the same in every kernel line; -EINVAL if the block needs more than 4096 bytes.
+
+    `__lzo_compress` sets the length only on success, so after an error the caller finds what it offered.
+    """
 
     name = "lzo"
     _runs: ClassVar[bool] = False
 
     def __init__(self, kernel_line: str) -> None:
+        super().__init__()
         self.ident = f"{self.name} {LIBRARY} hash_bits={HASH_BITS} dst={PAGE_SIZE} err={EINVAL},{PAGE_SIZE}"
-        self._local = threading.local()
 
-    def compress(self, page: Buffer) -> Result:
-        check_page(page)
-        try:
-            table, dst = self._local.scratch
-        except AttributeError:
-            table, dst = np.empty(1 << HASH_BITS, np.int16), np.empty(PAGE_SIZE, np.uint8)
-            self._local.scratch = table, dst
-        length = compress_block(read_only(page), self._runs, table, dst)
-        if length == 0:
-            # `__lzo_compress` sets the length only on success, so the caller finds what it offered.
-            return Result(EINVAL, PAGE_SIZE, b"")
-        return Result(0, length, dst[:length].tobytes())
+    def _make_scratch(self) -> _Scratch:
+        return np.empty(1 << HASH_BITS, np.int16), np.empty(PAGE_SIZE, np.uint8)
 
-    def lengths(self, pages: NDArray[np.uint8], threads: int = 1) -> Lengths:
-        pages = check_pages(pages, threads).view()
-        pages.flags.writeable = False  # see read_only
-        n = len(pages)
-        errs = np.empty(n, np.int32)
-        dlens = np.empty(n, np.int32)
-        head = np.empty(n, np.uint64)
+    def _block(self, src: Bytes, scratch: _Scratch) -> tuple[int, Bytes]:
+        return compress_block(src, self._runs, *scratch), scratch[1]
 
-        def work(lo: int, hi: int) -> None:
-            _lengths(pages[lo:hi], self._runs, errs[lo:hi], dlens[lo:hi], head[lo:hi])
+    def _blocks(
+        self,
+        pages: NDArray[np.uint8],
+        scratch: _Scratch,
+        errs: NDArray[np.int32],
+        dlens: NDArray[np.int32],
+        head: NDArray[np.uint64],
+    ) -> None:
+        _lengths(pages, self._runs, errs, dlens, head)
 
-        in_threads(work, n, threads)
-        return errs, dlens, head
-
-    def decompress(self, data: Buffer, size: int = PAGE_SIZE) -> bytes:
-        dst = np.empty(size, np.uint8)
-        length = decompress_block(read_only(data), dst)
-        if length != size:
-            raise CorruptData(
-                f"{self.name}: not a valid block" if length < 0 else f"{self.name}: {length} bytes instead of {size}"
-            )
-        return dst.tobytes()
-
-    def self_check(self) -> list[str]:
-        return known.problems(self, self.name)
+    def _back(self, src: Bytes, dst: Bytes) -> int:
+        return decompress_block(src, dst)
 
 
 class LzoRle(Lzo):

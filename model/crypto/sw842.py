@@ -27,26 +27,16 @@ code's errors, lengths and bytes (the bytes only from 7.2 on: 6.12 has no functi
 
 from __future__ import annotations
 
-import threading
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errno import ENOSPC
-from . import known
 from .base import (
     PAGE_SIZE,
-    Buffer,
-    Compressor,
-    CorruptData,
-    Lengths,
-    Result,
-    check_page,
-    check_pages,
-    in_threads,
 )
-from .compiled import Bytes, at, compiled, read_only
+from .compiled import Bytes, CompiledCompressor, at, compiled
 
 LIBRARY = "own sw842-rules r1"  # part of ident: change it whenever an output could change
 
@@ -95,7 +85,7 @@ class Scratch(NamedTuple):
     values4: NDArray[np.int64]
 
 
-def scratch(size: int = PAGE_SIZE) -> Scratch:
+def make_scratch(size: int = PAGE_SIZE) -> Scratch:
     """Working memory for sources of up to `size` bytes, at most 65528."""
     slots = 1 << SLOT_BITS
     return Scratch(
@@ -431,54 +421,36 @@ def _lengths(
         head[i] = first
 
 
-class Sw842(Compressor):
+class Sw842(CompiledCompressor[Scratch]):
     """842, the same in every kernel line; -ENOSPC if the padded result needs more than 4096 bytes."""
 
     name = "842"
+    err = ENOSPC
+    err_dlen = 0  # `sw842_compress` clears the caller's length before it begins
 
     def __init__(self, kernel_line: str) -> None:
+        super().__init__()
         self.ident = f"842 {LIBRARY} dst={PAGE_SIZE} err={ENOSPC},0"
-        self._local = threading.local()
 
-    def _own_scratch(self) -> Scratch:
-        memory: Scratch | None = getattr(self._local, "memory", None)
-        if memory is None:
-            memory = self._local.memory = scratch()
-        return memory
+    def _make_scratch(self) -> Scratch:
+        return make_scratch()
 
-    def compress(self, page: Buffer) -> Result:
-        check_page(page)
-        src = read_only(page)
+    def _block(self, src: Bytes, scratch: Scratch) -> tuple[int, Bytes]:
         dst = np.empty(PAGE_SIZE + SLACK, np.uint8)
-        length = compress_blocks(src, crc32(src, PAGE_SIZE), self._own_scratch(), dst)
-        if length == 0:
-            # `sw842_compress` clears the caller's length before it begins.
-            return Result(ENOSPC, 0, b"")
-        return Result(0, length, dst[:length].tobytes())
+        return compress_blocks(src, crc32(src, PAGE_SIZE), scratch, dst), dst
 
-    def lengths(self, pages: NDArray[np.uint8], threads: int = 1) -> Lengths:
-        pages = check_pages(pages, threads).view()
-        pages.flags.writeable = False  # see read_only
-        n = len(pages)
-        errs = np.empty(n, np.int32)
-        dlens = np.empty(n, np.int32)
-        head = np.empty(n, np.uint64)
+    def _blocks(
+        self,
+        pages: NDArray[np.uint8],
+        scratch: Scratch,
+        errs: NDArray[np.int32],
+        dlens: NDArray[np.int32],
+        head: NDArray[np.uint64],
+    ) -> None:
+        _lengths(pages, scratch, errs, dlens, head)
 
-        def work(lo: int, hi: int) -> None:
-            _lengths(pages[lo:hi], self._own_scratch(), errs[lo:hi], dlens[lo:hi], head[lo:hi])
+    def _back(self, src: Bytes, dst: Bytes) -> int:
+        return decompress_blocks(src, dst)
 
-        in_threads(work, n, threads)
-        return errs, dlens, head
-
-    def decompress(self, data: Buffer, size: int = PAGE_SIZE) -> bytes:
-        dst = np.empty(size, np.uint8)
-        length = decompress_blocks(read_only(data), dst)
-        if length != size:
-            raise CorruptData(_PROBLEMS.get(length, f"842: {length} bytes instead of {size}"))
-        return dst.tobytes()
-
-    def self_check(self) -> list[str]:
-        return known.problems(self, "842")
-
-
-_PROBLEMS = {-1: "842: not a valid stream of templates", -2: "842: the CRC is not that of the data"}
+    def _damage(self, length: int) -> str:
+        return "842: the CRC is not that of the data" if length == -2 else "842: not a valid stream of templates"
