@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from model.effects import EAGER, Effect, Steps
+from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, Zswap
 from replay.checks import Divergence, Tally
 from replay.predict import Predictions
@@ -417,7 +418,8 @@ class Engine(Questions):
         else:
             self.settle(i)
             self.truth.snapshot(self.text[i], i)
-            self.snapshots.check(self.ret[i], self._base + i, self.ts[i], list(self.unsure.values()))
+            unsure = [*self.unsure.values(), *self._pages_on_their_way()]
+            self.snapshots.check(self.ret[i], self._base + i, self.ts[i], unsure)
 
     def write_param(self, setting: str) -> None:
         """A parameter or cgroup file was written: ``name=value``."""
@@ -446,6 +448,16 @@ class Engine(Questions):
                        if value != before.get(name, 0)}
             if changes:
                 self.unsure[pid] = changes
+
+    def _pages_on_their_way(self) -> Iterator[dict[str, int]]:
+        """Yield what counters changed by zspages whose pages may not have entered or left the pool's total yet."""
+        for pid, stack in self.stacks.items():
+            # Where __free_zspage() is probed, the model waits for its event before it takes the pages off.
+            pages = sum(frame.inflight for frame in stack
+                        if frame.effect is None or frame.effect[0] not in ("?trylock_zspage", "__free_zspage"))
+            if pages and "zswap.pool_total_size" not in self.unsure.get(pid, ()):
+                yield {"zswap.pool_total_size": pages * PAGE_SIZE, "meminfo.Zswap": pages * PAGE_SIZE // 1024,
+                       "vmstat.nr_zspages": pages}
 
     def count(self, how: str) -> None:
         """Count an event as explained."""

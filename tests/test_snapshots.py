@@ -122,6 +122,24 @@ def test_a_task_that_frees_may_not_have_counted_yet(tmp_path: Path, stored: int,
     assert result.verdict == verdict, result.divergences
 
 
+@pytest.mark.parametrize("after", ["fix_fullness_group_ret", "__free_zspage"])
+@pytest.mark.parametrize(("pages", "verdict"), [(1, "PASS"), (0, "PASS"), (2, "FAIL")])
+def test_a_zspage_that_is_freed_may_still_be_in_the_total(tmp_path: Path, after: str, pages: int, verdict: str) -> None:
+    """zs_free() lost its CPU between finding the zspage empty and taking its pages off the pool's total."""
+    kernel = ImaginaryKernel(length=lambda swpent: 4096)
+    kernel.store(1)
+    one = kernel.model.total_pages()
+    kernel.invalidate(1)
+    names = _names(kernel.rows)
+    place = names.index(after, names.index("zswap_invalidate")) + 1
+    rows = [_counters(0), *kernel.rows[:place], _counters(1), *kernel.rows[place:], _counters(2)]
+    totals = [{"pool_total_size": str(number * one * 4096)} for number in (0, pages, 0)]
+    result = _replay(tmp_path / "rec", rows, totals)
+    assert result.verdict == verdict, result.divergences
+    if verdict == "FAIL":
+        assert {found.check for found in result.divergences} == {"counter.zswap.pool_total_size"}
+
+
 @pytest.mark.parametrize(("out", "verdict"), [(7, "PASS"), (8, "PASS"), (6, "FAIL"), (9, "FAIL")])
 def test_a_store_may_not_have_counted_its_pages_yet(tmp_path: Path, out: int, verdict: str) -> None:
     """zswap_store() lost its CPU after the page was on the LRU and before it counted zswpout."""
