@@ -46,6 +46,15 @@ def word(src: Bytes, i: int) -> int:
     return int(low | np.int64(src[at(i + 2)]) << 16 | np.int64(src[at(i + 3)]) << 24)
 
 
+@compiled
+def first_bytes(dst: Bytes, length: int) -> np.uint64:
+    """The first 8 of `length` bytes as a little-endian number, filled up with zeros."""
+    first = np.uint64(0)
+    for k in range(min(length, 8)):
+        first |= np.uint64(dst[at(k)]) << np.uint64(8 * k)
+    return first
+
+
 def read_only(data: Buffer) -> Bytes:
     # Numba compiles once for writable and once for read-only sources: always offer the same kind.
     return np.frombuffer(memoryview(data).toreadonly(), np.uint8)
@@ -79,14 +88,9 @@ class CompiledCompressor(Compressor, Generic[Scratch]):
 
     @abstractmethod
     def _blocks(
-        self,
-        pages: NDArray[np.uint8],
-        scratch: Scratch,
-        errs: NDArray[np.int32],
-        dlens: NDArray[np.int32],
-        head: NDArray[np.uint64],
+        self, pages: NDArray[np.uint8], scratch: Scratch, dlens: NDArray[np.int32], head: NDArray[np.uint64]
     ) -> None:
-        """Compress many pages and fill in what `lengths` returns."""
+        """Compress many pages; fills in their lengths, 0 for what does not fit, and their first bytes."""
 
     @abstractmethod
     def _back(self, src: Bytes, dst: Bytes) -> int:
@@ -113,14 +117,15 @@ class CompiledCompressor(Compressor, Generic[Scratch]):
         pages = check_pages(pages, threads).view()
         pages.flags.writeable = False  # see read_only
         n = len(pages)
-        errs = np.empty(n, np.int32)
         dlens = np.empty(n, np.int32)
         head = np.empty(n, np.uint64)
 
         def work(lo: int, hi: int) -> None:
-            self._blocks(pages[lo:hi], self._scratch(), errs[lo:hi], dlens[lo:hi], head[lo:hi])
+            self._blocks(pages[lo:hi], self._scratch(), dlens[lo:hi], head[lo:hi])
 
         in_threads(work, n, threads)
+        errs = np.where(dlens == 0, np.int32(self.err), np.int32(0))
+        dlens[dlens == 0] = self.err_dlen
         return errs, dlens, head
 
     def decompress(self, data: Buffer, size: int = PAGE_SIZE) -> bytes:

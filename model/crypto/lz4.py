@@ -19,7 +19,7 @@ from ..errno import EINVAL
 from .base import (
     PAGE_SIZE,
 )
-from .compiled import Bytes, CompiledCompressor, at, compiled, word
+from .compiled import Bytes, CompiledCompressor, at, compiled, first_bytes, word
 
 LIBRARY = "own 1.7.3-rules r1"  # part of ident: change it whenever an output could change
 
@@ -217,27 +217,18 @@ def decompress_block(src: Bytes, dst: Bytes) -> int:
 
 
 @compiled
-def _lengths(
-    pages: NDArray[np.uint8], errs: NDArray[np.int32], dlens: NDArray[np.int32], head: NDArray[np.uint64]
-) -> None:
+def _lengths(pages: NDArray[np.uint8], dlens: NDArray[np.int32], head: NDArray[np.uint64]) -> None:
     table = np.empty(1 << HASH_BITS, np.int16)
     dst = np.empty(PAGE_SIZE, np.uint8)
     for i in range(len(pages)):
-        length = compress_block(pages[i], table, dst)
-        if length == 0:
-            errs[i] = EINVAL
-            dlens[i] = PAGE_SIZE
-            head[i] = 0
-            continue
-        errs[i] = 0
-        dlens[i] = length
-        first = np.uint64(0)
-        for k in range(min(length, 8)):
-            first |= np.uint64(dst[at(k)]) << np.uint64(8 * k)
-        head[i] = first
+        dlens[i] = compress_block(pages[i], table, dst)
+        head[i] = first_bytes(dst, dlens[i])
 
 
-class Lz4(CompiledCompressor[tuple[NDArray[np.int16], Bytes]]):
+_Scratch = tuple[NDArray[np.int16], Bytes]
+
+
+class Lz4(CompiledCompressor[_Scratch]):
     """lz4 with acceleration 1, the same in every kernel line; -EINVAL if the block needs more than 4096.
 
     `lz4_scompress` sets the length only on success, so after an error the caller finds what it offered.
@@ -251,21 +242,16 @@ class Lz4(CompiledCompressor[tuple[NDArray[np.int16], Bytes]]):
             f"lz4 {LIBRARY} acceleration=1 hash_bits={HASH_BITS} dst={PAGE_SIZE} err={EINVAL},{PAGE_SIZE}"
         )
 
-    def _make_scratch(self) -> tuple[NDArray[np.int16], Bytes]:
+    def _make_scratch(self) -> _Scratch:
         return np.empty(1 << HASH_BITS, np.int16), np.empty(PAGE_SIZE, np.uint8)
 
-    def _block(self, src: Bytes, scratch: tuple[NDArray[np.int16], Bytes]) -> tuple[int, Bytes]:
+    def _block(self, src: Bytes, scratch: _Scratch) -> tuple[int, Bytes]:
         return compress_block(src, *scratch), scratch[1]
 
     def _blocks(
-        self,
-        pages: NDArray[np.uint8],
-        scratch: tuple[NDArray[np.int16], Bytes],
-        errs: NDArray[np.int32],
-        dlens: NDArray[np.int32],
-        head: NDArray[np.uint64],
+        self, pages: NDArray[np.uint8], scratch: _Scratch, dlens: NDArray[np.int32], head: NDArray[np.uint64]
     ) -> None:
-        _lengths(pages, errs, dlens, head)
+        _lengths(pages, dlens, head)
 
     def _back(self, src: Bytes, dst: Bytes) -> int:
         return decompress_block(src, dst)

@@ -21,7 +21,7 @@ from ..errno import EINVAL
 from .base import (
     PAGE_SIZE,
 )
-from .compiled import Bytes, CompiledCompressor, at, compiled, word
+from .compiled import Bytes, CompiledCompressor, at, compiled, first_bytes, word
 from .lz4 import HASH_PRIME, LAST_LITERALS, MATCH_MARGIN, MIN_MATCH, RUN_MASK, _put_length, decompress_block
 
 LIBRARY = "own 1.7.3-rules r1"  # part of ident: change it whenever an output could change
@@ -278,20 +278,13 @@ def compress_block(
 
 
 @compiled
-def _lengths(
-    pages: NDArray[np.uint8], errs: NDArray[np.int32], dlens: NDArray[np.int32], head: NDArray[np.uint64]
-) -> None:
+def _lengths(pages: NDArray[np.uint8], dlens: NDArray[np.int32], head: NDArray[np.uint64]) -> None:
     last = np.empty(1 << HASH_BITS, np.int16)
     older = np.empty(PAGE_SIZE, np.int16)
     dst = np.empty(PAGE_SIZE, np.uint8)
     for i in range(len(pages)):
-        length = compress_block(pages[i], last, older, dst)
-        errs[i] = 0 if length > 0 else EINVAL
-        dlens[i] = length if length > 0 else PAGE_SIZE
-        first = np.uint64(0)
-        for k in range(min(length, 8)):
-            first |= np.uint64(dst[at(k)]) << np.uint64(8 * k)
-        head[i] = first
+        dlens[i] = compress_block(pages[i], last, older, dst)
+        head[i] = first_bytes(dst, dlens[i])
 
 
 _Scratch = tuple[NDArray[np.int16], NDArray[np.int16], Bytes]
@@ -318,14 +311,9 @@ class Lz4hc(CompiledCompressor[_Scratch]):
         return compress_block(src, *scratch), scratch[2]
 
     def _blocks(
-        self,
-        pages: NDArray[np.uint8],
-        scratch: _Scratch,
-        errs: NDArray[np.int32],
-        dlens: NDArray[np.int32],
-        head: NDArray[np.uint64],
+        self, pages: NDArray[np.uint8], scratch: _Scratch, dlens: NDArray[np.int32], head: NDArray[np.uint64]
     ) -> None:
-        _lengths(pages, errs, dlens, head)
+        _lengths(pages, dlens, head)
 
     def _back(self, src: Bytes, dst: Bytes) -> int:
         return decompress_block(src, dst)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..errno import EINVAL
 from .base import PAGE_SIZE
-from .compiled import Bytes, CompiledCompressor, at, compiled, word
+from .compiled import Bytes, CompiledCompressor, at, compiled, first_bytes, word
 
 LIBRARY = "own LZO1X-1-rules r1"  # part of ident: change it whenever an output could change
 
@@ -314,27 +314,13 @@ def decompress_block(src: Bytes, dst: Bytes) -> int:
 
 @compiled
 def _lengths(
-    pages: NDArray[np.uint8],
-    runs: bool,
-    errs: NDArray[np.int32],
-    dlens: NDArray[np.int32],
-    head: NDArray[np.uint64],
+    pages: NDArray[np.uint8], runs: bool, dlens: NDArray[np.int32], head: NDArray[np.uint64]
 ) -> None:
     table = np.empty(1 << HASH_BITS, np.int16)
     dst = np.empty(PAGE_SIZE, np.uint8)
     for i in range(len(pages)):
-        length = compress_block(pages[i], runs, table, dst)
-        if length == 0:
-            errs[i] = EINVAL
-            dlens[i] = PAGE_SIZE
-            head[i] = 0
-            continue
-        errs[i] = 0
-        dlens[i] = length
-        first = np.uint64(0)
-        for k in range(min(length, 8)):
-            first |= np.uint64(dst[at(k)]) << np.uint64(8 * k)
-        head[i] = first
+        dlens[i] = compress_block(pages[i], runs, table, dst)
+        head[i] = first_bytes(dst, dlens[i])
 
 
 _Scratch = tuple[NDArray[np.int16], Bytes]
@@ -360,14 +346,9 @@ class Lzo(CompiledCompressor[_Scratch]):
         return compress_block(src, self._runs, *scratch), scratch[1]
 
     def _blocks(
-        self,
-        pages: NDArray[np.uint8],
-        scratch: _Scratch,
-        errs: NDArray[np.int32],
-        dlens: NDArray[np.int32],
-        head: NDArray[np.uint64],
+        self, pages: NDArray[np.uint8], scratch: _Scratch, dlens: NDArray[np.int32], head: NDArray[np.uint64]
     ) -> None:
-        _lengths(pages, self._runs, errs, dlens, head)
+        _lengths(pages, self._runs, dlens, head)
 
     def _back(self, src: Bytes, dst: Bytes) -> int:
         return decompress_block(src, dst)

@@ -36,7 +36,7 @@ from ..errno import ENOSPC
 from .base import (
     PAGE_SIZE,
 )
-from .compiled import Bytes, CompiledCompressor, at, compiled
+from .compiled import Bytes, CompiledCompressor, at, compiled, first_bytes
 
 LIBRARY = "own sw842-rules r1"  # part of ident: change it whenever an output could change
 
@@ -403,22 +403,12 @@ def decompress_blocks(src: Bytes, dst: Bytes) -> int:
 
 @compiled
 def _lengths(
-    pages: NDArray[np.uint8],
-    memory: Scratch,
-    errs: NDArray[np.int32],
-    dlens: NDArray[np.int32],
-    head: NDArray[np.uint64],
+    pages: NDArray[np.uint8], memory: Scratch, dlens: NDArray[np.int32], head: NDArray[np.uint64]
 ) -> None:
     dst = np.empty(PAGE_SIZE + SLACK, np.uint8)
     for i in range(len(pages)):
-        length = compress_blocks(pages[i], 0, memory, dst)  # no CRC lies in the first eight bytes
-        errs[i] = 0 if length > 0 else ENOSPC
-        dlens[i] = length
-        first = np.uint64(0)
-        if length > 0:
-            for k in range(8):
-                first |= np.uint64(dst[at(k)]) << np.uint64(8 * k)
-        head[i] = first
+        dlens[i] = compress_blocks(pages[i], 0, memory, dst)  # no CRC lies in the first eight bytes
+        head[i] = first_bytes(dst, dlens[i])
 
 
 class Sw842(CompiledCompressor[Scratch]):
@@ -440,14 +430,9 @@ class Sw842(CompiledCompressor[Scratch]):
         return compress_blocks(src, crc32(src, PAGE_SIZE), scratch, dst), dst
 
     def _blocks(
-        self,
-        pages: NDArray[np.uint8],
-        scratch: Scratch,
-        errs: NDArray[np.int32],
-        dlens: NDArray[np.int32],
-        head: NDArray[np.uint64],
+        self, pages: NDArray[np.uint8], scratch: Scratch, dlens: NDArray[np.int32], head: NDArray[np.uint64]
     ) -> None:
-        _lengths(pages, scratch, errs, dlens, head)
+        _lengths(pages, scratch, dlens, head)
 
     def _back(self, src: Bytes, dst: Bytes) -> int:
         return decompress_blocks(src, dst)
