@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,33 @@ def test_what_kills_left_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert bad == 2
 
 
+def test_pages_that_nobody_freed_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                          capsys: pytest.CaptureFixture[str]) -> None:
+    def fake_import(source: Path, out: Path) -> dict[str, Any]:
+        shutil.copytree(SAMPLES / "7.2-zstd-4k", out)
+        return {}
+
+    monkeypatch.setattr(labmeasure, "import_source", fake_import)
+    rows, bad = labmeasure._judged(ran(tmp_path, [{**killed("k000"), "still_stored": 1234}]), tmp_path)
+    assert (rows[1][5], bad) == ("PASS", 1)
+    assert "1,234 pages of the killed workload stayed in zswap" in capsys.readouterr().err
+
+
+def test_a_recorder_that_never_made_its_directory(tmp_path: Path) -> None:
+    rows, bad = labmeasure._judged(ran(tmp_path, [killed("k000")]), tmp_path)
+    assert (rows[1][5], bad) == ("does not open", 1)
+
+
+def test_outputs_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = ArgumentParser()
+    labmeasure.add_parts(parser.add_subparsers())
+    (tmp_path / "there").touch()
+    for words in (["kills", "-o"], ["backends", "-o"], ["overhead", "--json"]):
+        arguments = parser.parse_args([words[0], "--kernel", "7.2", words[1], str(tmp_path / "there")])
+        assert arguments.run(arguments) == 2
+        assert "exists already; remove it or choose another name." in capsys.readouterr().err
+
+
 def test_what_does_not_open_is_kept(tmp_path: Path) -> None:
     place = tmp_path / "partial/capture/k000"
     place.mkdir(parents=True)
@@ -150,7 +178,11 @@ def test_costs_are_set_beside_the_same_turn_without_a_recorder() -> None:
             row("tracefs hash", 1, 8.0, 1.0, lost=2, pages_lost=0), row("nothing", 1, 2.0, 1.0),
             row("nothing", 2, 2.0, 0.0), row("tracefs hash", 2, 3.0, 0.0, lost=0, pages_lost=0, missed=1)]
     found = labmeasure._cost_rows(rows, ["nothing", "tracefs hash"])
-    assert found[1] == ("nothing", "2.00", "1.00", "2.00", "1.00", "1.00", "1.00", "", "")
-    assert found[2] == ("tracefs hash", "3.00", "3.00", "4.00", "2.00", "1.50", "3.00", "6", "1.0")
+    assert found[1] == ("nothing", "2.00", "1.00", "2.00", "1.00", "1.00", "1.00", "", "", "")
+    assert found[2] == ("tracefs hash", "3.00", "3.00", "4.00", "2.00", "1.50", "3.00", "6", "unknown", "1.0")
+    counted = [{**row, "missed_unknown": 0} for row in rows]
+    assert labmeasure._cost_rows(counted, ["nothing", "tracefs hash"])[2][8] == "counted"
+    counted[1]["missed_unknown"] = 55
+    assert labmeasure._cost_rows(counted, ["nothing", "tracefs hash"])[2][8] == "unknown"
     rows[1]["lost"] = "unknown"
     assert labmeasure._cost_rows(rows, ["nothing", "tracefs hash"])[2][7] == "unknown"

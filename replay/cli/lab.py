@@ -17,12 +17,11 @@ from replay.cli.labcommon import (
     add_kernel_options,
     add_record_options,
     job_of,
-    tell_death,
     telling,
+    told,
 )
 from replay.cli.terminal import table, warn
 from traces.lab.apt import cache_directory
-from traces.lab.errors import GuestDied, LabError
 from traces.lab.run import Outcome
 from traces.lab.run import run as run_job
 
@@ -69,20 +68,15 @@ def add_parser(verbs: Any) -> None:
     labmeasure.add_parts(parts)
 
 
+@told
 def run(arguments: argparse.Namespace) -> int:
     """Record one workload on one kernel."""
-    try:
-        with telling() as say:
-            shelf = Shelf(arguments.mirror, say)
-            kernel = shelf.get(arguments.kernel, arguments.modules)
-            tools = shelf.tools() if arguments.backend == "bcc" else None
-            job = job_of(arguments, kernel, arguments.compressor, arguments.folio, tools)
-            outcome = run_job(dataclasses.replace(job, chain_size=arguments.chain_size), Path(arguments.output), say)
-    except LabError as problem:
-        warn(f"{problem}.")
-        return 2
-    except GuestDied as death:
-        return tell_death(death)
+    with telling() as say:
+        shelf = Shelf(arguments.mirror, say)
+        kernel = shelf.get(arguments.kernel, arguments.modules)
+        tools = shelf.tools() if arguments.backend == "bcc" else None
+        job = job_of(arguments, kernel, arguments.compressor, arguments.folio, tools)
+        outcome = run_job(dataclasses.replace(job, chain_size=arguments.chain_size), Path(arguments.output), say)
     lost = _lost(outcome)
     print(f"{arguments.output}: {outcome.summary['rows']:,} events of {kernel.release} ({kernel.origin}), lost: {lost}")
     for note in outcome.summary["notes"]:
@@ -106,14 +100,11 @@ def _lost(outcome: Outcome) -> str:
     return "unknown" if None in counts else f"{sum(count for count in counts if count):,}"
 
 
+@told
 def kernels(arguments: argparse.Namespace) -> int:
     """List what can be had."""
-    try:
-        with telling() as say:
-            found = Shelf(arguments.mirror, say).all()
-    except LabError as problem:
-        warn(f"{problem}.")
-        return 2
+    with telling() as say:
+        found = Shelf(arguments.mirror, say).all()
     cache = cache_directory()
     if arguments.json:
         print(json.dumps([{"release": kernel.release, "version": kernel.version, "suite": kernel.suite,

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import re
 import shlex
 import sys
@@ -29,8 +31,8 @@ from traces.workload.command import FOLIOS, WORKLOADS
 from traces.workload.command import add_arguments as add_workload_arguments
 from traces.workload.sequence import BadSequence, Sequence, load
 
-__all__ = ["DIED", "Shelf", "add_guest_options", "add_kernel_options", "add_record_options", "job_of", "telling",
-           "sequence_job", "tell_death"]
+__all__ = ["DIED", "Shelf", "add_guest_options", "add_kernel_options", "add_record_options", "job_of",
+           "new_directory", "sequence_job", "tell_death", "telling", "told"]
 
 #: Exit status when the test box died.
 DIED: Final = 5
@@ -186,17 +188,20 @@ class Shelf:
         return self._from
 
 
+def _record_words(arguments: argparse.Namespace, pages: str, *more: str) -> tuple[str, ...]:
+    """Return the recorder's arguments: what to keep of pages, the back end, compressors that will be switched to."""
+    backend = getattr(arguments, "backend", "tracefs")
+    words = ("--pages", pages, *(() if backend == "tracefs" else ("--backend", backend)))
+    return (*words, *(word for name in more for word in ("--compressor", name)))
+
+
 def sequence_job(sequence: Sequence, kernel: Kernel, arguments: argparse.Namespace, tools: Tools | None,
                  pages: str = "full") -> Job:
     """Return the job that carries a sequence out in a guest of the kind it starts from.
 
     :param arguments: what else of the guest the user chose: ``timeout``, ``accel``, perhaps ``backend``
     """
-    record: tuple[str, ...] = ("--pages", pages)
-    if getattr(arguments, "backend", "tracefs") != "tracefs":
-        record += ("--backend", arguments.backend)
-    for name in sequence.compressors[1:]:
-        record += ("--compressor", name)
+    record = _record_words(arguments, pages, *sequence.compressors[1:])
     # BCC and its compiler are held in the guest's memory.
     memory = sequence.memory if tools is None else max(sequence.memory, _WITH_TOOLS)
     return Job(kernel, sequence.compressor, ("script", "--script", GUEST_SCRIPT), record, sequence.params, memory,
@@ -218,13 +223,35 @@ def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio
     content = own_words.content
     workload += ["--folio", own_words.folio, *(() if content is None else ("--content", GUEST_CONTENT))]
     pages = getattr(arguments, "pages", None) or ("full" if content is None else "hash")
-    record: tuple[str, ...] = ("--pages", pages)
-    if getattr(arguments, "backend", "tracefs") != "tracefs":
-        record += ("--backend", arguments.backend)
-    if words[0] == "switch":
-        record += ("--compressor", "lz4" if compressor != "lz4" else "zstd")
+    other = "lz4" if compressor != "lz4" else "zstd"
+    record = _record_words(arguments, pages, *((other,) if words[0] == "switch" else ()))
     return Job(kernel, compressor, tuple(workload), record, dict(arguments.param), arguments.memory,
                arguments.smp or (2 if words[0] == "smp" else 1), arguments.timeout, arguments.accel, content, tools)
+
+
+def told(part: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Let a part of the lab end with a sentence and its status where it cannot begin, or its guest dies."""
+    @functools.wraps(part)
+    def run(arguments: argparse.Namespace) -> int:
+        try:
+            return part(arguments)
+        except LabError as problem:
+            warn(f"{problem}.")
+            return 2
+        except GuestDied as death:
+            return tell_death(death)
+
+    return run
+
+
+def new_directory(path: Path) -> Path:
+    """Return a path that nothing is at.
+
+    :raises LabError: when something is
+    """
+    if os.path.lexists(path):
+        raise LabError(f"{path} exists already; remove it or choose another name")
+    return path
 
 
 def tell_death(death: GuestDied) -> int:

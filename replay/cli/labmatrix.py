@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from replay.cli.labcommon import DIED, Shelf, add_guest_options, add_record_options, job_of, tell_death, telling
+from replay.cli.labcommon import DIED, Shelf, add_guest_options, add_record_options, job_of, tell_death, telling, told
 from replay.cli.terminal import table, warn
 from replay.verdict import replay
 from traces.errors import BadInput
@@ -108,6 +108,7 @@ def _cells(arguments: argparse.Namespace) -> Iterator[Cell]:
                     yield Cell(kernel, compressor, folio, policy)
 
 
+@told
 def matrix(arguments: argparse.Namespace) -> int:
     """Record and replay every combination; the worst verdict is the exit status."""
     directory = Path(arguments.output)
@@ -116,20 +117,16 @@ def matrix(arguments: argparse.Namespace) -> int:
     todo = [cell for cell in cells if not (directory / f"{cell.name}.json").exists()]
     if len(todo) < len(cells):
         warn(f"{len(cells) - len(todo)} of {len(cells)} cells are in {directory} already.")
-    try:
-        with telling() as say:
-            # Fetched here once, not by every process.
-            shelf = Shelf(arguments.mirror, say)
-            missing = _fetch(shelf, {cell.kernel for cell in todo})
-            if arguments.backend == "bcc" and todo:
-                shelf.tools()
-            todo = [cell for cell in todo if cell.kernel not in missing]
-            with ending_on_signals():
-                for name in _run_all(arguments, todo, directory, say):
-                    warn("  ".join(_row(json.loads((directory / f"{name}.json").read_text()))))
-    except LabError as problem:
-        warn(f"{problem}.")
-        return 2
+    with telling() as say:
+        # Fetched here once, not by every process.
+        shelf = Shelf(arguments.mirror, say)
+        missing = _fetch(shelf, {cell.kernel for cell in todo})
+        if arguments.backend == "bcc" and todo:
+            shelf.tools()
+        todo = [cell for cell in todo if cell.kernel not in missing]
+        with ending_on_signals():
+            for name in _run_all(arguments, todo, directory, say):
+                warn("  ".join(_row(json.loads((directory / f"{name}.json").read_text()))))
     rows = [json.loads((directory / f"{cell.name}.json").read_text()) for cell in cells if cell.kernel not in missing]
     print(table([_HEAD, *map(_row, rows)], right=(4, 5, 6, 7, 8, 9, 11)))
     if arguments.report is not None:

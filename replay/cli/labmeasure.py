@@ -13,14 +13,21 @@ from pathlib import Path
 from typing import Any, Final
 
 from replay.cli.compare import report
-from replay.cli.labcommon import Shelf, add_guest_options, add_kernel_options, job_of, tell_death, telling
+from replay.cli.labcommon import (
+    Shelf,
+    add_guest_options,
+    add_kernel_options,
+    job_of,
+    new_directory,
+    telling,
+    told,
+)
 from replay.cli.terminal import table, warn
 from replay.compare import compare
 from replay.verdict import replay
 from traces.errors import BadInput
 from traces.importers import import_source
-from traces.lab.errors import GuestDied, LabError
-from traces.lab.run import Job, Ran, run_task
+from traces.lab.run import Ran, run_task
 from traces.recording import Recording
 
 __all__ = ["add_parts"]
@@ -87,24 +94,19 @@ def _count(text: str) -> int:
     return int(text)
 
 
+@told
 def overhead(arguments: argparse.Namespace) -> int:
     """Measure, and print a row for every way."""
     ways = list(dict.fromkeys(["nothing", *(arguments.way or _WAYS)]))
-    out = Path(arguments.json) if arguments.json is not None else Path("overhead.json")
-    try:
-        with telling() as say:
-            shelf = Shelf(arguments.mirror, say)
-            kernel = shelf.get(arguments.kernel, arguments.modules)
-            # The same Python and the same things in memory for every way, also where no tool is asked for.
-            job = job_of(arguments, kernel, arguments.compressor, arguments.folio, shelf.tools())
-            job = dataclasses.replace(job, icount=not arguments.host_time)
-            with run_task(job, "overhead", {"ways": ways, "repeat": arguments.repeat}, out, say) as ran:
-                result = ran.result
-    except LabError as problem:
-        warn(f"{problem}.")
-        return 2
-    except GuestDied as death:
-        return tell_death(death)
+    out = new_directory(arguments.json) if arguments.json is not None else Path("overhead.json")
+    with telling() as say:
+        shelf = Shelf(arguments.mirror, say)
+        kernel = shelf.get(arguments.kernel, arguments.modules)
+        # The same Python and the same things in memory for every way, also where no tool is asked for.
+        job = job_of(arguments, kernel, arguments.compressor, arguments.folio, shelf.tools())
+        job = dataclasses.replace(job, icount=not arguments.host_time)
+        with run_task(job, "overhead", {"ways": ways, "repeat": arguments.repeat}, out, say) as ran:
+            result = ran.result
     if arguments.json is not None:
         facts = {"icount": job.icount and ran.accel == "tcg",
                  "kernel": kernel.release, "accel": ran.accel, "workload": list(job.workload), "cpus": job.cpus,
@@ -113,7 +115,7 @@ def overhead(arguments: argparse.Namespace) -> int:
     clock = "guest's seconds of 500 million instructions" if job.icount and ran.accel == "tcg" else "seconds"
     print(f"{kernel.release}, {ran.accel}, {job.cpus} CPU, {job.compressor}, workload {' '.join(job.workload)}: "
           f"{clock}, the median of {arguments.repeat}; ratios to the same turn without a recorder")
-    print(table(_cost_rows(result["rows"], ways), right=(1, 2, 3, 4, 5, 6, 7, 8)))
+    print(table(_cost_rows(result["rows"], ways), right=(1, 2, 3, 4, 5, 6, 7, 9)))
     return 0
 
 
@@ -121,7 +123,7 @@ def _cost_rows(rows: list[dict[str, Any]], ways: list[str]) -> list[tuple[str, .
     """Return the table: times of a turn are set beside the run without a recorder of the same turn."""
     by_way = {way: [row["phases"] for row in rows if row["way"] == way] for way in ways}
     found: list[tuple[str, ...]] = [("recorder", "page-out s", "ratio", "all s", "ratio", "from", "to", "lost",
-                                     "MiB written")]
+                                     "missed hits", "MiB written")]
     for way in ways:
         cells = [way]
         for part in (_page_out, _all_phases):
@@ -133,8 +135,10 @@ def _cost_rows(rows: list[dict[str, Any]], ways: list[str]) -> list[tuple[str, .
         # Losses of all turns together; a file's size is about the same in each.
         lost = [row.get(name, 0) for row in mine for name in ("lost", "pages_lost", "missed")]
         cells += ["unknown" if "unknown" in lost else f"{sum(lost):,}",
+                  # Of fprobes, and of what trace-cmd records, the kernel or the tool counts no missed hits.
+                  "unknown" if any(row.get("missed_unknown", 1) for row in mine) else "counted",
                   f"{statistics.median(row['bytes'] for row in mine) / (1 << 20):.1f}"]
-        found.append(tuple(cells) if way != "nothing" else (*cells[:-2], "", ""))
+        found.append(tuple(cells) if way != "nothing" else (*cells[:-3], "", "", ""))
     return found
 
 
@@ -148,26 +152,18 @@ def _all_phases(phases: dict[str, float]) -> float:
     return sum(seconds for name, seconds in phases.items() if name != "exit")
 
 
+@told
 def kills(arguments: argparse.Namespace) -> int:
     """Kill, import, replay; the exit status is 0 when every recording opens and none has a silent gap."""
-    out = Path(arguments.output)
-    if out.exists():
-        warn(f"{out} exists already; remove it or choose another name.")
-        return 2
-    try:
-        with telling() as say:
-            shelf = Shelf(arguments.mirror, say)
-            kernel = shelf.get(arguments.kernel, arguments.modules)
-            job: Job = job_of(arguments, kernel, arguments.compressor, arguments.folio,
-                              shelf.tools() if arguments.backend == "bcc" else None)
-            with run_task(job, "kills", {"count": arguments.count, "seed": arguments.seed}, out, say) as ran:
-                out.mkdir(mode=0o700)
-                rows, bad = _judged(ran, out)
-    except LabError as problem:
-        warn(f"{problem}.")
-        return 2
-    except GuestDied as death:
-        return tell_death(death)
+    out = new_directory(Path(arguments.output))
+    with telling() as say:
+        shelf = Shelf(arguments.mirror, say)
+        kernel = shelf.get(arguments.kernel, arguments.modules)
+        job = job_of(arguments, kernel, arguments.compressor, arguments.folio,
+                     shelf.tools() if arguments.backend == "bcc" else None)
+        with run_task(job, "kills", {"count": arguments.count, "seed": arguments.seed}, out, say) as ran:
+            out.mkdir(mode=0o700)
+            rows, bad = _judged(ran, out)
     print(table(rows, right=(1, 2, 3, 4)))
     verdicts = Counter(row[5] for row in rows[1:])
     print(f"{kernel.release}, {ran.accel}: {arguments.count} kills within {ran.result['span']:.1f} s of a start, seed "
@@ -195,7 +191,9 @@ def _judged(ran: Ran, out: Path) -> tuple[list[tuple[str, ...]], int]:
         except BadInput as problem:
             rows.append((name, moment, "", "", "", "does not open", str(problem)))
             bad += 1
-            shutil.copytree(ran.capture / name, out / f"{name}.raw")
+            # Where the recorder never made its directory there is nothing to keep.
+            if (ran.capture / name).is_dir():
+                shutil.copytree(ran.capture / name, out / f"{name}.raw")
             continue
         events = recording.frame(["event"])["event"]
         # What is there must be as the model says, a gap would show; whole it may only call itself when the recorder
@@ -203,33 +201,28 @@ def _judged(ran: Ran, out: Path) -> tuple[list[tuple[str, ...]], int]:
         whole = recording.manifest["complete"]
         right = result.verdict == ("PASS" if whole else "UNDECIDED")
         bad += not right
+        if kill["still_stored"]:
+            bad += 1
+            warn(f"{name}: {kill['still_stored']:,} pages of the killed workload stayed in zswap.")
         rows.append((name, moment, f"{len(events):,}", f"{int((events == 'zswap_store').sum()):,}",
                      f"{sum(check.compared for check in result.checks):,}",
                      result.verdict, "NOT as it should be" if not right else "it had just finished" if whole else ""))
     return rows, bad
 
 
+@told
 def backends(arguments: argparse.Namespace) -> int:
     """Record one run twice, replay both, compare; the worst of the three is the exit status."""
-    out = Path(arguments.output)
-    if out.exists():
-        warn(f"{out} exists already; remove it or choose another name.")
-        return 2
-    try:
-        with telling() as say:
-            shelf = Shelf(arguments.mirror, say)
-            kernel = shelf.get(arguments.kernel, arguments.modules)
-            job = job_of(arguments, kernel, arguments.compressor, arguments.folio, shelf.tools())
-            with run_task(job, "both", {}, out, say) as ran:
-                out.mkdir(mode=0o700)
-                for name in _BACKENDS:
-                    say(f"importing {name}")
-                    import_source(ran.capture / name, out / f"{name}.zr")
-    except LabError as problem:
-        warn(f"{problem}.")
-        return 2
-    except GuestDied as death:
-        return tell_death(death)
+    out = new_directory(Path(arguments.output))
+    with telling() as say:
+        shelf = Shelf(arguments.mirror, say)
+        kernel = shelf.get(arguments.kernel, arguments.modules)
+        job = job_of(arguments, kernel, arguments.compressor, arguments.folio, shelf.tools())
+        with run_task(job, "both", {}, out, say) as ran:
+            out.mkdir(mode=0o700)
+            for name in _BACKENDS:
+                say(f"importing {name}")
+                import_source(ran.capture / name, out / f"{name}.zr")
     recordings = [Recording(out / f"{name}.zr") for name in _BACKENDS]
     statuses = []
     for recording in recordings:

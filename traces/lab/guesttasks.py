@@ -113,6 +113,7 @@ def _trace_cmd(workload: list[str], out: Path,
     from traces.record.box import Box
     from traces.record.names import Names
     from traces.record.plan import page_plan, plan
+    from traces.record.session import ring_kb
     from traces.record.tracefs import Tracefs
 
     box, names = Box(), Names.of()
@@ -132,8 +133,8 @@ def _trace_cmd(workload: list[str], out: Path,
                 options += ["-e", f"{names.page_group}:{event}"]
             # A page is longer than an ordinary sub-buffer.
             options += ["--subbuf-size", "64"]
-        # As large as the recorder makes its rings by itself, page ring included.
-        kib = min(max(box.memory_kb() // 8 // (os.cpu_count() or 1), 1024), 65536)
+        # One ring for all, where the recorder has two.
+        kib = ring_kb(box.memory_kb(), 1)
         data = out / "trace.dat"
         done = subprocess.run(["trace-cmd", "record", "-q", "-C", "mono", "-b", str(kib), "-o", str(data), *options,
                                *workload], check=False, cwd="/out")

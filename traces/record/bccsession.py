@@ -31,7 +31,7 @@ from .names import Names
 from .pages import PageTaker
 from .plan import Planned, page_plan, plan
 from .rings import RingReader
-from .session import VERSION, Options, Session
+from .session import VERSION, Options, Session, ring_kb
 from .tracefs import Instance, Tracefs
 
 __all__ = ["BccSession", "load_bcc"]
@@ -421,7 +421,7 @@ class BccSession(Session):
         definitions, refused = bccprogram.definitions_of(planned)
         pages = [(f"pg{number}", row.function, row.lines[-1].split()[2][len("src="):-len(":x64")])
                  for number, row in enumerate(page_events[::2])]
-        buffer_kb = options.buffer_kb or self._buffer_kb(bool(pages))
+        buffer_kb = options.buffer_kb or ring_kb(self.box.memory_kb(), 1 + bool(pages))
         size = ring_pages(1024 * buffer_kb * (os.cpu_count() or 1))
         program = bccprogram.program(definitions, pages, lru, size, size, own.group, _possible_cpus())
         # What the kernel refuses is known before the program is compiled, which takes seconds.

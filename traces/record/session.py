@@ -25,7 +25,7 @@ from .plan import Planned, as_json, page_plan, plan
 from .rings import RingReader
 from .tracefs import Instance, Tracefs
 
-__all__ = ["VERSION", "Options", "Session", "loss_lines", "say"]
+__all__ = ["VERSION", "Options", "Session", "loss_lines", "ring_kb", "say"]
 
 VERSION = "0.1.0"
 #: Seconds between rounds over the rings, and between flushes: what a kill of the box may cost.
@@ -56,6 +56,16 @@ class Options(NamedTuple):
 def _now() -> int:
     """Return the trace clock's time (``mono``), ns."""
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+def ring_kb(memory_kb: int, instances: int) -> int:
+    """Return the size of a ring per CPU in KiB, where none is given.
+
+    :param memory_kb: available memory
+    :param instances: how many rings each CPU has
+    """
+    share = memory_kb // _MEMORY_SHARE // (os.cpu_count() or 1) // instances
+    return min(max(share, _BUFFER_KB[0]), _BUFFER_KB[1])
 
 
 def say(sentence: str) -> None:
@@ -159,7 +169,7 @@ class Session:
             raise CannotRecord("the kernel took none of the probes", "see what it offers with 'zreplay record --plan'")
         pages_used, pages_refused = self.tracefs.define(page_events)
         notes += [f"page contents: {why}" for why in pages_refused.values()]
-        buffer_kb = options.buffer_kb or self._buffer_kb(bool(pages_used))
+        buffer_kb = options.buffer_kb or ring_kb(self.box.memory_kb(), 1 + bool(pages_used))
         self.meta = Instance(self.tracefs, own.instances[0], buffer_kb)
         self.pages = Instance(self.tracefs, own.instances[1], buffer_kb, _PAGE_SUBBUF_KB) if pages_used else None
         self._write_formats(used)
@@ -176,11 +186,6 @@ class Session:
                                     self.pages.subbuf, self.capture.appending)
             self._readers.append(RingReader(self.pages.cpus(), self.pages.subbuf, 1024 * buffer_kb, self._taker))
         self._describe(planned, used, notes, kernel.btf is not None, buffer_kb)
-
-    def _buffer_kb(self, pages: bool) -> int:
-        cpus = os.cpu_count() or 1
-        share = self.box.memory_kb() // _MEMORY_SHARE // cpus // (1 + pages)
-        return min(max(share, _BUFFER_KB[0]), _BUFFER_KB[1])
 
     def _own_lru_only(self, used: dict[str, str], notes: list[str]) -> None:
         """Leave out what other LRUs of the system do, where the kernel can tell them apart."""
