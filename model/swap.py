@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Final
 
 from model.effects import Steps
@@ -14,12 +15,12 @@ __all__ = ["AOP_WRITEPAGE_ACTIVATE", "SwapLayer"]
 AOP_WRITEPAGE_ACTIVATE: Final = 0x80000
 
 
-class SwapLayer(ZswapState):
+class SwapLayer(ZswapState, ABC):
     """swap_writeout() and the device; :class:`model.zswap.Zswap` supplies the store."""
 
+    @abstractmethod
     def zswap_store(self, folio: Folio) -> Steps[bool]:
         """See :meth:`model.zswap.Zswap.zswap_store`."""
-        raise NotImplementedError
 
     def swap_writeout(self, folio: Folio) -> Steps[int]:
         """swap_writeout() in mm/page_io.c: zero-filled folios are only marked, others offered to zswap."""

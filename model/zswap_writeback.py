@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Final
 
 from model import errno
@@ -18,20 +19,20 @@ _SHRINK_STOP: Final = -1
 _MAX_RECLAIM_RETRIES: Final = 16
 
 
-class ZswapWriteback(ZswapState):
+class ZswapWriteback(ZswapState, ABC):
     """The part of zswap that gives memory back; :class:`model.zswap.Zswap` supplies what it stands on."""
 
+    @abstractmethod
     def zswap_decompress(self, entry: ZswapEntry, folio: Folio) -> Steps[bool]:
         """See :meth:`model.zswap.Zswap.zswap_decompress`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def zswap_entry_free(self, entry: ZswapEntry) -> Steps[None]:
         """See :meth:`model.zswap.Zswap.zswap_entry_free`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def swap_writepage(self, folio: Folio) -> Steps[None]:
         """See :meth:`model.swap.SwapLayer.swap_writepage`."""
-        raise NotImplementedError
 
     def zswap_writeback_entry(self, entry: ZswapEntry, swpent: int) -> Steps[int]:
         """zswap_writeback_entry(): decompress an entry into a new swap cache folio and write it out."""

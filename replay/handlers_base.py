@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ __all__ = ["Handler", "HandlerBase"]
 Handler = Callable[[Effect, int, "Frame"], Any]
 
 
-class HandlerBase:
+class HandlerBase(ABC):
     """Columns of the current batch by name, and the model's things by recorded address."""
 
     ts: list[int]
@@ -76,38 +77,38 @@ class HandlerBase:
         self.writes: list[tuple[int, int, int, int]] = []
         self.keep_writes = False
 
+    @abstractmethod
     def diverge(self, check: str, i: int, *, recorded: Any, predicted: Any, what: str,
                 frame: Frame | None = None) -> None:
         """Report a difference; the engine says where."""
-        raise NotImplementedError
 
+    @abstractmethod
     def earlier_totals(self, i: int) -> set[int]:
         """Return the totals of any pool since the task's previous event, that of now included."""
-        raise NotImplementedError
 
+    @abstractmethod
     def earlier_verdicts(self, i: int, limit: int) -> set[bool]:
         """Return what obj_cgroup_may_zswap() would have said at any moment since the task's previous event."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lru_adding(self, entry: ZswapEntry, pid: int) -> None:
         """list_lru_add() of an entry was entered."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lru_added(self, pid: int) -> None:
         """It returned."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lru_moving(self, entry: ZswapEntry, pid: int) -> None:
         """A walk's callback was entered, which moves an entry to the tail."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lru_moved(self, pid: int) -> None:
         """It has done so."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _row(self, i: int) -> int:
         """Return the event number of a row of the batch."""
-        raise NotImplementedError
 
     def describe_state(self, frame: Frame | None) -> dict[str, Any]:
         """Return what the model holds, for a divergence's report."""
