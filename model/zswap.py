@@ -131,7 +131,7 @@ class Zswap(SwapLayer, ZswapWriteback):
 
     def zswap_compress(self, folio: Folio, index: int, entry: ZswapEntry) -> Steps[bool]:
         """zswap_compress() of one page: compressed, or as it is when that does not help and writeback may."""
-        yield ("crypto_acomp_compress", folio, index, 1)
+        yield ("crypto_acomp_compress", folio, index, 1, entry.pool)
         ret, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
         raw = False
         if ret or not dlen or dlen >= PAGE_SIZE:

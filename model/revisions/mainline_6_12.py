@@ -69,7 +69,7 @@ class Mainline612(Zswap):
 
     def zswap_compress(self, folio: Folio, index: int, entry: ZswapEntry) -> Steps[bool]:
         """zswap_compress(): any compressor error rejects the page; a length of a whole page is kept."""
-        yield ("crypto_acomp_compress", folio, index, 1)
+        yield ("crypto_acomp_compress", folio, index, 1, entry.pool)
         ret, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
         if ret:
             self._count_reject(ret, 0)
