@@ -34,6 +34,8 @@ CHECKS: Final[dict[str, Check]] = {check.id: check for check in (
     Check("store.bytes", "first 8 bytes of every compressed object", needs=("zs_obj_write",), own=True),
     Check("acomp.calls", "compress calls: which page, how many pages, how much room",
           needs=("crypto_acomp_compress",), own=True),
+    Check("acomp.batch", "a compress call of several pages fails if and only if one of them does, where the revision "
+          "says so", needs=("crypto_acomp_compress_ret",), own=True),
     Check("zsmalloc.size", "size of each zs_malloc()", needs=("zs_malloc",), own=True),
     Check("zsmalloc.pages", "zs_get_total_pages() wherever it was read", needs=("zs_get_total_pages_ret",)),
     Check("zsmalloc.place", "zspage, object index and free list of each allocation, free and move",

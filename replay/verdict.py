@@ -97,12 +97,7 @@ def kernel_release(recording: Recording) -> str:
     return str(kernel.get("version") or kernel.get("release") or "")
 
 
-def _kernel_line(name: str) -> str:
-    # Compressors change less often than zswap: 7.1 has those of 7.0.
-    return "mainline-7.0" if name == "mainline-7.1" else name
-
-
-def _compressor(recording: Recording, name: str, revision: str) -> tuple[Compressor | None, str]:
+def _compressor(recording: Recording, name: str, revision: type[Zswap]) -> tuple[Compressor | None, str]:
     """Return the compressor and what is wrong with it on this machine, or None and why there is none.
 
     :raises BadInput: for a compressor no kernel has
@@ -113,7 +108,7 @@ def _compressor(recording: Recording, name: str, revision: str) -> tuple[Compres
     if not recording.manifest.get("pages", {}).get("with_bytes"):
         return None, ""
     try:
-        compressor = compressor_for(name, _kernel_line(revision) if revision in REVISIONS else "mainline-7.3")
+        compressor = compressor_for(name, revision.kernel_line)
     except UnsupportedCompressor as problem:
         return None, str(problem)
     problems = compressor.self_check()
@@ -135,10 +130,10 @@ def recorded_compressors(recording: Recording) -> list[Compressor]:
 
     :raises BadInput: when one has no exact implementation on this machine
     """
-    name, _ = _choose_revision(recording, None)
+    _, kind = _choose_revision(recording, None)
     found = []
     for algorithm in (recording.manifest["config"]["compressor"], *switched_to(recording)):
-        compressor, reason = _compressor(recording, algorithm, name)
+        compressor, reason = _compressor(recording, algorithm, kind)
         if compressor is None or reason or isinstance(compressor, ModelledCompressor):
             reason = reason or (f"{algorithm} is hardware, which cannot be asked" if compressor is not None else "")
             raise BadInput(recording.path, "", reason or f"has no page bytes to use {algorithm} on",
@@ -191,7 +186,7 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     inexact: dict[str, str] = {}
     reason = "left out (--no-pages)"
     for other in reversed([algorithm, *switched_to(recording)]) if pages else ():
-        compressor, reason = _compressor(recording, other, name)
+        compressor, reason = _compressor(recording, other, kind)
         if compressor is not None:
             compressors[other] = compressor
             if reason:
@@ -341,6 +336,8 @@ def _reason(check: str, recording: Recording, predictions: Predictions, tally: T
         return f"not probed: {', '.join(missing)}"
     if check in ("store.length", "store.error") and predictions.reason:
         return predictions.reason
+    if check == "acomp.batch":
+        return "this revision compresses page by page, or leaves open which error a call of several pages returns"
     if check == "store.error" and predictions.modelled:
         return "why hardware fails cannot be told from the page"
     return _DID_NOT_OCCUR

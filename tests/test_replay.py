@@ -20,7 +20,7 @@ import replay
 import traces
 from model.crypto import compressor_for, known
 from model.crypto.lz4 import Lz4
-from model.revisions import REVISIONS
+from model.revisions import MAINLINE
 from model.revisions.mainline_7 import Mainline73
 from model.zswap import Folio
 from replay.checks import CHECKS
@@ -55,7 +55,7 @@ def test_sample_passes(results: dict[str, replay.Result], samples: dict[str, Pat
     assert result.revision == f"mainline-{name.split('-')[0]}"
 
 
-@pytest.mark.parametrize("check", sorted(CHECKS))
+@pytest.mark.parametrize("check", sorted(set(CHECKS) - {"acomp.batch"}))  # no mainline kernel has such calls
 def test_every_check_compares_something_in_some_sample(results: dict[str, replay.Result], check: str) -> None:
     compared = {name: next(c.compared for c in result.checks if c.id == check) for name, result in results.items()}
     assert any(compared.values()), compared
@@ -85,7 +85,7 @@ OPERATIONS = st.lists(st.tuples(st.sampled_from(["store", "store", "store", "big
                                 st.integers(0, 63)), max_size=60)
 
 
-@pytest.mark.parametrize("revision", sorted(REVISIONS))
+@pytest.mark.parametrize("revision", sorted(MAINLINE))
 @given(operations=OPERATIONS)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_a_model_does_its_own_replay_explains(tmp_path_factory: pytest.TempPathFactory, revision: str,
