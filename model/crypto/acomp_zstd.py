@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`zstd-generic` of Linux 6.18 to 7.3 (crypto/zstd.c): one call for linear pages, streaming for lists.
+
+zswap's compressions are always one piece in and one out, and so are its reads of objects that lie within a
+page: those are :class:`model.crypto.zstd.Zstd`, exact.  An object that spans two pages is read as a list of
+two entries and takes the streaming branch.  The decompressed page is exact there too; the bytes of a streamed
+*compression* (which zswap never asks for) are the library's for the same parameters, not held against a kernel.
+
+The switch `zstd_stream` is the streaming branch as it is up to 7.3-rc7.  Without it the branch does what the
+fix posted as 20260320215124.389938-1-atwellwea@gmail.com does (not merged: asked to be split).  As it was:
+
+* compress ends the frame once, into what is left of the destination's current piece: if the end does not fit
+  there, success is reported with a frame that is cut off, though more pieces may follow;
+* decompress stops with the source: what the decoder still holds because the destination's piece was full is
+  lost, and an unfinished frame is a success, with too small a `dlen` in both cases.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..errno import EINVAL, EIO, ENOSPC
+from .base import PAGE_SIZE, CorruptData
+from .request import AcompRequest, DestinationWalk, Driver, pieces, sg_or_virt
+from .scomp import Wrapped
+from .zstd import Parameters, Zstd, streaming_module
+
+__all__ = ["DEFECTS", "ZstdGeneric"]
+
+DEFECTS: Final = frozenset({"zstd_stream"})
+_PARAMETERS = Parameters(18, 16, 16, 1, 4, 0, 2)  # zstd_get_params(3, 256 KiB)
+
+
+class ZstdGeneric(Driver):
+    """zstd as a native acomp; `dlen` is 0 after every error."""
+
+    name = "zstd-generic"
+
+    def __init__(self, compressor: Zstd, defects: frozenset[str] = frozenset()) -> None:
+        self._one = Wrapped(compressor)
+        self.defects = defects
+
+    def compress(self, request: AcompRequest) -> int:
+        """`zstd_compress`: -EINVAL in one call, -ENOSPC or -EIO in the streaming branch."""
+        err, request.dlen = self._compress(request)
+        return err
+
+    def decompress(self, request: AcompRequest) -> int:
+        """`zstd_decompress`: -EINVAL in one call, -ENOSPC, -EIO or (as fixed) -EINVAL in the streaming branch."""
+        err, request.dlen = self._decompress(request)
+        return err
+
+    def _walks(self, request: AcompRequest) -> tuple[list[bytes], DestinationWalk, bool]:
+        """The source's pieces, the destination, and whether both are a single piece."""
+        slen, dlen = request.slen, request.dlen
+        src = [piece.read() for piece in pieces(sg_or_virt(request.src, slen), slen)]
+        room = DestinationWalk(sg_or_virt(request.dst, dlen), dlen)
+        return src, room, len(src) == 1 and room.next() == dlen
+
+    def _compress(self, request: AcompRequest) -> tuple[int, int]:
+        if not request.slen or not request.dlen:
+            return EINVAL, 0
+        src, room, linear = self._walks(request)
+        if linear:
+            err, _, data = self._one.compress(src[0], request.dlen)
+            room.write(data)
+            return (EINVAL, 0) if err else (0, len(data))
+        stream = _CompressionStream()
+        return _compress_as_was(stream, src, room) if self.defects else _compress_as_fixed(stream, src, room)
+
+    def _decompress(self, request: AcompRequest) -> tuple[int, int]:
+        if not request.slen or not request.dlen:
+            return EINVAL, 0
+        src, room, linear = self._walks(request)
+        if linear:
+            err, _, page = self._one.decompress(src[0], request.dlen)
+            room.write(page)
+            return (EINVAL, 0) if err else (0, len(page))
+        stream = _DecompressionStream()
+        try:
+            return _decompress_as_was(stream, src, room) if self.defects else _decompress_as_fixed(stream, src, room)
+        except CorruptData:
+            return EIO, 0
+
+
+class _CompressionStream:
+    """A cstream whose output waits until there is room: `zstd_compress_stream` takes a page whole."""
+
+    def __init__(self) -> None:
+        module = streaming_module()
+        names = module.CompressionParameter
+        options = {getattr(names, key): value for key, value in _PARAMETERS._asdict().items()}
+        options |= {names.content_size_flag: 1, names.checksum_flag: 0, names.dict_id_flag: 0}
+        self._zstd = module.ZstdCompressor(options=options)
+        self.waiting = b""
+
+    def feed(self, data: bytes, *, flush: bool) -> None:
+        """Take input; with `flush`, end a block behind it (`zstd_flush_stream`)."""
+        self.waiting += self._zstd.compress(data, self._zstd.FLUSH_BLOCK if flush else self._zstd.CONTINUE)
+
+    def end(self) -> None:
+        """`zstd_end_stream`: the last block."""
+        self.waiting += self._zstd.compress(b"", self._zstd.FLUSH_FRAME)
+
+    def take(self, room: int) -> bytes:
+        """At most `room` bytes of what waits."""
+        data, self.waiting = self.waiting[:room], self.waiting[room:]
+        return data
+
+
+def _compress_as_was(stream: _CompressionStream, src: list[bytes], room: DestinationWalk) -> tuple[int, int]:
+    total, todo = 0, list(src)
+    while True:
+        size = room.next()
+        if not size:
+            return ENOSPC, 0
+        pos = 0
+        while todo and pos < size:
+            # While older output waits for room the stream takes no input.
+            if len(stream.waiting) <= size - pos:
+                stream.feed(todo.pop(0), flush=True)
+            data = stream.take(size - pos)
+            room.write(data, pos)
+            pos += len(data)
+        if pos == size:
+            # Full, so the source is not asked whether it has more: another piece is wanted in any case.
+            total += pos
+            room.done(size)
+            continue
+        data = stream.take(size - pos)
+        room.write(data, pos)
+        pos += len(data)
+        stream.end()
+        last = stream.take(size - pos)  # once, however much is left
+        room.write(last, pos)
+        return 0, total + pos + len(last)
+
+
+def _compress_as_fixed(stream: _CompressionStream, src: list[bytes], room: DestinationWalk) -> tuple[int, int]:
+    for data in src:
+        stream.feed(data, flush=False)
+    stream.end()
+    total = 0
+    while stream.waiting:
+        size = room.next()
+        if not size:
+            return ENOSPC, 0
+        data = stream.take(size)
+        room.write(data)
+        room.done(len(data))
+        total += len(data)
+    return 0, total
+
+
+class _DecompressionStream:
+    """A dstream: `ZSTD_decompressStream` decodes block by block and stops when output waits for room.
+
+    `frame_done`: the frame's last block is decoded and all of it is written.
+    """
+
+    def __init__(self) -> None:
+        module = streaming_module()
+        self._error: type[Exception] = module.ZstdError
+        self._zstd = module.ZstdDecompressor()
+        self._loaded = b""  # input taken that is not a whole header or block yet
+        self._header = 0  # bytes of the frame header, once known
+        self._last = False
+        self.waiting = b""
+
+    @property
+    def frame_done(self) -> bool:
+        """Nothing more is to come: `zstd_decompress_stream` returned 0."""
+        return self._last and not self.waiting
+
+    def step(self, data: bytes, room: int) -> tuple[int, bytes]:
+        """One `zstd_decompress_stream`: (bytes of `data` taken, output of at most `room` bytes)."""
+        taken, out = 0, b""
+        while True:
+            ready, self.waiting = self.waiting[: room - len(out)], self.waiting[room - len(out) :]
+            out += ready
+            if self.waiting:
+                return taken, out
+            if self._last:
+                if taken < len(data):
+                    raise CorruptData("zstd: bytes behind the frame")
+                return taken, out
+            want = self._wanted()
+            more = data[taken : taken + want - len(self._loaded)]
+            taken += len(more)
+            self._loaded += more
+            if len(self._loaded) < want:
+                return taken, out
+            if self._wanted() == want:
+                self._decode()
+
+    def _wanted(self) -> int:
+        """How many bytes make up the header or block being loaded, as far as it is known."""
+        got = self._loaded
+        if not self._header:
+            if len(got) < 5:
+                return 5
+            flags = got[4]
+            single, size_flag, dict_flag = flags >> 5 & 1, flags >> 6, flags & 3
+            fields = (not single) + (0, 1, 2, 4)[dict_flag] + ((1 if single else 0), 2, 4, 8)[size_flag]
+            return 5 + fields
+        if len(got) < 3:
+            return 3
+        word = int.from_bytes(got[:3], "little")
+        return 3 + (1 if word >> 1 & 3 == 1 else word >> 3)  # an RLE block is one byte
+
+    def _decode(self) -> None:
+        last = bool(self._header) and bool(self._loaded[0] & 1)
+        try:
+            self.waiting = self._zstd.decompress(self._loaded, 1 << 18)
+        except self._error as error:
+            raise CorruptData(f"zstd: {error}") from error
+        self._header = self._header or len(self._loaded)
+        self._last = last
+        self._loaded = b""
+
+
+def _decompress_as_was(stream: _DecompressionStream, src: list[bytes], room: DestinationWalk) -> tuple[int, int]:
+    total = 0
+    for data in src:
+        at = 0
+        while True:
+            size = room.next()
+            if not size:
+                return ENOSPC, 0
+            taken, out = stream.step(data[at:], size)
+            at += taken
+            room.write(out)
+            room.done(len(out))
+            total += len(out)
+            if at == len(data):
+                break
+    return 0, total
+
+
+def _decompress_as_fixed(stream: _DecompressionStream, src: list[bytes], room: DestinationWalk) -> tuple[int, int]:
+    total = 0
+    todo = list(src)
+    while not stream.frame_done:
+        size = room.next()
+        if not size:
+            return ENOSPC, 0
+        data = todo[0] if todo else b""
+        taken, out = stream.step(data, size)
+        if not taken and not out and not todo:
+            return EINVAL, 0
+        if todo:
+            todo[0] = data[taken:]
+            if not todo[0]:
+                todo.pop(0)
+        room.write(out)
+        room.done(len(out))
+        total += len(out)
+    return 0, total
+
+
+assert PAGE_SIZE < 1 << 17  # a page is at most one block, which the streams above count on
