@@ -12,6 +12,8 @@ takes as given has to be known before it can go on (was the folio all zeros, cou
 replay answers it from the next event the same task was recorded to cause; :func:`run` answers it with the
 quiet default.
 
+``memcpy`` is what no probe sees: 6.12 writes an object through the pointer it has mapped.
+
 =============================  ==================================================================
 question                       answer (default first)
 =============================  ==================================================================

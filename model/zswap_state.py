@@ -104,7 +104,7 @@ class ZswapEntry:
     is handed through from store to load; ``address`` is bound by a replay.
     """
 
-    __slots__ = ("address", "content", "length", "lru", "obj", "objcg", "pool", "referenced", "swpent")
+    __slots__ = ("address", "content", "length", "lru", "obj", "objcg", "on_cpu_node", "pool", "referenced", "swpent")
 
     def __init__(self, swpent: int, pool: ZswapPool) -> None:
         self.swpent = swpent
@@ -116,6 +116,8 @@ class ZswapEntry:
         self.referenced = False
         self.content: Any = None
         self.address = 0
+        #: its slab page is on the node of the CPU that stored it, which need not be its folio's
+        self.on_cpu_node = False
 
 
 class ZswapState:
@@ -130,6 +132,11 @@ class ZswapState:
     mirrors = "Linux 7.3-rc7 mm/zswap.c"
     #: the kernel line whose compressors it stands on, one of :data:`model.crypto.KERNEL_LINES`
     kernel_line = "mainline-7.3"
+    #: the crypto layer below, a key of :data:`model.crypto.layers.LAYERS`
+    crypto_layer = "7.3"
+    #: how zswap_compress() sets a request up: ``page``, a ``chain`` of pages, a scatter list with lengths in it
+    #: (``table``) or behind pointers (``dlens``)
+    compress_call = "page"
     #: how many entries shrink_memcg() looks at per node
     SHRINK_BUDGET = SWAP_CLUSTER_MAX
     #: the root cgroup's folios have an obj_cgroup (7.1+), and incompressible pages are charged apart

@@ -136,7 +136,7 @@ class ImaginaryKernel:
 
     def _write(self, effect: Effect) -> None:
         kind = effect[0]
-        if kind[0] == "?" or kind == "zs_compact" or kind == "zs_compact_ret":
+        if kind[0] == "?" or kind in ("zs_compact", "zs_compact_ret", "memcpy"):
             return
         writer = getattr(self, "_on_" + kind.strip("_"), None)
         if writer is not None:

@@ -20,6 +20,7 @@ class Mainline612(Zswap):
 
     mirrors = "Linux 6.12.107 mm/zswap.c, mm/zsmalloc.c"
     kernel_line = "mainline-6.12"
+    crypto_layer = "6.12"
     SHRINK_BUDGET = 1
     ROOT_OBJCG = False
     HAS_INCOMPRESSIBLE = False
@@ -92,6 +93,7 @@ class Mainline612(Zswap):
             return False
         # zs_map_object(ZS_MM_WO) is the same function a load maps with.
         yield from entry.pool.zs_pool.zs_obj_read(obj, length)
+        yield ("memcpy", obj, length, entry.content)
         entry.obj = obj
         entry.length = length
         return True

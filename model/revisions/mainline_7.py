@@ -20,6 +20,7 @@ class Mainline72(Zswap):
 
     mirrors = "Linux 7.2.13 mm/zswap.c, mm/zsmalloc.c"
     kernel_line = "mainline-7.2"
+    crypto_layer = "7.2"
     SHRINK_BUDGET = 1
 
 
@@ -29,6 +30,7 @@ class Mainline71(Mainline72):
     mirrors = "Linux 7.1.13 mm/zswap.c, mm/zsmalloc.c"
     #: compressors change less often than zswap
     kernel_line = "mainline-7.0"
+    crypto_layer = "7.1"
 
     def _alloc_failure(self, failure: int) -> int:
         return failure if failure == errno.EEXIST else errno.ENOMEM
@@ -39,4 +41,5 @@ class Mainline70(Mainline71):
 
     mirrors = "Linux 7.0.13 mm/zswap.c, mm/zsmalloc.c"
     kernel_line = "mainline-7.0"
+    crypto_layer = "7.0"
     ROOT_OBJCG = False

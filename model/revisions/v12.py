@@ -29,9 +29,12 @@ class _V12Entries(BatchedStore, Mainline618):
         A failure there goes to a cleanup that looks at handles which nobody has set yet.
         """
         answer: int | None = yield ("?entry_alloc_bulk", len(pages))
-        if answer != 0:
-            return [self.new_entry(folio.swpent + index, pool) for index in pages]
         entries: list[ZswapEntry] = []
+        if answer != 0:
+            bulk = [self.new_entry(folio.swpent + index, pool) for index in pages]
+            for given in bulk:
+                given.on_cpu_node = True
+            return bulk
         for index in pages:
             entry = yield from self.zswap_entry_cache_alloc(folio.swpent + index, pool)
             if entry is None:
@@ -47,9 +50,12 @@ class V12Patch22(_V12Entries, CompressPageByPage):
     """v12 up to patch 22/23: batches whose pages are compressed one by one, as mainline does it."""
 
     mirrors = f"v12 of zswap compression batching, patches 1 to 22 of 23, <{_SERIES}-23-kanchana.p.sridhar@intel.com>"
+    crypto_layer = "v12"
 
 
 class V12(_V12Entries, CompressToScatterList):
     """v12 as posted: results come back through pointers into the scatter list; only an error keeps a page as it is."""
 
     mirrors = f"v12 of zswap compression batching as posted, <{_SERIES}-24-kanchana.p.sridhar@intel.com>"
+    crypto_layer = "v12"
+    compress_call = "dlens"

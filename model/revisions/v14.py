@@ -49,6 +49,7 @@ class V14Patch25(_V14Entries, CompressPageByPage):
     """v14 up to patch 25/26: stored in batches, each page still compressed by a call of its own."""
 
     mirrors = f"v14 of zswap compression batching, patches 1 to 25 of 26, <{_SERIES}-26-kanchana.p.sridhar@intel.com>"
+    crypto_layer = "v14"
 
 
 class V14(_V14Entries, CompressToScatterList):
@@ -59,6 +60,8 @@ class V14(_V14Entries, CompressToScatterList):
     """
 
     mirrors = f"v14 of zswap compression batching as posted, <{_SERIES}-27-kanchana.p.sridhar@intel.com>"
+    crypto_layer = "v14"
+    compress_call = "table"
 
 
 class V14On73(V14):
@@ -81,6 +84,7 @@ class V14Meant(V14):
     """
 
     mirrors = f"v14 of zswap compression batching as meant, <{_SERIES}-27-kanchana.p.sridhar@intel.com>"
+    crypto_layer = "v14-meant"
 
     def _store_units(self, call: Call, entries: Sequence[ZswapEntry],
                      writeback: bool) -> Steps[bool]:

@@ -25,6 +25,8 @@ class V8(BatchedStore, Mainline612):
 
     mirrors = f"v8 of zswap compression batching as posted, <{_SERIES}-15-kanchana.p.sridhar@intel.com>"
     HAS_MTHP_ZSWPOUT = True
+    crypto_layer = "v8"
+    compress_call = "chain"
 
     def zswap_store(self, folio: Folio) -> Steps[bool]:
         """zswap_store(): large folios are stored."""
