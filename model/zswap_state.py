@@ -143,6 +143,8 @@ class ZswapState:
     ROOT_OBJCG = True
     #: stored_incompressible_pages exists
     HAS_INCOMPRESSIBLE = True
+    #: objects are read through scatter-gather entries (7.0+), before that in a row
+    SG_READS = True
     #: mTHP statistics count zswpout (6.13+)
     HAS_MTHP_ZSWPOUT = True
 

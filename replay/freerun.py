@@ -2,9 +2,9 @@
 """A revision that runs by itself: operations in, what it does with real bytes out, and invariants that know no code.
 
 :class:`FreeRun` answers the model's effects as a kernel's surroundings would: compress calls go through the model of
-the crypto layer (:mod:`model.crypto.layers`), objects hold bytes, a fault plan fails what it says.  After each operation
-the second oracle looks at the result: the page loaded is the page stored, lengths are fresh and in range, entries,
-objects, charges and counters balance, what was taken is given back.  None of that repeats the code under test.
+the crypto layer (:mod:`model.crypto.layers`), objects hold bytes, a fault plan fails what it says.  After each
+operation the second oracle looks at the result: the page loaded is the page stored, lengths are fresh and in range,
+entries, objects, charges and counters balance, what was taken is given back.  None of that repeats the code under test.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Operation:
     """A call into zswap from outside.
 
     ``kind``: ``writeout``, ``load``, ``invalidate``, ``param`` (``text``: ``name=value``), ``compact``,
-    ``shrink_memcg``.  ``pages``: for a writeout the content of each page of the folio, 4096 bytes each.  ``answers``: what
-    the outside says to effects and questions, by name; a list is used up from its front.  ``event``: the number of the
-    event it was taken from, -1 without a recording.
+    ``shrink_memcg``.  ``pages``: for a writeout the content of each page of the folio, 4096 bytes each.  ``answers``:
+    what the outside says to effects and questions, by name; a list is used up from its front.  ``event``: the number of
+    the event it was taken from, -1 without a recording.
     """
 
     kind: str
@@ -107,14 +107,19 @@ class FreeRun:
     :param acomp: tfm of a compressor's name, for each pool once
     :param faults: what fails; the crypto layer's own sites are asked by the tfm, which should have the same plan
     :param cpu_node: NUMA node of the CPU that stores; folios are on node 0
+    :param balance_every: after how many operations all entries are summed up
+    :param linear: objects are handed to the compressor in one piece, wherever they lie
     """
 
     def __init__(self, revision: type[Zswap], acomp: Callable[[str], Acomp], *, compressor: str,
                  totalram_pages: int = 1 << 20, chain_size: int = 8, faults: FaultPlan | None = None,
-                 cpu_node: int = 0) -> None:
+                 cpu_node: int = 0, balance_every: int = 1, linear: bool = False) -> None:
         self.model = revision(totalram_pages=totalram_pages, compressor=compressor, chain_size=chain_size)
         self.faults = faults or FaultPlan()
         self.cpu_node = cpu_node
+        self.linear = linear
+        self._balance_every = balance_every
+        self._done = 0
         self._acomp_for = acomp
         self._tfms: dict[str, Acomp] = {}
         self._buffers = [bytearray(PAGE_SIZE) for _ in range(_BATCH)]
@@ -338,7 +343,7 @@ class FreeRun:
         data, shape = self._reading
         # The pieces as they lie in the zspage; a linear read has them in a row first.
         source, at = [], 0
-        for piece in shape if self.model.crypto_layer not in ("6.12", "6.18", "v8", "v12") else [None]:
+        for piece in shape if not self.linear and self.model.SG_READS else [None]:
             size = len(data) if piece is None else piece.length
             source.append(SgEntry(data[at:at + size]))
             at += size
@@ -357,7 +362,9 @@ class FreeRun:
             self._after_load(operation, outcome)
         elif operation.kind == "invalidate":
             self._expected.pop(operation.swpent, None)
-        outcome.problems += self.imbalances()
+        self._done += 1
+        if self._done % self._balance_every == 0:
+            outcome.problems += self.imbalances()
         ledger = self.model.ledger
         outcome.problems += ledger.problems[self._seen_problems:]
         self._seen_problems = len(ledger.problems)
@@ -394,8 +401,8 @@ class FreeRun:
             if entry is not None and entry.obj in self._objects:
                 outcome.stored[slot] = (entry.length, self._objects[entry.obj][1])
                 if entry.lru is not None and entry.lru[0] != 0:
-                    self._problem(f"the entry of swap entry {slot:#x} is listed under node {entry.lru[0]}, its folio is "
-                                  f"on node 0")
+                    self._problem(f"the entry of swap entry {slot:#x} is listed under node {entry.lru[0]}, its folio "
+                                  f"is on node 0")
 
     def _after_load(self, operation: Operation, outcome: Outcome) -> None:
         expected = self._expected.get(operation.swpent)

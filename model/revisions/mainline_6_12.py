@@ -25,6 +25,7 @@ class Mainline612(Zswap):
     ROOT_OBJCG = False
     HAS_INCOMPRESSIBLE = False
     HAS_MTHP_ZSWPOUT = False
+    SG_READS = False
 
     def new_pool(self, name: str) -> ZswapPool:
         """A pool whose __zs_compact() takes migrate_write_lock(): it waits for readers of a zspage."""

@@ -17,6 +17,7 @@ class Mainline618(Mainline70):
     mirrors = "Linux 6.18.15 mm/zswap.c, mm/zsmalloc.c"
     kernel_line = "mainline-6.18"
     crypto_layer = "6.18"
+    SG_READS = False
 
     def zswap_load(self, folio: Folio) -> Steps[int]:
         """zswap_load(): as in 7.0, but a synchronous swap device may read past the swap cache."""
