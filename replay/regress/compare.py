@@ -397,7 +397,7 @@ def _notes(sides: Sequence[Sequence[Run]], part: Alike, itself: bool) -> list[st
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """Return what recordings are called where a mail may quote it: their directories' names, if these tell them apart."""
+    """Return what a mail may call recordings: their directories' names, where these tell them apart."""
     names = [Path(run.recording).name for run in runs]
     return names if len(set(names)) == len({run.recording for run in runs}) else [run.recording for run in runs]
 

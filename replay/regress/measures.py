@@ -53,8 +53,8 @@ _COMPRESS, _COMPRESS_RET = _CODE["crypto_acomp_compress"], _CODE["crypto_acomp_c
 _MALLOC, _MALLOC_RET, _FREE = _CODE["zs_malloc"], _CODE["zs_malloc_ret"], _CODE["zs_free"]
 _ENTRY_FREE, _TOTAL = _CODE["zswap_entry_free"], _CODE["zs_get_total_pages_ret"]
 _COUNTERS, _LOST = _CODE["counters"], _CODE["lost_events"]
-_WANTED: Final = frozenset({*_BEGINS, *_ENDS, *_SLOT, *_TIMED, *_TIMED_BEGIN, _COMPRESS_RET, _MALLOC_RET, _FREE,
-                            _ENTRY_FREE, _TOTAL, _COUNTERS, _LOST})
+#: What is looked at beyond being counted.
+_ELSE: Final = frozenset({*_BEGINS, *_ENDS, *_TIMED, *_TIMED_BEGIN, _FREE, _ENTRY_FREE, _TOTAL, _COUNTERS, _LOST})
 _COLUMNS: Final = ("ts", "cpu", "pid", "event", "swpent", "pool", "handle", "ret", "size", "content", "order", "text")
 _ERR_PTR: Final = (1 << 64) - 4095
 #: Quantiles of times: name, percent, and the fewest samples that say anything of it.
@@ -169,13 +169,15 @@ class _Pass:
         pages = recording.pages
         self.refs: list[int] = pages.refs.tolist() if pages is not None else []
         self.digests: list[str] = pages.sha1 if pages is not None else []
-        self.lru = int(recording.manifest["config"].get("symbols", {}).get("zswap_list_lru", 0) or 0)
-        #: task -> the operation it is in; an idle task is one per CPU
-        self.inside: dict[tuple[int, int], _Operation] = {}
+        symbols = recording.manifest["config"].get("symbols")
+        #: zswap's list_lru: its events carry every LRU of the system
+        self.lru = symbols.get("zswap_list_lru") if isinstance(symbols, dict) else None
+        #: task -> the operation it is in; an idle task is one per CPU, numbered below 0
+        self.inside: dict[int, _Operation] = {}
         self.open = 0
-        self.began: dict[tuple[tuple[int, int], int], int] = {}
-        self.asked: dict[tuple[int, int], int] = {}
-        self.dying: dict[tuple[int, int], int] = {}
+        self.began: dict[tuple[int, int], int] = {}
+        self.asked: dict[int, int] = {}
+        self.dying: dict[int, int] = {}
         self.slots: dict[int, int] = {}
         self.calls = [0] * len(_KINDS)
         self.counts = [[0] * len(_COUNTED) for _ in _KINDS]
@@ -208,24 +210,33 @@ class _Pass:
     def walk(self, progress: _Progress | None) -> None:
         """Go through the events and leave the values in the run."""
         wanted = np.zeros(256, bool)
-        wanted[list(_WANTED)] = True
+        wanted[[*_ELSE, *_SLOT]] = True
         total = len(self.recording) if self.until is None else self.until
+        slots = [_SLOT.get(code, -1) for code in range(256)]
+        plain = [code in _SLOT and code not in _ELSE for code in range(256)]
+        inside, lru = self.inside, self.lru
         for base, batch in self.recording.batches(_COLUMNS):
             if base >= total:
                 break
             rows = np.flatnonzero(wanted[batch["event"]][:total - base])
             columns = [batch[name][rows].tolist() for name in _COLUMNS]
-            for number, *event in zip((rows + base).tolist(), *columns, strict=True):
-                self._event(number, *event)
+            for number, ts, cpu, pid, code, *event in zip((rows + base).tolist(), *columns, strict=True):
+                task = pid or ~cpu
+                operation = inside.get(task)
+                slot = slots[code]
+                if slot >= 0 and operation is not None and (code not in _LRU or lru is None or event[1] == lru):
+                    operation.counts[slot] += 1
+                if not plain[code]:
+                    self._event(number, ts, task, code, operation, *event)
             if progress is not None:
                 progress(f"measuring {self.recording.path.name}", min(base + len(batch["ts"]), total), total)
         for task in list(self.inside):
             self._leave(task, ended=self.until is not None)
         self._results()
 
-    def _event(self, number: int, ts: int, cpu: int, pid: int, code: int, swpent: int, pool: int, handle: int,
-               ret: int, size: int, content: int, order: int, text: str) -> None:
-        task = (pid, cpu if pid == 0 else -1)
+    def _event(self, number: int, ts: int, task: int, code: int, inside: _Operation | None, swpent: int, pool: int,
+               handle: int, ret: int, size: int, content: int, order: int, text: str) -> None:
+        """Take in an event that is more than an effect to be counted; ``inside``: what its task is in."""
         begins = _BEGINS.get(code)
         if begins is not None:
             if order > _MAX_ORDER:
@@ -233,15 +244,10 @@ class _Pass:
                                "import or record again")
             self._enter(task, _Operation(-1, begins, code, ts, order), number, swpent, text)
             return
-        inside = self.inside.get(task)
         if code in _ENDS:
             if inside is not None and inside.code == _ENDS[code]:
                 self._return(task, inside, ts, ret)
             return
-        if inside is not None and not (code in _LRU and self.lru and pool != self.lru):
-            slot = _SLOT.get(code)
-            if slot is not None:
-                inside.counts[slot] += 1
         self._time(task, code, ts)
         if code == _COMPRESS:
             self._compress(inside, size, content)
@@ -272,7 +278,7 @@ class _Pass:
             for other in list(self.inside):
                 self._leave(other, ended=False)
 
-    def _enter(self, task: tuple[int, int], made: _Operation, number: int, swpent: int, text: str) -> None:
+    def _enter(self, task: int, made: _Operation, number: int, swpent: int, text: str) -> None:
         """A task begins an operation; inside another it is a part of that."""
         inside = self.inside.get(task)
         if inside is not None and not inside.closed:
@@ -307,7 +313,7 @@ class _Pass:
             slots.setdefault(page, len(slots))
         return slots[swpent]
 
-    def _return(self, task: tuple[int, int], inside: _Operation, ts: int, ret: int) -> None:
+    def _return(self, task: int, inside: _Operation, ts: int, ret: int) -> None:
         if inside.kind == _STORE:
             pages = 1 << inside.order
             self.asked_pages += pages
@@ -324,7 +330,7 @@ class _Pass:
         inside.key += f" {ret}" if inside.kind == _OUTSIDE else ""
         self._leave(task, ended=True)
 
-    def _leave(self, task: tuple[int, int], ended: bool) -> None:
+    def _leave(self, task: int, ended: bool) -> None:
         """A task's operation is over."""
         done = self.inside.pop(task)
         self.open -= not done.closed
@@ -351,7 +357,7 @@ class _Pass:
         if 0 <= content <= len(self.refs) - pages:
             inside.pages.extend(self.refs[content:content + pages])
 
-    def _allocated(self, task: tuple[int, int], inside: _Operation | None, handle: int) -> None:
+    def _allocated(self, task: int, inside: _Operation | None, handle: int) -> None:
         size = self.asked.pop(task, None)
         if size is None or inside is None or inside.kind != _STORE or handle >= _ERR_PTR or not handle:
             return
@@ -366,7 +372,7 @@ class _Pass:
             for page, length in zip(store.pages, store.lengths, strict=True):
                 self.run.lengths.add(self.digests[page], length)
 
-    def _time(self, task: tuple[int, int], code: int, ts: int) -> None:
+    def _time(self, task: int, code: int, ts: int) -> None:
         if code in _TIMED_BEGIN:
             self.began[task, code] = ts
         elif code in _TIMED:

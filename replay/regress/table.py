@@ -57,7 +57,8 @@ def change(check: Check, width: int = _CHANGE) -> str:
         return "new"
     if not share:
         return "0%"
-    texts = [f"x{1 + share:.3g}", f"x{1 + share:.1e}"] if share >= 9 else [f"{100 * share:+.{1 if abs(share) >= 0.001 else 2}f}%"]
+    digits = 1 if abs(share) >= 0.001 else 2
+    texts = [f"x{1 + share:.3g}", f"x{1 + share:.1e}"] if share >= 9 else [f"{100 * share:+.{digits}f}%"]
     return _first([*texts, f"{100 * share:+.0e}%"], width)
 
 
