@@ -12,9 +12,10 @@ by the user's own configuration.
 
 from __future__ import annotations
 
-import email
+import email.errors
 import email.header
 import email.message
+import email.parser
 import os
 import re
 import tomllib
@@ -32,6 +33,8 @@ __all__ = ["MAX_MAIL", "Config", "Mail", "Series", "answer", "check", "default_c
 #: Bytes of a mail, and of a configuration, that are read; list servers take far less.
 MAX_MAIL: Final = 4 << 20
 _MAX_CONFIG: Final = 1 << 20
+#: The parser takes each line apart at all the boundaries it is inside: no mail of a patch has so many.
+_MAX_BOUNDARIES: Final = 20
 _MAX_SUBJECT, _MAX_REFERENCES, _MAX_IDS = 2000, 1 << 16, 1000
 _TOOL: Final = "zreplay-regress"
 _STATUS: Final = {"worse": "fail", "not worse": "pass", "cannot tell": "warn"}
@@ -101,7 +104,9 @@ class Config:
 def read_mail(data: bytes) -> Mail:
     """Return what a mail says of its series; of a mail that is none, nothing."""
     try:
-        message = email.message_from_bytes(data)
+        nested = data.lower().count(b"boundary=") > _MAX_BOUNDARIES
+        parser = email.parser.BytesHeaderParser() if nested else email.parser.BytesParser()
+        message = parser.parsebytes(data)
         subject = _header(message, "Subject", _MAX_SUBJECT)
         ids: list[str] = []
         for name in ("Message-Id", "In-Reply-To", "References"):

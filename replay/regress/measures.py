@@ -290,8 +290,9 @@ class _Pass:
         elif inside is not None:
             self._leave(task, ended=True)
         operations = self.run.operations
-        if self.open and operations.certain is None:
-            operations.certain = len(operations.events)
+        if self.open:
+            # From here on the order in which operations begin does not decide what they do.
+            operations.doubt(len(operations.events), "two tasks are inside operations at once")
         if self.first_ts is None:
             self.first_ts = made.ts
             snapshots = self.recording.snapshots
@@ -356,6 +357,8 @@ class _Pass:
         inside.handed += pages
         if 0 <= content <= len(self.refs) - pages:
             inside.pages.extend(self.refs[content:content + pages])
+        else:
+            self.run.operations.doubt(inside.number, "it was not recorded which page contents were stored")
 
     def _allocated(self, task: int, inside: _Operation | None, handle: int) -> None:
         size = self.asked.pop(task, None)
@@ -479,8 +482,9 @@ def _table(value: Any) -> dict[str, Any]:
 
 
 def _number(value: Any) -> int | None:
-    """Return a counter's value; files of counters hold text."""
+    """Return a counter's value, None for what is none; files of counters hold text."""
     try:
-        return int(str(value).strip())
+        number = int(str(value).strip())
     except ValueError:
         return None
+    return number if abs(number) < 1 << 64 else None

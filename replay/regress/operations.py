@@ -24,14 +24,20 @@ class Operations:
 
     ``keys``: 8 bytes of a digest each: what was asked, of which slots (numbered as they appear), which folio order,
     which page contents in which order; ``effects``: the same of what it caused; ``events``: the event each begins at.
-    ``certain``: how many come before two tasks are inside operations at once: from there on the order of their
-    beginnings does not decide what they do; ``whole``: events in the recording.
+    ``certain``: how many of them, None for all, are known well enough to be called the same as another's, and ``why``
+    not more.
     """
 
     keys: array[int] = field(default_factory=lambda: array("Q"))
     effects: array[int] = field(default_factory=lambda: array("Q"))
     events: array[int] = field(default_factory=lambda: array("q"))
     certain: int | None = None
+    why: str = ""
+
+    def doubt(self, number: int, why: str) -> None:
+        """Say that operation ``number`` and those after it cannot be called the same as another's."""
+        if self.certain is None or number < self.certain:
+            self.certain, self.why = number, why
 
     def add(self, event: int) -> int:
         """Begin an operation; returns its number."""
@@ -100,9 +106,8 @@ def alike(parts: Sequence[Operations], starts: Sequence[str], lost: bool, keyed:
     if len(set(starts)) > 1:
         return Alike(0, nothing, "the recordings do not start from the same state")
     lengths = [len(part.keys) for part in parts]
-    limits = [len(part.keys) if part.certain is None else part.certain for part in parts]
-    count = min(limits)
-    why = "two tasks were inside operations at once" if count < min(lengths) else "a recording ends there"
+    count, why = min((len(part.keys), "a recording ends there") if part.certain is None else (part.certain, part.why)
+                     for part in parts)
     first = parts[0]
     for part in parts[1:]:
         same = _common(first.keys, part.keys, count)
