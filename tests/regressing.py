@@ -67,7 +67,7 @@ def record(path: Path, plan: Plan | None = None) -> Recording:
     for slot in range(128, 160):
         kernel.store(slot)
     half = len(kernel.rows)
-    for slot in range(0, 60):
+    for slot in range(60):
         kernel.load(slot)
     for slot in range(60, 100):
         kernel.invalidate(slot)

@@ -19,10 +19,12 @@ from replay.cli import main
 from replay.cli.regress import report
 from replay.regress import Check, Regression, measure, regress
 from replay.regress.catalogue import Better, Kind, Measure
-from replay.regress.compare import ALIKE, PAGES as SAME_PAGES, WHOLE, Pages
+from replay.regress.compare import ALIKE, WHOLE, Pages
+from replay.regress.compare import PAGES as SAME_PAGES
 from replay.regress.measures import Run, emulated
 from replay.regress.operations import Alike, Operations, alike
-from replay.regress.statistics import Side, holm, test as compare_means
+from replay.regress.statistics import Side, holm
+from replay.regress.statistics import test as compare_means
 from replay.regress.table import MAIL_WIDTH, change, mail, number
 from traces.errors import BadInput
 from traces.recording import Recording
@@ -192,7 +194,7 @@ def test_one_page_longer_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     real = regressing.ByFirstByte.compress
     monkeypatch.setattr(regressing.ByFirstByte, "compress",
-                        lambda self, page: (made := real(self, page)) if page[0] != 7 else made_longer(real(self, page)))
+                        lambda self, page: real(self, page) if page[0] != 7 else made_longer(real(self, page)))
     patched = record(tmp_path / "b")
     result = regress([base], [patched])
     assert (result.pages.longer, result.pages.shorter) == (1, 0)

@@ -194,7 +194,7 @@ def regress(base: Sequence[Recording], patched: Sequence[Recording], *, margin: 
         exact = []
     if exact:
         # Where it is a part, what a side lacks in it (a snapshot that came later) is looked at over whole runs.
-        checks += [_exactly(check) for check in _checks(exact[0], exact[1], ALIKE)
+        checks += [_exactly(check, margin) for check in _checks(exact[0], exact[1], ALIKE)
                    if check.measure.kind is Kind.COUNT and (part.whole or (check.base and check.patched))]
     # What is of one moment has one value, wherever it is looked at.
     done = {check.measure.id for check in checks if part.whole or "@" in check.measure.id}
@@ -263,7 +263,7 @@ def _judge(check: Check) -> None:
         check.reason = "it differs, which on other operations is neither better nor worse"
 
 
-def _exactly(check: Check) -> Check:
+def _exactly(check: Check, margin: float) -> Check:
     """Give the verdict of counts on the same operations."""
     base, patched = check.base, check.patched
     if base is None or patched is None:
@@ -272,6 +272,8 @@ def _exactly(check: Check) -> Check:
         check.reason = "runs of one kernel differ on the same operations"
     elif base.mean == patched.mean:
         check.verdict = "same"
+    elif check.measure.loose and check.change is not None and abs(check.change) < margin:
+        check.verdict, check.reason = "same", "inside the margin"
     else:
         _judge(check)
     return check
