@@ -513,7 +513,7 @@ def test_a_mail_of_real_recordings(samples: dict[str, Path]) -> None:
     assert max(len(line) for line in lines) <= MAIL_WIDTH == 75
     text = "\n".join(lines)
     for words in ("7.3-amd64, 1 run", "lz4 (base), zstd (patched)", "none: a test needs 3 runs of each kernel",
-                  "base     patched   change", "not shown, as they have no verdict"):
+                  "base     patched   change", "not shown, without a verdict"):
         assert words in text
 
 

@@ -59,6 +59,8 @@ _COLUMNS: Final = ("ts", "cpu", "pid", "event", "swpent", "pool", "handle", "ret
 _ERR_PTR: Final = (1 << 64) - 4095
 #: Quantiles of times: name, percent, and the fewest samples that say anything of it.
 _QUANTILES: Final = (("median", 50.0, 1), ("p90", 90.0, 10), ("p99", 99.0, 100))
+#: All of time, ns: a loss counts wherever it is.
+_EVER: Final = (-(1 << 62), 1 << 62)
 #: No folio is larger: above PMD order there is nothing that swaps out.
 _MAX_ORDER: Final = 13
 _EMULATORS: Final = re.compile(r"\bTCG\b|Bochs", re.I)
@@ -130,10 +132,7 @@ def measure(recording: Recording, until: int | None = None, progress: _Progress 
     manifest = recording.manifest
     run = Run(str(recording.path), str(manifest["kernel"].get("release", "?")),
               str(manifest["config"].get("compressor", "?")), manifest, emulated=emulated(manifest))
-    segments = manifest["segments"]
-    if segments:
-        span = (segments[0]["first_ts"], segments[-1]["last_ts"])
-        run.losses = [loss.text for loss in losses_of(recording, span, 0)]
+    run.losses = [loss.text for loss in losses_of(recording, _EVER, 0)]
     if not manifest["complete"]:
         run.losses.append("the recorder was stopped before it could finish")
     pages = recording.pages
@@ -199,9 +198,10 @@ class _Pass:
         self.run.start = start_of(self.recording)
         state = self.recording.document("state")
         entries = state.get("entries") if state is not None else None
+        # Rows of replay.state: swap entry, length, and more.
         if isinstance(entries, list):
-            # Rows of replay.state: swap entry, length, and more.
-            self.bytes = sum(int(row[1]) for row in entries if isinstance(row, list) and len(row) > 1)
+            lengths = [row[1] for row in entries if isinstance(row, list) and len(row) > 1 and isinstance(row[1], int)]
+            self.bytes = sum(lengths) if len(lengths) == len(entries) else None
         elif self.run.start != "empty":
             self.bytes = None
 

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scipy import stats
-
 __all__ = ["LEAST_RUNS", "Side", "Tested", "holm", "test"]
 
 #: Runs that each side needs for a test: from two no spread can be estimated worth the name.
@@ -72,6 +70,9 @@ def test(base: Side, patched: Side, margin: float) -> Tested | None:
     """
     if min(base.runs, patched.runs) < LEAST_RUNS or (base.steady and patched.steady):
         return None
+    # Loading it takes longer than most commands run.
+    from scipy import stats
+
     errors = [side.deviation ** 2 / side.runs for side in (base, patched)]
     error = math.sqrt(sum(errors))
     if not error or not math.isfinite(error):

@@ -44,7 +44,7 @@ def number(value: float | None, unit: str = "", width: int = 13) -> str:
     elif value == int(value):
         texts = [f"{int(value):,}", str(int(value))]
     else:
-        texts = [f"{value:,.{2 if abs(value) >= 100 else 4}f}", f"{value:.1f}"]
+        texts = [f"{value:,.{0 if abs(value) >= 10_000 else 2 if abs(value) >= 100 else 4}f}", f"{value:.0f}"]
     return _first([*texts, f"{value:.3e}", f"{value:.0e}"], width)
 
 
@@ -184,10 +184,10 @@ def _foot(result: Regression) -> Iterator[str]:
              "told"]
     zero = [check for check in result.checks if is_zero(check) and not _untested(check)]
     if zero:
-        texts.append(f"0 in every run: {', '.join(dict.fromkeys(check.measure.doc for check in zero))}")
+        texts.append(f"0 in every run: {'; '.join(dict.fromkeys(check.measure.doc for check in zero))}")
     untested = [check for check in result.checks if _untested(check)]
     if untested:
-        texts.append(f"not shown, as they have no verdict: {len(untested)} measures over whole runs")
+        texts.append(f"not shown, without a verdict: {len(untested)} of the measures over whole runs")
     texts += [result.pages.text(), *result.notes]
     yield ""
     for text in texts:
