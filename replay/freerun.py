@@ -132,7 +132,7 @@ class FreeRun:
         self._answers: dict[str, Any] = {}
         self._units: list[tuple[int, _Result]] = []
         self._call: tuple[int, int] = (0, 0)
-        self._reading: tuple[bytes, Any] | None = None
+        self._reading: tuple[bytes, bool, Any] | None = None
         self._read_pool: ZswapPool | None = None
         self._out: bytes | None = None
         self._folio = Folio(0)
@@ -213,7 +213,7 @@ class FreeRun:
         elif kind == "zs_free":
             self._objects.pop(effect[1], None)
         elif kind == "zs_obj_read" and effect[1] in self._objects:
-            self._reading = self._objects[effect[1]][0], effect[3]
+            self._reading = *self._objects[effect[1]], effect[3]
             self._out = self._objects[effect[1]][0]
         elif kind == "zswap_decompress":
             self._read_pool = effect[1].pool
@@ -340,7 +340,7 @@ class FreeRun:
     def _on_crypto_acomp_decompress_ret(self, effect: Effect) -> tuple[int, int]:
         assert self._reading is not None
         assert self._read_pool is not None
-        data, shape = self._reading
+        data, _, shape = self._reading
         # The pieces as they lie in the zspage; a linear read has them in a row first.
         source, at = [], 0
         for piece in shape if not self.linear and self.model.SG_READS else [None]:
@@ -419,9 +419,11 @@ class FreeRun:
     def _what_is(self, expected: bytes) -> str:
         assert self._out is not None
         same = sum(a == b for a, b in zip(self._out, expected, strict=False))
-        if self._reading is not None and self._reading[0][:64] == self._out[:64] and same < PAGE_SIZE // 2:
-            return "it is the object's own bytes, taken for the page"
-        return f"{PAGE_SIZE - same} of {PAGE_SIZE} bytes differ"
+        differ = f"{PAGE_SIZE - same} of {PAGE_SIZE} bytes differ"
+        if self._reading is None or "crypto_acomp_decompress" in self._outcome.effects or self._reading[1]:
+            return differ
+        return (f"its object holds compressed data of {len(self._reading[0])} bytes, which the load takes for the page "
+                f"itself; {differ}")
 
     def imbalances(self) -> list[str]:
         """Return in sentences what does not balance: entries, objects, charges and counters."""

@@ -20,6 +20,7 @@ from replay.cli import (
     record,
     regress,
     replay_,
+    revisions,
     scrub,
     show,
     vmcore,
@@ -37,6 +38,8 @@ examples:
   zreplay replay run.zr                  does this kernel do what its revision says?
   zreplay compare a.zr b.zr              do two recorders of one run tell the same?
   zreplay regress --base old.zr --patched new.zr  is the patched kernel worse?
+  zreplay regress run.zr --revision mainline-7.2 --revision v14   where do two revisions part on it?
+  zreplay bisect run.zr --series v14     which patch of the series brought it?
   zreplay show run.zr --swp 0x200        everything that happened to a swap slot
 """
 
@@ -57,8 +60,8 @@ def parser() -> argparse.ArgumentParser:
                     "and check it effect by effect.")
     top.add_argument("--version", action="version", version=f"zreplay {version()}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (record, workload, lab, import_, info, show, replay_, compare, regress, vmcore, cut, labfuzz, scrub,
-                   bench):
+    for module in (record, workload, lab, import_, info, show, replay_, compare, regress, revisions, vmcore, cut,
+                   labfuzz, scrub, bench):
         module.add_parser(verbs)
     return top
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from replay.cli.revisions import two_revisions
 from replay.cli.terminal import steps, table
 from replay.regress import b4
 from replay.regress.catalogue import Better
@@ -43,6 +44,9 @@ def add_parser(verbs: Any) -> None:
         description="Measure recordings of two kernels and say of each measure whether the patched one is the same, "
                     "better or worse. Give three or more runs of each, of one workload: fewer allow no test. Exit "
                     "status: 1 something is worse, 0 nothing is, 2 unreadable, 3 nothing could be told.")
+    parser.add_argument("recording", nargs="?", metavar="REC", help="a recording to hold two revisions against, with "
+                        "--revision A --revision B")
+    parser.add_argument("--revision", action="append", metavar="R", help="a shipped name or FILE.py:CLASS; twice")
     parser.add_argument("--base", nargs="+", metavar="REC", help="runs of the base kernel")
     parser.add_argument("--patched", nargs="+", metavar="REC", help="runs of the patched kernel")
     parser.add_argument("--margin", type=_percent, default=MARGIN, metavar="PERCENT",
@@ -74,6 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Hold two sets of recordings against each other, or answer b4."""
     if arguments.b4:
         return _b4(arguments)
+    if arguments.recording or arguments.revision:
+        if not arguments.recording or arguments.base or arguments.patched or arguments.mail:
+            raise BadInput("regress", "", "two revisions are held against each other on one recording",
+                           "give REC --revision A --revision B")
+        return two_revisions(arguments.recording, arguments.revision or [], arguments.json)
     if not arguments.base or not arguments.patched:
         raise BadInput("regress", "", "two sets of recordings are needed",
                        "give --base REC [REC ...] --patched REC [REC ...]")
