@@ -67,7 +67,8 @@ class Outcome:
 
     ``result``: what the kernel function returns; ``effects``: names of effects in order, ``calls``: pages of each
     compress call; ``stored``: by slot the length and whether the object is the page itself; ``counters``: what moved;
-    ``data``: for a load whether it gave the page stored last; ``problems``: invariants it broke.
+    ``copied``: bytes that zsmalloc copied for a read; ``data``: for a load whether it gave the page stored last;
+    ``problems``: invariants it broke.
     """
 
     operation: Operation
@@ -76,6 +77,7 @@ class Outcome:
     calls: list[int] = field(default_factory=list)
     stored: dict[int, tuple[int, bool]] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+    copied: int = 0
     data: str = ""
     problems: list[str] = field(default_factory=list)
 
@@ -215,6 +217,8 @@ class FreeRun:
         elif kind == "zs_obj_read" and effect[1] in self._objects:
             self._reading = *self._objects[effect[1]], effect[3]
             self._out = self._objects[effect[1]][0]
+            if not self.model.SG_READS and self._read_pool is not None:
+                self._outcome.copied += self._read_pool.zs_pool.linear_copy(effect[1])
         elif kind == "zswap_decompress":
             self._read_pool = effect[1].pool
 

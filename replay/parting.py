@@ -33,6 +33,7 @@ RESPECTS: Final = {
     "rejects": "which counters a rejection moves",
     "counters": "what else is counted or charged",
     "pages": "how many pages the pool takes",
+    "copies": "how many bytes zsmalloc copies to read an object",
     "calls": "how pages are handed to the compressor",
     "order": "the order of effects",
 }
@@ -168,6 +169,9 @@ def _differs(a: Outcome, b: Outcome, names: tuple[str, str]) -> tuple[str, str] 
         if some:
             return respect, (f"{what} moves {_changes(some, a)} under {names[0]} and {_changes(some, b)} under "
                              f"{names[1]}")
+    if a.copied != b.copied:
+        one, other = ("copies the object" if copied else "copies nothing" for copied in (a.copied, b.copied))
+        return "copies", f"to read for {what}, zsmalloc {one} under {names[0]} and {other} under {names[1]}"
     if a.calls != b.calls:
         return "calls", f"{what} makes {_calls(a.calls)} under {names[0]} and {_calls(b.calls)} under {names[1]}"
     if a.effects != b.effects:

@@ -13,6 +13,7 @@ import re
 from model.revisions.mainline_6_12 import Mainline612
 from model.revisions.mainline_6_18 import Mainline618
 from model.revisions.mainline_7 import Mainline70, Mainline71, Mainline72, Mainline73
+from model.revisions.sg_read import SgRead
 from model.revisions.v6 import V6
 from model.revisions.v8 import V8
 from model.revisions.v12 import V12, V12Patch22
@@ -40,6 +41,7 @@ POSTED: dict[str, type[Zswap]] = {
     "v14": V14,
     "v14-meant": V14Meant,
     "v14-on-7.3": V14On73,
+    "sg-read": SgRead,
 }
 REVISIONS: dict[str, type[Zswap]] = MAINLINE | POSTED
 

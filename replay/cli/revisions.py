@@ -23,7 +23,7 @@ from traces.recording import Recording
 __all__ = ["add_parser", "named", "parting_status", "two_revisions"]
 
 #: Respects in which revisions may part without anything being worse for it.
-_HOW: Final = ("calls", "order")
+_HOW: Final = ("copies", "calls", "order")
 _WIDTH: Final = 100
 
 
@@ -143,6 +143,7 @@ _ROWS: Final[dict[str, Callable[[Outcome], Iterable[str]]]] = {
     "data": lambda outcome: [outcome.data or "-"],
     "stored": _stored,
     "counters": lambda outcome: [f"{name} {change:+d}" for name, change in sorted(outcome.counters.items())] or ["-"],
+    "copied": lambda outcome: [str(outcome.copied)],
     "calls": lambda outcome: [", ".join(str(pages) for pages in outcome.calls) or "-"],
     "effects": lambda outcome: _short(outcome.effects),
 }
