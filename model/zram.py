@@ -41,8 +41,8 @@ class MmStat:
 class Read:
     """A page read.
 
-    ``page``: its bytes; ``entries``: in how many its object lies, 0 where it has none; ``linearised``: bytes copied to put
-    it in a row; ``by``: who copies them, ``zsmalloc`` or ``zram``.
+    ``page``: its bytes; ``entries``: in how many its object lies, 0 where it has none; ``linearised``: bytes copied to
+    put it in a row; ``by``: who copies them, ``zsmalloc`` or ``zram``.
     """
 
     page: bytes

@@ -113,10 +113,11 @@ def free_run(recording: Recording, revision: type[Zswap], contents: Contents,
 
 
 def part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[str, type[Zswap]], *,
-         progress: Callable[[int], None] | None = None) -> Parting:
+         faults: FaultPlan | None = None, progress: Callable[[int], None] | None = None) -> Parting:
     """Run a recording's operations through two revisions and group where they part.
 
     :param first, second: name and class
+    :param faults: what fails in both; each has the plan for itself
     :raises BadInput: when the recording does not begin with an empty zswap, or holds no pages
     """
     if recording.document("state") is not None:
@@ -127,7 +128,9 @@ def part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[str
         raise BadInput(recording.path, "", "holds nothing of the pages that were stored",
                        "record with --pages hash or full")
     out = Parting((first[0], second[0]))
-    runs = [free_run(recording, kind, operations.contents) for _, kind in (first, second)]
+    plans = [(faults or FaultPlan()).fresh() for _ in range(2)]
+    runs = [free_run(recording, kind, operations.contents, plan)
+            for (_, kind), plan in zip((first, second), plans, strict=True)]
     causes: dict[tuple[str, str], Cause] = {}
     for operation in operations:
         pair = runs[0].do(operation), runs[1].do(operation)
@@ -141,6 +144,8 @@ def part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[str
         if progress is not None:
             progress(operation.event)
     out.left_out = operations.left_out
+    out.notes = [f"under {name} the fault '{fault}'" for name, plan in zip(out.names, plans, strict=True)
+                 for fault in plan.unused()]
     for problems, run in zip(out.problems, runs, strict=True):
         problems += [(len(recording), text) for text in run.imbalances()]
     order = list(RESPECTS)

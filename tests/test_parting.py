@@ -157,3 +157,20 @@ def test_the_commands_say_it(samples: dict[str, Path], capsys: pytest.CaptureFix
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert error.startswith("zreplay: ")
+
+
+def test_a_fault_plan_drives_both(samples: dict[str, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """An error that leaves the lengths alone: v14 takes a stale one for the page's."""
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"faults": [{"at": "compress", "call": 3, "error": "EIO", "leave_lengths": True},
+                                           {"at": "compress", "call": 100000, "error": "EIO"}]}))
+    command = ["regress", str(samples["7.2-lz4-edge"]), "--revision", "mainline-7.2", "--revision"]
+    assert main([*command, "v14", "--faults", str(plan)]) == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert "v14 breaks an invariant" in text
+    assert "is stale: the compress call (error -5) did not write it" in text
+    assert text.count("compress call 100000: -EIO (never struck: the site was asked") == 2
+    plan.write_text('{"faults": [{"at": "lunch"}]}')
+    assert main([*command, "v14", "--faults", str(plan)]) == 2
+    assert "plan.json: " in capsys.readouterr().err
+    assert main([*command, "v14", "--faults", str(tmp_path / "none.json")]) == 2

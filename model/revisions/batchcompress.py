@@ -16,7 +16,7 @@ from model.revisions.batching import BatchedStore
 from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, ZswapEntry, ZswapPool
 
-__all__ = ["Call", "CompressPageByPage", "CompressToScatterList"]
+__all__ = ["Call", "CompressPageByPage", "CompressToScatterList", "CompressToScatterListMeant"]
 
 
 class Call(NamedTuple):
@@ -115,3 +115,37 @@ class CompressToScatterList(BatchedStore):
         """
         assert lengths
         return None
+
+
+class CompressToScatterListMeant(CompressToScatterList):
+    """The same as the postings' text means it: what does not fit into less than a page is an error of that page.
+
+    It is taken as it is, or rejects the folio; a call over several pages fails when one of them does, and each page
+    that failed is counted.
+    """
+
+    def _store_units(self, call: Call, entries: Sequence[ZswapEntry],
+                     writeback: bool) -> Steps[bool]:
+        if writeback:
+            return (yield from super()._store_units(call, entries, writeback))
+        units = []
+        for number in range(len(entries)):
+            units.append((yield from self._sg_length(call, number)))
+        bad = [length for length, _ in units if not 0 < length < PAGE_SIZE]
+        for length in bad:
+            self._count_reject(length if length < 0 else errno.EINVAL, 0)
+        if bad:
+            return False
+        for entry, (length, content) in zip(entries, units, strict=True):
+            entry.content = content
+            if not (yield from self._store_unit(entry, length)):
+                return False
+        return True
+
+    def _store_unit(self, entry: ZswapEntry, length: int) -> Steps[bool]:
+        raw = not 0 < length < PAGE_SIZE
+        return (yield from self._store_object(entry, PAGE_SIZE if raw else length, raw))
+
+    def batch_error(self, lengths: Sequence[int]) -> int | None:
+        """-EINVAL when a page of the call failed, else 0."""
+        return errno.EINVAL if any(length < 0 for length in lengths) else 0

@@ -20,3 +20,6 @@ class SgRead(Mainline618):
                "<CAKEwX=MRz7dL5=cP=4QN6uTgUJLh-xCt_zpfxytqZkYdycUN5w@mail.gmail.com>")
     crypto_layer = "6.19"
     SG_READS = True
+
+
+REVISIONS = {"sg-read": SgRead}

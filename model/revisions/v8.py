@@ -78,3 +78,6 @@ class V8(BatchedStore, Mainline612):
             if not (yield from self._store_object(entry, unit[0], False)):
                 return False
         return True
+
+
+REVISIONS = {"v8": V8}
