@@ -9,7 +9,22 @@ import os
 import sys
 from collections.abc import Sequence
 
-from replay.cli import bench, compare, cut, import_, info, lab, labfuzz, record, replay_, scrub, show, vmcore, workload
+from replay.cli import (
+    bench,
+    compare,
+    cut,
+    import_,
+    info,
+    lab,
+    labfuzz,
+    record,
+    replay_,
+    scrub,
+    show,
+    vmcore,
+    whatif,
+    workload,
+)
 from traces.errors import BadInput
 
 __all__ = ["main"]
@@ -41,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
                     "and check it effect by effect.")
     top.add_argument("--version", action="version", version=f"zreplay {version()}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (record, workload, lab, import_, info, show, replay_, compare, vmcore, cut, labfuzz, scrub, bench):
+    for module in (record, workload, lab, import_, info, show, replay_, compare, vmcore, cut, labfuzz, scrub, whatif,
+                   bench):
         module.add_parser(verbs)
     return top
 
