@@ -167,9 +167,8 @@ def ask(calibration: Calibration, question: Question) -> Answer:
     asked = Load(processes=question.processes, pages=max(SAMPLE_PAGES, question.folio_pages),
                  folio_pages=question.folio_pages, batch=question.batch, loads=question.loads)
     box = question.box(calibration)
-    return Answer(calibration, box,
-                  *(outcome(calibration.setup.box(series=series), load(series=series)) for series in (False, True)),
-                  outcome(box, asked, question.seed))
+    return Answer(calibration, box, outcome(calibration.setup.box(series=False), load(series=False)),
+                  outcome(calibration.setup.box(series=True), load(series=True)), outcome(box, asked, question.seed))
 
 
 def spread_of_setups(question: Question, progress: Callable[[str, int, int], None] | None = None) -> list[Answer]:

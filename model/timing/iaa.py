@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import simpy
@@ -258,7 +258,7 @@ class _Cpu:
         self.tally.stalled_ns[self.number] = stalled / load.pages
 
     def _work(self, pages: int) -> int:
-        """Time for the rest of the work on some pages: up to half more, then as much less, so that the mean is exact."""
+        """Time for the rest of the work on some pages: up to half more or less, the next time the other way round."""
         mean = pages * self.costs.cpu
         if self._swing is None:
             self._swing = self._random.randint(-mean // 2, mean // 2)
@@ -332,7 +332,8 @@ def simulate(box: Box, costs: Costs, load: Load, *, seed: int = 1) -> Sample:
     """Let every process store its pages, and return what it took.
 
     :param seed: of the variation of the CPUs' work, which keeps processes from running in step
-    :raises ValueError: if there are more processes than CPUs
+    :raises ValueError: if there are more processes than CPUs, or none could go on: with batches and no end to the
+        tries, CPUs can hold all descriptors and wait for one more
     """
     if load.processes > box.packages * box.cpus:
         raise ValueError(f"processes is {load.processes}; a CPU each is needed, and the box has "
@@ -341,8 +342,16 @@ def simulate(box: Box, costs: Costs, load: Load, *, seed: int = 1) -> Sample:
     devices = [_Device(env, box) for _ in range(box.packages * box.devices)]
     tally = _Tally()
     # Not simply until nothing is left to happen: time limits of descriptors that were had in time are left over.
-    env.run(until=env.all_of([env.process(_Cpu(number, env, box, costs, load, devices, tally, seed).run())
-                              for number in range(load.processes)]))
+    finished = env.all_of([env.process(_Cpu(number, env, box, costs, load, devices, tally, seed).run())
+                           for number in range(load.processes)])
+    try:
+        env.run(until=finished)
+    except RuntimeError:
+        # SimPy's word for an end that nothing is left to bring about.
+        if finished.triggered:
+            raise
+        raise ValueError(f"with queues of {box.depth}, batches of {load.batch} and no end to the tries, CPUs wait for "
+                         "descriptors that only they could free") from None
     span = int(env.now)
     return Sample(
         page_ns=[tally.page_ns[number] for number in range(load.processes)],

@@ -80,7 +80,8 @@ def _share(text: str) -> float:
 
 
 #: Options that say what is asked about, and so mean nothing with --posted or --setups.
-_ASKED = ("batch", "processes", "compressor", "engines", "devices", "packages", "cpus", "depth", "tries", "loads", "seed")
+_ASKED = ("batch", "processes", "compressor", "engines", "devices", "packages", "cpus", "depth", "tries", "loads",
+          "seed")
 
 
 def run(arguments: argparse.Namespace) -> int:
