@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from model.timing.calibrate import DEFAULT, SETUPS, TABLE, NoFit, calibrate, sea
 from model.timing.gain import Question, ask, predict
 from model.timing.iaa import Box, Costs, Load, Sample, simulate
 from replay.cli import main
+from replay.cli.whatif import posted_report
 
 COSTS = Costs(cpu=10_000, compress=5000, decompress=2000, submit=300, poll=100, retry=50)
 
@@ -356,6 +358,17 @@ def test_posted_prints_every_row(capsys: pytest.CaptureFixture[str]) -> None:
             assert float(numbers[2]) == pytest.approx(float(numbers[1]) - float(numbers[0]), abs=0.11)
             assert " modelled " in line
     assert all(name in out for name in posted.UNMODELLED)
+
+
+def test_the_document_has_the_table_as_printed(found: calibration.Calibration) -> None:
+    text = (ROOT / "docs" / "timing.md").read_text()
+    lines = [line for line in posted_report(found, list(predict(found))) if re.match(r"(v\d+ |table )", line)]
+    assert len(lines) == 1 + len(posted.ROWS) * len(posted.METRICS)
+    for line in lines:
+        assert line in text.splitlines()
+    assert f"{found.costs.cpu:,} ns" in text
+    assert f"{found.costs.compress:,} ns" in text
+    assert f"{found.freeing:.1f} s of system time" in text
 
 
 def test_posted_as_json(capsys: pytest.CaptureFixture[str]) -> None:
