@@ -297,6 +297,16 @@ def test_without_spreading_no_costs_give_the_posted_numbers() -> None:
         search(SETUPS["cpus56-engines8-own"], pages=64, near=0.03)
 
 
+def test_throughput_by_failed_pages_is_no_fit() -> None:
+    """28 CPUs fill one queue: failed pages cost no engine, and two fast processes make up for the others."""
+    setup, cpu, compress, pages = SETUPS["cpus112-engines8-own"], 83, 8869, 256
+    for series in (False, True):
+        sample = calibration._sample(setup, series, cpu, compress, pages)
+        assert abs(calibration._surplus(setup, series, sample)) < 0.02
+        assert (sample.failed > 0) == series
+    assert not calibration._fits(setup, cpu, compress, pages, near=0.02)
+
+
 @pytest.mark.slow
 def test_the_default_leaves_least_and_every_start_holds() -> None:
     fits = {name: calibrate(SETUPS[name]) for name in calibration.FOUND}

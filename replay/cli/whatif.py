@@ -266,7 +266,8 @@ def _setups(as_json: bool) -> int:
         else:
             rows.append((one["setup"], "no", *["-"] * 5, GRADE))
     print(table(rows, right=range(2, 7)))
-    for text in wrapped(f"fits: some costs give both throughputs of {TABLE}; residual: what is left of its elapsed and "
-                        f"system times; default: {DEFAULT}. '-own': the series with each CPU on its own device"):
+    for text in wrapped(f"fits: some costs give both throughputs of {TABLE}, and no page fails; residual: what is left "
+                        f"of its elapsed and system times; default: {DEFAULT}. '-own': the series with each CPU on its "
+                        "own device"):
         print(text)
     return 0
