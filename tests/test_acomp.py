@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Sequence
 
@@ -339,7 +340,7 @@ _CUTS = st.lists(st.integers(1, 4095), max_size=3, unique=True).map(sorted)
 
 def _sizes(cuts: list[int], total: int) -> list[int]:
     edges = [0, *(cut for cut in cuts if cut < total), total]
-    return [b - a for a, b in zip(edges, edges[1:], strict=False)]
+    return [b - a for a, b in itertools.pairwise(edges)]
 
 
 @pytest.mark.parametrize("name", NAMES)

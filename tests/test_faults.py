@@ -136,7 +136,11 @@ def test_any_json_is_read_or_refused(data: object) -> None:
     try:
         faults = FaultPlan.from_json(json.dumps(data))
     except ValueError as error:
-        assert "fault plan" in str(error)
+        said = str(error)
+    else:
+        said = ""
+    if said:
+        assert "fault plan" in said
         return
     assert FaultPlan.from_data(faults.to_data()).rules == faults.rules
     for site in SITES:
