@@ -123,6 +123,11 @@ def test_bad_plans_are_one_sentence(text: str, says: str) -> None:
     assert len(str(caught.value)) < 500
 
 
+def test_as_many_rules_as_allowed() -> None:
+    rules = [{"at": "submit", "error": "EIO", "page": n} for n in range(10_000)]
+    assert len(FaultPlan.from_data(rules).rules) == 10_000
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from([*SITES, *ERRORS, "-EIO", "x"]),
     lambda inner: st.lists(inner, max_size=4)

@@ -690,6 +690,41 @@ def test_a_fault_for_a_whole_batch_writes_every_length() -> None:
     assert AcompV14(IaaPosted("v14"), stale).call(batch(MIX)).lengths == (16384, 4096, 4096, 4096)  # L3
 
 
+def test_decompress_faults_write_what_the_driver_writes() -> None:
+    for posting, cls, length in (("v12", AcompV12, EIO), ("v14", AcompV14, 4096), ("v8", AcompV8, 4096)):
+        faults = plan({"at": "decompress", "error": "EIO"})
+        got = cls(IaaPosted(posting), faults).call(reading(text()), comp=False)  # type: ignore[arg-type]
+        assert (got.err, got.lengths) == (EIO, (length,))
+
+
+def test_interrupt_mode_without_a_descriptor() -> None:
+    for site, err in (("descriptor", ENODEV), ("submit", EIO), ("dma_map", EIO)):
+        driver = IaaPosted("v14", sync_mode="async_irq", faults=plan({"at": site, "error": "EIO"}))
+        assert AcompV14(driver).call(request(unit_size=4096)) == (err, 2**32 + err, (err,))
+        asked = reading(text())
+        assert AcompV14(driver).decompress(asked) == (EIO if site == "dma_map" else 0)
+        assert (page_of(asked) == TEXT) == (site != "dma_map")
+    # A portal write cannot fail, so this site is asked with interrupts only.
+    quiet = IaaPosted("v14", faults=plan({"at": "submit", "error": "EIO"}))
+    assert AcompV14(quiet).compress(request(unit_size=4096)) == 0
+    for error, decompressed in (("ANALYTICS_ERROR", True), ("ETIMEDOUT", False)):
+        driver = IaaPosted("v14", sync_mode="async_irq", faults=plan({"at": "complete", "error": error}))
+        asked = reading(text())
+        assert AcompV14(driver).decompress(asked) == (0 if decompressed else EIO)
+        assert (page_of(asked) == TEXT) == decompressed
+
+
+def test_topology_numbers_cpus_as_linux_does() -> None:
+    topology = Topology.regular(packages=2, nodes_per_package=2, cores=4, threads=2)
+    assert topology.packages == (0, 0, 0, 0, 1, 1, 1, 1) * 2
+    assert topology.nodes == (0, 0, 1, 1, 2, 2, 3, 3) * 2
+    assert (topology.nr_cpus, topology.nr_packages, topology.cores_per_package) == (16, 2, 4)
+    assert topology.node_cpus()[1] == [2, 3, 10, 11]
+    for wrong in ({"packages": 0}, {"cores": 3, "nodes_per_package": 2}):
+        with pytest.raises(ValueError, match="a topology of"):
+            Topology.regular(**wrong)
+
+
 def test_one_job_of_a_batch_fails() -> None:
     for error, length in (("ETIMEDOUT", ETIMEDOUT), ("EINVAL", EINVAL)):
         driver = IaaPosted("v14", faults=plan({"at": "complete", "page": 11, "error": error}))
@@ -751,6 +786,17 @@ def test_batch_decompression_takes_the_two_largest_first() -> None:
     asked = unbatch()
     with pytest.raises(KernelFault, match="nobody releases"):
         AcompV14(IaaPosted("v14")).decompress(asked)
+    full = IaaPosted("v14", faults=plan({"at": "descriptor", "call": 1, "error": "EAGAIN"}))
+    asked = unbatch()
+    assert full.submit_batch(full.decompress_jobs(asked), comp=False) == 0
+    assert [as_int32(entry.length) for entry in asked.dst_sg()] == [EAGAIN, 4096, EAGAIN]  # the largest: software
+    assert full.batch_completed(comp=False) == 0
+    assert page_of(asked) == PAGES["zero"] + TEXT + PAGES["records"]
+    bad = IaaPosted("v14", faults=plan({"at": "complete", "call": 1, "error": "ANALYTICS_ERROR"}))
+    asked = unbatch()
+    bad.submit_batch(bad.decompress_jobs(asked), comp=False)
+    assert bad.batch_completed(comp=False) == EINVAL  # polled jobs do not fall back
+    assert [as_int32(entry.length) for entry in asked.dst_sg()] == [EINVAL, 4096, 4096]
     posted = IaaPosted("v14")
     assert posted.submit_batch(posted.decompress_jobs(unbatch()), comp=False) == 0
     assert posted.submitted == [1, 2, 0]
