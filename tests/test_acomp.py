@@ -590,6 +590,12 @@ def test_v14_lengths_of_nothing_and_of_a_page_are_successes_unless_meant(length:
     odd = Synthetic(lambda page: Result(0, length, bytes(length)))
     assert AcompV14(odd).call(request(unit_size=4096)) == CallResult(0, length, (length,))
     assert AcompV14Meant(odd).call(request(unit_size=4096)) == CallResult(EINVAL, length, (EINVAL,))
+    # Only units are judged: neither a request without any nor a decompression.
+    assert AcompV14Meant(odd).call(request()) == CallResult(0, length, (4096,))
+    assert AcompV14Meant(odd).call(AcompRequest(TEXT, bytearray(4096), unit_size=4096)).err == 0
+    data = compressed(v14(cls=AcompV14Meant))
+    asked = AcompRequest(sg_init_one(data), buffers(4096), len(data), unit_size=4096)
+    assert v14(cls=AcompV14Meant).call(asked, comp=False) == CallResult(0, 4096, (4096,))
 
 
 def test_v14_exactly_a_page_of_a_real_compressor() -> None:

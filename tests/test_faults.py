@@ -126,6 +126,7 @@ def test_bad_plans_are_one_sentence(text: str, says: str) -> None:
 def test_as_many_rules_as_allowed() -> None:
     rules = [{"at": "submit", "error": "EIO", "page": n} for n in range(10_000)]
     assert len(FaultPlan.from_data(rules).rules) == 10_000
+    assert FaultPlan.from_json("[]" + " " * ((1 << 20) - 2)).rules == []
 
 
 _JSON = st.recursive(

@@ -704,6 +704,14 @@ def test_interrupt_mode_without_a_descriptor() -> None:
         asked = reading(text())
         assert AcompV14(driver).decompress(asked) == (EIO if site == "dma_map" else 0)
         assert (page_of(asked) == TEXT) == (site != "dma_map")
+    garbage = reading(b"\xff" * 40)
+    garbage.unit_size = 4096
+    for posting, cls, length in (("v12", AcompV12, EINVAL), ("v14", AcompV14, 4096)):
+        none = plan({"at": "descriptor", "error": "EAGAIN"})
+        driver = IaaPosted(posting, sync_mode="async_irq", faults=none)  # type: ignore[arg-type]
+        garbage.dlen = 4096
+        got = cls(driver).call(garbage, comp=False)
+        assert (got.err, got.lengths) == (EINVAL, (length,))  # nor could software read it
     # A portal write cannot fail, so this site is asked with interrupts only.
     quiet = IaaPosted("v14", faults=plan({"at": "submit", "error": "EIO"}))
     assert AcompV14(quiet).compress(request(unit_size=4096)) == 0
