@@ -119,6 +119,15 @@ def test_7x_dlen_after_an_error(name: str, err: int, dlen: int) -> None:
     assert acomp(name).call(request(NOISE)) == CallResult(err, dlen, (4096,))
 
 
+@pytest.mark.parametrize(
+    ("name", "err", "dlen"), [("lz4", EINVAL, 900), ("lzo", EINVAL, 900), ("842", ENOSPC, 0), ("zstd", EINVAL, 0)]
+)
+def test_7x_less_room_than_the_result(name: str, err: int, dlen: int) -> None:
+    tfm = acomp(name)
+    for _ in range(2):
+        assert tfm.call(request(dlen=900)) == CallResult(err, dlen, (4096,))
+
+
 def test_7x_zero_lengths_are_einval() -> None:
     for name in NAMES:
         for wrong in (request(slen=0), request(dlen=0)):

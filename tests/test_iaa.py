@@ -560,6 +560,10 @@ def test_posted_verifies_when_asked() -> None:
     driver = IaaPosted("v14", verify_compress=True, faults=bad)
     assert AcompV14(driver).call(request(unit_size=4096, page=2)).lengths == (EINVAL,)
     assert AcompV14(driver).call(request(unit_size=4096, page=3)).lengths == (TEXT_LEN,)
+    unasked = IaaPosted("v14", faults=plan({"at": "verify", "error": "EINVAL"}))
+    assert AcompV14(unasked).call(request(unit_size=4096)).lengths == (TEXT_LEN,)
+    assert AcompV14(driver).decompress(reading(text())) == 0
+    assert driver.faults.calls["verify"] == 2  # compressions alone
 
 
 @pytest.mark.parametrize("posting", ["v12", "v14"])
