@@ -22,7 +22,7 @@ from replay.regress.catalogue import Better, Kind, Measure
 from replay.regress.compare import ALIKE, WHOLE, Pages
 from replay.regress.compare import PAGES as SAME_PAGES
 from replay.regress.measures import Run, emulated
-from replay.regress.operations import Alike, Operations, alike
+from replay.regress.alike import Alike, Operations, alike
 from replay.regress.statistics import Side, holm
 from replay.regress.statistics import test as compare_means
 from replay.regress.table import MAIL_WIDTH, change, mail, number

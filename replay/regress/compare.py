@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from replay.regress.catalogue import Better, Kind, Measure
 from replay.regress.measures import Run, measure
-from replay.regress.operations import Alike, alike
+from replay.regress.alike import Alike, alike
 from replay.regress.statistics import LEAST_RUNS, Side, Tested, holm, test
 from traces.errors import BadInput
 from traces.recording import Recording
