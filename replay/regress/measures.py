@@ -18,8 +18,8 @@ import numpy as np
 
 from replay.losses import losses_of
 from replay.regress import catalogue
-from replay.regress.catalogue import EFFECTS, LEVELS, VMSTAT_NAMES, Measure
 from replay.regress.alike import Operations, start_of
+from replay.regress.catalogue import EFFECTS, LEVELS, VMSTAT_NAMES, Measure
 from traces import schema
 from traces.errors import BadInput
 from traces.recording import Recording
