@@ -33,8 +33,8 @@ _EPILOG = """examples:
   zreplay lab build --source linux-6.19.8.tar.xz --set CONFIG_ZSMALLOC_CHAIN_SIZE=16 -o k619/
   zreplay lab run --kernel k72/ --compressor lz4 -o run.zr
 
-Patches are applied, and their Makefiles run when the kernel is built: a series can do on this machine what its user can.
-Build as an ordinary user, in a sandbox when you do not know the sender. See docs/lab-build.md.
+A kernel's build runs its Makefiles, and those that the patches change: a series can do here what you can. Build as an
+ordinary user, in a sandbox where you do not know the sender. See docs/lab-build.md.
 """
 
 

@@ -68,8 +68,8 @@ def add_guest_options(parser: argparse.ArgumentParser, workload: str = "base", m
     parser.add_argument("--param", action="append", default=[], type=_param, metavar="NAME=VALUE",
                         help="parameter of zswap at the start, such as shrinker_enabled=Y; may be repeated")
     parser.add_argument("--module", action="append", default=[], type=_module, metavar="NAME [PARAM=VALUE ...]",
-                        help="load this module too, such as \"fake_iaa fail_nth=3\"; may be repeated (fake_iaa of a lab "
-                             "build is loaded for the compressor deflate-iaa)")
+                        help="load this module too, such as \"fake_iaa fail_nth=3\"; may be repeated (a lab build's "
+                             "is loaded for the compressor deflate-iaa)")
     parser.add_argument("--smp", type=_cpus, metavar="N", help="CPUs (default: 1, for the workload smp 2)")
     parser.add_argument("--memory", type=_memory, default=memory, metavar="M",
                         help=f"such as 768M or 2G (default: {memory >> 10}G)")

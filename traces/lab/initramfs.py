@@ -46,7 +46,8 @@ mount -t tracefs tracefs /sys/kernel/tracing
 mount -t debugfs debugfs /sys/kernel/debug
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for module in /modules/*.ko; do
-    [ -e "$module" ] && { insmod "$module" $(cat "${module%%.ko}.args" 2>/dev/null) || echo "zreplay-lab: $module was not loaded"; }
+    [ -e "$module" ] || continue
+    insmod "$module" $(cat "${module%%.ko}.args" 2>/dev/null) || echo "zreplay-lab: $module was not loaded"
 done
 if [ -d /tools ]; then
     for part in proc dev out zreplay boot; do

@@ -196,13 +196,14 @@ class Build:
                                        start_new_session=True)
             assert process.stdout is not None
             try:
-                for line in process.stdout:
-                    log.write(line)
-                    lines.append(line)
-                    step = _STEP.match(line)
-                    if step is not None:
-                        count += 1
-                        self.say(f"building: {count} done, {step[1].strip()} {step[2][-60:]}")
+                with process.stdout:
+                    for line in process.stdout:
+                        log.write(line)
+                        lines.append(line)
+                        step = _STEP.match(line)
+                        if step is not None:
+                            count += 1
+                            self.say(f"building: {count} done, {step[1].strip()} {step[2][-60:]}")
                 process.wait()
             finally:
                 if process.poll() is None:

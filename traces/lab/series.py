@@ -130,7 +130,7 @@ def _patch(path: Path, at: int, data: bytes) -> Iterator[Patch]:
     except Exception as problem:
         raise BadInput(path, where, f"cannot be read as mail ({type(problem).__name__})",
                        "get the series again, as the list has it") from None
-    subject = re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", subject)
+    subject = "".join(c if c.isprintable() else "?" for c in subject)
     if _REPLY.match(subject):
         return
     number, count, bare, tagged = _numbers(subject)
@@ -271,7 +271,7 @@ def _names(path: Path, where: str, text: bytes) -> Iterator[str]:
 
 def _checked(path: Path, where: str, name: bytes, strip: int) -> str:
     """Return a name below the tree, without what stands before its first slash where ``strip`` says so."""
-    shown = name[:120].decode("utf-8", "replace")
+    shown = re.sub(r"[^ -~]", "?", name[:120].decode("ascii", "replace"))
     if strip and not name.startswith(b"/"):
         name = name.partition(b"/")[2]
     parts = name.split(b"/")
