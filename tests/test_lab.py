@@ -674,4 +674,4 @@ def test_a_kernel_without_a_configuration_is_told_its_chain_size(qemu: Path, tmp
         arguments = parser.parse_args(["lab", "run", "--kernel", image_path, "--accel", "tcg", *words, "-o",
                                        str(tmp_path / "r.zr")])
         assert arguments.run(arguments) == 0
-        assert asked.pop() == {"chain_size": size}
+        assert asked.pop() == {"chain_size": size, "origin": "bzImage", "build": None}

@@ -179,12 +179,13 @@ _WHOLE = b"".join([posted("[PATCH 1/2] =?utf-8?q?caf=C3=A9?=", diff("mm/a.c", OL
 def test_any_bytes_are_a_series_or_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "m"
     path.write_bytes(data)
+    said = ""
     try:
         patches = read_series(path)
     except BadInput as problem:
-        assert str(problem).isprintable()
-        return
-    assert patches
+        said, patches = str(problem), []
+    assert bool(patches) != bool(said)
+    assert said.isprintable()
     for patch in patches:
         assert patch.files
         assert not any(name.startswith("/") or ".." in name.split("/") for name in patch.files)
