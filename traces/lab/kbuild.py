@@ -148,7 +148,7 @@ class Build:
         self._make(f"-j{self.jobs}", "bzImage", "modules", what="the kernel does not build")
         module = self.place / "fake_iaa"
         module.mkdir(exist_ok=True)
-        for path in (_MODULE / "Makefile", _MODULE / "fake_iaa.c"):
+        for path in sorted(_MODULE.glob("[!.]*")):
             if not (module / path.name).is_file() or (module / path.name).read_bytes() != path.read_bytes():
                 shutil.copyfile(path, module / path.name)
         self._make(f"-j{self.jobs}", f"M={module.resolve()}", "modules", what="fake_iaa does not build in this tree")
