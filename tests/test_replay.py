@@ -248,7 +248,7 @@ def test_an_early_total_outside_such_a_window_is_a_divergence(tmp_path: Path) ->
 
 def test_a_compiler_may_leave_the_reading_of_totals_out_of_line(tmp_path: Path) -> None:
     """zswap_total_pages() is inlined into zswap_store() in Debian's kernels, and is not with gcc 12 in a lab build."""
-    kernel = ImaginaryKernel("mainline-7.2")
+    kernel = ImaginaryKernel()
     kernel.store(1)
     kernel.store(2)
     block = kernel.block()
@@ -259,7 +259,8 @@ def test_a_compiler_may_leave_the_reading_of_totals_out_of_line(tmp_path: Path) 
     column = schema.column_names().index("ret")
     read = int(row[column, 0])
     assert read, "the first store's pages"
-    for value, at, said in ((read, place, None), (read + 1, place, "zsmalloc.pages"), (read, place - 1, "effect.order")):
+    for value, at, said in ((read, place, None), (read + 1, place, "zsmalloc.pages"),
+                            (read, place - 1, "effect.order")):
         row[column] = value
         recording = _write(tmp_path / f"rec{value}-{at}", np.hstack([block[:, :at], row, block[:, at:]]))
         result = replay.replay(recording)
