@@ -190,7 +190,7 @@ class Build:
         # Of a parallel build the reason may stand far above the end.
         lines: collections.deque[str] = collections.deque(maxlen=5000)
         count = 0
-        with self.log.open("a") as log:
+        with self.log.open("a", buffering=1) as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
                                        stderr=subprocess.STDOUT, errors="replace", env=environment,
                                        start_new_session=True)
