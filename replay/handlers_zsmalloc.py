@@ -284,7 +284,6 @@ class ZsmallocHandlers(HandlerBase):
 
     def on_totals(self, i: int, frame: Frame) -> None:
         """Compare zswap_total_pages() inside an operation with the sum of what the operation read pool by pool."""
-        self.count("reading of totals")
         predicted = frame.scratch.pop("totals")
         self.n["zsmalloc.pages"] += 1
         if self.ret[i] != predicted:
