@@ -12,6 +12,8 @@ takes as given has to be known before it can go on (was the folio all zeros, cou
 replay answers it from the next event the same task was recorded to cause; :func:`run` answers it with the
 quiet default.
 
+``memcpy`` is what no probe sees: 6.12 writes an object through the pointer it has mapped.
+
 =============================  ==================================================================
 question                       answer (default first)
 =============================  ==================================================================
@@ -29,10 +31,13 @@ question                       answer (default first)
 ``?new_zspage``                False, or True when a new zspage is used although another has room by now
 ``?lru_next``                  None, or the item the walk looks at where the order of additions was open
 ``?lru_list``                  None, or the other name under which an empty list's items are kept
+``?entry_alloc_bulk``          None (all that were asked for), or how many entries the slab gave at once
+``?sg_length``                 None (the call's own result), or (length or errno, content) of one page of a call
+``?acomp_batch``               nothing to answer: the call's error and its pages' lengths, for whoever compares them
 ``?pool_listed``               False, or True while a pool that lost its last entry is still listed
 =============================  ==================================================================
 
-Answered effects: ``crypto_acomp_compress_ret`` wants ``(ret, dlen)`` of the compressor,
+Answered effects: ``crypto_acomp_compress_ret`` wants ``(ret, dlen, content)`` of the compressor,
 ``crypto_acomp_decompress_ret`` wants ``(ret, dlen)``; ``obj_cgroup_may_zswap_ret`` and
 ``mem_cgroup_zswap_writeback_enabled_ret`` want a bool, or None to keep what the model says.
 """
@@ -65,6 +70,9 @@ DEFAULTS: dict[str, Any] = {
     "?new_zspage": False,
     "?lru_next": None,
     "?lru_list": None,
+    "?entry_alloc_bulk": None,
+    "?sg_length": None,
+    "?acomp_batch": None,
 }
 
 #: After these effects the model goes on at once to its next effect (or question).  Either the kernel still

@@ -13,9 +13,31 @@ EIO: Final = -5
 E2BIG: Final = -7
 EAGAIN: Final = -11
 ENOMEM: Final = -12
+EBUSY: Final = -16
 EEXIST: Final = -17
+ENODEV: Final = -19
 EINVAL: Final = -22
 ENOSPC: Final = -28
+ENOSYS: Final = -38
+EOVERFLOW: Final = -75
 EOPNOTSUPP: Final = -95
+ETIMEDOUT: Final = -110
+EINPROGRESS: Final = -115
 
-__all__ = ["E2BIG", "EAGAIN", "EEXIST", "EINVAL", "EIO", "ENOENT", "ENOMEM", "ENOSPC", "EOPNOTSUPP"]
+__all__ = [
+    "E2BIG",
+    "EAGAIN",
+    "EBUSY",
+    "EEXIST",
+    "EINPROGRESS",
+    "EINVAL",
+    "EIO",
+    "ENODEV",
+    "ENOENT",
+    "ENOMEM",
+    "ENOSPC",
+    "ENOSYS",
+    "EOPNOTSUPP",
+    "EOVERFLOW",
+    "ETIMEDOUT",
+]

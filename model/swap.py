@@ -32,7 +32,7 @@ class SwapLayer(ZswapState, ABC):
             yield ("swap_writeout_ret", 0)
             return 0
         if (yield from self.zswap_store(folio)):
-            if folio.order and self.HAS_INCOMPRESSIBLE:
+            if folio.order and self.HAS_MTHP_ZSWPOUT:
                 by_order = self.counters.mthp_zswpout
                 by_order[folio.order] = by_order.get(folio.order, 0) + 1
             yield ("swap_writeout_ret", 0)

@@ -41,15 +41,21 @@ class Zswap(SwapLayer, ZswapWriteback):
     def zswap_store(self, folio: Folio) -> Steps[bool]:
         """zswap_store(): store every page of a folio, or none; True when stored."""
         yield ("zswap_store", folio)
+        writeback = yield from self._writeback_of_folio()
         stored = False
         if self.enabled:
-            stored = yield from self._store_enabled(folio)
+            stored = yield from self._store_enabled(folio, writeback)
         if not stored:
             yield from self._erase_stale(folio)
         yield ("zswap_store_ret", stored)
         return stored
 
-    def _store_enabled(self, folio: Folio) -> Steps[bool]:
+    def _writeback_of_folio(self) -> Steps[bool | None]:
+        """Whether a folio's pages may be written back; None: asked page by page, where one does not compress."""
+        yield from ()
+        return None
+
+    def _store_enabled(self, folio: Folio, writeback: bool | None) -> Steps[bool]:
         has_objcg = yield from self._has_objcg()
         if has_objcg and not (yield from self._may_zswap()):
             return False
@@ -58,21 +64,25 @@ class Zswap(SwapLayer, ZswapWriteback):
         pool = self.pools[0]
         # The store holds the pool: a switch of compressors meanwhile does not take it away.
         pool.entries += 1
-        stored = yield from self._store_pages(folio, pool, has_objcg)
+        stored = yield from self._store_pages(folio, pool, has_objcg, writeback)
         self._put_pool(pool)
         return stored
 
-    def _store_pages(self, folio: Folio, pool: ZswapPool, has_objcg: bool) -> Steps[bool]:
+    def _store_pages(self, folio: Folio, pool: ZswapPool, has_objcg: bool, writeback: bool | None) -> Steps[bool]:
+        """Every page of a folio; ``writeback`` as :meth:`_writeback_of_folio` has it."""
         objcg: int | None = None
         for index in range(folio.nr_pages):
             entry = yield from self.zswap_store_page(folio, index, pool, has_objcg)
             if entry is None:
                 return False
             objcg = entry.objcg
-        if objcg is not None:
-            self.memcg(objcg).count("zswpout", folio.nr_pages)
-        self.counters.zswpout += folio.nr_pages
+        self._count_stored(objcg, folio.nr_pages)
         return True
+
+    def _count_stored(self, objcg: int | None, pages: int) -> None:
+        if objcg is not None:
+            self.memcg(objcg).count("zswpout", pages)
+        self.counters.zswpout += pages
 
     def _erase_stale(self, folio: Folio) -> Steps[None]:
         """The end of a failed zswap_store(): whatever was stored at the folio's slots is out of date."""
@@ -84,16 +94,18 @@ class Zswap(SwapLayer, ZswapWriteback):
     def zswap_store_page(self, folio: Folio, index: int, pool: ZswapPool,
                          has_objcg: bool) -> Steps[ZswapEntry | None]:
         """zswap_store_page(): one page into the tree; None when it was rejected."""
-        swpent = folio.swpent + index
-        if not (yield ("?entry_alloc",)):
-            self.counters.reject_kmemcache_fail += 1
+        entry = yield from self.zswap_entry_cache_alloc(folio.swpent + index, pool)
+        if entry is None:
             return None
-        entry = ZswapEntry(swpent, pool)
-        if not (yield from self.zswap_compress(folio, index, entry)):
+        if not (yield from self.zswap_compress(folio, index, entry)) or not (yield from self._publish(entry)):
+            self.zswap_entry_cache_free(entry)
             return None
-        if not (yield from self._publish(entry)):
-            return None
-        pool.entries += 1
+        yield from self._published(entry, has_objcg)
+        return entry
+
+    def _published(self, entry: ZswapEntry, has_objcg: bool) -> Steps[None]:
+        """What follows once an entry is in the tree: references, charge, counters, LRU."""
+        entry.pool.entries += 1
         if has_objcg:
             entry.objcg = yield from self._charge(entry)
         self.counters.stored_pages += 1
@@ -101,7 +113,6 @@ class Zswap(SwapLayer, ZswapWriteback):
             self.counters.stored_incompressible_pages += 1
         entry.referenced = True
         yield from self.zswap_lru_add(entry)
-        return entry
 
     def _publish(self, entry: ZswapEntry) -> Steps[bool]:
         """xa_store() of a new entry, and the end of the one it replaces; False when the tree had no memory."""
@@ -109,11 +120,15 @@ class Zswap(SwapLayer, ZswapWriteback):
             self.counters.reject_alloc_fail += 1
             yield from entry.pool.zs_pool.zs_free(entry.obj)
             return False
+        yield from self._replace(entry)
+        return True
+
+    def _replace(self, entry: ZswapEntry) -> Steps[None]:
+        """The new entry is in the tree, the one it replaces ends."""
         old = self.tree.get(entry.swpent)
         self.tree[entry.swpent] = entry
         if old is not None:
             yield from self.zswap_entry_free(old)
-        return True
 
     def _charge(self, entry: ZswapEntry) -> Steps[int | None]:
         """obj_cgroup_charge_zswap() of a new entry; returns the cgroup it was charged to."""
@@ -131,7 +146,7 @@ class Zswap(SwapLayer, ZswapWriteback):
 
     def zswap_compress(self, folio: Folio, index: int, entry: ZswapEntry) -> Steps[bool]:
         """zswap_compress() of one page: compressed, or as it is when that does not help and writeback may."""
-        yield ("crypto_acomp_compress", folio, index, 1)
+        yield ("crypto_acomp_compress", folio, index, 1, entry.pool)
         ret, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
         raw = False
         if ret or not dlen or dlen >= PAGE_SIZE:
@@ -176,6 +191,7 @@ class Zswap(SwapLayer, ZswapWriteback):
             self.memcg(entry.objcg).uncharge(entry.length, self.ROOT_OBJCG)
         if entry.length == PAGE_SIZE and self.HAS_INCOMPRESSIBLE:
             self.counters.stored_incompressible_pages -= 1
+        self.zswap_entry_cache_free(entry)
         self.counters.stored_pages -= 1
 
     def _put_pool(self, pool: ZswapPool) -> None:

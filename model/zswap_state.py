@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from model.counters import Counters
 from model.effects import Steps
+from model.ledger import Ledger
 from model.list_lru import ListLru
 from model.memcg import UNLIMITED, MemcgZswap
 from model.zsmalloc import PAGE_SIZE, ZsObject, ZsPool
@@ -103,7 +104,7 @@ class ZswapEntry:
     is handed through from store to load; ``address`` is bound by a replay.
     """
 
-    __slots__ = ("address", "content", "length", "lru", "obj", "objcg", "pool", "referenced", "swpent")
+    __slots__ = ("address", "content", "length", "lru", "obj", "objcg", "on_cpu_node", "pool", "referenced", "swpent")
 
     def __init__(self, swpent: int, pool: ZswapPool) -> None:
         self.swpent = swpent
@@ -115,6 +116,8 @@ class ZswapEntry:
         self.referenced = False
         self.content: Any = None
         self.address = 0
+        #: its slab page is on the node of the CPU that stored it, which need not be its folio's
+        self.on_cpu_node = False
 
 
 class ZswapState:
@@ -127,12 +130,23 @@ class ZswapState:
 
     #: what this class mirrors; shown in verdicts
     mirrors = "Linux 7.3-rc7 mm/zswap.c"
+    #: the kernel line whose compressors it stands on, one of :data:`model.crypto.KERNEL_LINES`
+    kernel_line = "mainline-7.3"
+    #: the crypto layer below, a key of :data:`model.crypto.layers.LAYERS`
+    crypto_layer = "7.3"
+    #: how zswap_compress() sets a request up: ``page``, a ``chain`` of pages, a scatter list with lengths in it
+    #: (``table``) or behind pointers (``dlens``)
+    compress_call = "page"
     #: how many entries shrink_memcg() looks at per node
     SHRINK_BUDGET = SWAP_CLUSTER_MAX
     #: the root cgroup's folios have an obj_cgroup (7.1+), and incompressible pages are charged apart
     ROOT_OBJCG = True
-    #: mTHP statistics count zswpout, and stored_incompressible_pages exists
+    #: stored_incompressible_pages exists
     HAS_INCOMPRESSIBLE = True
+    #: objects are read through scatter-gather entries (7.0+), before that in a row
+    SG_READS = True
+    #: mTHP statistics count zswpout (6.13+)
+    HAS_MTHP_ZSWPOUT = True
 
     def __init__(self, *, totalram_pages: int, compressor: str, chain_size: int = 8) -> None:
         self.totalram_pages = totalram_pages
@@ -148,6 +162,8 @@ class ZswapState:
         self.total_observer: Callable[[], None] | None = None
         self.pools = [self.new_pool(compressor)]
         self.tree: dict[int, ZswapEntry] = {}
+        #: slab objects and whatever else a revision takes and has to give back
+        self.ledger = Ledger()
         self.lru: ListLru[ZswapEntry] = ListLru()
         self.counters = Counters()
         self.memcgs: dict[int, MemcgZswap] = {}
@@ -289,6 +305,25 @@ class ZswapState:
         if allowed is None:
             allowed = self.writeback_enabled if expected is None else expected
         return allowed
+
+    # ---- entries ----------------------------------------------------------------------------------------
+
+    def zswap_entry_cache_alloc(self, swpent: int, pool: ZswapPool) -> Steps[ZswapEntry | None]:
+        """zswap_entry_cache_alloc(): an entry of the slab, or None and counted."""
+        if not (yield ("?entry_alloc",)):
+            self.counters.reject_kmemcache_fail += 1
+            return None
+        return self.new_entry(swpent, pool)
+
+    def new_entry(self, swpent: int, pool: ZswapPool) -> ZswapEntry:
+        """Return an entry that the slab gave."""
+        entry = ZswapEntry(swpent, pool)
+        self.ledger.take("zswap_entry", entry)
+        return entry
+
+    def zswap_entry_cache_free(self, entry: ZswapEntry) -> None:
+        """zswap_entry_cache_free(): back to the slab."""
+        self.ledger.give("zswap_entry", entry)
 
     def entries(self) -> Iterator[ZswapEntry]:
         """Return all live entries in no particular order."""

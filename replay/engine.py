@@ -9,6 +9,7 @@ the event itself as an answer.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -429,12 +430,9 @@ class Engine(Questions):
     def write_param(self, setting: str) -> None:
         """A parameter or cgroup file was written: ``name=value``."""
         name, _, value = setting.partition("=")
-        try:
+        # The kernel refuses a value that cannot be with -EINVAL and stays as it was; so does the model.
+        with contextlib.suppress(ValueError):
             self.model.set_param(name, value)
-        except ValueError:
-            # The kernel refuses such a value with -EINVAL and stays as it was; so does the model.
-            return
-        self.predictions.use(self.model.pools[0].tfm_name)
 
     def settle(self, i: int) -> None:
         """Let every operation go on to its next effect: what it did after its last event has happened.

@@ -74,11 +74,20 @@ class ZsmallocHandlers(HandlerBase):
         if self.size[i] != effect[1]:
             self.diverge("zsmalloc.size", i, recorded=self.size[i], predicted=effect[1],
                          what="size asked of zs_malloc()", frame=frame)
-        pool = self.current_zs_pool()
+        pool = self._store_zs_pool(frame)
         if not pool.address:
             pool.address = self.pool[i]
         elif pool.address != self.pool[i]:
             self.diverge("zsmalloc.place", i, recorded=self.pool[i], predicted=pool.address, what="pool", frame=frame)
+
+    def _store_zs_pool(self, frame: Frame) -> ZsPool:
+        pool = frame.scratch.get("pool")
+        return pool.zs_pool if pool is not None else self.current_zs_pool()
+
+    def compressor_of(self, frame: Frame) -> str:
+        """Return the compressor of the pool that a store holds, which need not be the current one any more."""
+        pool = frame.scratch.get("pool")
+        return pool.tfm_name if pool is not None else self.model.pools[0].tfm_name
 
     def on_obj_malloc(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the zspage chosen, bind the handle."""
@@ -250,7 +259,8 @@ class ZsmallocHandlers(HandlerBase):
         if (self.handle[i], self.size[i]) != (obj.address, length):
             self.diverge(check, i, recorded=(self.handle[i], self.size[i]), predicted=(obj.address, length),
                          what="(handle, length) of the object written", frame=frame)
-        head = self.predictions.raw_head(content) if raw else self.predictions.head(content)
+        name = self.compressor_of(frame)
+        head = self.predictions.raw_head(content, name) if raw else self.predictions.head(content, name)
         if head is not None and "data" in self.columns_of["zs_obj_write"]:
             # A probe reads 8 bytes of the buffer; beyond a short object's end they are left-overs.
             mask = (1 << 8 * min(8, length)) - 1

@@ -8,24 +8,20 @@ same thing: the model knows things, not addresses.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from model.effects import Effect
-from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, ZswapEntry
+from replay.handlers_acomp import AcompHandlers
 from replay.handlers_base import Handler
-from replay.handlers_zsmalloc import ZsmallocHandlers
 
 if TYPE_CHECKING:
     from replay.engine import Frame
 
 __all__ = ["Handlers"]
 
-#: struct page on every 64-bit configuration Debian builds.
-_STRUCT_PAGE: Final = 64
 
-
-class Handlers(ZsmallocHandlers):
+class Handlers(AcompHandlers):
     """One method per effect; the engine adds the driving."""
 
     def table(self) -> dict[str, Handler]:
@@ -118,7 +114,8 @@ class Handlers(ZsmallocHandlers):
         self.lru_moved(self.pid[i])
         entry: ZswapEntry = effect[1]
         self.n["load.entry"] += 1
-        recorded = (self.swpent[i], self.handle[i], self.size[i])
+        columns = self.columns_of["zswap_decompress"]
+        recorded = (self.swpent[i], self.handle[i], self.size[i] if "size" in columns else entry.length)
         predicted = (entry.swpent, entry.obj.address, entry.length)
         if recorded != predicted:
             self.diverge("load.entry", i, recorded=recorded, predicted=predicted,
@@ -147,74 +144,14 @@ class Handlers(ZsmallocHandlers):
         """Compare slot, length, handle and referenced bit of a dying entry."""
         entry: ZswapEntry = effect[1]
         self.n["free.entry"] += 1
-        recorded = (self.swpent[i], self.size[i], self.handle[i], self.ref[i])
+        columns = self.columns_of["zswap_entry_free"]
         predicted = (entry.swpent, entry.length, entry.obj.address, int(entry.referenced))
+        recorded = (self.swpent[i], self.size[i] if "size" in columns else entry.length, self.handle[i],
+                    self.ref[i] if "ref" in columns else predicted[3])
         if recorded != predicted:
             self.diverge("free.entry", i, recorded=recorded, predicted=predicted,
                          what="(swap entry, length, handle, referenced) of the entry freed", frame=frame)
         self._bind_entry(entry, i, "free.entry", frame)
-
-    # ---- compressor -------------------------------------------------------------------------------------
-
-    def on_compress(self, effect: Effect, i: int, frame: Frame) -> None:
-        """Compare the source page, how many pages and the room of a compress call."""
-        folio, index, pages = effect[1], effect[2], effect[3]
-        self.n["acomp.calls"] += 1
-        recorded = (self.folio[i] + self.offset[i] // PAGE_SIZE * _STRUCT_PAGE, self.offset[i] % PAGE_SIZE,
-                    self.size[i], self.dlen[i])
-        predicted = (folio.address + index * _STRUCT_PAGE, 0, pages * PAGE_SIZE, pages * PAGE_SIZE)
-        if recorded != predicted:
-            self.diverge("acomp.calls", i, recorded=recorded, predicted=predicted,
-                         what="(struct page, offset, slen, dlen) of the compress call", frame=frame)
-        frame.scratch["content"] = self.content[i]
-
-    def on_compress_ret(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int, int]:
-        """Compare error and length with what the compressor gives; answer with the recorded ones."""
-        ret, dlen = self.ret[i], self.dlen[i]
-        content: int = frame.scratch.get("content", -1)
-        expected = self.predictions.result(content)
-        if expected is not None:
-            err, length = expected
-            self.n["store.error"] += 1
-            if ret != err:
-                self.diverge("store.error", i, recorded=ret, predicted=err,
-                             what=f"error of {self.predictions.name} for page {self.predictions.page(content)}",
-                             frame=frame)
-            self.n["store.length"] += 1
-            if dlen != length:
-                self.diverge("store.length", i, recorded=dlen, predicted=length,
-                             what=f"length of {self.predictions.name} for page "
-                             f"{self.predictions.page(content)}", frame=frame)
-        limits = self.predictions.bounds(content)
-        if limits is not None:
-            self._within(limits, ret, dlen, i, frame)
-        return ret, dlen, content
-
-    def _within(self, limits: tuple[int, int], ret: int, dlen: int, i: int, frame: Frame) -> None:
-        """Compare the length of a hardware's result with what it can be; of an error nobody can say why it came."""
-        if ret:
-            return
-        low, high = limits[0], min(limits[1], PAGE_SIZE)
-        self.n["store.length"] += 1
-        if not low <= dlen <= high:
-            self.diverge("store.length", i, recorded=dlen, predicted=f"{low} to {high}",
-                         what=f"length of {self.predictions.name}, as its format allows", frame=frame)
-
-    def on_decompress(self, effect: Effect, i: int, frame: Frame) -> None:
-        """Compare source length and room of a decompress call with the entry's."""
-        self.n["load.result"] += 1
-        if (self.size[i], self.dlen[i]) != (effect[1], PAGE_SIZE):
-            self.diverge("load.result", i, recorded=(self.size[i], self.dlen[i]), predicted=(effect[1], PAGE_SIZE),
-                         what="(slen, dlen) of the decompress call", frame=frame)
-
-    def on_decompress_ret(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int]:
-        """Compare a decompression's outcome with success; answer with the recorded one."""
-        self.n["load.result"] += 1
-        recorded = (self.ret[i], self.dlen[i])
-        if recorded != (effect[1], effect[2]):
-            self.diverge("load.result", i, recorded=recorded, predicted=(effect[1], effect[2]),
-                         what="(return value, bytes) of the decompress call", frame=frame)
-        return recorded
 
     # ---- cgroup -----------------------------------------------------------------------------------------
 

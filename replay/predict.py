@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +24,23 @@ from traces.schema import PAGE_SIZE
 __all__ = ["Predictions", "predict"]
 
 
+class _Columns(NamedTuple):
+    """A compressor's results (or bounds in place of errno and dlen) per distinct page, as plain numbers."""
+
+    err: list[int]
+    dlen: list[int]
+    head: list[int]
+    raw: list[int]
+    has: list[bool]
+
+
 class Predictions:
     """Results by row of ``refs`` (an event's ``content``); nothing where no page bytes were recorded.
 
-    Of a compressor that is only modelled there are no results, but :meth:`bounds`.
+    Of a compressor that is only modelled there are no results, but :meth:`bounds`.  Methods that take a compressor's
+    ``name`` answer nothing for one that there are no results of.
 
-    :param name: the compressor's name
+    :param name: the name of the compressor that is current at the recording's start
     :param reason: why there are none, or ``""``
     """
 
@@ -38,70 +50,51 @@ class Predictions:
         self.computed = 0
         self.from_cache = 0
         self.compressors: dict[str, Compressor] = {}
+        #: compressors whose library is not exact on this machine -> what is wrong with it
+        self.inexact: dict[str, str] = {}
         self.sha1: list[str] = []
         self._refs: list[int] = []
-        self._err: list[int] = []
-        self._dlen: list[int] = []
-        self._head: list[int] = []
-        self._raw: list[int] = []
-        self._has: list[bool] = []
-        self._results: dict[str, tuple[np.ndarray, ...]] = {}
-
-    @property
-    def compressor(self) -> Compressor | None:
-        """The current compressor, None when it has no exact implementation here."""
-        return self.compressors.get(self.name)
-
-    def use(self, name: str) -> None:
-        """Give results of another compressor from now on: the pool's was switched."""
-        if name == self.name:
-            return
-        self.name = name
-        results = self._results.get(name)
-        if results is None:
-            self._err, self._dlen, self._head, self._has = [], [], [], []
-        else:
-            self._select(results)
-
-    def _select(self, results: tuple[np.ndarray, ...]) -> None:
-        self._err, self._dlen, self._head, self._raw, self._has = (values.tolist() for values in results)
+        self._results: dict[str, _Columns] = {}
+        self._bounds: dict[str, _Columns] = {}
 
     def page(self, content: int) -> int:
         """Return the row in ``pages.parquet`` of a reference, -1 for none."""
         return self._refs[content] if 0 <= content < len(self._refs) else -1
 
-    def result(self, content: int) -> tuple[int, int] | None:
+    def result(self, content: int, name: str) -> tuple[int, int] | None:
         """Return (errno or 0, dlen) for a reference, None when it is not known."""
-        return None if isinstance(self.compressor, ModelledCompressor) else self._pair(content)
+        return self._pair(self._results.get(name), content)
 
-    def bounds(self, content: int) -> tuple[int, int] | None:
+    def bounds(self, content: int, name: str) -> tuple[int, int] | None:
         """Return the least and the most bytes of a reference's result, None when they are not known."""
-        return self._pair(content) if isinstance(self.compressor, ModelledCompressor) else None
+        return self._pair(self._bounds.get(name), content)
 
-    def _pair(self, content: int) -> tuple[int, int] | None:
-        if not 0 <= content < len(self._refs) or not self._err:
+    def _pair(self, columns: _Columns | None, content: int) -> tuple[int, int] | None:
+        if columns is None or not 0 <= content < len(self._refs):
             return None
         page = self._refs[content]
-        return (self._err[page], self._dlen[page]) if self._has[page] else None
+        return (columns.err[page], columns.dlen[page]) if columns.has[page] else None
 
     @property
     def modelled(self) -> bool:
         """True when one of the compressors in use is only modelled."""
         return any(isinstance(compressor, ModelledCompressor) for compressor in self.compressors.values())
 
-    def head(self, content: int) -> int | None:
-        """Return the first 8 bytes of the compressed page as a little-endian number."""
-        if isinstance(self.compressor, ModelledCompressor) or not 0 <= content < len(self._refs) or not self._head:
+    def head(self, content: int, name: str) -> int | None:
+        """Return the first 8 bytes of the compressed page as a little-endian number; of exact compressors only."""
+        columns = self._results.get(name) if name not in self.inexact else None
+        if columns is None or not 0 <= content < len(self._refs):
             return None
         page = self._refs[content]
-        return self._head[page] if self._has[page] else None
+        return columns.head[page] if columns.has[page] else None
 
-    def raw_head(self, content: int) -> int | None:
+    def raw_head(self, content: int, name: str) -> int | None:
         """Return the first 8 bytes of the page itself as a little-endian number."""
-        if not 0 <= content < len(self._refs) or not self._raw:
+        columns = self._results.get(name) or self._bounds.get(name)
+        if columns is None or not 0 <= content < len(self._refs):
             return None
         page = self._refs[content]
-        return self._raw[page] if self._has[page] else None
+        return columns.raw[page] if columns.has[page] else None
 
     def fill(self, store: PageStore) -> None:
         """Take over references and digests of a page store."""
@@ -114,9 +107,8 @@ class Predictions:
         A modelled one has its bounds in place of errno and dlen.
         """
         self.compressors[name] = compressor
-        self._results[name] = results
-        if name == self.name:
-            self._select(results)
+        columns = _Columns(*(values.tolist() for values in results))
+        (self._bounds if isinstance(compressor, ModelledCompressor) else self._results)[name] = columns
 
 
 def _cache_file(recording: Recording, compressor: Compressor) -> Path | None:

@@ -61,6 +61,8 @@ class Questions(Handlers):
             "?lru_next": lambda question, name, i: self._other_order(question[1], name, i),
             "?lru_list": lambda question, name, i: self._root_list(question[1], name, i),
             "?pool_listed": lambda question, name, i: name == "zs_get_total_pages_ret",
+            "?sg_length": self.sg_length,
+            "?acomp_batch": self.acomp_batch,
             "?shrink_next": lambda question, name, i: self.memcg[i] if name == "shrink_memcg" else None,
         }
         #: questions whose answer is the same throughout the recording

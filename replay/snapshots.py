@@ -96,6 +96,12 @@ class SnapshotChecks:
         """Return a debugfs counter's value in the last snapshot, 0 where there is none."""
         return _number(self._last.get(counter))
 
+    def next_value(self, counter: str) -> int:
+        """Return a debugfs counter's value in the snapshot to come, 0 where there is none."""
+        if self.number + 1 >= len(self.recording.snapshots):
+            return 0
+        return _number(self.recording.snapshot(self.number + 1).get("zswap_debugfs", {}).get(counter))
+
     def start_pages(self) -> int | None:
         """Return how many pages zswap held at the first snapshot, None when no snapshot says."""
         if not self.recording.snapshots:

@@ -137,7 +137,7 @@ def _load(engine: Engine, state: dict[str, Any]) -> None:
 
 def _load_entry(model: Zswap, row: list[Any], objects: list[ZsObject]) -> ZswapEntry:
     swpent, length, number, objcg, lru, referenced, content, address, pool = row
-    entry = ZswapEntry(int(swpent), model.pools[pool])
+    entry = model.new_entry(int(swpent), model.pools[pool])
     entry.length, entry.obj, entry.objcg = int(length), objects[number], objcg
     entry.lru = (int(lru[0]), int(lru[1])) if lru else None
     entry.referenced, entry.content, entry.address = bool(referenced), content, int(address)

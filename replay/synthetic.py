@@ -17,7 +17,7 @@ from model.crypto import Compressor
 from model.effects import Effect, Steps, run
 from model.revisions import REVISIONS
 from model.zsmalloc import PAGE_SIZE, SizeClass, ZsObject, Zspage, ZsPool
-from model.zswap import Folio, Zswap, ZswapEntry
+from model.zswap import Folio, Zswap, ZswapEntry, ZswapPool
 from replay.handlers_zsmalloc import zspage_word
 from traces import schema
 from traces.recording import RecordingWriter
@@ -71,6 +71,8 @@ class ImaginaryKernel:
         self._pools: list[ZsPool] = []
         self._pool_of: dict[SizeClass, int] = {}
         self._compacted = self.model.pools[0].zs_pool
+        #: the pool that the store under way holds
+        self._store_pool = self.model.pools[0]
         self._class_bits = _CLASS_BITS if revision == "mainline-7.3" else 0
         self._idx_bits = _IDX_BITS if revision == "mainline-7.3" else 24
         self._folio = Folio(0)
@@ -134,7 +136,7 @@ class ImaginaryKernel:
 
     def _write(self, effect: Effect) -> None:
         kind = effect[0]
-        if kind[0] == "?" or kind == "zs_compact" or kind == "zs_compact_ret":
+        if kind[0] == "?" or kind in ("zs_compact", "zs_compact_ret", "memcpy"):
             return
         writer = getattr(self, "_on_" + kind.strip("_"), None)
         if writer is not None:
@@ -185,8 +187,9 @@ class ImaginaryKernel:
     def _on_shrink_memcg(self, cgroup: int | None) -> None:
         self._row("shrink_memcg", memcg=_MEMCG)
 
-    def _on_crypto_acomp_compress(self, folio: Folio, index: int, pages: int) -> None:
+    def _on_crypto_acomp_compress(self, folio: Folio, index: int, pages: int, pool: ZswapPool) -> None:
         self._index = index
+        self._store_pool = pool
         content = -1
         if self.pages:
             content = len(self.handed)
@@ -226,7 +229,7 @@ class ImaginaryKernel:
         return _POOL + _POOL_STEP * self._pools.index(pool)
 
     def _on_zs_malloc(self, size: int) -> None:
-        self._row("zs_malloc", pool=self._pool(self.model.pools[0].zs_pool), size=size, gfp=0x1280A)
+        self._row("zs_malloc", pool=self._pool(self._store_pool.zs_pool), size=size, gfp=0x1280A)
 
     def _on_zs_malloc_ret(self, failure: int, obj: ZsObject | None) -> None:
         if obj is None:

@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from tampering import Tampered
 import replay
 import traces
 from model.crypto import compressor_for, known
-from model.revisions import REVISIONS
+from model.crypto.lz4 import Lz4
+from model.revisions import MAINLINE
 from model.revisions.mainline_7 import Mainline73
 from model.zswap import Folio
 from replay.checks import CHECKS
@@ -27,7 +30,7 @@ from traces.errors import BadInput
 from traces.recording import RecordingWriter
 
 #: What at least one shipped sample must have compared; together the samples exercise every check there is.
-SAMPLES = ["6.12-zstd-4k", "6.18-zstd-4k", "7.0-lz4-64k", "7.2-zstd-4k", "7.3-lz4-4k", "7.3-lz4-limits",
+SAMPLES = ["6.12-zstd-4k", "6.18-zstd-4k", "7.0-lz4-64k", "7.2-lz4-edge", "7.2-zstd-4k", "7.3-lz4-4k", "7.3-lz4-limits",
            "7.3-zstd-64k", "7.3-zstd-smp2"]
 
 
@@ -52,7 +55,7 @@ def test_sample_passes(results: dict[str, replay.Result], samples: dict[str, Pat
     assert result.revision == f"mainline-{name.split('-')[0]}"
 
 
-@pytest.mark.parametrize("check", sorted(CHECKS))
+@pytest.mark.parametrize("check", sorted(set(CHECKS) - {"acomp.batch"}))  # no mainline kernel has such calls
 def test_every_check_compares_something_in_some_sample(results: dict[str, replay.Result], check: str) -> None:
     compared = {name: next(c.compared for c in result.checks if c.id == check) for name, result in results.items()}
     assert any(compared.values()), compared
@@ -82,7 +85,7 @@ OPERATIONS = st.lists(st.tuples(st.sampled_from(["store", "store", "store", "big
                                 st.integers(0, 63)), max_size=60)
 
 
-@pytest.mark.parametrize("revision", sorted(REVISIONS))
+@pytest.mark.parametrize("revision", sorted(MAINLINE))
 @given(operations=OPERATIONS)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_a_model_does_its_own_replay_explains(tmp_path_factory: pytest.TempPathFactory, revision: str,
@@ -516,11 +519,11 @@ def test_a_revision_that_raises_is_told_with_its_event(samples: dict[str, Path])
 @pytest.mark.parametrize(("losses", "verdict"), [
     ([], "FAIL"), ([{"cpu": 0, "lost": 0}], "FAIL"), ([{"cpu": "any", "probe": "store", "lost": 3}], "UNDECIDED"),
     ([{"cpu": 0, "lost": None}], "FAIL")])
-@pytest.mark.parametrize("change", ["missing", "size"])
+@pytest.mark.parametrize("change", ["missing", "size", "store"])
 def test_an_event_may_be_missing_because_its_probe_missed_it(tmp_path: Path, change: str, verdict: str,
                                                              losses: list[dict[str, object]]) -> None:
     """Missed hits leave no mark, so nobody can tell a kernel that did something else; a wrong value is wrong."""
-    kernel = ImaginaryKernel()
+    kernel = ImaginaryKernel(length=lambda swpent: 1500)
     for slot in range(5):
         kernel.store(slot)
     block = kernel.block()
@@ -528,10 +531,36 @@ def test_an_event_may_be_missing_because_its_probe_missed_it(tmp_path: Path, cha
     place = names.index("zs_malloc", len(names) // 2)
     if change == "missing":
         block = np.delete(block, place, axis=1)
+    elif change == "store":
+        # A whole operation of a task that is seen nowhere else: what comes after it is in the wrong place.
+        starts = [row for row, name in enumerate(names) if name == "swap_writeout"]
+        block = np.delete(block, np.arange(starts[2], starts[3]), axis=1)
     else:
         block[schema.column_names().index("size"), place] += 8
     result = replay.replay(_write(tmp_path / "rec", block, losses=losses))
-    excused = verdict == "UNDECIDED" and change == "missing"
+    excused = verdict == "UNDECIDED" and change != "size"
     assert result.verdict == ("UNDECIDED" if excused else "FAIL")
     assert result.divergences, "the difference is shown all the same"
     assert any("hits that probes missed" in reason for reason in result.reasons) == excused
+
+
+def test_a_library_that_is_not_exact_here_judges_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                         samples: dict[str, Path]) -> None:
+    """It is named, its results are compared as modelled, and what it gets wrong is counted, not held against the kernel."""
+    shutil.copytree(samples["7.3-lz4-4k"], tmp_path / "rec", ignore=shutil.ignore_patterns("cache"))
+    exact = compressor_for("lz4", "mainline-7.3").lengths
+
+    def one_more(self: Lz4, pages: np.ndarray, threads: int = 1) -> Any:
+        errs, dlens, heads = exact(pages, threads)
+        return errs, dlens + (errs == 0), heads ^ np.uint64(1)
+
+    monkeypatch.setattr(Lz4, "lengths", one_more)
+    monkeypatch.setattr(Lz4, "self_check", lambda self: ["the page 'text' gives 1,001 bytes, not 1,000"])
+    result = replay.replay(traces.open_recording(tmp_path / "rec"))
+    assert result.verdict == "PASS", result.divergences
+    checks = {check.id: check for check in result.checks}
+    length = checks["store.length"]
+    assert (length.grade, length.different) == ("modelled", 0)
+    assert re.match(r"lz4 own .* is not exact on this machine: the page .text. gives", length.reason)
+    assert re.search(r"; ([1-9]\d*) of \d+ results were others", length.reason)
+    assert "handle and length only" in checks["store.bytes"].reason

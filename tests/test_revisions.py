@@ -12,11 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from modelrun import MEMCG, OBJCG, Box
 
 from model import errno
-from model.revisions import REVISIONS, revision_for_release
+from model.revisions import MAINLINE, revision_for_release
 from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, Zswap
 
-EVERY = list(REVISIONS)
+EVERY = list(MAINLINE)
 WB_ENABLED = "mem_cgroup_zswap_writeback_enabled_ret"
 
 
@@ -30,9 +30,9 @@ def test_revision_for_release(release: str, name: str | None) -> None:
 
 def test_every_revision_says_what_it_mirrors() -> None:
     assert EVERY == ["mainline-6.12", "mainline-6.18", "mainline-7.0", "mainline-7.1", "mainline-7.2", "mainline-7.3"]
-    for name, revision in REVISIONS.items():
+    for name, revision in MAINLINE.items():
         assert revision.mirrors.startswith(f"Linux {name.removeprefix('mainline-')}")
-    assert len({revision.mirrors for revision in REVISIONS.values()}) == len(REVISIONS)
+    assert len({revision.mirrors for revision in MAINLINE.values()}) == len(MAINLINE)
 
 
 #: what tells the kernel lines apart, read in the sources named by ``mirrors``:

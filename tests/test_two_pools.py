@@ -11,6 +11,7 @@ import pytest
 
 import replay
 import traces
+from model.crypto import compressor_for, known
 from model.effects import Effect
 from replay.synthetic import ImaginaryKernel, config
 from traces import schema
@@ -115,3 +116,44 @@ def test_a_compaction_of_the_wrong_pool_diverges(tmp_path: Path) -> None:
     result = _write(tmp_path / "rec", kernel, texts, _CLASS_EVENTS, swap)
     assert result.verdict == "FAIL"
     assert (result.divergences[0].check, result.divergences[0].what) == ("zsmalloc.compact", "pool")
+
+
+class _SwitchedInAStore(_Kernel):
+    """Another task changes the compressor while a store waits for the one it has."""
+
+    def __init__(self, revision: str, at: int) -> None:
+        pages = [known.noise(1), *(bytes([number]) * 4096 for number in range(1, 9))]
+        super().__init__(revision, pages=pages, compressor=compressor_for("lz4", "mainline-7.3"))
+        zstd = compressor_for("zstd", "mainline-7.3")
+        self._by_name = {"lz4": self._results, "zstd": [zstd.compress(page) for page in pages]}
+        self.texts: list[tuple[int, str]] = []
+        self._at = at
+
+    def _answer(self, effect: Effect) -> Any:
+        self._results = self._by_name[self._store_pool.tfm_name]
+        if effect[0] == "crypto_acomp_compress_ret" and self._folio.swpent + self._index == self._at:
+            self._at = -1
+            self.pid += 1
+            self.texts.append(self.mark("param compressor=zstd"))
+            self.pid -= 1
+            self.model.set_param("compressor", "zstd")
+        return super()._answer(effect)
+
+
+@pytest.mark.parametrize(("order", "at"), [(0, 3), (2, 4), (2, 7)])
+def test_a_store_keeps_its_pool_though_another_becomes_current(tmp_path: Path, order: int, at: int) -> None:
+    # zswap_pool_current_get() is called once in a store: its pages go to that pool, compressed by its compressor.
+    kernel = _SwitchedInAStore("mainline-7.3", at)
+    for slot in range(0, 8, 1 << order):
+        kernel.store(slot, order)
+    first, second = kernel.model.pools[1], kernel.model.pools[0]
+    last_page = (at >> order << order) + (1 << order)
+    assert (first.entries, second.entries) == (last_page, 8 - last_page)
+    with RecordingWriter(tmp_path / "rec") as writer:
+        writer.write_rows(kernel.block(), kernel.texts)
+        for page in kernel.handed:
+            writer.pages.add(kernel.pages[page])
+        writer.close(config())
+    result = replay.replay(traces.open_recording(tmp_path / "rec"))
+    assert (result.verdict, result.unexplained) == ("PASS", 0), result.divergences
+    assert next(c.compared for c in result.checks if c.id == "store.length") == 8

@@ -28,7 +28,7 @@ from modelrun import (
 )
 
 from model import errno
-from model.revisions import REVISIONS
+from model.revisions import MAINLINE
 from model.zsmalloc import PAGE_SIZE
 from model.zswap import AOP_WRITEPAGE_ACTIVATE, Folio
 from model.zswap_state import kstrtobool, kstrtouint, memparse
@@ -576,4 +576,4 @@ def test_numbers_as_the_kernel_reads_them() -> None:
 
 
 def test_the_dynamic_shrinker_is_off_unless_switched_on() -> None:
-    assert not REVISIONS["mainline-7.3"](totalram_pages=1 << 20, compressor="lz4").shrinker_enabled
+    assert not MAINLINE["mainline-7.3"](totalram_pages=1 << 20, compressor="lz4").shrinker_enabled

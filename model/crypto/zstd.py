@@ -157,6 +157,14 @@ def _bindings() -> Iterator[Binding]:
         yield _Zstandard(module)
 
 
+def streaming_module() -> Any:
+    """The binding of libzstd 1.5.7 that compresses and decompresses streams; InexactLibrary if there is none."""
+    for binding in _bindings():
+        if isinstance(binding, _Pep784) and binding.version in _NEW.versions:
+            return binding._module
+    raise InexactLibrary(f"zstd's streaming branch needs libzstd 1.5.7: install {_NEW.advice}")
+
+
 def _dotted(version: Version) -> str:
     return ".".join(map(str, version))
 

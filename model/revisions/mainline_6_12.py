@@ -19,9 +19,13 @@ class Mainline612(Zswap):
     """
 
     mirrors = "Linux 6.12.107 mm/zswap.c, mm/zsmalloc.c"
+    kernel_line = "mainline-6.12"
+    crypto_layer = "6.12"
     SHRINK_BUDGET = 1
     ROOT_OBJCG = False
     HAS_INCOMPRESSIBLE = False
+    HAS_MTHP_ZSWPOUT = False
+    SG_READS = False
 
     def new_pool(self, name: str) -> ZswapPool:
         """A pool whose __zs_compact() takes migrate_write_lock(): it waits for readers of a zspage."""
@@ -38,26 +42,27 @@ class Mainline612(Zswap):
             return False
         return (yield from super().zswap_store(folio))
 
-    def _store_enabled(self, folio: Folio) -> Steps[bool]:
+    def _store_enabled(self, folio: Folio, writeback: bool | None) -> Steps[bool]:
         has_objcg = yield from self._has_objcg()
         if has_objcg and not (yield from self._may_zswap()):
             return False
         if (yield from self.zswap_check_limits()):
             return False
-        if not (yield ("?entry_alloc",)):
-            self.counters.reject_kmemcache_fail += 1
-            return False
+        return (yield from self._store_one(folio, 0, has_objcg))
+
+    def _store_one(self, folio: Folio, index: int, has_objcg: bool) -> Steps[bool]:
+        """The body of zswap_store() for one page."""
         pool = self.pools[0]
+        entry = yield from self.zswap_entry_cache_alloc(folio.swpent + index, pool)
+        if entry is None:
+            return False
         # The reference taken here is the entry's own, dropped when it comes to nothing.
         pool.entries += 1
-        entry = ZswapEntry(folio.swpent, pool)
-        if not (yield from self.zswap_compress(folio, 0, entry)):
-            self._put_pool(pool)
-            return False
+        if not (yield from self.zswap_compress(folio, index, entry)):
+            return self._give_up(entry)
         entry.referenced = True
         if not (yield from self._publish(entry)):
-            self._put_pool(pool)
-            return False
+            return self._give_up(entry)
         if has_objcg:
             entry.objcg = yield from self._charge(entry)
         if entry.objcg is not None:
@@ -67,9 +72,14 @@ class Mainline612(Zswap):
         self.counters.zswpout += 1
         return True
 
+    def _give_up(self, entry: ZswapEntry) -> bool:
+        self._put_pool(entry.pool)
+        self.zswap_entry_cache_free(entry)
+        return False
+
     def zswap_compress(self, folio: Folio, index: int, entry: ZswapEntry) -> Steps[bool]:
         """zswap_compress(): any compressor error rejects the page; a length of a whole page is kept."""
-        yield ("crypto_acomp_compress", folio, index, 1)
+        yield ("crypto_acomp_compress", folio, index, 1, entry.pool)
         ret, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
         if ret:
             self._count_reject(ret, 0)
@@ -84,6 +94,7 @@ class Mainline612(Zswap):
             return False
         # zs_map_object(ZS_MM_WO) is the same function a load maps with.
         yield from entry.pool.zs_pool.zs_obj_read(obj, length)
+        yield ("memcpy", obj, length, entry.content)
         entry.obj = obj
         entry.length = length
         return True
@@ -137,3 +148,6 @@ class Mainline612(Zswap):
         # There is no raw form: a length of PAGE_SIZE is compressed data of that length.
         assert entry.length <= PAGE_SIZE
         return False
+
+
+REVISIONS = {"mainline-6.12": Mainline612}

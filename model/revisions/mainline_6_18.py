@@ -15,6 +15,9 @@ class Mainline618(Mainline70):
     """Linux 6.18.15: zswap_load() frees the entry only when it read into the swap cache."""
 
     mirrors = "Linux 6.18.15 mm/zswap.c, mm/zsmalloc.c"
+    kernel_line = "mainline-6.18"
+    crypto_layer = "6.18"
+    SG_READS = False
 
     def zswap_load(self, folio: Folio) -> Steps[int]:
         """zswap_load(): as in 7.0, but a synchronous swap device may read past the swap cache."""
@@ -36,3 +39,6 @@ class Mainline618(Mainline70):
             yield from self.zswap_entry_free(entry)
         yield ("zswap_load_ret", 0)
         return 0
+
+
+REVISIONS = {"mainline-6.18": Mainline618}

@@ -9,7 +9,24 @@ import os
 import sys
 from collections.abc import Sequence
 
-from replay.cli import bench, compare, cut, import_, info, lab, labfuzz, record, replay_, scrub, show, vmcore, workload
+from replay.cli import (
+    bench,
+    compare,
+    cut,
+    import_,
+    info,
+    lab,
+    labfuzz,
+    record,
+    regress,
+    replay_,
+    revisions,
+    scrub,
+    show,
+    vmcore,
+    whatif,
+    workload,
+)
 from traces.errors import BadInput
 
 __all__ = ["main"]
@@ -21,6 +38,9 @@ examples:
   zreplay import captures/ -o run.zr     make a recording of a raw capture
   zreplay replay run.zr                  does this kernel do what its revision says?
   zreplay compare a.zr b.zr              do two recorders of one run tell the same?
+  zreplay regress --base old.zr --patched new.zr  is the patched kernel worse?
+  zreplay regress run.zr --revision mainline-7.2 --revision v14   where do two revisions part on it?
+  zreplay bisect run.zr --series v14     which patch of the series brought it?
   zreplay show run.zr --swp 0x200        everything that happened to a swap slot
 """
 
@@ -41,7 +61,8 @@ def parser() -> argparse.ArgumentParser:
                     "and check it effect by effect.")
     top.add_argument("--version", action="version", version=f"zreplay {version()}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (record, workload, lab, import_, info, show, replay_, compare, vmcore, cut, labfuzz, scrub, bench):
+    for module in (record, workload, lab, import_, info, show, replay_, compare, regress, revisions, vmcore, cut,
+                   labfuzz, scrub, whatif, bench):
         module.add_parser(verbs)
     return top
 

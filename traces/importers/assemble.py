@@ -12,6 +12,7 @@ import pandas as pd
 
 from traces import schema
 from traces.errors import BadInput
+from traces.importers.misread import MisreadColumns
 from traces.importers.pageindex import PageIndex
 from traces.importers.source import Block, RunFacts, insert_rows
 from traces.recording import RecordingWriter
@@ -118,14 +119,14 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
     :param progress: called with the number of events written so far
     :raises BadInput: when the pages do not line up with the compress calls, or ``out`` exists
     """
-    timeline, pairing = _Timeline(facts), _Pairing()
+    timeline, watchers = _Timeline(facts), (_Pairing(), MisreadColumns())
     with RecordingWriter(out) as writer:
         held: Block | None = None
         for block in blocks:
             if block[0].shape[1] == 0:
                 continue
             if held is not None:
-                _write(writer, timeline.place(held, False), pairing, pages, progress, facts.ts_unit_ns)
+                _write(writer, timeline.place(held, False), watchers, pages, progress, facts.ts_unit_ns)
             held = block
         # A recorder that was killed while it armed its probes has nothing, and says so.
         if held is None and not facts.snapshots and (facts.complete or not facts.capture):
@@ -133,7 +134,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
                            "check that the probes of traces/FORMAT.md were recorded")
         if held is None:
             held = (np.zeros((len(schema.COLUMNS), 0), np.int64), [])
-        _write(writer, timeline.place(held, True), pairing, pages, progress, facts.ts_unit_ns)
+        _write(writer, timeline.place(held, True), watchers, pages, progress, facts.ts_unit_ns)
         for label, ts, values in facts.snapshots:
             writer.add_snapshot(label, ts, values)
         if truth is not None:
@@ -147,7 +148,9 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
                 facts.notes.append(f"{pages.unmatched} compress calls have no page: it was lost, or none of those "
                                    "recorded fits; their lengths are taken from the recording")
         captured = {"marker", "counters", "param", "lost_events", *facts.captured}
+        pairing, misread = watchers
         unpaired = pairing.unpaired(captured)
+        facts.notes += misread.withdraw(facts.captured)
         manifest = {
             "complete": facts.complete,
             "kernel": facts.kernel,
@@ -168,12 +171,13 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
                 "pages": len(writer.pages), "references": writer.pages.references}
 
 
-def _write(writer: RecordingWriter, block: Block, pairing: _Pairing, pages: PageIndex | None,
-           progress: Callable[[int], None] | None, unit_ns: int) -> None:
+def _write(writer: RecordingWriter, block: Block, watchers: tuple[_Pairing, MisreadColumns],
+           pages: PageIndex | None, progress: Callable[[int], None] | None, unit_ns: int) -> None:
     columns, texts = block
     if columns.shape[1] == 0:
         return
-    pairing.add(columns)
+    for watcher in watchers:
+        watcher.add(columns)
     if pages is not None:
         pages.attach(columns, unit_ns)
     writer.write_rows(columns, texts)

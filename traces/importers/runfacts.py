@@ -51,6 +51,9 @@ def add_dmesg(facts: RunFacts, path: Path) -> None:
     if banner:
         facts.kernel["release"] = banner[1]
         facts.kernel["banner"] = banner[0]
+    cpu = re.search(r"CPU0: (.{1,100}?) \(family", text)
+    if cpu:
+        facts.kernel["cpu_model"] = cpu[1]
     if "nokaslr" in text:
         facts.kernel["kaslr"] = False
 

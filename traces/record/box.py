@@ -166,7 +166,10 @@ class Box:
         for path in sorted((self.root / "sys/kernel/mm/transparent_hugepage").glob("hugepages-*kB/enabled")):
             huge[path.parent.name] = self._text(str(path.relative_to(self.root))).strip()
         node = "sys/devices/system/node"
+        # An emulator says so here ("QEMU TCG CPU"): its times are not those of a machine.
+        model = re.search(r"^model name\s*:\s*(.*)", self._text("proc/cpuinfo"), re.M)
         return {"release": self.release(), "build_id": self.build_id(), "machine": os.uname().machine,
+                "cpu_model": model[1].strip() if model else "",
                 "cpus_online": self._text("sys/devices/system/cpu/online").strip(),
                 "numa": {name: self._text(f"{node}/{name}").strip() for name in ("online", "has_memory")},
                 "transparent_hugepage": huge,

@@ -33,6 +33,7 @@ _EPILOG = """scenarios:
   pressure  reclaim by memory.max, with the dynamic shrinker and memory.zswap.max
   smp       several workers on several CPUs, with compaction and a limit (default: --procs 2)
   swapoff   swap taken off, which brings all pages back, and on again
+  edge      pages that compress to exactly a page, or just not; memory.zswap.writeback off
   script    the sequence of operations in the JSON file that --script names, with its settings at the start
 
 Needs root, cgroup2, swap, and zswap on. Every setting is put back at the end.

@@ -22,7 +22,11 @@ MIXES: Final[dict[str, tuple[tuple[str, int], ...]]] = {
     "poor": (("random", 40), ("half", 30), ("text", 30)),
     "zeros": (("zeros", 1),), "text": (("text", 1),), "code": (("code", 1),), "random": (("random", 1),),
     "json": (("json", 1),), "pointers": (("pointers", 1),), "half": (("half", 1),),
+    "edge": (("edge", 3), ("text", 4), ("random", 1)),
 }
+#: How many bytes of a random page have to occur twice for its compressed form to take 4096 bytes: one more than that is
+#: smaller, one less does not fit.  By lz4, lzo and lzo-rle of Linux 6.12 to 7.3.
+_EDGES: Final = (21, 86, 88)
 
 _CORPUS: Final = 64 * PAGE_SIZE
 #: Letters as often as English has them, for made-up words.
@@ -97,6 +101,12 @@ class MadePages:
             page[rng.randrange(PAGE_SIZE)] = rng.randrange(256)
         return bytes(page)
 
+    def _edge(self, rng: random.Random) -> bytes:
+        # As long compressed as it is itself, or just not.
+        page, repeated = bytearray(rng.randbytes(PAGE_SIZE)), rng.choice(_EDGES) + rng.choice((-1, 0, 0, 1))
+        page[2048:2048 + repeated] = page[64:64 + repeated]
+        return bytes(page)
+
     def _pointers(self, rng: random.Random) -> bytes:
         # Slab-like: addresses of objects of one cache, all within some megabytes.
         base = 0xFFFF888000000000 + (rng.randrange(1 << 18) << 12)
@@ -114,7 +124,7 @@ class MadePages:
 KINDS: Final[dict[str, Callable[[MadePages, random.Random], bytes]]] = {
     "zeros": MadePages._zeros, "same": MadePages._same, "random": MadePages._random, "text": MadePages._text_page,
     "code": MadePages._code_page, "half": MadePages._half, "sparse": MadePages._sparse,
-    "pointers": MadePages._pointers, "json": MadePages._json,
+    "pointers": MadePages._pointers, "json": MadePages._json, "edge": MadePages._edge,
 }
 
 

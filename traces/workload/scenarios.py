@@ -276,6 +276,25 @@ def swapoff(d: Driver) -> None:
     _end(d, *"abc")
 
 
+def edge(d: Driver) -> None:
+    """Pages whose compressed form is as long as a page or just not; then some that may not be written back."""
+    n = d.pages
+    d.map("a", n, "edge")
+    with d.phase("out1"):
+        d.out("a")
+    with d.phase("in1"):
+        d.read("a")
+    with d.phase("out2"):
+        d.out("a")
+    d.memcg("memory.zswap.writeback", 0)
+    d.map("b", n, "edge")
+    with d.phase("no-writeback"):
+        d.out("b")
+    d.memcg("memory.zswap.writeback", 1)
+    _end(d, *"ab")
+
+
 SCENARIOS: Final[dict[str, Callable[[Driver], None]]] = {
     "base": base, "limits": limits, "switch": switch, "pressure": pressure, "smp": smp, "swapoff": swapoff,
+    "edge": edge,
 }

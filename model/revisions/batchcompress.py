@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a batch is compressed: page by page as mainline does, or with results in a scatter list (v12 23/23, v14 26/26).
+
+What a compress call leaves in the scatter list's lengths is the outside's to say (a recording, or
+:mod:`model.crypto.acomp`): here is what zswap makes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from model import errno
+from model.effects import Steps
+from model.revisions.batching import BatchedStore
+from model.zsmalloc import PAGE_SIZE
+from model.zswap import Folio, ZswapEntry, ZswapPool
+
+__all__ = ["Call", "CompressPageByPage", "CompressToScatterList", "CompressToScatterListMeant"]
+
+
+class Call(NamedTuple):
+    """One compress call: ``pages`` of ``folio`` from page ``first`` on, and what it returned."""
+
+    folio: Folio
+    first: int
+    pages: int
+    err: int
+    dlen: int
+    content: object
+
+
+class CompressPageByPage(BatchedStore):
+    """Batches that are stored together, but compressed by one call for each page (v12 22/23, v14 25/26)."""
+
+    def zswap_compress_batch(self, folio: Folio, pages: range, entries: Sequence[ZswapEntry], pool: ZswapPool,
+                             writeback: bool) -> Steps[bool]:
+        """zswap_compress() as mainline has it, page after page; the writeback rule was read before."""
+        for index, entry in zip(pages, entries, strict=True):
+            yield ("crypto_acomp_compress", folio, index, 1, pool)
+            ret, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
+            raw = bool(ret or not dlen or dlen >= PAGE_SIZE)
+            if raw and not writeback:
+                self._count_reject(ret or errno.EINVAL, 0)
+                return False
+            if not (yield from self._store_object(entry, PAGE_SIZE if raw else dlen, raw)):
+                return False
+        return True
+
+
+class CompressToScatterList(BatchedStore):
+    """One call for as many pages as the compressor takes; a page's length, or its error, is its entry's length.
+
+    A page is taken as it is only where that is an error.  A compressor's success with a length of a whole page is kept
+    as what it wrote, and read back as the page itself.
+    """
+
+    def zswap_compress_batch(self, folio: Folio, pages: range, entries: Sequence[ZswapEntry], pool: ZswapPool,
+                             writeback: bool) -> Steps[bool]:
+        """zswap_compress() of a batch: one call for as many pages as the compressor takes."""
+        unit = min(len(pages), self.compr_batch_size(pool))
+        for first in range(0, len(pages), unit):
+            index = pages[first]
+            yield ("crypto_acomp_compress", folio, index, unit, pool)
+            err, dlen, content = yield ("crypto_acomp_compress_ret", folio, index)
+            call = Call(folio, index, unit, err, dlen, content)
+            if not (yield from self._store_units(call, entries[first:first + unit], writeback)):
+                return False
+        return True
+
+    def _store_units(self, call: Call, entries: Sequence[ZswapEntry],
+                     writeback: bool) -> Steps[bool]:
+        """What zswap makes of one compress call."""
+        if call.err and not writeback:
+            yield from self._reject_units(call)
+            return False
+        lengths = []
+        for number, entry in enumerate(entries):
+            length, entry.content = yield from self._sg_length(call, number)
+            lengths.append(length)
+            if not (yield from self._store_unit(entry, length)):
+                return False
+        if len(entries) > 1:
+            yield ("?acomp_batch", call.err, lengths, self.batch_error(lengths))
+        return True
+
+    def _sg_length(self, call: Call, number: int) -> Steps[tuple[int, object]]:
+        """(int)sg->length of one page of a call, and its content; by default the call's own error or length."""
+        unit: tuple[int, object] | None = yield ("?sg_length", *call, number)
+        return unit if unit is not None else (call.err or call.dlen, call.content)
+
+    def _store_unit(self, entry: ZswapEntry, length: int) -> Steps[bool]:
+        raw = length < 0
+        if raw:
+            self.ledger.take("kmap_local", entry.swpent)
+        if not (yield from self._store_object(entry, PAGE_SIZE if raw else length, raw)):
+            # Out of the loop with the page still mapped.
+            return False
+        if raw:
+            self.ledger.give("kmap_local", entry.swpent)
+        return True
+
+    def _reject_units(self, call: Call) -> Steps[None]:
+        """compress_error: each page of the call that has an error is counted."""
+        for number in range(call.pages):
+            length, _ = yield from self._sg_length(call, number)
+            if length < 0:
+                self._count_reject(length, 0)
+
+    def batch_error(self, lengths: Sequence[int]) -> int | None:
+        """What a call over several pages returns for these lengths; None: anything, as posted.
+
+        18/26 notes an error in a length that is unsigned and then asks whether it is negative: errors found at
+        completion are lost, those of submission are not.
+        """
+        assert lengths
+        return None
+
+
+class CompressToScatterListMeant(CompressToScatterList):
+    """The same as the postings' text means it: what does not fit into less than a page is an error of that page.
+
+    It is taken as it is, or rejects the folio; a call over several pages fails when one of them does, and each page
+    that failed is counted.
+    """
+
+    def _store_units(self, call: Call, entries: Sequence[ZswapEntry],
+                     writeback: bool) -> Steps[bool]:
+        if writeback:
+            return (yield from super()._store_units(call, entries, writeback))
+        units = []
+        for number in range(len(entries)):
+            units.append((yield from self._sg_length(call, number)))
+        bad = [length for length, _ in units if not 0 < length < PAGE_SIZE]
+        for length in bad:
+            self._count_reject(length if length < 0 else errno.EINVAL, 0)
+        if bad:
+            return False
+        for entry, (length, content) in zip(entries, units, strict=True):
+            entry.content = content
+            if not (yield from self._store_unit(entry, length)):
+                return False
+        return True
+
+    def _store_unit(self, entry: ZswapEntry, length: int) -> Steps[bool]:
+        raw = not 0 < length < PAGE_SIZE
+        return (yield from self._store_object(entry, PAGE_SIZE if raw else length, raw))
+
+    def batch_error(self, lengths: Sequence[int]) -> int | None:
+        """-EINVAL when a page of the call failed, else 0."""
+        return errno.EINVAL if any(length < 0 for length in lengths) else 0

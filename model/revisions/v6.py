@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The v6 posting of "mm: ZSWAP swap-out of mTHP folios": a large folio page by page, all or nothing (August 2024)."""
+
+from __future__ import annotations
+
+from model.effects import Steps
+from model.revisions.mainline_6_12 import Mainline612
+from model.zswap import Folio
+from model.zswap_state import kstrtobool
+
+__all__ = ["V6", "V6Meant"]
+
+
+class V6(Mainline612):
+    """v6 as posted: behind the parameter ``mthp_enabled``; limits are checked per page, ZSWPOUT counted per page.
+
+    With the parameter off a large folio is refused before anything stored at its slots is looked at.
+    """
+
+    mirrors = "v6 of ZSWAP swap-out of mTHP folios as posted, patch 2/3, 2024-08-29"
+    #: CONFIG_ZSWAP_STORE_THP_DEFAULT_ON, which is not set by default; the parameter is 0644
+    mthp_enabled = False
+
+    def set_param(self, name: str, value: str) -> None:
+        """As in :class:`Mainline612`, with the parameter ``mthp_enabled``."""
+        if name == "mthp_enabled":
+            self.mthp_enabled = kstrtobool(value.strip())
+        else:
+            super().set_param(name, value)
+
+    def zswap_store(self, folio: Folio) -> Steps[bool]:
+        """zswap_store(): a large folio only when it is wanted."""
+        if folio.order and not self.mthp_enabled:
+            return (yield from super().zswap_store(folio))
+        yield ("zswap_store", folio)
+        stored = False
+        if self.enabled:
+            stored = yield from self._store_enabled(folio, None)
+        if not stored:
+            yield from self._erase_stale(folio)
+        yield ("zswap_store_ret", stored)
+        return stored
+
+    def _store_enabled(self, folio: Folio, writeback: bool | None) -> Steps[bool]:
+        has_objcg = yield from self._has_objcg()
+        if has_objcg and not (yield from self._may_zswap()):
+            return False
+        if (yield from self.zswap_check_limits()):
+            return False
+        for index in range(folio.nr_pages):
+            # zswap_store_page() checks again, for each page.
+            if (yield from self.zswap_check_limits()) or not (yield from self._store_one(folio, index, has_objcg)):
+                return False
+        return True
+
+
+class V6Meant(V6):
+    """v6 without two oversights: a refused folio leaves nothing out of date behind, ZSWPOUT is of stored folios."""
+
+    mirrors = "v6 of ZSWAP swap-out of mTHP folios as meant, patch 2/3, 2024-08-29"
+
+    def zswap_store(self, folio: Folio) -> Steps[bool]:
+        """zswap_store(): what is stored at the slots of a folio that is not wanted any more is erased."""
+        if not folio.order or self.mthp_enabled:
+            return (yield from super().zswap_store(folio))
+        yield ("zswap_store", folio)
+        yield from self._erase_stale(folio)
+        yield ("zswap_store_ret", False)
+        return False
+
+    def _store_enabled(self, folio: Folio, writeback: bool | None) -> Steps[bool]:
+        before = self.counters.zswpout
+        counted = {objcg: account.zswpout for objcg, account in self.memcgs.items()}
+        stored = yield from super()._store_enabled(folio, writeback)
+        if not stored:
+            # ZSWPOUT is of folios that were stored.
+            self.counters.zswpout = before
+            for objcg, account in self.memcgs.items():
+                account.count("zswpout", counted.get(objcg, 0) - account.zswpout)
+        return stored
+
+
+REVISIONS = {"v6": V6, "v6-meant": V6Meant}

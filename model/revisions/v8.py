@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The v8 posting: requests of up to eight pages chained into one call, objects without a raw form (March 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from model.effects import Steps
+from model.revisions.batching import BatchedStore
+from model.revisions.mainline_6_12 import Mainline612
+from model.zswap import Folio, Zswap, ZswapEntry, ZswapPool
+
+__all__ = ["V8"]
+
+_SERIES: Final = "20250303084724.6490"
+
+
+class V8(BatchedStore, Mainline612):
+    """v8 as posted: zswap_batch_compress() with request chaining, for the tree that became 6.15.
+
+    An error of any page rejects the folio, and with a chained call each page that failed is counted.  The lock of the
+    per-CPU context is held per folio (IAA) or per batch; that changes how long loads wait, nothing that is modelled.
+    """
+
+    mirrors = f"v8 of zswap compression batching as posted, <{_SERIES}-15-kanchana.p.sridhar@intel.com>"
+    HAS_MTHP_ZSWPOUT = True
+    crypto_layer = "v8"
+    compress_call = "chain"
+
+    def zswap_store(self, folio: Folio) -> Steps[bool]:
+        """zswap_store(): large folios are stored."""
+        return (yield from Zswap.zswap_store(self, folio))
+
+    def _store_enabled(self, folio: Folio, writeback: bool | None) -> Steps[bool]:
+        return (yield from Zswap._store_enabled(self, folio, writeback))
+
+    def _writeback_of_folio(self) -> Steps[bool | None]:
+        # There is no raw form that would ask for it.
+        yield from ()
+        return None
+
+    def zswap_alloc_entries(self, folio: Folio, pages: range, pool: ZswapPool) -> Steps[list[ZswapEntry] | None]:
+        """Every entry of the batch up front, one by one, its handle preset to an error."""
+        return (yield from self._alloc_singly(folio, pages, pool))
+
+    def zswap_compress_batch(self, folio: Folio, pages: range, entries: Sequence[ZswapEntry], pool: ZswapPool,
+                             writeback: bool) -> Steps[bool]:
+        """zswap_batch_compress(): a chain of requests where the compressor batches, else page after page."""
+        if self.compr_batch_size(pool) > 1 and folio.nr_pages > 1:
+            return (yield from self._compress_chain(folio, pages, entries, pool))
+        for index, entry in zip(pages, entries, strict=True):
+            yield ("crypto_acomp_compress", folio, index, 1, pool)
+            err, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
+            if err:
+                self._count_reject(err, 0)
+                return False
+            if not (yield from self._store_object(entry, dlen, False)):
+                return False
+        return True
+
+    def _compress_chain(self, folio: Folio, pages: range, entries: Sequence[ZswapEntry],
+                        pool: ZswapPool) -> Steps[bool]:
+        """One call for the batch; the head request carries the others, each ends with an error of its own."""
+        yield ("crypto_acomp_compress", folio, pages[0], len(pages), pool)
+        err, dlen, content = yield ("crypto_acomp_compress_ret", folio, pages[0])
+        units: list[tuple[int, object]] = []
+        for number in range(len(pages)):
+            told = yield ("?sg_length", folio, pages[0], len(pages), err, dlen, content, number)
+            units.append(told if told is not None else (err or dlen, content))
+        failed = [length for length, _ in units if length < 0]
+        for length in failed:
+            self._count_reject(length, 0)
+        if failed or err:
+            return False
+        for entry, unit in zip(entries, units, strict=True):
+            entry.content = unit[1]
+            if not (yield from self._store_object(entry, unit[0], False)):
+                return False
+        return True
+
+
+REVISIONS = {"v8": V8}

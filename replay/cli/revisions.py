@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two revisions on one recording (``zreplay regress REC --revision A --revision B``) and ``zreplay bisect``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
+from typing import Any, Final
+
+from model.crypto.faults import FaultPlan
+from model.revisions import REVISIONS, SERIES
+from model.zswap import Zswap
+from replay.bisect import Bisection, bisect, series
+from replay.cli.replay_ import load_revision
+from replay.cli.terminal import counting, table
+from replay.freerun import Outcome
+from replay.parting import RESPECTS, Cause, Parting, part
+from traces.errors import BadInput
+from traces.recording import Recording
+
+__all__ = ["add_parser", "named", "parting_status", "two_revisions"]
+
+#: Respects in which revisions may part without anything being worse for it.
+_HOW: Final = ("copies", "calls", "order")
+_WIDTH: Final = 100
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb bisect."""
+    parser = verbs.add_parser(
+        "bisect", help="name the step of a series that brought a difference",
+        description="Run a recording's operations through the steps of a series, and name the first that parts from "
+                    "the base as the last one does. Exit status: 1 a step was named, 0 nothing parts, 2 unreadable.")
+    parser.add_argument("recording", metavar="REC")
+    parser.add_argument("steps", metavar="STEP", nargs="*",
+                        help="the base and the series' steps in order: shipped names or FILE.py:CLASS")
+    parser.add_argument("--series", choices=sorted(SERIES), help="a series whose steps ship: "
+                        + "; ".join(f"{name}: {', '.join(steps)}" for name, steps in SERIES.items()))
+    parser.add_argument("--respect", choices=list(RESPECTS), help="look for a difference in this respect (default: the "
+                        "gravest there is)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run_bisect)
+
+
+def named(text: str) -> tuple[str, type[Zswap]]:
+    """Return a revision's name and class.
+
+    :raises BadInput: when there is none of that name
+    """
+    found = load_revision(text)
+    if isinstance(found, type):
+        return found.__name__, found
+    if found not in REVISIONS:
+        raise BadInput(text, "", "is no revision", f"choose one of {', '.join(REVISIONS)} or FILE.py:CLASS")
+    return str(found), REVISIONS[str(found)]
+
+
+def two_revisions(path: str, names: list[str], as_json: bool, faults: str | None = None) -> int:
+    """Hold two revisions against each other on a recording; return the exit status.
+
+    :param faults: file of a fault plan that both are run with
+    """
+    if len(names) != 2:
+        raise BadInput(path, "", "one recording is held against two revisions", "give --revision A --revision B")
+    first, second = (named(name) for name in names)
+    with counting(f"running {first[0]} and {second[0]}") as progress:
+        found = part(Recording(path), first, second, faults=_plan(faults), progress=progress)
+    if as_json:
+        print(json.dumps(_plain(found), allow_nan=False))
+    else:
+        print("\n".join(_lines(found, path)))
+    return parting_status(found)
+
+
+def _plan(file: str | None) -> FaultPlan | None:
+    if file is None:
+        return None
+    try:
+        # Larger ones are refused by their size.
+        with open(file, encoding="utf-8") as stream:
+            return FaultPlan.from_json(stream.read((1 << 20) + 1))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise BadInput(file, "", f"cannot be read ({problem})", "give a fault plan as JSON") from None
+    except ValueError as problem:
+        raise BadInput(file, "", str(problem), "see model/crypto/faults.py for the form") from None
+
+
+def parting_status(found: Parting) -> int:
+    """Return 1 where something is other than how it is done, 3 where nothing was run, else 0."""
+    if not found.operations:
+        return 3
+    grave = any(cause.respect not in _HOW for cause in found.causes)
+    return int(grave or any(found.problems))
+
+
+def _lines(found: Parting, path: str) -> Iterator[str]:
+    one, other = found.names
+    parted = sum(cause.operations for cause in found.causes)
+    yield (f"{other} against {one}: {found.operations:,} operations of {path}, {parted:,} part, in "
+           f"{len(found.causes)} ways")
+    for note in (*found.notes, *(f"{count:,} {why} were not run" for why, count in found.left_out.items())):
+        yield from textwrap.wrap(f"note: {note}", _WIDTH, subsequent_indent="  ")
+    for number, cause in enumerate(found.causes, 1):
+        yield ""
+        yield from textwrap.wrap(f"{number}. {cause.sentence}: {cause.operations:,} operation"
+                                 f"{'s' * (cause.operations > 1)}, first at event {cause.first[0].operation.event}",
+                                 _WIDTH, subsequent_indent="   ")
+    for name, problems in zip(found.names, found.problems, strict=True):
+        if problems:
+            yield ""
+            yield from textwrap.wrap(f"{name} breaks an invariant {len(problems):,} times; first, at event "
+                                     f"{problems[0][0]}: {problems[0][1]}", _WIDTH, subsequent_indent="   ")
+    if found.causes:
+        yield ""
+        yield from _in_full(found.causes[0], found.names)
+
+
+def _in_full(cause: Cause, names: tuple[str, str]) -> Iterator[str]:
+    """Yield both outcomes of a cause's first operation side by side."""
+    operation = cause.first[0].operation
+    yield f"the first of 1. in full: {operation.kind} at swap entry {operation.swpent:#x}, order {operation.order}"
+    rows = [("", *names)]
+    one, other = cause.first
+    for label, show in _ROWS.items():
+        pairs = zip_longest(show(one), show(other), fillvalue="")
+        rows += [(label if not number else "", a, b if a != b else '"') for number, (a, b) in enumerate(pairs)]
+    yield table(rows)
+
+
+def _short(effects: list[str]) -> Iterator[str]:
+    """Yield effects; a stretch of up to 24 that comes several times in a row is yielded once, with how often."""
+    at = 0
+    while at < len(effects):
+        size, times = max(((size, _times(effects, at, size)) for size in range(1, 25)),
+                          key=lambda found: (found[1] > 1) * found[0] * found[1])
+        yield from effects[at:at + (size if times > 1 else 1)]
+        if times > 1:
+            yield f"  (these {size}, {times} times)" if size > 1 else f"  ({times} times)"
+        at += size * times if times > 1 else 1
+
+
+def _times(effects: list[str], at: int, size: int) -> int:
+    times = 1
+    while effects[at + times * size:at + (times + 1) * size] == effects[at:at + size] != []:
+        times += 1
+    return times
+
+
+def _stored(outcome: Outcome) -> list[str]:
+    lines = [f"{slot:#x}: {length}{' as it is' * raw}" for slot, (length, raw) in outcome.stored.items()]
+    return lines or ["-"]
+
+
+#: what is shown of both outcomes, line by line
+_ROWS: Final[dict[str, Callable[[Outcome], Iterable[str]]]] = {
+    "result": lambda outcome: [str(outcome.result)],
+    "data": lambda outcome: [outcome.data or "-"],
+    "stored": _stored,
+    "counters": lambda outcome: [f"{name} {change:+d}" for name, change in sorted(outcome.counters.items())] or ["-"],
+    "copied": lambda outcome: [str(outcome.copied)],
+    "calls": lambda outcome: [", ".join(str(pages) for pages in outcome.calls) or "-"],
+    "effects": lambda outcome: _short(outcome.effects),
+}
+
+
+def _plain(found: Parting) -> dict[str, Any]:
+    return {"revisions": list(found.names), "operations": found.operations, "left_out": found.left_out,
+            "notes": found.notes,
+            "causes": [{"respect": cause.respect, "sentence": cause.sentence, "operations": cause.operations,
+                        "event": cause.first[0].operation.event} for cause in found.causes],
+            "problems": {name: [{"event": event, "sentence": text} for event, text in problems]
+                         for name, problems in zip(found.names, found.problems, strict=True)}}
+
+
+def run_bisect(arguments: argparse.Namespace) -> int:
+    """Walk the steps and name the one that brought the difference."""
+    if bool(arguments.steps) == bool(arguments.series):
+        raise BadInput("bisect", "", "steps are named, or a series is", "give STEP STEP ... or --series NAME")
+    steps = series(arguments.series) if arguments.series else [named(text) for text in arguments.steps]
+    with counting("running") as progress:
+        found = bisect(Recording(arguments.recording), steps, arguments.respect,
+                       progress=None if progress is None else lambda step, event: progress(event))
+    if arguments.json:
+        print(json.dumps(_bisection(found), allow_nan=False))
+    else:
+        print("\n".join(_walk(found, arguments.recording)))
+    return int(found.brought is not None)
+
+
+def _walk(found: Bisection, path: str) -> Iterator[str]:
+    base = found.steps[0].name
+    if found.wanted is None:
+        yield f"{found.steps[-1].name} does not part from {base} on {path}" \
+              + (" in that respect" if any(step.parting and step.parting.causes for step in found.steps) else "")
+        return
+    yield from textwrap.wrap(f"{found.brought} brought it: {found.wanted.sentence}, first at event "
+                             f"{found.wanted.first[0].operation.event}", _WIDTH, subsequent_indent="  ")
+    mirrors = next(step.mirrors for step in found.steps if step.name == found.brought)
+    yield from textwrap.wrap(f"which is {mirrors}", _WIDTH, initial_indent="  ", subsequent_indent="  ")
+    yield ""
+    for step in found.steps[1:]:
+        assert step.parting is not None
+        causes = step.parting.causes
+        yield f"{step.name}: {len(causes)} ways to part from {base}" + ("" if causes else ", none")
+        for cause in causes:
+            yield from textwrap.wrap(f"{cause.respect}: {cause.sentence} ({cause.operations:,})", _WIDTH,
+                                     initial_indent="  ", subsequent_indent="    ")
+
+
+def _bisection(found: Bisection) -> dict[str, Any]:
+    return {"brought": found.brought, "wanted": None if found.wanted is None else found.wanted.sentence,
+            "steps": [{"name": step.name, "mirrors": step.mirrors,
+                       "parting": None if step.parting is None else _plain(step.parting)} for step in found.steps]}

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Columns that a probe read from the wrong place are found by what other events say, and not compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replay.synthetic import ImaginaryKernel
+from traces import schema
+from traces.importers.misread import MisreadColumns
+
+_COLUMN = {name: number for number, name in enumerate(schema.column_names())}
+
+
+def _block() -> np.ndarray:
+    kernel = ImaginaryKernel()
+    for slot in range(40):
+        kernel.store(slot)
+    for slot in range(40):
+        kernel.load(slot)
+    return kernel.block()
+
+
+def _captured() -> dict[str, list[str]]:
+    return {"zswap_decompress": ["entry", "handle", "size", "swpent"], "zswap_entry_free": ["handle", "ref", "size"]}
+
+
+def _notes(block: np.ndarray, captured: dict[str, list[str]]) -> list[str]:
+    columns = MisreadColumns()
+    for part in np.array_split(block, 3, axis=1):
+        columns.add(part)
+    return columns.withdraw(captured)
+
+
+def test_what_is_right_stays() -> None:
+    captured = _captured()
+    assert _notes(_block(), captured) == []
+    assert captured == _captured()
+
+
+@pytest.mark.parametrize(("event", "column"), [("zswap_decompress", "size"), ("zswap_entry_free", "size"),
+                                               ("zswap_entry_free", "ref")])
+def test_a_column_that_is_wrong_throughout_is_withdrawn(event: str, column: str) -> None:
+    block, captured = _block(), _captured()
+    rows = np.flatnonzero(block[_COLUMN["event"]] == schema.CODE[event])
+    block[_COLUMN[column], rows] = 0x81
+    (note,) = _notes(block, captured)
+    assert note.startswith(f"{event}'s {column} is not what its name says in ")
+    assert column not in captured[event]
+    assert {name: set(_captured()[name]) - set(captured[name]) for name in captured} \
+        == {name: {column} if name == event else set() for name in captured}
+
+
+@given(place=st.integers(0, 39), value=st.integers(0, 1 << 31))
+def test_one_wrong_value_is_left_for_the_replay(place: int, value: int) -> None:
+    block, captured = _block(), _captured()
+    for event in captured:
+        row = np.flatnonzero(block[_COLUMN["event"]] == schema.CODE[event])[place]
+        block[_COLUMN["size"], row] = value
+    assert _notes(block, captured) == []
+    assert captured == _captured()
