@@ -330,6 +330,7 @@ class FreeRun:
         self._call = err, request.dlen
         self._units = [(length, _Result(page, bytes(buffer)))
                        for length, page, buffer in zip(lengths, contents, self._buffers, strict=False)]
+        self._agrees(err, lengths)
         for number, (entry, length) in enumerate(zip(table, lengths, strict=True)):
             where = f"page {first + number} of the folio at swap entry {self._folio.swpent:#x}"
             if not entry.fresh:
@@ -337,6 +338,16 @@ class FreeRun:
                               f"reads {length}")
             elif not -_MAX_ERRNO <= length <= PAGE_SIZE or length == 0:
                 self._problem(f"the length of {where} is {length}: neither an error nor 1 to {PAGE_SIZE}")
+
+    def _agrees(self, err: int, lengths: Sequence[int]) -> None:
+        """What a call returns and what it leaves for its pages: it failed when one of them did."""
+        failed = [length for length in lengths if length < 0]
+        if failed and not err:
+            self._problem(f"a compress call of {len(lengths)} page{'s' * (len(lengths) > 1)} returned 0, but left the "
+                          f"error {failed[0]} as a length")
+        elif err and not failed:
+            self._problem(f"a compress call of {len(lengths)} page{'s' * (len(lengths) > 1)} returned {err}, but left "
+                          f"no error as a length")
 
     def _problem(self, text: str) -> None:
         self._outcome.problems.append(text)
@@ -400,10 +411,14 @@ class FreeRun:
             # Whatever took them, zswap or the device, has to give these pages from now on.
             for slot, page in zip(slots, operation.pages, strict=False):
                 self._expected[slot] = page
+        allowed = operation.answers.get("mem_cgroup_zswap_writeback_enabled_ret", self.model.writeback_enabled)
         for slot in slots:
             entry = self.model.tree.get(slot)
             if entry is not None and entry.obj in self._objects:
                 outcome.stored[slot] = (entry.length, self._objects[entry.obj][1])
+                if stored and allowed is False and self.model.enabled and outcome.stored[slot][1]:
+                    self._problem(f"the page at swap entry {slot:#x} is kept as it is, though its cgroup forbids "
+                                  f"writeback")
                 if entry.lru is not None and entry.lru[0] != 0:
                     self._problem(f"the entry of swap entry {slot:#x} is listed under node {entry.lru[0]}, its folio "
                                   f"is on node 0")
