@@ -81,7 +81,7 @@ SCENARIOS: Final = (
         "L4", "v14 26/26, v12 23/23, zswap_compress()",
         "a page that is stored as it is stays mapped when zs_malloc() fails",
         (_out(16, _NOISE),), _on("v14", "v12"), (Breaks(0, "local mapping .* left behind", "ledger"),),
-        _on("v14-meant", "v12-meant", "v14-25", "v8", "mainline-7.3"),
+        _on("v14-meant", "v12-meant", "v14-25", "mainline-7.3"),
         faults=({"at": "zs_malloc", "call": 1, "error": "-ENOMEM"},)),
     Scenario(
         "L5", "v14 26/26, zswap_compress()",
@@ -179,6 +179,13 @@ SCENARIOS: Final = (
         "incompressible", (_out(16, _PAGES["zeros-54"]),), _on("mainline-7.0", "mainline-7.3", "v14"),
         (Counts(0, {"pool_pages": 1, "stored_incompressible_pages": 0, "stored_pages": 1}),), compressor="lz4",
         note="no defect: nothing parts"),
+    Scenario(
+        "v12_unit_size", "v12 14/23 to 22/23, iaa_crypto",
+        "slen is divided by a request's unit_size, which zswap sets from 23/23 on: stopping at any patch between them "
+        "leaves deflate-iaa dividing by 0 at the first store",
+        (_out(16, _TEXT), _in(16)), _on("v12-22"), (Breaks(0, "KernelFault: .* divides by a unit_size of 0", "division"),),
+        _on("v12", "v12-meant", "v14-25", "mainline-6.18"), compressor="deflate-iaa",
+        note="found by the test of the invariants; what bisecting the series would meet"),
     # ---- 2026 ---------------------------------------------------------------------------------------------------
     Scenario(
         "iaa_multi_sg", "drivers/crypto/intel/iaa, up to 7.0",

@@ -363,7 +363,9 @@ class FreeRun:
             source.append(SgEntry(data[at:at + size]))
             at += size
         page = bytearray(PAGE_SIZE)
-        request = AcompRequest(source, sg_init_one(page), len(data), PAGE_SIZE, page=self._operation.swpent)
+        # The context's one request, whose unit is set once (v12 23/23, v14 13/26).
+        unit = PAGE_SIZE if self.model.compress_call in ("table", "dlens") else 0
+        request = AcompRequest(source, sg_init_one(page), len(data), PAGE_SIZE, unit, page=self._operation.swpent)
         err = self._tfm(self._read_pool).decompress(request)
         self._out = bytes(page)
         return err, request.dlen
