@@ -117,7 +117,8 @@ SCENARIOS: Final = (
     Scenario(
         "L9", "v14 23/26 to 26/26, acomp_ctx_dealloc()",
         "what is freed stays in its pointers: when a pool cannot be created, the context that failed is freed twice",
-        (PoolStep("create"),), _on("v14", "v14-23"), (Breaks(0, r"'acomp of CPU [01]' is given back but is not live", "ledger"),),
+        (PoolStep("create"),), _on("v14", "v14-23"),
+        (Breaks(0, r"'acomp of CPU [01]' is given back but is not live", "ledger"),),
         _on("v14-meant", "mainline-6.12", "mainline-7.0", "mainline-7.1", "mainline-7.3"),
         faults=({"at": "kmalloc", "call": 6, "error": "-ENOMEM"},),
         note="the sixth allocation fails: of v14 buffers[2] of the first of two CPUs, of mainline the request of the "
@@ -158,8 +159,8 @@ SCENARIOS: Final = (
              "statement runs without RCU a model cannot show"),
     Scenario(
         "L15", "v6 2/3, zswap_store()",
-        "with mthp_enabled switched off a large folio is refused with its older pages still in zswap, which later loads "
-        "get",
+        "with mthp_enabled switched off a large folio is refused with its older pages still in zswap, which later "
+        "loads get",
         (Operation("param", text="mthp_enabled=Y"), _out(16, *[_TEXT] * 4), Operation("param", text="mthp_enabled=N"),
          _out(16, *[_PAGES["records"]] * 4), _in(17)), _on("v6"),
         (Breaks(4, "is not the page written there", "data"),), _on("v6-meant", "v8", "mainline-6.12", "mainline-7.3")),
@@ -169,8 +170,9 @@ SCENARIOS: Final = (
         (Breaks(1, "zswpout is 9, but folios of 0 pages", "counters"),),
         _on("v6-meant", "v8", "mainline-6.12", "mainline-7.3")),
     Scenario(
-        "L18", "v14 16/26, and v12", "a length of -EAGAIN says that a job is pending: one that ends so is polled for "
-        "ever", (_out(16, *[_TEXT] * 8),), _on("v14", "v12", "v8"), (Breaks(0, "NeverCompletes", "completion"),),
+        "L18", "v14 16/26, v12 and v8",
+        "a length of -EAGAIN says that a job is pending: one that ends so is polled for ever",
+        (_out(16, *[_TEXT] * 8),), _on("v14", "v12", "v8"), (Breaks(0, "NeverCompletes", "completion"),),
         _on("v14-meant", "mainline-7.0", "mainline-7.3"), compressor="deflate-iaa",
         faults=({"at": "complete", "call": 3, "error": "-EAGAIN"},)),
     Scenario(
@@ -183,7 +185,8 @@ SCENARIOS: Final = (
         "v12_unit_size", "v12 14/23 to 22/23, iaa_crypto",
         "slen is divided by a request's unit_size, which zswap sets from 23/23 on: stopping at any patch between them "
         "leaves deflate-iaa dividing by 0 at the first store",
-        (_out(16, _TEXT), _in(16)), _on("v12-22"), (Breaks(0, "KernelFault: .* divides by a unit_size of 0", "division"),),
+        (_out(16, _TEXT), _in(16)), _on("v12-22"),
+        (Breaks(0, "KernelFault: .* divides by a unit_size of 0", "division"),),
         _on("v12", "v12-meant", "v14-25", "mainline-6.18"), compressor="deflate-iaa",
         note="found by the test of the invariants; what bisecting the series would meet"),
     # ---- 2026 ---------------------------------------------------------------------------------------------------
@@ -200,7 +203,8 @@ SCENARIOS: Final = (
         "deflate_enospc", "crypto/deflate.c, up to 6.19",
         "with the destination full the end of a stream in the source's second piece is refused with -ENOSPC",
         (_out(16, *[_END_APART] * 16), _in(24)), (*_on("sg-read"),), (Breaks(1, "cannot be read back", "data"),),
-        (*_on("mainline-7.0", "mainline-7.3", "mainline-6.18"), Setup("sg-read", without=frozenset({"deflate_enospc"}))),
+        (*_on("mainline-7.0", "mainline-7.3", "mainline-6.18"),
+         Setup("sg-read", without=frozenset({"deflate_enospc"}))),
         compressor="deflate", note="6.18 and 6.19 read objects in a row: only with lists on top of them"),
     Scenario(
         "deflate_window", "crypto/deflate.c, up to 7.3-rc7",

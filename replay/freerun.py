@@ -218,7 +218,9 @@ class FreeRun:
             self._reading = *self._objects[effect[1]], effect[3]
             self._out = self._objects[effect[1]][0]
             if not self.model.SG_READS and self._read_pool is not None:
-                self._outcome.copied += self._read_pool.zs_pool.linear_copy(effect[1])
+                spans = len(effect[3]) > 1
+                self._outcome.copied += (self._read_pool.zs_pool.linear_copy(effect[1]) if self.model.READS_SLOTS
+                                         else effect[2] * spans)
         elif kind == "zswap_decompress":
             self._read_pool = effect[1].pool
 
@@ -330,7 +332,6 @@ class FreeRun:
         self._call = err, request.dlen
         self._units = [(length, _Result(page, bytes(buffer)))
                        for length, page, buffer in zip(lengths, contents, self._buffers, strict=False)]
-        self._agrees(err, lengths)
         for number, (entry, length) in enumerate(zip(table, lengths, strict=True)):
             where = f"page {first + number} of the folio at swap entry {self._folio.swpent:#x}"
             if not entry.fresh:
@@ -338,6 +339,8 @@ class FreeRun:
                               f"reads {length}")
             elif not -_MAX_ERRNO <= length <= PAGE_SIZE or length == 0:
                 self._problem(f"the length of {where} is {length}: neither an error nor 1 to {PAGE_SIZE}")
+        if all(entry.fresh for entry in table):
+            self._agrees(err, lengths)
 
     def _agrees(self, err: int, lengths: Sequence[int]) -> None:
         """What a call returns and what it leaves for its pages: it failed when one of them did."""

@@ -15,10 +15,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
-from model.crypto import compressor_for
 from model.crypto import acomp as acomp_module
+from model.crypto import compressor_for
 from model.crypto import iaa as iaa_module
 from model.crypto.acomp import Acomp, Acomp7, AcompRequest, Folio, KernelFault, SgEntry, SgList
 from model.crypto.base import PAGE_SIZE, Result
@@ -43,9 +43,9 @@ class Setup:
     """Where a scenario is run.
 
     ``revision``: of zswap (of :data:`model.revisions.REVISIONS`), or for pools one of
-    :data:`model.revisions.pool_create.POOL_CREATE`; empty for single requests.  ``layer``: the crypto layer, where it is
-    not the revision's own.  ``without``: defects of 2026 that are mended in it; ``also``: such that it does not have and
-    is given.
+    :data:`model.revisions.pool_create.POOL_CREATE`; empty for single requests.  ``layer``: the crypto layer, where it
+    is not the revision's own.  ``without``: defects of 2026 that are mended in it; ``also``: such that it does not have
+    and is given.
     """
 
     revision: str = ""

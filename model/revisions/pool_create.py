@@ -10,8 +10,8 @@ PoolCreate70         Linux 6.12 to 7.0 (read in 6.12.107, 6.18.15 and 7.0.13): c
                      (cpuhp_rollback_install())
 PoolCreate71         7.1 to 7.3 (read in 7.1.13 and 7.3-rc7): contexts live as long as the pool;
                      acomp_ctx_free() sets what it has freed to NULL
-PoolCreateV14Patch23 v14 23/26 and 24/26, <20260125033537.334628-24-kanchana.p.sridhar@intel.com>: the same lifetime, but
-                     acomp_ctx_dealloc() leaves its pointers as they were
+PoolCreateV14Patch23 v14 23/26 and 24/26, <20260125033537.334628-24-kanchana.p.sridhar@intel.com>: the same
+                     lifetime, but acomp_ctx_dealloc() leaves its pointers as they were
 PoolCreateV14        v14 26/26: the same with several buffers (25/26) and the table of their scatterlist entries
 PoolCreateV14Meant   v14 26/26 with the pointers set to NULL, as what was merged into 7.1 does
 ===================  ================================================================================================

@@ -22,8 +22,9 @@ _SERIES: Final = "20260125033537.334628"
 class _V14Entries(BatchedStore, Mainline70):
     """Patch 25/26, for the tree that became 7.0: entries of a batch come from one bulk allocation."""
 
-    #: the tree it was posted for reads objects in a row yet
+    #: the tree it was posted for still reads objects in a row, and tells zs_obj_read_begin() their length
     SG_READS = False
+    READS_SLOTS = False
     #: kmem_cache_alloc_bulk() returns how many it allocated (all or none); from 7.2 on only whether it did
     BULK_RETURNS_BOOL = False
 
