@@ -17,6 +17,7 @@ from typing import Any, Final
 from model.crypto import known
 from model.crypto.base import Result
 from replay.freerun import Operation
+from replay.parting import RESPECTS
 from replay.scenario import Breaks, Counts, Find, Iaa, Parts, PoolStep, Request, Scenario, Setup, dirty, meets
 
 __all__ = ["SCENARIOS", "UNSEEN", "Unseen", "main", "table"]
@@ -154,7 +155,7 @@ SCENARIOS: Final = (
         "memory.zswap.writeback is asked once for a folio, before anything else, and not again where it matters",
         (_out(512, *[_TEXT] * 9, _NOISE, *[_TEXT] * 245, known.noise(4), *[_TEXT] * 256,
               **{_WB: [True, False, False]}),),
-        _on("v14", "v14-25"), (Parts(0, "result", Setup("mainline-7.0")),), _on("mainline-7.1", "mainline-6.18"),
+        _on("v14", "v14-25", "v12"), (Parts(0, "result", Setup("mainline-7.0")),), _on("mainline-7.1", "mainline-6.18"),
         note="writeback is switched off while the folio is stored, after its first incompressible page; that the "
              "statement runs without RCU a model cannot show"),
     Scenario(
@@ -267,7 +268,7 @@ UNSEEN: Final = (
            "a write behind an object, which kmalloc's rounding hides: KASAN's business, no effect of zswap changes"),
     Unseen("L12", "v14 12/26", "init_fixed sets a local variable only",
            "nothing reads what it should have set: there is no effect"),
-    Unseen("L17", "v8 10/14 to 14/14", "the context's mutex is held while entries are allocated and inserted",
+    Unseen("L17", "v8 14/14, zswap_store()", "the context's mutex is held while entries are allocated and inserted",
            "who waits how long is time, which no model here has; a recording shows it as the time of loads"),
 )
 
@@ -295,7 +296,7 @@ def _how(find: Find) -> str:
     if isinstance(find, Breaks):
         return f"invariant: {find.check}"
     if isinstance(find, Parts):
-        return f"parts from {find.other} in its {find.respect}"
+        return f"parts from {find.other}: {RESPECTS[find.respect]}"
     return "counters: " + ", ".join(f"{name} {value:+d}" for name, value in find.counters.items())
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from conftest import ROOT
 
-from model.crypto import acomp, iaa
+from model.crypto import acomp, iaa, known
 from model.crypto.faults import FaultPlan
 from model.revisions import REVISIONS
 from model.revisions.pool_create import POOL_CREATE
@@ -118,6 +119,17 @@ def test_of_what_is_no_defect_nothing_parts(which: str, same: tuple[str, ...]) -
     for other in same[1:]:
         # Writeback is asked for at another place: an order of effects, no difference in any of them.
         assert {found.respect for found in partings(one, first, Setup(other))} <= {"order"}, other
+
+
+@pytest.mark.parametrize(("compressor", "bytes_twice"), [("lz4", 21), ("lz4hc", 21), ("lzo", 86), ("lzo-rle", 88)])
+def test_l1_with_every_compressor_that_can_give_a_page(compressor: str, bytes_twice: int) -> None:
+    """Lengths of exactly a page: of those that were seen on a kernel with v14, lz4, lzo and lzo-rle."""
+    one = next(one for one in SCENARIOS if one.name == "L1")
+    page = known.repeat_in_noise(bytes_twice)
+    one = dataclasses.replace(one, compressor=compressor, steps=(Operation("writeout", 16, 0, (page,)), one.steps[1]))
+    assert meets(one.finds[0], one, Setup("v14"))
+    for setup in one.clean:
+        assert dirty(one.finds[0], one, setup) == [], setup
 
 
 def test_l13_of_v14_is_what_mainline_does_and_not_what_v8_does() -> None:
