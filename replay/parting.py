@@ -23,7 +23,7 @@ from replay.operations import Contents, Operations
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["RESPECTS", "Cause", "Parting", "free_run", "part"]
+__all__ = ["RESPECTS", "Cause", "Parting", "differs", "free_run", "part"]
 
 #: respect -> what it says of an operation
 RESPECTS: Final = {
@@ -137,7 +137,7 @@ def part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[str
         out.operations += 1
         for problems, outcome in zip(out.problems, pair, strict=True):
             problems += [(operation.event, text) for text in outcome.problems]
-        found = _differs(*pair, out.names)
+        found = differs(*pair, out.names)
         if found is not None:
             cause = causes.setdefault(found, Cause(*found, pair))
             cause.operations += 1
@@ -155,8 +155,11 @@ def part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[str
     return out
 
 
-def _differs(a: Outcome, b: Outcome, names: tuple[str, str]) -> tuple[str, str] | None:
-    """Return the respect in which two outcomes differ most gravely, and a sentence that fits all such operations."""
+def differs(a: Outcome, b: Outcome, names: tuple[str, str]) -> tuple[str, str] | None:
+    """Return the respect in which two outcomes differ most gravely, and a sentence that fits all such operations.
+
+    None where they do not differ.
+    """
     what = _kind(a.operation)
     if a.data != b.data:
         return "data", f"{what} gives {_or(a.data)} under {names[0]} and {_or(b.data)} under {names[1]}"

@@ -129,12 +129,15 @@ class CompressToScatterListMeant(CompressToScatterList):
         if writeback:
             return (yield from super()._store_units(call, entries, writeback))
         units = []
+        failed = False
         for number in range(len(entries)):
-            units.append((yield from self._sg_length(call, number)))
-        bad = [length for length, _ in units if not 0 < length < PAGE_SIZE]
-        for length in bad:
-            self._count_reject(length if length < 0 else errno.EINVAL, 0)
-        if bad:
+            length, content = yield from self._sg_length(call, number)
+            units.append((length, content))
+            if not 0 < length < PAGE_SIZE:
+                # Counted before the next is asked for: whoever answers from a counter sees what is left of it.
+                self._count_reject(length if length < 0 else errno.EINVAL, 0)
+                failed = True
+        if failed:
             return False
         for entry, (length, content) in zip(entries, units, strict=True):
             entry.content = content

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from model import errno
 from model.effects import Steps
 from model.revisions.batchcompress import CompressPageByPage, CompressToScatterList, CompressToScatterListMeant
 from model.revisions.batching import BatchedStore
@@ -59,6 +61,10 @@ class V12(_V12Entries, CompressToScatterList):
     mirrors = f"v12 of zswap compression batching as posted, <{_SERIES}-24-kanchana.p.sridhar@intel.com>"
     crypto_layer = "v12"
     compress_call = "dlens"
+
+    def batch_error(self, lengths: Sequence[int]) -> int | None:
+        """-EINVAL when a page of the call failed, at submission or at completion (14/23), else 0."""
+        return errno.EINVAL if any(length < 0 for length in lengths) else 0
 
 
 class V12Meant(_V12Entries, CompressToScatterListMeant):
