@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
             mutants, population = _mutants(quotas, args, shared)
             recordings = sample_paths() if quotas is QUOTAS else [Path(args.extra)]
             # What pages compress to is kept beside a recording: beside a copy here.
-            samples = [Sample(shutil.copytree(path, Path(folder) / path.name), None if quotas is QUOTAS else "v14")
+            samples = [Sample(str(shutil.copytree(path, Path(folder) / path.name)), None if quotas is QUOTAS else "v14")
                        for path in recordings]
             try:
                 samples = survey(samples, modules, args.jobs, progress)

@@ -10,7 +10,9 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -108,8 +110,6 @@ def _limited(sample: Sample) -> tuple[Any, float]:
 
 def _try(mutant: Mutant, samples: Sequence[Sample], root: str, shared: frozenset[str]) -> Trial:
     """Replay samples in order against a mutant until a check catches it."""
-    import sys
-
     out = Trial(mutant, reaching=[s.name for s in samples if s.reaches(mutant)])
     if not out.reaching:
         return out
@@ -140,7 +140,7 @@ def _judge(sample: Sample) -> tuple[str, str, int | None, str]:
     except _TooLong:
         return "timeout", "", None, ""
     except BadInput as problem:
-        return "refused", "", None, str(problem).replace(sample.path, sample.name)
+        return "refused", "", None, str(problem).replace(str(sample.path), sample.name)
     except (Exception, MemoryError) as problem:
         return "exception", "", None, f"{type(problem).__name__}: {problem}"[:200]
     if result.divergences:
@@ -154,8 +154,6 @@ def _judge(sample: Sample) -> tuple[str, str, int | None, str]:
 
 def _survey(sample: Sample, modules: dict[str, str]) -> Sample | str:
     """Replay a sample against the model as it is: which statements it runs and how long it takes; or why not."""
-    import sys
-
     forget_model()
     sys.meta_path.insert(0, Substitute({name: (Path(file), lambda name=name, file=file:  # type: ignore[misc]
                                                counting(name, Path(file).read_text()))
@@ -172,12 +170,21 @@ def _child(work: Callable[..., Any], args: tuple[Any, ...], answer: Connection) 
     # Two processes at a time are enough; the compressors' caches are filled, nothing needs threads.
     os.nice(10)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    answer.send(work(*args))
+    try:
+        answer.send(work(*args))
+    except Exception:
+        # Nothing of a mutant ends here: it is the trial itself that went wrong.
+        answer.send(RuntimeError(traceback.format_exc()))
     answer.close()
 
 
 def _spread(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], processes: int) -> Iterator[tuple[int, Any]]:
-    """Run jobs in processes of their own, so many at a time; yields (number, answer or None) as they end."""
+    """Run jobs in processes of their own, so many at a time; yields (number, answer) as they end.
+
+    The answer of a process that was killed, or had to be, is None.
+
+    :raises RuntimeError: what went wrong in a trial that is not the mutant's doing
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.mutation.warm"])
     running: dict[Connection, tuple[int, Any, float]] = {}
@@ -196,6 +203,8 @@ def _spread(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], processes
             if connection in ended:
                 try:
                     answer = connection.recv()
+                    if isinstance(answer, RuntimeError):
+                        raise answer
                 except EOFError:
                     answer = None
             elif time.monotonic() - began > _GIVE_UP:
