@@ -50,7 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", metavar="TEXT", help="only mutants whose name holds this")
     parser.add_argument("--list", action="store_true", help="list the mutants and end")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default 2)")
+    parser.add_argument("--recordings", metavar="REC", nargs="+", type=Path,
+                        help="replay these instead of the shipped samples")
+    parser.add_argument("--survivors-of", metavar="FILE", type=Path,
+                        help="only mutants that survived in this result of --json: would these recordings catch them?")
     parser.add_argument("--extra", metavar="REC", help="a recording of the posted v14: mutants of its modules too")
+    parser.add_argument("--elsewhere", metavar="FILE", type=Path,
+                        help="a result of --survivors-of, to be told of in the report")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every trial there")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the report there")
     return parser
@@ -60,6 +66,10 @@ def _mutants(quotas: dict[str, int], args: argparse.Namespace, shared: frozenset
     """The mutants to try, and how many there are to choose from."""
     every = [mutant for path in quotas for mutant in enumerate_mutants(ROOT, path, shared)]
     chosen = every if args.all else choose(every, quotas, args.seed)
+    if args.survivors_of:
+        groups = json.loads(args.survivors_of.read_text())["groups"]
+        left = {trial["name"] for group in groups for trial in group["trials"] if trial["outcome"] == "survived"}
+        chosen = [m for m in every if m.name in left]
     return [m for m in chosen if not args.only or args.only in m.name], len(every)
 
 
@@ -79,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder, steps() as progress:
         for what, quotas in groups:
             mutants, population = _mutants(quotas, args, shared)
-            recordings = sample_paths() if quotas is QUOTAS else [Path(args.extra)]
+            recordings = (args.recordings or sample_paths()) if quotas is QUOTAS else [Path(args.extra)]
             # What pages compress to is kept beside a recording: beside a copy here.
             samples = [Sample(str(shutil.copytree(path, Path(folder) / path.name)), None if quotas is QUOTAS else "v14")
                        for path in recordings]
@@ -96,7 +106,9 @@ def main(argv: list[str] | None = None) -> int:
                            for what, trials, _, population in out]}
         args.json.write_text(json.dumps(data, indent=1) + "\n")
     if args.markdown:
-        args.markdown.write_text(markdown(out, known, args.seed, everything=args.all))
+        others = [] if args.elsewhere is None else \
+            [t for group in json.loads(args.elsewhere.read_text())["groups"] for t in group["trials"]]
+        args.markdown.write_text(markdown(out, known, args.seed, everything=args.all, elsewhere=others))
     unexplained = 0
     for what, trials, _, _ in out:
         print(f"{what}:")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.mutation.mutator import KINDS, Mutant
 from tests.mutation.trial import OUTCOMES, Sample, Trial
@@ -168,7 +168,7 @@ def _table(trials: Sequence[Trial]) -> list[str]:
             path = mutant.path
             lines += ["", f"### {path}", "", "| line | function | kind | change | outcome |", "|---|---|---|---|---|"]
         after = "dropped" if mutant.after == "(dropped)" else f"→ {_code(mutant.after)}"
-        lines.append(f"| {mutant.line} | {mutant.function.replace('__', chr(92) + '_' + chr(92) + '_')} | {mutant.kind} "
+        lines.append(f"| {mutant.line} | `{mutant.function}` | {mutant.kind} "
                      f"| {_code(mutant.before)} {after} | {_what_caught(trial)} |")
     return lines
 
@@ -196,12 +196,33 @@ vectors and recorded lengths elsewhere) are not mutated.
 """
 
 
+def _elsewhere(trials: Sequence[Trial], others: Sequence[dict[str, Any]]) -> list[str]:
+    """What became of survivors on other recordings."""
+    left = {t.mutant.name: t for t in trials if t.outcome == "survived"}
+    tried = [other for other in others if other["name"] in left]
+    caught = [other for other in tried if other["outcome"] == "caught"]
+    count = Counter(other["outcome"] for other in tried)
+    lines = ["", "## The survivors on other recordings", "",
+             "Longer recordings of the lab (`zreplay lab run --workload \"limits --pages 1024\"`, `pressure`, `switch`), which do not ship, "
+             "replayed against the survivors: do the checks catch them where the events are there?", "",
+             f"{len(caught)} of {len(tried)} are caught by a check, "
+             + ", ".join(f"{count[o]} {o}" for o in OUTCOMES if o != "caught") + ".", "",
+             "| survivor | function | change | caught by |", "|---|---|---|---|"]
+    for other in caught:
+        mutant = left[other["name"]].mutant
+        after = "dropped" if mutant.after == "(dropped)" else f"→ {_code(mutant.after)}"
+        lines.append(f"| {_where(mutant)} | `{mutant.function}` | {_code(mutant.before)} {after} | `{other['check']}` in "
+                     f"{other['sample']} |")
+    return lines
+
+
 def markdown(groups: Sequence[tuple[str, list[Trial], list[Sample], int]], known: Explanations, seed: int, *,
-             everything: bool = False) -> str:
+             everything: bool = False, elsewhere: Sequence[dict[str, Any]] = ()) -> str:
     """Return docs/mutation.md.
 
     :param groups: (what was replayed, trials, samples, how many mutants there are to choose from)
     :param everything: all mutants were tried, none chosen
+    :param elsewhere: trials of survivors on other recordings, as :meth:`Trial.as_dict` has them
     """
     lines = [_INTRO]
     for number, (what, trials, samples, population) in enumerate(groups):
@@ -217,6 +238,7 @@ def markdown(groups: Sequence[tuple[str, list[Trial], list[Sample], int]], known
                   *(f"- `{name}`: {text}" for name, text in OUTCOMES.items()), "",
                   *_scores(trials, "file"), "", *_scores(trials, "kind"), "",
                   *(f"- `{kind}`: {KINDS[kind]}" for kind in sorted(KINDS)), "",
-                  *_catchers(trials), "", "## Survivors", *_survivors(trials, known), "", "## Every mutant",
+                  *_catchers(trials), "", "## Survivors", *_survivors(trials, known),
+                  *(_elsewhere(trials, elsewhere) if elsewhere and not number else []), "", "## Every mutant",
                   *_table(trials), ""]
     return "\n".join(lines).rstrip() + "\n"
