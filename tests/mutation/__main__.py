@@ -48,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="which mutants are chosen (default 1)")
     parser.add_argument("--all", action="store_true", help="every mutant there is instead of a choice")
     parser.add_argument("--only", metavar="TEXT", help="only mutants whose name holds this")
+    parser.add_argument("--from", dest="result", metavar="FILE", type=Path,
+                        help="try nothing, report on this result of --json")
     parser.add_argument("--list", action="store_true", help="list the mutants and end")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default 2)")
     parser.add_argument("--recordings", metavar="REC", nargs="+", type=Path,
@@ -73,19 +75,13 @@ def _mutants(quotas: dict[str, int], args: argparse.Namespace, shared: frozenset
     return [m for m in chosen if not args.only or args.only in m.name], len(every)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run it; 0, 1 when a survivor is not explained, 2 when a sample is not PASS to begin with."""
-    args = _parser().parse_args(argv)
-    shared = shared_names(sorted((ROOT / "replay").rglob("*.py")))
-    groups = [("shipped samples", QUOTAS)] + ([("v14", EXTRA)] if args.extra else [])
-    began = time.monotonic()
-    out: list[tuple[str, list[Trial], list[Sample], int]] = []
-    if args.list:
-        for _, quotas in groups:
-            for mutant in _mutants(quotas, args, shared)[0]:
-                print(f"{mutant.path}:{mutant.line} {mutant.kind} {mutant.name}")
-        return 0
+_Group = tuple[str, list[Trial], list[Sample], int]
+
+
+def _run(groups: list[tuple[str, dict[str, int]]], args: argparse.Namespace, shared: frozenset[str]) -> list[_Group]:
+    """Try the mutants of each group on its recordings."""
     modules = {path.removesuffix(".py").replace("/", "."): str(ROOT / path) for path in [*QUOTAS, *EXTRA]}
+    out = []
     with tempfile.TemporaryDirectory() as folder, steps() as progress:
         for what, quotas in groups:
             mutants, population = _mutants(quotas, args, shared)
@@ -93,21 +89,50 @@ def main(argv: list[str] | None = None) -> int:
             # What pages compress to is kept beside a recording: beside a copy here.
             samples = [Sample(str(shutil.copytree(path, Path(folder) / path.name)), None if quotas is QUOTAS else "v14")
                        for path in recordings]
-            try:
-                samples = survey(samples, modules, args.jobs, progress)
-            except RuntimeError as problem:
-                print(f"mutation: {problem}", file=sys.stderr)
-                return 2
+            samples = survey(samples, modules, args.jobs, progress)
             out.append((what, run_all(mutants, samples, ROOT, shared, args.jobs, progress), samples, population))
+    return out
+
+
+def _write(path: Path, groups: list[_Group], seed: int, seconds: float) -> None:
+    data = {"seed": seed, "seconds": round(seconds, 1),
+            "groups": [{"what": what, "population": population, "trials": [t.as_dict() for t in trials],
+                        "samples": [{"path": s.name, "revision": s.revision, "events": s.events} for s in samples]}
+                       for what, trials, samples, population in groups]}
+    path.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def _read(path: Path) -> list[_Group]:
+    """The inverse of :func:`_write`."""
+    groups = []
+    for group in json.loads(path.read_text())["groups"]:
+        trials = [Trial(Mutant(**row.pop("mutant")), **{k: v for k, v in row.items() if k != "name"})
+                  for row in group["trials"]]
+        groups.append((group["what"], trials, [Sample(**row) for row in group["samples"]], group["population"]))
+    return groups
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run it; 0, 1 when a survivor is not explained, 2 when a sample is not PASS to begin with."""
+    args = _parser().parse_args(argv)
+    shared = shared_names(sorted((ROOT / "replay").rglob("*.py")))
+    groups = [("shipped samples", QUOTAS)] + ([("v14", EXTRA)] if args.extra else [])
+    if args.list:
+        for _, quotas in groups:
+            for mutant in _mutants(quotas, args, shared)[0]:
+                print(f"{mutant.path}:{mutant.line} {mutant.kind} {mutant.name}")
+        return 0
+    began = time.monotonic()
+    try:
+        out = _run(groups, args, shared) if args.result is None else _read(args.result)
+    except RuntimeError as problem:
+        print(f"mutation: {problem}", file=sys.stderr)
+        return 2
     known = explanations()
     if args.json:
-        data = {"seed": args.seed, "seconds": round(time.monotonic() - began, 1),
-                "groups": [{"what": what, "population": population, "trials": [t.as_dict() for t in trials]}
-                           for what, trials, _, population in out]}
-        args.json.write_text(json.dumps(data, indent=1) + "\n")
+        _write(args.json, out, args.seed, time.monotonic() - began)
     if args.markdown:
-        others = [] if args.elsewhere is None else \
-            [t for group in json.loads(args.elsewhere.read_text())["groups"] for t in group["trials"]]
+        others = [] if args.elsewhere is None else [t for _, trials, _, _ in _read(args.elsewhere) for t in trials]
         args.markdown.write_text(markdown(out, known, args.seed, everything=args.all, elsewhere=others))
     unexplained = 0
     for what, trials, _, _ in out:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tests.mutation.mutator import KINDS, Mutant
 from tests.mutation.trial import OUTCOMES, Sample, Trial
@@ -23,7 +23,7 @@ REASONS: Final = {
     "not reached": "no shipped sample has the events that run this code",
     "not told apart": "the samples run this code, but never with the values that would tell the two apart",
     "not observable": "no recorded event and no counter shows it",
-    "missing check": "a recording shows it, and no check looks",
+    "missing check": "a recording could show it, and no check looks",
 }
 
 
@@ -41,8 +41,8 @@ class Explanation:
     statement: str = ""
 
     def fits(self, trial: Trial) -> bool:
-        """True when this explains a survivor; what is said to be out of reach must be out of reach."""
-        if (self.reason == "not reached") == bool(trial.reaching):
+        """True when this explains a survivor; what is said to be out of reach must be."""
+        if (self.reason == "not reached" and trial.reaching) or (self.reason == "not told apart" and not trial.reaching):
             return False
         mutant = trial.mutant
         return mutant.name in self.mutants \
@@ -50,10 +50,11 @@ class Explanation:
 
 
 class Explanations:
-    """All that are known."""
+    """All that are known, and what ``follows`` from them in sentences."""
 
-    def __init__(self, found: Sequence[Explanation]) -> None:
+    def __init__(self, found: Sequence[Explanation], follows: Sequence[str] = ()) -> None:
         self.all = tuple(found)
+        self.follows = tuple(follows)
 
     def find(self, trial: Trial) -> Explanation | None:
         """Return why a trial's mutant survived, one that names it before one for its whole function; or None."""
@@ -69,12 +70,13 @@ def explanations(path: Path | None = None) -> Explanations:
     """
     path = path or Path(__file__).with_name("survivors.toml")
     found = []
-    for entry in tomllib.loads(path.read_text())["survivor"]:
+    data = tomllib.loads(path.read_text())
+    for entry in data["survivor"]:
         if entry["reason"] not in REASONS:
             raise ValueError(f"{path.name}: '{entry['reason']}' is not one of {', '.join(REASONS)}")
         found.append(Explanation(entry["reason"], " ".join(entry["text"].split()), tuple(entry.get("mutants", ())),
                                  tuple(entry.get("functions", ())), entry.get("statement", "")))
-    return Explanations(found)
+    return Explanations(found, [" ".join(text.split()) for text in data.get("follows", ())])
 
 
 def _percent(part: int, whole: int) -> str:
@@ -92,6 +94,15 @@ def score_lines(trials: Sequence[Trial]) -> list[str]:
         f"{len(reached)} of them change code that some sample runs: {caught} caught by a check "
         f"({_percent(caught, len(reached))}), {sum(t.outcome == 'survived' for t in reached)} survived",
     ]
+
+
+def _fair(trials: Sequence[Trial], known: Explanations) -> str:
+    """The score without what is no change of a kernel, and without what no sample runs."""
+    left = [t for t in trials if t.reaching and not (
+        t.outcome == "survived" and (found := known.find(t)) and found.reason in ("equivalent", "outside"))]
+    caught = sum(t.outcome == "caught" for t in left)
+    return f"{len(left)} of those are not equivalent, nor the outside's to say: {caught} caught by a check " \
+           f"({_percent(caught, len(left))})"
 
 
 def _cell(text: str) -> str:
@@ -196,12 +207,12 @@ vectors and recorded lengths elsewhere) are not mutated.
 """
 
 
-def _elsewhere(trials: Sequence[Trial], others: Sequence[dict[str, Any]]) -> list[str]:
+def _elsewhere(trials: Sequence[Trial], others: Sequence[Trial]) -> list[str]:
     """What became of survivors on other recordings."""
     left = {t.mutant.name: t for t in trials if t.outcome == "survived"}
-    tried = [other for other in others if other["name"] in left]
-    caught = [other for other in tried if other["outcome"] == "caught"]
-    count = Counter(other["outcome"] for other in tried)
+    tried = [other for other in others if other.mutant.name in left]
+    caught = [other for other in tried if other.outcome == "caught"]
+    count = Counter(other.outcome for other in tried)
     lines = ["", "## The survivors on other recordings", "",
              "Longer recordings of the lab (`zreplay lab run --workload \"limits --pages 1024\"`, `pressure`, `switch`), which do not ship, "
              "replayed against the survivors: do the checks catch them where the events are there?", "",
@@ -209,22 +220,24 @@ def _elsewhere(trials: Sequence[Trial], others: Sequence[dict[str, Any]]) -> lis
              + ", ".join(f"{count[o]} {o}" for o in OUTCOMES if o != "caught") + ".", "",
              "| survivor | function | change | caught by |", "|---|---|---|---|"]
     for other in caught:
-        mutant = left[other["name"]].mutant
+        mutant = left[other.mutant.name].mutant
         after = "dropped" if mutant.after == "(dropped)" else f"→ {_code(mutant.after)}"
-        lines.append(f"| {_where(mutant)} | `{mutant.function}` | {_code(mutant.before)} {after} | `{other['check']}` in "
-                     f"{other['sample']} |")
+        lines.append(f"| {_where(mutant)} | `{mutant.function}` | {_code(mutant.before)} {after} | `{other.check}` in "
+                     f"{other.sample} |")
     return lines
 
 
 def markdown(groups: Sequence[tuple[str, list[Trial], list[Sample], int]], known: Explanations, seed: int, *,
-             everything: bool = False, elsewhere: Sequence[dict[str, Any]] = ()) -> str:
+             everything: bool = False, elsewhere: Sequence[Trial] = ()) -> str:
     """Return docs/mutation.md.
 
     :param groups: (what was replayed, trials, samples, how many mutants there are to choose from)
     :param everything: all mutants were tried, none chosen
-    :param elsewhere: trials of survivors on other recordings, as :meth:`Trial.as_dict` has them
+    :param elsewhere: trials of survivors on other recordings
     """
     lines = [_INTRO]
+    if known.follows:
+        lines += ["## What follows", "", *(f"- {text}" for text in known.follows), ""]
     for number, (what, trials, samples, population) in enumerate(groups):
         if number:
             lines += [f"# The posted series: {what}", "",
@@ -232,7 +245,7 @@ def markdown(groups: Sequence[tuple[str, list[Trial], list[Sample], int]], known
                       "v14 applied (IAA's software stand-in, 64 KiB folios, digests of pages only). v6, v8 and v12 are "
                       "not mutated: nothing of them was recorded.", ""]
         chosen = "all of them" if everything else f"seed {seed}"
-        lines += ["## Score", "", *(f"- {line}" for line in score_lines(trials)),
+        lines += ["## Score", "", *(f"- {line}" for line in (*score_lines(trials), _fair(trials, known))),
                   f"- chosen from {population:,} possible changes ({chosen})",
                   "- replayed: " + ", ".join(f"{s.name} ({s.events:,} events)" for s in samples), "",
                   *(f"- `{name}`: {text}" for name, text in OUTCOMES.items()), "",

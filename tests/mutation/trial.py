@@ -7,7 +7,6 @@ Processes are forked from one that has loaded the libraries and model.crypto, wh
 from __future__ import annotations
 
 import multiprocessing
-import os
 import resource
 import signal
 import sys
@@ -167,8 +166,6 @@ def _survey(sample: Sample, modules: dict[str, str]) -> Sample | str:
 
 
 def _child(work: Callable[..., Any], args: tuple[Any, ...], answer: Connection) -> None:
-    # Two processes at a time are enough; the compressors' caches are filled, nothing needs threads.
-    os.nice(10)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     try:
         answer.send(work(*args))
