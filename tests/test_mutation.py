@@ -219,9 +219,13 @@ def test_out_of_reach_explains_nothing_that_is_reached(every: list[Mutant]) -> N
     mutant = every[0]
     function = f"{mutant.path} {mutant.function}"
     known = Explanations([Explanation("not reached", "far", functions=(function,)),
+                          Explanation("not told apart", "near", mutants=(mutant.name,))])
+    far, near = known.find(Trial(mutant)), known.find(Trial(mutant, reaching=["a"]))
+    assert (far and far.text, near and near.text) == ("far", "near")
+    known = Explanations([Explanation("not reached", "far", functions=(function,)),
                           Explanation("equivalent", "same", mutants=(mutant.name,))])
     far, near = known.find(Trial(mutant)), known.find(Trial(mutant, reaching=["a"]))
-    assert (far and far.text, near and near.text) == ("far", "same")
+    assert (far and far.text, near and near.text) == ("same", "same"), "by its name before by its function"
 
 
 def test_the_report_counts_what_there_is(every: list[Mutant]) -> None:
