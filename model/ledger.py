@@ -36,6 +36,11 @@ class Ledger:
         else:
             del self._live[kind][thing]
 
+    def use(self, kind: str, thing: Any) -> None:
+        """It is read or written: it has to be live."""
+        if thing not in self._live.get(kind, {}):
+            self.problems.append(f"{kind} {thing!r} is used but is not live")
+
     def live(self, kind: str) -> int:
         """Return how many of a kind are live."""
         return len(self._live.get(kind, {}))

@@ -18,7 +18,7 @@ from model import errno
 from model.effects import Steps
 
 __all__ = ["HANDLE_SIZE", "PAGE_SIZE", "UNKNOWN_LINK", "SgEntry", "SizeClass", "ZsObject", "ZsPool", "Zspage",
-           "size_classes"]
+           "huge_class_size", "size_classes"]
 
 PAGE_SIZE: Final = 4096
 #: ZS_HANDLE_SIZE: every object outside the huge class starts with its handle.
@@ -90,6 +90,16 @@ def get_size_class_index(size: int) -> int:
     if size <= _MIN_ALLOC:
         return 0
     return min(_CLASSES - 1, (size - _MIN_ALLOC + _DELTA - 1) // _DELTA)
+
+
+def huge_class_size(chain_size: int = 8) -> int:
+    """zs_huge_class_size(): objects of so many bytes and more get a page of their own.
+
+    :raises ValueError: for a chain size outside 4 to 16
+    """
+    largest = next(cls for cls in reversed(size_classes(chain_size))
+                   if cls.pages_per_zspage != 1 and cls.objs_per_zspage != 1)
+    return largest.size - HANDLE_SIZE + 1
 
 
 class Zspage:
@@ -360,6 +370,14 @@ class ZsPool:
             return (SgEntry(page, offset, length),)
         first = PAGE_SIZE - offset
         return (SgEntry(page, offset, first), SgEntry(page + 1, 0, length - first))
+
+    def linear_copy(self, obj: ZsObject) -> int:
+        """Bytes that zs_obj_read_begin() of 6.18 copies: the whole slot where it lies on two pages, else none.
+
+        Where a slot ends on the next page its object may still end before: that reader knows no length.
+        """
+        size = obj.zspage.cls.geometry.size
+        return size if size * obj.index % PAGE_SIZE + size > PAGE_SIZE else 0
 
     def zs_obj_read(self, obj: ZsObject, length: int) -> Steps[tuple[SgEntry, ...]]:
         """zs_obj_read_begin(), zs_obj_read_sg_begin() or zs_map_object(): read an object's ``length`` bytes.

@@ -145,6 +145,8 @@ class ZswapState:
     HAS_INCOMPRESSIBLE = True
     #: objects are read through scatter-gather entries (7.0+), before that in a row
     SG_READS = True
+    #: where they are not: zs_obj_read_begin() is not told the length, and copies a slot whole
+    READS_SLOTS = True
     #: mTHP statistics count zswpout (6.13+)
     HAS_MTHP_ZSWPOUT = True
 

@@ -5,22 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from model.revisions import REVISIONS
+from model.revisions import REVISIONS, SERIES
 from model.zswap import Zswap
 from replay.parting import Cause, Parting, part
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["SERIES", "Bisection", "Step", "bisect", "series"]
-
-#: series whose steps ship, from what they were made for on
-SERIES: Final[dict[str, tuple[str, ...]]] = {
-    "v12": ("mainline-6.18", "v12-22", "v12"),
-    "v14": ("mainline-7.0", "v14-25", "v14"),
-}
-
+__all__ = ["Bisection", "Step", "bisect", "series"]
 
 @dataclass(frozen=True)
 class Step:

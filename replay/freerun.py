@@ -67,7 +67,8 @@ class Outcome:
 
     ``result``: what the kernel function returns; ``effects``: names of effects in order, ``calls``: pages of each
     compress call; ``stored``: by slot the length and whether the object is the page itself; ``counters``: what moved;
-    ``data``: for a load whether it gave the page stored last; ``problems``: invariants it broke.
+    ``copied``: bytes that zsmalloc copied for a read; ``data``: for a load whether it gave the page stored last;
+    ``problems``: invariants it broke.
     """
 
     operation: Operation
@@ -76,6 +77,7 @@ class Outcome:
     calls: list[int] = field(default_factory=list)
     stored: dict[int, tuple[int, bool]] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+    copied: int = 0
     data: str = ""
     problems: list[str] = field(default_factory=list)
 
@@ -215,6 +217,10 @@ class FreeRun:
         elif kind == "zs_obj_read" and effect[1] in self._objects:
             self._reading = *self._objects[effect[1]], effect[3]
             self._out = self._objects[effect[1]][0]
+            if not self.model.SG_READS and self._read_pool is not None:
+                spans = len(effect[3]) > 1
+                self._outcome.copied += (self._read_pool.zs_pool.linear_copy(effect[1]) if self.model.READS_SLOTS
+                                         else effect[2] * spans)
         elif kind == "zswap_decompress":
             self._read_pool = effect[1].pool
 
@@ -333,6 +339,18 @@ class FreeRun:
                               f"reads {length}")
             elif not -_MAX_ERRNO <= length <= PAGE_SIZE or length == 0:
                 self._problem(f"the length of {where} is {length}: neither an error nor 1 to {PAGE_SIZE}")
+        if all(entry.fresh for entry in table):
+            self._agrees(err, lengths)
+
+    def _agrees(self, err: int, lengths: Sequence[int]) -> None:
+        """What a call returns and what it leaves for its pages: it failed when one of them did."""
+        failed = [length for length in lengths if length < 0]
+        if failed and not err:
+            self._problem(f"a compress call of {len(lengths)} page{'s' * (len(lengths) > 1)} returned 0, but left the "
+                          f"error {failed[0]} as a length")
+        elif err and not failed:
+            self._problem(f"a compress call of {len(lengths)} page{'s' * (len(lengths) > 1)} returned {err}, but left "
+                          f"no error as a length")
 
     def _problem(self, text: str) -> None:
         self._outcome.problems.append(text)
@@ -348,7 +366,9 @@ class FreeRun:
             source.append(SgEntry(data[at:at + size]))
             at += size
         page = bytearray(PAGE_SIZE)
-        request = AcompRequest(source, sg_init_one(page), len(data), PAGE_SIZE, page=self._operation.swpent)
+        # The context's one request, whose unit is set once (v12 23/23, v14 13/26).
+        unit = PAGE_SIZE if self.model.compress_call in ("table", "dlens") else 0
+        request = AcompRequest(source, sg_init_one(page), len(data), PAGE_SIZE, unit, page=self._operation.swpent)
         err = self._tfm(self._read_pool).decompress(request)
         self._out = bytes(page)
         return err, request.dlen
@@ -396,10 +416,14 @@ class FreeRun:
             # Whatever took them, zswap or the device, has to give these pages from now on.
             for slot, page in zip(slots, operation.pages, strict=False):
                 self._expected[slot] = page
+        allowed = operation.answers.get("mem_cgroup_zswap_writeback_enabled_ret", self.model.writeback_enabled)
         for slot in slots:
             entry = self.model.tree.get(slot)
             if entry is not None and entry.obj in self._objects:
                 outcome.stored[slot] = (entry.length, self._objects[entry.obj][1])
+                if stored and allowed is False and self.model.enabled and outcome.stored[slot][1]:
+                    self._problem(f"the page at swap entry {slot:#x} is kept as it is, though its cgroup forbids "
+                                  f"writeback")
                 if entry.lru is not None and entry.lru[0] != 0:
                     self._problem(f"the entry of swap entry {slot:#x} is listed under node {entry.lru[0]}, its folio "
                                   f"is on node 0")

@@ -289,7 +289,16 @@ class ZsmallocHandlers(HandlerBase):
     def on_total(self, effect: Effect, i: int, frame: Frame) -> int:
         """Compare a pool's page total as a store or the worker read it; answer with what it read."""
         self._compare_total(self.ret[i], effect[1], i, frame)
+        frame.scratch["totals"] = frame.scratch.get("totals", 0) + self.ret[i]
         return self.ret[i]
+
+    def on_totals(self, i: int, frame: Frame) -> None:
+        """Compare zswap_total_pages() inside an operation with the sum of what the operation read pool by pool."""
+        predicted = frame.scratch.pop("totals")
+        self.n["zsmalloc.pages"] += 1
+        if self.ret[i] != predicted:
+            self.diverge("zsmalloc.pages", i, recorded=self.ret[i], predicted=predicted,
+                         what="pages of all pools, as an operation read them", frame=frame)
 
     def check_total(self, i: int) -> None:
         """Compare totals read by somebody else (debugfs, meminfo)."""

@@ -23,7 +23,7 @@ from replay.operations import Contents, Operations
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["RESPECTS", "Cause", "Parting", "free_run", "part"]
+__all__ = ["RESPECTS", "Cause", "Parting", "differs", "free_run", "part"]
 
 #: respect -> what it says of an operation
 RESPECTS: Final = {
@@ -33,6 +33,7 @@ RESPECTS: Final = {
     "rejects": "which counters a rejection moves",
     "counters": "what else is counted or charged",
     "pages": "how many pages the pool takes",
+    "copies": "how many bytes zsmalloc copies to read an object",
     "calls": "how pages are handed to the compressor",
     "order": "the order of effects",
 }
@@ -112,10 +113,11 @@ def free_run(recording: Recording, revision: type[Zswap], contents: Contents,
 
 
 def part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[str, type[Zswap]], *,
-         progress: Callable[[int], None] | None = None) -> Parting:
+         faults: FaultPlan | None = None, progress: Callable[[int], None] | None = None) -> Parting:
     """Run a recording's operations through two revisions and group where they part.
 
     :param first, second: name and class
+    :param faults: what fails in both; each has the plan for itself
     :raises BadInput: when the recording does not begin with an empty zswap, or holds no pages
     """
     if recording.document("state") is not None:
@@ -126,20 +128,24 @@ def part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[str
         raise BadInput(recording.path, "", "holds nothing of the pages that were stored",
                        "record with --pages hash or full")
     out = Parting((first[0], second[0]))
-    runs = [free_run(recording, kind, operations.contents) for _, kind in (first, second)]
+    plans = [(faults or FaultPlan()).fresh() for _ in range(2)]
+    runs = [free_run(recording, kind, operations.contents, plan)
+            for (_, kind), plan in zip((first, second), plans, strict=True)]
     causes: dict[tuple[str, str], Cause] = {}
     for operation in operations:
         pair = runs[0].do(operation), runs[1].do(operation)
         out.operations += 1
         for problems, outcome in zip(out.problems, pair, strict=True):
             problems += [(operation.event, text) for text in outcome.problems]
-        found = _differs(*pair, out.names)
+        found = differs(*pair, out.names)
         if found is not None:
             cause = causes.setdefault(found, Cause(*found, pair))
             cause.operations += 1
         if progress is not None:
             progress(operation.event)
     out.left_out = operations.left_out
+    out.notes = [f"under {name} the fault '{fault}'" for name, plan in zip(out.names, plans, strict=True)
+                 for fault in plan.unused()]
     for problems, run in zip(out.problems, runs, strict=True):
         problems += [(len(recording), text) for text in run.imbalances()]
     order = list(RESPECTS)
@@ -149,8 +155,11 @@ def part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[str
     return out
 
 
-def _differs(a: Outcome, b: Outcome, names: tuple[str, str]) -> tuple[str, str] | None:
-    """Return the respect in which two outcomes differ most gravely, and a sentence that fits all such operations."""
+def differs(a: Outcome, b: Outcome, names: tuple[str, str]) -> tuple[str, str] | None:
+    """Return the respect in which two outcomes differ most gravely, and a sentence that fits all such operations.
+
+    None where they do not differ.
+    """
     what = _kind(a.operation)
     if a.data != b.data:
         return "data", f"{what} gives {_or(a.data)} under {names[0]} and {_or(b.data)} under {names[1]}"
@@ -168,6 +177,9 @@ def _differs(a: Outcome, b: Outcome, names: tuple[str, str]) -> tuple[str, str] 
         if some:
             return respect, (f"{what} moves {_changes(some, a)} under {names[0]} and {_changes(some, b)} under "
                              f"{names[1]}")
+    if a.copied != b.copied:
+        one, other = ("copies the object" if copied else "copies nothing" for copied in (a.copied, b.copied))
+        return "copies", f"to read for {what}, zsmalloc {one} under {names[0]} and {other} under {names[1]}"
     if a.calls != b.calls:
         return "calls", f"{what} makes {_calls(a.calls)} under {names[0]} and {_calls(b.calls)} under {names[1]}"
     if a.effects != b.effects:

@@ -16,6 +16,7 @@ import numpy as np
 from model.crypto import Compressor
 from model.effects import Effect, Steps, run
 from model.revisions import REVISIONS
+from model.revisions.batchcompress import CompressToScatterList
 from model.zsmalloc import PAGE_SIZE, SizeClass, ZsObject, Zspage, ZsPool
 from model.zswap import Folio, Zswap, ZswapEntry, ZswapPool
 from replay.handlers_zsmalloc import zspage_word
@@ -77,6 +78,8 @@ class ImaginaryKernel:
         self._idx_bits = _IDX_BITS if revision == "mainline-7.3" else 24
         self._folio = Folio(0)
         self._index = 0
+        #: pages of the compress call under way
+        self._pages = 1
 
     # ---- operations -------------------------------------------------------------------------------------
 
@@ -112,11 +115,9 @@ class ImaginaryKernel:
     def _answer(self, effect: Effect) -> Any:
         kind = effect[0]
         if kind == "crypto_acomp_compress_ret":
-            if self._results:
-                result = self._results[(self._folio.swpent + self._index) % len(self._results)]
-                return result.err, result.dlen, len(self.handed) - 1
-            length = self.length(self._folio.swpent + self._index)
-            return (-22, PAGE_SIZE, -1) if length > PAGE_SIZE else (0, length, -1)
+            return self._compressed()
+        if kind == "?sg_length" and self._pages > 1:
+            return self._length(effect[7])
         if kind == "obj_cgroup_charge_zswap":
             return _OBJCG
         if kind == "list_lru_add":
@@ -124,6 +125,28 @@ class ImaginaryKernel:
         if kind == "shrink_memcg":
             return _MEMCG
         return None
+
+    def _compressed(self) -> tuple[int, int, int]:
+        """What the compress call under way returns: (error, dlen, content of its first page)."""
+        if self._pages > 1:
+            lengths = [self._length(number)[0] for number in range(self._pages)]
+            # As posted nothing says that an error found at completion was lost: the batch's call returns 0.
+            error = self.model.batch_error(lengths) if isinstance(self.model, CompressToScatterList) else None
+            return error or 0, lengths[0], len(self.handed) - self._pages if self.pages else -1
+        if self._results:
+            result = self._results[(self._folio.swpent + self._index) % len(self._results)]
+            return result.err, result.dlen, len(self.handed) - 1
+        length = self.length(self._folio.swpent + self._index)
+        return (-22, PAGE_SIZE, -1) if length > PAGE_SIZE else (0, length, -1)
+
+    def _length(self, number: int) -> tuple[int, int]:
+        """Length or error, and content, of one page of the compress call under way."""
+        slot = self._folio.swpent + self._index + number
+        if self._results:
+            result = self._results[slot % len(self._results)]
+            return result.err or result.dlen, len(self.handed) - self._pages + number
+        length = self.length(slot)
+        return (-7 if length > PAGE_SIZE else length), -1
 
     def _row(self, name: str, **values: int) -> None:
         row = [0] * len(schema.COLUMNS)
@@ -189,16 +212,17 @@ class ImaginaryKernel:
 
     def _on_crypto_acomp_compress(self, folio: Folio, index: int, pages: int, pool: ZswapPool) -> None:
         self._index = index
+        self._pages = pages
         self._store_pool = pool
         content = -1
         if self.pages:
             content = len(self.handed)
-            self.handed.append((folio.swpent + index) % len(self.pages))
+            self.handed += [(folio.swpent + index + number) % len(self.pages) for number in range(pages)]
         self._row("crypto_acomp_compress", folio=folio.address + 64 * index, size=pages * PAGE_SIZE,
                   dlen=pages * PAGE_SIZE, content=content)
 
     def _on_crypto_acomp_compress_ret(self, folio: Folio, index: int) -> None:
-        ret, dlen, _ = self._answer(("crypto_acomp_compress_ret",))
+        ret, dlen, _ = self._compressed()
         self._row("crypto_acomp_compress_ret", ret=ret, dlen=dlen)
 
     def _on_crypto_acomp_decompress(self, length: int) -> None:

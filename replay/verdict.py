@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import time
@@ -28,6 +29,9 @@ __all__ = ["EXIT", "CheckResult", "Result", "effects", "open_engine", "replay"]
 #: verdict -> exit status (kselftest's 4 for SKIP)
 EXIT: Final = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, "SKIP": 4}
 _CONTEXT: Final = 5
+#: Other revisions are tried where a divergence comes this early, and have to go this far past it (events).
+_EARLY: Final = 20_000
+_FURTHER: Final = 25
 _DID_NOT_OCCUR: Final = "did not occur in this recording"
 
 
@@ -63,6 +67,8 @@ class Result:
     explained: dict[str, int] = field(default_factory=dict)
     unexplained: int = 0
     notes: list[str] = field(default_factory=list)
+    #: shipped revisions that predict the first divergence's event and what follows; None: not tried
+    explained_by: list[str] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -283,7 +289,24 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
         kernel=kernel_release(recording), compressor=predictions.name, events=engine.events, checks=results,
         divergences=tally.divergences, reasons=reasons, explained=dict(sorted(engine.explained.items())),
         unexplained=engine.unexplained, notes=_notes(engine, predictions),
+        explained_by=_explained_by(recording, tally.divergences[0].event, name) if verdict == "FAIL" else None,
         seconds={"compress": compressed - began, "replay": ended - compressed})
+
+
+def _explained_by(recording: Recording, event: int, but: str) -> list[str] | None:
+    """Return the shipped revisions that go past an event without diverging; None where too much lies before it."""
+    if event > _EARLY:
+        return None
+    names = []
+    for name in REVISIONS:
+        if name != but:
+            tally = Tally()
+            engine, _, _ = open_engine(recording, name, tally, pages=False)
+            with contextlib.suppress(LostEvents):
+                engine.run(stop=min(event + _FURTHER, len(recording)))
+            if not tally.failed:
+                names.append(name)
+    return names
 
 
 def _nothing_recorded(recording: Recording, revision: str | type[Zswap] | None) -> Result:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Sequence
 
@@ -34,6 +35,7 @@ from model.crypto.acomp import (
 )
 from model.crypto.faults import FaultPlan
 from model.crypto.request import Driver
+from model.crypto.zstd import streaming_module
 from model.errno import EINPROGRESS, EINVAL, EIO, ENOSPC, ENOSYS
 
 PAGES = dict(known.pages())
@@ -115,6 +117,15 @@ def test_7x_linear_is_the_compressor(name: str) -> None:
 )
 def test_7x_dlen_after_an_error(name: str, err: int, dlen: int) -> None:
     assert acomp(name).call(request(NOISE)) == CallResult(err, dlen, (4096,))
+
+
+@pytest.mark.parametrize(
+    ("name", "err", "dlen"), [("lz4", EINVAL, 900), ("lzo", EINVAL, 900), ("842", ENOSPC, 0), ("zstd", EINVAL, 0)]
+)
+def test_7x_less_room_than_the_result(name: str, err: int, dlen: int) -> None:
+    tfm = acomp(name)
+    for _ in range(2):
+        assert tfm.call(request(dlen=900)) == CallResult(err, dlen, (4096,))
 
 
 def test_7x_zero_lengths_are_einval() -> None:
@@ -216,6 +227,8 @@ def test_612_lists_go_through_the_scratch() -> None:
 def test_612_scratch_is_128_kib() -> None:
     asked = AcompRequest(sg_init_one(bytes(131073)), buffers(4096), 131073)
     assert acomp("lz4", Acomp612).compress(asked) == EINVAL
+    asked = AcompRequest(sg_init_one(bytes(131072)), buffers(4096), 131072)
+    assert Acomp612(Synthetic(lambda data: Result(0, 1, b"x"))).compress(asked) == 0
 
 
 def test_612_knows_no_virtual_addresses() -> None:
@@ -289,6 +302,24 @@ def test_zstd_two_entries_stream_to_the_same_page() -> None:
         assert unpack(acomp("zstd"), split(frame(), first), buffers(4096)) == (0, 4096, TEXT)
 
 
+def test_zstd_streams_read_every_kind_of_frame() -> None:
+    zstd = streaming_module()
+    names = zstd.CompressionParameter
+    for page in (TEXT, NOISE, PAGES["zero"], PAGES["half-noise"]):
+        for sized in (0, 1):
+            compressor = zstd.ZstdCompressor(options={names.content_size_flag: sized, names.window_log: 12})
+            flush = zstd.ZstdCompressor.FLUSH_BLOCK
+            blocks = b"".join(compressor.compress(page[at : at + 1000], flush) for at in range(0, 4096, 1000))
+            for data in (blocks + compressor.flush(), zstd.ZstdCompressor(3).compress(page, 2)):
+                for first in (1, 5, 9, len(data) // 2, len(data) - 2):
+                    for defects in (KERNEL_DEFECTS["7.3"], frozenset[str]()):
+                        # An empty last block needs no room but is refused without: the page is not all there is.
+                        dst = buffers(1000, 3096, 1)
+                        asked = AcompRequest(split(data, first), dst, len(data), 4097)
+                        assert acomp("zstd", defects=defects).decompress(asked) == 0
+                        assert (asked.dlen, content(dst)[:4096]) == (4096, page)
+
+
 def test_zstd_bad_data_is_einval_in_one_piece_and_eio_in_two() -> None:
     bad = b"\0" + frame()[1:]
     assert unpack(acomp("zstd"), sg_init_one(bad), buffers(4096))[:2] == (EINVAL, 0)
@@ -339,7 +370,7 @@ _CUTS = st.lists(st.integers(1, 4095), max_size=3, unique=True).map(sorted)
 
 def _sizes(cuts: list[int], total: int) -> list[int]:
     edges = [0, *(cut for cut in cuts if cut < total), total]
-    return [b - a for a, b in zip(edges, edges[1:], strict=False)]
+    return [b - a for a, b in itertools.pairwise(edges)]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -570,6 +601,12 @@ def test_v14_lengths_of_nothing_and_of_a_page_are_successes_unless_meant(length:
     odd = Synthetic(lambda page: Result(0, length, bytes(length)))
     assert AcompV14(odd).call(request(unit_size=4096)) == CallResult(0, length, (length,))
     assert AcompV14Meant(odd).call(request(unit_size=4096)) == CallResult(EINVAL, length, (EINVAL,))
+    # Only units are judged: neither a request without any nor a decompression.
+    assert AcompV14Meant(odd).call(request()) == CallResult(0, length, (4096,))
+    assert AcompV14Meant(odd).call(AcompRequest(TEXT, bytearray(4096), unit_size=4096)).err == 0
+    data = compressed(v14(cls=AcompV14Meant))
+    asked = AcompRequest(sg_init_one(data), buffers(4096), len(data), unit_size=4096)
+    assert v14(cls=AcompV14Meant).call(asked, comp=False) == CallResult(0, 4096, (4096,))
 
 
 def test_v14_exactly_a_page_of_a_real_compressor() -> None:

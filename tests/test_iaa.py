@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from typing import Literal
 
@@ -56,13 +57,13 @@ def plan(*rules: dict[str, object]) -> FaultPlan:
     return FaultPlan.from_data(list(rules))
 
 
-def request(page: bytes = TEXT, **more: int) -> AcompRequest:
-    return AcompRequest(sg_init_one(page), sg_init_one(bytearray(4096)), **more)  # type: ignore[arg-type]
+def request(data: bytes = TEXT, **more: int) -> AcompRequest:
+    return AcompRequest(sg_init_one(data), sg_init_one(bytearray(4096)), **more)  # type: ignore[arg-type]
 
 
 def reading(data: bytes, *cuts: int, dst: SgList | None = None) -> AcompRequest:
     edges = [0, *cuts, len(data)]
-    entries = [SgEntry(data[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    entries = [SgEntry(data[a:b]) for a, b in itertools.pairwise(edges)]
     return AcompRequest(entries, dst or sg_init_one(bytearray(4096)), len(data))
 
 
@@ -282,7 +283,7 @@ def test_exactly_a_page_fits() -> None:
 
 def test_a_job_that_never_completes() -> None:
     hang = {"at": "complete", "call": 1, "error": "NO_COMPLETION"}
-    with pytest.raises(NeverCompletes, match="6.12"):
+    with pytest.raises(NeverCompletes, match="polls it without end"):
         Acomp612(IaaCrypto("6.12", faults=plan(hang))).compress(request())
     driver = IaaCrypto("7.2", faults=plan(hang))
     tfm = Acomp7(driver)
@@ -410,16 +411,20 @@ def test_the_fallbacks_window_fails_on_iaa_data() -> None:
 
 
 def test_73_bounces_neither_long_sources_nor_several_destinations() -> None:
-    stored = b"".join((b"\0\0\0\xff\xff" for _ in range(900))) + zlib.compress(TEXT, 6, -11)
+    stored = b"".join(b"\0\0\0\xff\xff" for _ in range(900)) + zlib.compress(TEXT, 6, -11)
     assert len(stored) > 4096
     for asked in (
         reading(stored, 9),
-        reading(text(), dst=[SgEntry(bytearray(4000)), SgEntry(bytearray(96))]),
+        reading(zlib.compress(TEXT, 6, -11), dst=[SgEntry(bytearray(4000)), SgEntry(bytearray(96))]),
     ):
         driver = IaaCrypto("7.3")
         assert Acomp7(driver).decompress(asked) == 0
         assert page_of(asked) == TEXT
         assert stats_of(driver) == {"sw_decomp_calls": 1}
+    # A second piece of destination begins a new call of inflate too, with 2 KiB of window.
+    asked = reading(text(), dst=[SgEntry(bytearray(4000)), SgEntry(bytearray(96))])
+    assert Acomp7(IaaCrypto("7.3")).decompress(asked) == EINVAL
+    assert Acomp7(IaaCrypto("7.3", defects=frozenset())).decompress(asked) == 0
 
 
 def test_dma_map_failure() -> None:
@@ -555,6 +560,10 @@ def test_posted_verifies_when_asked() -> None:
     driver = IaaPosted("v14", verify_compress=True, faults=bad)
     assert AcompV14(driver).call(request(unit_size=4096, page=2)).lengths == (EINVAL,)
     assert AcompV14(driver).call(request(unit_size=4096, page=3)).lengths == (TEXT_LEN,)
+    unasked = IaaPosted("v14", faults=plan({"at": "verify", "error": "EINVAL"}))
+    assert AcompV14(unasked).call(request(unit_size=4096)).lengths == (TEXT_LEN,)
+    assert AcompV14(driver).decompress(reading(text())) == 0
+    assert driver.faults.calls["verify"] == 2  # compressions alone
 
 
 @pytest.mark.parametrize("posting", ["v12", "v14"])
@@ -685,6 +694,49 @@ def test_a_fault_for_a_whole_batch_writes_every_length() -> None:
     assert AcompV14(IaaPosted("v14"), stale).call(batch(MIX)).lengths == (16384, 4096, 4096, 4096)  # L3
 
 
+def test_decompress_faults_write_what_the_driver_writes() -> None:
+    for posting, cls, length in (("v12", AcompV12, EIO), ("v14", AcompV14, 4096), ("v8", AcompV8, 4096)):
+        faults = plan({"at": "decompress", "error": "EIO"})
+        got = cls(IaaPosted(posting), faults).call(reading(text()), comp=False)  # type: ignore[arg-type]
+        assert (got.err, got.lengths) == (EIO, (length,))
+
+
+def test_interrupt_mode_without_a_descriptor() -> None:
+    for site, err in (("descriptor", ENODEV), ("submit", EIO), ("dma_map", EIO)):
+        driver = IaaPosted("v14", sync_mode="async_irq", faults=plan({"at": site, "error": "EIO"}))
+        assert AcompV14(driver).call(request(unit_size=4096)) == (err, 2**32 + err, (err,))
+        asked = reading(text())
+        assert AcompV14(driver).decompress(asked) == (EIO if site == "dma_map" else 0)
+        assert (page_of(asked) == TEXT) == (site != "dma_map")
+    garbage = reading(b"\xff" * 40)
+    garbage.unit_size = 4096
+    for posting, cls, length in (("v12", AcompV12, EINVAL), ("v14", AcompV14, 4096)):
+        none = plan({"at": "descriptor", "error": "EAGAIN"})
+        driver = IaaPosted(posting, sync_mode="async_irq", faults=none)  # type: ignore[arg-type]
+        garbage.dlen = 4096
+        got = cls(driver).call(garbage, comp=False)
+        assert (got.err, got.lengths) == (EINVAL, (length,))  # nor could software read it
+    # A portal write cannot fail, so this site is asked with interrupts only.
+    quiet = IaaPosted("v14", faults=plan({"at": "submit", "error": "EIO"}))
+    assert AcompV14(quiet).compress(request(unit_size=4096)) == 0
+    for error, decompressed in (("ANALYTICS_ERROR", True), ("ETIMEDOUT", False)):
+        driver = IaaPosted("v14", sync_mode="async_irq", faults=plan({"at": "complete", "error": error}))
+        asked = reading(text())
+        assert AcompV14(driver).decompress(asked) == (0 if decompressed else EIO)
+        assert (page_of(asked) == TEXT) == decompressed
+
+
+def test_topology_numbers_cpus_as_linux_does() -> None:
+    topology = Topology.regular(packages=2, nodes_per_package=2, cores=4, threads=2)
+    assert topology.packages == (0, 0, 0, 0, 1, 1, 1, 1) * 2
+    assert topology.nodes == (0, 0, 1, 1, 2, 2, 3, 3) * 2
+    assert (topology.nr_cpus, topology.nr_packages, topology.cores_per_package) == (16, 2, 4)
+    assert topology.node_cpus()[1] == [2, 3, 10, 11]
+    for wrong in ({"packages": 0}, {"cores": 3, "nodes_per_package": 2}):
+        with pytest.raises(ValueError, match="a topology of"):
+            Topology.regular(**wrong)
+
+
 def test_one_job_of_a_batch_fails() -> None:
     for error, length in (("ETIMEDOUT", ETIMEDOUT), ("EINVAL", EINVAL)):
         driver = IaaPosted("v14", faults=plan({"at": "complete", "page": 11, "error": error}))
@@ -746,6 +798,17 @@ def test_batch_decompression_takes_the_two_largest_first() -> None:
     asked = unbatch()
     with pytest.raises(KernelFault, match="nobody releases"):
         AcompV14(IaaPosted("v14")).decompress(asked)
+    full = IaaPosted("v14", faults=plan({"at": "descriptor", "call": 1, "error": "EAGAIN"}))
+    asked = unbatch()
+    assert full.submit_batch(full.decompress_jobs(asked), comp=False) == 0
+    assert [as_int32(entry.length) for entry in asked.dst_sg()] == [EAGAIN, 4096, EAGAIN]  # the largest: software
+    assert full.batch_completed(comp=False) == 0
+    assert page_of(asked) == PAGES["zero"] + TEXT + PAGES["records"]
+    bad = IaaPosted("v14", faults=plan({"at": "complete", "call": 1, "error": "ANALYTICS_ERROR"}))
+    asked = unbatch()
+    bad.submit_batch(bad.decompress_jobs(asked), comp=False)
+    assert bad.batch_completed(comp=False) == EINVAL  # polled jobs do not fall back
+    assert [as_int32(entry.length) for entry in asked.dst_sg()] == [EINVAL, 4096, 4096]
     posted = IaaPosted("v14")
     assert posted.submit_batch(posted.decompress_jobs(unbatch()), comp=False) == 0
     assert posted.submitted == [1, 2, 0]

@@ -18,11 +18,11 @@ from scipy import stats
 from replay.cli import main
 from replay.cli.regress import report
 from replay.regress import Check, Regression, measure, regress
+from replay.regress.alike import Alike, Operations, alike
 from replay.regress.catalogue import Better, Kind, Measure
 from replay.regress.compare import ALIKE, WHOLE, Pages
 from replay.regress.compare import PAGES as SAME_PAGES
 from replay.regress.measures import Run, emulated
-from replay.regress.operations import Alike, Operations, alike
 from replay.regress.statistics import Side, holm
 from replay.regress.statistics import test as compare_means
 from replay.regress.table import MAIL_WIDTH, change, mail, number

@@ -249,6 +249,28 @@ def test_an_early_total_outside_such_a_window_is_a_divergence(tmp_path: Path) ->
     assert replay.replay(_write(tmp_path / "rec", np.hstack([block, row]))).verdict == "FAIL"
 
 
+def test_a_compiler_may_leave_the_reading_of_totals_out_of_line(tmp_path: Path) -> None:
+    """zswap_total_pages() is inlined into zswap_store() in Debian's kernels, and is not with gcc 12 in a lab build."""
+    kernel = ImaginaryKernel()
+    kernel.store(1)
+    kernel.store(2)
+    block = kernel.block()
+    codes = block[3]
+    place = int(np.flatnonzero(codes == schema.CODE["zs_get_total_pages_ret"])[-1]) + 1
+    row = block[:, place - 1:place].copy()
+    row[3] = schema.CODE["zswap_total_pages_ret"]
+    column = schema.column_names().index("ret")
+    read = int(row[column, 0])
+    assert read, "the first store's pages"
+    for value, at, said in ((read, place, None), (read + 1, place, "zsmalloc.pages"),
+                            (read, place - 1, "effect.order")):
+        row[column] = value
+        recording = _write(tmp_path / f"rec{value}-{at}", np.hstack([block[:, :at], row, block[:, at:]]))
+        result = replay.replay(recording)
+        assert [divergence.check for divergence in result.divergences[:1]] == ([said] if said else []), (value, at)
+        assert result.verdict == ("FAIL" if said else "PASS")
+
+
 @pytest.mark.parametrize(("during", "verdict"), [(True, "PASS"), (False, "FAIL")])
 def test_a_walk_moves_an_entry_while_another_is_added(tmp_path: Path, during: bool, verdict: str) -> None:
     """list_lru_add() on one CPU, a walk that rotates on another: which came first the next walk tells.

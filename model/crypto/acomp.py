@@ -177,7 +177,7 @@ class Acomp:
 
         def call(request: AcompRequest, comp: bool) -> int:
             if fault:
-                self.driver.fail_lengths(request, fault.error)
+                self.driver.fail_lengths(request, fault.error, comp=comp)
                 return fault.error
             return self.driver.compress(request) if comp else self.driver.decompress(request)
 

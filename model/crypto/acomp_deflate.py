@@ -2,7 +2,7 @@
 """`deflate-generic` of Linux 6.18 to 7.3 (crypto/deflate.c), which walks lists piece by piece.
 
 It is also what iaa_crypto falls back to.  Its decompression was held against zlib 1.2.13 driven as the kernel's
-code drives it, no output room included: no difference in 192,000 splits.  Two defects of 2026 are switches:
+code drives it, no output room included: no difference in 256,000 splits.  Two defects of 2026 are switches:
 
 `deflate_enospc`
     6.18 and 6.19: with the destination full, -ENOSPC is returned before inflate is asked.  A stream whose

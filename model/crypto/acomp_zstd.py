@@ -4,7 +4,7 @@
 zswap's compressions are always one piece in and one out, and so are its reads of objects that lie within a
 page: those are :class:`model.crypto.zstd.Zstd`, exact.  An object that spans two pages is read as a list of
 two entries and takes the streaming branch.  Its decompression was held against libzstd 1.5.4 driven as the
-kernel's code drives it: no difference in 13,973 splits of whole and cut-off frames over up to 4 pieces on each
+kernel's code drives it: no difference in 23,443 splits of whole and cut-off frames over up to 4 pieces on each
 side (of frames with a flipped bit, which no store makes, 5 of 4,722 end in another error).  The bytes of a
 streamed *compression* (which zswap never asks for) are the library's for the same parameters, held against nothing.
 

@@ -24,9 +24,10 @@ zs_malloc           zsmalloc's allocation of an object
 entry_alloc         a zswap entry, allocated alone
 entry_alloc_bulk    zswap entries, allocated in bulk; `got` says how many were given (default 0)
 xa_store            the insertion of an entry
+kmalloc             an allocation of a pool's per-CPU contexts (:mod:`model.revisions.pool_create`)
 ==================  ======================================================================================
 
-The model of zswap asks the last four; the crypto layer asks the others.  For `complete` the error may also be
+The model of zswap asks the last five; the crypto layer asks the others.  For `complete` the error may also be
 `ANALYTICS_ERROR` (a decompression the device gives up, so that the driver falls back to software) or
 `NO_COMPLETION` (the device never answers).
 """
@@ -51,6 +52,7 @@ SITES: Final = (
     "dma_map",
     "entry_alloc",
     "entry_alloc_bulk",
+    "kmalloc",
     "submit",
     "verify",
     "xa_store",

@@ -308,15 +308,16 @@ class IaaCrypto(IaaDriver):
             return EINVAL
         src, dst = request.src_sg(), request.dst_sg()
         refuses = "iaa_multi_sg" in self.defects
-        bounce = self.kernel == "7.3" and len(src) > 1 and len(dst) == 1 and request.slen <= PAGE_SIZE
-        if (len(src) > 1 or len(dst) > 1) and not refuses and not bounce:
+        several = len(src) > 1 or len(dst) > 1
+        bounce = several and self.kernel == "7.3" and len(dst) == 1 and request.slen <= PAGE_SIZE and not refuses
+        if several and not refuses and not bounce:
             return self._software(request, comp=False)
         wq = self.table[request.cpu].next_wq()
         if wq is None:
             return ENODEV
-        if refuses and (len(src) > 1 or len(dst) > 1):
+        if several and refuses:
             return EIO
-        if bounce and not refuses:
+        if bounce:
             if not self.bounce_pages or self.faults.hit("bounce_alloc", page=request.page):
                 return self._software(request, comp=False)
             src = sg_init_one(gather(src, request.slen))

@@ -197,12 +197,14 @@ class IaaPosted(IaaDriver):
             _iaa_to_acomp(request, ret if ret and self.posting == "v12" else job.dlen)
         return ret
 
-    def fail_lengths(self, request: AcompRequest, err: int) -> None:
-        """v12 and v14 write the error as every job's length, and as `dlen`."""
+    def fail_lengths(self, request: AcompRequest, err: int, *, comp: bool) -> None:
+        """v12 and v14 write the error as every job's length, and as `dlen`; v14's decompression the room."""
         if self.posting == "v8" or not isinstance(request.dst, list):
             return
-        count = max(1, request.slen // request.unit_size) if request.unit_size else 1
-        for entry in request.dst[:count]:
+        if not comp:
+            _iaa_to_acomp(request, err if self.posting == "v12" else request.dlen)
+            return
+        for entry in request.dst[: request.slen // request.unit_size if request.unit_size else 1]:
             entry.length = err
         request.dlen = err
 
@@ -214,7 +216,7 @@ class IaaPosted(IaaDriver):
 
     def _unregistered(self, request: AcompRequest) -> int:
         if self.meant:
-            self.fail_lengths(request, ENODEV)
+            self.fail_lengths(request, ENODEV, comp=True)
         return ENODEV
 
     def _compress_v8(self, request: AcompRequest) -> int:
@@ -229,8 +231,9 @@ class IaaPosted(IaaDriver):
     def _single_irq(self, request: AcompRequest, job: Job, *, comp: bool) -> int:
         """async_irq: `dlen` and the length are written when the call returns, whenever the interrupt came."""
         wq, err = self._prepare(job, comp=comp)
-        submitted = wq is not None and not self._submit(job, wq, comp=comp, irq=True)
-        if wq is None or not submitted:
+        if wq is not None and self._submit(job, wq, comp=comp, irq=True):
+            wq = None
+        if wq is None:
             if comp:
                 err = err or self._refused
             elif self._to_software(err):

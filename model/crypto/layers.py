@@ -14,7 +14,7 @@ from .iaa_device import StandIn
 from .iaa_posted import IaaPosted
 from .scomp import Synthetic
 
-__all__ = ["LAYERS", "acomp_for"]
+__all__ = ["LAYERS", "POSTINGS", "acomp_for"]
 
 _Posting = Literal["v8", "v12", "v14"]
 
@@ -23,7 +23,8 @@ LAYERS: Final[Mapping[str, type[Acomp]]] = {
     "6.12": Acomp612, **dict.fromkeys(("6.18", "6.19", "7.0", "7.1", "7.2", "7.3"), Acomp7),
     "v8": AcompV8, "v12": AcompV12, "v14": AcompV14, "v14-meant": AcompV14Meant,
 }
-_POSTINGS: Final[Mapping[str, _Posting]] = {"v8": "v8", "v12": "v12", "v14": "v14", "v14-meant": "v14"}
+#: layers that are postings -> the driver that goes with them
+POSTINGS: Final[Mapping[str, _Posting]] = {"v8": "v8", "v12": "v12", "v14": "v14", "v14-meant": "v14"}
 
 
 def acomp_for(layer: str, algorithm: Compressor | Synthetic | None, faults: FaultPlan, *,
@@ -40,9 +41,9 @@ def acomp_for(layer: str, algorithm: Compressor | Synthetic | None, faults: Faul
     if algorithm is not None:
         defects = KERNEL_DEFECTS.get(layer) if kind is Acomp7 else None
         return kind(algorithm, faults, defects=defects)
-    posting = _POSTINGS.get(layer)
+    posting = POSTINGS.get(layer)
     if driver is not None:
         return kind(driver(), faults)
     if posting is None:
-        return kind(IaaCrypto("7.0" if layer == "6.19" else layer, stand_in=stand_in, faults=faults), faults)
+        return kind(IaaCrypto("6.18" if layer == "6.19" else layer, stand_in=stand_in, faults=faults), faults)
     return kind(IaaPosted(posting, stand_in=stand_in, faults=faults, meant=layer == "v14-meant"), faults)

@@ -300,5 +300,5 @@ class Driver(ABC):
         """The synchronous software transform `crypto_acomp_fb` gives an asynchronous driver."""
         raise KernelFault(f"{self.name} has no software fallback")
 
-    def fail_lengths(self, request: AcompRequest, err: int) -> None:  # noqa: B027 (only some drivers write them)
+    def fail_lengths(self, request: AcompRequest, err: int, *, comp: bool) -> None:  # noqa: B027 (few write them)
         """Write what the driver writes for a request whose every job fails with `err`."""

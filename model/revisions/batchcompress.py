@@ -16,7 +16,7 @@ from model.revisions.batching import BatchedStore
 from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, ZswapEntry, ZswapPool
 
-__all__ = ["Call", "CompressPageByPage", "CompressToScatterList"]
+__all__ = ["Call", "CompressPageByPage", "CompressToScatterList", "CompressToScatterListMeant"]
 
 
 class Call(NamedTuple):
@@ -115,3 +115,40 @@ class CompressToScatterList(BatchedStore):
         """
         assert lengths
         return None
+
+
+class CompressToScatterListMeant(CompressToScatterList):
+    """The same as the postings' text means it: what does not fit into less than a page is an error of that page.
+
+    It is taken as it is, or rejects the folio; a call over several pages fails when one of them does, and each page
+    that failed is counted.
+    """
+
+    def _store_units(self, call: Call, entries: Sequence[ZswapEntry],
+                     writeback: bool) -> Steps[bool]:
+        if writeback:
+            return (yield from super()._store_units(call, entries, writeback))
+        units = []
+        failed = False
+        for number in range(len(entries)):
+            length, content = yield from self._sg_length(call, number)
+            units.append((length, content))
+            if not 0 < length < PAGE_SIZE:
+                # Counted before the next is asked for: whoever answers from a counter sees what is left of it.
+                self._count_reject(length if length < 0 else errno.EINVAL, 0)
+                failed = True
+        if failed:
+            return False
+        for entry, (length, content) in zip(entries, units, strict=True):
+            entry.content = content
+            if not (yield from self._store_unit(entry, length)):
+                return False
+        return True
+
+    def _store_unit(self, entry: ZswapEntry, length: int) -> Steps[bool]:
+        raw = not 0 < length < PAGE_SIZE
+        return (yield from self._store_object(entry, PAGE_SIZE if raw else length, raw))
+
+    def batch_error(self, lengths: Sequence[int]) -> int | None:
+        """-EINVAL when a page of the call failed, else 0."""
+        return errno.EINVAL if any(length < 0 for length in lengths) else 0

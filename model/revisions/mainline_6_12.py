@@ -148,3 +148,6 @@ class Mainline612(Zswap):
         # There is no raw form: a length of PAGE_SIZE is compressed data of that length.
         assert entry.length <= PAGE_SIZE
         return False
+
+
+REVISIONS = {"mainline-6.12": Mainline612}

@@ -39,3 +39,6 @@ class Mainline618(Mainline70):
             yield from self.zswap_entry_free(entry)
         yield ("zswap_load_ret", 0)
         return 0
+
+
+REVISIONS = {"mainline-6.18": Mainline618}

@@ -43,3 +43,7 @@ class Mainline70(Mainline71):
     kernel_line = "mainline-7.0"
     crypto_layer = "7.0"
     ROOT_OBJCG = False
+
+
+REVISIONS = {"mainline-7.0": Mainline70, "mainline-7.1": Mainline71, "mainline-7.2": Mainline72,
+             "mainline-7.3": Mainline73}

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from model import errno
 from model.effects import Steps
-from model.revisions.batchcompress import CompressPageByPage, CompressToScatterList
+from model.revisions.batchcompress import CompressPageByPage, CompressToScatterList, CompressToScatterListMeant
 from model.revisions.batching import BatchedStore
 from model.revisions.mainline_6_18 import Mainline618
 from model.zswap import Folio, ZswapEntry, ZswapPool
 
-__all__ = ["V12", "V12Patch22"]
+__all__ = ["V12", "V12Meant", "V12Patch22"]
 
 _SERIES: Final = "20250926033502.7486"
 
@@ -59,3 +61,26 @@ class V12(_V12Entries, CompressToScatterList):
     mirrors = f"v12 of zswap compression batching as posted, <{_SERIES}-24-kanchana.p.sridhar@intel.com>"
     crypto_layer = "v12"
     compress_call = "dlens"
+
+    def batch_error(self, lengths: Sequence[int]) -> int | None:
+        """-EINVAL when a page of the call failed, at submission or at completion (14/23), else 0."""
+        return errno.EINVAL if any(length < 0 for length in lengths) else 0
+
+
+class V12Meant(_V12Entries, CompressToScatterListMeant):
+    """v12 as its text means it: what does not get smaller is kept as it is, handles are set before any failure."""
+
+    mirrors = f"v12 of zswap compression batching as meant, <{_SERIES}-24-kanchana.p.sridhar@intel.com>"
+    crypto_layer = "v12"
+    compress_call = "dlens"
+
+    def zswap_alloc_entries(self, folio: Folio, pages: range, pool: ZswapPool) -> Steps[list[ZswapEntry] | None]:
+        """In bulk, else one by one; what was had by then is given back, and nothing else."""
+        if (yield ("?entry_alloc_bulk", len(pages))) == 0:
+            return (yield from self._alloc_singly(folio, pages, pool))
+        # On the node of the folio's page: each is asked for with it.
+        return [self.new_entry(folio.swpent + index, pool) for index in pages]
+
+
+REVISIONS = {"v12-22": V12Patch22, "v12": V12, "v12-meant": V12Meant}
+SERIES = {"v12": ("mainline-6.18", "v12-22", "v12")}

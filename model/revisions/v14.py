@@ -6,15 +6,12 @@ Patches 25/26 and 26/26 are mm/zswap.c; 13/26 to 18/26 are the crypto layer they
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
-from model import errno
 from model.effects import Steps
-from model.revisions.batchcompress import Call, CompressPageByPage, CompressToScatterList
+from model.revisions.batchcompress import CompressPageByPage, CompressToScatterList, CompressToScatterListMeant
 from model.revisions.batching import BatchedStore
 from model.revisions.mainline_7 import Mainline70, Mainline73
-from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, ZswapEntry, ZswapPool
 
 __all__ = ["V14", "V14Meant", "V14On73", "V14Patch25"]
@@ -25,6 +22,9 @@ _SERIES: Final = "20260125033537.334628"
 class _V14Entries(BatchedStore, Mainline70):
     """Patch 25/26, for the tree that became 7.0: entries of a batch come from one bulk allocation."""
 
+    #: the tree it was posted for still reads objects in a row, and tells zs_obj_read_begin() their length
+    SG_READS = False
+    READS_SLOTS = False
     #: kmem_cache_alloc_bulk() returns how many it allocated (all or none); from 7.2 on only whether it did
     BULK_RETURNS_BOOL = False
 
@@ -69,6 +69,7 @@ class V14On73(V14):
 
     mirrors = f"{V14.mirrors}, on Linux 7.3-rc7"
     kernel_line = "mainline-7.3"
+    SG_READS = True
     BULK_RETURNS_BOOL = True
     SHRINK_BUDGET = Mainline73.SHRINK_BUDGET
     ROOT_OBJCG = Mainline73.ROOT_OBJCG
@@ -77,37 +78,13 @@ class V14On73(V14):
         return failure
 
 
-class V14Meant(V14):
-    """v14 as its text means it: what does not fit into less than a page is taken as it is, or rejects the folio.
-
-    A call over several pages fails when one of them does; each page that failed is counted.
-    """
+class V14Meant(_V14Entries, CompressToScatterListMeant):
+    """v14 as its text means it: see :class:`CompressToScatterListMeant`; completion errors reach the caller."""
 
     mirrors = f"v14 of zswap compression batching as meant, <{_SERIES}-27-kanchana.p.sridhar@intel.com>"
     crypto_layer = "v14-meant"
+    compress_call = "table"
 
-    def _store_units(self, call: Call, entries: Sequence[ZswapEntry],
-                     writeback: bool) -> Steps[bool]:
-        if writeback:
-            return (yield from super()._store_units(call, entries, writeback))
-        units = []
-        for number in range(len(entries)):
-            units.append((yield from self._sg_length(call, number)))
-        bad = [length for length, _ in units if not 0 < length < PAGE_SIZE]
-        for length in bad:
-            self._count_reject(length if length < 0 else errno.EINVAL, 0)
-        if bad:
-            return False
-        for entry, (length, content) in zip(entries, units, strict=True):
-            entry.content = content
-            if not (yield from self._store_unit(entry, length)):
-                return False
-        return True
 
-    def _store_unit(self, entry: ZswapEntry, length: int) -> Steps[bool]:
-        raw = not 0 < length < PAGE_SIZE
-        return (yield from self._store_object(entry, PAGE_SIZE if raw else length, raw))
-
-    def batch_error(self, lengths: Sequence[int]) -> int | None:
-        """-EINVAL when a page of the call failed, else 0."""
-        return errno.EINVAL if any(length < 0 for length in lengths) else 0
+REVISIONS = {"v14-25": V14Patch25, "v14": V14, "v14-meant": V14Meant, "v14-on-7.3": V14On73}
+SERIES = {"v14": ("mainline-7.0", "v14-25", "v14")}

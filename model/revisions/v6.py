@@ -8,7 +8,7 @@ from model.revisions.mainline_6_12 import Mainline612
 from model.zswap import Folio
 from model.zswap_state import kstrtobool
 
-__all__ = ["V6"]
+__all__ = ["V6", "V6Meant"]
 
 
 class V6(Mainline612):
@@ -52,3 +52,32 @@ class V6(Mainline612):
             if (yield from self.zswap_check_limits()) or not (yield from self._store_one(folio, index, has_objcg)):
                 return False
         return True
+
+
+class V6Meant(V6):
+    """v6 without two oversights: a refused folio leaves nothing out of date behind, ZSWPOUT is of stored folios."""
+
+    mirrors = "v6 of ZSWAP swap-out of mTHP folios as meant, patch 2/3, 2024-08-29"
+
+    def zswap_store(self, folio: Folio) -> Steps[bool]:
+        """zswap_store(): what is stored at the slots of a folio that is not wanted any more is erased."""
+        if not folio.order or self.mthp_enabled:
+            return (yield from super().zswap_store(folio))
+        yield ("zswap_store", folio)
+        yield from self._erase_stale(folio)
+        yield ("zswap_store_ret", False)
+        return False
+
+    def _store_enabled(self, folio: Folio, writeback: bool | None) -> Steps[bool]:
+        before = self.counters.zswpout
+        counted = {objcg: account.zswpout for objcg, account in self.memcgs.items()}
+        stored = yield from super()._store_enabled(folio, writeback)
+        if not stored:
+            # ZSWPOUT is of folios that were stored.
+            self.counters.zswpout = before
+            for objcg, account in self.memcgs.items():
+                account.count("zswpout", counted.get(objcg, 0) - account.zswpout)
+        return stored
+
+
+REVISIONS = {"v6": V6, "v6-meant": V6Meant}

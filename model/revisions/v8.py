@@ -65,16 +65,21 @@ class V8(BatchedStore, Mainline612):
         yield ("crypto_acomp_compress", folio, pages[0], len(pages), pool)
         err, dlen, content = yield ("crypto_acomp_compress_ret", folio, pages[0])
         units: list[tuple[int, object]] = []
+        failed = bool(err)
         for number in range(len(pages)):
             told = yield ("?sg_length", folio, pages[0], len(pages), err, dlen, content, number)
-            units.append(told if told is not None else (err or dlen, content))
-        failed = [length for length, _ in units if length < 0]
-        for length in failed:
-            self._count_reject(length, 0)
-        if failed or err:
+            unit = told if told is not None else (err or dlen, content)
+            units.append(unit)
+            if unit[0] < 0:
+                self._count_reject(unit[0], 0)
+                failed = True
+        if failed:
             return False
         for entry, unit in zip(entries, units, strict=True):
             entry.content = unit[1]
             if not (yield from self._store_object(entry, unit[0], False)):
                 return False
         return True
+
+
+REVISIONS = {"v8": V8}

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from replay.cli import labfuzz, labmatrix, labmeasure
+from replay.cli import labbuild, labfuzz, labmatrix, labmeasure
 from replay.cli.labcommon import (
     Shelf,
     add_guest_options,
@@ -63,6 +63,7 @@ def add_parser(verbs: Any) -> None:
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(run=kernels)
 
+    labbuild.add_build(parts)
     labmatrix.add_matrix(parts)
     labfuzz.add_fuzz(parts)
     labmeasure.add_parts(parts)

@@ -43,7 +43,7 @@ _WITH_TOOLS: Final = 2048
 def add_kernel_options(parser: argparse.ArgumentParser) -> None:
     """Add which one kernel, compressor and size of folios is wanted."""
     parser.add_argument("--kernel", required=True, metavar="K",
-                        help="a line (7.2), a release, or the path of a bzImage")
+                        help="a line (7.2), a release, the path of a bzImage, or the directory of a lab build")
     parser.add_argument("--modules", type=Path, metavar="DIR", help="modules of your own kernel: lib/modules/RELEASE, "
                                                                     "a directory above it, or a build tree")
     parser.add_argument("--compressor", default="zstd", metavar="C", help="zswap's compressor (default: zstd)")
@@ -67,6 +67,9 @@ def add_guest_options(parser: argparse.ArgumentParser, workload: str = "base", m
                              f"({f'default: {workload}; ' if workload else ''}see zreplay workload --help)")
     parser.add_argument("--param", action="append", default=[], type=_param, metavar="NAME=VALUE",
                         help="parameter of zswap at the start, such as shrinker_enabled=Y; may be repeated")
+    parser.add_argument("--module", action="append", default=[], type=_module, metavar="NAME [PARAM=VALUE ...]",
+                        help="load this module too, such as \"fake_iaa fail_nth=3\"; may be repeated (a lab build's "
+                             "is loaded for the compressor deflate-iaa)")
     parser.add_argument("--smp", type=_cpus, metavar="N", help="CPUs (default: 1, for the workload smp 2)")
     parser.add_argument("--memory", type=_memory, default=memory, metavar="M",
                         help=f"such as 768M or 2G (default: {memory >> 10}G)")
@@ -118,6 +121,24 @@ def _cpus(text: str) -> int:
     return int(text)
 
 
+def _module(text: str) -> str:
+    # The guest's shell puts the words after insmod.
+    name, *words = text.split() or [""]
+    name = name.removesuffix(".ko")
+    if not re.fullmatch(r"[\w-]+", name) or not all(re.fullmatch(r"\w+=[\w.,:/-]+", word) for word in words):
+        raise argparse.ArgumentTypeError(f"'{text}' is not the name of a module with parameters, NAME=VALUE")
+    return " ".join((name, *words))
+
+
+def _modules(arguments: argparse.Namespace, kernel: Kernel, compressor: str) -> tuple[str, ...]:
+    """Return the modules that a guest loads beside the lab's own."""
+    asked = tuple(getattr(arguments, "module", ()))
+    if compressor == "deflate-iaa" and kernel.built is not None and not any(text.split()[0] == "fake_iaa"
+                                                                           for text in asked):
+        return (*asked, "fake_iaa")
+    return asked
+
+
 def _param(text: str) -> tuple[str, str]:
     match = re.fullmatch(r"(\w+)=(\S+)", text)
     if match is None:
@@ -151,7 +172,7 @@ class Shelf:
     def all(self) -> list[KernelPackages]:
         """Return every kernel of the suites."""
         if self._found is None:
-            mirror = self._mirror()
+            mirror = self.mirror_of_packages()
             self._found = kernels_in(mirror.packages())
             for note in mirror.notes:
                 warn(note)
@@ -162,7 +183,7 @@ class Shelf:
 
         :raises LabError: when there is none
         """
-        if "/" in wanted or Path(wanted).is_file():
+        if "/" in wanted or Path(wanted).is_file() or (Path(wanted) / "bzImage").is_file():
             return own(Path(wanted), modules)
         if modules is not None:
             raise LabError("--modules goes with a bzImage; a distribution's kernel brings its own")
@@ -172,7 +193,7 @@ class Shelf:
         choice = pick(self.all(), wanted)
         if choice is None:
             raise LabError(f"no suite has a kernel {wanted}; zreplay lab kernels lists what there is")
-        return fetch(choice, self._mirror(), cache_directory(), self.say)
+        return fetch(choice, self.mirror_of_packages(), cache_directory(), self.say)
 
     def tools(self) -> Tools:
         """Return BCC and trace-cmd for the guest.
@@ -180,9 +201,13 @@ class Shelf:
         :raises LabError: when they cannot be had
         """
         have = cached_tools(cache_directory())
-        return have if have is not None else fetch_tools(self._mirror(), cache_directory(), self.say)
+        return have if have is not None else fetch_tools(self.mirror_of_packages(), cache_directory(), self.say)
 
-    def _mirror(self) -> Mirror:
+    def mirror_of_packages(self) -> Mirror:
+        """Return Debian's mirror.
+
+        :raises LabError: when there is none
+        """
         if self._from is None:
             self._from = find_mirror(self.mirror, cache_directory(), self.say)
         return self._from
@@ -205,7 +230,8 @@ def sequence_job(sequence: Sequence, kernel: Kernel, arguments: argparse.Namespa
     # BCC and its compiler are held in the guest's memory.
     memory = sequence.memory if tools is None else max(sequence.memory, _WITH_TOOLS)
     return Job(kernel, sequence.compressor, ("script", "--script", GUEST_SCRIPT), record, sequence.params, memory,
-               sequence.cpus, arguments.timeout, arguments.accel, tools=tools, script=sequence.text())
+               sequence.cpus, arguments.timeout, arguments.accel, tools=tools, script=sequence.text(),
+               modules=_modules(arguments, kernel, sequence.compressor))
 
 
 def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio: str, tools: Tools | None) -> Job:
@@ -226,7 +252,8 @@ def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio
     other = "lz4" if compressor != "lz4" else "zstd"
     record = _record_words(arguments, pages, *((other,) if words[0] == "switch" else ()))
     return Job(kernel, compressor, tuple(workload), record, dict(arguments.param), arguments.memory,
-               arguments.smp or (2 if words[0] == "smp" else 1), arguments.timeout, arguments.accel, content, tools)
+               arguments.smp or (2 if words[0] == "smp" else 1), arguments.timeout, arguments.accel, content, tools,
+               modules=_modules(arguments, kernel, compressor))
 
 
 def told(part: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:

@@ -24,6 +24,7 @@ from replay.cli import (
     scrub,
     show,
     vmcore,
+    whatif,
     workload,
 )
 from traces.errors import BadInput
@@ -61,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"zreplay {version()}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in (record, workload, lab, import_, info, show, replay_, compare, regress, revisions, vmcore, cut,
-                   labfuzz, scrub, bench):
+                   labfuzz, scrub, whatif, bench):
         module.add_parser(verbs)
     return top
 

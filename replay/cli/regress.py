@@ -47,6 +47,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("recording", nargs="?", metavar="REC", help="a recording to hold two revisions against, with "
                         "--revision A --revision B")
     parser.add_argument("--revision", action="append", metavar="R", help="a shipped name or FILE.py:CLASS; twice")
+    parser.add_argument("--faults", metavar="FILE", help="with two revisions: a plan of what fails in both, as JSON: "
+                        '{"faults": [{"at": "compress", "page": 514, "error": "EIO"}]}')
     parser.add_argument("--base", nargs="+", metavar="REC", help="runs of the base kernel")
     parser.add_argument("--patched", nargs="+", metavar="REC", help="runs of the patched kernel")
     parser.add_argument("--margin", type=_percent, default=MARGIN, metavar="PERCENT",
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.recording or arguments.base or arguments.patched or arguments.mail:
             raise BadInput("regress", "", "two revisions are held against each other on one recording",
                            "give REC --revision A --revision B")
-        return two_revisions(arguments.recording, arguments.revision or [], arguments.json)
+        return two_revisions(arguments.recording, arguments.revision or [], arguments.json, arguments.faults)
     if not arguments.base or not arguments.patched:
         raise BadInput("regress", "", "two sets of recordings are needed",
                        "give --base REC [REC ...] --patched REC [REC ...]")

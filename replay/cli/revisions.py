@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from typing import Any, Final
 
-from model.revisions import REVISIONS
+from model.crypto.faults import FaultPlan
+from model.revisions import REVISIONS, SERIES
 from model.zswap import Zswap
-from replay.bisect import SERIES, Bisection, bisect, series
+from replay.bisect import Bisection, bisect, series
 from replay.cli.replay_ import load_revision
 from replay.cli.terminal import counting, table
 from replay.freerun import Outcome
@@ -23,7 +24,7 @@ from traces.recording import Recording
 __all__ = ["add_parser", "named", "parting_status", "two_revisions"]
 
 #: Respects in which revisions may part without anything being worse for it.
-_HOW: Final = ("calls", "order")
+_HOW: Final = ("copies", "calls", "order")
 _WIDTH: Final = 100
 
 
@@ -57,18 +58,34 @@ def named(text: str) -> tuple[str, type[Zswap]]:
     return str(found), REVISIONS[str(found)]
 
 
-def two_revisions(path: str, names: list[str], as_json: bool) -> int:
-    """Hold two revisions against each other on a recording; return the exit status."""
+def two_revisions(path: str, names: list[str], as_json: bool, faults: str | None = None) -> int:
+    """Hold two revisions against each other on a recording; return the exit status.
+
+    :param faults: file of a fault plan that both are run with
+    """
     if len(names) != 2:
         raise BadInput(path, "", "one recording is held against two revisions", "give --revision A --revision B")
     first, second = (named(name) for name in names)
     with counting(f"running {first[0]} and {second[0]}") as progress:
-        found = part(Recording(path), first, second, progress=progress)
+        found = part(Recording(path), first, second, faults=_plan(faults), progress=progress)
     if as_json:
         print(json.dumps(_plain(found), allow_nan=False))
     else:
         print("\n".join(_lines(found, path)))
     return parting_status(found)
+
+
+def _plan(file: str | None) -> FaultPlan | None:
+    if file is None:
+        return None
+    try:
+        # Larger ones are refused by their size.
+        with open(file, encoding="utf-8") as stream:
+            return FaultPlan.from_json(stream.read((1 << 20) + 1))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise BadInput(file, "", f"cannot be read ({problem})", "give a fault plan as JSON") from None
+    except ValueError as problem:
+        raise BadInput(file, "", str(problem), "see model/crypto/faults.py for the form") from None
 
 
 def parting_status(found: Parting) -> int:
@@ -143,6 +160,7 @@ _ROWS: Final[dict[str, Callable[[Outcome], Iterable[str]]]] = {
     "data": lambda outcome: [outcome.data or "-"],
     "stored": _stored,
     "counters": lambda outcome: [f"{name} {change:+d}" for name, change in sorted(outcome.counters.items())] or ["-"],
+    "copied": lambda outcome: [str(outcome.copied)],
     "calls": lambda outcome: [", ".join(str(pages) for pages in outcome.calls) or "-"],
     "effects": lambda outcome: _short(outcome.effects),
 }

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from replay.regress.alike import Alike, alike
 from replay.regress.catalogue import Better, Kind, Measure
 from replay.regress.measures import Run, measure
-from replay.regress.operations import Alike, alike
 from replay.regress.statistics import LEAST_RUNS, Side, Tested, holm, test
 from traces.errors import BadInput
 from traces.recording import Recording

@@ -18,8 +18,8 @@ import numpy as np
 
 from replay.losses import losses_of
 from replay.regress import catalogue
+from replay.regress.alike import Operations, start_of
 from replay.regress.catalogue import EFFECTS, LEVELS, VMSTAT_NAMES, Measure
-from replay.regress.operations import Operations, start_of
 from traces import schema
 from traces.errors import BadInput
 from traces.recording import Recording
@@ -93,7 +93,7 @@ class Run:
 
     ``values``: measure id -> value; ``missing``: measure id -> why there is no value; ``ends``: counter id -> value in
     the last snapshot; ``orders``: folio order -> pages of the stores; ``losses``: in words, empty where nothing was
-    lost; ``start``: see :func:`replay.regress.operations.start_of`; ``keyed``: page digests have a key of their own;
+    lost; ``start``: see :func:`replay.regress.alike.start_of`; ``keyed``: page digests have a key of their own;
     ``emulated``: see :func:`emulated`.
     """
 

@@ -49,7 +49,7 @@ def import_source(src: str | Path, out: str | Path, *, events: str | Path | None
     :param events: which file of the directory holds the events, when several do
     :param formats: directory of event formats for raw rings; by default one inside ``src``
     :param overrides: what the source does not say: ``release``, ``compressor``, ``chain_size``,
-        ``totalram_pages``
+        ``totalram_pages``; of the kernel, ``origin`` and what it was ``build`` from
     :param progress: called with the number of events written so far
     :raises BadInput: when nothing can be imported; nothing is left behind
     """
@@ -161,6 +161,8 @@ class _Import:
                 continue
             if name == "release":
                 self.facts.kernel["version"] = self.facts.kernel["release"] = value
+            elif name in ("origin", "build"):
+                self.facts.kernel[name] = value
             else:
                 self.facts.config[name] = value
 

@@ -46,7 +46,8 @@ mount -t tracefs tracefs /sys/kernel/tracing
 mount -t debugfs debugfs /sys/kernel/debug
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for module in /modules/*.ko; do
-    [ -e "$module" ] && { insmod "$module" || echo "zreplay-lab: $module was not loaded"; }
+    [ -e "$module" ] || continue
+    insmod "$module" $(cat "${module%%.ko}.args" 2>/dev/null) || echo "zreplay-lab: $module was not loaded"
 done
 if [ -d /tools ]; then
     for part in proc dev out zreplay boot; do
@@ -151,10 +152,11 @@ def _host_file(archive: CpioWriter, path: str) -> None:
     archive.file(path, Path(real).read_bytes(), os.stat(real).st_mode & 0o777)
 
 
-def build(kernel: Kernel) -> bytes:
+def build(kernel: Kernel, modules: Iterable[str] = ()) -> bytes:
     """Return the initramfs for a kernel, without a job.
 
-    :raises LabError: when busybox or the recorder is missing
+    :param modules: what is loaded beside :data:`MODULES`, each a name with its parameters
+    :raises LabError: when busybox or the recorder is missing, or one of ``modules``
     """
     busybox = shutil.which("busybox")
     if busybox is None:
@@ -176,8 +178,16 @@ def build(kernel: Kernel) -> bytes:
     for name, source in sources.items():
         archive.file(name, source.read_bytes())
     python = _python(archive, sources.values())
-    for number, (name, image) in enumerate(modules_for(kernel, MODULES)):
+    parameters = {words[0].replace("-", "_"): words[1:] for words in map(str.split, modules)}
+    found = modules_for(kernel, (*MODULES, *parameters))
+    missing = set(parameters) - {name for name, _ in found}
+    if missing:
+        raise LabError(f"{kernel.release} comes without a module {min(missing)}; zreplay lab build makes fake_iaa, and "
+                       "--modules names a directory of your own")
+    for number, (name, image) in enumerate(found):
         archive.file(f"modules/{number:02d}-{name}.ko", image)
+        if parameters.get(name):
+            archive.file(f"modules/{number:02d}-{name}.args", " ".join(parameters[name]).encode())
     if kernel.config is not None:
         # Where a recorder on any box looks for it.
         archive.file(f"boot/config-{kernel.release}", kernel.config.read_bytes())

@@ -14,10 +14,11 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from traces.lab.apt import Mirror
 from traces.lab.errors import LabError
+from traces.lab.kbuild import read_facts
 from traces.lab.packages import KernelPackages
 
 __all__ = ["Kernel", "cached", "fetch", "modules_for", "own"]
@@ -35,7 +36,7 @@ class Kernel:
     """A kernel that can be booted.
 
     ``modules`` is the directory with ``kernel/`` in it and ``config`` its configuration, None where there is none;
-    ``origin`` says in words where it is from.
+    ``origin`` says in words where it is from; ``built`` is what ``zreplay lab build`` wrote beside it, None elsewhere.
     """
 
     release: str
@@ -43,6 +44,7 @@ class Kernel:
     modules: Path | None
     config: Path | None
     origin: str
+    built: dict[str, Any] | None = None
 
 
 def _digest(path: Path) -> str:
@@ -130,11 +132,18 @@ def _collect(tree: Path, ready: Path, release: str) -> None:
 def own(image: Path, modules: Path | None) -> Kernel:
     """Return a kernel of the user's own.
 
-    :param image: a bzImage
+    :param image: a bzImage, or the directory of a ``zreplay lab build``
     :param modules: directory with ``kernel/`` in it (``lib/modules/RELEASE`` after ``make modules_install``), the
         ``INSTALL_MOD_PATH`` above it, or a build tree; None for a kernel that has all it needs built in
     :raises LabError: when it is not what QEMU can boot
     """
+    if image.is_dir():
+        image = image / "bzImage"
+        if not image.is_file():
+            raise LabError(f"{image.parent} holds no bzImage; build one there with zreplay lab build, or name the file")
+    facts = read_facts(image)
+    if facts is not None and modules is None and (image.parent / "modules").is_dir():
+        modules = image.parent / "modules"
     try:
         with image.open("rb") as stream:
             head = stream.read(1 << 16)
@@ -156,7 +165,16 @@ def own(image: Path, modules: Path | None) -> Kernel:
         # make modules_install leaves a link to the build tree.
         places += [modules / ".config", modules / "config", modules / "build" / ".config"]
     config = next((path for path in places if path.is_file()), None)
-    return Kernel(release, image, modules, config, str(image))
+    return Kernel(release, image, modules, config, _origin(image, facts), facts)
+
+
+def _origin(image: Path, facts: dict[str, Any] | None) -> str:
+    """Return where a kernel of the user's own is from, in words."""
+    if facts is None:
+        return str(image)
+    source, patches = facts.get("source", {}), facts.get("patches", [])
+    with_patches = f" with {len(patches)} patch{'es' if len(patches) != 1 else ''}" if patches else ""
+    return f"zreplay lab build of {source.get('name', 'a source')} {source.get('version', '')}".rstrip() + with_patches
 
 
 def _modules_of(directory: Path, release: str) -> Path:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 __all__ = ["KernelPackages", "Package", "closure", "compare_versions", "kernels_in", "parse_index", "pick",
-           "release_digests"]
+           "release_digests", "source_packages"]
 
 #: The plain flavour: cloud kernels were built without zswap up to 6.18, and lack modules that the lab needs.
 _NAME: Final = re.compile(r"linux-(image|binary|modules|base)-([0-9][0-9a-z.+~]*?)-amd64")
@@ -61,6 +61,13 @@ def parse_index(lines: Iterable[str], suite: str) -> Iterator[Package]:
     """Yield the packages of a ``Packages`` file that belong to plain amd64 kernels."""
     for stanza in _stanzas(lines):
         if _NAME.fullmatch(stanza.get("Package", "")):
+            yield from _package(stanza, suite)
+
+
+def source_packages(lines: Iterable[str], suite: str) -> Iterator[Package]:
+    """Yield the packages of a ``Packages`` file with a kernel's source: ``linux-source-7.2``."""
+    for stanza in _stanzas(lines):
+        if re.fullmatch(r"linux-source-[0-9]+\.[0-9]+", stanza.get("Package", "")):
             yield from _package(stanza, suite)
 
 

@@ -44,7 +44,8 @@ class Job:
     or directory that the guest finds at :data:`traces.lab.initramfs.GUEST_CONTENT`; ``script`` is the text of a
     sequence that it finds at :data:`traces.lab.initramfs.GUEST_SCRIPT`; ``tools`` go along where BCC or
     trace-cmd is asked for, and all of the guest's work then runs under their Python; with ``icount`` a guest of TCG
-    counts its instructions for time; ``chain_size`` is what the kernel's configuration would say.
+    counts its instructions for time; ``chain_size`` is what the kernel's configuration would say; ``modules`` are
+    loaded beside the lab's own, each a name with its parameters: ``fake_iaa fail_nth=3``.
     """
 
     kernel: Kernel
@@ -61,6 +62,7 @@ class Job:
     icount: bool = False
     script: str = ""
     chain_size: int | None = None
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,11 @@ def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
     with run_task(job, "record", {}, out, say) as ran:
         began = time.monotonic()
         say("importing")
-        summary = import_source(ran.capture, out, overrides={"chain_size": job.chain_size})
+        kernel = job.kernel
+        # A path says where somebody works, not what was booted.
+        origin = kernel.origin if kernel.origin != str(kernel.image) else kernel.image.name
+        summary = import_source(ran.capture, out, overrides={"chain_size": job.chain_size, "origin": origin,
+                                                             "build": kernel.built})
         ran.seconds["import"] = time.monotonic() - began
         return Outcome(summary, ran.seconds, ran.accel, _workload_status(ran.capture),
                        tail(ran.capture.parent / "console.txt"))
@@ -122,7 +128,7 @@ def run_task(job: Job, task: str, options: dict[str, Any], out: Path, say: Say) 
     seconds: dict[str, float] = {}
     began = time.monotonic()
     say("building the initramfs")
-    parts: list[bytes | Path] = [build(job.kernel)]
+    parts: list[bytes | Path] = [build(job.kernel, job.modules)]
     if job.tools is not None:
         parts.append(job.tools.archive)
     if job.content is not None:

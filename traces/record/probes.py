@@ -178,4 +178,5 @@ PAGE_SOURCES: dict[str, tuple[str, str]] = {
     "zstd": ("zstd_compress_cctx", "$arg4"),
     "deflate": ("zlib_deflate", "+0($arg1)"),  # z_stream.next_in
     "842": ("sw842_compress", "$arg1"),
+    "deflate-iaa": ("fake_iaa_compress_page", "$arg1"),  # the lab's module; the hardware's pages no function sees
 }

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two revisions on one recording, and which step of a series brought a difference."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import traces
+from model.crypto import compressor_for, known
+from model.crypto.faults import FaultPlan
+from model.crypto.layers import acomp_for
+from model.revisions import REVISIONS
+from model.revisions.v14 import V14
+from replay.bisect import bisect, series
+from replay.cli import main
+from replay.freerun import FreeRun, Operation
+from replay.operations import Operations
+from replay.parting import Parting, part
+from replay.synthetic import ImaginaryKernel, config
+from traces.errors import BadInput
+from traces.importers import import_source
+from traces.recording import RecordingWriter
+
+TEXT = dict(known.pages())["text"]
+EXACT = known.repeat_in_noise(21)
+
+
+class Fixed(V14):
+    """v14 with the length looked at: no smaller than a page is no compression."""
+
+    def _store_unit(self, entry: Any, length: int) -> Any:
+        return super()._store_unit(entry, length if 0 < length < 4096 else -22)
+
+
+def record(path: Path, pages: list[bytes], slots: list[tuple[int, int]]) -> traces.Recording:
+    """Return a recording of folios (slot, order) stored on 7.2 and read back, with page bytes."""
+    kernel = ImaginaryKernel("mainline-7.2", pages=pages, compressor=compressor_for("lz4", "mainline-7.2"))
+    for slot, order in slots:
+        kernel.store(slot, order)
+    for slot, order in slots:
+        for page in range(1 << order):
+            kernel.load(slot + page)
+    made = config("mainline-7.2")
+    made["config"]["compressor"] = "lz4"
+    with RecordingWriter(path) as writer:
+        writer.write_rows(kernel.block())
+        for number in kernel.handed:
+            writer.pages.add(pages[number])
+        writer.close(made)
+    return traces.open_recording(path)
+
+
+def parted(recording: traces.Recording, one: str, other: str | type[V14]) -> Parting:
+    second = ("Fixed", other) if isinstance(other, type) else (other, REVISIONS[other])
+    return part(recording, (one, REVISIONS[one]), second)
+
+
+def test_a_revision_does_not_part_from_itself(tmp_path: Path) -> None:
+    recording = record(tmp_path / "rec", [TEXT, EXACT, known.noise(4)], [(0, 0), (16, 3), (32, 4)])
+    for name in REVISIONS:
+        found = parted(recording, name, name)
+        assert (found.causes, found.left_out, found.operations) == ([], {}, 3 + 25)
+
+
+def test_software_pages_part_only_in_how_it_is_done(tmp_path: Path) -> None:
+    """In the order of effects; and the tree v14 was posted for puts an object that spans two pages in a row."""
+    found = parted(record(tmp_path / "rec", [TEXT, known.noise(4)], [(0, 0), (16, 4)]), "mainline-7.2", "v14")
+    assert {cause.respect for cause in found.causes} == {"copies", "order"}
+    assert found.problems == ([], [])
+
+
+def test_an_exact_page_comes_back_as_other_bytes(tmp_path: Path) -> None:
+    recording = record(tmp_path / "rec", [TEXT, EXACT], [(0, 1), (8, 0)])
+    found = parted(recording, "mainline-7.2", "v14")
+    assert [cause.respect for cause in found.causes] == ["data", "stored", "copies", "order"]
+    data = found.causes[0]
+    assert data.sentence == "a load gives the page under mainline-7.2 and other bytes under v14"
+    assert (data.operations, data.first[0].operation.swpent) == (1, 1)
+    (problem,) = found.problems[1]
+    assert problem[0] == data.first[0].operation.event
+    assert "its object holds compressed data of 4096 bytes, which the load takes for the page itself" in problem[1]
+    assert found.problems[0] == []
+
+
+def test_a_fix_of_the_users_own_does_not_part(tmp_path: Path) -> None:
+    recording = record(tmp_path / "rec", [TEXT, EXACT], [(0, 1), (8, 0)])
+    found = parted(recording, "mainline-7.2", Fixed)
+    assert {cause.respect for cause in found.causes} == {"copies", "order"}
+    assert found.problems == ([], [])
+
+
+@pytest.mark.parametrize(("steps", "brought"), [
+    (["mainline-7.0", "v14-25", "v14"], "v14"), (["mainline-6.18", "v12-22", "v12"], "v12"),
+    (["mainline-7.0", "v14", "v14-25", "v14"], "v14")])
+def test_the_step_that_brought_it_is_named(tmp_path: Path, steps: list[str], brought: str) -> None:
+    recording = record(tmp_path / "rec", [TEXT, EXACT], [(0, 1), (8, 0)])
+    found = bisect(recording, [(name, REVISIONS[name]) for name in steps])
+    assert found.wanted is not None
+    assert (found.brought, found.wanted.respect) == (brought, "data")
+    # Batches, and with them the order of things, came with the patch before.
+    order = bisect(recording, [(name, REVISIONS[name]) for name in steps], "order")
+    assert order.brought == steps[1]
+    assert bisect(recording, [(name, REVISIONS[name]) for name in steps], "counters").brought is None
+    with pytest.raises(BadInput, match="one step has nothing to be held against"):
+        bisect(recording, series("v14")[:1])
+
+
+def test_operations_are_those_that_were_asked_for(tmp_path: Path) -> None:
+    recording = record(tmp_path / "rec", [TEXT, EXACT], [(0, 1), (8, 0)])
+    operations = Operations(recording)
+    assert [(op.kind, op.swpent, op.order, len(op.pages)) for op in operations] \
+        == [("writeout", 0, 1, 2), ("writeout", 8, 0, 1), ("load", 0, 0, 0), ("load", 1, 0, 0), ("load", 8, 0, 0)]
+    assert operations.left_out == {}
+
+
+def test_an_operation_that_there_is_not_is_refused() -> None:
+    run = FreeRun(V14, lambda name: acomp_for("v14", compressor_for(name, "mainline-7.3"), FaultPlan()), compressor="lz4")
+    with pytest.raises(ValueError, match="no operation is called 'sleep'"):
+        run.do(Operation("sleep"))
+
+
+def test_a_recording_without_pages_takes_lengths_from_it(captures: Path, tmp_path: Path) -> None:
+    import_source(captures / "v14-iaa-64k", tmp_path / "rec")
+    found = parted(traces.open_recording(tmp_path / "rec"), "mainline-7.2", "v14")
+    assert [(cause.respect, cause.operations) for cause in found.causes] == [("calls", 648), ("order", 5325)]
+    assert found.causes[0].sentence == ("a store of 16 pages makes 16 compress calls (16 of 1 page) under mainline-7.2 and "
+                                        "2 compress calls (2 of 8 pages) under v14")
+    assert found.notes == ["the recording holds no page bytes: each page compresses to what it was recorded to"]
+    assert found.problems == ([], [])
+
+
+def test_a_part_of_a_recording_is_refused(samples: dict[str, Path]) -> None:
+    with pytest.raises(BadInput, match="begins with pages in zswap"):
+        parted(traces.open_recording(samples["7.3-zstd-64k"]), "mainline-7.2", "v14")
+
+
+def test_the_commands_say_it(samples: dict[str, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    sample = str(samples["7.2-lz4-edge"])
+    assert main(["regress", sample, "--revision", "mainline-7.2", "--revision", "v14"]) == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert "1. a load gives the page under mainline-7.2 and other bytes under v14: 10 operations" in text
+    assert "which the load takes for the page itself" in text
+    assert main(["regress", sample, "--revision", "mainline-7.2", "--revision", "mainline-7.3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["causes"] == []
+    assert main(["bisect", sample, "--series", "v14"]) == 1
+    assert capsys.readouterr().out.startswith("v14 brought it: a load gives the page under mainline-7.0")
+    fix = tmp_path / "fix.py"
+    fix.write_text("from model.revisions.v14 import V14\n\n\nclass Fixed(V14):\n    def _store_unit(self, entry, length):\n"
+                   "        return super()._store_unit(entry, length if 0 < length < 4096 else -22)\n")
+    assert main(["regress", sample, "--revision", "mainline-7.2", "--revision", f"{fix}:Fixed"]) == 0
+    for wrong in (["regress", sample], ["regress", sample, "--revision", "v14"], ["bisect", sample],
+                  ["regress", sample, "--revision", "v14", "--revision", "v15"], ["bisect", sample, "v14"]):
+        assert main(wrong) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert error.startswith("zreplay: ")
+
+
+def test_a_fault_plan_drives_both(samples: dict[str, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """An error that leaves the lengths alone: v14 takes a stale one for the page's."""
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"faults": [{"at": "compress", "call": 3, "error": "EIO", "leave_lengths": True},
+                                           {"at": "compress", "call": 100000, "error": "EIO"}]}))
+    command = ["regress", str(samples["7.2-lz4-edge"]), "--revision", "mainline-7.2", "--revision"]
+    assert main([*command, "v14", "--faults", str(plan)]) == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert "v14 breaks an invariant" in text
+    assert "is stale: the compress call (error -5) did not write it" in text
+    assert text.count("compress call 100000: -EIO (never struck: the site was asked") == 2
+    plan.write_text('{"faults": [{"at": "lunch"}]}')
+    assert main([*command, "v14", "--faults", str(plan)]) == 2
+    assert "plan.json: " in capsys.readouterr().err
+    assert main([*command, "v14", "--faults", str(tmp_path / "none.json")]) == 2
