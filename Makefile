@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SAMPLES = $(sort $(dir $(wildcard traces/samples/*/manifest.json)))
 
-.PHONY: demo test test-all lab-test lint bench recorder clean
+.PHONY: demo test test-all lab-test lint bench mutation recorder clean
 
 # The last command finds something, as it should: exit status 1.
 demo: $(VENV)/.installed
@@ -32,6 +32,12 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/zreplay bench --json bench.json
+
+# Changes the model in one place after the other: do the checks notice on the samples?  Some ten minutes.  A recording of
+# the posted v14 beside them: make mutation MUTATION="--extra REC"
+MUTATION ?=
+mutation: $(VENV)/.installed
+	$(BIN)/python -m tests.mutation --json mutation.json --markdown docs/mutation.md $(MUTATION)
 
 # One file for test boxes: Python 3.9 and root, no packages.
 recorder:
