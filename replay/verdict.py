@@ -237,7 +237,8 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
     :param progress: called with (what, done, total)
     :raises BadInput: when the recording or the wanted checks make no replay possible
     """
-    unknown = {c for c in checks or () if c not in CHECKS and c.split(".")[0] != "counter"}
+    unknown = {c for c in checks or () if c.split(".")[0] != "counter" and c not in CHECKS
+               and not any(check.startswith(f"{c}.") for check in CHECKS)}
     if unknown:
         raise BadInput(recording.path, "", f"there is no check '{min(unknown)}'",
                        "see 'zreplay replay --list-checks'")
