@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from model.effects import Steps
 from model.revisions.mainline_6_12 import Mainline612
-from model.zswap import Folio
+from model.zswap import Folio, Zswap
 from model.zswap_state import kstrtobool
 
 __all__ = ["V6", "V6Meant"]
@@ -32,14 +32,7 @@ class V6(Mainline612):
         """zswap_store(): a large folio only when it is wanted."""
         if folio.order and not self.mthp_enabled:
             return (yield from super().zswap_store(folio))
-        yield ("zswap_store", folio)
-        stored = False
-        if self.enabled:
-            stored = yield from self._store_enabled(folio, None)
-        if not stored:
-            yield from self._erase_stale(folio)
-        yield ("zswap_store_ret", stored)
-        return stored
+        return (yield from Zswap.zswap_store(self, folio))
 
     def _store_enabled(self, folio: Folio, writeback: bool | None) -> Steps[bool]:
         has_objcg = yield from self._has_objcg()

@@ -41,7 +41,7 @@ _STATUS: Final = {"worse": "fail", "not worse": "pass", "cannot tell": "warn"}
 _MESSAGE_ID: Final = re.compile(r"<([^<>\s]{1,998})>")
 _KEYS: Final = {"name": str, "subject": str, "change-id": str, "message-id": (str, list), "revision": int,
                 "base": list, "patched": list, "margin": (int, float), "url": str}
-_TODO: Final = "mend the configuration; docs/regress.md has an example"
+_MEND: Final = "mend the configuration; docs/regress.md has an example"
 
 Compare = Callable[[list[str], list[str], float], Regression]
 
@@ -185,19 +185,19 @@ def read_config(path: Path, needed: bool) -> Config:
     except OSError as problem:
         raise BadInput(path, "", f"cannot be read ({problem.strerror})", "give --config FILE") from None
     if len(data) > _MAX_CONFIG:
-        raise BadInput(path, "", "is too large for a configuration", _TODO)
+        raise BadInput(path, "", "is too large for a configuration", _MEND)
     try:
         loaded = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as problem:
-        raise BadInput(path, "", f"is not readable TOML ({problem})", _TODO) from None
+        raise BadInput(path, "", f"is not readable TOML ({problem})", _MEND) from None
     unknown = loaded.get("unknown", "warn")
     tables = loaded.get("series", [])
     if unknown not in ("warn", "none"):
-        raise BadInput(path, "key 'unknown'", "is neither \"warn\" nor \"none\"", _TODO)
+        raise BadInput(path, "key 'unknown'", "is neither \"warn\" nor \"none\"", _MEND)
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise BadInput(path, "key 'series'", "is not a list of tables: write [[series]]", _TODO)
+        raise BadInput(path, "key 'series'", "is not a list of tables: write [[series]]", _MEND)
     for key in loaded.keys() - {"unknown", "series"}:
-        raise BadInput(path, f"key '{key}'", "is not known", _TODO)
+        raise BadInput(path, f"key '{key}'", "is not known", _MEND)
     return Config(path, tuple(_series(path, number, table) for number, table in enumerate(tables, 1)),
                   unknown == "none")
 
@@ -206,25 +206,25 @@ def _series(path: Path, number: int, table: dict[str, Any]) -> Series:
     where = f"series {number}"
     for key, value in table.items():
         if key not in _KEYS:
-            raise BadInput(path, where, f"key '{key}' is not known", _TODO)
+            raise BadInput(path, where, f"key '{key}' is not known", _MEND)
         if not isinstance(value, _KEYS[key]) or isinstance(value, bool):  # type: ignore[arg-type]
-            raise BadInput(path, where, f"key '{key}' is of the wrong type", _TODO)
+            raise BadInput(path, where, f"key '{key}' is of the wrong type", _MEND)
     ids = table.get("message-id", [])
     ids = [ids] if isinstance(ids, str) else ids
     for key, texts in (("message-id", ids), ("base", table.get("base", [])), ("patched", table.get("patched", []))):
         if not all(isinstance(text, str) and text for text in texts):
-            raise BadInput(path, where, f"key '{key}' is not a list of texts", _TODO)
+            raise BadInput(path, where, f"key '{key}' is not a list of texts", _MEND)
     if not table.get("base") or not table.get("patched"):
-        raise BadInput(path, where, "names no recordings: it needs 'base' and 'patched'", _TODO)
+        raise BadInput(path, where, "names no recordings: it needs 'base' and 'patched'", _MEND)
     if not table.get("subject") and not table.get("change-id") and not ids:
-        raise BadInput(path, where, "says nothing to know its mails by: 'subject', 'change-id' or 'message-id'", _TODO)
+        raise BadInput(path, where, "says nothing to know its mails by: 'subject', 'change-id' or 'message-id'", _MEND)
     try:
         subject = re.compile(table["subject"], re.I) if table.get("subject") else None
     except (re.error, RecursionError) as problem:
-        raise BadInput(path, where, f"key 'subject' is not a regular expression ({problem})", _TODO) from None
+        raise BadInput(path, where, f"key 'subject' is not a regular expression ({problem})", _MEND) from None
     margin = table.get("margin")
     if margin is not None and not 0 <= margin <= 100:
-        raise BadInput(path, where, "key 'margin' is not a number of percent from 0 to 100", _TODO)
+        raise BadInput(path, where, "key 'margin' is not a number of percent from 0 to 100", _MEND)
     base, patched = ([os.path.join(path.parent, os.path.expanduser(name)) for name in table[side]]
                      for side in ("base", "patched"))
     return Series(table.get("name", f"series {number} of the configuration"), subject, table.get("change-id", ""),
