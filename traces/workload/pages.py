@@ -22,7 +22,7 @@ MIXES: Final[dict[str, tuple[tuple[str, int], ...]]] = {
     "poor": (("random", 40), ("half", 30), ("text", 30)),
     "zeros": (("zeros", 1),), "text": (("text", 1),), "code": (("code", 1),), "random": (("random", 1),),
     "json": (("json", 1),), "pointers": (("pointers", 1),), "half": (("half", 1),),
-    "edge": (("edge", 3), ("text", 4), ("random", 1)),
+    "edges": (("edge", 3), ("text", 4), ("random", 1)),
 }
 #: How many bytes of a random page have to occur twice for its compressed form to take 4096 bytes: one more than that is
 #: smaller, one less does not fit.  By lz4, lzo and lzo-rle of Linux 6.12 to 7.3.

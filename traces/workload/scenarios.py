@@ -279,7 +279,7 @@ def swapoff(d: Driver) -> None:
 def edge(d: Driver) -> None:
     """Pages whose compressed form is as long as a page or just not; then some that may not be written back."""
     n = d.pages
-    d.map("a", n, "edge")
+    d.map("a", n, "edges")
     with d.phase("out1"):
         d.out("a")
     with d.phase("in1"):
@@ -287,7 +287,7 @@ def edge(d: Driver) -> None:
     with d.phase("out2"):
         d.out("a")
     d.memcg("memory.zswap.writeback", 0)
-    d.map("b", n, "edge")
+    d.map("b", n, "edges")
     with d.phase("no-writeback"):
         d.out("b")
     d.memcg("memory.zswap.writeback", 1)
