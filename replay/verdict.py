@@ -24,7 +24,7 @@ from replay.truth import check_objects
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["EXIT", "CheckResult", "Result", "effects", "open_engine", "replay"]
+__all__ = ["EXIT", "CheckResult", "Result", "effects", "open_engine", "others", "replay"]
 
 #: verdict -> exit status (kselftest's 4 for SKIP)
 EXIT: Final = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, "SKIP": 4}
@@ -67,7 +67,7 @@ class Result:
     explained: dict[str, int] = field(default_factory=dict)
     unexplained: int = 0
     notes: list[str] = field(default_factory=list)
-    #: shipped revisions that predict the first divergence's event and what follows; None: not tried
+    #: shipped revisions that predict the first divergence's event and what follows; None: not tried (:func:`others`)
     explained_by: list[str] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -237,7 +237,8 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
     :param progress: called with (what, done, total)
     :raises BadInput: when the recording or the wanted checks make no replay possible
     """
-    unknown = {c for c in checks or () if c not in CHECKS and c.split(".")[0] != "counter"}
+    unknown = {c for c in checks or () if c.split(".")[0] != "counter" and c not in CHECKS
+               and not any(check.startswith(f"{c}.") for check in CHECKS)}
     if unknown:
         raise BadInput(recording.path, "", f"there is no check '{min(unknown)}'",
                        "see 'zreplay replay --list-checks'")
@@ -289,17 +290,20 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
         kernel=kernel_release(recording), compressor=predictions.name, events=engine.events, checks=results,
         divergences=tally.divergences, reasons=reasons, explained=dict(sorted(engine.explained.items())),
         unexplained=engine.unexplained, notes=_notes(engine, predictions),
-        explained_by=_explained_by(recording, tally.divergences[0].event, name) if verdict == "FAIL" else None,
         seconds={"compress": compressed - began, "replay": ended - compressed})
 
 
-def _explained_by(recording: Recording, event: int, but: str) -> list[str] | None:
-    """Return the shipped revisions that go past an event without diverging; None where too much lies before it."""
-    if event > _EARLY:
+def others(recording: Recording, result: Result) -> list[str] | None:
+    """Return the shipped revisions that go past a result's first divergence without diverging.
+
+    None where there is none, or so much lies before it that trying them all would take long.
+    """
+    if not result.divergences or result.divergences[0].event > _EARLY:
         return None
+    event = result.divergences[0].event
     names = []
     for name in REVISIONS:
-        if name != but:
+        if name != result.revision:
             tally = Tally()
             engine, _, _ = open_engine(recording, name, tally, pages=False)
             with contextlib.suppress(LostEvents):

@@ -10,6 +10,7 @@ import pytest
 import replay
 import traces
 from replay.checks import CHECKS
+from replay.verdict import others
 from traces.errors import BadInput
 from traces.importers import import_source
 
@@ -78,7 +79,7 @@ def test_the_v14_capture_leaves_mainline_at_its_first_store(v14: traces.Recordin
         == ("effect.order", store + 1, "mem_cgroup_zswap_writeback_enabled_ret")
     assert first.predicted == "obj_cgroup_may_zswap_ret"
     assert [name for name, _ in first.path] == ["swap_writeout"]
-    assert result.explained_by == ["v12", "v12-meant", "v14", "v14-meant", "v14-on-7.3"]
+    assert others(v14, result) == ["v12", "v12-meant", "v14", "v14-meant", "v14-on-7.3"]
 
 
 def test_the_v14_capture_is_not_what_v14_means(v14: traces.Recording) -> None:

@@ -175,3 +175,9 @@ def test_a_fault_plan_drives_both(samples: dict[str, Path], capsys: pytest.Captu
     assert main([*command, "v14", "--faults", str(plan)]) == 2
     assert "plan.json: " in capsys.readouterr().err
     assert main([*command, "v14", "--faults", str(tmp_path / "none.json")]) == 2
+
+
+def test_a_step_that_only_does_things_otherwise_is_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(tmp_path / "rec", [TEXT], [(0, 1)])
+    assert main(["bisect", str(tmp_path / "rec"), "mainline-7.0", "v14-25"]) == 0
+    assert capsys.readouterr().out.startswith("v14-25 brought it: ")

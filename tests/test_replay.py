@@ -564,3 +564,10 @@ def test_a_library_that_is_not_exact_here_judges_nothing(tmp_path: Path, monkeyp
     assert re.match(r"lz4 own .* is not exact on this machine: the page .text. gives", length.reason)
     assert re.search(r"; ([1-9]\d*) of \d+ results were others", length.reason)
     assert "handle and length only" in checks["store.bytes"].reason
+
+
+def test_checks_are_asked_for_by_the_part_before_their_point(samples: dict[str, Path]) -> None:
+    result = replay.replay(traces.open_recording(samples["7.2-lz4-edge"]), checks={"load"})
+    assert {check.id for check in result.checks if check.compared} == {"load.result", "load.entry", "load.content"}
+    with pytest.raises(BadInput, match="there is no check 'loa'"):
+        replay.replay(traces.open_recording(samples["7.2-lz4-edge"]), checks={"loa"})

@@ -37,7 +37,7 @@ _LINES: Final = ("6.12", "6.18", "7.0", "7.1", "7.2", "7.3")
 #: Policy -> workload, parameters at the start, CPUs: which of zswap's decisions a cell is about.
 POLICIES: Final[dict[str, tuple[str, dict[str, str], int]]] = {
     "plain": ("base --pages 5120", {}, 1),
-    "limits": ("limits --pages 4608", {}, 1),
+    "limits": ("limits --pages 5120", {}, 1),
     "switch": ("switch --pages 3072", {}, 1),
     "pressure": ("pressure --pages 4096", {}, 1),
     "shrinker": ("pressure --pages 4096", {"shrinker_enabled": "Y"}, 1),

@@ -17,7 +17,7 @@ from model.revisions import REVISIONS
 from model.zswap import Zswap
 from replay.checks import CHECKS, Divergence
 from replay.cli.terminal import steps, table
-from replay.verdict import Result, replay
+from replay.verdict import Result, others, replay
 from traces.errors import BadInput
 from traces.recording import Recording
 
@@ -81,9 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
     worst = 0
     results = []
     for number, path in enumerate(arguments.recording):
+        recording = Recording(path)
         with steps() as progress:
-            result = replay(Recording(path), revision, checks=set(arguments.check) if arguments.check else None,
+            result = replay(recording, revision, checks=set(arguments.check) if arguments.check else None,
                             keep_going=arguments.keep_going, pages=not arguments.no_pages, progress=progress)
+        if result.verdict == "FAIL":
+            result.explained_by = others(recording, result)
         results.append(result)
         if arguments.json:
             print(json.dumps(result.as_dict(), default=str))

@@ -33,7 +33,8 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "bisect", help="name the step of a series that brought a difference",
         description="Run a recording's operations through the steps of a series, and name the first that parts from "
-                    "the base as the last one does. Exit status: 1 a step was named, 0 nothing parts, 2 unreadable.")
+                    "the base as the last one does. Exit status: 1 a step was named, 0 nothing parts but how things "
+                    "are done, 2 unreadable.")
     parser.add_argument("recording", metavar="REC")
     parser.add_argument("steps", metavar="STEP", nargs="*",
                         help="the base and the series' steps in order: shipped names or FILE.py:CLASS")
@@ -187,7 +188,7 @@ def run_bisect(arguments: argparse.Namespace) -> int:
         print(json.dumps(_bisection(found), allow_nan=False))
     else:
         print("\n".join(_walk(found, arguments.recording)))
-    return int(found.brought is not None)
+    return int(found.brought is not None and found.wanted is not None and found.wanted.respect not in _HOW)
 
 
 def _walk(found: Bisection, path: str) -> Iterator[str]:
