@@ -108,6 +108,8 @@ class Engine(Questions):
         self.explained: dict[str, int] = {}
         self.unexplained = 0
         self.preempted_reads = 0
+        #: tasks that are inside zswap_shrinker_count()
+        self._in_count: set[int] = set()
         #: task -> what counters changed when it was let go on from its last event; gone when it shows another one
         self.unsure: dict[int, dict[str, int]] = {}
         self._out_of_step: dict[int, str] = {}
@@ -303,6 +305,10 @@ class Engine(Questions):
             self.count("outside event")
             if name == "zs_page_migrate":
                 self.forget_frames()
+            elif name == "zswap_shrinker_count":
+                self._in_count.add(pid)
+            elif name == "zswap_shrinker_count_ret":
+                self._in_count.discard(pid)
             return
         if name == "memcg_reparent_list_lrus":
             gone, parent = self.memcg[i], self.pool[i] if self.pool[i] != self.root_memcg else 0
@@ -484,6 +490,10 @@ class Engine(Questions):
                                      self.cpu[i], path, self.describe_state(frame), self.kernel_state()))
 
     def _counting(self, pid: int, stack: list[Frame] | None) -> bool:
+        """True when a question about writeback may be zswap_shrinker_count()'s: only inside it, where it is probed."""
+        if {"zswap_shrinker_count", "zswap_shrinker_count_ret"} <= self.captured:
+            # A recording, or a cut of one, may begin inside it.
+            return pid in self._in_count or pid not in self.seen_pids | set(self.pid[:self.now - self._base])
         expected = stack[-1].effect if stack else None
         asked = expected is not None and expected[0] == "mem_cgroup_zswap_writeback_enabled_ret"
         return self.model.shrinker_enabled and not asked

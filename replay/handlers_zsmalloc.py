@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from model.effects import Effect
-from model.zsmalloc import PAGE_SIZE, UNKNOWN_LINK, SizeClass, ZsObject, Zspage, ZsPool
+from model.zsmalloc import HANDLE_SIZE, PAGE_SIZE, UNKNOWN_LINK, SizeClass, ZsObject, Zspage, ZsPool
 from replay.handlers_base import HandlerBase
 from traces import schema
 
@@ -271,14 +271,17 @@ class ZsmallocHandlers(HandlerBase):
             self.writes.append((self._row(i), self.handle[i], length, content))
 
     def on_obj_read(self, effect: Effect, i: int, frame: Frame) -> None:
-        """Compare handle and length of an object read, and that its entries cover it exactly."""
+        """Compare handle and length of an object read, and that its entries cover it exactly, behind its handle."""
         obj, length, shape = effect[1], effect[2], effect[3]
         self.n["sg.shape"] += 1
         self.sg_entries[len(shape)] += 1
         columns = self.columns_of["zs_obj_read"]
         recorded = (self.handle[i], self.size[i] if "size" in columns else length)
         geometry = obj.zspage.cls.geometry
-        covered = sum(part.length for part in shape) == length \
+        slot = geometry.size * obj.index
+        begin = shape[0].page * PAGE_SIZE + shape[0].offset
+        covered = begin == slot + (0 if geometry.huge else HANDLE_SIZE) and begin + length <= slot + geometry.size \
+            and sum(part.length for part in shape) == length \
             and all(part.offset + part.length <= PAGE_SIZE for part in shape) \
             and shape[-1].page < geometry.pages_per_zspage \
             and (len(shape) == 1 or (shape[0].offset + shape[0].length == PAGE_SIZE and shape[1].offset == 0))

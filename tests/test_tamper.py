@@ -144,3 +144,27 @@ def _forge_digest(path: Path, name: str) -> None:
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["files"][name] = hashlib.sha256((path / name).read_bytes()).hexdigest()
     (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_call_too_many_is_the_shrinker_s_only_inside_its_count(samples: dict[str, Path]) -> None:
+    """zswap_shrinker_count() asks mem_cgroup_zswap_writeback_enabled() too; nobody else may ask once more."""
+    recording = Tampered(samples["7.2-lz4-edge"])
+    recording.manifest["config"]["params"]["shrinker_enabled"] = "Y"
+    assert {"zswap_shrinker_count", "zswap_shrinker_count_ret"} <= set(recording.manifest["probes"])
+    assert run(recording).verdict == "PASS"
+    code = schema.CODE["mem_cgroup_zswap_writeback_enabled_ret"]
+    event = int(np.flatnonzero(recording.columns["event"] == code)[0])
+    original = dict(recording.columns)
+
+    def repeated(*around: str) -> str:
+        names = [recording.columns["event"][event] if name == "" else schema.CODE[name] for name in around]
+        for column in recording.columns:
+            values = original[column]
+            rows = np.full(len(names), values[event], values.dtype) if column != "event" \
+                else np.array(names, values.dtype)
+            recording.columns[column] = np.insert(values, event + 1, rows)
+        return run(recording).verdict
+
+    assert repeated("zswap_shrinker_count", "", "zswap_shrinker_count_ret") == "PASS"
+    assert repeated("") == "FAIL"
+    assert repeated("zswap_shrinker_count", "zswap_shrinker_count_ret", "") == "FAIL"

@@ -214,7 +214,7 @@ def _elsewhere(trials: Sequence[Trial], others: Sequence[Trial]) -> list[str]:
     caught = [other for other in tried if other.outcome == "caught"]
     count = Counter(other.outcome for other in tried)
     lines = ["", "## The survivors on other recordings", "",
-             "Longer recordings of the lab (`zreplay lab run --workload \"limits --pages 1024\"`, `pressure`, `switch`), which do not ship, "
+             "Cuts of longer recordings of the lab (`zreplay lab run --workload \"limits --pages 1024\"`, `pressure`, `switch`), which do not ship, "
              "replayed against the survivors: do the checks catch them where the events are there?", "",
              f"{len(caught)} of {len(tried)} are caught by a check, "
              + ", ".join(f"{count[o]} {o}" for o in OUTCOMES if o != "caught") + ".", "",
