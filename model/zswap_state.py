@@ -147,6 +147,8 @@ class ZswapState:
     SG_READS = True
     #: where they are not: zs_obj_read_begin() is not told the length, and copies a slot whole
     READS_SLOTS = True
+    #: zswap_load() returns whether it had the page, no errno (6.12)
+    LOAD_RETURNS_BOOL = False
     #: mTHP statistics count zswpout (6.13+)
     HAS_MTHP_ZSWPOUT = True
 

@@ -430,7 +430,7 @@ class FreeRun:
 
     def _after_load(self, operation: Operation, outcome: Outcome) -> None:
         expected = self._expected.get(operation.swpent)
-        took = outcome.result == (1 if self.model.crypto_layer in ("6.12", "v8") else 0)
+        took = outcome.result == int(self.model.LOAD_RETURNS_BOOL)
         if outcome.result == errno.EIO:
             outcome.data = "not read"
             self._problem(f"the page at swap entry {operation.swpent:#x} cannot be read back: decompression fails")

@@ -26,7 +26,7 @@ class AcompHandlers(ZsmallocHandlers):
     """Comparison of compressor calls."""
 
     snapshots: SnapshotChecks
-    #: row at which lengths of a call were last asked for, and the first page it was asked for there
+    #: event at which lengths of a call were last asked for, and the first page it was asked for there
     _asked_at: tuple[int, int] = (-1, 0)
 
     def on_compress(self, effect: Effect, i: int, frame: Frame) -> None:
@@ -132,9 +132,13 @@ class AcompHandlers(ZsmallocHandlers):
         return (expected[0] if expected is not None else first_errno) or E2BIG, own
 
     def _allocation(self, i: int, number: int) -> int | None:
-        """Return the row of the zs_malloc() of a call's page; ``i`` is that of the first page asked for there."""
-        if self._asked_at[0] != i:
-            self._asked_at = (i, number)
+        """Return the row of the zs_malloc() of a call's page; ``i`` is that of the first page asked for there.
+
+        Looks no further than the batch of rows at hand: a revision that asks for all pages of a call at once (v8, and
+        the meant ones where a folio may not be written back) is told nothing of those behind it.
+        """
+        if self._asked_at[0] != self._row(i):
+            self._asked_at = (self._row(i), number)
         ahead = number - self._asked_at[1]
         pid, code = self.pid[i], self.event[i]
         end = schema.CODE["zswap_store_ret"]

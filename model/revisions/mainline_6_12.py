@@ -25,6 +25,7 @@ class Mainline612(Zswap):
     ROOT_OBJCG = False
     HAS_INCOMPRESSIBLE = False
     HAS_MTHP_ZSWPOUT = False
+    LOAD_RETURNS_BOOL = True
     SG_READS = False
 
     def new_pool(self, name: str) -> ZswapPool:

@@ -126,8 +126,11 @@ def report(result: Result) -> Iterator[str]:
     if result.divergences:
         yield ""
         yield from divergence_lines(result.divergences[0])
-        if result.explained_by:
-            yield from wrapped(f"without this divergence, and past it: {', '.join(result.explained_by)}")
+        if result.explained_by is not None:
+            further = ", ".join(result.explained_by) or "no shipped revision"
+            yield from wrapped(f"without this divergence, and past it: {further}")
+        elif result.verdict == "FAIL":
+            yield "other revisions were not tried: too many events lie before it"
         for other in result.divergences[1:]:
             yield (f"also {other.check} at event {other.event} ({other.name}): {other.what}: recorded "
                    f"{value(other.recorded)}, predicted {value(other.predicted)}")

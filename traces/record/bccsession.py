@@ -50,7 +50,7 @@ _MARKER_KB = 256
 _PRINT = 5
 #: Longer than any handler runs, seconds.
 _SETTLE = 0.02
-_TODO = "install iovisor BCC (apt install python3-bpfcc), or record with --backend tracefs"
+_INSTALL = "install iovisor BCC (apt install python3-bpfcc), or record with --backend tracefs"
 
 
 def load_bcc() -> Any:
@@ -62,10 +62,10 @@ def load_bcc() -> Any:
         module = importlib.import_module("bcc")
     except ModuleNotFoundError as problem:
         if problem.name == "bcc":
-            raise CannotRecord("this Python has no module bcc", _TODO) from None
-        raise CannotRecord(f"the module bcc that was found is not usable (it needs {problem.name})", _TODO) from None
+            raise CannotRecord("this Python has no module bcc", _INSTALL) from None
+        raise CannotRecord(f"the module bcc that was found is not usable (it needs {problem.name})", _INSTALL) from None
     except (ImportError, OSError) as problem:
-        raise CannotRecord(f"the module bcc cannot be loaded ({str(problem)[:120]})", _TODO) from None
+        raise CannotRecord(f"the module bcc cannot be loaded ({str(problem)[:120]})", _INSTALL) from None
     if not hasattr(module, "BPF"):
         raise CannotRecord("the module bcc that was found is PyPI's crystal-lattice library, not iovisor BCC",
                            "remove it (pip uninstall bcc) and install iovisor BCC (apt install python3-bpfcc)")
