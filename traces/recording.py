@@ -293,15 +293,19 @@ class Recording:
             self._pages = PageStore(self.path / "pages")
         return self._pages
 
-    def segments(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
+    def segments(self, columns: Sequence[str] | None = None, start: int = 0) -> Iterator[tuple[int, pa.Table]]:
         """Yield (number of the first event, Arrow table) segment by segment.
 
+        :param start: number of an event; segments that end before it are left out
         :raises BadInput: at a segment that cannot be read or does not fit the schema
         """
         first = 0
         expected = schema.arrow_schema()
         for segment in self.manifest["segments"]:
             path = self.path / segment["file"]
+            if first + segment["rows"] <= start:
+                first += segment["rows"]
+                continue
             try:
                 file = pq.ParquetFile(path)
                 if file.metadata.num_rows != segment["rows"]:
@@ -325,19 +329,20 @@ class Recording:
                 found.update(chunk.dictionary.to_pylist())
         return found - {""}
 
-    def batches(self, columns: Sequence[str], rows: int = 1 << 15) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    def batches(self, columns: Sequence[str], rows: int = 1 << 15,
+                start: int = 0) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Yield (number of the first event, {column: array}) of at most ``rows`` events.
 
-        ``event`` comes as codes (uint8), ``text`` as an object array of str.
+        Batches begin anew with each segment; those that end before event ``start`` are left out.  ``event`` comes as codes (uint8), ``text`` as an object array of str.
         """
-        for first, table in self.segments(columns):
+        for first, table in self.segments(columns, start):
             arrays: dict[str, np.ndarray] = {}
             for name in columns:
                 column = table.column(name).combine_chunks()
                 if isinstance(column, pa.ChunkedArray):
                     column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
                 arrays[name] = self._array(name, column)
-            for at in range(0, table.num_rows, rows):
+            for at in range(max(0, start - first) // rows * rows, table.num_rows, rows):
                 yield first + at, {name: array[at:at + rows] for name, array in arrays.items()}
 
     def _array(self, name: str, column: pa.Array) -> np.ndarray:
