@@ -430,6 +430,7 @@ class Engine(Questions):
             self.settle(i)
             self.snapshots.close()
         if name == "lost_events":
+            self.events = self._base + i + 1
             raise LostEvents(self._base + i)
         if name == "marker":
             self.truth.marker(self.text[i], i)

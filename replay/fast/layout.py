@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the compiled replay keeps what: states of operations, columns of its tables, numbers of its scalars.
+"""Where the compiled replay keeps what: states of operations, columns of its rows, places of its scalars.
 
 All of it is plain integers, which Numba takes as constants.  A *state* is a place at which a generator of the model
 (:mod:`model.zswap` and its siblings) is suspended: at an effect, which an event of that name matches, or at a
@@ -77,39 +77,50 @@ STATE_NAMES: Final = tuple(name for name, _ in _STATES)
 EFFECT: Final = np.array([0 if kind == "?" else -1 if kind == "-" else schema.CODE[kind] for _, kind in _STATES],
                          np.int64)
 
-# ---- columns of the tables ---------------------------------------------------------------------------------------
-#: zswap_entry: GEN changes when the row is given to another entry, ABOUT is its row of `accounts` or -1, WHERE that
-#: of `lists` or -1, SPAN_FROM and SPAN_TO are events between which its list_lru_add() overlapped another (-1: none)
+#: the states of each module that steps through them
+LAST_OF_STORE: Final = P_LRU_RET
+LAST_OF_ENTRY: Final = D_BAD
+LAST_OF_COMPACT: Final = A_PAGES
+#: in place of a state: only the reference can tell
+UNKNOWN: Final = -1
+
+# ---- rows of the heap, which is one array of int64: a row is named by where it begins, -1 is no row ------------------
+#: zswap_entry: GEN changes when the row is given to another entry, ABOUT is its cgroup, WHERE its list, SPAN_FROM and
+#: SPAN_TO are events between which its list_lru_add() overlapped another (-1: none)
 (E_SWPENT, E_LENGTH, E_OBJ, E_ABOUT, E_WHERE, E_REF, E_CONTENT, E_ADDRESS, E_PREV, E_NEXT, E_GEN, E_LIVE,
  E_SPAN_FROM, E_SPAN_TO, E_LISTED, E_WIDTH) = range(16)
 #: ZsObject
 (O_ADDRESS, O_SIZE, O_ZSPAGE, O_INDEX, O_NEXT, O_WIDTH) = range(6)
-#: Zspage: AT is where its links and objects begin in `links` and `places`; page frames from FRAMES on
-(Z_CLASS, Z_INUSE, Z_FREEOBJ, Z_GROUP, Z_ADDRESS, Z_PREV, Z_NEXT, Z_LISTED, Z_AT, Z_FRAMES) = range(10)
+#: Zspage: its page frames from FRAMES on, its links from LINKS on, behind them (at PLACES) the object at each index
+(Z_CLASS, Z_INUSE, Z_FREEOBJ, Z_GROUP, Z_ADDRESS, Z_PREV, Z_NEXT, Z_LISTED, Z_ALL, Z_PLACES, Z_FRAMES) = range(11)
 MAX_CHAIN: Final = 16
-Z_WIDTH: Final = Z_FRAMES + MAX_CHAIN
-#: size_class, by raw class number; SPARE heads the rows of dead zspages of the class, HEAD the fullness lists
-(K_SIZE, K_PAGES, K_OBJS, K_HUGE, K_WASTED, K_ALLOCATED, K_INUSE, K_ZSPAGES, K_DRY, K_ADDRESS, K_SPARE, K_HEAD) = \
-    range(12)
+Z_LINKS: Final = Z_FRAMES + MAX_CHAIN
+#: size_class: SPARE heads the rows of dead zspages of the class, HEAD and what follows the fullness lists
+(K_INDEX, K_SIZE, K_PAGES, K_OBJS, K_HUGE, K_WASTED, K_ALLOCATED, K_INUSE, K_ZSPAGES, K_DRY, K_ADDRESS, K_SPARE,
+ K_HEAD) = range(13)
 GROUPS: Final = 12
 K_WIDTH: Final = K_HEAD + GROUPS
-#: a cgroup as obj_cgroup names it (0: none): its account, its position among the accounts, its mem_cgroup
+#: a cgroup as obj_cgroup names it (0: none), its account, its mem_cgroup
 (G_OBJCG, G_HAS_ACCOUNT, G_INCOMPRESSIBLE, G_ZSWAP, G_ZSWAPPED, G_ZSWPIN, G_ZSWPOUT, G_ZSWPWB, G_HAS_MEMCG,
- G_MEMCG, G_WIDTH) = range(11)
+ G_MEMCG, G_NEXT, G_WIDTH) = range(12)
 #: one list of the LRU
-(R_NID, R_MEMCG, R_HEAD, R_TAIL, R_COUNT, R_ALIVE, R_WIDTH) = range(7)
+(R_NID, R_MEMCG, R_HEAD, R_TAIL, R_COUNT, R_ALIVE, R_NEXT, R_WIDTH) = range(8)
 #: a task; ADDING and MOVING are the entries of a list_lru_add() and of a walk's move under way, or -1
-(T_PID, T_TOP, T_FOREIGN, T_COUNTING, T_FIRST, T_LAST, T_UNSURE, T_ADDING, T_ADDED_AT, T_MOVING, T_MOVED_AT,
- T_UNSURE_LENGTH, T_UNSURE_ABOUT, T_WIDTH) = range(14)
+(T_PID, T_TOP, T_FOREIGN, T_COUNTING, T_FIRST, T_UNSURE, T_ADDING, T_ADDED_AT, T_MOVING, T_MOVED_AT,
+ T_UNSURE_LENGTH, T_UNSURE_ABOUT, T_NEXT, T_WIDTH) = range(14)
 #: a running operation: registers
 (Q_OP, Q_STATE, Q_WAITS, Q_START, Q_UP, Q_TASK, Q_SWPENT, Q_FOLIO, Q_ORDER, Q_INDEX, Q_ENTRY, Q_OBJ, Q_ZSPAGE,
  Q_CLASS, Q_HAS_OBJCG, Q_LENGTH, Q_CONTENT, Q_RAW, Q_ERROR, Q_ANSWERED, Q_ANSWER, Q_ANSWER2, Q_EXPECTED, Q_VALUE,
  Q_FREED, Q_THEN, Q_PLACE, Q_NEW, Q_DRY, Q_TOTALS, Q_FIRST_OBJCG, Q_INFLIGHT, Q_FULLNESS, Q_READ, Q_READ_THEN,
- Q_CLASS_AT, Q_DST, Q_SRC, Q_AT, Q_CLASS_FREED, Q_POOL_FREED, Q_SHRUNK, Q_MEMCG, Q_NID, Q_LIST, Q_BUDGET, Q_SCANNED,
- Q_REMOVED, Q_ALONE, Q_WALK, Q_MET, Q_VICTIM, Q_GEN, Q_WRITTEN, Q_FAILURES, Q_ATTEMPTS, Q_THRESHOLD, Q_RESULT,
- Q_LISTED_AS, Q_VICTIM_SWPENT, Q_SHRINK_THEN, Q_WIDTH) = range(62)
+ Q_CLASS_AT, Q_DST, Q_SRC, Q_AT, Q_CLASS_FREED, Q_POOL_FREED, Q_MEMCG, Q_NID, Q_LIST, Q_BUDGET,
+ Q_REMOVED, Q_ALONE, Q_WALK, Q_MET, Q_VICTIM, Q_GEN, Q_WRITTEN, Q_FAILURES, Q_ATTEMPTS, Q_THRESHOLD,
+ Q_LISTED_AS, Q_VICTIM_SWPENT, Q_SHRINK_THEN, Q_WIDTH) = range(59)
+#: where zswap_entry_free() was called from
+THEN_PUBLISHED, THEN_ERASE, THEN_LOADED, THEN_END, THEN_WRITE = range(5)
+#: where shrink_memcg() was called from
+SHRINK_ALONE, SHRINK_IN_STORE, SHRINK_IN_WORKER = range(3)
 
-# ---- scalars -----------------------------------------------------------------------------------------------------
+# ---- the beginning of the heap: scalars ----------------------------------------------------------------------------
 #: counters in the order of model.counters, then what decides
 COUNTERS: Final = ("pool_limit_hit", "reject_reclaim_fail", "reject_alloc_fail", "reject_kmemcache_fail",
                    "reject_compress_fail", "reject_compress_poor", "decompress_fail", "written_back_pages",
@@ -119,19 +130,26 @@ COUNTERS: Final = ("pool_limit_hit", "reject_reclaim_fail", "reject_alloc_fail",
  N_WRITTEN_BACK, N_STORED, N_INCOMPRESSIBLE, N_ZSWPIN, N_ZSWPOUT, N_ZSWPWB, N_SWPOUT_ZERO, N_PSWPIN,
  N_PSWPOUT) = range(len(COUNTERS))
 N_MTHP: Final = 16
-_AFTER: Final = N_MTHP + 12
+_ORDERS: Final = 12
+#: _AT and _MASK of a hash table follow each other; the lists of rows (accounts, LRUs, tasks) have a first and a last
 (PAGES, COMPACTED, COMPACTING, ENABLED, MAX_PAGES, ACCEPT_PAGES, REACHED_FULL, ZSWAP_MAX, WRITEBACK, WAS_OFF, SHRINKER,
  UNTOLD, POOL_ENTRIES, POOL_ADDRESS, LRU_ADDRESS, ROOT_MEMCG, ENTRY_TO_LRU, IDX_BITS, CLASS_BITS, HAS_STATE,
- ENTRIES_LIVE, ENTRIES_TOP, ENTRIES_SPARE, OBJECTS_LIVE, OBJECTS_TOP, OBJECTS_SPARE, ZSPAGES_TOP, LINKS_TOP,
- TASKS, FRAMES, FRAMES_TOP, FRAMES_SPARE, ACCOUNTS, LISTS, CHANGES, TOTALS, NOW, WINDOW, UNSURE, ADDING,
- SEEN_INLINED, PREEMPTED, REORDERED, READS_ONE, READS_TWO, QUIET_AT, WHY, WRITES, TREE, ADDRESSES, TOTAL_AT,
- TOTAL_READ) = range(_AFTER, _AFTER + 52)
-SCALARS: Final = _AFTER + 52
-
-# ---- how the revision and the recording are set up ---------------------------------------------------------------
-(KIND_612, KIND_CACHED, HAS_INCOMP, ROOT_OBJCG, HAS_MTHP, SHRINK_BUDGET, TRYLOCKS, MAPS_FAILURE, HAS_PAGES,
+ TOP, ENTRIES_LIVE, ENTRIES_SPARE, OBJECTS_LIVE, OBJECTS_SPARE, ZSPAGES, FRAMES, FRAMES_SPARE,
+ ACCOUNTS, ACCOUNTS_LAST, LISTS, LISTS_LAST, TASKS, TASKS_LAST, TASK_COUNT, CHANGES, TOTALS, NOW, WINDOW, UNSURE,
+ ADDING, SEEN_INLINED, PREEMPTED, REORDERED, READS_ONE, READS_TWO, QUIET_AT, WHY, WRITES, TREE, ADDRESSES, TOTAL_AT,
+ TOTAL_READ, TREE_AT, TREE_MASK, HANDLES_AT, HANDLES_MASK, ADDRESSES_AT, ADDRESSES_MASK, TASKS_AT, TASKS_MASK,
+ HISTORY_AT, HISTORY_ROWS, TOTALS_AT, CLASSES,
+ KIND_612, KIND_CACHED, HAS_INCOMP, ROOT_OBJCG, HAS_MTHP, SHRINK_BUDGET, TRYLOCKS, MAPS_FAILURE, HAS_PAGES,
  SIZE_READ, SIZE_FREED, REF_FREED, WORD_MALLOC, WORD_FREE, DATA_WRITTEN, SIZE_OBJ_READ, SEES_PAGES_FREE,
- SEES_MAY, SEES_COUNT, KEEP_WRITES, CHANGES_ROOM, SETUP) = range(22)
+ SEES_MAY, SEES_COUNT, KEEP_WRITES) = range(N_MTHP + _ORDERS, N_MTHP + _ORDERS + 85)
+#: how often each check compared, each explanation was given; which events were captured (by code); the row of each raw
+#: size class; the rows of the distinct ones, largest first
+COMPARED: Final = 128
+EXPLAINED: Final = COMPARED + 32
+CAPTURED: Final = EXPLAINED + 16
+CLASS_OF: Final = CAPTURED + 256
+DESCENDING: Final = CLASS_OF + 256
+SCALARS: Final = DESCENDING + 256
 
 # ---- checks and explanations, as the compiled loop counts them ---------------------------------------------------
 CHECK_IDS: Final = tuple(CHECKS)
@@ -146,6 +164,9 @@ EXPLANATIONS: Final = ("another LRU", "reading of totals", "outside event", "zsw
 #: can tell
 (DONE, NOTE, GROW, ODD) = range(4)
 
+#: what has to be free for 16 events: slots of hash tables, and words at the end of the heap
+ROOM: Final = 48
+HEAP_ROOM: Final = 1 << 15
 #: rows of the reference engine's batches: what a reader may have seen "since its previous event" reaches no further
 BATCH: Final = 1 << 15
 #: how many changes of a total are remembered, as in :mod:`replay.questions`

@@ -20,6 +20,7 @@ from replay.engine import COLUMNS, Engine, Frame, LostEvents
 from replay.fast import layout as L
 from replay.fast.eligible import setup, why_not
 from replay.fast.memory import Memory, signed, unsigned
+from replay.fast.rows import truth_held
 from replay.fast.step import QUIET, SETTLE, run
 from replay.state import dump_state, load_state
 from traces import schema
@@ -47,28 +48,6 @@ class _Odd(Exception):
     """A note that only the reference can take."""
 
 
-class _Entry:
-    """An entry as far as the workload's truth asks about it."""
-
-    __slots__ = ("content",)
-
-    def __init__(self, content: int) -> None:
-        self.content = content
-
-
-class _Tree:
-    """Swap entry -> entry, looked up in the tables."""
-
-    def __init__(self, memory: Memory) -> None:
-        self.memory = memory
-        self.tree = self
-
-    def get(self, swpent: int) -> _Entry | None:
-        """Return the entry at a slot, or None."""
-        content = self.memory.content_at(signed(swpent))
-        return None if content is None else _Entry(content)
-
-
 def _counted(model: Zswap, entry: ZswapEntry | None) -> Steps[None]:
     """What is left of an operation that has no effect to come."""
     if entry is not None:
@@ -91,9 +70,11 @@ class FastReplay:
         self.stretches: list[tuple[int, int]] = []
         self._memory: Memory | None = None
         self._segment: tuple[int, dict[str, np.ndarray]] | None = None
-        self._kept: tuple[int, dict[str, np.ndarray], dict[str, Any]] | None = None
+        self._kept: tuple[int, np.ndarray, dict[str, Any]] | None = None
         self._predicted = _predicted(engine.predictions, engine.model.pools[0].tfm_name)
         self._diverge = (engine.snapshots.diverge, engine.truth.diverge)
+        self._refs = np.array(engine.predictions._refs, np.int64)
+        self._page_of: dict[str, int] | None = None
 
     def run(self, progress: Callable[[int], None] | None = None) -> None:
         """Replay all events; ends at the first divergence unless the engine keeps going.
@@ -142,9 +123,9 @@ class FastReplay:
         memory.load(state, spans)
         memory.load_tasks(engine)
         memory.take_params(model)
-        setup(engine, memory.setup)
-        memory.captured[[schema.CODE[name] for name in engine.captured if name in schema.CODE]] = 1
-        s = memory.s
+        setup(engine, memory.m)
+        memory.m[[L.CAPTURED + schema.CODE[name] for name in engine.captured if name in schema.CODE]] = 1
+        s = memory.m
         s[L.IDX_BITS], s[L.CLASS_BITS], s[L.HAS_STATE] = engine.idx_bits, engine.class_bits, engine.has_state
         s[L.COMPACTING] = model.pools[0].zs_pool.compaction_in_progress
         s[L.PREEMPTED], s[L.REORDERED] = engine.preempted_reads, engine.reordered
@@ -152,15 +133,17 @@ class FastReplay:
         if engine.last_total is not None:
             s[L.TOTAL_AT], s[L.TOTAL_READ] = engine.last_total
         for number, (event, account, zeros) in enumerate(engine.snapshots.history):
-            memory.history[number] = (event, *account, zeros)
+            at_row = s[L.HISTORY_AT] + 8 * number
+            s[at_row:at_row + 8] = (event, *account, zeros)
         s[L.CHANGES] = len(engine.snapshots.history)
         for number, (event, pools) in enumerate(engine.totals):
-            memory.totals[number] = (event, pools[0])
+            at_row = s[L.TOTALS_AT] + 2 * number
+            s[at_row:at_row + 2] = (event, pools[0])
         s[L.TOTALS] = len(engine.totals)
         s[L.WINDOW] = engine.snapshots.window is not None
         s[L.QUIET_AT] = at
         engine.snapshots.diverge = engine.truth.diverge = self._odd
-        engine.truth.model = _Tree(memory)  # type: ignore[assignment]
+        engine.truth.compare = self._truth  # type: ignore[method-assign]
         self._keep(at)
         return True
 
@@ -174,7 +157,8 @@ class FastReplay:
                                  and Memory.over(stack[0].name, stack[0].last[0]))
                    for stack in engine.stacks.values())
 
-    def _compiled(self, start: int, progress: Callable[[int], None] | None = None, stop: int | None = None) -> int | None:
+    def _compiled(self, start: int, progress: Callable[[int], None] | None = None,
+                  stop: int | None = None) -> int | None:
         """Replay from ``start``; returns the event that could not be confirmed, None at ``stop`` or the end."""
         memory = self._memory
         assert memory is not None
@@ -183,12 +167,12 @@ class FastReplay:
             first = max(0, start - base)
             last = count if stop is None else min(count, stop - base)
             arrays = [columns[name] for name in _LOOP]
-            writes = np.zeros((count if memory.setup[L.KEEP_WRITES] else 1, 4), np.int64)
+            writes = np.zeros((count if memory.m[L.KEEP_WRITES] else 1, 4), np.int64)
             if stop is None and self._kept is not None and \
-                    base - self._kept[0] > max(_KEEP, 4 * int(memory.s[L.ENTRIES_LIVE])):
+                    base - self._kept[0] > max(_KEEP, 4 * int(memory.m[L.ENTRIES_LIVE])):
                 first = self._keep_when_quiet(base, first, last, arrays, writes)
             while first < last:
-                row, why = run(first, last, base, *arrays, *memory.arguments(), *self._predicted, writes)
+                row, why = run(first, last, base, *arrays, memory.m, *self._predicted, writes)
                 if why == L.GROW:
                     memory.grow()
                     first = row
@@ -203,10 +187,10 @@ class FastReplay:
                     except _Odd:
                         return int(base + row)
                     first = row + 1
-            if memory.setup[L.KEEP_WRITES]:
+            if memory.m[L.KEEP_WRITES]:
                 self.engine.writes += [(event, unsigned(handle), length, content) for event, handle, length, content
-                                       in writes[:memory.s[L.WRITES]].tolist()]
-                memory.s[L.WRITES] = 0
+                                       in writes[:memory.m[L.WRITES]].tolist()]
+                memory.m[L.WRITES] = 0
             if progress is not None:
                 progress(base + last)
             if stop is not None and base + last >= stop:
@@ -218,8 +202,8 @@ class FastReplay:
         """Keep the tables here if no operation is under way; returns the row to go on from."""
         memory = self._memory
         assert memory is not None
-        if run(0, QUIET, 0, *arrays, *memory.arguments(), *self._predicted, writes)[0]:
-            memory.s[L.QUIET_AT] = base + first
+        if run(0, QUIET, 0, *arrays, memory.m, *self._predicted, writes)[0]:
+            memory.m[L.QUIET_AT] = base + first
             self._keep(base + first)
         return first
 
@@ -249,7 +233,7 @@ class FastReplay:
         engine.count(name)
         if name == "lost_events":
             self._flush()
-            engine.events = number
+            engine.events = number + 1
             raise LostEvents(number)
         if name == "marker":
             engine.snapshots.close()
@@ -265,7 +249,7 @@ class FastReplay:
             window = engine.snapshots.window
             if window is not None and window.open:
                 raise _Odd
-        memory.s[L.WINDOW] = engine.snapshots.window is not None
+        memory.m[L.WINDOW] = engine.snapshots.window is not None
 
     def _param(self, setting: str) -> None:
         name, _, value = setting.partition("=")
@@ -274,6 +258,29 @@ class FastReplay:
         self.engine.write_param(setting)
         assert self._memory is not None
         self._memory.take_params(self.engine.model)
+
+    def _truth(self, rows: list[tuple[int, str]], i: int) -> None:
+        """TruthChecks.compare() over the tables.
+
+        :raises _Odd: where another page is stored than the workload put there
+        """
+        assert self._memory is not None
+        engine = self.engine
+        if self._page_of is None:
+            self._page_of = {sha1: row for row, sha1 in enumerate(engine.predictions.sha1)}
+        same, different, elsewhere = truth_held(
+            self._memory.m, self._refs, np.array([signed(swpent) for swpent, _ in rows], np.int64),
+            np.array([self._page_of.get(sha1, -1) for _, sha1 in rows], np.int64))
+        if different:
+            raise _Odd
+        engine.tally.compared["load.content"] += same
+        engine.truth.elsewhere += elsewhere
+
+    def _judge_again(self) -> None:
+        """Let counters and truth be judged by the engine again, which reports what differs."""
+        engine = self.engine
+        engine.snapshots.diverge, engine.truth.diverge = self._diverge
+        vars(engine.truth).pop("compare", None)
 
     def _odd(self, *_: Any, **__: Any) -> None:
         raise _Odd
@@ -317,7 +324,7 @@ class FastReplay:
         """Give the engine the state of the last quiet moment; returns the number of its next event."""
         memory, engine = self._memory, self.engine
         assert memory is not None
-        quiet = int(memory.s[L.QUIET_AT])
+        quiet = int(memory.m[L.QUIET_AT])
         kept = self._go_back()
         if quiet > kept:
             stopped = self._compiled(kept, stop=quiet)
@@ -329,7 +336,7 @@ class FastReplay:
         model = type(old)(totalram_pages=old.totalram_pages, compressor=old.pools[0].tfm_name,
                           chain_size=old.chain_size)
         engine.restart(model)
-        engine.snapshots.diverge, engine.truth.diverge = self._diverge
+        self._judge_again()
         had_state = engine.has_state
         load_state(engine, state)
         engine.has_state = had_state
@@ -349,33 +356,33 @@ class FastReplay:
 
     def _give_back(self, memory: Memory) -> None:
         """What the engine itself keeps."""
-        engine, s = self.engine, memory.s
-        tasks = memory.tasks[:s[L.TASKS]]
+        engine, s = self.engine, memory.m
+        tasks = memory.tasks()
         engine.pid = []
-        engine.seen_pids = set(tasks[:, L.T_PID].tolist())
-        engine.foreign_adds = set(tasks[tasks[:, L.T_FOREIGN] != 0, L.T_PID].tolist())
-        engine._in_count = set(tasks[tasks[:, L.T_COUNTING] != 0, L.T_PID].tolist())
-        for name in [name for name in engine.captured if name in schema.CODE
-                     and not memory.captured[schema.CODE[name]]]:
-            engine.captured -= {name}
+        engine.seen_pids = {int(task[L.T_PID]) for task in tasks}
+        engine.foreign_adds = {int(task[L.T_PID]) for task in tasks if task[L.T_FOREIGN]}
+        engine._in_count = {int(task[L.T_PID]) for task in tasks if task[L.T_COUNTING]}
+        engine.captured -= _never_seen(engine, memory)
         engine.snapshots.history.clear()
-        for row in _ring(memory.history, int(s[L.CHANGES])):
+        history = s[s[L.HISTORY_AT]:s[L.HISTORY_AT] + 8 * s[L.HISTORY_ROWS]].reshape(-1, 8)
+        totals = s[s[L.TOTALS_AT]:s[L.TOTALS_AT] + 2 * L.TOTALS_ROOM].reshape(-1, 2)
+        for row in _ring(history, int(s[L.CHANGES])):
             engine.snapshots.history.append((row[0], tuple(row[1:7]), row[7]))
         engine.totals.clear()
-        engine.totals.extend((row[0], [row[1]]) for row in _ring(memory.totals, int(s[L.TOTALS])))
+        engine.totals.extend((row[0], [row[1]]) for row in _ring(totals, int(s[L.TOTALS])))
 
     def _flush(self) -> None:
         """Add what the loop counted to the engine's own counts."""
         engine, memory = self.engine, self._memory
         assert memory is not None
-        s = memory.s
-        for name, count in zip(L.CHECK_IDS, memory.n.tolist(), strict=True):
-            engine.tally.compared[name] += count
-        for name, count in zip(L.EXPLANATIONS, memory.x.tolist(), strict=True):
-            if count:
-                engine.explained[name] = engine.explained.get(name, 0) + count
-        memory.n[:] = 0
-        memory.x[:] = 0
+        s = memory.m
+        for number, name in enumerate(L.CHECK_IDS):
+            engine.tally.compared[name] += int(s[L.COMPARED + number])
+        for number, name in enumerate(L.EXPLANATIONS):
+            if s[L.EXPLAINED + number]:
+                engine.explained[name] = engine.explained.get(name, 0) + int(s[L.EXPLAINED + number])
+        s[L.COMPARED:L.COMPARED + len(L.CHECK_IDS)] = 0
+        s[L.EXPLAINED:L.EXPLAINED + len(L.EXPLANATIONS)] = 0
         engine.preempted_reads, engine.reordered = int(s[L.PREEMPTED]), int(s[L.REORDERED])
         engine.sg_entries = {1: int(s[L.READS_ONE]), 2: int(s[L.READS_TWO])}
         if s[L.TOTAL_AT] >= 0:
@@ -420,13 +427,12 @@ class FastReplay:
         nothing = [np.zeros(0, kind) for kind in _KINDS]
         for array in nothing:
             array.flags.writeable = False
-        run(0, SETTLE, 0, *nothing, *memory.arguments(), *self._predicted, np.zeros((1, 4), np.int64))
+        run(0, SETTLE, 0, *nothing, memory.m, *self._predicted, np.zeros((1, 4), np.int64))
         memory.show(engine.model)
         self._flush()
         engine.snapshots.close()
-        engine.snapshots.diverge, engine.truth.diverge = self._diverge
-        engine.captured -= {name for name in engine.captured
-                            if name in schema.CODE and not memory.captured[schema.CODE[name]]}
+        self._judge_again()
+        engine.captured -= _never_seen(engine, memory)
         engine.events = total
         engine.stacks.clear()
         self.confirmed = total - sum(stop - start for start, stop in self.stretches)
@@ -439,6 +445,12 @@ _PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "zs
 _LAST: Final = {"zswap_invalidate": "obj_cgroup_uncharge_zswap", "shrink_memcg": "shrink_memcg_ret",
                 "zswap_shrinker_scan": "zswap_shrinker_scan_ret", "zs_shrinker_scan": "zs_shrinker_scan_ret",
                 "shrink_worker": "shrink_worker_ret"}
+
+
+def _never_seen(engine: Engine, memory: Memory) -> set[str]:
+    """Return the events that turned out to come from a function which this build inlines where the model goes."""
+    return {name for name in engine.captured
+            if name in schema.CODE and not memory.m[L.CAPTURED + schema.CODE[name]]}
 
 
 def _ring(table: np.ndarray, written: int) -> list[list[int]]:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Rows found by address, and rows linked in order: hash tables and doubly linked lists over arrays, compiled.
+"""Rows found by address, and rows linked in order: hash tables and lists on the heap, compiled.
 
-A hash table is an int64 array (slots, a power of two, by (key, row)); row -1 marks an empty slot.  Its owner keeps
-it at most half full.
+The heap ``m`` is one int64 array; :mod:`replay.fast.layout` says what is where.  A hash table is an area of pairs (key,
+row), a power of two of them; row -1 marks an empty slot.  Its owner keeps it at most half full.
 """
 
-# Everything here takes int64 arrays and numbers: annotations would say nothing else.
+# Everything here takes the heap and numbers: annotations would say nothing else.
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -15,109 +15,125 @@ from numba import njit
 from replay.fast import layout as L
 
 __all__ = ["account_of", "find", "forget", "group_first", "group_insert", "group_remove", "keep", "list_add",
-           "list_of", "list_remove", "room"]
+           "list_made", "list_of", "list_remove", "rehash", "taken"]
 
 _SPREAD = -7046029254386353131  # 2^64 / golden ratio, odd
 
 
+@njit(nogil=True)
+def taken(m, width):
+    """Return a new row at the end of the heap; the caller has made room."""
+    row = m[L.TOP]
+    m[L.TOP] = row + width
+    return row
+
+
 @njit(nogil=True, inline="always")
-def _slot(table, key):
+def _slot(mask, key):
     spread = key * _SPREAD
-    return (spread ^ (spread >> 32)) & (table.shape[0] - 1)
+    return (spread ^ (spread >> 32)) & mask
 
 
 @njit(nogil=True)
-def find(table, key):
-    """Return the row kept for a key, -1 for none."""
-    slot = _slot(table, key)
+def find(m, table, key):
+    """Return the row kept for a key, -1 for none; ``table`` is the scalar that says where the table is."""
+    at, mask = m[table], m[table + 1]
+    slot = _slot(mask, key)
     while True:
-        row = table[slot, 1]
-        if row < 0 or table[slot, 0] == key:
+        row = m[at + 2 * slot + 1]
+        if row < 0 or m[at + 2 * slot] == key:
             return row
-        slot = (slot + 1) & (table.shape[0] - 1)
+        slot = (slot + 1) & mask
 
 
 @njit(nogil=True)
-def keep(table, key, row):
+def keep(m, table, key, row):
     """Keep a row for a key, in place of any before; returns 1 when the key is new."""
-    slot = _slot(table, key)
-    while table[slot, 1] >= 0:
-        if table[slot, 0] == key:
-            table[slot, 1] = row
+    at, mask = m[table], m[table + 1]
+    slot = _slot(mask, key)
+    while m[at + 2 * slot + 1] >= 0:
+        if m[at + 2 * slot] == key:
+            m[at + 2 * slot + 1] = row
             return 0
-        slot = (slot + 1) & (table.shape[0] - 1)
-    table[slot, 0] = key
-    table[slot, 1] = row
+        slot = (slot + 1) & mask
+    m[at + 2 * slot] = key
+    m[at + 2 * slot + 1] = row
     return 1
 
 
 @njit(nogil=True)
-def forget(table, key):
+def forget(m, table, key):
     """Take a key out; returns its row, -1 when it was not kept."""
-    mask = table.shape[0] - 1
-    slot = _slot(table, key)
-    while table[slot, 0] != key or table[slot, 1] < 0:
-        if table[slot, 1] < 0:
+    at, mask = m[table], m[table + 1]
+    slot = _slot(mask, key)
+    while m[at + 2 * slot] != key or m[at + 2 * slot + 1] < 0:
+        if m[at + 2 * slot + 1] < 0:
             return -1
         slot = (slot + 1) & mask
-    row = table[slot, 1]
+    row = m[at + 2 * slot + 1]
     # What follows moves up, as long as that brings it no further than where it belongs.
     free = slot
-    at = (slot + 1) & mask
-    while table[at, 1] >= 0:
-        home = _slot(table, table[at, 0])
-        if ((at - home) & mask) >= ((at - free) & mask):
-            table[free, 0] = table[at, 0]
-            table[free, 1] = table[at, 1]
-            free = at
-        at = (at + 1) & mask
-    table[free, 1] = -1
+    slot = (slot + 1) & mask
+    while m[at + 2 * slot + 1] >= 0:
+        home = _slot(mask, m[at + 2 * slot])
+        if ((slot - home) & mask) >= ((slot - free) & mask):
+            m[at + 2 * free] = m[at + 2 * slot]
+            m[at + 2 * free + 1] = m[at + 2 * slot + 1]
+            free = slot
+        slot = (slot + 1) & mask
+    m[at + 2 * free + 1] = -1
     return row
 
 
 @njit(nogil=True)
-def room(old, new):
-    """Put everything of one hash table into another."""
-    for slot in range(old.shape[0]):
-        if old[slot, 1] >= 0:
-            keep(new, old[slot, 0], old[slot, 1])
+def rehash(m, table, slots):
+    """Give a hash table a new area of so many slots; the caller has made room.  What it had is left behind."""
+    old, mask = m[table], m[table + 1]
+    m[table] = taken(m, 2 * slots)
+    m[table + 1] = slots - 1
+    for slot in range(slots):
+        m[m[table] + 2 * slot + 1] = -1
+    if old >= 0:
+        for slot in range(mask + 1):
+            if m[old + 2 * slot + 1] >= 0:
+                keep(m, table, m[old + 2 * slot], m[old + 2 * slot + 1])
 
 
 # ---- fullness groups of a size class: the head of a list is the zspage inserted last -------------------------------
 
 
 @njit(nogil=True)
-def group_insert(zspages, classes, zspage, group):
+def group_insert(m, zspage, group):
     """insert_zspage(): to the head of the group's list."""
-    number = zspages[zspage, L.Z_CLASS]
-    head = classes[number, L.K_HEAD + group]
-    zspages[zspage, L.Z_PREV] = -1
-    zspages[zspage, L.Z_NEXT] = head
-    if head >= 0:
-        zspages[head, L.Z_PREV] = zspage
-    classes[number, L.K_HEAD + group] = zspage
-    zspages[zspage, L.Z_GROUP] = group
-    zspages[zspage, L.Z_LISTED] = 1
+    head = m[zspage + L.Z_CLASS] + L.K_HEAD + group
+    first = m[head]
+    m[zspage + L.Z_PREV] = -1
+    m[zspage + L.Z_NEXT] = first
+    if first >= 0:
+        m[first + L.Z_PREV] = zspage
+    m[head] = zspage
+    m[zspage + L.Z_GROUP] = group
+    m[zspage + L.Z_LISTED] = 1
 
 
 @njit(nogil=True)
-def group_remove(zspages, classes, zspage):
+def group_remove(m, zspage):
     """remove_zspage(): off its group's list; it keeps the group's number."""
-    before, after = zspages[zspage, L.Z_PREV], zspages[zspage, L.Z_NEXT]
+    before, after = m[zspage + L.Z_PREV], m[zspage + L.Z_NEXT]
     if before >= 0:
-        zspages[before, L.Z_NEXT] = after
+        m[before + L.Z_NEXT] = after
     else:
-        classes[zspages[zspage, L.Z_CLASS], L.K_HEAD + zspages[zspage, L.Z_GROUP]] = after
+        m[m[zspage + L.Z_CLASS] + L.K_HEAD + m[zspage + L.Z_GROUP]] = after
     if after >= 0:
-        zspages[after, L.Z_PREV] = before
-    zspages[zspage, L.Z_LISTED] = 0
+        m[after + L.Z_PREV] = before
+    m[zspage + L.Z_LISTED] = 0
 
 
 @njit(nogil=True)
-def group_first(classes, number, start, stop, step):
+def group_first(m, number, start, stop, step):
     """The head of the first list with a zspage in it, -1 for none."""
     for group in range(start, stop, step):
-        head = classes[number, L.K_HEAD + group]
+        head = m[number + L.K_HEAD + group]
         if head >= 0:
             return head
     return -1
@@ -127,53 +143,85 @@ def group_first(classes, number, start, stop, step):
 
 
 @njit(nogil=True)
-def list_of(lists, scalars, nid, memcg):
+def list_of(m, nid, memcg):
     """Return the list of a node and cgroup, -1 for none."""
-    for row in range(scalars[L.LISTS]):
-        if lists[row, L.R_ALIVE] and lists[row, L.R_MEMCG] == memcg and lists[row, L.R_NID] == nid:
+    row = m[L.LISTS]
+    while row >= 0:
+        if m[row + L.R_ALIVE] and m[row + L.R_MEMCG] == memcg and m[row + L.R_NID] == nid:
             return row
+        row = m[row + L.R_NEXT]
     return -1
 
 
 @njit(nogil=True)
-def list_add(lists, entries, row, entry):
+def list_made(m, nid, memcg):
+    """Return the list of a node and cgroup, a new one where there is none."""
+    row = list_of(m, nid, memcg)
+    if row >= 0:
+        return row
+    row = taken(m, L.R_WIDTH)
+    m[row + L.R_NID] = nid
+    m[row + L.R_MEMCG] = memcg
+    m[row + L.R_HEAD] = -1
+    m[row + L.R_TAIL] = -1
+    m[row + L.R_COUNT] = 0
+    m[row + L.R_ALIVE] = 1
+    m[row + L.R_NEXT] = -1
+    if m[L.LISTS] < 0:
+        m[L.LISTS] = row
+    else:
+        m[m[L.LISTS_LAST] + L.R_NEXT] = row
+    m[L.LISTS_LAST] = row
+    return row
+
+
+@njit(nogil=True)
+def list_add(m, row, entry):
     """list_lru_add(): to the tail."""
-    tail = lists[row, L.R_TAIL]
-    entries[entry, L.E_PREV] = tail
-    entries[entry, L.E_NEXT] = -1
+    tail = m[row + L.R_TAIL]
+    m[entry + L.E_PREV] = tail
+    m[entry + L.E_NEXT] = -1
     if tail >= 0:
-        entries[tail, L.E_NEXT] = entry
+        m[tail + L.E_NEXT] = entry
     else:
-        lists[row, L.R_HEAD] = entry
-    lists[row, L.R_TAIL] = entry
-    lists[row, L.R_COUNT] += 1
-    entries[entry, L.E_LISTED] = 1
+        m[row + L.R_HEAD] = entry
+    m[row + L.R_TAIL] = entry
+    m[row + L.R_COUNT] += 1
+    m[entry + L.E_LISTED] = 1
 
 
 @njit(nogil=True)
-def list_remove(lists, entries, row, entry):
+def list_remove(m, row, entry):
     """list_lru_del()"""
-    before, after = entries[entry, L.E_PREV], entries[entry, L.E_NEXT]
+    before, after = m[entry + L.E_PREV], m[entry + L.E_NEXT]
     if before >= 0:
-        entries[before, L.E_NEXT] = after
+        m[before + L.E_NEXT] = after
     else:
-        lists[row, L.R_HEAD] = after
+        m[row + L.R_HEAD] = after
     if after >= 0:
-        entries[after, L.E_PREV] = before
+        m[after + L.E_PREV] = before
     else:
-        lists[row, L.R_TAIL] = before
-    lists[row, L.R_COUNT] -= 1
-    entries[entry, L.E_LISTED] = 0
+        m[row + L.R_TAIL] = before
+    m[row + L.R_COUNT] -= 1
+    m[entry + L.E_LISTED] = 0
 
 
 @njit(nogil=True)
-def account_of(accounts, scalars, objcg):
-    """Return the row of a cgroup, a new one for one not seen before; the caller has made room."""
-    for row in range(scalars[L.ACCOUNTS]):
-        if accounts[row, L.G_OBJCG] == objcg:
+def account_of(m, objcg):
+    """Return the row of a cgroup, a new one for one not seen before."""
+    row = m[L.ACCOUNTS]
+    while row >= 0:
+        if m[row + L.G_OBJCG] == objcg:
             return row
-    row = scalars[L.ACCOUNTS]
-    scalars[L.ACCOUNTS] = row + 1
-    accounts[row, :] = 0
-    accounts[row, L.G_OBJCG] = objcg
+        row = m[row + L.G_NEXT]
+    row = taken(m, L.G_WIDTH)
+    for column in range(L.G_WIDTH):
+        m[row + column] = 0
+    m[row + L.G_OBJCG] = objcg
+    m[row + L.G_NEXT] = -1
+    if m[L.ACCOUNTS] < 0:
+        m[L.ACCOUNTS] = row
+    else:
+        m[m[L.ACCOUNTS_LAST] + L.G_NEXT] = row
+    m[L.ACCOUNTS_LAST] = row
     return row
