@@ -37,6 +37,8 @@ def add_parser(verbs: Any) -> None:
                         "'counter'); may be repeated")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first divergence")
     parser.add_argument("--no-pages", action="store_true", help="take lengths from the recording, compress nothing")
+    parser.add_argument("--engine", choices=("fast", "reference"), help="fast is compiled and hands what it cannot "
+                        "confirm to the reference; the default from 262,144 events on, below that it does not pay")
     parser.add_argument("--list-checks", action="store_true", help="print all checks and leave")
     parser.add_argument("--json", action="store_true", help="print the results as JSON, one object per recording")
     parser.set_defaults(run=run)
@@ -84,7 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
         recording = Recording(path)
         with steps() as progress:
             result = replay(recording, revision, checks=set(arguments.check) if arguments.check else None,
-                            keep_going=arguments.keep_going, pages=not arguments.no_pages, progress=progress)
+                            keep_going=arguments.keep_going, pages=not arguments.no_pages, engine=arguments.engine,
+                            progress=progress)
         if result.verdict == "FAIL":
             result.explained_by = others(recording, result)
         results.append(result)
@@ -121,7 +124,8 @@ def report(result: Result) -> Iterator[str]:
     for note in result.notes:
         yield from wrapped(f"note: {note}")
     total = sum(check.compared for check in result.checks)
-    yield (f"{total:,} comparisons in {result.seconds['replay']:.2f} s, compressing took "
+    engine = f", {result.compiled:,} events by the compiled engine" if result.engine == "fast" else ""
+    yield (f"{total:,} comparisons in {result.seconds['replay']:.2f} s{engine}, compressing took "
            f"{result.seconds['compress']:.2f} s")
     if result.divergences:
         yield ""

@@ -49,10 +49,9 @@ def advance(m, f, code, handle_at, zspage_at, ret_at, memcg_at, entry_at):
             if m[L.CAPTURED + effect]:
                 break
             answered = 0
-        elif effect == 0 and code == 0:
-            # Where no event would tell whether a zspage's pages could be locked, nothing is waited for.
-            if m[L.SEES_PAGES_FREE] or not (st == L.Z_LOCK or st == L.C_PAGES_LOCK):
-                break
+        # Where no event would tell whether a zspage's pages could be locked, nothing is waited for.
+        elif effect == 0 and code == 0 and (m[L.SEES_PAGES_FREE] or not (st == L.Z_LOCK or st == L.C_PAGES_LOCK)):
+            break
     m[f + L.Q_STATE] = st
     m[f + L.Q_WAITS] = 1
     return STANDS

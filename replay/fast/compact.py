@@ -35,7 +35,7 @@ def _class_done(m, f):
 
 @njit(nogil=True)
 def compact_step(m, f, st, code):
-    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN where only the reference can tell."""
+    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
     # ---- zs_compact() ----------------------------------------------------------------------------------
     if st == L.C_SCAN:
         st = L.C_COMPACT

@@ -27,7 +27,7 @@ _ENOENT, _EIO = errno.ENOENT, errno.EIO
 
 @njit(nogil=True)
 def entry_step(m, f, st, code, answered, answer):
-    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN where only the reference can tell."""
+    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
     # ---- zswap_entry_free(), zs_free() ---------------------------------------------------------------
     if st == L.F_START:
         st = L.F_LRU

@@ -55,8 +55,8 @@ _STATES: Final = (
     ("N_RET", "zswap_shrinker_scan_ret"),
     ("K_START", "shrink_worker"), ("K_NEXT", "?"), ("K_TOTALS", "-"), ("K_TOTAL", "zs_get_total_pages_ret"),
     ("K_RET", "shrink_worker_ret"),
-    ("V_LOOP", "-"), ("V_OTHER", "?"), ("V_ORDER", "?"), ("V_CB", "shrink_memcg_cb"), ("V_CB_RET", "shrink_memcg_cb_ret"),
-    ("V_END", "-"),
+    ("V_LOOP", "-"), ("V_OTHER", "?"), ("V_ORDER", "?"), ("V_CB", "shrink_memcg_cb"),
+    ("V_CB_RET", "shrink_memcg_cb_ret"), ("V_END", "-"),
     ("B_START", "zswap_writeback_entry"), ("B_CACHE", "?"), ("B_PAGE", "__swap_writepage"), ("B_DONE", "-"),
     ("B_RET", "zswap_writeback_entry_ret"),
 )

@@ -462,7 +462,7 @@ def _ring(table: np.ndarray, written: int) -> list[list[int]]:
 
 
 def _predicted(predictions: Predictions, name: str) -> tuple[np.ndarray, ...]:
-    """Return references, errors, lengths, first bytes (compressed and raw) and which are known, as the loop takes them."""
+    """Return references, errors, lengths, first bytes (compressed, raw) and which are known, as the loop takes them."""
     columns = predictions._results.get(name)
     if columns is None:
         return (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64),

@@ -161,7 +161,8 @@ def _make(fingerprint: int) -> Any:
                             break
                     if at_question or not m[f + L.Q_WAITS]:
                         # Without a name the operation goes on to a question, with one past it.
-                        state = advance(m, f, np.int64(code) if at_question else 0, handle[i], zspage[i], ret[i], memcg[i], entry[i])
+                        state = advance(m, f, np.int64(code) if at_question else 0, handle[i], zspage[i], ret[i],
+                                        memcg[i], entry[i])
                         if state == UNKNOWN:
                             m[L.WHY] = -1
                             return i, L.ODD
@@ -280,7 +281,8 @@ def _make(fingerprint: int) -> Any:
                                 m[it + L.O_ADDRESS] = handle[i]
                                 differs = keep(m, L.HANDLES_AT, handle[i], it) == 0
                             differs = differs or handle[i] != m[it + L.O_ADDRESS] or size[i] != m[it + L.O_SIZE] \
-                                or (m[L.WORD_MALLOC] and frame_differs(m, m[it + L.O_ZSPAGE], m[it + L.O_INDEX], obj[i]))
+                                or (m[L.WORD_MALLOC]
+                                    and frame_differs(m, m[it + L.O_ZSPAGE], m[it + L.O_INDEX], obj[i]))
                     elif code == _WRITE:
                         check = L.H_RAW if m[f + L.Q_RAW] else L.H_BYTES
                         length = m[f + L.Q_LENGTH]

@@ -49,7 +49,7 @@ _EINVAL, _ENOSPC = errno.EINVAL, errno.ENOSPC
 
 @njit(nogil=True)
 def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
-    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN where only the reference can tell."""
+    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
     # ---- swap_writeout(), zswap_store() --------------------------------------------------------------
     if st == L.W_START:
         st = L.W_WHAT

@@ -55,7 +55,7 @@ def _in_other_order(m, row, address):
 
 @njit(nogil=True)
 def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
-    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN where only the reference can tell."""
+    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
     # ---- shrink_memcg() and what calls it, the walk of an LRU ----------------------------------------------
     if st == L.M_START:
         if answered:
