@@ -80,6 +80,13 @@ class Result:
         """Return everything as plain data for JSON."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Result:
+        """Return the result of which :meth:`as_dict`, or JSON made of that, is given; it reads the same in a report."""
+        divergences = [Divergence(**{**each, "path": tuple((name, start) for name, start in each["path"]),
+                                     "context": tuple(each["context"])}) for each in plain["divergences"]]
+        return cls(**{**plain, "checks": [CheckResult(**each) for each in plain["checks"]], "divergences": divergences})
+
 
 def _choose_revision(recording: Recording, revision: str | type[Zswap] | None) -> tuple[str, type[Zswap]]:
     if isinstance(revision, type):
