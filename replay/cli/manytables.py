@@ -39,7 +39,7 @@ def table_lines(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> Iterato
     if not sums:
         return
     yield ""
-    yield "checks: compared / different in all recordings, and how many could not compare it"
+    yield "checks: compared / different in all recordings, and in how many it could not be"
     compared = {each.check for each in sums if each.compared}
     checks = [check for check in dict.fromkeys(each.check for each in sums) if check in compared]
     by_place = {(each.check, each.asked): each for each in sums}
@@ -96,15 +96,15 @@ def short_names(names: Sequence[str], width: int) -> list[str]:
     shared = os.path.commonpath(paths) if len(set(paths)) > 1 and len({os.path.isabs(p) for p in paths}) == 1 else ""
     if len(set(paths)) == 1:
         shared = os.path.dirname(paths[0])
-    out: list[str] = []
-    for name, path in zip(names, paths, strict=True):
-        short = os.path.relpath(path, shared) if shared else path
-        short = _without_middle(short, width)
-        if short in out and name not in names[:len(out)]:
-            end = f"~{len(out) + 1}"
-            short = short[:width - len(end)] + end
-        out.append(short)
-    return out
+    made: dict[str, str] = {}
+    for path in dict.fromkeys(paths):
+        short = whole = _without_middle(os.path.relpath(path, shared) if shared else path, width)
+        number = 1
+        while short in made.values():
+            number += 1
+            short = f"{whole[:width - len(str(number)) - 1]}~{number}"
+        made[path] = short
+    return [made[path] for path in paths]
 
 
 def _without_middle(text: str, width: int) -> str:
