@@ -109,7 +109,7 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
         except KeyboardInterrupt:
             watch.close()
             if len(jobs) > 1:
-                if not arguments.json:
+                if outcomes and not arguments.json:
                     _tables(jobs, outcomes)
                     sys.stdout.flush()
                 warn(f"{len(outcomes)} of {len(jobs)} replays were done ({_count(outcomes) or 'none'}); the others "

@@ -94,8 +94,8 @@ def short_names(names: Sequence[str], width: int) -> list[str]:
     """
     paths = [os.path.normpath(name) for name in names]
     shared = os.path.commonpath(paths) if len(set(paths)) > 1 and len({os.path.isabs(p) for p in paths}) == 1 else ""
-    if len(set(paths)) == 1:
-        shared = os.path.dirname(paths[0])
+    if shared in paths or len(set(paths)) == 1:
+        shared = os.path.dirname(min(paths))
     made: dict[str, str] = {}
     for path in dict.fromkeys(paths):
         short = whole = _without_middle(os.path.relpath(path, shared) if shared else path, width)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,6 +50,7 @@ def run_cluster(jobs: Sequence[Job], address: str, processes: int | None = None,
         raise BadInput("--scheduler", "", "the package distributed is not installed",
                        "install it with 'pip install zreplay[cluster]', or use -j") from None
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_quiet())
         client = stack.enter_context(_client(address, processes, len(jobs)))
         if connected is not None:
             connected(client)
@@ -68,10 +71,11 @@ def _client(address: str, processes: int | None, jobs: int) -> Iterator[Client]:
         if address == LOCAL:
             workers = min(processes or os.cpu_count() or 1, max(1, jobs))
             stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": TRIES - 2}))
-            # Told here in sentences of our own; memory is the kernel's to judge, as with -j.
-            target: Any = stack.enter_context(LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
-                silence_logs=logging.CRITICAL))
+            # Memory is the kernel's to judge, as with -j.
+            with _interrupts_later():
+                target: Any = stack.enter_context(LocalCluster(
+                    n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
+                    silence_logs=logging.CRITICAL))
         else:
             target = address
         try:
@@ -88,6 +92,36 @@ def _client(address: str, processes: int | None, jobs: int) -> Iterator[Client]:
         yield client
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dask's log to itself: what matters of it is told in sentences here."""
+    # Its own configuration gives the client's log a level too.
+    logs = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
+
+
+@contextlib.contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Hold back Ctrl-C, here until the end and for good in all threads and processes that are started meanwhile.
+
+    It goes to every process of a terminal, and is for this one, which stops the others.
+    """
+    # Starting it while a process is started would let signals through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _run(client: Client, jobs: Sequence[Job], address: str, say: Callable[[str], None]) -> Iterator[Outcome]:
     import distributed
 
@@ -97,14 +131,18 @@ def _run(client: Client, jobs: Sequence[Job], address: str, say: Callable[[str],
     try:
         while len(waiting):
             # No more at a time than there are threads: what lies behind a job that ends its worker is blamed with it.
-            room = max(1, sum(client.nthreads().values()))
-            while len(futures) < room and (job := waiting.take()) is not None:
+            try:
+                threads = sum(client.nthreads().values())
+            except OSError:
+                yield from _forsaken(jobs, waiting, address)
+                return
+            while len(futures) < max(1, threads) and (job := waiting.take()) is not None:
                 futures[client.submit(_on_worker, _order(job), pure=False, key=f"zreplay-{os.urandom(8).hex()}")] = job
             try:
                 with client.as_current():
                     done = distributed.wait(list(futures), timeout=_LOOK, return_when="FIRST_COMPLETED").done
             except TimeoutError:
-                if not client.nthreads() and not told:
+                if not threads and not told:
                     say(f"no worker of {address} is left; waiting for one (Ctrl-C stops this).")
                     told = True
                 continue
@@ -115,6 +153,14 @@ def _run(client: Client, jobs: Sequence[Job], address: str, say: Callable[[str],
     finally:
         with contextlib.suppress(Exception):
             client.cancel(list(futures), force=True)
+
+
+def _forsaken(jobs: Sequence[Job], waiting: Waiting, address: str) -> Iterator[Outcome]:
+    """Yield the outcomes of all jobs that are left when the scheduler is gone."""
+    for job in jobs:
+        if job.number in waiting:
+            waiting.ended(job)
+            yield not_done(job, f"was left when the Dask scheduler at {address} went away", "run it again")
 
 
 def _order(job: Job) -> dict[str, Any]:
@@ -160,5 +206,6 @@ def _outcome(future: Future, job: Job, waiting: Waiting) -> Outcome | None:
         waiting.ended(job)
         return not_done(job, f"could not be run by a worker ({type(problem).__name__}: {problem})",
                         "install the same zreplay on all workers, and start them again")
+    # Cancelled or lost: by somebody else, or as the scheduler is gone.
     waiting.ended(job)
-    return not_done(job, f"was {future.status} by the scheduler, or the scheduler is gone", "run it again")
+    return not_done(job, f"was {future.status}: the Dask scheduler has given it up or is gone", "run it again")

@@ -29,6 +29,10 @@ class Waiting:
         """The number of jobs that wait or run."""
         return len(self._unfinished)
 
+    def __contains__(self, number: int) -> bool:
+        """True when the job of that number waits or runs."""
+        return number in self._unfinished
+
     def take(self) -> Job | None:
         """Return the job to start now, None when none may be (or none is left)."""
         if self._alone:
