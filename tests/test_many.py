@@ -31,7 +31,6 @@ from replay.many.jobs import NOT_DONE, UNREADABLE, Job, Outcome, make_jobs, sour
 from replay.many.local import run_local
 from replay.many.tables import as_plain
 from replay.many.waiting import TRIES, Waiting
-from replay.userrevision import load_revision
 from replay.verdict import CheckResult, Result
 from traces.recording import Recording
 
@@ -111,8 +110,7 @@ def named(revisions: tuple[str, ...] | list[str]) -> list[str]:
 
 def jobs_of(recordings: list[str], revisions: list[str | None]) -> list[Job]:
     """Return jobs without page bytes."""
-    return make_jobs(recordings, revisions, {name: load_revision(name) for name in revisions},
-                     {"checks": None, "keep_going": False, "pages": False})
+    return make_jobs(recordings, revisions, options={"checks": None, "keep_going": False, "pages": False})
 
 
 def killing(mark: Path) -> threading.Thread:
@@ -191,12 +189,11 @@ def test_a_job_waits_for_the_pages_of_another(samples: dict[str, Path], tmp_path
     copy = tmp_path / "copy"
     shutil.copytree(samples["6.18-zstd-4k"], copy, ignore=shutil.ignore_patterns("cache"))
     revisions: list[str | None] = [None, "mainline-6.12", "mainline-7.2", "v14"]
-    loaded = {name: load_revision(name) for name in revisions}
     # 6.12 has an older libzstd: another compressor.
-    assert [job.after for job in make_jobs([str(copy)], revisions, loaded, {})] == [None, None, 0, 0]
-    assert [job.after for job in make_jobs([str(copy)], revisions, loaded, {"pages": False})] == [None] * 4
+    assert [job.after for job in make_jobs([str(copy)], revisions)] == [None, None, 0, 0]
+    assert [job.after for job in make_jobs([str(copy)], revisions, options={"pages": False})] == [None] * 4
     (copy / "manifest.json").write_text("[]")
-    assert [job.after for job in make_jobs([str(copy)], revisions, loaded, {})] == [None] * 4
+    assert [job.after for job in make_jobs([str(copy)], revisions)] == [None] * 4
 
 
 def test_one_job_elsewhere_prints_what_it_prints_here(capsys: pytest.CaptureFixture[str], recordings: list[str]) -> None:

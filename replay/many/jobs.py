@@ -95,14 +95,19 @@ class Outcome:
 
 
 def make_jobs(recordings: Sequence[str], revisions: Sequence[str | None],
-              loaded: Mapping[str | None, str | type[Zswap] | None], options: dict[str, Any]) -> list[Job]:
+              loaded: Mapping[str | None, str | type[Zswap] | None] | None = None,
+              options: dict[str, Any] | None = None) -> list[Job]:
     """Return a job for every recording and revision, recording by recording.
 
     Where the same compressor has to run over the same pages for several jobs, the later ones come ``after`` the first,
     so that it runs once, and for the job for which it would run if they all were done in order.
 
-    :param loaded: what :func:`~replay.userrevision.load_revision` gave for each revision
+    :param loaded: what :func:`~replay.userrevision.load_revision` gave for each revision, where that was called
+    :param options: as in :class:`Job`
+    :raises BadInput: for a revision that cannot be loaded
     """
+    loaded = loaded if loaded is not None else {revision: load_revision(revision) for revision in revisions}
+    options = options or {}
     jobs: list[Job] = []
     first: dict[tuple[str, str], int] = {}
     for recording in recordings:
