@@ -15,7 +15,7 @@ from model.crypto import Compressor, ModelledCompressor, UnsupportedCompressor, 
 from model.effects import Effect
 from model.revisions import REVISIONS, revision_for_release
 from model.zswap import KERNEL_COMPRESSORS, Zswap
-from replay.checks import CHECKS, Divergence, Tally
+from replay.checks import CHECKS, Divergence, Tally, unknown_checks
 from replay.engine import Engine, LostEvents
 from replay.eventlines import event_lines
 from replay.predict import Predictions, predict
@@ -244,10 +244,9 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
     :param progress: called with (what, done, total)
     :raises BadInput: when the recording or the wanted checks make no replay possible
     """
-    unknown = {c for c in checks or () if c.split(".")[0] != "counter" and c not in CHECKS
-               and not any(check.startswith(f"{c}.") for check in CHECKS)}
+    unknown = unknown_checks(checks or ())
     if unknown:
-        raise BadInput(recording.path, "", f"there is no check '{min(unknown)}'",
+        raise BadInput(recording.path, "", f"there is no check '{unknown[0]}'",
                        "see 'zreplay replay --list-checks'")
     if not len(recording) and not recording.manifest["complete"]:
         return _nothing_recorded(recording, revision)

@@ -192,6 +192,7 @@ def test_a_job_waits_for_the_pages_of_another(samples: dict[str, Path], tmp_path
     # 6.12 has an older libzstd: another compressor.
     assert [job.after for job in make_jobs([str(copy)], revisions)] == [None, None, 0, 0]
     assert [job.after for job in make_jobs([str(copy)], revisions, options={"pages": False})] == [None] * 4
+    assert [job.after for job in make_jobs([str(copy), f"{copy}/."], [None])] == [None, 0]
     (copy / "manifest.json").write_text("[]")
     assert [job.after for job in make_jobs([str(copy)], revisions)] == [None] * 4
 
@@ -336,6 +337,7 @@ def test_a_bad_recording_on_a_cluster_is_named_as_the_user_named_it(
 @pytest.mark.parametrize(("options", "sentence"), [
     (["--revision", "v14", "--revision", "v14"], "'v14' is given twice"),
     (["--revision", "v14", "--revision", "v99"], "there is no revision 'v99'"),
+    (["--check", "store.lenght"], "there is no check 'store.lenght'"),
     (["--table", "nowhere/table.json"], "cannot be written"),
     (["--scheduler", "tcp://127.0.0.1:1", "-j", "2"], "leave -j out"),
 ])

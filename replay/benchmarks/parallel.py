@@ -36,7 +36,7 @@ class TwoCores:
     two: list[float]
 
 
-def two_cores(base: Path, *, recordings: int = _RECORDINGS, events: int = 1_000_000, runs: int = _RUNS,
+def two_cores(base: Path, *, recordings: int = _RECORDINGS, events: int = 1_500_000, runs: int = _RUNS,
               options: Sequence[str] = (), say: Callable[[str], None] = lambda text: None) -> TwoCores | None:
     """Replay recordings one after the other on one core, and with ``-j 2`` on two; None where there is one core only.
 

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from model.revisions import REVISIONS
 from model.zswap import Zswap
+from replay.checks import unknown_checks
 from replay.cli.manytables import table_lines
 from replay.cli.terminal import steps, warn
 from replay.many.cluster import LOCAL, run_cluster
@@ -52,8 +53,8 @@ def _processes(text: str) -> int:
 def _refuse(arguments: argparse.Namespace, jobs: Sequence[Job]) -> None:
     """Refuse what would be wrong for every job, before there is any.
 
-    :raises BadInput: for a revision that is unknown or named twice, options that do not go together, a file that
-        cannot be written
+    :raises BadInput: for a revision that is unknown or named twice, an unknown check, options that do not go together, a
+        file that cannot be written
     """
     names = arguments.revision or []
     for name in names:
@@ -62,6 +63,8 @@ def _refuse(arguments: argparse.Namespace, jobs: Sequence[Job]) -> None:
         if len(jobs) > 1 and ":" not in name and name not in REVISIONS:
             raise BadInput("--revision", "", f"there is no revision '{name}'",
                            f"choose one of {', '.join(REVISIONS)} or FILE.py:CLASS")
+    for check in unknown_checks(arguments.check or ()) if len(jobs) > 1 else ():
+        raise BadInput("--check", "", f"there is no check '{check}'", "see 'zreplay replay --list-checks'")
     if arguments.scheduler is not None and arguments.scheduler != LOCAL and arguments.jobs is not None:
         raise BadInput("-j", "", "the scheduler knows how many workers it has",
                        f"leave -j out, or use --scheduler {LOCAL}")

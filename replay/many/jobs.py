@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -110,10 +111,12 @@ def make_jobs(recordings: Sequence[str], revisions: Sequence[str | None],
     options = options or {}
     jobs: list[Job] = []
     first: dict[tuple[str, str], int] = {}
+    places = Counter(os.path.realpath(recording) for recording in recordings)
     for recording in recordings:
+        several = options.get("pages", True) and places[os.path.realpath(recording)] * len(revisions) > 1
         for revision in revisions:
             number = len(jobs)
-            key = _pages_to_do(recording, loaded[revision]) if options.get("pages", True) else None
+            key = _pages_to_do(recording, loaded[revision]) if several else None
             jobs.append(Job(number, recording, revision, options, first.get(key) if key is not None else None))
             if key is not None:
                 first.setdefault(key, number)
