@@ -53,8 +53,8 @@ def _processes(text: str) -> int:
 def _refuse(arguments: argparse.Namespace, jobs: Sequence[Job]) -> None:
     """Refuse what would be wrong for every job, before there is any.
 
-    :raises BadInput: for a revision that is unknown or named twice, an unknown check, options that do not go together, a
-        file that cannot be written
+    :raises BadInput: for a revision that is unknown or named twice, an unknown check, options that do not go together,
+        a file that cannot be written
     """
     names = arguments.revision or []
     for name in names:
