@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -27,13 +28,17 @@ _COMMAND: Final = (sys.executable, "-c", "import sys; from replay.cli import mai
 
 @dataclass(frozen=True)
 class TwoCores:
-    """``times`` as fast on two cores, the median of pairs of runs; seconds of every run, start of Python included."""
+    """``times`` as fast on two cores, the median of pairs of runs.
+
+    ``one`` and ``two`` are (wall-clock, CPU) seconds of every run, start of Python included.  Where a run on one core
+    took much more time than CPU time, the machine was busy with something else, and ``times`` says little.
+    """
 
     recordings: int
     events: int
     times: float
-    one: list[float]
-    two: list[float]
+    one: list[tuple[float, float]]
+    two: list[tuple[float, float]]
 
 
 def two_cores(base: Path, *, recordings: int = _RECORDINGS, events: int = 1_500_000, runs: int = _RUNS,
@@ -63,16 +68,22 @@ def two_cores(base: Path, *, recordings: int = _RECORDINGS, events: int = 1_500_
     for _ in range(runs):
         one.append(_seconds(paths, cores[:1], options))
         two.append(_seconds(paths, cores, ["-j", "2", *options]))
-    times = statistics.median(alone / both for alone, both in zip(one, two, strict=True))
+    times = statistics.median(alone[0] / both[0] for alone, both in zip(one, two, strict=True))
     return TwoCores(recordings, repeat * block.shape[1], times, one, two)
 
 
-def _seconds(paths: Sequence[Path], cores: Sequence[int], options: Sequence[str]) -> float:
-    """Return the wall-clock seconds that the command takes on these cores."""
+def _seconds(paths: Sequence[Path], cores: Sequence[int], options: Sequence[str]) -> tuple[float, float]:
+    """Return the wall-clock and the CPU seconds that the command and its processes take on these cores."""
+    before = _cpu()
     began = time.perf_counter()
     done = subprocess.run([*_COMMAND, *options, *map(str, paths)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                           preexec_fn=lambda: os.sched_setaffinity(0, cores), check=True, text=True)
     seconds = time.perf_counter() - began
     verdicts = [line for line in done.stdout.splitlines() if line.startswith("PASS  ")]
     assert len(verdicts) == len(paths), done.stdout[-2000:]
-    return seconds
+    return seconds, _cpu() - before
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
