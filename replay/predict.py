@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,10 @@ from traces.pages import PageStore
 from traces.recording import Recording
 from traces.schema import PAGE_SIZE
 
-__all__ = ["Predictions", "predict"]
+__all__ = ["Predictions", "cache_file", "predict"]
+
+#: How many pages are compressed side by side where a call does not say; None: one per CPU.
+THREADS: int | None = None
 
 
 class _Columns(NamedTuple):
@@ -111,14 +114,14 @@ class Predictions:
         (self._bounds if isinstance(compressor, ModelledCompressor) else self._results)[name] = columns
 
 
-def _cache_file(recording: Recording, compressor: Compressor) -> Path | None:
-    """Where results are kept: inside the recording, or in the user's cache when that is not writable."""
+def cache_file(path: Path, manifest: dict[str, Any], compressor: Compressor) -> Path | None:
+    """Where a recording's results are kept: inside it, or in the user's cache when that is not writable."""
     key = hashlib.sha256(compressor.ident.encode()).hexdigest()[:16]
     name = f"{compressor.name}-{key}.parquet"
-    inside = recording.path / "cache"
-    if os.access(recording.path, os.W_OK):
+    inside = path / "cache"
+    if os.access(path, os.W_OK):
         return inside / name
-    digest = recording.manifest["files"].get("pages/pages.parquet", "")[:16]
+    digest = manifest["files"].get("pages/pages.parquet", "")[:16]
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(base) / "zreplay" / f"{digest}-{name}" if digest else None
 
@@ -179,10 +182,10 @@ def predict(recording: Recording, name: str, compressors: dict[str, Compressor],
         out.reason = out.reason or "the recording holds digests of pages, not their bytes"
         return out
     for algorithm, compressor in compressors.items():
-        path = _cache_file(recording, compressor) if keep else None
+        path = cache_file(recording.path, recording.manifest, compressor) if keep else None
         kept = _load(path, store, compressor.ident) if path is not None and path.is_file() else None
         if kept is None:
-            kept = _compute(store, compressor, threads or os.cpu_count() or 1, progress)
+            kept = _compute(store, compressor, threads or THREADS or os.cpu_count() or 1, progress)
             out.computed += len(store)
             if path is not None:
                 _keep(path, store, compressor.ident, kept)

@@ -15,7 +15,7 @@ from model.crypto import Compressor, ModelledCompressor, UnsupportedCompressor, 
 from model.effects import Effect
 from model.revisions import REVISIONS, revision_for_release
 from model.zswap import KERNEL_COMPRESSORS, Zswap
-from replay.checks import CHECKS, Divergence, Tally
+from replay.checks import CHECKS, Divergence, Tally, unknown_checks
 from replay.engine import Engine, LostEvents
 from replay.eventlines import event_lines
 from replay.predict import Predictions, predict
@@ -29,7 +29,7 @@ __all__ = ["EXIT", "FAST_PAYS", "CheckResult", "Result", "effects", "open_engine
 #: verdict -> exit status (kselftest's 4 for SKIP)
 EXIT: Final = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, "SKIP": 4}
 _CONTEXT: Final = 5
-#: From so many events on compiled code is the default: loading it costs a second, and the reference does as many in one.
+#: From so many events on compiled code is the default: loading it takes as long as the reference takes for these.
 FAST_PAYS: Final = 1 << 18
 #: Other revisions are tried where a divergence comes this early, and have to go this far past it (events).
 _EARLY: Final = 20_000
@@ -84,6 +84,13 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data for JSON."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Result:
+        """Return the result of which :meth:`as_dict`, or JSON made of that, is given; it reads the same in a report."""
+        divergences = [Divergence(**{**each, "path": tuple((name, start) for name, start in each["path"]),
+                                     "context": tuple(each["context"])}) for each in plain["divergences"]]
+        return cls(**{**plain, "checks": [CheckResult(**each) for each in plain["checks"]], "divergences": divergences})
 
 
 def _choose_revision(recording: Recording, revision: str | type[Zswap] | None) -> tuple[str, type[Zswap]]:
@@ -244,10 +251,9 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
     :param progress: called with (what, done, total)
     :raises BadInput: when the recording or the wanted checks make no replay possible
     """
-    unknown = {c for c in checks or () if c.split(".")[0] != "counter" and c not in CHECKS
-               and not any(check.startswith(f"{c}.") for check in CHECKS)}
+    unknown = unknown_checks(checks or ())
     if unknown:
-        raise BadInput(recording.path, "", f"there is no check '{min(unknown)}'",
+        raise BadInput(recording.path, "", f"there is no check '{unknown[0]}'",
                        "see 'zreplay replay --list-checks'")
     if not len(recording) and not recording.manifest["complete"]:
         return _nothing_recorded(recording, revision)

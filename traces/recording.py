@@ -333,7 +333,8 @@ class Recording:
                 start: int = 0) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Yield (number of the first event, {column: array}) of at most ``rows`` events.
 
-        Batches begin anew with each segment; those that end before event ``start`` are left out.  ``event`` comes as codes (uint8), ``text`` as an object array of str.
+        Batches begin anew with each segment; those that end before event ``start`` are left out.  ``event`` comes as
+        codes (uint8), ``text`` as an object array of str.
         """
         for first, table in self.segments(columns, start):
             arrays: dict[str, np.ndarray] = {}
