@@ -9,6 +9,7 @@ import json
 import shutil
 import statistics
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,8 @@ from traces.lab.run import Ran, run_task
 from traces.recording import Recording
 
 __all__ = ["add_parts"]
+
+Say = Callable[[str], None]
 
 _PAGES: Final = ("none", "hash", "sample:16", "full")
 _BACKENDS: Final = ("tracefs", "bcc")
@@ -106,17 +109,55 @@ def overhead(arguments: argparse.Namespace) -> int:
         job = job_of(arguments, kernel, arguments.compressor, arguments.folio, shelf.tools())
         job = dataclasses.replace(job, icount=not arguments.host_time)
         with run_task(job, "overhead", {"ways": ways, "repeat": arguments.repeat}, out, say) as ran:
-            result = ran.result
+            result, written = ran.result, _written(ran.capture, ways, say)
     if arguments.json is not None:
         facts = {"icount": job.icount and ran.accel == "tcg",
                  "kernel": kernel.release, "accel": ran.accel, "workload": list(job.workload), "cpus": job.cpus,
-                 "memory_mib": job.memory, "compressor": job.compressor, "rows": result["rows"]}
+                 "memory_mib": job.memory, "compressor": job.compressor, "rows": result["rows"], "written": written}
         arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
     clock = "guest's seconds of 500 million instructions" if job.icount and ran.accel == "tcg" else "seconds"
     print(f"{kernel.release}, {ran.accel}, {job.cpus} CPU, {job.compressor}, workload {' '.join(job.workload)}: "
           f"{clock}, the median of {arguments.repeat}; ratios to the same turn without a recorder")
     print(table(_cost_rows(result["rows"], ways), right=(1, 2, 3, 4, 5, 6, 7, 9)))
+    print(f"\nwhat each wrote in the last turn, as zreplay imports and replays it; {_WHOLE}")
+    print(table(_size_rows(written), right=(1, 2, 3, 4)))
     return 0
+
+
+_WHOLE: Final = ("bytes per event of all that a recorder wrote (of trace-cmd, of its trace.dat), and of the recording "
+                 "made of that")
+
+
+def _written(capture: Path, ways: list[str], say: Say) -> dict[str, dict[str, Any]]:
+    """Import and replay what the guest sent of each way; returns events, sizes in bytes, verdict and reasons."""
+    found: dict[str, dict[str, Any]] = {}
+    for way in ways:
+        left = capture / way.replace(" ", "-").replace(":", "-")
+        if not left.is_dir():
+            continue
+        say(f"importing and replaying {way}")
+        # A workload without a recorder of ours writes its truth and its snapshots itself.
+        mine = [left / "trace.dat"] if way.startswith("trace-cmd") else \
+            [path for path in left.rglob("*") if path.is_file() and path.name not in ("truth.csv", "kernel.config")]
+        recording = left.with_name(f"{left.name}.zr")
+        import_source(left, recording)
+        opened = Recording(recording)
+        result = replay(opened)
+        stored = [path for path in recording.rglob("*") if path.is_file() and path.name != "truth.parquet"]
+        found[way] = {"events": len(opened), "bytes": sum(path.stat().st_size for path in mine),
+                      "recording_bytes": sum(path.stat().st_size for path in stored),
+                      "verdict": result.verdict, "reasons": [str(reason) for reason in result.reasons]}
+    return found
+
+
+def _size_rows(written: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("recorder", "events", "bytes", "per event", "recording, per event", "replay")]
+    for way, facts in written.items():
+        events = max(facts["events"], 1)
+        rows.append((way, f"{facts['events']:,}", f"{facts['bytes']:,}", f"{facts['bytes'] / events:.1f}",
+                     f"{facts['recording_bytes'] / events:.1f}",
+                     facts["verdict"] + "".join(f": {reason}" for reason in facts["reasons"][:1])))
+    return rows
 
 
 def _cost_rows(rows: list[dict[str, Any]], ways: list[str]) -> list[tuple[str, ...]]:

@@ -280,6 +280,10 @@ class _Reader:
         self._bpf = bpf
         self._sorter = sorter
 
+    def pipes(self) -> list[int]:
+        """Return no file descriptors: BPF rings are looked into round by round."""
+        return []
+
     def round(self, _seconds: float = math.inf) -> int:
         """Write what is complete; returns 0 only when nothing came, and at the end when nothing is left."""
         # Markers last: one that is older than the events that are let go must be there by then.
@@ -387,6 +391,7 @@ class BccSession(Session):
 
     tracefs: _Tracefs
     capture: _Capture
+    round_every = 0.1
 
     def __init__(self, path: Path, options: Options, box: Box) -> None:
         if os.uname().machine != "x86_64":
