@@ -14,10 +14,12 @@ import json
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .errors import CannotRecord
+from .packing import pack
 
 __all__ = ["AppendFile", "Capture", "check_target"]
 
@@ -178,6 +180,21 @@ class Capture:
                 self._flushing.join()
         if self._problem is not None:
             raise self._problem
+
+    def pack(self, stop: Callable[[], bool]) -> None:
+        """Replace what was appended, which has come to its end, by packed files.
+
+        A kill in the midst of it leaves each file as it was or packed, and both can be imported.
+
+        :param stop: see :func:`packing.pack`
+        :raises OSError: when something cannot be written; what is there is whole
+        """
+        for name in sorted(self._files):
+            packed = pack(self.path / name, stop)
+            if packed is None:
+                break
+            self._files.pop(name).close()
+            self._files[packed.name] = _Foreign(packed)
 
     def _flush(self, line: str, files: list[AppendFile]) -> None:
         try:

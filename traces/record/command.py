@@ -53,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="ring size per CPU in KiB (default: from available memory)")
     parser.add_argument("--compressor", metavar="NAME", action="append", default=[],
                         help="also keep pages handed to this one, when zswap is switched to it later")
+    parser.add_argument("--no-pack", action="store_true",
+                        help="leave a raw capture's files as they were recorded; by default they are compressed (xz) "
+                             "when the recording is over")
     parser.add_argument("--plan", action="store_true",
                         help="print which probes this kernel allows, and what missing ones cost; record nothing")
     parser.add_argument("--clean", action="store_true",
@@ -119,7 +122,9 @@ def record(arguments: argparse.Namespace, command: Sequence[str],
         kind = BccSession
     session = kind(capture, Options(PageMode(arguments.pages), arguments.duration, tuple(command),
                                     arguments.snapshot_every, arguments.cgroup, arguments.buffer_kb,
-                                    tuple(arguments.compressor), names.name), Box())
+                                    tuple(arguments.compressor), names.name,
+                                    # What is imported at once and removed is not worth the time.
+                                    pack=not arguments.no_pack and (importer is None or keep_raw)), Box())
 
     def stop(*_: object) -> None:
         session.stopping = True

@@ -54,6 +54,7 @@ class Options(NamedTuple):
     buffer_kb: int = 0
     compressors: tuple[str, ...] = ()
     instance: str = DEFAULT
+    pack: bool = False
 
 
 def _now() -> int:
@@ -439,6 +440,21 @@ class Session:
                 say(f"the command goes on without being recorded (process {self._child.pid}).")
         self.capture.flush(stop, losses, wait=True)
         self.capture.write_json("capture.json", self._status)
+        if self.options.pack:
+            self._pack(stop, losses)
+
+    def _pack(self, until: int, losses: dict[str, Any]) -> None:
+        """Make the capture's files small; whoever wants to stop it again finds them as they were recorded."""
+        self.stopping = False
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
+        try:
+            self.capture.pack(lambda: self.stopping)
+        except OSError as problem:
+            say(f"note: the capture is whole, but not all of it could be compressed ({problem.strerror}).")
+        # Sizes of what is there now: a copy that was cut is found by them.
+        self.capture.foreign = ""
+        self.capture.flush(until, losses, wait=True)
 
 
 def loss_lines(status: dict[str, Any]) -> list[str]:
