@@ -44,7 +44,8 @@ def _recorder(words: list[str], out: Path, command: list[str]) -> list[str]:
 def record(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
     """Run the workload under the recorder."""
     say("recording")
-    return {"status": run_and_send(_recorder(job["record"], CAPTURE, _workload(job)), sender)}
+    # What is sent while it grows would have to be sent again, packed.
+    return {"status": run_and_send(_recorder(["--no-pack", *job["record"]], CAPTURE, _workload(job)), sender)}
 
 
 def both(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
@@ -52,8 +53,9 @@ def both(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
     CAPTURE.mkdir()
     say("recording with both back ends")
     # BCC outside: what compiling takes is over when the other begins.
-    inner = _recorder([*job["record"], "--backend", "tracefs"], CAPTURE / "tracefs", _workload(job))
-    outer = _recorder([*job["record"], "--backend", "bcc", "--instance", "zreplay_bcc"], CAPTURE / "bcc", inner)
+    inner = _recorder(["--no-pack", *job["record"], "--backend", "tracefs"], CAPTURE / "tracefs", _workload(job))
+    outer = _recorder(["--no-pack", *job["record"], "--backend", "bcc", "--instance", "zreplay_bcc"], CAPTURE / "bcc",
+                      inner)
     return {"status": run_and_send(outer, sender)}
 
 
