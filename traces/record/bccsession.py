@@ -391,13 +391,14 @@ class BccSession(Session):
 
     tracefs: _Tracefs
     capture: _Capture
-    round_every = 0.1
 
     def __init__(self, path: Path, options: Options, box: Box) -> None:
         if os.uname().machine != "x86_64":
             raise CannotRecord("the bcc back end knows the registers of x86-64 only", "record with --backend tracefs")
         self._module = load_bcc()
         super().__init__(path, options, box)
+        # BPF rings ask for nothing.
+        self.round_every = min(self.round_every, 0.1)
         self._definitions: list[Definition] = []
         self._lines: dict[str, str] = {}
 

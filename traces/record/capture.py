@@ -181,6 +181,11 @@ class Capture:
         if self._problem is not None:
             raise self._problem
 
+    def size(self) -> int:
+        """Return how many bytes were appended so far."""
+        self._look()
+        return sum(file.size for file in self._files.values())
+
     def pack(self, stop: Callable[[], bool]) -> None:
         """Replace what was appended, which has come to its end, by packed files.
 

@@ -26,11 +26,11 @@ from .plan import Planned, as_json, page_plan, plan
 from .rings import RingCopier, RingReader
 from .tracefs import Instance, Tracefs
 
-__all__ = ["VERSION", "Options", "Session", "loss_lines", "ring_kb", "say"]
+__all__ = ["FLUSH", "VERSION", "Options", "Session", "loss_lines", "ring_kb", "say"]
 
 VERSION = "0.1.0"
-#: Seconds between flushes: what a kill of the box may cost, and a round over the rings.
-_FLUSH = 0.5
+#: Seconds that it sleeps at most.
+_LOOK = 0.25
 #: Bytes of a round after which the next one comes at once.
 _MUCH = 1 << 20
 #: The recorder's own niceness while it records.
@@ -40,6 +40,10 @@ _MEMORY_SHARE = 8
 _BUFFER_KB = (1024, 65536)
 #: A page event is longer than half of a 4 KiB sub-buffer.
 _PAGE_SUBBUF_KB = 64
+#: Seconds between flushes, where none are given: what a kill of the box may cost, and a round over the rings.
+FLUSH = 0.5
+#: Bytes after whose packing somebody may ask what takes so long.
+_LONG = 64 << 20
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
@@ -55,6 +59,7 @@ class Options(NamedTuple):
     compressors: tuple[str, ...] = ()
     instance: str = DEFAULT
     pack: bool = False
+    flush_every: float = FLUSH
 
 
 def _now() -> int:
@@ -164,6 +169,8 @@ class Session:
         self._status: dict[str, Any] = {}
         self._control = -1
         self._child: subprocess.Popen[bytes] | None = None
+        #: Seconds between rounds over the rings, where none asks for it earlier.
+        self.round_every = options.flush_every / 2
 
     def _make_tracefs(self, names: Names) -> Tracefs:
         """Take the tracing directory; a back end may know more of its probes."""
@@ -287,9 +294,6 @@ class Session:
 
     # While
 
-    #: Seconds between rounds over the rings, where none asks for it earlier.
-    round_every = 0.25
-
     def _events_file(self, cpu: int) -> AppendFile:
         return self.capture.appending(f"zmeta.cpu{cpu}.raw")
 
@@ -341,7 +345,7 @@ class Session:
                     complete, began, rounded = began, _now(), now
                     if self._round(self.round_every) > _MUCH:
                         rounded -= self.round_every
-                    if now - flushed >= _FLUSH:
+                    if now - flushed >= options.flush_every:
                         if self._worker is not None:
                             self._worker.check()
                         self.capture.flush(complete, self.meta.losses())
@@ -356,7 +360,8 @@ class Session:
 
     def _until_next(self, rounded: float, start: int) -> float:
         """Return seconds until there is something to do."""
-        wait = rounded + self.round_every - time.monotonic()
+        # A signal does not end a wait; only afterwards is it seen that somebody wants to stop.
+        wait = min(rounded + self.round_every - time.monotonic(), _LOOK)
         if self.options.duration is not None:
             wait = min(wait, self.options.duration - (_now() - start) / 1e9)
         return max(wait, 0.0)
@@ -448,6 +453,8 @@ class Session:
         self.stopping = False
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, 0)
+        if self.capture.size() > _LONG:
+            say(f"compressing {self.capture.size() >> 20:,} MiB of capture; Ctrl-C leaves the rest as it is.")
         try:
             self.capture.pack(lambda: self.stopping)
         except OSError as problem:
