@@ -14,6 +14,7 @@ import json
 import os
 import select
 import signal
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,10 @@ class PageWorker:
         orders, self._orders = os.pipe2(os.O_CLOEXEC)
         self._answers, answers = os.pipe2(os.O_CLOEXEC)
         recorder = os.getpid()
-        self._pid = os.fork()
+        with warnings.catch_warnings():
+            # Pythons from 3.12 on warn where a library has threads; the new process uses none of their locks.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._pid = os.fork()
         if not self._pid:
             status = 1
             try:
