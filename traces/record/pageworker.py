@@ -14,6 +14,7 @@ import json
 import os
 import select
 import signal
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -55,6 +56,8 @@ class PageWorker:
                 os.close(self._answers)
                 let_go()
                 status = _work(recorder, orders, answers, reader, taker)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 # Nothing of the recorder's own ends here a second time.
                 os._exit(status)
