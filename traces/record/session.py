@@ -86,7 +86,7 @@ class _Waiter:
     """Sleeps until there is something to do.
 
     :param control: pipe of commands
-    :param rings: file descriptors of each reader's rings
+    :param rings: file descriptors of each reader's rings; the first reader's are empty before the next wait
     :param child: the command that is recorded
     """
 
@@ -94,13 +94,14 @@ class _Waiter:
         self._control = control
         self._rings = rings
         self._poll = select.poll()
-        self._poll.register(control, select.POLLIN)
+        for pipe in (control, *(rings[0] if rings else ())):
+            self._poll.register(pipe, select.POLLIN)
         self._child = -1
         if child is not None and hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
                 self._child = os.pidfd_open(child.pid)
                 self._poll.register(self._child, select.POLLIN)
-        #: Whether the rings are listened to.
+        #: Whether the rings of the readers after the first are listened to.
         self._listening = False
         self._listen(True)
 
@@ -113,7 +114,7 @@ class _Waiter:
 
     def _listen(self, on: bool) -> None:
         if on != self._listening:
-            for pipe in (pipe for pipes in self._rings for pipe in pipes):
+            for pipe in (pipe for pipes in self._rings[1:] for pipe in pipes):
                 if on:
                     self._poll.register(pipe, select.POLLIN)
                 else:
@@ -123,12 +124,12 @@ class _Waiter:
     def wait(self, seconds: float) -> tuple[bool, bool, list[bool]]:
         """Return whether the command has ended, whether there are orders, and which readers' rings are full.
 
-        A ring that was full is not listened to again before a whole wait has passed: what is done about it takes time.
+        A ring of a later reader that was full is not listened to before a whole wait has passed: to empty it takes time.
         """
         ready = {pipe for pipe, _ in self._poll.poll(math.ceil(1000 * seconds))}
         full = [any(pipe in ready for pipe in pipes) for pipes in self._rings]
-        if any(full) or not ready:
-            self._listen(not any(full))
+        if any(full[1:]) or not ready:
+            self._listen(not any(full[1:]))
         return self._child in ready, self._control in ready, [*full, False]
 
 
