@@ -124,7 +124,7 @@ class _Waiter:
     def wait(self, seconds: float) -> tuple[bool, bool, list[bool]]:
         """Return whether the command has ended, whether there are orders, and which readers' rings are full.
 
-        A ring of a later reader that was full is not listened to before a whole wait has passed: to empty it takes time.
+        A ring of a later reader that was full is not listened to for a whole wait: to empty it takes time.
         """
         ready = {pipe for pipe, _ in self._poll.poll(math.ceil(1000 * seconds))}
         full = [any(pipe in ready for pipe in pipes) for pipes in self._rings]
