@@ -60,6 +60,8 @@ def add_parts(parts: Any) -> None:
     cost.add_argument("--host-time", action="store_true",
                       help="under TCG take the host's time; by default the guest's time is its instructions, 2 ns "
                            "each, so that other load on the host does not count")
+    cost.add_argument("--flush-every", metavar="S", help="seconds, as for record: trace-cmd brings nothing to disk "
+                                                         "before a ring is half full")
     cost.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there")
     add_guest_options(cost, "base --pages 8192", 2048, 3600.0)
     cost.set_defaults(run=overhead)
@@ -108,7 +110,9 @@ def overhead(arguments: argparse.Namespace) -> int:
         # The same Python and the same things in memory for every way, also where no tool is asked for.
         job = job_of(arguments, kernel, arguments.compressor, arguments.folio, shelf.tools())
         job = dataclasses.replace(job, icount=not arguments.host_time)
-        with run_task(job, "overhead", {"ways": ways, "repeat": arguments.repeat}, out, say) as ran:
+        options = {"ways": ways, "repeat": arguments.repeat,
+                   "flush": ["--flush-every", arguments.flush_every] if arguments.flush_every else []}
+        with run_task(job, "overhead", options, out, say) as ran:
             result, written = ran.result, _written(ran.capture, ways, say)
     if arguments.json is not None:
         facts = {"icount": job.icount and ran.accel == "tcg",
