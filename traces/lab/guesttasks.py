@@ -94,7 +94,8 @@ def _measured(job: dict[str, Any], way: str, sender: Sender | None) -> dict[str,
         out.mkdir()
         done, facts = _trace_cmd(_workload(job, "--seconds", str(seconds), "--capture", str(out)), out, bool(pages))
     else:
-        command = _recorder(["--backend", tool, "--pages", pages, *job["flush"]], out, _workload(job, "--seconds", str(seconds)))
+        words = ["--backend", tool, "--pages", pages, *job["flush"]]
+        command = _recorder(words, out, _workload(job, "--seconds", str(seconds)))
         done = subprocess.run(command, check=False, cwd="/out")
         losses = json.loads((out / "capture.json").read_text())["losses"]
         facts = {"lost": _sum(losses["cpus"]), "pages_lost": _sum(losses["pages"]),
