@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -424,3 +424,18 @@ def test_flushes_go_on_beside_the_hasher(tmp_path: Path, fifo: Fifo) -> None:
     assert "pages.cpu0.idx" not in text[0]
     assert "pages.cpu0.idx" in text[1]
     assert not (path / "pages.cpu0.bin").exists()
+
+
+def test_a_capture_that_cannot_be_packed_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Full(Capture):
+        def pack(self, stop: Callable[[], bool]) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    made = session.Session.__new__(session.Session)
+    made.capture = Full(tmp_path / "c")
+    made.capture.appending("zmeta.cpu0.raw").write(b"x")
+    made.capture.flush(5, {}, wait=True)
+    made._pack(5, {})
+    made.capture.close()
+    assert "the capture is whole" in capsys.readouterr().err
+    assert (tmp_path / "c" / "zmeta.cpu0.raw").read_bytes() == b"x"

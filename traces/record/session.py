@@ -458,11 +458,11 @@ class Session:
             say(f"compressing {self.capture.size() >> 20:,} MiB of capture; Ctrl-C leaves the rest as it is.")
         try:
             self.capture.pack(lambda: self.stopping)
+            # Sizes of what is there now: a copy that was cut is found by them.
+            self.capture.foreign = ""
+            self.capture.flush(until, losses, wait=True)
         except OSError as problem:
             say(f"note: the capture is whole, but not all of it could be compressed ({problem.strerror}).")
-        # Sizes of what is there now: a copy that was cut is found by them.
-        self.capture.foreign = ""
-        self.capture.flush(until, losses, wait=True)
 
 
 def loss_lines(status: dict[str, Any]) -> list[str]:
