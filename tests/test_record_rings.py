@@ -432,6 +432,7 @@ def test_a_capture_that_cannot_be_packed_is_whole(tmp_path: Path, capsys: pytest
             raise OSError(errno.ENOSPC, "No space left on device")
 
     made = session.Session.__new__(session.Session)
+    made._niceness = os.getpriority(os.PRIO_PROCESS, 0)
     made.capture = Full(tmp_path / "c")
     made.capture.appending("zmeta.cpu0.raw").write(b"x")
     made.capture.flush(5, {}, wait=True)

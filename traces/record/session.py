@@ -170,6 +170,8 @@ class Session:
         self._status: dict[str, Any] = {}
         self._control = -1
         self._child: subprocess.Popen[bytes] | None = None
+        #: What it was started with.
+        self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
         #: Seconds between rounds over the rings, where none asks for it earlier.
         self.round_every = options.flush_every / 2
 
@@ -453,7 +455,7 @@ class Session:
         """Make the capture's files small; whoever wants to stop it again finds them as they were recorded."""
         self.stopping = False
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, 0)
+            os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
         if self.capture.size() > _LONG:
             say(f"compressing {self.capture.size() >> 20:,} MiB of capture; Ctrl-C leaves the rest as it is.")
         try:
