@@ -362,7 +362,6 @@ class FastReplay:
         engine.seen_pids = {int(task[L.T_PID]) for task in tasks}
         engine.foreign_adds = {int(task[L.T_PID]) for task in tasks if task[L.T_FOREIGN]}
         engine._in_count = {int(task[L.T_PID]) for task in tasks if task[L.T_COUNTING]}
-        engine.captured -= _never_seen(engine, memory)
         engine.snapshots.history.clear()
         history = s[s[L.HISTORY_AT]:s[L.HISTORY_AT] + 8 * s[L.HISTORY_ROWS]].reshape(-1, 8)
         totals = s[s[L.TOTALS_AT]:s[L.TOTALS_AT] + 2 * L.TOTALS_ROOM].reshape(-1, 2)
@@ -383,6 +382,7 @@ class FastReplay:
                 engine.explained[name] = engine.explained.get(name, 0) + int(s[L.EXPLAINED + number])
         s[L.COMPARED:L.COMPARED + len(L.CHECK_IDS)] = 0
         s[L.EXPLAINED:L.EXPLAINED + len(L.EXPLANATIONS)] = 0
+        engine.captured -= _never_seen(engine, memory)
         engine.preempted_reads, engine.reordered = int(s[L.PREEMPTED]), int(s[L.REORDERED])
         engine.sg_entries = {1: int(s[L.READS_ONE]), 2: int(s[L.READS_TWO])}
         if s[L.TOTAL_AT] >= 0:
@@ -432,7 +432,6 @@ class FastReplay:
         self._flush()
         engine.snapshots.close()
         self._judge_again()
-        engine.captured -= _never_seen(engine, memory)
         engine.events = total
         engine.stacks.clear()
         self.confirmed = total - sum(stop - start for start, stop in self.stretches)
