@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-__all__ = ["counting", "number", "steps", "table"]
+__all__ = ["counting", "number", "steps", "table", "warn", "wrapped"]
 
 
 @contextmanager
@@ -53,6 +55,12 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
                  for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def wrapped(text: str, most: int = 78) -> list[str]:
+    """Return a sentence in lines of at most ``most`` columns, fewer on a narrower terminal."""
+    width = max(min(most, shutil.get_terminal_size().columns - 2), 20)
+    return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def number(text: str) -> int:
