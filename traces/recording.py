@@ -10,16 +10,19 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces import schema
 from traces.errors import BadInput
 from traces.pages import PageStore, PageStoreWriter
+
+if TYPE_CHECKING:
+    # pyarrow imports it where a table becomes a frame; most verbs need none.
+    import pandas as pd
 
 __all__ = ["Recording", "RecordingWriter", "SEGMENT_ROWS"]
 
