@@ -99,6 +99,12 @@ def test_a_lack_has_its_command(tmp_path: Path, name: str, without: list[str], c
     assert "\n" not in check.command
 
 
+def test_debugfs_is_there_before_zswap_was_switched_on(tmp_path: Path) -> None:
+    # As 7.0.13 boots: debugfs has no directory of zswap yet.
+    box = host(tmp_path, ["sys/kernel/debug/zswap"], {"sys/kernel/debug/gpio": ""})
+    assert of(box, "debugfs").state == "yes"
+
+
 def test_what_only_root_may_see_is_not_told(tmp_path: Path) -> None:
     box = host(tmp_path, ["sys/kernel/tracing", "sys/kernel/debug"], euid=1000)
     assert of(box, "tracefs").state == "unknown"

@@ -40,6 +40,9 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
     def _format_usage(self, usage: str | None, actions: Any, groups: Any, prefix: str | None) -> str:
         formatted = super()._format_usage(usage, actions, groups, prefix)
+        # Python 3.14 colours it on a terminal: what is coloured has no length to fold by.
+        if "\033" in formatted:
+            return formatted
         return "\n".join(line for given in formatted.splitlines() for line in _folded(given, self._width)) + "\n\n"
 
 
@@ -62,7 +65,9 @@ class Parser(argparse.ArgumentParser):
     """A parser whose help fits the terminal, whatever its verb asked for."""
 
     def _get_formatter(self) -> argparse.HelpFormatter:
-        return Formatter(prog=self.prog)
+        # Later than the constructor: what adds a verb's options may ask for a formatter of its own.
+        self.formatter_class = Formatter
+        return super()._get_formatter()
 
     def _usage_actions(self) -> Iterable[argparse.Action]:
         """Return what the usage names: of many options those that must be given alone, as all are listed below it."""
