@@ -365,7 +365,8 @@ def _file_system(host: Host, kind: str, at: str, content: str, without: str) -> 
     if host.mounted(kind, at):
         if host.euid != 0:
             return Check(kind, "unknown", f"mounted at /{at}; what is in it only root may see", "")
-        return Check(kind, "no", f"mounted at /{at}, without {content or 'anything'}", "", f"boot a kernel with {without}")
+        return Check(kind, "no", f"mounted at /{at}, without {content or 'anything'}", "",
+                     f"boot a kernel with {without}")
     if not re.search(rf"\b{kind}$", host.text("proc/filesystems"), re.M):
         return Check(kind, "no", f"this kernel has no {kind}", "", f"boot one with {without}")
     return Check(kind, "no", f"not mounted at /{at}", host.as_root(f"mount -t {kind} nodev /{at}"))
