@@ -28,16 +28,17 @@ from traces import schema
 if TYPE_CHECKING:
     from replay.predict import Predictions
 
-__all__ = ["FastReplay"]
+__all__ = ["READ", "ROWS", "FastReplay"]
 
-_READ: Final = tuple(name for name in COLUMNS if name not in ("ts", "cpu"))
+#: the columns that are read
+READ: Final = tuple(name for name in COLUMNS if name not in ("ts", "cpu"))
 _LOOP: Final = ("event", "pid", "swpent", "folio", "entry", "handle", "obj", "zspage", "pool", "memcg", "data", "ret",
                 "size", "dlen", "offset", "word", "inuse", "freeobj", "order", "ref", "nid", "content")
 _WIDE: Final = frozenset(_LOOP[2:11])
 _KINDS: Final = tuple("int64" if name in _WIDE else column.dtype for name in _LOOP for column in schema.COLUMNS
                       if column.name == name)
 #: Rows taken at a time where a segment is longer: a multiple of the reference's batches.
-_ROWS: Final = 1 << 18
+ROWS: Final = 1 << 18
 #: The tables are kept every so many events, or after as many as there are live entries times four.
 _KEEP: Final = 1 << 20
 #: How far past a stop the reference goes at least before it hands back; twice as far after each.
@@ -209,7 +210,7 @@ class FastReplay:
 
     def _segments(self, start: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Yield segments from the one with event ``start`` in it, columns as the loop takes them."""
-        for base, columns in self.recording.batches(_READ, rows=_ROWS, start=start):
+        for base, columns in self.recording.batches(READ, rows=ROWS, start=start):
             out = {}
             for name in _LOOP:
                 array = np.ascontiguousarray(columns[name])
@@ -363,7 +364,7 @@ class FastReplay:
         engine.foreign_adds = {int(task[L.T_PID]) for task in tasks if task[L.T_FOREIGN]}
         engine._in_count = {int(task[L.T_PID]) for task in tasks if task[L.T_COUNTING]}
         engine.snapshots.history.clear()
-        history = s[s[L.HISTORY_AT]:s[L.HISTORY_AT] + 8 * s[L.HISTORY_ROWS]].reshape(-1, 8)
+        history = s[s[L.HISTORY_AT]:s[L.HISTORY_AT] + 8 * (s[L.HISTORY_MASK] + 1)].reshape(-1, 8)
         totals = s[s[L.TOTALS_AT]:s[L.TOTALS_AT] + 2 * L.TOTALS_ROOM].reshape(-1, 2)
         for row in _ring(history, int(s[L.CHANGES])):
             engine.snapshots.history.append((row[0], tuple(row[1:7]), row[7]))
