@@ -8,7 +8,6 @@ little to them.
 from __future__ import annotations
 
 import importlib.util
-import json
 import resource
 import tempfile
 import time
@@ -158,9 +157,3 @@ def growth_rows(base: Path, largest: int, say: Any) -> list[Row]:
     grows = [last / first for first, last in zip(times[sizes[0]], times[sizes[-1]], strict=True)]
     rows.append(Row.of("time per event, most events beside fewest", grows, 1, "times", "0.85 to 1.15"))
     return rows
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as directory:
-        for row in engine_rows(Path(directory), print):
-            print(json.dumps(row.__dict__))
