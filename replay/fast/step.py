@@ -100,7 +100,6 @@ def _make(fingerprint: int) -> Any:
     that stands for all files it is made of makes a change in any of them compile it anew.
     """
 
-    @njit(nogil=True, cache=True, error_model="numpy")
     def run(start, stop, base, event, pid, swpent, folio, entry, handle, obj, zspage, pool, memcg, data, ret, size,
             dlen, offset, word, inuse, freeobj, order, ref, nid, content,
             m, refs, errors, lengths, heads, raws, known, writes):
@@ -560,7 +559,10 @@ def _make(fingerprint: int) -> Any:
 
         return stop, L.DONE
 
-    return run
+    try:
+        return njit(nogil=True, cache=True, error_model="numpy")(run)
+    except RuntimeError:  # nowhere to keep compiled code: half a minute more in every process
+        return njit(nogil=True, error_model="numpy")(run)
 
 
 _EV_WORKER_RET: Final = _EV["shrink_worker_ret"]
