@@ -26,7 +26,7 @@ from replay.fast.bound import (
     zspage_differs,
     zspage_word,
 )
-from replay.fast.tables import account_of, forget, keep
+from replay.fast.tables import account_of, forget, keep, unowned
 from replay.fast.tasks import begins, ends, is_quiet, is_under_way, operation, popped, reparent, settle, task_of
 from traces import schema
 
@@ -102,13 +102,14 @@ def _make(fingerprint: int) -> Any:
 
     def run(start, stop, base, event, pid, swpent, folio, entry, handle, obj, zspage, pool, memcg, data, ret, size,
             dlen, offset, word, inuse, freeobj, order, ref, nid, content,
-            m, refs, errors, lengths, heads, raws, known, writes):
+            heap, refs, errors, lengths, heads, raws, known, writes):
         """Hold the events of rows ``start`` to ``stop`` against what follows from the tables.
 
         Columns are those of a recording's segment, 64-bit ones as int64; ``base`` is the number of row 0's event.
         Returns (row, why): DONE, or NOTE, GROW, ODD at that row, of which for GROW nothing was done yet.  With QUIET or
         SETTLE for ``stop`` the row is 1 for yes.
         """
+        m = unowned(heap)
         m[L.WHY] = fingerprint & 1
         if stop == QUIET:
             return 1 if is_quiet(m) else 0, L.DONE
