@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces import schema
+from traces.block import Block
 from traces.errors import BadInput
 from traces.pages import PageStore, PageStoreWriter
+from traces.segment import SegmentEncoder
 
 __all__ = ["Recording", "RecordingWriter", "SEGMENT_ROWS"]
 
@@ -66,7 +69,12 @@ class RecordingWriter:
         (self.directory / "events").mkdir()
         self.pages = PageStoreWriter(self.directory / "pages")
         self.rows = 0
+        self._encoder = SegmentEncoder(SEGMENT_ROWS)
+        # Encoding, compressing and hashing run without the interpreter lock.
+        self._pool = ThreadPoolExecutor(1) if len(os.sched_getaffinity(0)) > 1 else None
+        self._writing: Future[None] | None = None
         self._segments: list[dict[str, Any]] = []
+        self._digests: dict[str, str] = {}
         self._snapshots: list[dict[str, Any]] = []
         self._open = True
 
@@ -80,6 +88,8 @@ class RecordingWriter:
     def abandon(self) -> None:
         """Remove everything written so far."""
         self._open = False
+        if self._pool is not None:
+            self._pool.shutdown()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def write_rows(self, block: np.ndarray, texts: Sequence[tuple[int, str]] = ()) -> None:
@@ -88,38 +98,33 @@ class RecordingWriter:
         :param block: int64 array (columns of :data:`traces.schema.COLUMNS` x rows); unsigned columns hold
             the same bits
         :param texts: (row of the block, marker text) of the rows that have one
+        :raises ValueError: at an event code that the vocabulary does not have
         """
-        rows = block.shape[1]
-        for first in range(0, rows, SEGMENT_ROWS):
-            last = min(first + SEGMENT_ROWS, rows)
-            part = [(row - first, text) for row, text in texts if first <= row < last]
-            self._write_segment(block[:, first:last], part)
+        self.write_block(Block.of(block, texts))
 
-    def _write_segment(self, block: np.ndarray, texts: Sequence[tuple[int, str]]) -> None:
-        columns = []
-        rows = block.shape[1]
-        for index, column in enumerate(schema.COLUMNS):
-            if column.name == "event":
-                codes = pa.array(block[index].astype(np.int32))
-                columns.append(pa.DictionaryArray.from_arrays(codes, pa.array(schema.NAMES)))
-            elif column.name == "text":
-                which = np.zeros(rows, np.int32)
-                values = [""]
-                for row, text in texts:
-                    which[row] = len(values)
-                    # A name of a file can hold bytes that are not UTF-8.
-                    values.append(text.encode("utf-8", "replace").decode())
-                columns.append(pa.DictionaryArray.from_arrays(pa.array(which), pa.array(values)))
-            else:
-                columns.append(pa.array(block[index].astype(column.dtype)))
-        table = pa.Table.from_arrays(columns, schema=schema.arrow_schema())
-        name = f"events/{len(self._segments):05d}.parquet"
-        # Plain pages under zstd are both smaller and three times faster to write here than dictionaries.
-        pq.write_table(table, self.directory / name, compression="zstd", compression_level=1,
-                       use_dictionary=["event", "text"], write_statistics=False, row_group_size=SEGMENT_ROWS)
-        self._segments.append({"file": name, "rows": rows, "first_ts": int(block[0, 0]),
-                               "last_ts": int(block[0, -1])})
-        self.rows += rows
+    def write_block(self, block: Block) -> None:
+        """Append events.  Where there is a second CPU they are written on it: the block's memory may be used again
+        after the next call."""
+        if self._writing is not None:
+            self._writing.result()
+        if self._pool is None:
+            self._write_segments(block)
+        else:
+            self._writing = self._pool.submit(self._write_segments, block)
+        self.rows += len(block)
+
+    def _write_segments(self, block: Block) -> None:
+        for first in range(0, len(block), SEGMENT_ROWS):
+            part = block.part(first, first + SEGMENT_ROWS)
+            name = f"events/{len(self._segments):05d}.parquet"
+            digest = hashlib.sha256()
+            with (self.directory / name).open("wb") as file:
+                for data in self._encoder.encode(part):
+                    file.write(data)
+                    digest.update(data)
+            self._digests[name] = digest.hexdigest()
+            self._segments.append({"file": name, "rows": len(part), "first_ts": int(part.ts[0]),
+                                   "last_ts": int(part.ts[-1])})
 
     def add_snapshot(self, label: str, ts: int, values: dict[str, Any]) -> int:
         """Keep a counter snapshot and return its number; ``ts`` in ns of the trace clock."""
@@ -141,6 +146,10 @@ class RecordingWriter:
 
     def close(self, manifest: dict[str, Any]) -> None:
         """Write the manifest (with segments, snapshots, pages and digests added) and publish the recording."""
+        if self._pool is not None:
+            if self._writing is not None:
+                self._writing.result()
+            self._pool.shutdown()
         self.pages.close()
         full = {
             "format_version": schema.FORMAT_VERSION,
@@ -152,8 +161,9 @@ class RecordingWriter:
             "snapshots": self._snapshots,
             "pages": {"distinct": len(self.pages), "references": self.pages.references,
                       "with_bytes": self.pages.with_bytes},
-            "files": {str(path.relative_to(self.directory)): _digest(path)
-                      for path in sorted(self.directory.rglob("*")) if path.is_file()},
+            "files": {name: self._digests.get(name) or _digest(self.directory / name)
+                      for name in sorted(str(path.relative_to(self.directory))
+                                         for path in self.directory.rglob("*") if path.is_file())},
         }
         (self.directory / _MANIFEST).write_text(json.dumps(full, indent=1, sort_keys=True) + "\n")
         # Pages are user memory; mkdtemp has made the directory 0700.

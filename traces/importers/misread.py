@@ -12,13 +12,30 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+import numba
 import numpy as np
 
 from traces import schema
+from traces.block import Block
 
 __all__ = ["MisreadColumns"]
 
-_COLUMN: Final = {name: number for number, name in enumerate(schema.column_names())}
+
+@numba.njit(cache=True, nogil=True)
+def _pairs(event, tasks, first, second, waiting, out):  # type: ignore[no-untyped-def]
+    """List (row, row) where of a task's events of two kinds a ``first`` is followed by a ``second``; count them."""
+    waiting[:] = -1
+    count = 0
+    for row in range(event.shape[0]):
+        if event[row] == first:
+            waiting[tasks[row]] = row
+        elif event[row] == second:
+            if waiting[tasks[row]] >= 0:
+                out[count, 0] = waiting[tasks[row]]
+                out[count, 1] = row
+                count += 1
+            waiting[tasks[row]] = -1
+    return count
 
 
 class _Witness(NamedTuple):
@@ -43,20 +60,20 @@ class MisreadColumns:
         #: (event, column) -> [values that had a witness, values that cannot be]
         self._counts: dict[tuple[str, str], list[int]] = {}
 
-    def add(self, columns: np.ndarray) -> None:
-        """Look at a block of events: int64, one row per column of the schema."""
-        events, pids = columns[_COLUMN["event"]], columns[_COLUMN["pid"]]
+    def add(self, block: Block, tasks: np.ndarray) -> None:
+        """Look at a block of events, of whose rows ``tasks`` numbers the tasks."""
+        if not tasks.size:
+            return
+        waiting = np.empty(int(tasks.max()) + 1, np.int64)
+        room = np.empty((len(block), 2), np.int64)
         for event, column, other, other_column in _WITNESSES:
-            rows = np.flatnonzero((events == schema.CODE[event]) | (events == schema.CODE[other]))
-            rows = rows[np.argsort(pids[rows], kind="stable")]
-            first, second = rows[:-1], rows[1:]
-            pair = (pids[first] == pids[second]) & (events[first] == schema.CODE[event]) \
-                & (events[second] == schema.CODE[other])
-            wrong = columns[_COLUMN[column]][first[pair]] != columns[_COLUMN[other_column]][second[pair]]
-            self._count(event, column, int(pair.sum()), int(wrong.sum()))
+            pairs = room[:_pairs(block.event, tasks, schema.CODE[event], schema.CODE[other], waiting, room)]
+            wrong = block.column(column)[pairs[:, 0]] != block.column(other_column)[pairs[:, 1]]
+            self._count(event, column, len(pairs), int(wrong.sum()))
         for event, column in _BOOLS:
-            values = columns[_COLUMN[column]][events == schema.CODE[event]]
-            self._count(event, column, len(values), int((values > 1).sum()))
+            where, value = block.sparse(column)
+            wrong = (value > 1) & (block.event[where - block.first] == schema.CODE[event])
+            self._count(event, column, int((block.event == schema.CODE[event]).sum()), int(wrong.sum()))
 
     def _count(self, event: str, column: str, seen: int, wrong: int) -> None:
         counts = self._counts.setdefault((event, column), [0, 0])

@@ -1,0 +1,425 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A segment of events as a Parquet file, encoded here: a writer for every type would spend more on an event's empty
+columns than on the event.
+
+Most columns of an event are empty.  A column becomes a dictionary and, per row, a number in it, and the run-length
+half of Parquet's RLE_DICTIONARY encoding takes any number of empty rows in two bytes; time stamps are
+DELTA_BINARY_PACKED.  Every reader of Parquet knows both (https://parquet.apache.org/docs/file-format/data-pages/
+encodings/).  zstd then has little left to read.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import struct
+from typing import Final, NamedTuple
+
+import numba
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from traces import schema
+from traces.block import Block
+
+__all__ = ["SegmentEncoder"]
+
+#: Parquet's physical types, converted types and encodings (parquet.thrift).
+_INT32, _INT64, _BYTE_ARRAY = 1, 2, 6
+_UTF8 = 0
+_CONVERTED: Final = {"uint8": 11, "uint16": 12, "uint32": 13, "uint64": 14}
+_PLAIN, _RLE, _DELTA, _RLE_DICTIONARY = 0, 3, 5, 8
+_ZSTD = 6
+_DATA_PAGE, _DICTIONARY_PAGE = 0, 2
+_MAGIC: Final = b"PAR1"
+_LEVEL: Final = 1
+#: DELTA_BINARY_PACKED: deltas of a block, in four parts that each have a width of their own.
+_DELTA_BLOCK: Final = 128
+_DELTA_PART: Final = 32
+_MASK: Final = {"uint8": 0xFF, "uint16": 0xFFFF, "uint32": 0xFFFFFFFF}
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _varint(out, at, value):  # type: ignore[no-untyped-def]
+    value = np.uint64(value)
+    while value >= np.uint64(128):
+        out[at] = np.uint8(value & np.uint64(127)) | np.uint8(128)
+        value >>= np.uint64(7)
+        at += 1
+    out[at] = np.uint8(value)
+    return at + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _number(value, mask, default, keys, tags, generation, dictionary, index):  # type: ignore[no-untyped-def]
+    """Give every value its number in a dictionary of the distinct ones, in order of appearance; return their count.
+
+    ``default`` has the number 0.  ``keys`` and ``tags`` are a hash table whose slots are empty unless their tag says
+    this ``generation`` in its upper half; below it is the number.
+    """
+    size = np.int64(1024)
+    while size < 4 * value.shape[0] and size < keys.shape[0]:
+        size *= 2
+    last = np.int64(size - 1)
+    mine = np.int64(generation) << 32
+    dictionary[0] = default
+    count = 1
+    for k in range(value.shape[0]):
+        v = value[k] & mask
+        if v == default:
+            index[k] = 0
+            continue
+        h = np.int64((np.uint64(v) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)) & last
+        while True:
+            tag = tags[h]
+            if tag >> 32 != generation:
+                keys[h] = v
+                tags[h] = mine | count
+                dictionary[count] = v
+                index[k] = count
+                count += 1
+                break
+            if keys[h] == v:
+                index[k] = np.int32(tag & 0xFFFFFFFF)
+                break
+            h = (h + 1) & last
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _runs(where, index, first, rows, width, out):  # type: ignore[no-untyped-def]
+    """Write the numbers of ``rows`` rows, 0 where ``where`` names none, as runs of ``width`` bytes each.
+
+    Where that would take more than all numbers one after the other, those are written.  Returns the bytes used.
+    """
+    most = rows * width
+    out[0] = 8 * width
+    at = 1
+    row = 0
+    k = 0
+    n = where.shape[0]
+    while k < n and at < most:
+        start = where[k] - first
+        if start > row:
+            at = _varint(out, at, (start - row) << 1)
+            for _ in range(width):
+                out[at] = 0
+                at += 1
+        number = index[k]
+        k += 1
+        row = start + 1
+        while k < n and where[k] - first == row and index[k] == number:
+            k += 1
+            row += 1
+        at = _varint(out, at, (row - start) << 1)
+        for b in range(width):
+            out[at] = (number >> (8 * b)) & 255
+            at += 1
+    if k == n:
+        if row < rows:
+            at = _varint(out, at, (rows - row) << 1)
+            for _ in range(width):
+                out[at] = 0
+                at += 1
+        return at
+    groups = (rows + 7) >> 3
+    at = _varint(out, 1, groups << 1 | 1)
+    out[at:at + 8 * groups * width] = 0
+    for k in range(n):
+        place = at + (where[k] - first) * width
+        for b in range(width):
+            out[place + b] = (index[k] >> (8 * b)) & 255
+    return at + 8 * groups * width
+
+
+@numba.njit(cache=True, nogil=True)
+def _unlike(values, usual, where, value):  # type: ignore[no-untyped-def]
+    """List the rows whose value is not the ``usual`` one; return how many there are."""
+    count = 0
+    for row in range(values.shape[0]):
+        where[count] = row
+        value[count] = values[row]
+        count += values[row] != usual
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _deltas(values, out):  # type: ignore[no-untyped-def]
+    """Write int64 ``values`` as DELTA_BINARY_PACKED and return the bytes used; differences wrap around."""
+    n = values.shape[0]
+    at = _varint(out, 0, _DELTA_BLOCK)
+    at = _varint(out, at, _DELTA_BLOCK // _DELTA_PART)
+    at = _varint(out, at, n)
+    at = _varint(out, at, (values[0] << 1) ^ (values[0] >> 63))
+    part = np.zeros(_DELTA_BLOCK, np.uint64)
+    row = 1
+    while row < n:
+        some = min(_DELTA_BLOCK, n - row)
+        least = values[row] - values[row - 1]
+        for i in range(some):
+            delta = values[row + i] - values[row + i - 1]
+            part[i] = np.uint64(delta)
+            least = min(least, delta)
+        for i in range(some):
+            part[i] -= np.uint64(least)
+        part[some:] = 0
+        at = _varint(out, at, (least << 1) ^ (least >> 63))
+        widths = at
+        at += _DELTA_BLOCK // _DELTA_PART
+        for number in range(_DELTA_BLOCK // _DELTA_PART):
+            begin = number * _DELTA_PART
+            bits = np.uint64(0)
+            for i in range(begin, begin + _DELTA_PART):
+                bits |= part[i]
+            width = 0
+            while bits:
+                width += 1
+                bits >>= np.uint64(1)
+            out[widths + number] = width
+            word, used = np.uint64(0), 0
+            for i in range(begin, begin + _DELTA_PART if width else begin):
+                word |= part[i] << np.uint64(used)
+                used += width
+                if used >= 64:
+                    for b in range(8):
+                        out[at + b] = np.uint8(word >> np.uint64(8 * b))
+                    at += 8
+                    used -= 64
+                    word = part[i] >> np.uint64(width - used) if used else np.uint64(0)
+            # 32 numbers of any width end at a multiple of 4 bytes.
+            for b in range(used // 8):
+                out[at + b] = np.uint8(word >> np.uint64(8 * b))
+            at += used // 8
+        row += some
+    return at
+
+
+class _Struct:
+    """One structure in Thrift's compact protocol, field by field in ascending order."""
+
+    def __init__(self) -> None:
+        self.out = bytearray()
+        self._last = 0
+
+    def _head(self, number: int, kind: int) -> None:
+        self.out.append((number - self._last) << 4 | kind)
+        self._last = number
+
+    def integer(self, number: int, value: int, bits: int = 32) -> _Struct:
+        """An i32 or i64."""
+        self._head(number, 5 if bits == 32 else 6)
+        self.out += _zigzag(value)
+        return self
+
+    def flag(self, number: int, value: bool) -> _Struct:
+        """A bool."""
+        self._head(number, 1 if value else 2)
+        return self
+
+    def byte(self, number: int, value: int) -> _Struct:
+        """An i8."""
+        self._head(number, 3)
+        self.out.append(value)
+        return self
+
+    def text(self, number: int, value: bytes) -> _Struct:
+        """A string."""
+        self._head(number, 8)
+        self.out += _unsigned(len(value)) + value
+        return self
+
+    def struct(self, number: int, value: _Struct) -> _Struct:
+        """A structure."""
+        self._head(number, 12)
+        self.out += value.bytes()
+        return self
+
+    def list(self, number: int, kind: int, values: list[bytes]) -> _Struct:
+        """A list whose elements are encoded already; ``kind`` is their type: 5 i32, 8 string, 12 structure."""
+        self._head(number, 9)
+        if len(values) < 15:
+            self.out.append(len(values) << 4 | kind)
+        else:
+            self.out.append(0xF0 | kind)
+            self.out += _unsigned(len(values))
+        for value in values:
+            self.out += value
+        return self
+
+    def bytes(self) -> bytes:
+        """The structure's end included."""
+        return bytes(self.out) + b"\0"
+
+
+def _unsigned(value: int) -> bytes:
+    out = bytearray()
+    while value >= 128:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _zigzag(value: int) -> bytes:
+    return _unsigned(value << 1 if value >= 0 else (-value << 1) - 1)
+
+
+class _Type(NamedTuple):
+    """How a column is stored: physical type and bytes of a value; what is cut off of an int64."""
+
+    physical: int
+    size: int
+    mask: int
+
+
+def _type_of(column: schema.Column) -> _Type:
+    if column.name in ("event", "text"):
+        return _Type(_BYTE_ARRAY, 0, -1)
+    wide = np.dtype(column.dtype).itemsize == 8
+    return _Type(_INT64 if wide else _INT32, 8 if wide else 4, _MASK.get(column.dtype, -1))
+
+
+_TYPES: Final = {column.name: _type_of(column) for column in schema.COLUMNS}
+
+
+def _strings(values: list[str]) -> bytes:
+    # A name of a file can hold bytes that are not UTF-8.
+    texts = [value.encode("utf-8", "replace") for value in values]
+    return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+
+
+@functools.cache
+def _schema_elements() -> list[bytes]:
+    out = [_Struct().text(4, b"schema").integer(5, len(schema.COLUMNS)).bytes()]
+    for column in schema.COLUMNS:
+        element = _Struct().integer(1, _TYPES[column.name].physical).integer(3, 0).text(4, column.name.encode())
+        if column.name in ("event", "text"):
+            element.integer(6, _UTF8).struct(10, _Struct().struct(1, _Struct()))
+        elif column.dtype in _CONVERTED:
+            bits = 8 * np.dtype(column.dtype).itemsize
+            element.integer(6, _CONVERTED[column.dtype])
+            element.struct(10, _Struct().struct(10, _Struct().byte(1, bits).flag(2, False)))
+        out.append(element.bytes())
+    return out
+
+
+@functools.cache
+def _arrow_schema() -> bytes:
+    """What pyarrow itself writes of the schema, so that it reads dictionaries and unsigned numbers as such."""
+    file = io.BytesIO()
+    pq.write_table(schema.arrow_schema().empty_table(), file)
+    found: bytes = pq.read_metadata(io.BytesIO(file.getvalue())).metadata[b"ARROW:schema"]
+    return found
+
+
+class SegmentEncoder:
+    """Makes Parquet files of blocks of events; keeps the memory that it works in.  Not for two threads at once.
+
+    :param rows: the most rows of a block
+    """
+
+    def __init__(self, rows: int) -> None:
+        slots = 1 << (2 * rows - 1).bit_length()
+        self._keys, self._tags = np.empty(slots, np.int64), np.zeros(slots, np.int64)
+        self._generation = 0
+        self._index = np.empty(rows, np.int32)
+        self._where, self._value = np.empty(rows + 1, np.int32), np.empty(rows + 1, np.int64)
+        self._dictionary = np.empty(rows + 1, np.int64)
+        #: of eight bytes a row at most, and of parts of a page for the last ones
+        self._page = np.empty(12 * rows + 4096, np.uint8)
+        self._zstd = zstandard.ZstdCompressor(level=_LEVEL)
+
+    def encode(self, block: Block) -> list[bytes]:
+        """Return the bytes of a file, in parts, that holds the rows of a block (one at least)."""
+        parts: list[bytes] = [_MAGIC]
+        chunks: list[bytes] = []
+        at = len(_MAGIC)
+        total = 0
+        rows = len(block)
+        for column in schema.COLUMNS:
+            pages, chunk, size = self._column(block, column.name, rows, at)
+            parts += pages
+            chunks.append(chunk)
+            at += sum(map(len, pages))
+            total += size
+        group = _Struct().list(1, 12, chunks).integer(2, total, 64).integer(3, rows, 64)
+        footer = _Struct().integer(1, 2).list(2, 12, _schema_elements()).integer(3, rows, 64) \
+            .list(4, 12, [group.bytes()]) \
+            .list(5, 12, [_Struct().text(1, b"ARROW:schema").text(2, _arrow_schema()).bytes()]) \
+            .text(6, b"zreplay").bytes()
+        parts += [footer, struct.pack("<I", len(footer)), _MAGIC]
+        return parts
+
+    def _column(self, block: Block, name: str, rows: int, at: int) -> tuple[list[bytes], bytes, int]:
+        """Return a column's pages, its part of the footer, and its size before compression."""
+        if name == "ts":
+            return self._chunk(name, rows, at, None, 0, self._page[:_deltas(block.ts, self._page)], _DELTA)
+        if name == "event":
+            page = _plain_numbers(block.event, self._page)
+            return self._chunk(name, rows, at, _strings(list(schema.NAMES)), len(schema.NAMES), page, _RLE_DICTIONARY)
+        if name == "text":
+            texts = list(dict.fromkeys(["", *(text for _, text in block.texts)]))
+            number = {text: n for n, text in enumerate(texts)}
+            where = np.array([row for row, _ in block.texts], np.int32)
+            index = np.array([number[text] for _, text in block.texts], np.int32)
+            page = self._numbers(where, index, 0, rows, len(texts))
+            return self._chunk(name, rows, at, _strings(texts), len(texts), page, _RLE_DICTIONARY)
+        kind = _TYPES[name]
+        if name in ("cpu", "pid"):
+            dense = block.cpu if name == "cpu" else block.pid
+            default, first = int(dense[0]), 0
+            count = _unlike(dense, dense[0], self._where, self._value)
+            where, value = self._where[:count], self._value[:count]
+        else:
+            (where, value), default, first = block.sparse(name), schema.ABSENT.get(name, 0), block.first
+        self._generation += 1
+        index = self._index[:where.size]
+        count = _number(value, kind.mask, np.int64(default), self._keys, self._tags, self._generation,
+                        self._dictionary, index)
+        dictionary = self._dictionary[:count] if kind.size == 8 else self._dictionary[:count].astype(np.int32)
+        page = self._numbers(where, index, first, rows, count)
+        return self._chunk(name, rows, at, dictionary, count, page, _RLE_DICTIONARY)
+
+    def _numbers(self, where: np.ndarray, index: np.ndarray, first: int, rows: int, count: int) -> np.ndarray:
+        width = max(1, ((count - 1).bit_length() + 7) // 8)
+        return self._page[:_runs(where, index, first, rows, width, self._page)]
+
+    def _chunk(self, name: str, rows: int, at: int, dictionary: bytes | np.ndarray | None, count: int,
+               page: np.ndarray, encoding: int) -> tuple[list[bytes], bytes, int]:
+        out: list[bytes] = []
+        size = 0
+        for data in (dictionary, page):
+            if data is None:
+                continue
+            length = data.nbytes if isinstance(data, np.ndarray) else len(data)
+            packed = self._zstd.compress(data)
+            head = _Struct().integer(1, _DATA_PAGE if data is page else _DICTIONARY_PAGE).integer(2, length) \
+                .integer(3, len(packed))
+            if data is page:
+                head.struct(5, _Struct().integer(1, rows).integer(2, encoding).integer(3, _RLE).integer(4, _RLE))
+            else:
+                head.struct(7, _Struct().integer(1, count).integer(2, _PLAIN))
+            out += [head.bytes(), packed]
+            size += len(out[-2]) + length
+        stored = sum(map(len, out))
+        first_page = at + (len(out[0]) + len(out[1]) if dictionary is not None else 0)
+        encodings = [_zigzag(encoding), *([_zigzag(_PLAIN)] if dictionary is not None else [])]
+        meta = _Struct().integer(1, _TYPES[name].physical).list(2, 5, encodings) \
+            .list(3, 8, [_unsigned(len(name)) + name.encode()]).integer(4, _ZSTD).integer(5, rows, 64) \
+            .integer(6, size, 64).integer(7, stored, 64).integer(9, first_page, 64)
+        if dictionary is not None:
+            meta.integer(11, at, 64)
+        return out, _Struct().integer(2, at, 64).struct(3, meta).bytes(), size
+
+
+def _plain_numbers(numbers: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Return a page of one byte per row."""
+    groups = (numbers.size + 7) // 8
+    head = bytes([8]) + _unsigned(groups << 1 | 1)
+    page = out[:len(head) + 8 * groups]
+    page[:len(head)] = np.frombuffer(head, np.uint8)
+    page[len(head):len(head) + numbers.size] = numbers
+    page[len(head) + numbers.size:] = 0
+    return page
