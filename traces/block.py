@@ -130,16 +130,30 @@ class Block:
                 extra[_COLUMN[name], number] = one
         new = Block.of(extra)
         positions = np.array([position for position, _, _ in rows], np.int64)
-        places = positions + np.arange(positions.size)
         where, value = [], []
-        for column in range(len(SPARSE)):
-            old_rows = self.where[column] - self.first
-            moved = old_rows + np.searchsorted(positions, old_rows, "right")
-            both = np.concatenate((moved, places[new.where[column]]))
-            order = np.argsort(both, kind="stable")
-            where.append(both[order].astype(np.int32))
-            value.append(np.concatenate((self.value[column], new.value[column]))[order])
+        for column, (old, values) in enumerate(zip(self.where, self.value, strict=True)):
+            cuts = np.searchsorted(old, positions + self.first)
+            # A row moves by as many as are inserted before it.
+            by = np.repeat(np.arange(len(rows) + 1, dtype=np.int32), np.diff(cuts, prepend=0, append=old.size))
+            by += old
+            by -= self.first
+            some = new.where[column]
+            where.append(_spliced(by, cuts[some], (positions[some] + some).astype(np.int32)))
+            value.append(_spliced(values, cuts[some], new.value[column]))
         texts = [(row + int(np.searchsorted(positions, row, "right")), text) for row, text in self.texts]
         texts += [(position + number, text) for number, (position, _, text) in enumerate(rows) if text]
-        return Block(*(np.insert(getattr(self, name), positions, getattr(new, name)) for name in _DENSE), where, value,
-                     sorted(texts))
+        ts, cpu, pid, event = (_spliced(getattr(self, name), positions, getattr(new, name)) for name in _DENSE)
+        return Block(ts, cpu, pid, event, where, value, sorted(texts))
+
+
+def _spliced(values: np.ndarray, places: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Return ``values`` with each of ``new`` before the one at its place, places ascending.
+
+    ``numpy.insert`` does this with a mask of all values.
+    """
+    if not new.size:
+        return values
+    parts = []
+    for one, low, high in zip(new, places, [*places[1:].tolist(), values.size], strict=True):
+        parts += [np.array([one], values.dtype), values[low:high]]
+    return np.concatenate((values[:places[0]], *parts))

@@ -24,7 +24,7 @@ from traces.errors import BadInput
 from traces.pages import PageStore, PageStoreWriter
 from traces.segment import SegmentEncoder
 
-__all__ = ["Recording", "RecordingWriter", "SEGMENT_ROWS"]
+__all__ = ["Recording", "RecordingWriter", "SEGMENT_ROWS", "usable_cpus"]
 
 #: Rows of a full event segment; what a writer holds in memory, and the unit that survives a crash.
 SEGMENT_ROWS: Final = 1 << 18
@@ -34,6 +34,11 @@ _MAX_SEGMENT_ROWS: Final = 1 << 22
 _AGAIN: Final = "import or record again, or copy the whole directory again"
 _REQUIRED: Final = {"format_version": int, "kernel": dict, "segments": list, "snapshots": list, "probes": dict,
                     "losses": list, "files": dict, "complete": bool, "source": dict, "config": dict}
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _digest(path: Path) -> str:
@@ -71,7 +76,7 @@ class RecordingWriter:
         self.rows = 0
         self._encoder = SegmentEncoder(SEGMENT_ROWS)
         # Encoding, compressing and hashing run without the interpreter lock.
-        self._pool = ThreadPoolExecutor(1) if len(os.sched_getaffinity(0)) > 1 else None
+        self._pool = ThreadPoolExecutor(1) if usable_cpus() > 1 else None
         self._writing: Future[None] | None = None
         self._segments: list[dict[str, Any]] = []
         self._digests: dict[str, str] = {}

@@ -38,110 +38,114 @@ _LEVEL: Final = 1
 #: DELTA_BINARY_PACKED: deltas of a block, in four parts that each have a width of their own.
 _DELTA_BLOCK: Final = 128
 _DELTA_PART: Final = 32
+#: An index of this type spares the compiled code a test for counting from the end.
+_at = np.uintp
 _MASK: Final = {"uint8": 0xFF, "uint16": 0xFFFF, "uint32": 0xFFFFFFFF}
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _varint(out, at, value):  # type: ignore[no-untyped-def]
-    value = np.uint64(value)
-    while value >= np.uint64(128):
-        out[at] = np.uint8(value & np.uint64(127)) | np.uint8(128)
-        value >>= np.uint64(7)
-        at += 1
-    out[at] = np.uint8(value)
-    return at + 1
-
-
+# An array that is handed on to another function costs two locked instructions: numbers of variable length are written
+# where they occur.
 @numba.njit(cache=True, nogil=True)
-def _number(value, mask, default, keys, tags, generation, dictionary, index):  # type: ignore[no-untyped-def]
+def _number(value, mask, default, slots, dictionary, index):  # type: ignore[no-untyped-def]
     """Give every value its number in a dictionary of the distinct ones, in order of appearance; return their count.
 
-    ``default`` has the number 0.  ``keys`` and ``tags`` are a hash table whose slots are empty unless their tag says
-    this ``generation`` in its upper half; below it is the number.
+    ``default`` has the number 0.  ``slots`` is room for a hash table of numbers, twice as many as there are values.
     """
-    size = np.int64(1024)
-    while size < 4 * value.shape[0] and size < keys.shape[0]:
-        size *= 2
-    last = np.int64(size - 1)
-    mine = np.int64(generation) << 32
+    bits = np.uint64(6)
+    while 1 << bits < 2 * value.shape[0]:
+        bits += np.uint64(1)
+    size = 1 << bits
+    last = np.uint64(size - 1)
+    slots[:size] = 0
     dictionary[0] = default
     count = 1
     for k in range(value.shape[0]):
-        v = value[k] & mask
+        v = value[_at(k)] & mask
         if v == default:
-            index[k] = 0
+            index[_at(k)] = 0
             continue
-        h = np.int64((np.uint64(v) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)) & last
-        while True:
-            tag = tags[h]
-            if tag >> 32 != generation:
-                keys[h] = v
-                tags[h] = mine | count
-                dictionary[count] = v
-                index[k] = count
-                count += 1
-                break
-            if keys[h] == v:
-                index[k] = np.int32(tag & 0xFFFFFFFF)
-                break
-            h = (h + 1) & last
+        h = (np.uint64(v) * np.uint64(0x9E3779B97F4A7C15)) >> (np.uint64(64) - bits)
+        number = slots[_at(h)]
+        while number and dictionary[_at(number)] != v:
+            h = (h + np.uint64(1)) & last
+            number = slots[_at(h)]
+        if number == 0:
+            number = count
+            slots[_at(h)] = number
+            dictionary[_at(number)] = v
+            count += 1
+        index[_at(k)] = number
     return count
 
 
 @numba.njit(cache=True, nogil=True)
-def _runs(where, index, first, rows, width, out):  # type: ignore[no-untyped-def]
-    """Write the numbers of ``rows`` rows, 0 where ``where`` names none, as runs of ``width`` bytes each.
+def _runs(where, index, first, rows, width, on, out):  # type: ignore[no-untyped-def]
+    """Write the numbers of ``rows`` rows as runs of ``width`` (1 to 3) bytes each; return the bytes used.
 
-    Where that would take more than all numbers one after the other, those are written.  Returns the bytes used.
+    ``index[k]`` is the number of row ``where[k] - first``; of the rows that ``where`` leaves out it is 0 or, with
+    ``on``, that of the row before.  Where runs would take more than all numbers one after the other, those are written.
     """
     most = rows * width
+    n = where.shape[0]
     out[0] = 8 * width
     at = 1
     row = 0
     k = 0
-    n = where.shape[0]
-    while k < n and at < most:
-        start = where[k] - first
-        if start > row:
-            at = _varint(out, at, (start - row) << 1)
-            for _ in range(width):
-                out[at] = 0
-                at += 1
-        number = index[k]
-        k += 1
-        row = start + 1
-        while k < n and where[k] - first == row and index[k] == number:
+    while at < most and row < rows:
+        start = row
+        number = 0
+        if k < n and where[_at(k)] - first == row:
+            number = index[_at(k)]
             k += 1
             row += 1
-        at = _varint(out, at, (row - start) << 1)
-        for b in range(width):
-            out[at] = (number >> (8 * b)) & 255
+            while k < n and index[_at(k)] == number and (on or where[_at(k)] - first == row):
+                row = where[_at(k)] - first + 1
+                k += 1
+        if on or number == 0:
+            row = where[_at(k)] - first if k < n else rows
+        length = (row - start) << 1
+        while length >= 128:
+            out[_at(at)] = length & 127 | 128
+            length >>= 7
             at += 1
-    if k == n:
-        if row < rows:
-            at = _varint(out, at, (rows - row) << 1)
-            for _ in range(width):
-                out[at] = 0
-                at += 1
+        out[_at(at)] = length
+        out[_at(at + 1)] = number & 255
+        if width > 1:
+            out[_at(at + 2)] = number >> 8 & 255
+            if width > 2:
+                out[_at(at + 3)] = number >> 16
+        at += 1 + width
+    if row == rows:
         return at
-    groups = (rows + 7) >> 3
-    at = _varint(out, 1, groups << 1 | 1)
-    out[at:at + 8 * groups * width] = 0
+    length = (rows + 7) >> 3 << 1 | 1
+    at = 1
+    while length >= 128:
+        out[at] = length & 127 | 128
+        length >>= 7
+        at += 1
+    out[at] = length
+    at += 1
+    end = at + ((rows + 7) >> 3 << 3) * width
+    out[at:end] = 0
     for k in range(n):
-        place = at + (where[k] - first) * width
-        for b in range(width):
-            out[place + b] = (index[k] >> (8 * b)) & 255
-    return at + 8 * groups * width
+        row = where[_at(k)] - first
+        until = row + 1
+        if on:
+            until = where[_at(k + 1)] - first if k + 1 < n else rows
+        for r in range(row, until):
+            for b in range(width):
+                out[_at(at + r * width + b)] = index[_at(k)] >> (8 * b) & 255
+    return end
 
 
 @numba.njit(cache=True, nogil=True)
-def _unlike(values, usual, where, value):  # type: ignore[no-untyped-def]
-    """List the rows whose value is not the ``usual`` one; return how many there are."""
+def _changes(values, where, value):  # type: ignore[no-untyped-def]
+    """List the rows whose value is not that of the row before, the first one too; return how many there are."""
     count = 0
     for row in range(values.shape[0]):
-        where[count] = row
-        value[count] = values[row]
-        count += values[row] != usual
+        where[_at(count)] = row
+        value[_at(count)] = values[_at(row)]
+        count += row == 0 or values[_at(row)] != values[_at(row - 1)]
     return count
 
 
@@ -149,48 +153,59 @@ def _unlike(values, usual, where, value):  # type: ignore[no-untyped-def]
 def _deltas(values, out):  # type: ignore[no-untyped-def]
     """Write int64 ``values`` as DELTA_BINARY_PACKED and return the bytes used; differences wrap around."""
     n = values.shape[0]
-    at = _varint(out, 0, _DELTA_BLOCK)
-    at = _varint(out, at, _DELTA_BLOCK // _DELTA_PART)
-    at = _varint(out, at, n)
-    at = _varint(out, at, (values[0] << 1) ^ (values[0] >> 63))
+    at = 0
+    for head in (np.uint64(_DELTA_BLOCK), np.uint64(_DELTA_BLOCK // _DELTA_PART), np.uint64(n),
+                 np.uint64((values[0] << 1) ^ (values[0] >> 63))):
+        while head >= np.uint64(128):
+            out[at] = np.uint8(head & np.uint64(127)) | np.uint8(128)
+            head >>= np.uint64(7)
+            at += 1
+        out[at] = np.uint8(head)
+        at += 1
     part = np.zeros(_DELTA_BLOCK, np.uint64)
     row = 1
     while row < n:
         some = min(_DELTA_BLOCK, n - row)
         least = values[row] - values[row - 1]
         for i in range(some):
-            delta = values[row + i] - values[row + i - 1]
-            part[i] = np.uint64(delta)
+            delta = values[_at(row + i)] - values[_at(row + i - 1)]
+            part[_at(i)] = np.uint64(delta)
             least = min(least, delta)
         for i in range(some):
-            part[i] -= np.uint64(least)
+            part[_at(i)] -= np.uint64(least)
         part[some:] = 0
-        at = _varint(out, at, (least << 1) ^ (least >> 63))
+        head = np.uint64((least << 1) ^ (least >> 63))
+        while head >= np.uint64(128):
+            out[at] = np.uint8(head & np.uint64(127)) | np.uint8(128)
+            head >>= np.uint64(7)
+            at += 1
+        out[at] = np.uint8(head)
+        at += 1
         widths = at
         at += _DELTA_BLOCK // _DELTA_PART
         for number in range(_DELTA_BLOCK // _DELTA_PART):
             begin = number * _DELTA_PART
             bits = np.uint64(0)
             for i in range(begin, begin + _DELTA_PART):
-                bits |= part[i]
+                bits |= part[_at(i)]
             width = 0
             while bits:
                 width += 1
                 bits >>= np.uint64(1)
-            out[widths + number] = width
+            out[_at(widths + number)] = width
             word, used = np.uint64(0), 0
             for i in range(begin, begin + _DELTA_PART if width else begin):
-                word |= part[i] << np.uint64(used)
+                word |= part[_at(i)] << np.uint64(used)
                 used += width
                 if used >= 64:
                     for b in range(8):
-                        out[at + b] = np.uint8(word >> np.uint64(8 * b))
+                        out[_at(at + b)] = np.uint8(word >> np.uint64(8 * b))
                     at += 8
                     used -= 64
-                    word = part[i] >> np.uint64(width - used) if used else np.uint64(0)
+                    word = part[_at(i)] >> np.uint64(width - used) if used else np.uint64(0)
             # 32 numbers of any width end at a multiple of 4 bytes.
             for b in range(used // 8):
-                out[at + b] = np.uint8(word >> np.uint64(8 * b))
+                out[_at(at + b)] = np.uint8(word >> np.uint64(8 * b))
             at += used // 8
         row += some
     return at
@@ -209,8 +224,9 @@ class _Struct:
 
     def integer(self, number: int, value: int, bits: int = 32) -> _Struct:
         """An i32 or i64."""
-        self._head(number, 5 if bits == 32 else 6)
-        self.out += _zigzag(value)
+        self.out.append((number - self._last) << 4 | (5 if bits == 32 else 6))
+        self._last = number
+        self.out += _unsigned(value << 1 if value >= 0 else (-value << 1) - 1)
         return self
 
     def flag(self, number: int, value: bool) -> _Struct:
@@ -253,6 +269,7 @@ class _Struct:
         return bytes(self.out) + b"\0"
 
 
+@functools.lru_cache(1 << 12)
 def _unsigned(value: int) -> bytes:
     out = bytearray()
     while value >= 128:
@@ -262,8 +279,6 @@ def _unsigned(value: int) -> bytes:
     return bytes(out)
 
 
-def _zigzag(value: int) -> bytes:
-    return _unsigned(value << 1 if value >= 0 else (-value << 1) - 1)
 
 
 class _Type(NamedTuple):
@@ -321,9 +336,7 @@ class SegmentEncoder:
     """
 
     def __init__(self, rows: int) -> None:
-        slots = 1 << (2 * rows - 1).bit_length()
-        self._keys, self._tags = np.empty(slots, np.int64), np.zeros(slots, np.int64)
-        self._generation = 0
+        self._slots = np.empty(max(64, 1 << (2 * rows - 1).bit_length()), np.int32)
         self._index = np.empty(rows, np.int32)
         self._where, self._value = np.empty(rows + 1, np.int32), np.empty(rows + 1, np.int64)
         self._dictionary = np.empty(rows + 1, np.int64)
@@ -369,22 +382,21 @@ class SegmentEncoder:
         kind = _TYPES[name]
         if name in ("cpu", "pid"):
             dense = block.cpu if name == "cpu" else block.pid
-            default, first = int(dense[0]), 0
-            count = _unlike(dense, dense[0], self._where, self._value)
+            default, first, on = int(dense[0]), 0, True
+            count = _changes(dense, self._where, self._value)
             where, value = self._where[:count], self._value[:count]
         else:
-            (where, value), default, first = block.sparse(name), schema.ABSENT.get(name, 0), block.first
-        self._generation += 1
+            (where, value), default, first, on = block.sparse(name), schema.ABSENT.get(name, 0), block.first, False
         index = self._index[:where.size]
-        count = _number(value, kind.mask, np.int64(default), self._keys, self._tags, self._generation,
-                        self._dictionary, index)
+        count = _number(value, kind.mask, np.int64(default), self._slots, self._dictionary, index)
         dictionary = self._dictionary[:count] if kind.size == 8 else self._dictionary[:count].astype(np.int32)
-        page = self._numbers(where, index, first, rows, count)
+        page = self._numbers(where, index, first, rows, count, on)
         return self._chunk(name, rows, at, dictionary, count, page, _RLE_DICTIONARY)
 
-    def _numbers(self, where: np.ndarray, index: np.ndarray, first: int, rows: int, count: int) -> np.ndarray:
+    def _numbers(self, where: np.ndarray, index: np.ndarray, first: int, rows: int, count: int,
+                 on: bool = False) -> np.ndarray:
         width = max(1, ((count - 1).bit_length() + 7) // 8)
-        return self._page[:_runs(where, index, first, rows, width, self._page)]
+        return self._page[:_runs(where, index, first, rows, width, on, self._page)]
 
     def _chunk(self, name: str, rows: int, at: int, dictionary: bytes | np.ndarray | None, count: int,
                page: np.ndarray, encoding: int) -> tuple[list[bytes], bytes, int]:
@@ -405,7 +417,7 @@ class SegmentEncoder:
             size += len(out[-2]) + length
         stored = sum(map(len, out))
         first_page = at + (len(out[0]) + len(out[1]) if dictionary is not None else 0)
-        encodings = [_zigzag(encoding), *([_zigzag(_PLAIN)] if dictionary is not None else [])]
+        encodings = [_unsigned(encoding << 1), *([_unsigned(_PLAIN << 1)] if dictionary is not None else [])]
         meta = _Struct().integer(1, _TYPES[name].physical).list(2, 5, encodings) \
             .list(3, 8, [_unsigned(len(name)) + name.encode()]).integer(4, _ZSTD).integer(5, rows, 64) \
             .integer(6, size, 64).integer(7, stored, 64).integer(9, first_page, 64)

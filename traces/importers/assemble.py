@@ -22,6 +22,8 @@ from traces.recording import RecordingWriter
 
 __all__ = ["assemble"]
 
+#: An index of this type spares the compiled code a test for counting from the end.
+_at: Final = np.uintp
 _PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "compressor")
 _PAIRS: Final = [(kind.code, schema.CODE[kind.name + "_ret"]) for kind in schema.EVENTS
                  if kind.name + "_ret" in schema.CODE]
@@ -79,7 +81,7 @@ class _Timeline:
 @numba.njit(cache=True, nogil=True)
 def _count(tasks, event, counts):  # type: ignore[no-untyped-def]
     for row in range(event.shape[0]):
-        counts[tasks[row], event[row]] += 1
+        counts[_at(tasks[_at(row)]), event[_at(row)]] += 1
 
 
 class _Pairing:

@@ -21,21 +21,35 @@ from traces.block import Block
 __all__ = ["MisreadColumns"]
 
 
+#: An index of this type spares the compiled code a test for counting from the end.
+_at: Final = np.uintp
+
+
 @numba.njit(cache=True, nogil=True)
-def _pairs(event, tasks, first, second, waiting, out):  # type: ignore[no-untyped-def]
-    """List (row, row) where of a task's events of two kinds a ``first`` is followed by a ``second``; count them."""
-    waiting[:] = -1
-    count = 0
+def _compare(event, tasks, first, second, base, where, value,  # type: ignore[no-untyped-def]
+             other_where, other_value, waits, waiting):
+    """Return how often a ``first`` is followed by a ``second`` of the same task's events of these two, and how often
+    what ``where`` and ``value`` give the one is not what the others give the other.
+
+    ``waits`` and ``waiting``: per task, whether its last event of these was a ``first``, and its value.
+    """
+    waits[:] = False
+    seen = wrong = k = j = 0
     for row in range(event.shape[0]):
-        if event[row] == first:
-            waiting[tasks[row]] = row
-        elif event[row] == second:
-            if waiting[tasks[row]] >= 0:
-                out[count, 0] = waiting[tasks[row]]
-                out[count, 1] = row
-                count += 1
-            waiting[tasks[row]] = -1
-    return count
+        if event[_at(row)] == first:
+            while k < where.shape[0] and where[k] - base < row:
+                k += 1
+            waits[tasks[row]] = True
+            waiting[tasks[row]] = value[k] if k < where.shape[0] and where[k] - base == row else 0
+        elif event[_at(row)] == second:
+            if waits[tasks[row]]:
+                while j < other_where.shape[0] and other_where[j] - base < row:
+                    j += 1
+                found = other_value[j] if j < other_where.shape[0] and other_where[j] - base == row else 0
+                seen += 1
+                wrong += waiting[tasks[row]] != found
+            waits[tasks[row]] = False
+    return seen, wrong
 
 
 class _Witness(NamedTuple):
@@ -64,16 +78,17 @@ class MisreadColumns:
         """Look at a block of events, of whose rows ``tasks`` numbers the tasks."""
         if not tasks.size:
             return
-        waiting = np.empty(int(tasks.max()) + 1, np.int64)
-        room = np.empty((len(block), 2), np.int64)
+        most = int(tasks.max()) + 1
+        waits, waiting = np.empty(most, np.bool_), np.empty(most, np.int64)
         for event, column, other, other_column in _WITNESSES:
-            pairs = room[:_pairs(block.event, tasks, schema.CODE[event], schema.CODE[other], waiting, room)]
-            wrong = block.column(column)[pairs[:, 0]] != block.column(other_column)[pairs[:, 1]]
-            self._count(event, column, len(pairs), int(wrong.sum()))
+            seen, wrong = _compare(block.event, tasks, schema.CODE[event], schema.CODE[other], block.first,
+                                   *block.sparse(column), *block.sparse(other_column), waits, waiting)
+            self._count(event, column, seen, wrong)
         for event, column in _BOOLS:
             where, value = block.sparse(column)
-            wrong = (value > 1) & (block.event[where - block.first] == schema.CODE[event])
-            self._count(event, column, int((block.event == schema.CODE[event]).sum()), int(wrong.sum()))
+            rows = where[value > 1] - block.first
+            self._count(event, column, np.count_nonzero(block.event == schema.CODE[event]),
+                        np.count_nonzero(block.event[rows] == schema.CODE[event]))
 
     def _count(self, event: str, column: str, seen: int, wrong: int) -> None:
         counts = self._counts.setdefault((event, column), [0, 0])

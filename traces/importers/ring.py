@@ -27,6 +27,7 @@ _MISSED_EVENTS: Final = 1 << 31
 _MISSED_STORED: Final = 1 << 30
 _COMMIT_MASK: Final = (1 << 27) - 1
 
+_PRIVATE: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _RET = sparse_index("ret")
 _FIRST_SPARSE = schema.column_names().index(SPARSE[0])
 _LOST = schema.CODE["lost_events"]
@@ -34,36 +35,29 @@ _LOST = schema.CODE["lost_events"]
 _WORDS, _WORD, _BYTES = range(3)
 _LINK, _ORDER, _TEXT = 4, 8, 15
 
+#: An index of this type spares the compiled code a test for counting from the end.
+_at = np.uintp
+
 # State slots that live across calls for one CPU.
 _S_TS, _S_DAMAGED, _S_FIRST_DAMAGE, _S_LOST, _S_LOST_UNKNOWN, _S_BASE, _S_SHORT, _S_TEXTS, _S_DISCARDED, \
     _S_BACKWARDS = range(10)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+# An array that is handed on costs two locked instructions, so the decoder's own loop reads words by itself and calls
+# these only where it is off the path: ring records are aligned to 4 bytes, and only a format that no kernel writes, or
+# damage, asks for other places.
+@numba.njit(cache=True, nogil=True)
 def _le(buf, at, size):  # type: ignore[no-untyped-def]
     value = np.uint64(0)
     for i in range(size):
         value |= np.uint64(buf[at + i]) << np.uint64(8 * i)
-    return value
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _u32(buf, words, at):  # type: ignore[no-untyped-def]
-    # Ring records are aligned to 4 bytes; only a format that no kernel writes asks for other places.
-    if at & 3:
-        return np.int64(_le(buf, at, 4))
-    return np.int64(words[at >> 2])
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _word(words, at):  # type: ignore[no-untyped-def]
-    return np.int64(words[at >> 2])
+    return np.int64(value)
 
 
 @numba.njit(cache=True, nogil=True)
 def _by_bytes(buf, where, width, signed):  # type: ignore[no-untyped-def]
     """A field of any place and any of the widths 1, 2, 4 and 8."""
-    value = np.int64(_le(buf, where, width))
+    value = _le(buf, where, width)
     if signed and width < 8 and value >> (8 * width - 1):
         value -= np.int64(1) << (8 * width)
     return value
@@ -81,8 +75,8 @@ def _decode(buf, words, subbuf, data_at, commit_size, most,  # type: ignore[no-u
     at = 0
     newest = state[_S_TS]
     while at + subbuf <= buf.shape[0] and row + most <= capacity and state[_S_TEXTS] < texts.shape[0] - most:
-        ts = np.int64(_le(buf, at, 8))
-        commit = np.int64(_le(buf, at + 8, 4))
+        ts = _le(buf, at, 8)
+        commit = _le(buf, at + 8, 4)
         length = commit & _COMMIT_MASK
         room = subbuf - data_at
         too_long = length > room
@@ -92,15 +86,15 @@ def _decode(buf, words, subbuf, data_at, commit_size, most,  # type: ignore[no-u
             missed = np.int64(-1)
             # The count follows the data when there was room for it.
             if commit & _MISSED_STORED and length + commit_size <= room:
-                missed = np.int64(_le(buf, at + data_at + length, commit_size))
+                missed = _le(buf, at + data_at + length, commit_size)
                 if missed < 0:
                     missed = np.int64(-1)
             stamps[row] = ts
             pids[row] = 0
             events[row] = _LOST
             if missed:
-                where[_RET, fill[_RET]] = row
-                value[_RET, fill[_RET]] = missed
+                where[fill[_RET]] = row
+                value[fill[_RET]] = missed
                 fill[_RET] += 1
             row += 1
             if missed < 0:
@@ -114,7 +108,8 @@ def _decode(buf, words, subbuf, data_at, commit_size, most,  # type: ignore[no-u
             if pos + 4 > end:
                 bad = True
                 break
-            head = _u32(buf, words, pos)
+            straight = pos & 3 == 0
+            head = np.int64(words[_at(pos >> 2)]) if straight else _le(buf, pos, 4)
             kind = head & 31
             delta = head >> 5
             if kind == 0 or kind > 28:
@@ -124,7 +119,7 @@ def _decode(buf, words, subbuf, data_at, commit_size, most,  # type: ignore[no-u
                 if pos + 8 > end:
                     bad = True
                     break
-                second = _u32(buf, words, pos + 4)
+                second = np.int64(words[_at((pos >> 2) + 1)]) if straight else _le(buf, pos + 4, 4)
                 if kind == 30:
                     ts += delta + (second << 27)
                     pos += 8
@@ -152,15 +147,11 @@ def _decode(buf, words, subbuf, data_at, commit_size, most,  # type: ignore[no-u
             if size < 2 or body + size > end:
                 bad = True
                 break
-            aligned = body & 3 == 0
-            if aligned:
-                number = _word(words, body) & 0xFFFF
-            else:
-                number = np.int64(buf[body]) | np.int64(buf[body + 1]) << 8
-            counts[number] += 1
-            plan = plan_of_id[number]
+            number = np.int64(buf[_at(body)]) | np.int64(buf[_at(body + 1)]) << 8
+            counts[_at(number)] += 1
+            plan = plan_of_id[_at(number)]
             if plan >= 0:
-                if size < need[plan]:
+                if size < need[_at(plan)]:
                     state[_S_SHORT] += 1
                     if state[_S_FIRST_DAMAGE] < 0:
                         state[_S_FIRST_DAMAGE] = state[_S_BASE] + pos
@@ -168,23 +159,24 @@ def _decode(buf, words, subbuf, data_at, commit_size, most,  # type: ignore[no-u
                     if ts < newest:
                         state[_S_BACKWARDS] += 1
                     newest = ts
-                    stamps[row] = ts
-                    pids[row] = np.int32(_u32(buf, words, body + pid_offset[plan]))
-                    events[row] = code[plan]
-                    for m in range(first[plan], first[plan + 1]):
-                        how = step[m, 0]
-                        place = body + step[m, 2]
-                        if aligned and how & 3 == _WORDS:
-                            v = _word(words, place) | _word(words, place + 4) << 32
-                        elif aligned and how & 3 == _WORD:
+                    stamps[_at(row)] = ts
+                    place = body + pid_offset[_at(plan)]
+                    pids[_at(row)] = np.int32(words[_at(place >> 2)]) if place & 3 == 0 else np.int32(_le(buf, place, 4))
+                    events[_at(row)] = code[_at(plan)]
+                    for m in range(8 * first[plan], 8 * first[plan + 1], 8):
+                        how = step[_at(m)]
+                        place = body + step[_at(m + 2)]
+                        if straight and how & 3 == _WORDS:
+                            v = np.int64(words[_at(place >> 2)]) | np.int64(words[_at((place >> 2) + 1)]) << 32
+                        elif straight and how & 3 == _WORD:
                             # The field's bits go to the top of 64 and come back with zeros or their sign.
-                            v = _word(words, place & ~np.int64(3)) << step[m, 3]
-                            if step[m, 5]:
-                                v >>= step[m, 4]
+                            v = np.int64(words[_at(place >> 2)]) << step[_at(m + 3)]
+                            if step[_at(m + 5)]:
+                                v >>= step[_at(m + 4)]
                             else:
-                                v = np.int64(np.uint64(v) >> np.uint64(step[m, 4]))
+                                v = np.int64(np.uint64(v) >> np.uint64(step[_at(m + 4)]))
                         elif how < _TEXT:
-                            v = _by_bytes(buf, place, step[m, 7], step[m, 5])
+                            v = _by_bytes(buf, place, step[_at(m + 7)], step[_at(m + 5)])
                         else:
                             slot = state[_S_TEXTS]
                             texts[slot, 0] = row
@@ -196,13 +188,13 @@ def _decode(buf, words, subbuf, data_at, commit_size, most,  # type: ignore[no-u
                             if how < _ORDER:
                                 v &= ~np.int64(3)
                             elif (v >> 6) & 1:
-                                v = np.int64(buf[body + step[m, 6]])
+                                v = np.int64(buf[_at(body + step[_at(m + 6)])])
                             else:
                                 v = np.int64(0)
-                        column = step[m, 1]
+                        column = _at(step[_at(m + 1)])
                         slot = fill[column]
-                        where[column, slot] = row
-                        value[column, slot] = v
+                        where[_at(slot)] = row
+                        value[_at(slot)] = v
                         # One that is empty is written over by the next.
                         fill[column] = slot + (v != 0)
                     row += 1
@@ -275,20 +267,20 @@ class Room:
         self.ts, self.pid, self.event = np.empty(rows, np.int64), np.empty(rows, np.int32), np.empty(rows, np.uint8)
         # Of each column only the beginning is ever touched, and what is not touched is no memory: NumPy would ask for
         # huge pages, of which every column touches one.
-        self.where = np.frombuffer(mmap.mmap(-1, 4 * rows * len(SPARSE)), np.int32).reshape(len(SPARSE), rows)
-        self.value = np.frombuffer(mmap.mmap(-1, 8 * rows * len(SPARSE)), np.int64).reshape(len(SPARSE), rows)
-        self.fill = np.zeros(len(SPARSE), np.int64)
+        self.where = np.frombuffer(mmap.mmap(-1, 4 * rows * len(SPARSE), _PRIVATE), np.int32)
+        self.value = np.frombuffer(mmap.mmap(-1, 8 * rows * len(SPARSE), _PRIVATE), np.int64)
+        #: where each column's next entry goes
+        self.fill = rows * np.arange(len(SPARSE))
 
     def clear(self) -> None:
         """Forget all rows."""
-        self.fill[:] = 0
+        self.fill[:] = self.rows * np.arange(len(SPARSE))
 
     def block(self, rows: int, cpu: int, texts: list[tuple[int, str]]) -> Block:
         """Return the first ``rows`` rows, all of one CPU; they are this object's memory."""
-        fill = self.fill.tolist()
+        spans = [slice(column * self.rows, end) for column, end in enumerate(self.fill.tolist())]
         return Block(self.ts[:rows], np.full(rows, cpu, np.uint16), self.pid[:rows], self.event[:rows],
-                     [self.where[column, :count] for column, count in enumerate(fill)],
-                     [self.value[column, :count] for column, count in enumerate(fill)], texts)
+                     [self.where[span] for span in spans], [self.value[span] for span in spans], texts)
 
 
 class RingDecoder:
@@ -303,7 +295,7 @@ class RingDecoder:
         self._counts = np.zeros(1 << 16, np.int64)
         self._state = np.zeros(10, np.int64)
         self._state[_S_FIRST_DAMAGE] = -1
-        self._step = _steps(table.move)
+        self._step = _steps(table.move).reshape(-1)
         #: Rows that a room must have free for one more sub-buffer: a record takes at least 4 bytes; two rows more
         #: for lost events.
         self.most_rows = (header.size - header.data_offset) // 4 + 2

@@ -34,6 +34,8 @@ format:
 	field:char buf[];	offset:16;	size:0;	signed:0;
 """
 _MAX_FORMAT: Final = 1 << 20
+#: What is read at a time: small enough to be in a cache still when it is decoded.
+_CHUNK: Final = 1 << 20
 #: What the column ``cpu`` can hold.
 _MAX_CPU: Final = (1 << 16) - 1
 
@@ -132,7 +134,7 @@ def _compare_with_stats(loss: dict[str, Any], facts: RunFacts) -> None:
 
 def _one(path: Path, cpu: int, formats: FormatDirectory, facts: RunFacts, rows: int) -> Iterator[Block]:
     def pieces() -> Iterator[np.ndarray]:
-        source = chunks(path)
+        source = chunks(path, _CHUNK)
         while True:
             try:
                 data = next(source)

@@ -15,6 +15,7 @@ from traces.importers.eventformat import HeaderPage
 from traces.importers.merge import interleave
 from traces.importers.probemap import ProbeTable
 from traces.importers.ring import Damage, RingDecoder, Room
+from traces.recording import usable_cpus
 
 __all__ = ["BLOCK_ROWS", "Block", "RunFacts", "block_rows", "merge_cpus", "ring_blocks"]
 
@@ -78,14 +79,14 @@ def ring_blocks(chunks: Iterable[bytes | memoryview | np.ndarray], table: ProbeT
                 done: Callable[[int, Damage], None], rows: int = BLOCK_ROWS) -> Iterator[Block]:
     """Decode one CPU's stream of raw sub-buffers, given in chunks of any size, into blocks.
 
-    A yielded block is overwritten when the third one after it is made.
+    A yielded block is overwritten when the second one after it is made; where blocks are written on another CPU
+    (:class:`~traces.recording.RecordingWriter`), when the third one is.
 
     :param done: called once at the end with the CPU and its damage
     """
     decoder = RingDecoder(table, header)
     rows = max(rows, decoder.most_rows)
-    # A block is read until the one after the next is asked for: three take turns.
-    rooms = itertools.cycle([Room(rows) for _ in range(3)])
+    rooms = itertools.cycle([Room(rows) for _ in range(2 + (usable_cpus() > 1))])
     room, row, texts = next(rooms), 0, []
     rest = np.zeros(0, np.uint8)
     for chunk in chunks:

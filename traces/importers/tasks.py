@@ -8,6 +8,9 @@ import numpy as np
 
 __all__ = ["TaskNumbers"]
 
+#: An index of this type spares the compiled code a test for counting from the end.
+_at = np.uintp
+
 
 @numba.njit(cache=True, nogil=True)
 def _number(pid, row, slots, pids, known, out):  # type: ignore[no-untyped-def]
@@ -16,10 +19,10 @@ def _number(pid, row, slots, pids, known, out):  # type: ignore[no-untyped-def]
     Returns (row reached, tasks known).
     """
     last = slots.shape[0] - 1
-    before, number = np.int32(0), -1
+    before, number = np.int32(0), np.int32(-1)
     while row < pid.shape[0]:
-        if number < 0 or pid[row] != before:
-            before = pid[row]
+        if pid[_at(row)] != before or number < 0:
+            before = pid[_at(row)]
             h = np.int64((np.uint64(before) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & last
             while slots[h] >= 0 and pids[slots[h]] != before:
                 h = (h + 1) & last
@@ -27,11 +30,11 @@ def _number(pid, row, slots, pids, known, out):  # type: ignore[no-untyped-def]
             if number < 0:
                 if 2 * known > last:
                     return row, known
-                number = known
+                number = np.int32(known)
                 pids[number] = before
                 slots[h] = number
                 known += 1
-        out[row] = number
+        out[_at(row)] = number
         row += 1
     return row, known
 
