@@ -23,6 +23,7 @@ from traces.block import Block
 from traces.errors import BadInput
 from traces.pages import PageStore, PageStoreWriter
 from traces.segment import SegmentEncoder
+from traces.segmentread import Damaged, Lender, Segment, texts_of
 
 __all__ = ["Recording", "RecordingWriter", "SEGMENT_ROWS", "usable_cpus"]
 
@@ -313,6 +314,11 @@ class Recording:
 
         :raises BadInput: at a segment that cannot be read or does not fit the schema
         """
+        for first, path, file in self._files():
+            yield first, self._table(first, path, file, columns)
+
+    def _files(self) -> Iterator[tuple[int, Path, pq.ParquetFile]]:
+        """Yield (number of the first event, path, file) of each segment; its rows and columns are what they should."""
         first = 0
         expected = schema.arrow_schema()
         for segment in self.manifest["segments"]:
@@ -324,13 +330,19 @@ class Recording:
                                    f"{segment['rows']}", _AGAIN)
                 if not file.schema_arrow.equals(expected):
                     raise BadInput(path, "", "its columns are not those of the format", _AGAIN)
-                table = file.read(columns=list(columns) if columns is not None else None)
-                # Text that is no UTF-8 and names past the end of their dictionary would stop a reader later.
-                table.validate(full=True)
             except (pa.ArrowException, OSError) as problem:
                 raise BadInput(path, f"event {first}", f"cannot be read ({problem})", _AGAIN) from None
-            yield first, table
+            yield first, path, file
             first += segment["rows"]
+
+    def _table(self, first: int, path: Path, file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
+        try:
+            table = file.read(columns=list(columns) if columns is not None else None)
+            # Text that is no UTF-8 and names past the end of their dictionary would stop a reader later.
+            table.validate(full=True)
+        except (pa.ArrowException, OSError) as problem:
+            raise BadInput(path, f"event {first}", f"cannot be read ({problem})", _AGAIN) from None
+        return table
 
     def texts(self) -> set[str]:
         """Return all distinct texts of markers, snapshots and parameter writes."""
@@ -343,9 +355,23 @@ class Recording:
     def batches(self, columns: Sequence[str], rows: int = 1 << 15) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Yield (number of the first event, {column: array}) of at most ``rows`` events.
 
-        ``event`` comes as codes (uint8), ``text`` as an object array of str.
+        ``event`` comes as codes (uint8), ``text`` as an object array of str.  Arrays that nobody has any more are used
+        again.
+
+        :raises BadInput: at a segment that cannot be read or does not fit the schema
         """
-        for first, table in self.segments(columns):
+        lender = Lender()
+        for first, path, file in self._files():
+            try:
+                segment = Segment.open(path, file, list(columns), lender)
+                if segment is not None:
+                    for at in range(0, file.metadata.num_rows, rows):
+                        yield first + at, segment.batch(rows)
+                    continue
+            except (Damaged, OSError) as problem:
+                raise BadInput(path, f"event {first}", f"cannot be read ({problem})", _AGAIN) from None
+            # Another writer made it: recordings of earlier versions, and of other tools.
+            table = self._table(first, path, file, columns)
             arrays: dict[str, np.ndarray] = {}
             for name in columns:
                 column = table.column(name).combine_chunks()
@@ -362,6 +388,8 @@ class Recording:
             codes = np.array([schema.CODE.get(value, 0) for value in values], np.uint8)
             by_row: np.ndarray = codes[column.indices.to_numpy(zero_copy_only=False)]
             return by_row
+        if name == "text":
+            return texts_of(column.dictionary.to_pylist(), column.indices.to_numpy(zero_copy_only=False))
         values_of: np.ndarray = column.to_numpy(zero_copy_only=False)
         return values_of
 
