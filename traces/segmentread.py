@@ -7,6 +7,7 @@ into memory that is in use already.  What it does not know it leaves to pyarrow 
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -192,6 +193,7 @@ class Lender:
     _MOST: Final = 4
 
     def __init__(self) -> None:
+        self.unpacker = zstandard.ZstdDecompressor()
         self._arrays: dict[tuple[str, int], list[np.ndarray]] = {}
         #: how many references an array has that only this object knows
         self._own = sys.maxsize
@@ -256,7 +258,7 @@ class Segment:
                         or not 0 <= chunk.total_compressed_size <= _PAGE_ROW * 2 * rows + _MAX_TEXTS:
                     return None
                 raw.seek(first)
-                found = _pages(name, raw.read(chunk.total_compressed_size), rows)
+                found = _pages(name, raw.read(chunk.total_compressed_size), rows, lender.unpacker)
                 if found is None:
                     return None
                 pages[name] = found
@@ -293,21 +295,27 @@ class Segment:
 
 
 def texts_of(dictionary: list[str], numbers: np.ndarray) -> np.ndarray:
-    """Return an object array of the texts that ``numbers`` name."""
-    texts = np.empty(numbers.size, object)
-    texts.fill(dictionary[0] if dictionary else "")
-    rows = np.flatnonzero(numbers)
-    if rows.size:
-        texts[rows] = np.array(dictionary, object)[numbers[rows]]
+    """Return an object array of the texts that ``numbers`` name; it may be one that others have too."""
+    if not numbers.any() and dictionary[:1] in ([""], []):
+        return _no_texts(numbers.size)
+    found: np.ndarray = np.array(dictionary, object)[numbers]
+    return found
+
+
+@functools.lru_cache(4)
+def _no_texts(rows: int) -> np.ndarray:
+    """Hardly a batch has a text: the others share one array, which must stay as it is."""
+    texts = np.full(rows, "", object)
+    texts.flags.writeable = False
     return texts
 
 
-def _pages(name: str, data: bytes, rows: int) -> _Pages | None:
+def _pages(name: str, data: bytes, rows: int, unpacker: zstandard.ZstdDecompressor) -> _Pages | None:
     """Unpack a column's pages; None where they are not as :mod:`traces.segment` writes them."""
     at = 0
     dictionary: np.ndarray | list[str] | None = None
     if name != "ts":
-        found = _page(data, at, _DICTIONARY_PAGE, _MAX_TEXTS if name in ("event", "text") else 8 * rows + 8)
+        found = _page(data, at, _DICTIONARY_PAGE, _MAX_TEXTS if name in ("event", "text") else 8 * rows + 8, unpacker)
         if found is None or found.encoding != _PLAIN:
             return None
         at = found.end
@@ -315,7 +323,7 @@ def _pages(name: str, data: bytes, rows: int) -> _Pages | None:
         if values is None or not len(values):
             return None
         dictionary = values
-    found = _page(data, at, _DATA_PAGE, _PAGE_ROW * rows + 4096)
+    found = _page(data, at, _DATA_PAGE, _PAGE_ROW * rows + 4096, unpacker)
     if found is None or found.values != rows or found.encoding != (_DELTA if name == "ts" else _RLE_DICTIONARY):
         return None
     page = np.frombuffer(found.body, np.uint8)
@@ -357,7 +365,7 @@ class _Page(NamedTuple):
     end: int
 
 
-def _page(data: bytes, at: int, kind: int, limit: int) -> _Page | None:
+def _page(data: bytes, at: int, kind: int, limit: int, unpacker: zstandard.ZstdDecompressor) -> _Page | None:
     """Unpack the page whose header is at ``at``; None where it is no such page or larger than ``limit``."""
     head = data[at:at + 64]
     try:
@@ -378,14 +386,10 @@ def _page(data: bytes, at: int, kind: int, limit: int) -> _Page | None:
     try:
         if zstandard.frame_content_size(body) != unpacked:
             return None
-        whole = _unpacker().decompress(body)
+        whole = unpacker.decompress(body)
     except zstandard.ZstdError as problem:
         raise Damaged(f"a page cannot be unpacked ({problem})") from None
     return _Page(whole, values, encoding, begin + packed)  # type: ignore[arg-type,operator]
-
-
-def _unpacker() -> zstandard.ZstdDecompressor:
-    return zstandard.ZstdDecompressor()
 
 
 def _struct(data: bytes, at: int, depth: int = 0) -> tuple[dict[int, int | dict[int, object]], int]:
