@@ -5,6 +5,7 @@ compress calls, entries and returns counted, the manifest written."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numba
@@ -18,6 +19,7 @@ from traces.importers.pageindex import PageIndex
 from traces.importers.merge import join
 from traces.importers.source import BLOCK_ROWS, Block, RunFacts
 from traces.importers.tasks import TaskNumbers
+from traces.pages import PageStoreWriter
 from traces.recording import RecordingWriter
 
 __all__ = ["assemble"]
@@ -125,7 +127,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
     :raises BadInput: when the pages do not line up with the compress calls, or ``out`` exists
     """
     timeline, watchers = _Timeline(facts), _Watchers()
-    with RecordingWriter(out) as writer:
+    with RecordingWriter(out) as writer, _Storing(pages, writer.pages) as storing:
         held: Block | None = None
         for block in _whole(blocks):
             if held is not None:
@@ -145,7 +147,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
         if objects is not None:
             writer.add_table("objects", objects)
         if pages is not None:
-            pages.store(writer.pages)
+            storing.wait()
             source = {**source, "pages_unmatched": pages.unmatched}
             if pages.unmatched:
                 facts.notes.append(f"{pages.unmatched} compress calls have no page: it was lost, or none of those "
@@ -171,6 +173,35 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
         writer.close(manifest)
         return {"rows": writer.rows, "losses": facts.losses, "unpaired": unpaired, "notes": facts.notes,
                 "pages": len(writer.pages), "references": writer.pages.references}
+
+
+class _Storing:
+    """Hashes, compresses and writes the pages in a thread beside the events; none of that holds the interpreter lock
+    for long.
+
+    Used as a context manager: leaving it early stops it.
+    """
+
+    def __init__(self, pages: PageIndex | None, writer: PageStoreWriter) -> None:
+        self._writer = writer
+        self._pool = ThreadPoolExecutor(1)
+        self._work = self._pool.submit(pages.store, writer) if pages is not None else None
+
+    def wait(self) -> None:
+        """Wait until all pages are stored.
+
+        :raises BadInput: when one does not match its digest
+        """
+        if self._work is not None:
+            self._work.result()
+
+    def __enter__(self) -> _Storing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._work is not None and not self._work.done():
+            self._writer.stop()
+        self._pool.shutdown()
 
 
 class _Watchers:

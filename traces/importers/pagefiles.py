@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import re
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from traces.importers.eventformat import EventFormat, HeaderPage
 from traces.importers.pageindex import PAGE_OFFSET_BASE, VMEMMAP_BASE, PageIndex
 from traces.importers.probemap import TEXT, ProbeTable
 from traces.importers.ring import RingDecoder, Room
+from traces.pages import sha1_of
 from traces.schema import PAGE_SIZE
 
 __all__ = ["is_page_format", "page_ring", "read_objects", "read_page_index"]
@@ -139,8 +139,7 @@ def page_ring(path: Path, formats: list[EventFormat], header: HeaderPage,
         raise _half_missing(path, *next(iter(waiting)))
     order = np.argsort(np.array(ts), kind="stable")
     data = np.frombuffer(b"".join(pages[i] for i in order), np.uint8).reshape(-1, PAGE_SIZE)
-    sha1 = [hashlib.sha1(page.data).hexdigest() for page in data]
-    return PageIndex(str(path), np.array(ts)[order], np.array(address, np.uint64)[order], sha1, data, bases)
+    return PageIndex(str(path), np.array(ts)[order], np.array(address, np.uint64)[order], sha1_of(data), data, bases, True)
 
 
 def _half_missing(path: Path, src: int, half: int) -> BadInput:

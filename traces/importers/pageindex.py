@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from traces import schema
 from traces.block import Block
 from traces.errors import BadInput
-from traces.pages import PageStoreWriter
+from traces.pages import PageStoreWriter, sha1_of
 
 __all__ = ["PageIndex"]
 
@@ -34,15 +33,16 @@ class PageIndex:
     :param sha1: hex digests
     :param data: uint8 array (pages, 4096), or None when only digests were kept
     :param bases: (page_offset_base, vmemmap_base) of the boot, or None when unknown: then only the order counts
-    :raises BadInput: when the digests do not match the data
+    :param hashed: the digests were computed from the data here
     """
 
     def __init__(self, path: str, ts: np.ndarray, address: np.ndarray, sha1: list[str],
-                 data: np.ndarray | None, bases: tuple[int, int] | None) -> None:
+                 data: np.ndarray | None, bases: tuple[int, int] | None, hashed: bool = False) -> None:
         self.path = path
         self._ts = ts.astype(np.int64)
         self._sha1 = sha1
         self._data = data
+        self._hashed = hashed
         self._next = 0
         self._taken = np.zeros(ts.size, bool)
         self.unmatched = 0
@@ -53,11 +53,6 @@ class PageIndex:
         # The struct page of each source address: what the scatter list of the compress call points at.
         frame = (address.astype(np.uint64) - np.uint64(page_offset)) >> np.uint64(12)
         self._page = (frame * np.uint64(_STRUCT_PAGE) + np.uint64(vmemmap)).view(np.int64)
-        if data is not None:
-            for number in range(len(sha1)):
-                if hashlib.sha1(data[number].data).hexdigest() != sha1[number]:
-                    raise BadInput(path, f"page {number}", "its bytes do not match its SHA-1",
-                                   "copy the page dump and its index again")
 
     def attach(self, block: Block, unit_ns: int = 1) -> None:
         """Fill ``content`` of a block's compress calls with the row of ``refs`` of their first page.
@@ -131,6 +126,14 @@ class PageIndex:
         return rows[rows <= self._ts.size - count]
 
     def store(self, writer: PageStoreWriter) -> None:
-        """Write all pages, in order."""
+        """Write all pages, in order; called in a thread beside the import of events.
+
+        :raises BadInput: when the digests do not match the data
+        """
+        if self._data is not None and not self._hashed:
+            for number, (digest, sha1) in enumerate(zip(sha1_of(self._data), self._sha1, strict=True)):
+                if digest != sha1:
+                    raise BadInput(self.path, f"page {number}", "its bytes do not match its SHA-1",
+                                   "copy the page dump and its index again")
         for number, sha1 in enumerate(self._sha1):
             writer.add(None if self._data is None else self._data[number].tobytes(), sha1)
