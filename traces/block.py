@@ -16,13 +16,18 @@ import numpy as np
 
 from traces import schema
 
-__all__ = ["SPARSE", "Block", "sparse_index"]
+__all__ = ["SPARSE", "Block", "absent", "sparse_index"]
 
 _DENSE: Final = ("ts", "cpu", "pid", "event")
 #: Columns that are kept only where they hold something.
 SPARSE: Final = tuple(name for name in schema.column_names() if name not in (*_DENSE, "text"))
 _PLACE: Final = {name: number for number, name in enumerate(SPARSE)}
 _COLUMN: Final = {name: number for number, name in enumerate(schema.column_names())}
+
+
+def absent(name: str) -> int:
+    """Return what a column of :data:`SPARSE` holds where an event does not have it."""
+    return -1 if name == "content" else 0
 
 
 def sparse_index(name: str) -> int:
@@ -69,7 +74,7 @@ class Block:
         where, value = [], []
         for name in SPARSE:
             column = columns[_COLUMN[name]]
-            rows = np.flatnonzero(column != schema.ABSENT.get(name, 0))
+            rows = np.flatnonzero(column != absent(name))
             where.append(rows.astype(np.int32))
             value.append(column[rows])
         dtypes = {column.name: column.dtype for column in schema.COLUMNS}
@@ -85,7 +90,7 @@ class Block:
         if name in _DENSE:
             whole: np.ndarray = getattr(self, name)
             return whole
-        out = np.full(len(self), schema.ABSENT.get(name, 0), np.int64)
+        out = np.full(len(self), absent(name), np.int64)
         where, value = self.sparse(name)
         out[where - self.first] = value
         return out
@@ -125,8 +130,8 @@ class Block:
         """Return a block with rows inserted: (position, {column: value}, text), positions ascending."""
         extra = np.zeros((len(schema.COLUMNS), len(rows)), np.int64)
         extra[_COLUMN["content"]] = -1
-        for number, (_, values, _) in enumerate(rows):
-            for name, one in values.items():
+        for number, (_, row, _) in enumerate(rows):
+            for name, one in row.items():
                 extra[_COLUMN[name], number] = one
         new = Block.of(extra)
         positions = np.array([position for position, _, _ in rows], np.int64)

@@ -17,12 +17,11 @@ from typing import Final, NamedTuple
 
 import numba
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
 from traces import schema
-from traces.block import Block
+from traces.block import Block, absent
 
 __all__ = ["SegmentEncoder"]
 
@@ -380,13 +379,14 @@ class SegmentEncoder:
             page = self._numbers(where, index, 0, rows, len(texts))
             return self._chunk(name, rows, at, _strings(texts), len(texts), page, _RLE_DICTIONARY)
         kind = _TYPES[name]
+        default: int
         if name in ("cpu", "pid"):
             dense = block.cpu if name == "cpu" else block.pid
             default, first, on = int(dense[0]), 0, True
             count = _changes(dense, self._where, self._value)
             where, value = self._where[:count], self._value[:count]
         else:
-            (where, value), default, first, on = block.sparse(name), schema.ABSENT.get(name, 0), block.first, False
+            (where, value), default, first, on = block.sparse(name), absent(name), block.first, False
         index = self._index[:where.size]
         count = _number(value, kind.mask, np.int64(default), self._slots, self._dictionary, index)
         dictionary = self._dictionary[:count] if kind.size == 8 else self._dictionary[:count].astype(np.int32)
@@ -406,7 +406,7 @@ class SegmentEncoder:
             if data is None:
                 continue
             length = data.nbytes if isinstance(data, np.ndarray) else len(data)
-            packed = self._zstd.compress(data)
+            packed = self._zstd.compress(data.data if isinstance(data, np.ndarray) else data)
             head = _Struct().integer(1, _DATA_PAGE if data is page else _DICTIONARY_PAGE).integer(2, length) \
                 .integer(3, len(packed))
             if data is page:

@@ -44,10 +44,10 @@ def _expand(page, width, state, dictionary, out):  # type: ignore[no-untyped-def
     ``page`` holds runs of numbers of ``width`` bytes, whole or one after the other.
     """
     out[:] = dictionary[0]
-    rows, end, known = out.shape[0], page.shape[0], dictionary.shape[0]
+    rows, end, known = np.int64(out.shape[0]), page.shape[0], dictionary.shape[0]
     pos, left, number = state[_POSITION], state[_LEFT], state[_NUMBER]
     literal = state[_LITERAL]
-    row = 0
+    row = np.int64(0)
     while row < rows:
         if left == 0:
             if pos >= end:
@@ -109,10 +109,10 @@ def _expand(page, width, state, dictionary, out):  # type: ignore[no-untyped-def
 def _undelta(page, out):  # type: ignore[no-untyped-def]
     """Read DELTA_BINARY_PACKED numbers, blocks of 128 in parts of 32; return whether the page has all of ``out``."""
     end, rows = page.shape[0], out.shape[0]
-    pos = 0
-    row = 0
-    parts = 0
-    block = 0
+    pos = np.int64(0)
+    row = np.int64(0)
+    parts = np.int64(0)
+    block = np.int64(0)
     least = np.int64(0)
     heads = np.zeros(4, np.uint64)
     while True:
@@ -137,7 +137,7 @@ def _undelta(page, out):  # type: ignore[no-untyped-def]
             if block != 128 or parts != 4 or np.int64(heads[2]) != rows or rows == 0:
                 return False
             out[0] = least
-            row = 1
+            row = np.int64(1)
             if row == rows:
                 return True
             continue
@@ -159,25 +159,14 @@ def _undelta(page, out):  # type: ignore[no-untyped-def]
                     out[_at(row + i)] = last
             else:
                 mask = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - width)
-                held = np.uint64(0)
-                bits = 0
-                at = pos
                 for i in range(some):
-                    value = held
-                    have = bits
+                    at = pos + (i * width >> 3)
+                    have = 8 - (i * width & 7)
+                    value = np.uint64(page[_at(at)]) >> np.uint64(8 - have)
                     while have < width:
-                        byte = np.uint64(page[_at(at)])
                         at += 1
-                        value |= byte << np.uint64(have)
-                        held = byte >> np.uint64(64 - have) if have > 56 else np.uint64(0)
+                        value |= np.uint64(page[_at(at)]) << np.uint64(have)
                         have += 8
-                    if have > 64:
-                        bits = have - width
-                        held = (value >> np.uint64(width) if width < 64 else np.uint64(0)) \
-                            | (held << np.uint64(64 - width))
-                    else:
-                        bits = have - width
-                        held = value >> np.uint64(width) if width < 64 else np.uint64(0)
                     last += least + np.int64(value & mask)
                     out[_at(row + i)] = last
             pos += 4 * width
@@ -289,7 +278,10 @@ class Segment:
                 raise Damaged(f"column {name} is damaged")
             return texts_of(pages.dictionary, numbers)
         out = self._lender.array(name, rows)[:some]
-        if not _expand(pages.page, width, state, pages.dictionary, out):
+        # One compiled function for all types of a width.
+        assert isinstance(pages.dictionary, np.ndarray)
+        same = f"i{out.itemsize}"
+        if not _expand(pages.page, width, state, pages.dictionary.view(same), out.view(same)):
             raise Damaged(f"column {name} is damaged")
         return out
 
@@ -389,7 +381,7 @@ def _page(data: bytes, at: int, kind: int, limit: int, unpacker: zstandard.ZstdD
         whole = unpacker.decompress(body)
     except zstandard.ZstdError as problem:
         raise Damaged(f"a page cannot be unpacked ({problem})") from None
-    return _Page(whole, values, encoding, begin + packed)  # type: ignore[arg-type,operator]
+    return _Page(whole, values, encoding, begin + packed)  # type: ignore[arg-type]
 
 
 def _struct(data: bytes, at: int, depth: int = 0) -> tuple[dict[int, int | dict[int, object]], int]:

@@ -14,9 +14,9 @@ import pandas as pd
 
 from traces import schema
 from traces.errors import BadInput
+from traces.importers.merge import join
 from traces.importers.misread import MisreadColumns
 from traces.importers.pageindex import PageIndex
-from traces.importers.merge import join
 from traces.importers.source import BLOCK_ROWS, Block, RunFacts
 from traces.importers.tasks import TaskNumbers
 from traces.pages import PageStoreWriter

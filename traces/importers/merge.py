@@ -87,7 +87,7 @@ def _whole(runs, begin, values, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _sparse(runs, begin, first, where, value, out_where, out_value):  # type: ignore[no-untyped-def]
-    """The same for a column of which part p has the rows ``where[begin[p]:begin[p + 1]]``, counted from ``first[p]``."""
+    """The same for a column of which part p has the rows ``where[begin[p]:begin[p + 1]]``, from ``first[p]`` on."""
     at = begin[:-1].copy()
     count = 0
     to = 0
@@ -143,7 +143,7 @@ def interleave(parts: list[tuple[Block, np.ndarray]]) -> Block:
         place[numbers] = np.arange(total)
         texts = sorted((int(place[begin[number] + row]), text) for number, block in enumerate(blocks)
                        for row, text in block.texts)
-    return Block(*dense, where, value, texts)
+    return Block(dense[0], dense[1], dense[2], dense[3], where, value, texts)
 
 
 def join(blocks: list[Block]) -> Block:
@@ -155,5 +155,5 @@ def join(blocks: list[Block]) -> Block:
     where = [np.concatenate([block.where[column] + np.int32(at - block.first)
                              for at, block in zip(begin, blocks, strict=False)]) for column in range(len(SPARSE))]
     value = [np.concatenate([block.value[column] for block in blocks]) for column in range(len(SPARSE))]
-    return Block(*dense, where, value, [(at + row, text) for at, block in zip(begin, blocks, strict=False)
-                                        for row, text in block.texts])
+    texts = [(at + row, text) for at, block in zip(begin, blocks, strict=False) for row, text in block.texts]
+    return Block(dense[0], dense[1], dense[2], dense[3], where, value, texts)

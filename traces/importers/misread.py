@@ -87,8 +87,8 @@ class MisreadColumns:
         for event, column in _BOOLS:
             where, value = block.sparse(column)
             rows = where[value > 1] - block.first
-            self._count(event, column, np.count_nonzero(block.event == schema.CODE[event]),
-                        np.count_nonzero(block.event[rows] == schema.CODE[event]))
+            self._count(event, column, int(np.count_nonzero(block.event == schema.CODE[event])),
+                        int(np.count_nonzero(block.event[rows] == schema.CODE[event])))
 
     def _count(self, event: str, column: str, seen: int, wrong: int) -> None:
         counts = self._counts.setdefault((event, column), [0, 0])

@@ -139,7 +139,8 @@ def page_ring(path: Path, formats: list[EventFormat], header: HeaderPage,
         raise _half_missing(path, *next(iter(waiting)))
     order = np.argsort(np.array(ts), kind="stable")
     data = np.frombuffer(b"".join(pages[i] for i in order), np.uint8).reshape(-1, PAGE_SIZE)
-    return PageIndex(str(path), np.array(ts)[order], np.array(address, np.uint64)[order], sha1_of(data), data, bases, True)
+    return PageIndex(str(path), np.array(ts)[order], np.array(address, np.uint64)[order], sha1_of(data), data, bases,
+                     hashed=True)
 
 
 def _half_missing(path: Path, src: int, half: int) -> BadInput:

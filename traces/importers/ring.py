@@ -161,7 +161,10 @@ def _decode(buf, words, subbuf, data_at, commit_size, most,  # type: ignore[no-u
                     newest = ts
                     stamps[_at(row)] = ts
                     place = body + pid_offset[_at(plan)]
-                    pids[_at(row)] = np.int32(words[_at(place >> 2)]) if place & 3 == 0 else np.int32(_le(buf, place, 4))
+                    if place & 3:
+                        pids[_at(row)] = np.int32(_le(buf, place, 4))
+                    else:
+                        pids[_at(row)] = np.int32(words[_at(place >> 2)])
                     events[_at(row)] = code[_at(plan)]
                     for m in range(8 * first[plan], 8 * first[plan + 1], 8):
                         how = step[_at(m)]
