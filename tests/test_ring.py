@@ -19,7 +19,7 @@ from traces import schema
 from traces.errors import BadInput
 from traces.importers import ring as ring_module
 from traces.importers.eventformat import parse_event_format, parse_header_page
-from traces.importers.probemap import ProbeTable
+from traces.importers.probemap import MASK_LINK, ORDER, TEXT, ProbeTable
 from traces.importers.ring import Damage, RingDecoder, Room
 from traces.importers.rings import _PRINT
 from traces.importers.source import loss_record, ring_blocks
@@ -515,6 +515,23 @@ def test_chunking_of_damaged_rings_does_not_matter(records: list[Any], chunks: l
     assert (one.texts, one.damage) == (other.texts, other.damage)
 
 
+def _fields(body: bytes) -> dict[str, int]:
+    """What a record's fields put into its columns, read plainly from the format's offsets."""
+    plan = TABLE.plan_of_id[int.from_bytes(body[:2], "little")]
+    out = {"event": int(TABLE.code[plan]), "pid": struct.unpack_from("<i", body, 4)[0]}
+    for how, column, offset, size, signed, second in TABLE.move[TABLE.first[plan]:TABLE.first[plan + 1]].tolist():
+        if how == TEXT:
+            continue
+        value = int.from_bytes(body[offset:offset + size], "little", signed=bool(signed))
+        if how == MASK_LINK:
+            value &= ~3
+        elif how == ORDER:
+            value = body[second] if value >> 6 & 1 else 0
+        if value:
+            out[schema.column_names()[column]] = value - (1 << 64) if value >> 63 == 1 else value
+    return out
+
+
 def _compare_with_walk(data: bytes, size: int = 4096) -> None:
     """The decoder and the plain reader agree, and every record is either a row or counted."""
     got, plain = decode(data, size), rb.walk(data, size)
@@ -528,7 +545,8 @@ def _compare_with_walk(data: bytes, size: int = 4096) -> None:
                 if (plan := TABLE.plan_of_id[int.from_bytes(body[:2], "little")]) >= 0 and len(body) >= TABLE.need[plan]]
     rows = [row for row in got.rows if row["event"] != 2]
     assert [row["ts"] for row in rows] == [ts for ts, _ in expected]
-    assert [row["pid"] for row in rows] == [struct.unpack_from("<i", body, 4)[0] for _, body in expected]
+    assert [{name: value for name, value in row.items() if name not in ("ts", "cpu")} for row in rows] \
+        == [_fields(body) for _, body in expected]
     known = sum(c for n, c in ids.items() if TABLE.plan_of_id[n] >= 0)
     assert known == len(rows) + got.damage.short_records
     assert (got.damage.first_offset >= 0) == bool(got.damage.subbuffers or got.damage.short_records)
