@@ -119,28 +119,31 @@ def merge_cpus(streams: list[Iterator[Block]]) -> Iterator[Block]:
     if len(streams) == 1:
         yield from streams[0]
         return
-    pending = [_next_part(stream) for stream in streams]
-    while any(part is not None for part in pending):
+    pending = [[part] if (part := _next_part(stream)) is not None else [] for stream in streams]
+    while any(pending):
         # Up to the earliest last stamp every stream is known completely.  Of streams that end with this stamp the
         # first might go on with it, and the later ones wait for that.
-        horizon, first = min((int(part[1][-1]), index) for index, part in enumerate(pending) if part is not None)
+        horizon, first = min((int(parts[-1][1][-1]), index) for index, parts in enumerate(pending) if parts)
         taken: list[_Part] = []
-        ended = []
-        for index, part in enumerate(pending):
-            if part is None:
-                continue
-            block, keys = part
-            count = int(np.searchsorted(keys, horizon, "right" if index <= first else "left"))
-            if count:
-                taken.append((block.part(0, count), keys[:count]))
-            if count == keys.size:
-                ended.append(index)
-            elif count:
-                pending[index] = block.part(count, len(block)), keys[count:]
+        for index, parts in enumerate(pending):
+            rest = []
+            for block, keys in parts:
+                count = int(np.searchsorted(keys, horizon, "right" if index <= first else "left"))
+                if count:
+                    taken.append((block.part(0, count), keys[:count]))
+                if count < keys.size:
+                    rest.append((block.part(count, len(block)), keys[count:]) if count else (block, keys))
+            pending[index] = rest
         # Before any stream goes on: a block's memory is used again.
         merged = interleave(taken)
-        for index in ended:
-            pending[index] = _next_part(streams[index])
+        for parts, stream in zip(pending, streams, strict=True):
+            # Streams of one speed end their blocks one soon after the other: a step for each would be a lot of steps.
+            if not parts or (len(parts) == 1 and 4 * len(parts[0][0]) < len(merged) // len(streams)):
+                part = _next_part(stream)
+                if part is not None:
+                    block, keys = part
+                    # What is stamped before the end of the block before comes after it all the same.
+                    parts.append((block, np.maximum(keys, parts[-1][1][-1]) if parts else keys))
         yield merged
 
 
