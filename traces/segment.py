@@ -4,8 +4,8 @@ columns than on the event.
 
 Most columns of an event are empty.  A column becomes a dictionary and, per row, a number in it, and the run-length
 half of Parquet's RLE_DICTIONARY encoding takes any number of empty rows in two bytes; time stamps are
-DELTA_BINARY_PACKED.  Every reader of Parquet knows both (https://parquet.apache.org/docs/file-format/data-pages/
-encodings/).  zstd then has little left to read.
+DELTA_BINARY_PACKED (https://parquet.apache.org/docs/file-format/data-pages/encodings/).  zstd then has little left to
+read, and readers have little to unpack.
 """
 
 from __future__ import annotations
