@@ -45,7 +45,8 @@ def test_arrays_are_what_the_compressor_gives(recording: Recording, lz4: Compres
     store = recording.pages
     assert store is not None
     pages, has = store.all_pages()
-    assert (arrays.has == has).all() and (arrays.refs == store.refs).all()
+    assert (arrays.has == has).all()
+    assert (arrays.refs == store.refs).all()
     assert 100 < has.sum() < len(has), "this sample keeps the bytes of some pages only"
     for content in range(0, len(arrays.refs), 7):
         page = int(arrays.refs[content])
@@ -67,7 +68,8 @@ def test_arrays_are_what_the_compressor_gives(recording: Recording, lz4: Compres
 def test_lists_are_made_when_somebody_asks(recording: Recording, lz4: Compressor) -> None:
     found = ask(recording, lz4)
     found.arrays("lz4")
-    assert found._lists == {} and "_refs" not in vars(found)
+    assert found._lists == {}
+    assert "_refs" not in vars(found)
     found.result(0, "lz4")
     assert set(found._lists) == {"lz4"}
 
@@ -76,7 +78,8 @@ def test_bounds_of_a_modelled_compressor(recording: Recording) -> None:
     hardware = compressor_for("deflate-iaa", "mainline-7.3")
     found = predict(recording, "deflate-iaa", {"deflate-iaa": hardware})
     bounds = found.bound_arrays("deflate-iaa")
-    assert bounds is not None and found.arrays("deflate-iaa") is None
+    assert bounds is not None
+    assert found.arrays("deflate-iaa") is None
     content = int(np.flatnonzero(bounds.has[bounds.refs])[0])
     page = bounds.refs[content]
     assert found.bounds(content, "deflate-iaa") == (bounds.err[page], bounds.dlen[page])
@@ -89,7 +92,8 @@ def test_the_second_time_nothing_is_compressed(recording: Recording, lz4: Compre
     assert (first.from_cache, second.computed) == (0, 0)
     assert first.computed == second.from_cache == len(first.sha1)
     for one, other in zip(first.arrays("lz4") or (), second.arrays("lz4") or (), strict=True):
-        assert one.dtype == other.dtype and (one == other).all()
+        assert one.dtype == other.dtype
+        assert (one == other).all()
 
 
 @pytest.mark.parametrize("change", ["pages", "ident", "rows", "type", "column", "bytes", "before"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,8 @@ def test_lent_arrays_are_lent_again_only_when_nobody_has_them() -> None:
     assert lender.array("folio", 10) is not first
     del first
     second = lender.array("folio", 10)
-    assert second.base is None and not np.shares_memory(second, view)
+    assert second.base is None
+    assert not np.shares_memory(second, view)
     held = [lender.array("folio", 10) for _ in range(10)]
     assert len({id(array) for array in held}) == 10
     address = view.__array_interface__["data"][0] - 16
@@ -240,7 +242,7 @@ def test_blocks_are_cut_joined_and_filtered_as_whole_columns_are(made: tuple[np.
     typed = Block.of(columns, texts).columns()
     assert (typed[[PLACE[name] for name in SPARSE]] == columns[[PLACE[name] for name in SPARSE]]).all()
     cuts = [0, *sorted(data.draw(st.lists(st.integers(0, rows), max_size=4))), rows]
-    parts = [whole.part(low, high) for low, high in zip(cuts, cuts[1:], strict=False)]
+    parts = [whole.part(low, high) for low, high in itertools.pairwise(cuts)]
     again = join([part.copy() if number % 2 else part for number, part in enumerate(parts)])
     assert (again.columns() == typed).all()
     assert again.texts == texts
