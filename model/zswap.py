@@ -188,6 +188,11 @@ class Zswap(SwapLayer, ZswapWriteback):
         self._put_pool(entry.pool)
         if entry.objcg is not None:
             yield ("obj_cgroup_uncharge_zswap", entry)
+        self.count_freed(entry)
+
+    def count_freed(self, entry: ZswapEntry) -> None:
+        """What zswap_entry_free() does once nothing of it can be observed any more but by counters."""
+        if entry.objcg is not None:
             self.memcg(entry.objcg).uncharge(entry.length, self.ROOT_OBJCG)
         if entry.length == PAGE_SIZE and self.HAS_INCOMPRESSIBLE:
             self.counters.stored_incompressible_pages -= 1

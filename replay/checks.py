@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["CHECKS", "Check", "Divergence", "Tally", "counter_check"]
+__all__ = ["CHECKS", "Check", "Divergence", "Tally", "counter_check", "unknown_checks"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ CHECKS: Final[dict[str, Check]] = {check.id: check for check in (
 def counter_check(name: str) -> Check:
     """Return the check of one counter, such as ``counter.zswap.stored_pages``."""
     return Check(f"counter.{name}", "value at each snapshot", needs=("counters",))
+
+
+def unknown_checks(names: Iterable[str]) -> list[str]:
+    """Return the names that are neither a check's, nor stand for any below them, in order."""
+    return sorted(name for name in names if name.split(".")[0] != "counter" and name not in CHECKS
+                  and not any(check.startswith(f"{name}.") for check in CHECKS))
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ from replay.truth import TruthChecks
 from traces import schema
 from traces.recording import Recording
 
-__all__ = ["Engine", "Frame", "LostEvents"]
+__all__ = ["COLUMNS", "Engine", "Frame", "LostEvents"]
 
-_COLUMNS: Final = ("ts", "cpu", "pid", "event", "swpent", "folio", "entry", "handle", "obj", "zspage", "pool", "memcg",
-                   "data", "ret", "size", "dlen", "offset", "word", "inuse", "freeobj", "order", "ref", "nid",
+#: what a replay reads
+COLUMNS: Final = ("ts", "cpu", "pid", "event", "swpent", "folio", "entry", "handle", "obj", "zspage", "pool", "memcg",
+                  "data", "ret", "size", "dlen", "offset", "word", "inuse", "freeobj", "order", "ref", "nid",
                    "content", "text")
 #: Events in which an operation begins.
 STARTS: Final = frozenset({"swap_writeout", "zswap_store", "zswap_load", "zswap_invalidate", "zs_shrinker_scan",
@@ -57,7 +58,7 @@ class LostEvents(Exception):
 class Frame:
     """One running operation of a task."""
 
-    __slots__ = ("answer", "effect", "gen", "inflight", "name", "scratch", "start")
+    __slots__ = ("answer", "effect", "gen", "inflight", "last", "name", "scratch", "start")
 
     def __init__(self, name: str, gen: Steps[Any], start: int) -> None:
         self.name = name
@@ -65,6 +66,8 @@ class Frame:
         self.start = start
         #: next effect, if the generator already stands at it
         self.effect: Effect | None = None
+        #: the effect that was matched last
+        self.last: Effect = (name,)
         self.answer: Any = None
         #: pages that this task was about to add to (or take from) a pool's total when last seen
         self.inflight = 0
@@ -117,6 +120,15 @@ class Engine(Questions):
         self._handlers = self.table()
         self.settle_questions()
 
+    def restart(self, model: Zswap) -> None:
+        """Go on with another model, whose state is still to be loaded: nothing that was bound is bound any more."""
+        self.model = self.snapshots.model = self.truth.model = model
+        model.total_observer = self._total_changes
+        model.account_observer = self._account_changes
+        for bound in (self.zspages, self.objects, self.classes, self.memcg_of, self.overlaps, self.adding,
+                      self.stacks, self.unsure):
+            bound.clear()
+
     # ---- driving ----------------------------------------------------------------------------------------
 
     def run(self, start: int = 0, stop: int | None = None, progress: Callable[[int], None] | None = None) -> None:
@@ -133,13 +145,11 @@ class Engine(Questions):
         self.first_event = start
         names = schema.NAMES
         self.pid = []
-        for base, columns in self.recording.batches(_COLUMNS):
+        for base, columns in self.recording.batches(COLUMNS, start=start):
             count = len(columns["event"])
-            if base + count <= start:
-                continue
             if stop is not None and base >= stop:
                 break
-            self._next_batch(base, columns)
+            self.next_batch(base, columns)
             first = max(0, start - base)
             last = count if stop is None else min(count, stop - base)
             codes, pids = self.event, self.pid
@@ -155,13 +165,14 @@ class Engine(Questions):
         """Replay everything event by event, yielding before each the number of the event to come."""
         names = schema.NAMES
         self.pid = []
-        for base, columns in self.recording.batches(_COLUMNS):
-            self._next_batch(base, columns)
+        for base, columns in self.recording.batches(COLUMNS):
+            self.next_batch(base, columns)
             for i in range(len(self.event)):
                 yield base + i
                 self.step(names[self.event[i]], self.pid[i], i)
 
-    def _next_batch(self, base: int, columns: dict[str, Any]) -> None:
+    def next_batch(self, base: int, columns: dict[str, Any]) -> None:
+        """Take the next batch of events."""
         self._base = base
         if base:
             self.seen_pids.update(self.pid)
@@ -169,7 +180,7 @@ class Engine(Questions):
 
     def load(self, columns: dict[str, Any]) -> None:
         """Take a batch's columns as lists: one attribute per column, indexed by the row in the batch."""
-        for name in _COLUMNS:
+        for name in COLUMNS:
             setattr(self, name, columns[name].tolist())
 
     def step(self, name: str, pid: int, i: int) -> None:
@@ -219,6 +230,7 @@ class Engine(Questions):
                 if name in _INLINED:
                     self.seen_inlined.add(name)
                 frame.answer = self._handlers[name](effect, i, frame)
+                frame.last = effect
                 if self.observe is not None:
                     self.observe(self._base + i, name, effect)
                 if name in EAGER:
@@ -418,6 +430,7 @@ class Engine(Questions):
             self.settle(i)
             self.snapshots.close()
         if name == "lost_events":
+            self.events = self._base + i + 1
             raise LostEvents(self._base + i)
         if name == "marker":
             self.truth.marker(self.text[i], i)

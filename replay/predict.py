@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,10 @@ from traces.pages import PageStore
 from traces.recording import Recording
 from traces.schema import PAGE_SIZE
 
-__all__ = ["PredictedArrays", "Predictions", "predict"]
+__all__ = ["PredictedArrays", "Predictions", "cache_file", "predict"]
+
+#: How many pages are compressed side by side where a call does not say; None: one per CPU.
+THREADS: int | None = None
 
 #: Columns of kept results.
 _DTYPES: Final = {"err": np.int32, "dlen": np.int32, "head": np.uint64, "raw": np.uint64, "has": np.bool_}
@@ -72,7 +75,8 @@ class Predictions:
         #: compressors whose library is not exact on this machine -> what is wrong with it
         self.inexact: dict[str, str] = {}
         self._store: PageStore | None = None
-        self._ref_array = np.zeros(0, np.int64)
+        #: page row of each reference (int64), for many at once; see :meth:`page`
+        self.refs = np.zeros(0, np.int64)
         self._arrays: dict[str, PredictedArrays] = {}
         self._lists: dict[str, _Columns] = {}
 
@@ -83,7 +87,7 @@ class Predictions:
 
     @functools.cached_property
     def _refs(self) -> list[int]:
-        refs: list[int] = self._ref_array.tolist()
+        refs: list[int] = self.refs.tolist()
         return refs
 
     def arrays(self, name: str) -> PredictedArrays | None:
@@ -147,7 +151,7 @@ class Predictions:
     def fill(self, store: PageStore) -> None:
         """Take over references and digests of a page store."""
         self._store = store
-        self._ref_array = store.refs.astype(np.int64)
+        self.refs = store.refs.astype(np.int64)
 
     def add(self, name: str, compressor: Compressor, results: tuple[np.ndarray, ...]) -> None:
         """Take over a compressor's results: errno, dlen, head, raw head and presence per distinct page.
@@ -155,18 +159,18 @@ class Predictions:
         A modelled one has its bounds in place of errno and dlen.
         """
         self.compressors[name] = compressor
-        self._arrays[name] = PredictedArrays(self._ref_array, *results)
+        self._arrays[name] = PredictedArrays(self.refs, *results)
         self._lists.pop(name, None)
 
 
-def _cache_file(recording: Recording, compressor: Compressor) -> Path | None:
-    """Where results are kept: inside the recording, or in the user's cache when that is not writable."""
+def cache_file(path: Path, manifest: dict[str, Any], compressor: Compressor) -> Path | None:
+    """Where a recording's results are kept: inside it, or in the user's cache when that is not writable."""
     key = hashlib.sha256(compressor.ident.encode()).hexdigest()[:16]
     name = f"{compressor.name}-{key}.parquet"
-    inside = recording.path / "cache"
-    if os.access(recording.path, os.W_OK):
+    inside = path / "cache"
+    if os.access(path, os.W_OK):
         return inside / name
-    digest = recording.manifest["files"].get("pages/pages.parquet", "")[:16]
+    digest = manifest["files"].get("pages/pages.parquet", "")[:16]
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(base) / "zreplay" / f"{digest}-{name}" if digest else None
 
@@ -231,10 +235,10 @@ def predict(recording: Recording, name: str, compressors: dict[str, Compressor],
         out.reason = out.reason or "the recording holds digests of pages, not their bytes"
         return out
     for algorithm, compressor in compressors.items():
-        path = _cache_file(recording, compressor) if keep else None
+        path = cache_file(recording.path, recording.manifest, compressor) if keep else None
         kept = _load(path, store, compressor.ident) if path is not None and path.is_file() else None
         if kept is None:
-            kept = _compute(store, compressor, threads or os.cpu_count() or 1, progress)
+            kept = _compute(store, compressor, threads or THREADS or os.cpu_count() or 1, progress)
             out.computed += len(store)
             if path is not None:
                 _keep(path, store, compressor.ident, kept)

@@ -23,6 +23,8 @@ __all__ = ["dump_state", "load_state"]
 _VERSION: Final = 1
 _PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "pool_reached_full", "zswap_max",
                   "writeback_enabled", "untold_folios")
+#: those that states of before they were kept do not have
+_LATER: Final = ("shrinker_enabled", "_writeback_was_off")
 _MEMCG: Final = ("incompressible", "zswap", "zswapped", "zswpin", "zswpout", "zswpwb")
 
 
@@ -48,7 +50,7 @@ def dump_state(engine: Engine) -> dict[str, Any]:
     counters = {name: getattr(model.counters, name) for name in (*DEBUGFS, *VMSTAT)}
     return {
         "version": _VERSION,
-        "params": {name: getattr(model, name) for name in _PARAMS},
+        "params": {name: getattr(model, name) for name in (*_PARAMS, *_LATER)},
         "counters": counters,
         "mthp_zswpout": sorted(model.counters.mthp_zswpout.items()),
         "memcgs": [[objcg, *(getattr(account, name) for name in _MEMCG)] for objcg, account in model.memcgs.items()],
@@ -110,6 +112,9 @@ def _load(engine: Engine, state: dict[str, Any]) -> None:
     model = engine.model
     for name in _PARAMS:
         setattr(model, name, state["params"][name])
+    for name in _LATER:
+        if name in state["params"]:
+            setattr(model, name, bool(state["params"][name]))
     for name, value in state["counters"].items():
         setattr(model.counters, name, int(value))
     model.counters.mthp_zswpout = {int(order): int(count) for order, count in state["mthp_zswpout"]}

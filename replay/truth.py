@@ -60,7 +60,12 @@ class TruthChecks:
 
     def _end(self, i: int) -> None:
         rows = self._rows.pop(self.phase, None) if self.phase is not None else None
-        for swpent, sha1 in rows or ():
+        if rows:
+            self.compare(rows, i)
+
+    def compare(self, rows: list[tuple[int, str]], i: int) -> None:
+        """Hold what is stored at the end of a phase against (swap entry, SHA-1) of its pages."""
+        for swpent, sha1 in rows:
             entry = self.model.tree.get(swpent)
             page = self.predictions.page(entry.content) if entry is not None else -1
             if page < 0:

@@ -15,7 +15,7 @@ from model.crypto import Compressor, ModelledCompressor, UnsupportedCompressor, 
 from model.effects import Effect
 from model.revisions import REVISIONS, revision_for_release
 from model.zswap import KERNEL_COMPRESSORS, Zswap
-from replay.checks import CHECKS, Divergence, Tally
+from replay.checks import CHECKS, Divergence, Tally, unknown_checks
 from replay.engine import Engine, LostEvents
 from replay.eventlines import event_lines
 from replay.predict import Predictions, predict
@@ -24,11 +24,14 @@ from replay.truth import check_objects
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["EXIT", "CheckResult", "Result", "effects", "open_engine", "others", "predictions_for", "replay"]
+__all__ = ["EXIT", "FAST_PAYS", "CheckResult", "Result", "effects", "open_engine", "others", "predictions_for",
+           "replay"]
 
 #: verdict -> exit status (kselftest's 4 for SKIP)
 EXIT: Final = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, "SKIP": 4}
 _CONTEXT: Final = 5
+#: From so many events on compiled code is the default: loading it takes as long as the reference takes for these.
+FAST_PAYS: Final = 1 << 18
 #: Other revisions are tried where a divergence comes this early, and have to go this far past it (events).
 _EARLY: Final = 20_000
 _FURTHER: Final = 25
@@ -70,6 +73,9 @@ class Result:
     #: shipped revisions that predict the first divergence's event and what follows; None: not tried (:func:`others`)
     explained_by: list[str] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    #: ``fast`` or ``reference``, and how many events were confirmed by compiled code
+    engine: str = "reference"
+    compiled: int = 0
 
     @property
     def exit_status(self) -> int:
@@ -79,6 +85,13 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data for JSON."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Result:
+        """Return the result of which :meth:`as_dict`, or JSON made of that, is given; it reads the same in a report."""
+        divergences = [Divergence(**{**each, "path": tuple((name, start) for name, start in each["path"]),
+                                     "context": tuple(each["context"])}) for each in plain["divergences"]]
+        return cls(**{**plain, "checks": [CheckResult(**each) for each in plain["checks"]], "divergences": divergences})
 
 
 def _choose_revision(recording: Recording, revision: str | type[Zswap] | None) -> tuple[str, type[Zswap]]:
@@ -239,7 +252,7 @@ def effects(recording: Recording, revision: str | type[Zswap] | None = None) -> 
 
 
 def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, checks: set[str] | None = None,
-           keep_going: bool = False, pages: bool = True,
+           keep_going: bool = False, pages: bool = True, engine: str | None = None,
            progress: Callable[[str, int, int], None] | None = None) -> Result:
     """Replay a recording through a revision and hold every effect against what was recorded.
 
@@ -247,39 +260,46 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
     :param checks: ids of the checks wanted; None for all
     :param keep_going: go on after the first divergence
     :param pages: compress the recorded pages and compare lengths and bytes
+    :param engine: ``fast`` (compiled; what it cannot confirm is the reference's to judge), ``reference``, or None for
+        the faster of them: below :data:`FAST_PAYS` events the reference is done before compiled code is loaded
     :param progress: called with (what, done, total)
     :raises BadInput: when the recording or the wanted checks make no replay possible
     """
-    unknown = {c for c in checks or () if c.split(".")[0] != "counter" and c not in CHECKS
-               and not any(check.startswith(f"{c}.") for check in CHECKS)}
+    unknown = unknown_checks(checks or ())
     if unknown:
-        raise BadInput(recording.path, "", f"there is no check '{min(unknown)}'",
+        raise BadInput(recording.path, "", f"there is no check '{unknown[0]}'",
                        "see 'zreplay replay --list-checks'")
     if not len(recording) and not recording.manifest["complete"]:
         return _nothing_recorded(recording, revision)
     tally = Tally(checks)
     began = time.perf_counter()
-    engine, name, predictions = open_engine(recording, revision, tally, keep_going=keep_going, pages=pages,
-                                        progress=progress)
+    reference, name, predictions = open_engine(recording, revision, tally, keep_going=keep_going, pages=pages,
+                                               progress=progress)
     compressed = time.perf_counter()
-    reasons = _start_reasons(recording, engine)
+    reasons = _start_reasons(recording, reference)
     total = len(recording)
+    fast = None
+    if engine == "fast" or (engine is None and total >= FAST_PAYS):
+        # Compiled code takes a second to load: only where it is used.
+        from replay.fast.runner import FastReplay
+
+        fast = FastReplay(reference)
     lost_at: int | None = None
     if not reasons:
         try:
-            engine.run(progress=None if progress is None else
-                       lambda done: progress("replaying", done, total))
+            (fast or reference).run(progress=None if progress is None else
+                                    lambda done: progress("replaying", done, total))
         except LostEvents as lost:
             lost_at = int(lost.args[0])
         except Exception as problem:
-            if type(engine.model).__module__.startswith("model."):
+            if type(reference.model).__module__.startswith("model."):
                 raise
             # The revision is the user's: whatever it raises is told with its event.
-            raise BadInput(recording.path, f"event {engine.now}", f"revision {name} failed "
+            raise BadInput(recording.path, f"event {reference.now}", f"revision {name} failed "
                            f"({type(problem).__name__}: {problem})", "mend the revision") from problem
     if lost_at is None and not reasons and (keep_going or not tally.failed):
-        engine.finish()
-        check_objects(recording, predictions, engine.writes, tally)
+        reference.finish()
+        check_objects(recording, predictions, reference.writes, tally)
     ended = time.perf_counter()
     reasons += _loss_reasons(recording, lost_at, total)
     # A hit that its probe missed leaves no mark.  What follows it is in another order, or, where a whole operation
@@ -291,19 +311,23 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
     if tally.broken_at is not None:
         reasons.append(f"the order of effects differs at event {tally.broken_at}, which was not asked for: what the "
                        f"wanted checks compared after it may be incomplete")
-    results = _check_results(recording, engine, predictions, tally, lost_at)
+    results = _check_results(recording, reference, predictions, tally, lost_at)
     _add_context(recording, tally)
     reasons += [f"{r.id} was asked for and could not be compared: {r.reason}" for r in results
                 if checks and r.id in checks and not r.compared and r.reason != _DID_NOT_OCCUR]
     if not tally.failed and not reasons and not any(r.compared for r in results):
         reasons.append("nothing could be compared")
+    notes = _notes(reference, predictions)
+    if fast is not None and fast.reason:
+        notes.append(f"the reference replayed all of it: {fast.reason}")
     verdict = "FAIL" if tally.failed and not excused else "UNDECIDED" if reasons else "PASS"
     return Result(
-        verdict=verdict, recording=str(recording.path), revision=name, mirrors=engine.model.mirrors,
-        kernel=kernel_release(recording), compressor=predictions.name, events=engine.events, checks=results,
-        divergences=tally.divergences, reasons=reasons, explained=dict(sorted(engine.explained.items())),
-        unexplained=engine.unexplained, notes=_notes(engine, predictions),
-        seconds={"compress": compressed - began, "replay": ended - compressed})
+        verdict=verdict, recording=str(recording.path), revision=name, mirrors=reference.model.mirrors,
+        kernel=kernel_release(recording), compressor=predictions.name, events=reference.events, checks=results,
+        divergences=tally.divergences, reasons=reasons, explained=dict(sorted(reference.explained.items())),
+        unexplained=reference.unexplained, notes=notes,
+        seconds={"compress": compressed - began, "replay": ended - compressed},
+        engine="reference" if fast is None or fast.reason else "fast", compiled=fast.confirmed if fast else 0)
 
 
 def others(recording: Recording, result: Result) -> list[str] | None:

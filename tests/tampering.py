@@ -37,8 +37,9 @@ class Tampered(Recording):
     def __len__(self) -> int:
         return len(self.columns["ts"])
 
-    def batches(self, columns: Sequence[str], rows: int = 1 << 15) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        for at in range(0, len(self), rows):
+    def batches(self, columns: Sequence[str], rows: int = 1 << 15,
+                start: int = 0) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        for at in range(start // rows * rows, len(self), rows):
             yield at, {name: self.columns[name][at:at + rows] for name in columns}
 
     def texts(self) -> set[str]:
@@ -91,7 +92,8 @@ GIVEN = {
 
 def tamper(recording: Tampered, chance: random.Random) -> Change:
     """Change one thing at random and say what."""
-    kind = chance.choices(["field", "drop", "swap", "counter", "task"], [70, 10, 8, 8, 4])[0]
+    kind = chance.choices(["field", "drop", "swap", "counter", "task"],
+                          [70, 10, 8, 8 if recording.snapshots else 0, 4])[0]
     if kind == "counter":
         return _counter(recording, chance)
     event = chance.randrange(len(recording) - 1)

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The benchmark of compressors measures what it says it does; how fast they are is no matter of a test."""
+"""The benchmarks measure what they say they do; how fast anything is is no matter of a test."""
 
 from __future__ import annotations
 
+import os
 import zlib
+from pathlib import Path
 
 import pytest
 
 from model.crypto import known
 from replay.benchmarks import compressors
 from replay.benchmarks.compressors import NAMES, libraries, speed
+from replay.benchmarks.parallel import two_cores
 
 PAGES = [page for _, page in known.pages()]
 
@@ -45,3 +48,19 @@ def test_libraries_that_are_not_there_are_left_out(monkeypatch: pytest.MonkeyPat
 def test_libraries_write_something(name: str) -> None:
     for label, compress in libraries(name):
         assert 0 < len(compress(PAGES[2])) < 4096, label
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core only")
+def test_two_cores_are_measured_beside_one(tmp_path: Path) -> None:
+    found = two_cores(tmp_path, recordings=2, events=500, runs=1)
+    assert found is not None
+    assert found.times == found.one[0][0] / found.two[0][0]
+    assert 0 < found.one[0][1] <= found.one[0][0] * 1.1
+    # It does more there: the processes start too.
+    assert found.two[0][1] > 0
+
+
+def test_one_core_is_not_measured_beside_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
+    assert two_cores(tmp_path) is None
+    assert not list(tmp_path.iterdir())

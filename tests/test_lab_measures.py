@@ -16,6 +16,7 @@ import pytest
 
 import traces
 from replay.cli import labmeasure
+from tests.test_record_capture import make
 from traces.lab import guesttasks
 from traces.lab.run import Ran
 
@@ -172,17 +173,37 @@ def test_what_does_not_open_is_kept(tmp_path: Path) -> None:
 def test_costs_are_set_beside_the_same_turn_without_a_recorder() -> None:
     def row(way: str, turn: int, out: float, rest: float, **more: Any) -> dict[str, Any]:
         phases = {"out1": out / 2, "in1": rest, "out2": out / 2, "exit": 100.0}
-        return {"way": way, "turn": turn, "phases": phases, "bytes": 1 << 20, **more}
+        return {"way": way, "turn": turn, "phases": phases, "bytes": 1 << 20, "with_setup": rest + 9.0, **more}
 
     rows = [row("nothing", 0, 1.0, 1.0), row("tracefs hash", 0, 3.0, 1.0, lost=0, pages_lost=3),
             row("tracefs hash", 1, 8.0, 1.0, lost=2, pages_lost=0), row("nothing", 1, 2.0, 1.0),
             row("nothing", 2, 2.0, 0.0), row("tracefs hash", 2, 3.0, 0.0, lost=0, pages_lost=0, missed=1)]
     found = labmeasure._cost_rows(rows, ["nothing", "tracefs hash"])
-    assert found[1] == ("nothing", "2.00", "1.00", "2.00", "1.00", "1.00", "1.00", "", "", "")
-    assert found[2] == ("tracefs hash", "3.00", "3.00", "4.00", "2.00", "1.50", "3.00", "6", "unknown", "1.0")
+    assert found[1] == ("nothing", "2.00", "1.00", "2.00", "1.00", "1.00", "1.00", "", "", "", "10.00")
+    assert found[2] == ("tracefs hash", "3.00", "3.00", "4.00", "2.00", "1.50", "3.00", "6", "unknown", "1.0", "10.00")
     counted = [{**row, "missed_unknown": 0} for row in rows]
     assert labmeasure._cost_rows(counted, ["nothing", "tracefs hash"])[2][8] == "counted"
     counted[1]["missed_unknown"] = 55
     assert labmeasure._cost_rows(counted, ["nothing", "tracefs hash"])[2][8] == "unknown"
     rows[1]["lost"] = "unknown"
     assert labmeasure._cost_rows(rows, ["nothing", "tracefs hash"])[2][7] == "unknown"
+
+
+def test_what_each_way_wrote_is_imported_and_replayed(tmp_path: Path) -> None:
+    make(tmp_path / "tracefs-sample-16", pages="sample:2")
+    (tmp_path / "tracefs-sample-16" / "truth.csv").write_text("not the recorder's")
+    told: list[str] = []
+    found = labmeasure._written(tmp_path, ["nothing", "tracefs sample:16", "trace-cmd"], told.append)
+    assert list(found) == ["tracefs sample:16"]
+    facts = found["tracefs sample:16"]
+    frame = traces.open_recording(tmp_path / "tracefs-sample-16.zr").frame(["event"])
+    assert facts["events"] == len(frame) > 0
+    size = sum(path.stat().st_size for path in (tmp_path / "tracefs-sample-16").rglob("*")
+               if path.is_file() and path.name != "truth.csv")
+    assert facts["bytes"] == size
+    assert told == ["importing and replaying tracefs sample:16"]
+    row = labmeasure._size_rows(found)[1]
+    assert row[:3] == ("tracefs sample:16", f"{len(frame):,}", f"{size:,}")
+    assert row[3] == f"{size / len(frame):.1f}"
+    # The test's capture is of no kernel.
+    assert row[5].startswith("not replayed: ")

@@ -25,7 +25,8 @@ from traces.schema import PAGE_SIZE
 
 __all__ = ["PageStore", "PageStoreWriter", "sha1_of"]
 
-_GROUP: Final = 512
+#: Pages compressed together: the farther back an equal piece may lie, the smaller they get.
+_GROUP: Final = 1024
 _SCHEMA = pa.schema([pa.field("sha1", pa.string(), nullable=False), pa.field("data", pa.binary())])
 _REFS = pa.schema([pa.field("page", pa.int32(), nullable=False)])
 
@@ -100,7 +101,9 @@ class PageStoreWriter:
         if self._writer is None:
             self._directory.mkdir(exist_ok=True)
             self._writer = pq.ParquetWriter(self._directory / "pages.parquet", _SCHEMA, compression="zstd",
-                                            compression_level=9, use_dictionary=False, write_statistics=False)
+                                            compression_level=9, use_dictionary=False, write_statistics=False,
+                                            # One piece of a group, not one of each MiB.
+                                            data_page_size=2 * _GROUP * PAGE_SIZE)
         self._writer.write_table(pa.table([pa.array(self._sha1, pa.string()),
                                            pa.array(self._data, pa.binary())], schema=_SCHEMA))
         self._sha1, self._data = [], []

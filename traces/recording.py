@@ -309,20 +309,24 @@ class Recording:
             self._pages = PageStore(self.path / "pages")
         return self._pages
 
-    def segments(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
+    def segments(self, columns: Sequence[str] | None = None, start: int = 0) -> Iterator[tuple[int, pa.Table]]:
         """Yield (number of the first event, Arrow table) segment by segment.
 
+        :param start: number of an event; segments that end before it are left out
         :raises BadInput: at a segment that cannot be read or does not fit the schema
         """
-        for first, path, file in self._files():
+        for first, path, file in self._files(start):
             yield first, self._table(first, path, file, columns)
 
-    def _files(self) -> Iterator[tuple[int, Path, pq.ParquetFile]]:
+    def _files(self, start: int = 0) -> Iterator[tuple[int, Path, pq.ParquetFile]]:
         """Yield (number of the first event, path, file) of each segment; its rows and columns are what they should."""
         first = 0
         expected = schema.arrow_schema()
         for segment in self.manifest["segments"]:
             path = self.path / segment["file"]
+            if first + segment["rows"] <= start:
+                first += segment["rows"]
+                continue
             try:
                 file = pq.ParquetFile(path)
                 if file.metadata.num_rows != segment["rows"]:
@@ -352,21 +356,27 @@ class Recording:
                 found.update(chunk.dictionary.to_pylist())
         return found - {""}
 
-    def batches(self, columns: Sequence[str], rows: int = 1 << 15) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    def batches(self, columns: Sequence[str], rows: int = 1 << 15,
+                start: int = 0) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Yield (number of the first event, {column: array}) of at most ``rows`` events.
 
-        ``event`` comes as codes (uint8), ``text`` as an object array of str.  Arrays that nobody has any more are used
-        again.
+        Batches begin anew with each segment; those that end before event ``start`` are left out.  ``event`` comes as
+        codes (uint8), ``text`` as an object array of str.  Arrays that nobody has any more are used again.
 
         :raises BadInput: at a segment that cannot be read or does not fit the schema
         """
         lender = Lender()
-        for first, path, file in self._files():
+        for first, path, file in self._files(start):
+            skip = max(0, start - first) // rows * rows
             try:
                 segment = Segment.open(path, file, list(columns), lender)
                 if segment is not None:
                     for at in range(0, file.metadata.num_rows, rows):
-                        yield first + at, segment.batch(rows)
+                        batch = segment.batch(rows)
+                        if at >= skip:
+                            yield first + at, batch
+                        # Whoever asks for the next batch may have let this one go.
+                        del batch
                     continue
             except (Damaged, OSError) as problem:
                 raise BadInput(path, f"event {first}", f"cannot be read ({problem})", _AGAIN) from None
@@ -378,7 +388,7 @@ class Recording:
                 if isinstance(column, pa.ChunkedArray):
                     column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
                 arrays[name] = self._array(name, column)
-            for at in range(0, table.num_rows, rows):
+            for at in range(skip, table.num_rows, rows):
                 yield first + at, {name: array[at:at + rows] for name, array in arrays.items()}
 
     def _array(self, name: str, column: pa.Array) -> np.ndarray:

@@ -9,6 +9,7 @@ import json
 import shutil
 import statistics
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,8 @@ from traces.lab.run import Ran, run_task
 from traces.recording import Recording
 
 __all__ = ["add_parts"]
+
+Say = Callable[[str], None]
 
 _PAGES: Final = ("none", "hash", "sample:16", "full")
 _BACKENDS: Final = ("tracefs", "bcc")
@@ -57,6 +60,8 @@ def add_parts(parts: Any) -> None:
     cost.add_argument("--host-time", action="store_true",
                       help="under TCG take the host's time; by default the guest's time is its instructions, 2 ns "
                            "each, so that other load on the host does not count")
+    cost.add_argument("--flush-every", metavar="S", help="seconds, as for record: trace-cmd brings nothing to disk "
+                                                         "before a ring is half full")
     cost.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there")
     add_guest_options(cost, "base --pages 8192", 2048, 3600.0)
     cost.set_defaults(run=overhead)
@@ -105,25 +110,71 @@ def overhead(arguments: argparse.Namespace) -> int:
         # The same Python and the same things in memory for every way, also where no tool is asked for.
         job = job_of(arguments, kernel, arguments.compressor, arguments.folio, shelf.tools())
         job = dataclasses.replace(job, icount=not arguments.host_time)
-        with run_task(job, "overhead", {"ways": ways, "repeat": arguments.repeat}, out, say) as ran:
-            result = ran.result
+        options = {"ways": ways, "repeat": arguments.repeat,
+                   "flush": ["--flush-every", arguments.flush_every] if arguments.flush_every else []}
+        with run_task(job, "overhead", options, out, say) as ran:
+            result, written = ran.result, _written(ran.capture, ways, say)
     if arguments.json is not None:
         facts = {"icount": job.icount and ran.accel == "tcg",
                  "kernel": kernel.release, "accel": ran.accel, "workload": list(job.workload), "cpus": job.cpus,
-                 "memory_mib": job.memory, "compressor": job.compressor, "rows": result["rows"]}
+                 "memory_mib": job.memory, "compressor": job.compressor, "rows": result["rows"], "written": written}
         arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
     clock = "guest's seconds of 500 million instructions" if job.icount and ran.accel == "tcg" else "seconds"
     print(f"{kernel.release}, {ran.accel}, {job.cpus} CPU, {job.compressor}, workload {' '.join(job.workload)}: "
           f"{clock}, the median of {arguments.repeat}; ratios to the same turn without a recorder")
-    print(table(_cost_rows(result["rows"], ways), right=(1, 2, 3, 4, 5, 6, 7, 9)))
+    print(table(_cost_rows(result["rows"], ways), right=(1, 2, 3, 4, 5, 6, 7, 9, 10)))
+    print(f"\nwhat each wrote in the last turn, as zreplay imports and replays it; {_WHOLE}")
+    print(table(_size_rows(written), right=(1, 2, 3, 4)))
     return 0
+
+
+_WHOLE: Final = ("bytes per event of all that a recorder wrote (of trace-cmd, of its trace.dat), and of the recording "
+                 "made of that")
+
+
+def _written(capture: Path, ways: list[str], say: Say) -> dict[str, dict[str, Any]]:
+    """Import and replay what the guest sent of each way; returns events, sizes in bytes, verdict and reasons."""
+    found: dict[str, dict[str, Any]] = {}
+    for way in ways:
+        left = capture / way.replace(" ", "-").replace(":", "-")
+        if not left.is_dir():
+            continue
+        say(f"importing and replaying {way}")
+        # A workload without a recorder of ours writes its truth and its snapshots itself.
+        mine = [left / "trace.dat"] if way.startswith("trace-cmd") else \
+            [path for path in left.rglob("*") if path.is_file() and path.name not in ("truth.csv", "kernel.config")]
+        recording = left.with_name(f"{left.name}.zr")
+        import_source(left, recording)
+        opened = Recording(recording)
+        # Before the replay, which keeps what it compressed.
+        stored = sum(path.stat().st_size for path in recording.rglob("*")
+                     if path.is_file() and path.name != "truth.parquet")
+        try:
+            result = replay(opened)
+            verdict, reasons = result.verdict, [str(reason) for reason in result.reasons]
+        except BadInput as problem:
+            # A kernel that no revision mirrors can be measured all the same.
+            verdict, reasons = "not replayed", [str(problem)]
+        found[way] = {"events": len(opened), "bytes": sum(path.stat().st_size for path in mine),
+                      "recording_bytes": stored, "verdict": verdict, "reasons": reasons}
+    return found
+
+
+def _size_rows(written: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("recorder", "events", "bytes", "per event", "recording, per event", "replay")]
+    for way, facts in written.items():
+        events = max(facts["events"], 1)
+        rows.append((way, f"{facts['events']:,}", f"{facts['bytes']:,}", f"{facts['bytes'] / events:.1f}",
+                     f"{facts['recording_bytes'] / events:.1f}",
+                     facts["verdict"] + "".join(f": {reason}" for reason in facts["reasons"][:1])))
+    return rows
 
 
 def _cost_rows(rows: list[dict[str, Any]], ways: list[str]) -> list[tuple[str, ...]]:
     """Return the table: times of a turn are set beside the run without a recorder of the same turn."""
     by_way = {way: [row["phases"] for row in rows if row["way"] == way] for way in ways}
     found: list[tuple[str, ...]] = [("recorder", "page-out s", "ratio", "all s", "ratio", "from", "to", "lost",
-                                     "missed hits", "MiB written")]
+                                     "missed hits", "MiB written", "start to end s")]
     for way in ways:
         cells = [way]
         for part in (_page_out, _all_phases):
@@ -137,8 +188,10 @@ def _cost_rows(rows: list[dict[str, Any]], ways: list[str]) -> list[tuple[str, .
         cells += ["unknown" if "unknown" in lost else f"{sum(lost):,}",
                   # Of fprobes, and of what trace-cmd records, the kernel or the tool counts no missed hits.
                   "unknown" if any(row.get("missed_unknown", 1) for row in mine) else "counted",
-                  f"{statistics.median(row['bytes'] for row in mine) / (1 << 20):.1f}"]
-        found.append(tuple(cells) if way != "nothing" else (*cells[:-3], "", "", ""))
+                  f"{statistics.median(row['bytes'] for row in mine) / (1 << 20):.1f}",
+                  # What is put off until the workload is over is in no phase, but it is here.
+                  f"{statistics.median(row['with_setup'] for row in mine):.2f}"]
+        found.append(tuple(cells) if way != "nothing" else (*cells[:-4], "", "", "", cells[-1]))
     return found
 
 

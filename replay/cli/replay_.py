@@ -4,22 +4,20 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
 import os
 import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from model.revisions import REVISIONS
-from model.zswap import Zswap
 from replay.checks import CHECKS, Divergence
-from replay.cli.terminal import steps, table
-from replay.verdict import Result, others, replay
+from replay.cli.many import add_options, run_jobs
+from replay.cli.terminal import table
+from replay.many.jobs import make_jobs
+from replay.userrevision import load_revision
+from replay.verdict import Result
 from traces.errors import BadInput
-from traces.recording import Recording
 
 __all__ = ["add_parser", "load_revision"]
 
@@ -31,42 +29,20 @@ def add_parser(verbs: Any) -> None:
         description="Replay recordings and check every effect against what the kernel was recorded to do. "
                     "Exit status: 0 PASS, 1 FAIL, 2 unreadable, 3 UNDECIDED; of several recordings, the worst.")
     parser.add_argument("recording", metavar="REC", nargs="*")
-    parser.add_argument("--revision", metavar="R", help="revision to hold the kernel against: a shipped name "
-                        f"({', '.join(REVISIONS)}) or FILE.py:CLASS; by default the one that mirrors the kernel")
+    parser.add_argument("--revision", action="append", metavar="R", help="revision to hold the kernel against: a "
+                        f"shipped name ({', '.join(REVISIONS)}) or FILE.py:CLASS; by default the one that mirrors the "
+                        "kernel; may be repeated")
     parser.add_argument("--check", action="append", metavar="ID", help="only this check (or all below it: "
                         "'counter'); may be repeated")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first divergence")
     parser.add_argument("--no-pages", action="store_true", help="take lengths from the recording, compress nothing")
+    parser.add_argument("--engine", choices=("fast", "reference"), help="fast is compiled and hands what it cannot "
+                        "confirm to the reference; the default from 262,144 events on, below that it does not pay")
     parser.add_argument("--list-checks", action="store_true", help="print all checks and leave")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON, one object per recording")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON, one object per recording "
+                        "and revision")
+    add_options(parser)
     parser.set_defaults(run=run)
-
-
-def load_revision(name: str | None) -> str | type[Zswap] | None:
-    """Return a shipped revision's name as it is, or the class that ``FILE.py:CLASS`` names.
-
-    :raises BadInput: when there is no such file or class, or it is no revision
-    """
-    if name is None or ":" not in name:
-        return name
-    file, _, attribute = name.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise BadInput(path, "", "does not exist", "give --revision FILE.py:CLASS")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise BadInput(path, "", "is not a Python file", "give --revision FILE.py:CLASS")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as problem:
-        # The file is the user's: whatever it raises is told as it is, with its own place.
-        raise BadInput(path, "", f"cannot be loaded ({type(problem).__name__}: {problem})", "mend the file") from None
-    kind = getattr(module, attribute, None)
-    if not (isinstance(kind, type) and issubclass(kind, Zswap)):
-        raise BadInput(path, f"class '{attribute}'", "is not a revision (a subclass of model.zswap.Zswap)",
-                       "see model/revisions for examples")
-    return kind
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -77,28 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.recording:
         raise BadInput("replay", "", "no recording was named", "make one with 'zreplay import SRC -o REC'")
-    revision = load_revision(arguments.revision)
-    worst = 0
-    results = []
-    for number, path in enumerate(arguments.recording):
-        recording = Recording(path)
-        with steps() as progress:
-            result = replay(recording, revision, checks=set(arguments.check) if arguments.check else None,
-                            keep_going=arguments.keep_going, pages=not arguments.no_pages, progress=progress)
-        if result.verdict == "FAIL":
-            result.explained_by = others(recording, result)
-        results.append(result)
-        if arguments.json:
-            print(json.dumps(result.as_dict(), default=str))
-        else:
-            print("\n" * (number > 0) + "\n".join(report(result)))
-        # FAIL (1) is worse than UNDECIDED (3), which is worse than PASS (0).
-        worst = max(worst, result.exit_status, key=(0, 3, 1).index)
-    if len(results) > 1 and not arguments.json:
-        print(f"\n{len(results)} recordings: " + ", ".join(
-            f"{sum(r.verdict == verdict for r in results)} {verdict}" for verdict in ("PASS", "FAIL", "UNDECIDED")
-            if any(r.verdict == verdict for r in results)))
-    return worst
+    revisions: list[str | None] = arguments.revision or [None]
+    loaded = {name: load_revision(name) for name in revisions}
+    options = {"checks": sorted(set(arguments.check)) if arguments.check else None,
+               "keep_going": arguments.keep_going, "pages": not arguments.no_pages, "engine": arguments.engine}
+    return run_jobs(arguments, make_jobs(arguments.recording, revisions, loaded, options), loaded, report)
 
 
 def report(result: Result) -> Iterator[str]:
@@ -121,7 +80,8 @@ def report(result: Result) -> Iterator[str]:
     for note in result.notes:
         yield from wrapped(f"note: {note}")
     total = sum(check.compared for check in result.checks)
-    yield (f"{total:,} comparisons in {result.seconds['replay']:.2f} s, compressing took "
+    engine = f", {result.compiled:,} events by the compiled engine" if result.engine == "fast" else ""
+    yield (f"{total:,} comparisons in {result.seconds['replay']:.2f} s{engine}, compressing took "
            f"{result.seconds['compress']:.2f} s")
     if result.divergences:
         yield ""

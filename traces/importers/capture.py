@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pandas as pd
 
 from traces.errors import BadInput
-from traces.importers.content import read_json
+from traces.importers.content import DAMAGE, chunks, open_stream, read_json
 from traces.importers.pageindex import PageIndex
 from traces.importers.source import Block, RunFacts
 from traces.pages import PageStoreWriter
@@ -30,6 +31,11 @@ _ROW: Final = re.compile(rb"(\d{1,9}),(\d{1,19}),([0-9a-f]{1,16}),([0-9a-f]{64}|
 _SHA1_DIGITS: Final = 40
 _MAX_LOG: Final = 64 << 20
 _AGAIN: Final = "copy the capture again"
+#: What the recorder puts behind the name of a file that it packed.
+_SUFFIXES: Final = (".xz", ".gz")
+_WHOLE: Final = 1 << 62
+#: Pages of a packed dump that are kept in memory: those of tasks that took turns are not in order.
+_RECENT: Final = 1024
 
 
 class Capture:
@@ -54,8 +60,8 @@ class Capture:
         self.start: int | None = status.get("start")
         if not isinstance(self.start, int) and (status["complete"] or self.start is not None):
             raise BadInput(path, "key 'start'", "is no time", _AGAIN)
-        self.rings = sorted(directory.glob("zmeta.cpu*.raw"))
-        self._indices = sorted(directory.glob("pages.cpu*.idx"))
+        self.rings = _files(directory, "zmeta.cpu*.raw")
+        self._indices = _files(directory, "pages.cpu*.idx")
         whole, line = self._last_flush()
         self.complete: bool = status["complete"] and whole
         #: Before this time (ns of the trace clock) every event is there; None for all.
@@ -81,7 +87,7 @@ class Capture:
     def owns(self, path: Path) -> bool:
         """True for files that mean something only together with ``capture.json``, whatever they look like."""
         return path.name in ("capture.json", "flushed.jsonl", "control") or path.name.endswith(".part") \
-            or re.fullmatch(r"(zmeta|pages)\.cpu\d+\.(raw|idx|bin)", path.name) is not None
+            or re.fullmatch(r"(zmeta|pages)\.cpu\d+\.(raw|idx|bin)(\.xz|\.gz)?", path.name) is not None
 
     def _last_flush(self) -> tuple[bool, dict[str, Any] | None]:
         """Return the last flush that the files on disk still have whole, and whether it is the very last."""
@@ -102,7 +108,10 @@ class Capture:
 
     def _size(self, name: str) -> int:
         path = self.directory / Path(name).name
-        return path.stat().st_size if path.is_file() else -1
+        if path.is_file():
+            return path.stat().st_size
+        # A packed file has its name only when it is whole, and the sizes of all are in a later flush.
+        return _WHOLE if any(_packed(path)) else -1
 
     def apply(self, facts: RunFacts) -> None:
         """Put what the recorder says into the facts of the run."""
@@ -187,6 +196,21 @@ class Capture:
         return None
 
 
+def _packed(path: Path) -> list[Path]:
+    """Return the packed form of a capture's file, where there is one."""
+    found = [path.with_name(path.name + suffix) for suffix in _SUFFIXES]
+    return [other for other in found if other.is_file()]
+
+
+def _files(directory: Path, pattern: str) -> list[Path]:
+    """Return the files of a pattern, packed or not; of one that is there in both forms the first."""
+    found = {path.name: path for path in directory.glob(pattern)}
+    for suffix in _SUFFIXES:
+        for path in directory.glob(pattern + suffix):
+            found.setdefault(path.name.removesuffix(suffix), path)
+    return [found[name] for name in sorted(found)]
+
+
 def _read_until(ts: int, values: dict[str, Any]) -> int:
     """Return when the last file of a snapshot had been read, ns; its beginning where it does not say."""
     stamp = values.get("t_end")
@@ -211,13 +235,15 @@ class _CpuPages:
     """One CPU's index, and where each page's bytes are in the dump beside it (-1: not kept)."""
 
     def __init__(self, index: Path, complete: bool) -> None:
-        self.dump = index.with_suffix(".bin")
+        name = re.sub(r"\.idx(\.xz|\.gz)?$", ".bin", index.name)
+        dump = next(iter(_files(index.parent, name)), index.with_name(name))
+        self.dump = _Dump(dump)
         self.ts: list[int] = []
         self.address: list[int] = []
         self.digests: list[str] = []
         self.place: list[int] = []
-        raw = index.read_bytes()
-        room = self.dump.stat().st_size // PAGE_SIZE if self.dump.is_file() else 0
+        raw = b"".join(_readable(index, complete))
+        room = self.dump.room(complete)
         kept = 0
         lines = raw.split(b"\n")
         if not _HEADER.startswith(raw[:len(_HEADER)]):
@@ -230,8 +256,7 @@ class _CpuPages:
             has = len(digest) == _SHA1_DIGITS
             if has and kept == room:
                 if complete:
-                    raise BadInput(self.dump, f"offset {kept * PAGE_SIZE}", "ends before the pages of its index",
-                                   _AGAIN)
+                    raise self.dump.short(kept)
                 break  # the recorder was killed between the two files
             self.ts.append(int(match[2]))
             self.address.append(int(match[3], 16))
@@ -240,12 +265,79 @@ class _CpuPages:
             kept += has
 
     def data(self, number: int) -> bytes | None:
-        """Return a page's bytes, None when they were not kept."""
-        if self.place[number] < 0:
-            return None
-        with self.dump.open("rb") as file:
-            file.seek(self.place[number] * PAGE_SIZE)
-            return file.read(PAGE_SIZE)
+        """Return a page's bytes, None when they were not kept.
+
+        :raises BadInput: when they are not there
+        """
+        return self.dump.page(self.place[number]) if self.place[number] >= 0 else None
+
+
+def _readable(path: Path, complete: bool = False) -> Iterator[bytes]:
+    """Yield a file's (unpacked) bytes; of a capture that is not complete up to where they are damaged."""
+    try:
+        yield from chunks(path)
+    except BadInput:
+        if complete:
+            raise
+
+
+class _Dump:
+    """The bytes of pages, one after the other, packed or not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._packed = path.suffix in _SUFFIXES
+        self._stream: BinaryIO | None = None
+        self._next = 0
+        self._recent: OrderedDict[int, bytes] = OrderedDict()
+
+    def room(self, complete: bool) -> int:
+        """Return how many pages there are; of a packed dump that should be whole, more than anybody asks for."""
+        if not self.path.is_file():
+            return 0
+        if not self._packed:
+            return self.path.stat().st_size // PAGE_SIZE
+        return _WHOLE if complete else sum(map(len, _readable(self.path))) // PAGE_SIZE
+
+    def short(self, number: int) -> BadInput:
+        """Return what is to be said where a page is missing."""
+        return BadInput(self.path, f"offset {number * PAGE_SIZE}", "ends before the pages of its index", _AGAIN)
+
+    def page(self, number: int) -> bytes:
+        """Return a page's bytes.
+
+        :raises BadInput: when the dump ends before, or cannot be unpacked
+        """
+        if not self._packed:
+            with self.path.open("rb") as file:
+                file.seek(number * PAGE_SIZE)
+                return file.read(PAGE_SIZE)
+        if number < self._next and number not in self._recent:
+            self.close()
+        while number >= self._next:
+            self._forward()
+        return self._recent[number]
+
+    def _forward(self) -> None:
+        if self._stream is None:
+            self._stream, self._next = open_stream(self.path), 0
+        try:
+            data = self._stream.read(PAGE_SIZE)
+        except DAMAGE as problem:
+            raise BadInput(self.path, "", f"the compressed data is damaged ({problem})", _AGAIN) from None
+        if len(data) < PAGE_SIZE:
+            raise self.short(self._next)
+        self._recent[self._next] = data
+        self._next += 1
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+
+    def close(self) -> None:
+        """Begin anew with the next page."""
+        if self._stream is not None:
+            self._stream.close()
+        self._stream, self._next = None, 0
+        self._recent.clear()
 
 
 class _RecordedPages(PageIndex):
@@ -264,3 +356,5 @@ class _RecordedPages(PageIndex):
         """
         for digest, (part, number) in zip(self._digests, self._where, strict=True):
             writer.add(part.data(number), digest)
+        for part, _ in self._where:
+            part.dump.close()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a file is, told from its bytes: names lie, and people rename.
 
-Compressed files (zstd, gzip) are looked into; reading them streams.
+Compressed files (zstd, gzip, xz) are looked into; reading them streams.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import lzma
 import sys
 import zlib
 from collections.abc import Iterator
@@ -27,32 +28,35 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["chunks", "classify", "open_stream", "read_all", "read_head", "read_json"]
+__all__ = ["DAMAGE", "chunks", "classify", "open_stream", "read_all", "read_head", "read_json"]
 
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+_XZ_MAGIC: Final = b"\xfd7zXZ\0"
 _HEAD: Final = 1 << 16
 _CHUNK: Final = 4 << 20
 #: What the decompressors raise at damaged data.
-_DAMAGE: Final = (OSError, EOFError, zlib.error, zstd.ZstdError)
+DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
 #: Side files (counters, indices, tables) beyond this size are not believed.
 _MAX_SIDE: Final = 1 << 30
 
 
 def open_stream(path: Path) -> BinaryIO:
-    """Open a file for reading, decompressed when its content is zstd or gzip.
+    """Open a file for reading, decompressed when its content is zstd, gzip or xz.
 
     :raises BadInput: when it cannot be opened
     """
     try:
         raw = path.open("rb")
         with raw:
-            magic = raw.read(4)
+            magic = raw.read(len(_XZ_MAGIC))
         # Opened by name, the decompressors close the file with themselves.
-        if magic == _ZSTD_MAGIC:
+        if magic[:4] == _ZSTD_MAGIC:
             return zstd.ZstdFile(path)  # type: ignore[return-value]
         if magic[:2] == _GZIP_MAGIC:
             return gzip.GzipFile(path)  # type: ignore[return-value]
+        if magic == _XZ_MAGIC:
+            return lzma.LZMAFile(path)  # type: ignore[return-value]
         return path.open("rb")
     except OSError as problem:
         raise BadInput(path, "", f"cannot be read ({problem.strerror})", "check the path") from None
@@ -68,7 +72,7 @@ def _read(stream: BinaryIO, size: int) -> tuple[bytes, Exception | None]:
     while left:
         try:
             data = stream.read1(left)  # type: ignore[attr-defined]
-        except _DAMAGE as problem:
+        except DAMAGE as problem:
             return b"".join(parts), problem
         if not data:
             break

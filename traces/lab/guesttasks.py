@@ -44,7 +44,8 @@ def _recorder(words: list[str], out: Path, command: list[str]) -> list[str]:
 def record(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
     """Run the workload under the recorder."""
     say("recording")
-    return {"status": run_and_send(_recorder(job["record"], CAPTURE, _workload(job)), sender)}
+    # What is sent while it grows would have to be sent again, packed.
+    return {"status": run_and_send(_recorder(["--no-pack", *job["record"]], CAPTURE, _workload(job)), sender)}
 
 
 def both(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
@@ -52,27 +53,33 @@ def both(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
     CAPTURE.mkdir()
     say("recording with both back ends")
     # BCC outside: what compiling takes is over when the other begins.
-    inner = _recorder([*job["record"], "--backend", "tracefs"], CAPTURE / "tracefs", _workload(job))
-    outer = _recorder([*job["record"], "--backend", "bcc", "--instance", "zreplay_bcc"], CAPTURE / "bcc", inner)
+    inner = _recorder(["--no-pack", *job["record"], "--backend", "tracefs"], CAPTURE / "tracefs", _workload(job))
+    outer = _recorder(["--no-pack", *job["record"], "--backend", "bcc", "--instance", "zreplay_bcc"], CAPTURE / "bcc",
+                      inner)
     return {"status": run_and_send(outer, sender)}
 
 
 # Overhead
 
 
-def overhead(job: dict[str, Any], _sender: Sender) -> dict[str, Any]:
-    """Time the workload under each way of recording, several times, in an order that turns round every time."""
+def overhead(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
+    """Time the workload under each way of recording, several times, in an order that turns round every time.
+
+    What each way wrote in the last turn goes to the host, in a directory of the way's name.
+    """
     rows = []
+    CAPTURE.mkdir()
     say("measuring once for nothing: what is read or compiled for the first time is no part of it")
-    _measured(job, "nothing")
+    _measured(job, "nothing", None)
     for turn in range(job["repeat"]):
         for way in job["ways"] if turn % 2 == 0 else job["ways"][::-1]:
             say(f"measuring {way}, {turn + 1} of {job['repeat']}")
-            rows.append({"way": way, "turn": turn, **_measured(job, way)})
+            last = turn == job["repeat"] - 1 and way != "nothing"
+            rows.append({"way": way, "turn": turn, **_measured(job, way, sender if last else None)})
     return {"status": 0, "rows": rows}
 
 
-def _measured(job: dict[str, Any], way: str) -> dict[str, Any]:
+def _measured(job: dict[str, Any], way: str, sender: Sender | None) -> dict[str, Any]:
     seconds, out = Path("/out/seconds.json"), Path("/out/measured")
     seconds.unlink(missing_ok=True)
     shutil.rmtree(out, ignore_errors=True)
@@ -87,7 +94,8 @@ def _measured(job: dict[str, Any], way: str) -> dict[str, Any]:
         out.mkdir()
         done, facts = _trace_cmd(_workload(job, "--seconds", str(seconds), "--capture", str(out)), out, bool(pages))
     else:
-        command = _recorder(["--backend", tool, "--pages", pages], out, _workload(job, "--seconds", str(seconds)))
+        words = ["--backend", tool, "--pages", pages, *job["flush"]]
+        command = _recorder(words, out, _workload(job, "--seconds", str(seconds)))
         done = subprocess.run(command, check=False, cwd="/out")
         losses = json.loads((out / "capture.json").read_text())["losses"]
         facts = {"lost": _sum(losses["cpus"]), "pages_lost": _sum(losses["pages"]),
@@ -97,7 +105,13 @@ def _measured(job: dict[str, Any], way: str) -> dict[str, Any]:
     if done.returncode:
         raise OSError(0, f"with {way} the workload ended with status {done.returncode}")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    shutil.rmtree(out)
+    if sender is not None:
+        # It goes at once: what lies in memory here is not free to those that are measured next.
+        place = CAPTURE / way.replace(" ", "-").replace(":", "-")
+        out.rename(place)
+        sender.send_new(final=True)
+        shutil.rmtree(place)
+    shutil.rmtree(out, ignore_errors=True)
     return {**json.loads(seconds.read_text()), "with_setup": took, "bytes": size, **facts}
 
 

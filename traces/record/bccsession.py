@@ -280,6 +280,10 @@ class _Reader:
         self._bpf = bpf
         self._sorter = sorter
 
+    def pipes(self) -> list[int]:
+        """Return no file descriptors: BPF rings are looked into round by round."""
+        return []
+
     def round(self, _seconds: float = math.inf) -> int:
         """Write what is complete; returns 0 only when nothing came, and at the end when nothing is left."""
         # Markers last: one that is older than the events that are let go must be there by then.
@@ -393,6 +397,8 @@ class BccSession(Session):
             raise CannotRecord("the bcc back end knows the registers of x86-64 only", "record with --backend tracefs")
         self._module = load_bcc()
         super().__init__(path, options, box)
+        # BPF rings ask for nothing.
+        self.round_every = min(self.round_every, 0.1)
         self._definitions: list[Definition] = []
         self._lines: dict[str, str] = {}
 

@@ -9,14 +9,17 @@ that came to its end says there that the capture is complete.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .errors import CannotRecord
+from .packing import pack
 
 __all__ = ["AppendFile", "Capture", "check_target"]
 
@@ -30,7 +33,8 @@ class AppendFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        # Without O_APPEND, which splice() refuses: nobody else writes it, so its end is where this one stopped.
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         #: Bytes written so far.
         self.size = 0
 
@@ -42,6 +46,47 @@ class AppendFile:
             done = os.write(self._fd, view)
             self.size += done
             view = view[done:]
+
+    def take(self, pipe: int, size: int) -> bool:
+        """Append ``size`` bytes that a pipe holds; False when the file system had to be given them the long way.
+
+        :raises OSError: when they cannot be written
+        """
+        left = size
+        while left:
+            try:
+                done = os.splice(pipe, self._fd, left)  # type: ignore[attr-defined,unused-ignore]
+            except OSError as problem:
+                if problem.errno != errno.EINVAL:
+                    raise
+                while left:
+                    data = os.read(pipe, left)
+                    self.write(data)
+                    left -= len(data)
+                return False
+            self.size += done
+            left -= done
+        return True
+
+    def sync(self) -> None:
+        """Bring it to disk."""
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._fd)
+
+
+class _Foreign:
+    """A file of the capture that another process of the recorder appends to."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY)
+
+    @property
+    def size(self) -> int:
+        """Bytes it has by now."""
+        return os.fstat(self._fd).st_size
 
     def sync(self) -> None:
         """Bring it to disk."""
@@ -71,7 +116,9 @@ class Capture:
             path.rmdir()
             raise CannotRecord(f"others could read {path}: its file system keeps no permissions",
                                "choose a directory on another one")
-        self._files: dict[str, AppendFile] = {}
+        self._files: dict[str, AppendFile | _Foreign] = {}
+        #: Names of files that another process makes.
+        self.foreign = ""
         self._log: AppendFile | None = None
         self._problem: OSError | None = None
         self._snapshots = 0
@@ -81,6 +128,12 @@ class Capture:
         """Open a new file for appending; it takes part in every flush."""
         file = self._files[name] = AppendFile(self.path / name)
         return file
+
+    def _look(self) -> None:
+        """Find the files that another process has made meanwhile."""
+        for path in sorted(self.path.glob(self.foreign)) if self.foreign else ():
+            if path.name not in self._files:
+                self._files[path.name] = _Foreign(path)
 
     def write(self, name: str, text: str) -> None:
         """Write a whole file, so that under its name there is all of it or the one before."""
@@ -117,6 +170,7 @@ class Capture:
             self._flushing.join()
             self._flushing = None
         if self._flushing is None:
+            self._look()
             sizes = {name: file.size for name, file in self._files.items()}
             line = json.dumps({"flushed": until, "sizes": sizes, "losses": losses}) + "\n"
             # Slow disks take seconds over it, and the rings fill meanwhile.
@@ -126,6 +180,26 @@ class Capture:
                 self._flushing.join()
         if self._problem is not None:
             raise self._problem
+
+    def size(self) -> int:
+        """Return how many bytes were appended so far."""
+        self._look()
+        return sum(file.size for file in self._files.values())
+
+    def pack(self, stop: Callable[[], bool]) -> None:
+        """Replace what was appended, which has come to its end, by packed files.
+
+        A kill in the midst of it leaves each file as it was or packed, and both can be imported.
+
+        :param stop: see :func:`packing.pack`
+        :raises OSError: when something cannot be written; what is there is whole
+        """
+        for name in sorted(self._files):
+            packed = pack(self.path / name, stop)
+            if packed is None:
+                break
+            self._files.pop(name).close()
+            self._files[packed.name] = _Foreign(packed)
 
     def _flush(self, line: str, files: list[AppendFile]) -> None:
         try:

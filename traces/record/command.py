@@ -18,7 +18,7 @@ from .errors import CannotRecord
 from .names import DEFAULT, Names
 from .pages import PageMode
 from .plan import describe, plan
-from .session import VERSION, Options, Session, loss_lines, say
+from .session import FLUSH, VERSION, Options, Session, loss_lines, say
 from .tracefs import Tracefs
 
 __all__ = ["DESCRIPTION", "add_arguments", "main", "record"]
@@ -53,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="ring size per CPU in KiB (default: from available memory)")
     parser.add_argument("--compressor", metavar="NAME", action="append", default=[],
                         help="also keep pages handed to this one, when zswap is switched to it later")
+    parser.add_argument("--flush-every", metavar="S", type=_seconds, default=FLUSH,
+                        help="bring to disk what the rings hold every S seconds, and as soon as one is half full "
+                             f"(default: {FLUSH}): a box that dies loses less, a busy one is disturbed more")
+    parser.add_argument("--no-pack", action="store_true",
+                        help="leave a raw capture's files as they were recorded; by default they are compressed (xz) "
+                             "when the recording is over")
     parser.add_argument("--plan", action="store_true",
                         help="print which probes this kernel allows, and what missing ones cost; record nothing")
     parser.add_argument("--clean", action="store_true",
@@ -119,7 +125,10 @@ def record(arguments: argparse.Namespace, command: Sequence[str],
         kind = BccSession
     session = kind(capture, Options(PageMode(arguments.pages), arguments.duration, tuple(command),
                                     arguments.snapshot_every, arguments.cgroup, arguments.buffer_kb,
-                                    tuple(arguments.compressor), names.name), Box())
+                                    tuple(arguments.compressor), names.name,
+                                    # What is imported at once and removed is not worth the time.
+                                    pack=not arguments.no_pack and (importer is None or keep_raw),
+                                    flush_every=arguments.flush_every), Box())
 
     def stop(*_: object) -> None:
         session.stopping = True

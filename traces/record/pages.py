@@ -76,7 +76,7 @@ class PageTaker:
             if number is not None:
                 self._halves[int(number[1])] = (int(name[-1]), int(fields["src"]), int(fields["c0"]))
         self._files: dict[int, tuple[AppendFile, AppendFile | None]] = {}
-        self._waiting: dict[int, dict[tuple[int, int, int], tuple[int, bytes]]] = {}
+        self._waiting: dict[int, dict[tuple[int, int, int], tuple[int, memoryview]]] = {}
         self._count: dict[int, int] = {}
         #: Pages written, and pages of which a half was lost.
         self.pages = self.broken = 0
@@ -84,7 +84,7 @@ class PageTaker:
     def __call__(self, cpu: int, data: bytes) -> None:
         """Take some whole sub-buffers of a CPU."""
         lines: list[bytes] = []
-        bodies: list[bytes] = []
+        bodies: list[memoryview] = []
         for at in range(0, len(data) - self._subbuf + 1, self._subbuf):
             self._subbuffer(cpu, data, at, lines, bodies)
         if lines:
@@ -98,7 +98,7 @@ class PageTaker:
                 dump.write(b"".join(bodies))
             index.write(b"".join(lines))
 
-    def _subbuffer(self, cpu: int, data: bytes, start: int, lines: list[bytes], bodies: list[bytes]) -> None:
+    def _subbuffer(self, cpu: int, data: bytes, start: int, lines: list[bytes], bodies: list[memoryview]) -> None:
         """Take the halves of pages that one sub-buffer holds."""
         if missed(data, start):
             self._forget(cpu)
@@ -108,11 +108,12 @@ class PageTaker:
                 self._half(cpu, ts, data, body, half, lines, bodies)
 
     def _half(self, cpu: int, ts: int, data: bytes, body: int, half: tuple[int, int, int],
-              lines: list[bytes], bodies: list[bytes]) -> None:
+              lines: list[bytes], bodies: list[memoryview]) -> None:
         upper, source_at, content_at = half
         pid, = struct.unpack_from("<i", data, body + 4)
         source, = struct.unpack_from("<Q", data, body + source_at)
-        content = data[body + content_at:body + content_at + _HALF]
+        # A view: each copy of a page costs about as much as hashing it.
+        content = memoryview(data)[body + content_at:body + content_at + _HALF]
         waiting = self._waiting.setdefault(cpu, {})
         other = waiting.pop((pid, source, 1 - upper), None)
         if other is None:
@@ -120,18 +121,22 @@ class PageTaker:
                 self._forget(cpu)
             waiting[pid, source, upper] = (ts, content)
             return
-        page = other[1] + content if upper else content + other[1]
-        lines.append(self._line(cpu, other[0], source, page, bodies))
+        lines.append(self._line(cpu, other[0], source, (other[1], content) if upper else (content, other[1]), bodies))
         self.pages += 1
 
-    def _line(self, cpu: int, ts: int, source: int, page: bytes, bodies: list[bytes]) -> bytes:
+    def _line(self, cpu: int, ts: int, source: int, page: tuple[memoryview, memoryview],
+              bodies: list[memoryview]) -> bytes:
         number = self._count[cpu] = self._count.get(cpu, -1) + 1
-        digest = hashlib.blake2b(page, digest_size=32, key=self._key)
-        every = self._mode.every
+        digest, every = None, self._mode.every
+        if every != 1:
+            digest = hashlib.blake2b(page[0], digest_size=32, key=self._key)
+            digest.update(page[1])
         # Chosen by content, so that a content's bytes are kept each time or never.
-        if every and int.from_bytes(digest.digest()[:8], "little") % every == 0:
-            bodies.append(page)
-            return b"%d,%d,%x,%s\n" % (number, ts, source, hashlib.sha1(page).hexdigest().encode())
+        if digest is None or (every and int.from_bytes(digest.digest()[:8], "little") % every == 0):
+            bodies += page
+            kept = hashlib.sha1(page[0])
+            kept.update(page[1])
+            return b"%d,%d,%x,%s\n" % (number, ts, source, kept.hexdigest().encode())
         return b"%d,%d,%x,%s\n" % (number, ts, source, digest.hexdigest().encode())
 
     def _forget(self, cpu: int) -> None:

@@ -35,8 +35,10 @@ def _probe(event: str, vocabulary: str, functions: str, fields: str = "", checks
                  tuple(fields.split()), tuple(checks.split()))
 
 
-_FOLIO = ("folio=$folio:x64 fl=+{folio.flags}($folio):x64 swp=+{folio.swap}($folio):x64 "
-          "fl1=+{folio._flags_1}($folio):x8")
+# Every field costs the workload the time to fetch it: there is none that no column is made of, and none is wider than
+# its column.  Of the flags PG_head is wanted, bit 6.
+_SLOT = "folio=$folio:x64 swp=+{folio.swap}($folio):x64"
+_FOLIO = _SLOT + " fl=+{folio.flags}($folio):x8 fl1=+{folio._flags_1}($folio):x8"
 _ENTRY = ("entry=$entry:x64 swp=+{zswap_entry.swpentry}($entry):x64 len=+{zswap_entry.length}($entry):u32 "
           "handle=+{zswap_entry.handle}($entry):x64")
 _ZSPAGE = "zw0=+0($zspage):x32 inuse=+{zspage.inuse}($zspage):u32"
@@ -51,7 +53,7 @@ PROBES: tuple[Probe, ...] = (
     _probe("swap_out", "swap_writeout", _OUT, _FOLIO.replace("$folio", "$folio|page"), "swap.writeout effect.order"),
     _probe("swap_out_ret", "swap_writeout_ret", _OUT + "%return", "ret=$retval:s32", "swap.writeout"),
     _probe("swapwrite", "__swap_writepage", "__swap_writepage",
-           "folio=$folio:x64 fl=+{folio.flags}($folio):x64 swp=+{folio.swap}($folio):x64", "swap.writeout"),
+           _SLOT, "swap.writeout"),
     _probe("store", "zswap_store", "zswap_store", _FOLIO, "effect.order store.result store.length acomp.calls"),
     _probe("store_ret", "zswap_store_ret", "zswap_store%return", "ret=$retval:u8", "store.result"),
     _probe("comp", "crypto_acomp_compress", _COMPRESS,
@@ -64,16 +66,16 @@ PROBES: tuple[Probe, ...] = (
            "slen=+{acomp_req.slen}($req):u32 " + _DEST, "load.result"),
     _probe("decomp_ret", "crypto_acomp_decompress_ret", _DECOMPRESS + "%return", "ret=$retval:s32 " + _DEST,
            "load.result"),
-    _probe("zmalloc", "zs_malloc", "zs_malloc", "pool=$pool:x64 size=$size:u64 gfp=$gfp:x32", "zsmalloc.size"),
+    _probe("zmalloc", "zs_malloc", "zs_malloc", "pool=$pool:x64 size=$size:u32 gfp=$gfp:x32", "zsmalloc.size"),
     # The handle points at the object's encoded place, <PFN, index>.
     _probe("zmalloc_ret", "zs_malloc_ret", "zs_malloc%return",
-           "handle=$retval:x64 obj=+0($retval):x64 size=$size:u64", "zsmalloc.handle zsmalloc.place"),
+           "handle=$retval:x64 obj=+0($retval):x64 size=$size:u32", "zsmalloc.handle zsmalloc.place"),
     _probe("zfree", "zs_free", "zs_free", "pool=$pool:x64 handle=$handle:x64 obj=+0($handle):x64", "zsmalloc.handle"),
-    _probe("objwrite", "zs_obj_write", "zs_obj_write", "handle=$handle:x64 len=$mem_len:u64 d0=+0($handle_mem):x64!",
+    _probe("objwrite", "zs_obj_write", "zs_obj_write", "handle=$handle:x64 len=$mem_len:u32 d0=+0($handle_mem):x64!",
            "store.raw store.bytes"),
     _probe("objread", "zs_obj_read", "zs_obj_read_sg_begin zs_obj_read_begin zs_map_object",
-           "handle=$handle:x64 len=$mem_len:u64? mm=$mm:u32?", "sg.shape"),
-    _probe("load", "zswap_load", "zswap_load", _FOLIO, "load.result load.entry effect.order"),
+           "handle=$handle:x64 len=$mem_len:u32?", "sg.shape"),
+    _probe("load", "zswap_load", "zswap_load", _SLOT, "load.result load.entry effect.order"),
     _probe("load_ret", "zswap_load_ret", "zswap_load%return", "ret=$retval:s32", "load.result"),
     _probe("dec", "zswap_decompress", "zswap_decompress", _ENTRY + " folio=$folio:x64", "load.entry"),
     _probe("inval", "zswap_invalidate", "zswap_invalidate", "swp=$swp:x64", "effect.order"),
@@ -97,17 +99,17 @@ PROBES: tuple[Probe, ...] = (
     _probe("swapin_ref", "zswap_folio_swapin", "zswap_folio_swapin", "folio=$folio:x64"),
     # zpool (up to 6.17) stood between zswap and zsmalloc; where it is, zswap's readings go through it.
     _probe("zs_total", "zs_get_total_pages_ret", "zpool_get_total_pages zs_get_total_pages%return",
-           "pool=$pool|zpool:x64 ret=$retval:u64", "zsmalloc.pages"),
+           "ret=$retval:u64", "zsmalloc.pages"),
     _probe("pool_create", "zswap_pool_create", "zswap_pool_create"),
     _probe("pool_create_ret", "zswap_pool_create_ret", "zswap_pool_create%return", "ret=$retval:x64"),
     _probe("may_zswap", "obj_cgroup_may_zswap_ret", "obj_cgroup_may_zswap%return",
-           "objcg=$objcg:x64 ret=$retval:u8", "memcg.limit"),
-    _probe("charge", "obj_cgroup_charge_zswap", "obj_cgroup_charge_zswap", "objcg=$objcg:x64 size=$size:u64",
+           "ret=$retval:u8", "memcg.limit"),
+    _probe("charge", "obj_cgroup_charge_zswap", "obj_cgroup_charge_zswap", "objcg=$objcg:x64 size=$size:u32",
            "memcg.charge"),
-    _probe("uncharge", "obj_cgroup_uncharge_zswap", "obj_cgroup_uncharge_zswap", "objcg=$objcg:x64 size=$size:u64",
+    _probe("uncharge", "obj_cgroup_uncharge_zswap", "obj_cgroup_uncharge_zswap", "objcg=$objcg:x64 size=$size:u32",
            "memcg.charge"),
     _probe("wb_enabled", "mem_cgroup_zswap_writeback_enabled_ret", "mem_cgroup_zswap_writeback_enabled%return",
-           "memcg=$memcg:x64 ret=$retval:u8", "memcg.writeback"),
+           "ret=$retval:u8", "memcg.writeback"),
     _probe("obj_malloc", "obj_malloc", "obj_malloc", "zspage=$zspage:x64 handle=$handle:x64", "zsmalloc.place"),
     _probe("obj_malloc_ret", "obj_malloc_ret", "obj_malloc%return",
            f"obj=$retval:x64 zspage=$zspage:x64 handle=$handle:x64 {_ZSPAGE} "
@@ -127,7 +129,7 @@ PROBES: tuple[Probe, ...] = (
     _probe("zsc", "__zs_compact", "__zs_compact", "class=$class:x64", "zsmalloc.compact"),
     _probe("zsc_ret", "__zs_compact_ret", "__zs_compact%return", "freed=$retval:u64", "zsmalloc.compact"),
     _probe("zs_migrate", "zs_page_migrate", "zs_page_migrate",
-           "newp=$newpage:x64 page=$page:x64 zspage=+{zpdesc.zspage}($page):x64", "zsmalloc.place"),
+           "page=$page:x64", "zsmalloc.place"),
     _probe("async_free", "async_free_zspage", "async_free_zspage", "", "zsmalloc.pages"),
     _probe("lru_add", "list_lru_add", "list_lru_add", "lru=$lru:x64 item=$item:x64 nid=$nid:u32 memcg=$memcg:x64",
            "lru.order"),
@@ -165,7 +167,7 @@ OFFSETS: dict[str, int] = {
     "zswap_entry.referenced": 12, "zswap_entry.handle": 24, "acomp_req.src": 48, "acomp_req.slen": 64,
     "acomp_req.dlen": 68, "scatterlist.page_link": 0, "scatterlist.offset": 8, "zspage.inuse": 4,
     "zspage.freeobj": 8, "shrink_control.nid": 4, "shrink_control.nr_to_scan": 8, "shrink_control.memcg": 24,
-    "shrinker.private_data": 88, "zpdesc.zspage": 40,
+    "shrinker.private_data": 88,
 }
 
 #: Compressor -> the function of it whose argument is the source page's virtual address, and that argument.

@@ -21,15 +21,18 @@ from .counters import snapshot
 from .errors import CannotRecord
 from .names import DEFAULT, Names
 from .pages import PageMode, PageTaker
+from .pageworker import PageWorker
 from .plan import Planned, as_json, page_plan, plan
-from .rings import RingReader
+from .rings import RingCopier, RingReader
 from .tracefs import Instance, Tracefs
 
-__all__ = ["VERSION", "Options", "Session", "loss_lines", "ring_kb", "say"]
+__all__ = ["FLUSH", "VERSION", "Options", "Session", "loss_lines", "ring_kb", "say"]
 
 VERSION = "0.1.0"
-#: Seconds between rounds over the rings, and between flushes: what a kill of the box may cost.
-_ROUND, _FLUSH = 0.1, 0.5
+#: Seconds that it sleeps at most.
+_LOOK = 0.25
+#: Bytes of a round after which the next one comes at once.
+_MUCH = 1 << 20
 #: The recorder's own niceness while it records.
 _NICE = -10
 #: Ring size per CPU where none is given: this part of available memory for all CPUs and both instances.
@@ -37,6 +40,10 @@ _MEMORY_SHARE = 8
 _BUFFER_KB = (1024, 65536)
 #: A page event is longer than half of a 4 KiB sub-buffer.
 _PAGE_SUBBUF_KB = 64
+#: Seconds between flushes, where none are given: what a kill of the box may cost, and a round over the rings.
+FLUSH = 0.5
+#: Bytes after whose packing somebody may ask what takes so long.
+_LONG = 64 << 20
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
@@ -51,6 +58,8 @@ class Options(NamedTuple):
     buffer_kb: int = 0
     compressors: tuple[str, ...] = ()
     instance: str = DEFAULT
+    pack: bool = False
+    flush_every: float = FLUSH
 
 
 def _now() -> int:
@@ -71,6 +80,57 @@ def ring_kb(memory_kb: int, instances: int) -> int:
 def say(sentence: str) -> None:
     """Tell the user something beside the output."""
     print(f"zreplay: {sentence}", file=sys.stderr, flush=True)
+
+
+class _Waiter:
+    """Sleeps until there is something to do.
+
+    :param control: pipe of commands
+    :param rings: file descriptors of each reader's rings; the first reader's are empty before the next wait
+    :param child: the command that is recorded
+    """
+
+    def __init__(self, control: int, rings: list[list[int]], child: subprocess.Popen[bytes] | None) -> None:
+        self._control = control
+        self._rings = rings
+        self._poll = select.poll()
+        for pipe in (control, *(rings[0] if rings else ())):
+            self._poll.register(pipe, select.POLLIN)
+        self._child = -1
+        if child is not None and hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                self._child = os.pidfd_open(child.pid)
+                self._poll.register(self._child, select.POLLIN)
+        #: Whether the rings of the readers after the first are listened to.
+        self._listening = False
+        self._listen(True)
+
+    def __enter__(self) -> _Waiter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child >= 0:
+            os.close(self._child)
+
+    def _listen(self, on: bool) -> None:
+        if on != self._listening:
+            for pipe in (pipe for pipes in self._rings[1:] for pipe in pipes):
+                if on:
+                    self._poll.register(pipe, select.POLLIN)
+                else:
+                    self._poll.unregister(pipe)
+            self._listening = on
+
+    def wait(self, seconds: float) -> tuple[bool, bool, list[bool]]:
+        """Return whether the command has ended, whether there are orders, and which readers' rings are full.
+
+        A ring of a later reader that was full is not listened to for a whole wait: to empty it takes time.
+        """
+        ready = {pipe for pipe, _ in self._poll.poll(math.ceil(1000 * seconds))}
+        full = [any(pipe in ready for pipe in pipes) for pipes in self._rings]
+        if any(full[1:]) or not ready:
+            self._listen(not any(full[1:]))
+        return self._child in ready, self._control in ready, [*full, False]
 
 
 class Session:
@@ -105,10 +165,15 @@ class Session:
             raise
         self._readers: list[RingReader] = []
         self._taker: PageTaker | None = None
+        self._worker: PageWorker | None = None
         self._raw: dict[int, AppendFile] = {}
         self._status: dict[str, Any] = {}
         self._control = -1
         self._child: subprocess.Popen[bytes] | None = None
+        #: What it was started with.
+        self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        #: Seconds between rounds over the rings, where none asks for it earlier.
+        self.round_every = options.flush_every / 2
 
     def _make_tracefs(self, names: Names) -> Tracefs:
         """Take the tracing directory; a back end may know more of its probes."""
@@ -135,6 +200,8 @@ class Session:
             raise CannotRecord(f"recording into {self.capture.path} failed ({problem.strerror})",
                                "what was written before is kept there and marked as incomplete") from None
         finally:
+            if self._worker is not None:
+                self._worker.close()
             for reader in self._readers:
                 reader.close()
             left = self.tracefs.remove()
@@ -179,12 +246,14 @@ class Session:
         planned = [row._replace(lines=(), why=disarmed[row.event]) if row.event in disarmed else row
                    for row in planned]
         self._own_lru_only(used, notes)
-        self._readers = [RingReader(self.meta.cpus(), self.meta.subbuf, 1024 * buffer_kb, self._take_events)]
+        self._readers = [RingCopier(self.meta.cpus(), self.meta.subbuf, 1024 * buffer_kb, self._events_file)]
         if self.pages is not None:
             notes += [f"page contents: {why}" for why in self.pages.enable(own.page_group, pages_used).values()]
             self._taker = PageTaker(mode, {name: self.pages.format(own.page_group, name) for name in pages_used},
                                     self.pages.subbuf, self.capture.appending)
-            self._readers.append(RingReader(self.pages.cpus(), self.pages.subbuf, 1024 * buffer_kb, self._taker))
+            # One sub-buffer at a time: more would only be copied to lie in a row.
+            self._readers.append(RingReader(self.pages.cpus(), self.pages.subbuf, 1024 * buffer_kb, self._taker,
+                                            self.pages.subbuf))
         self._describe(planned, used, notes, kernel.btf is not None, buffer_kb)
 
     def _own_lru_only(self, used: dict[str, str], notes: list[str]) -> None:
@@ -228,10 +297,19 @@ class Session:
 
     # While
 
+    def _events_file(self, cpu: int) -> AppendFile:
+        return self.capture.appending(f"zmeta.cpu{cpu}.raw")
+
     def _take_events(self, cpu: int, data: bytes) -> None:
         if cpu not in self._raw:
-            self._raw[cpu] = self.capture.appending(f"zmeta.cpu{cpu}.raw")
+            self._raw[cpu] = self._events_file(cpu)
         self._raw[cpu].write(data)
+
+    def _hand_over_pages(self) -> None:
+        """Have pages hashed by a process of their own."""
+        if self._taker is not None and len(self._readers) == 2:
+            self.capture.foreign = "pages.cpu*"
+            self._worker = PageWorker(self._readers[1], self._taker, self.tracefs.close)
 
     def _record(self) -> None:
         options = self.options
@@ -247,36 +325,54 @@ class Session:
         self._status["start"] = start
         self.capture.write_json("capture.json", self._status)
         say(f"recording into {self.capture.path}; stop with Ctrl-C, or: echo stop > {self.capture.path}/control")
+        self._hand_over_pages()
         if options.command:
             self._start_command()
         # The command has the priority it would have alone; a recorder that gets no CPU loses events.
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-        flushed = snapped = time.monotonic()
+        flushed = snapped = rounded = time.monotonic()
         complete, began = start, start
         commands = b""
-        while not self.stopping:
-            # A round hands over all of before its beginning, but for an event that a CPU was just then writing:
-            # that is there one round later.
-            complete, began = began, _now()
-            busy = self._round(_ROUND)
-            now = time.monotonic()
-            if now - flushed >= _FLUSH:
-                self.capture.flush(complete, self.meta.losses())
-                flushed = now
-            if options.snapshot_every and now - snapped >= options.snapshot_every:
-                self.snapshot("periodic")
-                snapped = now
-            if options.duration is not None and _now() - start >= options.duration * 1e9:
-                break
-            if self._child is not None and self._child.poll() is not None:
-                break
-            ready, _, _ = select.select([self._control], [], [], 0 if busy > 1 << 20 else _ROUND)
-            if ready:
-                commands = self._commands(commands + os.read(self._control, 4096))
+        with _Waiter(self._control, [reader.pipes() for reader in self._readers], self._child) as waiter:
+            while not self.stopping:
+                ended, ordered, full = waiter.wait(self._until_next(rounded, start))
+                if ordered:
+                    commands = self._commands(commands + os.read(self._control, 4096))
+                if full[1] and self._worker is not None:
+                    self._worker.hurry(_NICE)
+                now = time.monotonic()
+                if full[0] or now - rounded >= self.round_every:
+                    # A round hands over all of before its beginning, but for an event that a CPU was just then
+                    # writing: that is there one round later.
+                    complete, began, rounded = began, _now(), now
+                    if self._round(self.round_every) > _MUCH:
+                        rounded -= self.round_every
+                    if now - flushed >= options.flush_every:
+                        if self._worker is not None:
+                            self._worker.check()
+                        self.capture.flush(complete, self.meta.losses())
+                        flushed = now
+                if options.snapshot_every and now - snapped >= options.snapshot_every:
+                    self.snapshot("periodic")
+                    snapped = now
+                if options.duration is not None and _now() - start >= options.duration * 1e9:
+                    break
+                if ended or (self._child is not None and self._child.poll() is not None):
+                    break
+
+    def _until_next(self, rounded: float, start: int) -> float:
+        """Return seconds until there is something to do."""
+        # A signal does not end a wait; only afterwards is it seen that somebody wants to stop.
+        wait = min(rounded + self.round_every - time.monotonic(), _LOOK)
+        if self.options.duration is not None:
+            wait = min(wait, self.options.duration - (_now() - start) / 1e9)
+        return max(wait, 0.0)
 
     def _round(self, page_seconds: float = math.inf) -> int:
         events, *pages = self._readers
+        if self._worker is not None:
+            return events.round()
         # Hashing takes longer than copying: behind a busy compressor it must not keep the events waiting.
         return events.round() + sum(reader.round(page_seconds) for reader in pages)
 
@@ -336,12 +432,15 @@ class Session:
             self.pages.switch(False)
         while self._round():
             pass
+        broken = self._taker.broken if self._taker is not None else 0
+        if self._worker is not None:
+            broken = self._worker.end(_NICE)["broken"]
         losses = self.meta.losses()
         missed = self.tracefs.missed()
         probes = {row["event"]: missed.get(row["event"], "unknown") for row in self._status["plan"] if row["probe"]}
         self._status["losses"] = {"cpus": losses, "probes": probes,
                                   "pages": self.pages.losses() if self.pages is not None else {},
-                                  "broken_pages": self._taker.broken if self._taker is not None else 0}
+                                  "broken_pages": broken}
         self._status.update(stop=stop, complete=True)
         if self._child is not None:
             self._status["command_status"] = self._child.poll()
@@ -349,6 +448,23 @@ class Session:
                 say(f"the command goes on without being recorded (process {self._child.pid}).")
         self.capture.flush(stop, losses, wait=True)
         self.capture.write_json("capture.json", self._status)
+        if self.options.pack:
+            self._pack(stop, losses)
+
+    def _pack(self, until: int, losses: dict[str, Any]) -> None:
+        """Make the capture's files small; whoever wants to stop it again finds them as they were recorded."""
+        self.stopping = False
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
+        if self.capture.size() > _LONG:
+            say(f"compressing {self.capture.size() >> 20:,} MiB of capture; Ctrl-C leaves the rest as it is.")
+        try:
+            self.capture.pack(lambda: self.stopping)
+            # Sizes of what is there now: a copy that was cut is found by them.
+            self.capture.foreign = ""
+            self.capture.flush(until, losses, wait=True)
+        except OSError as problem:
+            say(f"note: the capture is whole, but not all of it could be compressed ({problem.strerror}).")
 
 
 def loss_lines(status: dict[str, Any]) -> list[str]:

@@ -26,6 +26,8 @@ __all__ = ["CPU_LOSSES", "Instance", "Tracefs"]
 
 #: Losses per CPU in ``per_cpu/cpuN/stats`` and the key they have in capture.json.
 CPU_LOSSES = {"overrun": "overrun", "commit overrun": "commit_overrun", "dropped events": "dropped"}
+#: How full of whole sub-buffers a ring is, in percent, when poll() finds it readable.
+_FULL = 50
 #: How long a removal is tried again while the kernel still holds what is removed, seconds.
 _PATIENCE = 5.0
 #: struct flock of 64-bit kernels: type, whence, start, length, process.
@@ -243,6 +245,10 @@ class Instance:
             # Overwritten events are counted in the ring, in the place where they are missing; refused ones are not.
             _write(self.path / "options" / "overwrite", "1")
             _write(self.path / "buffer_size_kb", str(buffer_kb))
+            # Names of tasks are not recorded, and keeping them up to date costs every switch of tasks.
+            for name, value in (("options/record-cmd", "0"), ("buffer_percent", str(_FULL))):
+                with contextlib.suppress(OSError):
+                    _write(self.path / name, value)
         except OSError as problem:
             raise CannotRecord(f"the tracefs instance '{name}' cannot be set up ({_reason(problem)})",
                                f"give a smaller --buffer-kb, or run '{tracefs.names.clean}' and try again") from None

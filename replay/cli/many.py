@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What ``zreplay replay`` does with its jobs: here, with -j or on a cluster; reports in order, then the tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from model.revisions import REVISIONS
+from model.zswap import Zswap
+from replay.checks import unknown_checks
+from replay.cli.manytables import table_lines
+from replay.cli.terminal import steps, warn
+from replay.many.cluster import LOCAL, run_cluster
+from replay.many.jobs import NOT_DONE, UNREADABLE, Job, Outcome, attempt, safely
+from replay.many.local import run_local
+from replay.many.tables import as_plain
+from replay.verdict import Result
+from traces.errors import BadInput
+
+__all__ = ["add_options", "run_jobs"]
+
+#: The worst one is the command's: unreadable (2), FAIL (1), UNDECIDED or not done (3), PASS (0).
+_WORSE: Final = (0, 3, 1, 2)
+_MOST: Final = 1024
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where jobs run and what is summed up."""
+    parser.add_argument("-j", "--jobs", type=_processes, metavar="N", help="so many processes, each of which does one "
+                        "recording and revision after the other")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="have the workers of a Dask cluster do them (they open "
+                        f"recordings by their paths); '{LOCAL}': of a cluster of -j workers that is started here")
+    parser.add_argument("--table", metavar="FILE", help="write the tables of verdicts and of checks as JSON")
+
+
+def _processes(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 to {_MOST}")
+    return int(text)
+
+
+def _refuse(arguments: argparse.Namespace, jobs: Sequence[Job]) -> None:
+    """Refuse what would be wrong for every job, before there is any.
+
+    :raises BadInput: for a revision that is unknown or named twice, an unknown check, options that do not go together,
+        a file that cannot be written
+    """
+    names = arguments.revision or []
+    for name in names:
+        if names.count(name) > 1:
+            raise BadInput("--revision", "", f"'{name}' is given twice", "name each revision once")
+        if len(jobs) > 1 and ":" not in name and name not in REVISIONS:
+            raise BadInput("--revision", "", f"there is no revision '{name}'",
+                           f"choose one of {', '.join(REVISIONS)} or FILE.py:CLASS")
+    for check in unknown_checks(arguments.check or ()) if len(jobs) > 1 else ():
+        raise BadInput("--check", "", f"there is no check '{check}'", "see 'zreplay replay --list-checks'")
+    if arguments.scheduler is not None and arguments.scheduler != LOCAL and arguments.jobs is not None:
+        raise BadInput("-j", "", "the scheduler knows how many workers it has",
+                       f"leave -j out, or use --scheduler {LOCAL}")
+    if arguments.table is not None:
+        directory = Path(arguments.table).absolute().parent
+        if not directory.is_dir() or not os.access(directory, os.W_OK) or Path(arguments.table).is_dir():
+            raise BadInput(arguments.table, "", "cannot be written", "name a file in a directory that you may write to")
+
+
+def _here(jobs: Sequence[Job], loaded: Mapping[str | None, str | type[Zswap] | None]) -> Iterator[Outcome]:
+    """Do one job after the other in this process."""
+    for job in jobs:
+        with steps() as progress:
+            # Alone, a defect of the project shows itself as it is.
+            do = attempt if len(jobs) == 1 else safely
+            outcome = do(job, loaded[job.revision], progress=progress)
+        yield outcome
+
+
+def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
+             loaded: Mapping[str | None, str | type[Zswap] | None],
+             report: Callable[[Result], Iterator[str]]) -> int:
+    """Run jobs as the options say, print reports in order and the tables; return the worst exit status."""
+    _refuse(arguments, jobs)
+    elsewhere = arguments.jobs is not None or arguments.scheduler is not None
+    outcomes: dict[int, Outcome] = {}
+    told = 0
+    with _watching(jobs, elsewhere) as watch:
+        if arguments.scheduler is not None:
+            source = run_cluster(jobs, arguments.scheduler, arguments.jobs, say=watch.say)
+        elif arguments.jobs is not None:
+            source = run_local(jobs, arguments.jobs)
+        else:
+            source = _here(jobs, loaded)
+        try:
+            with closing(source):  # type: ignore[type-var]
+                for outcome in source:
+                    outcomes[outcome.number] = outcome
+                    watch.ended(outcome)
+                    if told in outcomes:
+                        with watch.paused():
+                            while told in outcomes:
+                                _tell(arguments, jobs, outcomes[told], report)
+                                told += 1
+        except KeyboardInterrupt:
+            watch.close()
+            if len(jobs) > 1:
+                if outcomes and not arguments.json:
+                    _tables(jobs, outcomes)
+                    sys.stdout.flush()
+                warn(f"{len(outcomes)} of {len(jobs)} replays were done ({_count(outcomes) or 'none'}); the others "
+                     "were stopped.")
+            raise
+    if len(jobs) > 1 and not arguments.json:
+        _tables(jobs, outcomes)
+    if arguments.table is not None:
+        _write(arguments.table, as_plain(jobs, outcomes))
+    return max((outcome.exit_status for outcome in outcomes.values()), key=_WORSE.index)
+
+
+def _tell(arguments: argparse.Namespace, jobs: Sequence[Job], outcome: Outcome,
+          report: Callable[[Result], Iterator[str]]) -> None:
+    """Print a job's report, or its object; of what has no result people are told on stderr, and below the tables."""
+    job = jobs[outcome.number]
+    if outcome.result is not None:
+        if arguments.json:
+            print(json.dumps(outcome.result.as_dict(), default=str))
+        else:
+            print("\n" * (outcome.number > 0) + "\n".join(report(outcome.result)))
+    elif arguments.json and len(jobs) > 1:
+        print(json.dumps({"verdict": None, "recording": job.recording, "revision": job.revision,
+                          "error": outcome.error}))
+    if outcome.result is None and arguments.jobs is None and arguments.scheduler is None:
+        warn(outcome.error)
+    sys.stdout.flush()
+
+
+def _count(outcomes: Mapping[int, Outcome]) -> str:
+    """Return how many came out how: "2 PASS, 1 FAIL"."""
+    found = [outcome.verdict or outcome.kind for outcome in outcomes.values()]
+    return ", ".join(f"{found.count(what)} {what}" for what in ("PASS", "FAIL", "UNDECIDED", UNREADABLE, NOT_DONE)
+                     if what in found)
+
+
+def _tables(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> None:
+    """Print both tables, why there are no results where there are none, and how many came out how."""
+    print()
+    print("\n".join(table_lines(jobs, outcomes)))
+    print()
+    for job in jobs:
+        if job.number in outcomes and outcomes[job.number].result is None:
+            print(textwrap.fill(outcomes[job.number].error, 78, subsequent_indent="  ", break_on_hyphens=False,
+                                break_long_words=False))
+    revisions = len({job.revision for job in jobs})
+    times = f" x {revisions} revisions" if revisions > 1 else ""
+    print(f"{len(jobs) // revisions} recordings{times}: {_count(outcomes)}")
+
+
+def _write(file: str, plain: dict[str, Any]) -> None:
+    """Write JSON whole or not at all.
+
+    :raises BadInput: when that is not possible
+    """
+    path = Path(file)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(plain, indent=1) + "\n")
+        os.replace(part, path)
+    except OSError as problem:
+        part.unlink(missing_ok=True)
+        raise BadInput(file, "", f"cannot be written ({problem.strerror})", "name another file") from None
+
+
+class _Watch:
+    """Says on stderr how far jobs elsewhere are: a line for each that ended, on a terminal with a bar below."""
+
+    def __init__(self, jobs: Sequence[Job], bar: Progress | None) -> None:
+        self._jobs = jobs
+        self._bar = bar
+        self._task = bar.add_task("replays", total=len(jobs)) if bar is not None else None
+        self._outcomes: dict[int, Outcome] = {}
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        if self._bar is not None and self._bar.live.is_started:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Tell of an outcome."""
+        self._outcomes[outcome.number] = outcome
+        text = outcome.error
+        if outcome.result is not None:
+            text = f"{self._jobs[outcome.number].recording} against {outcome.result.revision}"
+            if outcome.result.divergences:
+                first = outcome.result.divergences[0]
+                text += f": {first.check} at event {first.event}"
+        self.say(f"{len(self._outcomes)}/{len(self._jobs)} {outcome.verdict or outcome.kind}  {text}")
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=len(self._outcomes), description=_count(self._outcomes))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the bar away while something else is printed."""
+        self.close()
+        yield
+        if self._bar is not None:
+            self._bar.start()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class _Silent(_Watch):
+    """Says nothing of the jobs: they are done here, one after the other, with a bar of their own."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """Tell nothing."""
+
+
+@contextmanager
+def _watching(jobs: Sequence[Job], elsewhere: bool) -> Iterator[_Watch]:
+    """Give what watches jobs, with a bar where stderr is a terminal and they run elsewhere."""
+    console = Console(stderr=True)
+    if not elsewhere:
+        yield _Silent(jobs, None)
+        return
+    if not console.is_terminal:
+        yield _Watch(jobs, None)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+        yield _Watch(jobs, bar)

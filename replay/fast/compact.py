@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""zs_compact() and async_free_zspage() between their effects, compiled: :mod:`model.zsmalloc`."""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from typing import Final
+
+from numba import njit
+
+from replay.fast import layout as L
+from replay.fast.rows import drop, fullness, release, take
+from replay.fast.tables import group_first, group_insert, group_remove
+from traces import schema
+
+__all__ = ["compact_step"]
+
+_EV: Final = schema.CODE
+_SCAN_OP: Final = _EV["zs_shrinker_scan"]
+_OBJ_MALLOC: Final = _EV["obj_malloc"]
+_FREE_ZSPAGE: Final = _EV["__free_zspage"]
+
+
+
+@njit(nogil=True)
+def _class_done(m, f):
+    """The end of ZsPool.__zs_compact()'s loop."""
+    target = m[f + L.Q_DST]
+    if target >= 0:
+        group_insert(m, target, fullness(m[target + L.Z_INUSE], m[m[f + L.Q_CLASS] + L.K_OBJS]))
+    m[f + L.Q_VALUE] = m[f + L.Q_CLASS_FREED]
+    return L.C_CLASS_RET
+
+
+@njit(nogil=True)
+def compact_step(m, f, st, code):
+    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
+    # ---- zs_compact() ----------------------------------------------------------------------------------
+    if st == L.C_SCAN:
+        st = L.C_COMPACT
+    elif st == L.C_COMPACT:
+        m[f + L.Q_POOL_FREED] = 0
+        if m[L.COMPACTING]:
+            m[f + L.Q_VALUE] = 0
+            st = L.C_COMPACT_RET
+        else:
+            m[L.COMPACTING] = 1
+            m[f + L.Q_CLASS_AT] = 0
+            st = L.C_NEXT
+    elif st == L.C_NEXT:
+        if m[L.DESCENDING + m[f + L.Q_CLASS_AT]] < 0:
+            m[L.COMPACTING] = 0
+            m[L.COMPACTED] += m[f + L.Q_POOL_FREED]
+            m[f + L.Q_VALUE] = m[f + L.Q_POOL_FREED]
+            st = L.C_COMPACT_RET
+        else:
+            m[f + L.Q_CLASS] = m[L.DESCENDING + m[f + L.Q_CLASS_AT]]
+            st = L.C_CLASS
+    elif st == L.C_CLASS:
+        m[f + L.Q_DST] = -1
+        m[f + L.Q_CLASS_FREED] = 0
+        st = L.C_LOOP
+    elif st == L.C_LOOP:
+        number = m[f + L.Q_CLASS]
+        st = L.C_AFTER
+        if (m[number + L.K_ALLOCATED] - m[number + L.K_INUSE]) // m[number + L.K_OBJS] > 0:
+            if m[f + L.Q_DST] < 0:
+                m[f + L.Q_DST] = group_first(m, number, 10, 0, -1)
+                if m[f + L.Q_DST] >= 0:
+                    group_remove(m, m[f + L.Q_DST])
+            if m[f + L.Q_DST] >= 0:
+                m[f + L.Q_SRC] = group_first(m, number, 1, 11, 1)
+                if m[f + L.Q_SRC] >= 0:
+                    group_remove(m, m[f + L.Q_SRC])
+                    m[f + L.Q_AT] = 0
+                    st = L.C_LOCK if m[L.TRYLOCKS] else L.C_MOVE
+        if st == L.C_AFTER:
+            st = _class_done(m, f)
+    elif st == L.C_LOCK:
+        if code == _OBJ_MALLOC:
+            st = L.C_MOVE
+        else:
+            source = m[f + L.Q_SRC]
+            group_insert(m, source, fullness(m[source + L.Z_INUSE], m[m[f + L.Q_CLASS] + L.K_OBJS]))
+            st = _class_done(m, f)
+    elif st == L.C_MOVE:
+        number, source = m[f + L.Q_CLASS], m[f + L.Q_SRC]
+        places = m[source + L.Z_PLACES]
+        index = m[f + L.Q_AT]
+        while index < m[number + L.K_OBJS] and m[places + index] < 0:
+            index += 1
+        m[f + L.Q_AT] = index
+        if index < m[number + L.K_OBJS]:
+            m[f + L.Q_OBJ] = m[places + index]
+            m[f + L.Q_ZSPAGE] = m[f + L.Q_DST]
+            st = L.C_OBJ
+        else:
+            st = L.C_MOVED
+    elif st == L.C_OBJ:
+        target = m[f + L.Q_DST]
+        if m[target + L.Z_INUSE] >= m[m[f + L.Q_CLASS] + L.K_OBJS]:
+            return L.UNKNOWN
+        take(m, target, m[f + L.Q_OBJ])
+        st = L.C_OBJ_RET
+    elif st == L.C_OBJ_RET:
+        m[f + L.Q_PLACE] = m[f + L.Q_AT]
+        m[f + L.Q_ZSPAGE] = m[f + L.Q_SRC]
+        st = L.C_FREE
+    elif st == L.C_FREE:
+        number, source = m[f + L.Q_CLASS], m[f + L.Q_SRC]
+        release(m, source, m[f + L.Q_AT], m[number + L.K_HUGE])
+        if m[m[f + L.Q_DST] + L.Z_INUSE] == m[number + L.K_OBJS] \
+                or m[source + L.Z_INUSE] == 0:
+            st = L.C_MOVED
+        else:
+            # On from the place behind the one just emptied.
+            m[f + L.Q_AT] += 1
+            st = L.C_MOVE
+    elif st == L.C_MOVED:
+        source, number = m[f + L.Q_SRC], m[f + L.Q_CLASS]
+        group = fullness(m[source + L.Z_INUSE], m[number + L.K_OBJS])
+        group_insert(m, source, group)
+        m[f + L.Q_ZSPAGE] = source
+        st = L.C_PAGES_LOCK if group == 0 else L.C_AFTER
+    elif st == L.C_PAGES_LOCK:
+        # Pages that cannot be locked are counted as freed all the same.
+        m[f + L.Q_CLASS_FREED] += m[m[f + L.Q_CLASS] + L.K_PAGES]
+        st = L.C_PAGES if code == _FREE_ZSPAGE or not m[L.SEES_PAGES_FREE] else L.C_AFTER
+    elif st == L.C_PAGES:
+        source = m[f + L.Q_SRC]
+        if not m[source + L.Z_LISTED]:
+            return L.UNKNOWN
+        group_remove(m, source)
+        drop(m, source)
+        st = L.C_AFTER
+    elif st == L.C_AFTER:
+        target = m[f + L.Q_DST]
+        if m[target + L.Z_INUSE] == m[m[f + L.Q_CLASS] + L.K_OBJS]:
+            group_insert(m, target, 11)
+            m[f + L.Q_DST] = -1
+        st = L.C_LOOP
+    elif st == L.C_CLASS_RET:
+        m[f + L.Q_POOL_FREED] += m[f + L.Q_CLASS_FREED]
+        m[f + L.Q_CLASS_AT] += 1
+        st = L.C_NEXT
+    elif st == L.C_COMPACT_RET:
+        if m[f + L.Q_OP] != _SCAN_OP:
+            return L.END
+        m[f + L.Q_VALUE] = m[f + L.Q_POOL_FREED] if m[f + L.Q_POOL_FREED] else -1
+        st = L.C_SCAN_RET
+    elif st == L.C_SCAN_RET:
+        return L.END
+    # ---- async_free_zspage() -----------------------------------------------------------------------------
+    elif st == L.A_START:
+        first = last = -1
+        at = L.DESCENDING
+        while m[at] >= 0:
+            number = m[at]
+            at += 1
+            while m[number + L.K_HEAD] >= 0:
+                zspage = m[number + L.K_HEAD]
+                group_remove(m, zspage)
+                m[zspage + L.Z_NEXT] = -1
+                if last < 0:
+                    first = zspage
+                else:
+                    m[last + L.Z_NEXT] = zspage
+                last = zspage
+        m[f + L.Q_DST] = first
+        st = L.A_NEXT
+    elif st == L.A_NEXT:
+        if m[f + L.Q_DST] < 0:
+            return L.END
+        m[f + L.Q_ZSPAGE] = m[f + L.Q_DST]
+        m[f + L.Q_DST] = m[m[f + L.Q_ZSPAGE] + L.Z_NEXT]
+        m[f + L.Q_CLASS] = m[m[f + L.Q_ZSPAGE] + L.Z_CLASS]
+        st = L.A_PAGES
+    elif st == L.A_PAGES:
+        drop(m, m[f + L.Q_ZSPAGE])
+        st = L.A_NEXT
+    else:
+        return L.UNKNOWN
+    return st

@@ -1,0 +1,478 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Drives a replay: compiled as far as that can tell, by the reference where it cannot.
+
+The compiled loop stops at what it cannot confirm.  It is then run once more from the last moment that was kept up to
+the last one before the stop at which no operation was under way; there the reference takes over, goes past the stop,
+and, where it found no divergence, hands back.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from model.effects import Steps
+from model.zswap import Zswap, ZswapEntry
+from replay.engine import COLUMNS, Engine, Frame, LostEvents
+from replay.fast import layout as L
+from replay.fast.eligible import setup, why_not
+from replay.fast.memory import Memory, signed, unsigned
+from replay.fast.rows import truth_held
+from replay.fast.step import QUIET, SETTLE, run
+from replay.state import dump_state, load_state
+from traces import schema
+
+if TYPE_CHECKING:
+    from replay.predict import Predictions
+
+__all__ = ["FastReplay"]
+
+_READ: Final = tuple(name for name in COLUMNS if name not in ("ts", "cpu"))
+_LOOP: Final = ("event", "pid", "swpent", "folio", "entry", "handle", "obj", "zspage", "pool", "memcg", "data", "ret",
+                "size", "dlen", "offset", "word", "inuse", "freeobj", "order", "ref", "nid", "content")
+_WIDE: Final = frozenset(_LOOP[2:11])
+_KINDS: Final = tuple("int64" if name in _WIDE else column.dtype for name in _LOOP for column in schema.COLUMNS
+                      if column.name == name)
+#: Rows taken at a time where a segment is longer: a multiple of the reference's batches.
+_ROWS: Final = 1 << 18
+#: The tables are kept every so many events, or after as many as there are live entries times four.
+_KEEP: Final = 1 << 20
+#: How far past a stop the reference goes at least before it hands back; twice as far after each.
+_PAST: Final = 1 << 12
+
+
+class _Odd(Exception):
+    """A note that only the reference can take."""
+
+
+def _counted(model: Zswap, entry: ZswapEntry | None) -> Steps[None]:
+    """What is left of an operation that has no effect to come."""
+    if entry is not None:
+        model.count_freed(entry)
+    yield from ()
+
+
+class FastReplay:
+    """Replays one recording like :meth:`replay.engine.Engine.run`, and leaves everything in the engine as it would.
+
+    :param engine: ready to replay, at the recording's start
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.recording = engine.recording
+        self.reason = why_not(engine)
+        #: events confirmed by the compiled loop, and stretches that the reference replayed
+        self.confirmed = 0
+        self.stretches: list[tuple[int, int]] = []
+        self._memory: Memory | None = None
+        self._segment: tuple[int, dict[str, np.ndarray]] | None = None
+        self._kept: tuple[int, np.ndarray, dict[str, Any]] | None = None
+        self._predicted = _predicted(engine.predictions, engine.model.pools[0].tfm_name)
+        self._diverge = (engine.snapshots.diverge, engine.truth.diverge)
+        self._refs = engine.predictions.refs
+        self._page_of: dict[str, int] | None = None
+
+    def run(self, progress: Callable[[int], None] | None = None) -> None:
+        """Replay all events; ends at the first divergence unless the engine keeps going.
+
+        :raises LostEvents: where the recording lost events
+        """
+        engine = self.engine
+        if self.reason:
+            engine.run(progress=progress)
+            return
+        at, total, past = 0, len(self.recording), _PAST
+        while at < total:
+            if self._adopt(at):
+                odd = self._compiled(at, progress)
+                if odd is None:
+                    self._end(total)
+                    return
+                quiet = self._hand_over(at)
+                self.confirmed += quiet - at
+                least = odd + past
+                past *= 2
+            else:
+                quiet, least = at, at + past
+            back = self._reference(quiet, least, progress)
+            self.stretches.append((quiet, total if back is None else back))
+            if back is None:
+                return
+            at = back
+
+    # ---- the compiled loop ------------------------------------------------------------------------------
+
+    def _adopt(self, at: int) -> bool:
+        """Turn the engine's state into tables; False where they cannot hold it."""
+        engine = self.engine
+        model = engine.model
+        if engine.tally.different or engine.tally.broken_at is not None or not engine.lru_address \
+                or len(model.pools) != 1 or not self._is_quiet():
+            return False
+        memory = Memory(model.chain_size, engine.snapshots.history.maxlen or 1)
+        self._memory = memory
+        spans = {entry.swpent: span for entry, span in engine.overlaps.items()
+                 if model.tree.get(entry.swpent) is entry}
+        stacks, engine.stacks = engine.stacks, {}
+        state = dump_state(engine)
+        engine.stacks = stacks
+        memory.load(state, spans)
+        memory.load_tasks(engine)
+        memory.take_params(model)
+        setup(engine, memory.m)
+        memory.m[[L.CAPTURED + schema.CODE[name] for name in engine.captured if name in schema.CODE]] = 1
+        s = memory.m
+        s[L.IDX_BITS], s[L.CLASS_BITS], s[L.HAS_STATE] = engine.idx_bits, engine.class_bits, engine.has_state
+        s[L.COMPACTING] = model.pools[0].zs_pool.compaction_in_progress
+        s[L.PREEMPTED], s[L.REORDERED] = engine.preempted_reads, engine.reordered
+        s[L.READS_ONE], s[L.READS_TWO] = engine.sg_entries[1], engine.sg_entries[2]
+        if engine.last_total is not None:
+            s[L.TOTAL_AT], s[L.TOTAL_READ] = engine.last_total
+        for number, (event, account, zeros) in enumerate(engine.snapshots.history):
+            at_row = s[L.HISTORY_AT] + 8 * number
+            s[at_row:at_row + 8] = (event, *account, zeros)
+        s[L.CHANGES] = len(engine.snapshots.history)
+        for number, (event, pools) in enumerate(engine.totals):
+            at_row = s[L.TOTALS_AT] + 2 * number
+            s[at_row:at_row + 2] = (event, pools[0])
+        s[L.TOTALS] = len(engine.totals)
+        s[L.WINDOW] = engine.snapshots.window is not None
+        s[L.QUIET_AT] = at
+        engine.snapshots.diverge = engine.truth.diverge = self._odd
+        engine.truth.compare = self._truth  # type: ignore[method-assign]
+        self._keep(at)
+        return True
+
+    def _is_quiet(self) -> bool:
+        """True where no operation of the engine has an effect to come, and no counter is still open."""
+        engine = self.engine
+        window = engine.snapshots.window
+        if engine.adding or engine._out_of_step or (window is not None and window.open):
+            return False
+        return all(not stack or (len(stack) == 1 and stack[0].effect is None
+                                 and Memory.over(stack[0].name, stack[0].last[0]))
+                   for stack in engine.stacks.values())
+
+    def _compiled(self, start: int, progress: Callable[[int], None] | None = None,
+                  stop: int | None = None) -> int | None:
+        """Replay from ``start``; returns the event that could not be confirmed, None at ``stop`` or the end."""
+        memory = self._memory
+        assert memory is not None
+        for base, columns in self._segments(start):
+            count = len(columns["event"])
+            first = max(0, start - base)
+            last = count if stop is None else min(count, stop - base)
+            arrays = [columns[name] for name in _LOOP]
+            writes = np.zeros((count if memory.m[L.KEEP_WRITES] else 1, 4), np.int64)
+            if stop is None and self._kept is not None and \
+                    base - self._kept[0] > max(_KEEP, 4 * int(memory.m[L.ENTRIES_LIVE])):
+                first = self._keep_when_quiet(base, first, last, arrays, writes)
+            while first < last:
+                row, why = run(first, last, base, *arrays, memory.m, *self._predicted, writes)
+                if why == L.GROW:
+                    memory.grow()
+                    first = row
+                    continue
+                if why == L.ODD:
+                    return int(base + row)
+                first = row
+                if why == L.NOTE:
+                    try:
+                        self._note(schema.NAMES[columns["event"][row]], int(columns["ret"][row]), base + int(row),
+                                   columns["text"][row])
+                    except _Odd:
+                        return int(base + row)
+                    first = row + 1
+            if memory.m[L.KEEP_WRITES]:
+                self.engine.writes += [(event, unsigned(handle), length, content) for event, handle, length, content
+                                       in writes[:memory.m[L.WRITES]].tolist()]
+                memory.m[L.WRITES] = 0
+            if progress is not None:
+                progress(base + last)
+            if stop is not None and base + last >= stop:
+                return None
+        return None
+
+    def _keep_when_quiet(self, base: int, first: int, last: int, arrays: list[np.ndarray],
+                         writes: np.ndarray) -> int:
+        """Keep the tables here if no operation is under way; returns the row to go on from."""
+        memory = self._memory
+        assert memory is not None
+        if run(0, QUIET, 0, *arrays, memory.m, *self._predicted, writes)[0]:
+            memory.m[L.QUIET_AT] = base + first
+            self._keep(base + first)
+        return first
+
+    def _segments(self, start: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Yield segments from the one with event ``start`` in it, columns as the loop takes them."""
+        for base, columns in self.recording.batches(_READ, rows=_ROWS, start=start):
+            out = {}
+            for name in _LOOP:
+                array = np.ascontiguousarray(columns[name])
+                if name in _WIDE:
+                    array = array.view(np.int64)
+                # One kind of array, whichever way it was read: the loop is compiled once.
+                array = array[:]
+                array.flags.writeable = False
+                out[name] = array
+            out["text"] = columns["text"]
+            yield base, out
+
+    def _note(self, name: str, ret: int, number: int, text: str) -> None:
+        """Engine.note(), after operations were settled.
+
+        :raises _Odd: where a counter does not stand, or another pool comes to be
+        """
+        engine, memory = self.engine, self._memory
+        assert memory is not None
+        memory.show(engine.model)
+        engine.count(name)
+        if name == "lost_events":
+            self._flush()
+            engine.events = number + 1
+            raise LostEvents(number)
+        if name == "marker":
+            engine.snapshots.close()
+            engine.truth.marker(text, number)
+            kind, _, setting = text.partition(" ")
+            if kind in ("param", "cgroup") and "=" in setting:
+                self._param(setting)
+        elif name == "param":
+            self._param(text)
+        else:
+            engine.truth.snapshot(text, number)
+            engine.snapshots.check(ret, number, 0, [])
+            window = engine.snapshots.window
+            if window is not None and window.open:
+                raise _Odd
+        memory.m[L.WINDOW] = engine.snapshots.window is not None
+
+    def _param(self, setting: str) -> None:
+        name, _, value = setting.partition("=")
+        if name == "compressor" and value.strip() != self.engine.model.pools[0].tfm_name:
+            raise _Odd
+        self.engine.write_param(setting)
+        assert self._memory is not None
+        self._memory.take_params(self.engine.model)
+
+    def _truth(self, rows: list[tuple[int, str]], i: int) -> None:
+        """TruthChecks.compare() over the tables.
+
+        :raises _Odd: where another page is stored than the workload put there
+        """
+        assert self._memory is not None
+        engine = self.engine
+        if self._page_of is None:
+            self._page_of = {sha1: row for row, sha1 in enumerate(engine.predictions.sha1)}
+        same, different, elsewhere = truth_held(
+            self._memory.m, self._refs, np.array([signed(swpent) for swpent, _ in rows], np.int64),
+            np.array([self._page_of.get(sha1, -1) for _, sha1 in rows], np.int64))
+        if different:
+            raise _Odd
+        engine.tally.compared["load.content"] += same
+        engine.truth.elsewhere += elsewhere
+
+    def _judge_again(self) -> None:
+        """Let counters and truth be judged by the engine again, which reports what differs."""
+        engine = self.engine
+        engine.snapshots.diverge, engine.truth.diverge = self._diverge
+        vars(engine.truth).pop("compare", None)
+
+    def _odd(self, *_: Any, **__: Any) -> None:
+        raise _Odd
+
+    # ---- moments to go back to -----------------------------------------------------------------------------
+
+    def _keep(self, at: int) -> None:
+        """Keep everything as it is before event ``at``."""
+        assert self._memory is not None
+        engine = self.engine
+        snapshots, truth = engine.snapshots, engine.truth
+        self._kept = (at, self._memory.copy(), {
+            "compared": dict(engine.tally.compared), "reasons": dict(engine.tally.reasons),
+            "explained": dict(engine.explained), "writes": len(engine.writes),
+            "snapshots": (dict(snapshots.base), copy.deepcopy(snapshots.window), snapshots.number, snapshots.late,
+                          snapshots.early, snapshots.lagged),
+            "truth": (truth.phase, dict(truth._rows), truth.elsewhere),
+            "params": {name: getattr(engine.model, name) for name in _PARAMS}})
+
+    def _go_back(self) -> int:
+        """Go back to what was kept last; returns the event before which that was."""
+        assert self._kept is not None
+        assert self._memory is not None
+        at, tables, rest = self._kept
+        engine = self.engine
+        self._memory.restore(tables)
+        engine.tally.compared = engine.n = dict(rest["compared"])
+        engine.tally.reasons = dict(rest["reasons"])
+        engine.explained = dict(rest["explained"])
+        del engine.writes[rest["writes"]:]
+        snapshots, truth = engine.snapshots, engine.truth
+        base, window, snapshots.number, snapshots.late, snapshots.early, snapshots.lagged = rest["snapshots"]
+        snapshots.base, snapshots.window = dict(base), copy.deepcopy(window)
+        truth.phase, rows, truth.elsewhere = rest["truth"]
+        truth._rows = dict(rows)
+        for name, value in rest["params"].items():
+            setattr(engine.model, name, value)
+        return at
+
+    def _hand_over(self, start: int) -> int:
+        """Give the engine the state of the last quiet moment; returns the number of its next event."""
+        memory, engine = self._memory, self.engine
+        assert memory is not None
+        quiet = int(memory.m[L.QUIET_AT])
+        kept = self._go_back()
+        if quiet > kept:
+            stopped = self._compiled(kept, stop=quiet)
+            assert stopped is None
+        state, spans = memory.dump(engine), memory.spans()
+        ending, unsure = list(memory.ending()), memory.unsure(engine.model)
+        self._flush()
+        old = engine.model
+        model = type(old)(totalram_pages=old.totalram_pages, compressor=old.pools[0].tfm_name,
+                          chain_size=old.chain_size)
+        engine.restart(model)
+        self._judge_again()
+        had_state = engine.has_state
+        load_state(engine, state)
+        engine.has_state = had_state
+        for swpent, span in spans.items():
+            engine.overlaps[model.tree[swpent]] = span
+        for pid, op, began, gone in ending:
+            entry = None
+            if gone is not None:
+                entry = model.new_entry(gone[0], model.pools[0])
+                entry.length, entry.objcg = gone[1], gone[2]
+            frame = Frame(schema.NAMES[op], _counted(model, entry), began)
+            frame.last = (_LAST[schema.NAMES[op]], entry)
+            engine.stacks[pid] = [frame]
+        engine.unsure = unsure
+        self._give_back(memory)
+        return quiet
+
+    def _give_back(self, memory: Memory) -> None:
+        """What the engine itself keeps."""
+        engine, s = self.engine, memory.m
+        tasks = memory.tasks()
+        engine.pid = []
+        engine.seen_pids = {int(task[L.T_PID]) for task in tasks}
+        engine.foreign_adds = {int(task[L.T_PID]) for task in tasks if task[L.T_FOREIGN]}
+        engine._in_count = {int(task[L.T_PID]) for task in tasks if task[L.T_COUNTING]}
+        engine.captured -= _never_seen(engine, memory)
+        engine.snapshots.history.clear()
+        history = s[s[L.HISTORY_AT]:s[L.HISTORY_AT] + 8 * s[L.HISTORY_ROWS]].reshape(-1, 8)
+        totals = s[s[L.TOTALS_AT]:s[L.TOTALS_AT] + 2 * L.TOTALS_ROOM].reshape(-1, 2)
+        for row in _ring(history, int(s[L.CHANGES])):
+            engine.snapshots.history.append((row[0], tuple(row[1:7]), row[7]))
+        engine.totals.clear()
+        engine.totals.extend((row[0], [row[1]]) for row in _ring(totals, int(s[L.TOTALS])))
+
+    def _flush(self) -> None:
+        """Add what the loop counted to the engine's own counts."""
+        engine, memory = self.engine, self._memory
+        assert memory is not None
+        s = memory.m
+        for number, name in enumerate(L.CHECK_IDS):
+            engine.tally.compared[name] += int(s[L.COMPARED + number])
+        for number, name in enumerate(L.EXPLANATIONS):
+            if s[L.EXPLAINED + number]:
+                engine.explained[name] = engine.explained.get(name, 0) + int(s[L.EXPLAINED + number])
+        s[L.COMPARED:L.COMPARED + len(L.CHECK_IDS)] = 0
+        s[L.EXPLAINED:L.EXPLAINED + len(L.EXPLANATIONS)] = 0
+        engine.preempted_reads, engine.reordered = int(s[L.PREEMPTED]), int(s[L.REORDERED])
+        engine.sg_entries = {1: int(s[L.READS_ONE]), 2: int(s[L.READS_TWO])}
+        if s[L.TOTAL_AT] >= 0:
+            engine.last_total = (int(s[L.TOTAL_AT]), int(s[L.TOTAL_READ]))
+
+    # ---- the reference ----------------------------------------------------------------------------------------
+
+    def _reference(self, start: int, least: int, progress: Callable[[int], None] | None) -> int | None:
+        """Let the engine replay from ``start``; returns an event past ``least`` before which the loop can go on.
+
+        None when the recording, or what can be followed of it, is over.
+        """
+        engine, names = self.engine, schema.NAMES
+        for base, columns in self.recording.batches(COLUMNS, start=start):
+            engine.next_batch(base, columns)
+            codes, pids = engine.event, engine.pid
+            for i in range(max(0, start - base), len(codes)):
+                if base + i >= least and not i & 63 and not engine.tally.different and self._may_return():
+                    engine.events = base + i
+                    return base + i
+                engine.step(names[codes[i]], pids[i], i)
+                if engine.tally.divergences and not engine.keep_going:
+                    engine.events = base + i + 1
+                    return None
+            engine.events = base + len(codes)
+            if progress is not None:
+                progress(engine.events)
+        return None
+
+    def _may_return(self) -> bool:
+        engine = self.engine
+        if engine.lru_address and len(engine.model.pools) == 1 and self._is_quiet():
+            engine.seen_pids.update(engine.pid[:engine.now + 1 - engine._base])
+            return True
+        return False
+
+    def _end(self, total: int) -> None:
+        """The recording is over in the loop: leave everything as the engine would."""
+        memory, engine = self._memory, self.engine
+        assert memory is not None
+        kept = self.confirmed
+        nothing = [np.zeros(0, kind) for kind in _KINDS]
+        for array in nothing:
+            array.flags.writeable = False
+        run(0, SETTLE, 0, *nothing, memory.m, *self._predicted, np.zeros((1, 4), np.int64))
+        memory.show(engine.model)
+        self._flush()
+        engine.snapshots.close()
+        self._judge_again()
+        engine.captured -= _never_seen(engine, memory)
+        engine.events = total
+        engine.stacks.clear()
+        self.confirmed = total - sum(stop - start for start, stop in self.stretches)
+        assert self.confirmed >= kept
+
+
+_PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "zswap_max", "writeback_enabled",
+                  "_writeback_was_off", "shrinker_enabled")
+#: operation -> the effect behind which it has none to come
+_LAST: Final = {"zswap_invalidate": "obj_cgroup_uncharge_zswap", "shrink_memcg": "shrink_memcg_ret",
+                "zswap_shrinker_scan": "zswap_shrinker_scan_ret", "zs_shrinker_scan": "zs_shrinker_scan_ret",
+                "shrink_worker": "shrink_worker_ret"}
+
+
+def _never_seen(engine: Engine, memory: Memory) -> set[str]:
+    """Return the events that turned out to come from a function which this build inlines where the model goes."""
+    return {name for name in engine.captured
+            if name in schema.CODE and not memory.m[L.CAPTURED + schema.CODE[name]]}
+
+
+def _ring(table: np.ndarray, written: int) -> list[list[int]]:
+    """Return the rows of a table that is written round and round, oldest first."""
+    rows = len(table)
+    order = np.arange(max(0, written - rows), written) % rows
+    out: list[list[int]] = table[order].tolist()
+    return out
+
+
+def _predicted(predictions: Predictions, name: str) -> tuple[np.ndarray, ...]:
+    """Return references, errors, lengths, first bytes (compressed, raw) and which are known, as the loop takes them."""
+    arrays = predictions.arrays(name)
+    if arrays is None:
+        return tuple(_read_only(np.zeros(0, kind))
+                     for kind in (np.int64, np.int32, np.int32, np.int64, np.int64, np.bool_))
+    arrays = arrays._replace(head=arrays.head.view(np.int64), raw=arrays.raw.view(np.int64))
+    return tuple(_read_only(array) for array in arrays)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """One kind of array, whether it was computed or read: the loop is compiled once."""
+    same = np.ascontiguousarray(array)[:]
+    same.flags.writeable = False
+    return same

@@ -1,0 +1,576 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Events held against the effects that the compiled operations stand at: Engine.step() and the handlers, compiled.
+
+Each comparison is the one that the handler of that name makes (:mod:`replay.handlers_zswap` and its siblings).  A
+difference is never judged here: the loop stops before it counts for anything, and the reference has the word.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+
+from replay.fast import layout as L
+from replay.fast.advance import ENDED, UNKNOWN, advance
+from replay.fast.bound import (
+    class_differs,
+    entry_differs,
+    frame_differs,
+    read_before,
+    zspage_differs,
+    zspage_word,
+)
+from replay.fast.tables import account_of, forget, keep
+from replay.fast.tasks import begins, ends, is_quiet, is_under_way, operation, popped, reparent, settle, task_of
+from traces import schema
+
+__all__ = ["QUIET", "SETTLE", "run"]
+
+#: in place of a row to stop at: only say whether no operation is under way; only let operations go on
+QUIET: Final = -2
+SETTLE: Final = -1
+
+_EV: Final = schema.CODE
+
+
+def _flags(names: Any) -> np.ndarray:
+    out = np.zeros(256, np.bool_)
+    out[[_EV[name] for name in names]] = True
+    return out
+
+
+_STARTS: Final = _flags({"swap_writeout", "zswap_store", "zswap_load", "zswap_invalidate", "zs_shrinker_scan",
+                         "zs_compact", "shrink_worker", "shrink_memcg", "zswap_shrinker_scan", "async_free_zspage"})
+_ANYWHERE: Final = _flags({"zs_shrinker_scan", "zs_compact", "zswap_shrinker_scan", "shrink_memcg"})
+_OUTSIDE: Final = _flags({"zswap_folio_swapin", "zs_page_migrate", "zswap_pool_create", "zswap_pool_create_ret",
+                          "zswap_shrinker_count", "zswap_shrinker_count_ret"})
+_RETURNS: Final = _flags({name for name in _EV if name.endswith("_ret")})
+_EAGER: Final = _flags({"obj_malloc_ret", "obj_free", "fix_fullness_group", "fix_fullness_group_ret", "__free_zspage",
+                        "list_lru_del", "zswap_entry_free", "zswap_load_ret", "zswap_store_ret", "swap_writeout_ret",
+                        "zs_malloc", "zs_malloc_ret", "zs_compact_ret", "zswap_invalidate"})
+_LRU_ADD, _LRU_ADD_RET, _LRU_DEL = _EV["list_lru_add"], _EV["list_lru_add_ret"], _EV["list_lru_del"]
+_ZSWAP_TOTAL, _POOL_TOTAL = _EV["zswap_total_pages_ret"], _EV["zs_get_total_pages_ret"]
+_MARKER, _COUNTERS, _PARAM, _LOST = _EV["marker"], _EV["counters"], _EV["param"], _EV["lost_events"]
+_MIGRATE, _REPARENT = _EV["zs_page_migrate"], _EV["memcg_reparent_list_lrus"]
+_SHRINKER_COUNT, _SHRINKER_COUNT_RET = _EV["zswap_shrinker_count"], _EV["zswap_shrinker_count_ret"]
+_ENABLED, _MAY = _EV["mem_cgroup_zswap_writeback_enabled_ret"], _EV["obj_cgroup_may_zswap_ret"]
+_WRITEOUT, _WRITEOUT_RET, _WRITEPAGE = _EV["swap_writeout"], _EV["swap_writeout_ret"], _EV["__swap_writepage"]
+_STORE, _STORE_RET = _EV["zswap_store"], _EV["zswap_store_ret"]
+_LOAD, _LOAD_RET, _INVALIDATE = _EV["zswap_load"], _EV["zswap_load_ret"], _EV["zswap_invalidate"]
+_DECOMPRESS, _FREE_ENTRY = _EV["zswap_decompress"], _EV["zswap_entry_free"]
+_COMPRESS, _COMPRESS_RET = _EV["crypto_acomp_compress"], _EV["crypto_acomp_compress_ret"]
+_INFLATE, _INFLATE_RET = _EV["crypto_acomp_decompress"], _EV["crypto_acomp_decompress_ret"]
+_CHARGE, _UNCHARGE = _EV["obj_cgroup_charge_zswap"], _EV["obj_cgroup_uncharge_zswap"]
+_ZS_MALLOC, _ZS_MALLOC_RET, _ZS_FREE = _EV["zs_malloc"], _EV["zs_malloc_ret"], _EV["zs_free"]
+_WRITE, _READ = _EV["zs_obj_write"], _EV["zs_obj_read"]
+_OBJ_MALLOC, _OBJ_MALLOC_RET, _OBJ_FREE = _EV["obj_malloc"], _EV["obj_malloc_ret"], _EV["obj_free"]
+_FULL, _FULL_RET, _PAGES_FREE = _EV["fix_fullness_group"], _EV["fix_fullness_group_ret"], _EV["__free_zspage"]
+_SCAN, _SCAN_RET = _EV["zs_shrinker_scan"], _EV["zs_shrinker_scan_ret"]
+_COMPACT, _COMPACT_RET = _EV["zs_compact"], _EV["zs_compact_ret"]
+_CLASS, _CLASS_RET = _EV["__zs_compact"], _EV["__zs_compact_ret"]
+_ASYNC, _WORKER, _SHRINK, _SHRINK_RET = (_EV["async_free_zspage"], _EV["shrink_worker"], _EV["shrink_memcg"],
+                                         _EV["shrink_memcg_ret"])
+_SHRINKER, _SHRINKER_RET = _EV["zswap_shrinker_scan"], _EV["zswap_shrinker_scan_ret"]
+_CB, _CB_RET = _EV["shrink_memcg_cb"], _EV["shrink_memcg_cb_ret"]
+_WRITEBACK, _WRITEBACK_RET = _EV["zswap_writeback_entry"], _EV["zswap_writeback_entry_ret"]
+
+_PAGE: Final = 4096
+_STRUCT_PAGE: Final = 64
+_MAX_ORDER: Final = 10
+
+
+@njit(nogil=True)
+def _is_nearly_full(m):
+    """True where the next 16 events might not find room."""
+    return m[L.TOP] + L.HEAP_ROOM > m.shape[0] or 2 * (m[L.TREE] + L.ROOM) > m[L.TREE_MASK] \
+        or 2 * (m[L.OBJECTS_LIVE] + L.ROOM) > m[L.HANDLES_MASK] \
+        or 2 * (m[L.ADDRESSES] + L.ROOM) > m[L.ADDRESSES_MASK] or 2 * (m[L.TASK_COUNT] + L.ROOM) > m[L.TASKS_MASK]
+
+
+def _make(fingerprint: int) -> Any:
+    """Return the compiled loop.
+
+    Numba keeps compiled code by the file of the function it was asked for; that this function refers to a number
+    that stands for all files it is made of makes a change in any of them compile it anew.
+    """
+
+    @njit(nogil=True, cache=True)
+    def run(start, stop, base, event, pid, swpent, folio, entry, handle, obj, zspage, pool, memcg, data, ret, size,
+            dlen, offset, word, inuse, freeobj, order, ref, nid, content,
+            m, refs, errors, lengths, heads, raws, known, writes):
+        """Hold the events of rows ``start`` to ``stop`` against what follows from the tables.
+
+        Columns are those of a recording's segment, 64-bit ones as int64; ``base`` is the number of row 0's event.
+        Returns (row, why): DONE, or NOTE, GROW, ODD at that row, of which for GROW nothing was done yet.  With QUIET or
+        SETTLE for ``stop`` the row is 1 for yes.
+        """
+        m[L.WHY] = fingerprint & 1
+        if stop == QUIET:
+            return 1 if is_quiet(m) else 0, L.DONE
+        if stop == SETTLE:
+            done = settle(m)
+            return 1 if done else 0, L.DONE
+        for i in range(start, stop):
+            if (i & 15 == 0 or i == start) and _is_nearly_full(m):
+                return i, L.GROW
+            code = event[i]
+            m[L.NOW] = base + i
+            if i & 255 == 0 and is_quiet(m):
+                m[L.QUIET_AT] = base + i
+            task = task_of(m, pid[i])
+            if code == _LRU_ADD or code == _LRU_DEL:
+                if pool[i] != m[L.LRU_ADDRESS]:
+                    if code == _LRU_ADD:
+                        m[task + L.T_FOREIGN] = 1
+                    m[L.EXPLAINED + L.X_LRU] += 1
+                    continue
+                m[task + L.T_FOREIGN] = 0
+            elif code == _LRU_ADD_RET and m[task + L.T_FOREIGN]:
+                m[task + L.T_FOREIGN] = 0
+                m[L.EXPLAINED + L.X_LRU] += 1
+                continue
+            if m[task + L.T_UNSURE]:
+                m[task + L.T_UNSURE] = 0
+                m[L.UNSURE] -= 1
+            f = m[task + L.T_TOP]
+            if code == _ZSWAP_TOTAL and f >= 0 and m[f + L.Q_TOTALS] >= 0:
+                m[L.EXPLAINED + L.X_TOTALS] += 1
+                m[L.COMPARED + L.H_PAGES] += 1
+                if ret[i] != m[f + L.Q_TOTALS]:
+                    m[L.WHY] = L.H_PAGES
+                    return i, L.ODD
+                m[f + L.Q_TOTALS] = -1
+                continue
+
+            # Once round for what the task is in, and once more where the event begins what goes on at once.
+            # `eager`: the event is explained, the operation goes on to its next effect before anybody else's event.
+            matched, eager = False, False
+            while True:
+                while f >= 0:
+                    at_question = False
+                    if not eager:
+                        m[f + L.Q_INFLIGHT] = 0
+                        at_question = m[f + L.Q_WAITS] and L.EFFECT[m[f + L.Q_STATE]] == 0
+                        if at_question and m[f + L.Q_STATE] == L.B_CACHE and _STARTS[code]:
+                            break
+                    if at_question or not m[f + L.Q_WAITS]:
+                        # Without a name the operation goes on to a question, with one past it.
+                        state = advance(m, f, np.int64(code) if at_question else 0, handle[i], zspage[i], ret[i],
+                                        memcg[i], entry[i])
+                        if state == UNKNOWN:
+                            m[L.WHY] = -1
+                            return i, L.ODD
+                        if state == ENDED:
+                            f = popped(m, f)
+                        if eager:
+                            break
+                        if state == ENDED or L.EFFECT[m[f + L.Q_STATE]] == 0:
+                            continue
+                    st = m[f + L.Q_STATE]
+                    effect = L.EFFECT[st]
+                    if effect != code:
+                        if effect == _COMPACT and not m[L.SEEN_INLINED]:
+                            m[L.CAPTURED + _COMPACT] = 0
+                            m[L.CAPTURED + _COMPACT_RET] = 0
+                            m[f + L.Q_WAITS] = 0
+                            m[f + L.Q_ANSWERED] = 0
+                            continue
+                        break
+                    matched = True
+                    # ---- the handlers ------------------------------------------------------------------------------
+                    m[f + L.Q_WAITS] = 0
+                    m[f + L.Q_ANSWERED] = 1
+                    differs = False
+                    check = L.H_ORDER
+                    if code == _FULL:
+                        check = L.H_FULLNESS
+                        it = m[f + L.Q_ZSPAGE]
+                        differs = zspage[i] != m[it + L.Z_ADDRESS] or inuse[i] != m[it + L.Z_INUSE] \
+                            or word[i] != zspage_word(m, it) \
+                            or class_differs(m, m[it + L.Z_CLASS], pool[i])
+                        m[f + L.Q_FULLNESS] = it
+                    elif code == _FULL_RET:
+                        check = L.H_FULLNESS
+                        differs = ret[i] != m[f + L.Q_VALUE]
+                        if m[f + L.Q_VALUE] == 0 and m[f + L.Q_FULLNESS] >= 0:
+                            number = m[m[f + L.Q_FULLNESS] + L.Z_CLASS]
+                            m[f + L.Q_INFLIGHT] = -m[number + L.K_PAGES]
+                    elif code == _LRU_DEL:
+                        check = L.H_LRU
+                        it = m[f + L.Q_FREED]
+                        where = m[it + L.E_WHERE]
+                        group = 0 if memcg[i] == m[L.ROOT_MEMCG] else memcg[i]
+                        differs = where < 0 or entry[i] != m[it + L.E_ADDRESS] or nid[i] != m[where + L.R_NID] \
+                            or group != m[where + L.R_MEMCG] or (m[L.ADDING] > 0 and is_under_way(m, it))
+                        m[it + L.E_SPAN_FROM] = -1
+                    elif code == _LRU_ADD:
+                        check = L.H_LRU
+                        it = m[f + L.Q_ENTRY]
+                        m[it + L.E_ADDRESS] = entry[i]
+                        group = 0 if memcg[i] == m[L.ROOT_MEMCG] else memcg[i]
+                        about = m[it + L.E_ABOUT]
+                        if about < 0:
+                            about = account_of(m, 0)
+                        if not m[about + L.G_HAS_MEMCG]:
+                            m[about + L.G_HAS_MEMCG] = 1
+                            m[about + L.G_MEMCG] = group
+                        differs = m[about + L.G_MEMCG] != group
+                        begins(m, it, task, L.T_ADDING)
+                        m[f + L.Q_ANSWER] = group
+                        m[f + L.Q_ANSWER2] = nid[i]
+                    elif code == _LRU_ADD_RET:
+                        check = L.H_LRU
+                        ends(m, task, L.T_ADDING)
+                        differs = ret[i] != m[f + L.Q_VALUE]
+                    elif code == _COMPRESS:
+                        check = L.H_CALLS
+                        differs = folio[i] + offset[i] // _PAGE * _STRUCT_PAGE \
+                            != m[f + L.Q_FOLIO] + m[f + L.Q_INDEX] * _STRUCT_PAGE or offset[i] % _PAGE != 0 \
+                            or size[i] != _PAGE or dlen[i] != _PAGE
+                        m[f + L.Q_CONTENT] = content[i]
+                    elif code == _COMPRESS_RET:
+                        check = L.H_LENGTH
+                        m[L.COMPARED + L.H_LENGTH] -= 1
+                        which = m[f + L.Q_CONTENT]
+                        if 0 <= which < refs.shape[0] and known[refs[which]]:
+                            m[L.COMPARED + L.H_LENGTH] += 1
+                            m[L.COMPARED + L.H_ERROR] += 1
+                            differs = ret[i] != errors[refs[which]] or dlen[i] != lengths[refs[which]]
+                        m[f + L.Q_ANSWER] = ret[i]
+                        m[f + L.Q_ANSWER2] = dlen[i]
+                    elif code == _ZS_MALLOC:
+                        check = L.H_SIZE
+                        differs = size[i] != m[f + L.Q_LENGTH]
+                        if m[L.POOL_ADDRESS] == 0:
+                            m[L.POOL_ADDRESS] = pool[i]
+                        differs = differs or m[L.POOL_ADDRESS] != pool[i]
+                    elif code == _OBJ_MALLOC:
+                        check = L.H_PLACE
+                        it = m[f + L.Q_OBJ]
+                        differs = zspage_differs(m, m[f + L.Q_ZSPAGE], zspage[i])
+                        if m[it + L.O_ADDRESS] == 0:
+                            m[L.COMPARED + L.H_HANDLE] += 1
+                            m[it + L.O_ADDRESS] = handle[i]
+                            differs = keep(m, L.HANDLES_AT, handle[i], it) == 0 or differs
+                        else:
+                            differs = differs or m[it + L.O_ADDRESS] != handle[i]
+                    elif code == _OBJ_MALLOC_RET:
+                        check = L.H_PLACE
+                        it = m[f + L.Q_ZSPAGE]
+                        taken = m[m[f + L.Q_OBJ] + L.O_INDEX]
+                        differs = zspage[i] != m[it + L.Z_ADDRESS] or word[i] != zspage_word(m, it) \
+                            or inuse[i] != m[it + L.Z_INUSE] or handle[i] != m[m[f + L.Q_OBJ] + L.O_ADDRESS] \
+                            or (m[it + L.Z_FREEOBJ] != -1 and freeobj[i] != m[it + L.Z_FREEOBJ]) \
+                            or frame_differs(m, it, taken, obj[i])
+                        if m[it + L.Z_INUSE] == 1 and not m[it + L.Z_LISTED]:
+                            m[f + L.Q_INFLIGHT] = m[m[it + L.Z_CLASS] + L.K_PAGES]
+                    elif code == _ZS_MALLOC_RET:
+                        check = L.H_PLACE
+                        if m[f + L.Q_VALUE]:
+                            differs = handle[i] != m[f + L.Q_VALUE]
+                        else:
+                            it = m[f + L.Q_OBJ]
+                            if m[it + L.O_ADDRESS] == 0 and not -_PAGE <= handle[i] < 0:
+                                m[L.COMPARED + L.H_HANDLE] += 1
+                                m[it + L.O_ADDRESS] = handle[i]
+                                differs = keep(m, L.HANDLES_AT, handle[i], it) == 0
+                            differs = differs or handle[i] != m[it + L.O_ADDRESS] or size[i] != m[it + L.O_SIZE] \
+                                or (m[L.WORD_MALLOC]
+                                    and frame_differs(m, m[it + L.O_ZSPAGE], m[it + L.O_INDEX], obj[i]))
+                    elif code == _WRITE:
+                        check = L.H_RAW if m[f + L.Q_RAW] else L.H_BYTES
+                        length = m[f + L.Q_LENGTH]
+                        differs = handle[i] != m[m[f + L.Q_OBJ] + L.O_ADDRESS] or size[i] != length
+                        which = m[f + L.Q_CONTENT]
+                        if m[L.DATA_WRITTEN] and 0 <= which < refs.shape[0] and known[refs[which]]:
+                            head = raws[refs[which]] if m[f + L.Q_RAW] else heads[refs[which]]
+                            mask = -1 if length >= 8 else (1 << 8 * length) - 1
+                            differs = differs or data[i] & mask != head & mask
+                        if m[L.KEEP_WRITES]:
+                            writes[m[L.WRITES], 0] = base + i
+                            writes[m[L.WRITES], 1] = handle[i]
+                            writes[m[L.WRITES], 2] = length
+                            writes[m[L.WRITES], 3] = which
+                            m[L.WRITES] += 1
+                    elif code == _READ:
+                        check = L.H_SG
+                        if m[f + L.Q_STATE] == L.P_MAP:
+                            it, length = m[f + L.Q_OBJ], m[f + L.Q_LENGTH]
+                        else:
+                            which = m[f + L.Q_READ]
+                            it, length = m[which + L.E_OBJ], m[which + L.E_LENGTH]
+                        number = m[m[it + L.O_ZSPAGE] + L.Z_CLASS]
+                        place = m[number + L.K_SIZE] * m[it + L.O_INDEX]
+                        lead = 0 if m[number + L.K_HUGE] else 8
+                        two = place % _PAGE + lead + length > _PAGE
+                        if two:
+                            m[L.READS_TWO] += 1
+                        else:
+                            m[L.READS_ONE] += 1
+                        differs = handle[i] != m[it + L.O_ADDRESS] or (m[L.SIZE_OBJ_READ] and size[i] != length) \
+                            or lead + length > m[number + L.K_SIZE] \
+                            or place // _PAGE + (1 if two else 0) >= m[number + L.K_PAGES]
+                    elif code == _CHARGE:
+                        check = L.H_CHARGE
+                        if m[f + L.Q_FIRST_OBJCG] == 0:
+                            m[f + L.Q_FIRST_OBJCG] = memcg[i]
+                        differs = size[i] != m[m[f + L.Q_ENTRY] + L.E_LENGTH] \
+                            or memcg[i] != m[f + L.Q_FIRST_OBJCG] or memcg[i] == 0
+                        m[f + L.Q_ANSWER] = memcg[i]
+                    elif code == _UNCHARGE:
+                        check = L.H_CHARGE
+                        it = m[f + L.Q_FREED]
+                        differs = size[i] != m[it + L.E_LENGTH] \
+                            or memcg[i] != m[m[it + L.E_ABOUT] + L.G_OBJCG]
+                    elif code == _FREE_ENTRY:
+                        check = L.H_FREE
+                        it = m[f + L.Q_FREED]
+                        differs = swpent[i] != m[it + L.E_SWPENT] \
+                            or (m[L.SIZE_FREED] and size[i] != m[it + L.E_LENGTH]) \
+                            or handle[i] != m[m[it + L.E_OBJ] + L.O_ADDRESS] \
+                            or (m[L.REF_FREED] and ref[i] != m[it + L.E_REF]) or not m[it + L.E_LIVE] \
+                            or entry_differs(m, it, entry[i])
+                    elif code == _ZS_FREE:
+                        check = L.H_HANDLE
+                        it = m[f + L.Q_OBJ]
+                        differs = handle[i] != m[it + L.O_ADDRESS] or forget(m, L.HANDLES_AT, m[it + L.O_ADDRESS]) < 0 \
+                            or (m[L.WORD_FREE] and frame_differs(m, m[it + L.O_ZSPAGE], m[it + L.O_INDEX], obj[i])) \
+                            or (m[L.POOL_ADDRESS] != 0 and pool[i] != m[L.POOL_ADDRESS])
+                    elif code == _OBJ_FREE:
+                        check = L.H_PLACE
+                        it = m[f + L.Q_ZSPAGE]
+                        differs = size[i] != m[m[it + L.Z_CLASS] + L.K_SIZE] \
+                            or frame_differs(m, it, m[f + L.Q_PLACE], obj[i])
+                    elif code == _PAGES_FREE:
+                        check = L.H_PLACE
+                        it = m[f + L.Q_ZSPAGE]
+                        differs = zspage[i] != m[it + L.Z_ADDRESS] \
+                            or class_differs(m, m[it + L.Z_CLASS], pool[i])
+                        m[f + L.Q_INFLIGHT] = -m[m[it + L.Z_CLASS] + L.K_PAGES]
+                    elif code == _POOL_TOTAL:
+                        check = L.H_PAGES
+                        m[L.TOTAL_AT], m[L.TOTAL_READ] = base + i, ret[i]
+                        if ret[i] != m[f + L.Q_VALUE]:
+                            if read_before(m, ret[i], m[f + L.Q_VALUE], i, base, pid):
+                                m[L.PREEMPTED] += 1
+                            else:
+                                differs = True
+                        m[f + L.Q_ANSWER] = ret[i]
+                        m[f + L.Q_TOTALS] = max(m[f + L.Q_TOTALS], 0) + ret[i]
+                    elif code == _STORE:
+                        m[L.COMPARED + L.H_ORDER] -= 1
+                        differs = folio[i] != m[f + L.Q_FOLIO] or swpent[i] != m[f + L.Q_SWPENT] \
+                            or order[i] != m[f + L.Q_ORDER]
+                    elif code == _STORE_RET:
+                        check = L.H_RESULT
+                        differs = ret[i] != m[f + L.Q_VALUE]
+                    elif code == _WRITEOUT_RET:
+                        check = L.H_WRITEOUT
+                        differs = ret[i] != m[f + L.Q_VALUE]
+                    elif code == _WRITEPAGE:
+                        check = L.H_WRITEOUT
+                        if m[f + L.Q_STATE] == L.W_PAGE:
+                            differs = folio[i] != m[f + L.Q_FOLIO] or swpent[i] != m[f + L.Q_SWPENT]
+                        else:
+                            differs = swpent[i] != m[f + L.Q_VICTIM_SWPENT]
+                    elif code == _LOAD_RET or code == _WRITEBACK_RET:
+                        check = L.H_LOAD
+                        differs = ret[i] != m[f + L.Q_VALUE]
+                    elif code == _DECOMPRESS:
+                        check = L.H_ENTRY
+                        ends(m, task, L.T_MOVING)
+                        it = m[f + L.Q_READ]
+                        differs = swpent[i] != m[it + L.E_SWPENT] or handle[i] != m[m[it + L.E_OBJ] + L.O_ADDRESS] \
+                            or (m[L.SIZE_READ] and size[i] != m[it + L.E_LENGTH]) \
+                            or m[it + L.E_GEN] != m[f + L.Q_GEN] \
+                            or (not m[f + L.Q_READ_THEN] and folio[i] != m[f + L.Q_FOLIO]) \
+                            or entry_differs(m, it, entry[i])
+                    elif code == _INFLATE:
+                        check = L.H_LOAD
+                        differs = size[i] != m[m[f + L.Q_READ] + L.E_LENGTH] or dlen[i] != _PAGE
+                    elif code == _INFLATE_RET:
+                        check = L.H_LOAD
+                        differs = ret[i] != 0 or dlen[i] != _PAGE
+                        m[f + L.Q_ANSWER] = ret[i]
+                        m[f + L.Q_ANSWER2] = dlen[i]
+                    elif code == _MAY or code == _ENABLED:
+                        check = L.H_LIMIT if code == _MAY else L.H_WRITEBACK
+                        if m[f + L.Q_EXPECTED] < 0:
+                            m[L.COMPARED + check] -= 1
+                        else:
+                            differs = ret[i] != m[f + L.Q_EXPECTED]
+                        m[f + L.Q_ANSWER] = 1 if ret[i] else 0
+                    elif code == _CB:
+                        check = L.H_LRU
+                        it = m[f + L.Q_VICTIM]
+                        differs = entry[i] != m[it + L.E_ADDRESS]
+                        m[it + L.E_SPAN_FROM] = -1
+                        begins(m, it, task, L.T_MOVING)
+                    elif code == _CB_RET or code == _SHRINK_RET or code == _SHRINKER_RET:
+                        check = L.H_LRU
+                        ends(m, task, L.T_MOVING)
+                        differs = ret[i] != m[f + L.Q_VALUE]
+                    elif code == _WRITEBACK:
+                        check = L.H_LRU
+                        differs = swpent[i] != m[f + L.Q_VICTIM_SWPENT]
+                    elif code == _SHRINK:
+                        m[L.COMPARED + L.H_ORDER] -= 1
+                        m[f + L.Q_ANSWER] = memcg[i]
+                    elif code == _COMPACT:
+                        check = L.H_COMPACT
+                        m[L.SEEN_INLINED] = 1
+                        differs = m[L.POOL_ADDRESS] != 0 and pool[i] != m[L.POOL_ADDRESS]
+                    elif code == _CLASS:
+                        check = L.H_COMPACT
+                        differs = class_differs(m, m[f + L.Q_CLASS], pool[i])
+                    elif code == _CLASS_RET or code == _COMPACT_RET or code == _SCAN_RET:
+                        check = L.H_COMPACT
+                        differs = ret[i] != m[f + L.Q_VALUE]
+                    else:
+                        m[L.COMPARED + L.H_ORDER] -= 1
+                        if code != _EV_WORKER_RET:
+                            m[L.WHY] = -4
+                            return i, L.ODD
+                    m[L.COMPARED + check] += 1
+                    if differs:
+                        m[L.WHY] = check
+                        return i, L.ODD
+                    if not _EAGER[code]:
+                        break
+                    eager = True
+                if matched:
+                    break
+                # ---- Engine.outside_operation() -----------------------------------------------------------
+                if _STARTS[code]:
+                    if f < 0:
+                        may = code != _STORE or not m[L.CAPTURED + _WRITEOUT]
+                    else:
+                        st = m[f + L.Q_STATE]
+                        may = _ANYWHERE[code] or st == L.B_CACHE or (
+                            code == _INVALIDATE and m[f + L.Q_OP] == _WRITEOUT and st == L.W_RET)
+                    if not may:
+                        m[L.WHY] = L.H_ORDER
+                        return i, L.ODD
+                    if m[L.WINDOW] and not settle(m):
+                        m[L.WHY] = -2
+                        return i, L.ODD
+                    f = operation(m, code, task, base + i, L.END)
+                    if code == _WRITEOUT or code == _STORE:
+                        m[f + L.Q_STATE] = L.W_START if code == _WRITEOUT else L.S_START
+                        m[f + L.Q_SWPENT] = swpent[i]
+                        m[f + L.Q_FOLIO] = folio[i]
+                        m[f + L.Q_ORDER] = order[i]
+                        if order[i] > _MAX_ORDER:
+                            m[L.WHY] = L.H_WRITEOUT
+                            return i, L.ODD
+                    elif code == _LOAD:
+                        m[f + L.Q_STATE] = L.L_START
+                        m[f + L.Q_SWPENT] = swpent[i]
+                        m[f + L.Q_FOLIO] = folio[i]
+                    elif code == _INVALIDATE:
+                        m[f + L.Q_STATE] = L.I_START
+                        m[f + L.Q_SWPENT] = swpent[i]
+                    elif code == _SCAN or code == _COMPACT:
+                        m[f + L.Q_STATE] = L.C_SCAN if code == _SCAN else L.C_COMPACT
+                        # Of a pool that is not the one at hand only the reference knows anything.
+                        if pool[i] and m[L.POOL_ADDRESS] and pool[i] != m[L.POOL_ADDRESS]:
+                            m[L.WHY] = L.H_COMPACT
+                            return i, L.ODD
+                        if code == _COMPACT:
+                            m[L.COMPARED + L.H_COMPACT] += 1
+                    elif code == _SHRINKER:
+                        m[f + L.Q_STATE] = L.N_START
+                        m[f + L.Q_BUDGET] = size[i]
+                        m[f + L.Q_MEMCG] = memcg[i]
+                        m[f + L.Q_NID] = nid[i]
+                    elif code == _SHRINK:
+                        m[f + L.Q_STATE] = L.M_START
+                        m[f + L.Q_ANSWER] = memcg[i]
+                    elif code == _WORKER:
+                        m[f + L.Q_STATE] = L.K_START
+                        m[f + L.Q_THRESHOLD] = m[L.ACCEPT_PAGES]
+                    else:
+                        m[f + L.Q_STATE] = L.A_START
+                    if code != _INVALIDATE:
+                        break
+                    matched, eager = True, True
+                    continue
+                if code == _MARKER or (pid[i] == 0 and (code == _COUNTERS or code == _PARAM or code == _LOST)):
+                    if (code == _MARKER or code == _COUNTERS) and not settle(m):
+                        m[L.WHY] = -2
+                        return i, L.ODD
+                    return i, L.NOTE
+                if _OUTSIDE[code]:
+                    m[L.EXPLAINED + L.X_OUTSIDE] += 1
+                    if code == _MIGRATE:
+                        row = m[L.ZSPAGES]
+                        while row >= 0:
+                            for page in range(L.MAX_CHAIN):
+                                m[row + L.Z_FRAMES + page] = -1
+                            row = m[row + L.Z_ALL]
+                    elif code == _SHRINKER_COUNT:
+                        m[task + L.T_COUNTING] = 1
+                    elif code == _SHRINKER_COUNT_RET:
+                        m[task + L.T_COUNTING] = 0
+                    break
+                if code == _REPARENT:
+                    m[L.EXPLAINED + L.X_OUTSIDE] += 1
+                    reparent(m, memcg[i], pool[i] if pool[i] != m[L.ROOT_MEMCG] else 0)
+                    break
+                if code == _ENABLED:
+                    if m[L.SEES_COUNT]:
+                        counting = m[task + L.T_COUNTING] or m[task + L.T_FIRST] == base + i
+                    else:
+                        counting = m[L.SHRINKER] and not (
+                            f >= 0 and L.EFFECT[m[f + L.Q_STATE]] == _ENABLED)
+                    if counting:
+                        m[L.EXPLAINED + L.X_COUNTING] += 1
+                        break
+                if f < 0:
+                    if code == _ZSWAP_TOTAL or code == _POOL_TOTAL:
+                        if not settle(m):
+                            m[L.WHY] = -2
+                            return i, L.ODD
+                        m[L.COMPARED + L.H_PAGES] += 1
+                        m[L.TOTAL_AT], m[L.TOTAL_READ] = base + i, ret[i]
+                        if ret[i] != m[L.PAGES]:
+                            if not read_before(m, ret[i], m[L.PAGES], i, base, pid):
+                                m[L.WHY] = L.H_PAGES
+                                return i, L.ODD
+                            m[L.PREEMPTED] += 1
+                        m[L.EXPLAINED + L.X_TOTALS] += 1
+                        break
+                    if code == _LRU_ADD_RET:
+                        m[L.EXPLAINED + L.X_LRU] += 1
+                        break
+                    if _RETURNS[code] and not m[L.HAS_STATE] and m[task + L.T_FIRST] == base + i:
+                        m[L.EXPLAINED + L.X_BEFORE] += 1
+                        break
+                m[L.WHY] = L.H_ORDER
+                return i, L.ODD
+
+        return stop, L.DONE
+
+    return run
+
+
+_EV_WORKER_RET: Final = _EV["shrink_worker_ret"]
+
+
+def _fingerprint() -> int:
+    """A number that stands for the text of everything the loop is compiled from."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in ("layout", "tables", "rows", "store", "entry", "compact", "walk", "advance", "tasks", "bound", "step"):
+        digest.update((here / f"{name}.py").read_bytes())
+    digest.update(repr(sorted(_EV.items())).encode())
+    return int.from_bytes(digest.digest()[:6], "big")
+
+
+run = _make(_fingerprint())

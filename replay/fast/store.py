@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""swap_writeout() and zswap_store() between their effects, compiled: :mod:`model.swap`, :mod:`model.zswap`."""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from typing import Final
+
+from numba import njit
+
+from model import errno
+from model.swap import AOP_WRITEPAGE_ACTIVATE
+from replay.fast import layout as L
+from replay.fast.rows import (
+    add_pages,
+    changes,
+    charge,
+    count,
+    count_reject,
+    end_entry,
+    fix_fullness,
+    fullness,
+    may_zswap,
+    new_entry,
+    new_object,
+    new_zspage,
+    take,
+)
+from replay.fast.tables import account_of, find, forget, group_first, group_insert, keep, list_add, list_made
+from traces import schema
+
+__all__ = ["store_step"]
+
+_EV: Final = schema.CODE
+_STORE_OP: Final = _EV["zswap_store"]
+_WRITEOUT_RET: Final = _EV["swap_writeout_ret"]
+_INVALIDATE: Final = _EV["zswap_invalidate"]
+_MALLOC_RET: Final = _EV["zs_malloc_ret"]
+_OBJ_MALLOC: Final = _EV["obj_malloc"]
+_MAY: Final = _EV["obj_cgroup_may_zswap_ret"]
+_PAGE: Final = 4096
+_MIN_ALLOC: Final = 32
+_DELTA: Final = 16
+_LAST_CLASS: Final = (_PAGE - _MIN_ALLOC + _DELTA - 1) // _DELTA
+_EINVAL, _ENOSPC = errno.EINVAL, errno.ENOSPC
+
+
+
+@njit(nogil=True)
+def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
+    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
+    # ---- swap_writeout(), zswap_store() --------------------------------------------------------------
+    if st == L.W_START:
+        st = L.W_WHAT
+    elif st == L.W_WHAT:
+        if code == _WRITEOUT_RET:
+            account = m[L.ACCOUNTS]
+            while account >= 0:
+                if m[account + L.G_HAS_ACCOUNT]:
+                    changes(m, account)
+                account = m[account + L.G_NEXT]
+            m[L.N_SWPOUT_ZERO] += 1 << m[f + L.Q_ORDER]
+            m[f + L.Q_VALUE] = 0
+            st = L.W_RET
+        elif code == _INVALIDATE:
+            m[f + L.Q_VALUE] = 0
+            st = L.W_RET
+        else:
+            st = L.S_START
+    elif st == L.S_START:
+        if m[L.KIND_612] and m[f + L.Q_ORDER]:
+            m[L.UNTOLD] = 1
+            m[f + L.Q_VALUE] = 0
+            st = L.S_RET
+        elif not m[L.ENABLED]:
+            m[f + L.Q_INDEX] = 0
+            st = L.S_ERASE
+        elif m[L.ROOT_OBJCG]:
+            m[f + L.Q_HAS_OBJCG] = 1
+            st = L.S_MAY
+        else:
+            st = L.S_OBJCG
+        if st == L.S_MAY:
+            m[f + L.Q_EXPECTED] = may_zswap(m)
+    elif st == L.S_OBJCG:
+        has = 1 if code == _MAY or not m[L.SEES_MAY] else 0
+        m[f + L.Q_HAS_OBJCG] = has
+        if has:
+            m[f + L.Q_EXPECTED] = may_zswap(m)
+            st = L.S_MAY
+        else:
+            m[L.UNTOLD] = 1
+            st = L.S_LIMITS
+    elif st == L.S_MAY:
+        allowed = answer if answered else m[f + L.Q_EXPECTED]
+        if allowed == 0:
+            m[f + L.Q_MEMCG] = 0
+            m[f + L.Q_SHRINK_THEN] = L.SHRINK_IN_STORE
+            st = L.M_START
+        else:
+            st = L.S_LIMITS
+    elif st == L.S_LIMITS:
+        m[f + L.Q_VALUE] = m[L.PAGES]
+        st = L.S_TOTAL
+    elif st == L.S_TOTAL:
+        current = answer if answered else m[f + L.Q_VALUE]
+        if current >= m[L.MAX_PAGES]:
+            m[L.N_LIMIT_HIT] += 1
+            m[L.REACHED_FULL] = 1
+        elif m[L.REACHED_FULL] and current <= m[L.ACCEPT_PAGES]:
+            m[L.REACHED_FULL] = 0
+        m[f + L.Q_INDEX] = 0
+        if m[L.REACHED_FULL]:
+            st = L.S_ERASE
+        else:
+            # Up to 6.12 the reference is the entry's own, later the store's.
+            m[L.POOL_ENTRIES] += 1
+            st = L.S_NEXT
+    elif st == L.S_NEXT:
+        m[f + L.Q_ENTRY] = new_entry(m, m[f + L.Q_SWPENT] + m[f + L.Q_INDEX])
+        st = L.P_COMPRESS
+    elif st == L.S_FAIL:
+        m[L.POOL_ENTRIES] -= 1
+        m[f + L.Q_INDEX] = 0
+        st = L.S_ERASE
+    elif st == L.S_ERASE:
+        index = m[f + L.Q_INDEX]
+        m[f + L.Q_VALUE] = 0
+        st = L.S_RET
+        while index < 1 << m[f + L.Q_ORDER]:
+            old = forget(m, L.TREE_AT, m[f + L.Q_SWPENT] + index)
+            index += 1
+            if old >= 0:
+                m[L.TREE] -= 1
+                m[f + L.Q_FREED] = old
+                m[f + L.Q_THEN] = L.THEN_ERASE
+                st = L.F_START
+                break
+        m[f + L.Q_INDEX] = index
+    elif st == L.S_RET:
+        if m[f + L.Q_OP] == _STORE_OP:
+            return L.END
+        if m[f + L.Q_VALUE]:
+            if m[f + L.Q_ORDER] and m[L.HAS_MTHP]:
+                m[L.N_MTHP + m[f + L.Q_ORDER]] += 1
+            m[f + L.Q_VALUE] = 0
+            st = L.W_RET
+        else:
+            m[f + L.Q_EXPECTED] = m[L.WRITEBACK] if m[L.ENABLED] else 1
+            st = L.W_ENABLED
+    elif st == L.W_ENABLED:
+        allowed = answer if answered else m[f + L.Q_EXPECTED]
+        if allowed:
+            st = L.W_PAGE
+        else:
+            m[f + L.Q_VALUE] = AOP_WRITEPAGE_ACTIVATE
+            st = L.W_RET
+    elif st == L.W_PAGE:
+        m[L.N_PSWPOUT] += 1 << m[f + L.Q_ORDER]
+        m[f + L.Q_VALUE] = 0
+        st = L.W_RET
+    elif st == L.W_RET:
+        return L.END
+    # ---- zswap_store_page(), zswap_compress() --------------------------------------------------------
+    elif st == L.P_COMPRESS:
+        st = L.P_COMPRESS_RET
+    elif st == L.P_COMPRESS_RET:
+        err = answer
+        dlen = m[f + L.Q_ANSWER2]
+        m[m[f + L.Q_ENTRY] + L.E_CONTENT] = m[f + L.Q_CONTENT]
+        m[f + L.Q_ERROR] = err
+        m[f + L.Q_RAW] = 0
+        m[f + L.Q_LENGTH] = dlen
+        if m[L.KIND_612]:
+            if err:
+                count_reject(m, err, 0)
+                end_entry(m, m[f + L.Q_ENTRY])
+                st = L.S_FAIL
+            else:
+                st = L.P_MALLOC
+        elif err or dlen == 0 or dlen >= _PAGE:
+            m[f + L.Q_EXPECTED] = m[L.WRITEBACK] if m[L.ENABLED] else 1
+            st = L.P_ENABLED
+        else:
+            st = L.P_MALLOC
+    elif st == L.P_ENABLED:
+        allowed = answer if answered else m[f + L.Q_EXPECTED]
+        if allowed:
+            m[f + L.Q_RAW] = 1
+            m[f + L.Q_LENGTH] = _PAGE
+            st = L.P_MALLOC
+        else:
+            err = m[f + L.Q_ERROR]
+            count_reject(m, err if err else _EINVAL, 0)
+            end_entry(m, m[f + L.Q_ENTRY])
+            st = L.S_FAIL
+    # ---- zs_malloc() ---------------------------------------------------------------------------------
+    elif st == L.P_MALLOC:
+        size = m[f + L.Q_LENGTH] + 8
+        raw = 0 if size <= _MIN_ALLOC else min(_LAST_CLASS, (size - _MIN_ALLOC + _DELTA - 1) // _DELTA)
+        number = m[L.CLASS_OF + raw]
+        m[f + L.Q_CLASS] = number
+        m[f + L.Q_DRY] = m[number + L.K_DRY] if group_first(m, number, 10, -1, -1) >= 0 else -1
+        st = L.P_MALLOC_ERR
+    elif st == L.P_MALLOC_ERR:
+        failure = handle_at if code == _MALLOC_RET and -_PAGE < handle_at < 0 else 0
+        if m[f + L.Q_LENGTH] == 0:
+            failure = _EINVAL
+        elif m[f + L.Q_LENGTH] > _PAGE:
+            failure = _ENOSPC
+        if failure:
+            m[f + L.Q_VALUE] = failure
+            st = L.P_MALLOC_RET
+        else:
+            number = m[f + L.Q_CLASS]
+            m[f + L.Q_OBJ] = new_object(m, m[f + L.Q_LENGTH])
+            zspage = group_first(m, number, 10, -1, -1)
+            m[f + L.Q_ZSPAGE] = zspage
+            if zspage >= 0 and m[f + L.Q_DRY] != m[number + L.K_DRY]:
+                st = L.P_MALLOC_NEW
+            else:
+                st = L.P_TAKE
+    elif st == L.P_MALLOC_NEW:
+        if code == _OBJ_MALLOC:
+            known = find(m, L.ADDRESSES_AT, zspage_at)
+            if known < 0 or m[known + L.Z_INUSE] == 0:
+                m[f + L.Q_ZSPAGE] = -1
+        st = L.P_TAKE
+    elif st == L.P_TAKE:
+        m[f + L.Q_NEW] = 0
+        if m[f + L.Q_ZSPAGE] < 0:
+            m[f + L.Q_NEW] = 1
+            m[f + L.Q_ZSPAGE] = new_zspage(m, m[f + L.Q_CLASS])
+        st = L.P_OBJ
+    elif st == L.P_OBJ:
+        zspage = m[f + L.Q_ZSPAGE]
+        if m[zspage + L.Z_INUSE] >= m[m[f + L.Q_CLASS] + L.K_OBJS]:
+            return L.UNKNOWN
+        take(m, zspage, m[f + L.Q_OBJ])
+        st = L.P_OBJ_RET
+    elif st == L.P_OBJ_RET:
+        if m[f + L.Q_NEW]:
+            number = m[f + L.Q_CLASS]
+            zspage = m[f + L.Q_ZSPAGE]
+            group_insert(m, zspage, fullness(m[zspage + L.Z_INUSE], m[number + L.K_OBJS]))
+            m[number + L.K_ZSPAGES] += 1
+            m[number + L.K_ALLOCATED] += m[number + L.K_OBJS]
+            add_pages(m, m[number + L.K_PAGES])
+            m[number + L.K_INUSE] += 1
+            m[f + L.Q_VALUE] = 0
+            st = L.P_MALLOC_RET
+        else:
+            st = L.P_FULL
+    elif st == L.P_FULL:
+        if not m[m[f + L.Q_ZSPAGE] + L.Z_LISTED]:
+            return L.UNKNOWN
+        m[f + L.Q_VALUE] = fix_fullness(m, m[f + L.Q_ZSPAGE])
+        st = L.P_FULL_RET
+    elif st == L.P_FULL_RET:
+        m[m[f + L.Q_CLASS] + L.K_INUSE] += 1
+        m[f + L.Q_VALUE] = 0
+        st = L.P_MALLOC_RET
+    elif st == L.P_MALLOC_RET:
+        if m[f + L.Q_VALUE]:
+            count_reject(m, 0, m[f + L.Q_VALUE])
+            end_entry(m, m[f + L.Q_ENTRY])
+            st = L.S_FAIL
+        else:
+            st = L.P_MAP if m[L.KIND_612] else L.P_WRITE
+    elif st == L.P_WRITE or st == L.P_MAP:
+        entry = m[f + L.Q_ENTRY]
+        m[entry + L.E_OBJ] = m[f + L.Q_OBJ]
+        m[entry + L.E_LENGTH] = m[f + L.Q_LENGTH]
+        if m[L.KIND_612]:
+            m[entry + L.E_REF] = 1
+        st = L.P_PUBLISH
+    # ---- the entry goes into the tree ----------------------------------------------------------------
+    elif st == L.P_PUBLISH:
+        entry = m[f + L.Q_ENTRY]
+        swpent = m[entry + L.E_SWPENT]
+        old = find(m, L.TREE_AT, swpent)
+        m[L.TREE] += keep(m, L.TREE_AT, swpent, entry)
+        if old >= 0:
+            m[f + L.Q_FREED] = old
+            m[f + L.Q_THEN] = L.THEN_PUBLISHED
+            st = L.F_START
+        else:
+            st = L.P_PUBLISHED
+    elif st == L.P_PUBLISHED:
+        if not m[L.KIND_612]:
+            m[L.POOL_ENTRIES] += 1
+        st = L.P_CHARGE if m[f + L.Q_HAS_OBJCG] else L.P_CHARGED
+    elif st == L.P_CHARGE:
+        if answered:
+            account = account_of(m, answer)
+            m[account + L.G_HAS_ACCOUNT] = 1
+            m[m[f + L.Q_ENTRY] + L.E_ABOUT] = account
+            charge(m, account, m[m[f + L.Q_ENTRY] + L.E_LENGTH], 1)
+        st = L.P_CHARGED
+    elif st == L.P_CHARGED:
+        entry = m[f + L.Q_ENTRY]
+        if m[L.KIND_612]:
+            if m[entry + L.E_ABOUT] >= 0:
+                count(m, m[entry + L.E_ABOUT], L.G_ZSWPOUT, 1)
+        else:
+            m[L.N_STORED] += 1
+            if m[entry + L.E_LENGTH] == _PAGE and m[L.HAS_INCOMP]:
+                m[L.N_INCOMPRESSIBLE] += 1
+            m[entry + L.E_REF] = 1
+        st = L.P_LRU
+    elif st == L.P_LRU:
+        entry = m[f + L.Q_ENTRY]
+        nid, memcg = m[f + L.Q_ANSWER2], answer
+        if not answered:
+            about = m[entry + L.E_ABOUT]
+            nid, memcg = 0, m[about + L.G_OBJCG] if about >= 0 else 0
+        row = list_made(m, nid, memcg)
+        m[f + L.Q_VALUE] = 1 - m[entry + L.E_LISTED]
+        if not m[entry + L.E_LISTED]:
+            list_add(m, row, entry)
+        m[entry + L.E_WHERE] = row
+        st = L.P_LRU_RET
+    elif st == L.P_LRU_RET:
+        if m[L.KIND_612]:
+            m[L.N_STORED] += 1
+            m[L.N_ZSWPOUT] += 1
+            m[f + L.Q_VALUE] = 1
+            st = L.S_RET
+        else:
+            m[f + L.Q_INDEX] += 1
+            if m[f + L.Q_INDEX] < 1 << m[f + L.Q_ORDER]:
+                st = L.S_NEXT
+            else:
+                pages = 1 << m[f + L.Q_ORDER]
+                about = m[m[f + L.Q_ENTRY] + L.E_ABOUT]
+                if about >= 0:
+                    count(m, about, L.G_ZSWPOUT, pages)
+                m[L.N_ZSWPOUT] += pages
+                m[L.POOL_ENTRIES] -= 1
+                m[f + L.Q_VALUE] = 1
+                st = L.S_RET
+    else:
+        return L.UNKNOWN
+    return st

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Writeback between its effects, compiled: the walk of an LRU and what calls it (:mod:`model.zswap_writeback`)."""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from typing import Final
+
+from numba import njit
+
+from model import errno
+from model.list_lru import LRU_REMOVED_RETRY, LRU_RETRY, LRU_ROTATE, LRU_STOP
+from replay.fast import layout as L
+from replay.fast.tables import find, forget, list_add, list_of, list_remove
+from traces import schema
+
+__all__ = ["walk_step"]
+
+_EV: Final = schema.CODE
+_DECOMPRESS: Final = _EV["zswap_decompress"]
+_READ: Final = _EV["zs_obj_read"]
+_WRITEBACK_RET: Final = _EV["zswap_writeback_entry_ret"]
+_SHRINK: Final = _EV["shrink_memcg"]
+_SHRINK_RET: Final = _EV["shrink_memcg_ret"]
+_CB: Final = _EV["shrink_memcg_cb"]
+_MAX_RECLAIM_RETRIES: Final = 16
+_ENOENT, _EEXIST, _ENOMEM, _EAGAIN = errno.ENOENT, errno.EEXIST, errno.ENOMEM, errno.EAGAIN
+
+
+
+@njit(nogil=True)
+def _in_other_order(m, row, address):
+    """Questions._other_order(): the entry a walk looks at, where additions overlapped; -1 for the head."""
+    entry = m[row + L.R_HEAD]
+    found = -1
+    while entry >= 0:
+        if m[entry + L.E_ADDRESS] == address:
+            found = entry
+            break
+        if m[entry + L.E_SPAN_FROM] < 0:
+            return -1
+        entry = m[entry + L.E_NEXT]
+    if found < 0 or found == m[row + L.R_HEAD] or m[found + L.E_SPAN_FROM] < 0:
+        return -1
+    entry = m[row + L.R_HEAD]
+    while entry != found:
+        if m[entry + L.E_SPAN_FROM] > m[found + L.E_SPAN_TO] \
+                or m[found + L.E_SPAN_FROM] > m[entry + L.E_SPAN_TO]:
+            return -1
+        entry = m[entry + L.E_NEXT]
+    m[L.REORDERED] += 1
+    return found
+
+
+@njit(nogil=True)
+def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
+    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
+    # ---- shrink_memcg() and what calls it, the walk of an LRU ----------------------------------------------
+    if st == L.M_START:
+        if answered:
+            m[f + L.Q_MEMCG] = answer
+        m[f + L.Q_EXPECTED] = -1 if m[L.WAS_OFF] and m[L.ENABLED] else 1
+        st = L.M_ENABLED
+    elif st == L.M_ENABLED:
+        allowed = answer if answered else m[f + L.Q_EXPECTED]
+        if allowed < 0:
+            allowed = m[L.WRITEBACK]
+        if allowed:
+            st = L.M_ONLINE
+        else:
+            m[f + L.Q_VALUE] = _ENOENT
+            st = L.M_RET
+    elif st == L.M_ONLINE:
+        m[f + L.Q_VALUE] = _ENOENT
+        st = L.M_RET
+        if code != _SHRINK_RET:
+            nid, several = -1, False
+            row = m[L.LISTS]
+            while row >= 0:
+                if m[row + L.R_ALIVE] and m[row + L.R_MEMCG] == m[f + L.Q_MEMCG]:
+                    several = several or nid >= 0
+                    nid = m[row + L.R_NID]
+                row = m[row + L.R_NEXT]
+            if several:
+                return L.UNKNOWN
+            m[f + L.Q_NID] = max(nid, 0)
+            m[f + L.Q_LISTED_AS] = m[f + L.Q_MEMCG]
+            m[f + L.Q_LIST] = list_of(m, m[f + L.Q_NID], m[f + L.Q_MEMCG])
+            m[f + L.Q_BUDGET] = m[L.SHRINK_BUDGET]
+            m[f + L.Q_REMOVED] = 0
+            m[f + L.Q_WALK] = 0
+            m[f + L.Q_MET] = 0
+            st = L.V_LOOP
+    elif st == L.M_RET:
+        result, then = m[f + L.Q_VALUE], m[f + L.Q_SHRINK_THEN]
+        if then == L.SHRINK_ALONE:
+            return L.END
+        if then == L.SHRINK_IN_STORE:
+            m[f + L.Q_INDEX] = 0
+            st = L.S_LIMITS if result == 0 else L.S_ERASE
+        else:
+            st = L.K_TOTALS
+            if result != _ENOENT:
+                m[f + L.Q_ATTEMPTS] += 1
+                if result:
+                    m[f + L.Q_FAILURES] += 1
+                    if m[f + L.Q_FAILURES] == _MAX_RECLAIM_RETRIES:
+                        st = L.K_RET
+    elif st == L.N_START:
+        m[f + L.Q_VALUE] = -1
+        if m[L.SHRINKER]:
+            m[f + L.Q_EXPECTED] = -1 if m[L.WAS_OFF] and m[L.ENABLED] else 1
+            st = L.N_ENABLED
+        else:
+            st = L.N_RET
+    elif st == L.N_ENABLED:
+        allowed = answer if answered else m[f + L.Q_EXPECTED]
+        if allowed < 0:
+            allowed = m[L.WRITEBACK]
+        m[f + L.Q_VALUE] = -1
+        st = L.N_RET
+        if allowed:
+            m[f + L.Q_LISTED_AS] = m[f + L.Q_MEMCG]
+            m[f + L.Q_LIST] = list_of(m, m[f + L.Q_NID], m[f + L.Q_MEMCG])
+            m[f + L.Q_REMOVED] = 0
+            m[f + L.Q_WALK] = 1
+            m[f + L.Q_MET] = 0
+            st = L.V_LOOP
+    elif st == L.N_RET:
+        return L.END
+    elif st == L.K_START:
+        st = L.K_NEXT
+    elif st == L.K_NEXT:
+        if code == _SHRINK:
+            m[f + L.Q_MEMCG] = memcg_at
+            m[f + L.Q_SHRINK_THEN] = L.SHRINK_IN_WORKER
+            st = L.M_START
+        else:
+            st = L.K_TOTALS
+            if not m[f + L.Q_ATTEMPTS]:
+                m[f + L.Q_FAILURES] += 1
+                if m[f + L.Q_FAILURES] == _MAX_RECLAIM_RETRIES:
+                    st = L.K_RET
+            if st == L.K_TOTALS:
+                m[f + L.Q_ATTEMPTS] = 0
+    elif st == L.K_TOTALS:
+        m[f + L.Q_VALUE] = m[L.PAGES]
+        st = L.K_TOTAL
+    elif st == L.K_TOTAL:
+        current = answer if answered else m[f + L.Q_VALUE]
+        st = L.K_RET if current <= m[f + L.Q_THRESHOLD] else L.K_NEXT
+    elif st == L.K_RET:
+        return L.END
+    elif st == L.V_LOOP:
+        row = m[f + L.Q_LIST]
+        if m[f + L.Q_BUDGET] == 0:
+            st = L.V_END
+        elif row < 0 or m[row + L.R_COUNT] == 0:
+            st = L.V_OTHER
+        else:
+            st = L.V_ORDER
+    elif st == L.V_OTHER:
+        st = L.V_END
+        if code == _CB and not m[L.ROOT_OBJCG] and m[f + L.Q_LISTED_AS] != 0:
+            row = list_of(m, m[f + L.Q_NID], 0)
+            entry = m[row + L.R_HEAD] if row >= 0 else -1
+            while entry >= 0 and m[entry + L.E_ADDRESS] != entry_at:
+                entry = m[entry + L.E_NEXT]
+            if entry >= 0:
+                m[L.ROOT_MEMCG] = m[f + L.Q_LISTED_AS]
+                m[f + L.Q_LISTED_AS] = 0
+                m[f + L.Q_LIST] = row
+                st = L.V_LOOP
+    elif st == L.V_ORDER:
+        row = m[f + L.Q_LIST]
+        entry = m[row + L.R_HEAD]
+        if code == _CB:
+            other = _in_other_order(m, row, entry_at)
+            if other >= 0:
+                entry = other
+        m[f + L.Q_ALONE] = 1 if m[row + L.R_COUNT] == 1 else 0
+        m[f + L.Q_BUDGET] -= 1
+        list_remove(m, row, entry)
+        list_add(m, row, entry)
+        m[f + L.Q_VICTIM] = entry
+        m[f + L.Q_GEN] = m[entry + L.E_GEN]
+        m[f + L.Q_VICTIM_SWPENT] = m[entry + L.E_SWPENT]
+        m[f + L.Q_NEW] = m[entry + L.E_REF]
+        m[entry + L.E_REF] = 0
+        st = L.V_CB
+    elif st == L.V_CB:
+        if m[f + L.Q_NEW]:
+            m[f + L.Q_VALUE] = LRU_ROTATE
+            st = L.V_CB_RET
+        else:
+            st = L.B_START if m[L.KIND_612] else L.B_CACHE
+    elif st == L.B_START:
+        st = L.B_CACHE
+    elif st == L.B_CACHE:
+        if code == _DECOMPRESS or code == _READ:
+            failure = 0
+        elif code == _WRITEBACK_RET:
+            failure = ret_at
+        else:
+            failure = _EEXIST if ret_at == LRU_STOP else _ENOMEM
+        entry = m[f + L.Q_VICTIM]
+        gone = find(m, L.TREE_AT, m[f + L.Q_VICTIM_SWPENT]) != entry or m[entry + L.E_GEN] != m[f + L.Q_GEN]
+        st = L.B_DONE
+        if failure:
+            m[f + L.Q_WRITTEN] = failure
+            if m[L.MAPS_FAILURE] and failure != _EEXIST:
+                m[f + L.Q_WRITTEN] = _ENOMEM
+        elif gone:
+            m[f + L.Q_WRITTEN] = _ENOMEM
+        else:
+            if m[L.KIND_612]:
+                forget(m, L.TREE_AT, m[f + L.Q_VICTIM_SWPENT])
+                m[L.TREE] -= 1
+            m[f + L.Q_READ] = entry
+            m[f + L.Q_READ_THEN] = 1
+            st = L.D_START
+    elif st == L.B_PAGE:
+        m[L.N_PSWPOUT] += 1
+        m[f + L.Q_WRITTEN] = 0
+        st = L.B_DONE
+    elif st == L.B_DONE and m[L.KIND_612]:
+        m[f + L.Q_VALUE] = m[f + L.Q_WRITTEN]
+        st = L.B_RET
+    elif st == L.B_DONE or st == L.B_RET:
+        failure = m[f + L.Q_WRITTEN]
+        if failure:
+            m[L.N_RECLAIM_FAIL] += 1
+            m[f + L.Q_VALUE] = LRU_STOP if failure == _EEXIST and m[f + L.Q_WALK] else LRU_RETRY
+        else:
+            m[L.N_WRITTEN_BACK] += 1
+            m[f + L.Q_VALUE] = LRU_REMOVED_RETRY
+        st = L.V_CB_RET
+    elif st == L.V_CB_RET:
+        status = m[f + L.Q_VALUE]
+        st = L.V_LOOP
+        if status == LRU_ROTATE:
+            if m[f + L.Q_ALONE]:
+                st = L.V_END
+        elif status == LRU_STOP:
+            m[f + L.Q_MET] = 1
+            st = L.V_END
+        elif status == LRU_REMOVED_RETRY:
+            m[f + L.Q_REMOVED] += 1
+    elif st == L.V_END:
+        removed = m[f + L.Q_REMOVED]
+        if m[f + L.Q_WALK]:
+            m[f + L.Q_VALUE] = -1 if m[f + L.Q_MET] or not removed else removed
+            st = L.N_RET
+        else:
+            scanned = m[L.SHRINK_BUDGET] - m[f + L.Q_BUDGET]
+            m[f + L.Q_VALUE] = _ENOENT if not scanned else 0 if removed else _EAGAIN
+            st = L.M_RET
+    else:
+        return L.UNKNOWN
+    return st
