@@ -14,7 +14,7 @@ import numpy as np
 
 from model.counters import DEBUGFS, VMSTAT
 from model.memcg import MemcgZswap
-from model.zsmalloc import size_classes
+from model.zsmalloc import SizeClass, Zspage, size_classes
 from model.zswap import Zswap
 from replay.fast import layout as L
 from replay.fast import tables
@@ -56,8 +56,10 @@ class Memory:
         for scalar in (L.ENTRIES_SPARE, L.OBJECTS_SPARE, L.FRAMES_SPARE, L.ZSPAGES, L.ACCOUNTS, L.LISTS, L.TASKS,
                        L.TOTAL_AT, L.TREE_AT, L.HANDLES_AT, L.ADDRESSES_AT, L.TASKS_AT):
             self.m[scalar] = -1
-        self.m[L.HISTORY_ROWS] = changes
-        self.m[L.HISTORY_AT] = self._take(8 * changes)
+        # Room for a power of two, so that no division says where the next one goes.
+        rows_kept = 1 << (changes - 1).bit_length()
+        self.m[L.HISTORY_MASK] = rows_kept - 1
+        self.m[L.HISTORY_AT] = self._take(8 * rows_kept)
         self.m[L.TOTALS_AT] = self._take(2 * L.TOTALS_ROOM)
         for table in (L.TREE_AT, L.HANDLES_AT, L.ADDRESSES_AT, L.TASKS_AT):
             self._rehash(table, 2048)
@@ -72,6 +74,13 @@ class Memory:
             cls[L.K_WASTED] = geometry.pages_per_zspage * schema.PAGE_SIZE > geometry.objs_per_zspage * geometry.size
             cls[L.K_SPARE] = -1
             cls[L.K_HEAD:] = -1
+            groups = self._take(geometry.objs_per_zspage + 1)
+            self.m[row + L.K_GROUP_OF] = groups
+            model_class = SizeClass(geometry)
+            zspage = Zspage(model_class)
+            for inuse in range(geometry.objs_per_zspage + 1):
+                zspage.inuse = inuse
+                self.m[groups + inuse] = model_class.get_fullness_group(zspage)
         self.m[L.DESCENDING + len(rows)] = -1
         for raw, geometry in enumerate(geometries):
             self.m[L.CLASS_OF + raw] = rows[geometry.index]

@@ -28,16 +28,17 @@ from traces import schema
 if TYPE_CHECKING:
     from replay.predict import Predictions
 
-__all__ = ["FastReplay"]
+__all__ = ["READ", "ROWS", "FastReplay"]
 
-_READ: Final = tuple(name for name in COLUMNS if name not in ("ts", "cpu"))
+#: the columns that are read
+READ: Final = tuple(name for name in COLUMNS if name not in ("ts", "cpu"))
 _LOOP: Final = ("event", "pid", "swpent", "folio", "entry", "handle", "obj", "zspage", "pool", "memcg", "data", "ret",
                 "size", "dlen", "offset", "word", "inuse", "freeobj", "order", "ref", "nid", "content")
 _WIDE: Final = frozenset(_LOOP[2:11])
 _KINDS: Final = tuple("int64" if name in _WIDE else column.dtype for name in _LOOP for column in schema.COLUMNS
                       if column.name == name)
 #: Rows taken at a time where a segment is longer: a multiple of the reference's batches.
-_ROWS: Final = 1 << 18
+ROWS: Final = 1 << 18
 #: The tables are kept every so many events, or after as many as there are live entries times four.
 _KEEP: Final = 1 << 20
 #: How far past a stop the reference goes at least before it hands back; twice as far after each.
@@ -209,7 +210,7 @@ class FastReplay:
 
     def _segments(self, start: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Yield segments from the one with event ``start`` in it, columns as the loop takes them."""
-        for base, columns in self.recording.batches(_READ, rows=_ROWS, start=start):
+        for base, columns in self.recording.batches(READ, rows=ROWS, start=start):
             out = {}
             for name in _LOOP:
                 array = np.ascontiguousarray(columns[name])
@@ -362,9 +363,8 @@ class FastReplay:
         engine.seen_pids = {int(task[L.T_PID]) for task in tasks}
         engine.foreign_adds = {int(task[L.T_PID]) for task in tasks if task[L.T_FOREIGN]}
         engine._in_count = {int(task[L.T_PID]) for task in tasks if task[L.T_COUNTING]}
-        engine.captured -= _never_seen(engine, memory)
         engine.snapshots.history.clear()
-        history = s[s[L.HISTORY_AT]:s[L.HISTORY_AT] + 8 * s[L.HISTORY_ROWS]].reshape(-1, 8)
+        history = s[s[L.HISTORY_AT]:s[L.HISTORY_AT] + 8 * (s[L.HISTORY_MASK] + 1)].reshape(-1, 8)
         totals = s[s[L.TOTALS_AT]:s[L.TOTALS_AT] + 2 * L.TOTALS_ROOM].reshape(-1, 2)
         for row in _ring(history, int(s[L.CHANGES])):
             engine.snapshots.history.append((row[0], tuple(row[1:7]), row[7]))
@@ -383,6 +383,7 @@ class FastReplay:
                 engine.explained[name] = engine.explained.get(name, 0) + int(s[L.EXPLAINED + number])
         s[L.COMPARED:L.COMPARED + len(L.CHECK_IDS)] = 0
         s[L.EXPLAINED:L.EXPLAINED + len(L.EXPLANATIONS)] = 0
+        engine.captured -= _never_seen(engine, memory)
         engine.preempted_reads, engine.reordered = int(s[L.PREEMPTED]), int(s[L.REORDERED])
         engine.sg_entries = {1: int(s[L.READS_ONE]), 2: int(s[L.READS_TWO])}
         if s[L.TOTAL_AT] >= 0:
@@ -432,7 +433,6 @@ class FastReplay:
         self._flush()
         engine.snapshots.close()
         self._judge_again()
-        engine.captured -= _never_seen(engine, memory)
         engine.events = total
         engine.stacks.clear()
         self.confirmed = total - sum(stop - start for start, stop in self.stretches)

@@ -85,7 +85,7 @@ _STRUCT_PAGE: Final = 64
 _MAX_ORDER: Final = 10
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _is_nearly_full(m):
     """True where the next 16 events might not find room."""
     return m[L.TOP] + L.HEAP_ROOM > m.shape[0] or 2 * (m[L.TREE] + L.ROOM) > m[L.TREE_MASK] \
@@ -100,7 +100,6 @@ def _make(fingerprint: int) -> Any:
     that stands for all files it is made of makes a change in any of them compile it anew.
     """
 
-    @njit(nogil=True, cache=True)
     def run(start, stop, base, event, pid, swpent, folio, entry, handle, obj, zspage, pool, memcg, data, ret, size,
             dlen, offset, word, inuse, freeobj, order, ref, nid, content,
             m, refs, errors, lengths, heads, raws, known, writes):
@@ -116,6 +115,7 @@ def _make(fingerprint: int) -> Any:
         if stop == SETTLE:
             done = settle(m)
             return 1 if done else 0, L.DONE
+        task = last_pid = np.int64(-1)
         for i in range(start, stop):
             if (i & 15 == 0 or i == start) and _is_nearly_full(m):
                 return i, L.GROW
@@ -123,7 +123,9 @@ def _make(fingerprint: int) -> Any:
             m[L.NOW] = base + i
             if i & 255 == 0 and is_quiet(m):
                 m[L.QUIET_AT] = base + i
-            task = task_of(m, pid[i])
+            if pid[i] != last_pid or task < 0:
+                last_pid = np.int64(pid[i])
+                task = task_of(m, last_pid)
             if code == _LRU_ADD or code == _LRU_DEL:
                 if pool[i] != m[L.LRU_ADDRESS]:
                     if code == _LRU_ADD:
@@ -557,7 +559,10 @@ def _make(fingerprint: int) -> Any:
 
         return stop, L.DONE
 
-    return run
+    try:
+        return njit(nogil=True, cache=True, error_model="numpy")(run)
+    except RuntimeError:  # nowhere to keep compiled code: half a minute more in every process
+        return njit(nogil=True, error_model="numpy")(run)
 
 
 _EV_WORKER_RET: Final = _EV["shrink_worker_ret"]

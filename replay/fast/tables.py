@@ -20,7 +20,7 @@ __all__ = ["account_of", "find", "forget", "group_first", "group_insert", "group
 _SPREAD = -7046029254386353131  # 2^64 / golden ratio, odd
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def taken(m, width):
     """Return a new row at the end of the heap; the caller has made room."""
     row = m[L.TOP]
@@ -28,13 +28,13 @@ def taken(m, width):
     return row
 
 
-@njit(nogil=True, inline="always")
+@njit(nogil=True, error_model="numpy", inline="always")
 def _slot(mask, key):
     spread = key * _SPREAD
     return (spread ^ (spread >> 32)) & mask
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def find(m, table, key):
     """Return the row kept for a key, -1 for none; ``table`` is the scalar that says where the table is."""
     at, mask = m[table], m[table + 1]
@@ -46,7 +46,7 @@ def find(m, table, key):
         slot = (slot + 1) & mask
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def keep(m, table, key, row):
     """Keep a row for a key, in place of any before; returns 1 when the key is new."""
     at, mask = m[table], m[table + 1]
@@ -61,7 +61,7 @@ def keep(m, table, key, row):
     return 1
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def forget(m, table, key):
     """Take a key out; returns its row, -1 when it was not kept."""
     at, mask = m[table], m[table + 1]
@@ -85,7 +85,7 @@ def forget(m, table, key):
     return row
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def rehash(m, table, slots):
     """Give a hash table a new area of so many slots; the caller has made room.  What it had is left behind."""
     old, mask = m[table], m[table + 1]
@@ -102,7 +102,7 @@ def rehash(m, table, slots):
 # ---- fullness groups of a size class: the head of a list is the zspage inserted last -------------------------------
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def group_insert(m, zspage, group):
     """insert_zspage(): to the head of the group's list."""
     head = m[zspage + L.Z_CLASS] + L.K_HEAD + group
@@ -116,7 +116,7 @@ def group_insert(m, zspage, group):
     m[zspage + L.Z_LISTED] = 1
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def group_remove(m, zspage):
     """remove_zspage(): off its group's list; it keeps the group's number."""
     before, after = m[zspage + L.Z_PREV], m[zspage + L.Z_NEXT]
@@ -129,7 +129,7 @@ def group_remove(m, zspage):
     m[zspage + L.Z_LISTED] = 0
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def group_first(m, number, start, stop, step):
     """The head of the first list with a zspage in it, -1 for none."""
     for group in range(start, stop, step):
@@ -142,7 +142,7 @@ def group_first(m, number, start, stop, step):
 # ---- the LRU: oldest first -----------------------------------------------------------------------------------------
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def list_of(m, nid, memcg):
     """Return the list of a node and cgroup, -1 for none."""
     row = m[L.LISTS]
@@ -153,7 +153,7 @@ def list_of(m, nid, memcg):
     return -1
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def list_made(m, nid, memcg):
     """Return the list of a node and cgroup, a new one where there is none."""
     row = list_of(m, nid, memcg)
@@ -175,7 +175,7 @@ def list_made(m, nid, memcg):
     return row
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def list_add(m, row, entry):
     """list_lru_add(): to the tail."""
     tail = m[row + L.R_TAIL]
@@ -190,7 +190,7 @@ def list_add(m, row, entry):
     m[entry + L.E_LISTED] = 1
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def list_remove(m, row, entry):
     """list_lru_del()"""
     before, after = m[entry + L.E_PREV], m[entry + L.E_NEXT]
@@ -206,7 +206,7 @@ def list_remove(m, row, entry):
     m[entry + L.E_LISTED] = 0
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def account_of(m, objcg):
     """Return the row of a cgroup, a new one for one not seen before."""
     row = m[L.ACCOUNTS]
