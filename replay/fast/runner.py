@@ -74,7 +74,7 @@ class FastReplay:
         self._kept: tuple[int, np.ndarray, dict[str, Any]] | None = None
         self._predicted = _predicted(engine.predictions, engine.model.pools[0].tfm_name)
         self._diverge = (engine.snapshots.diverge, engine.truth.diverge)
-        self._refs = np.array(engine.predictions._refs, np.int64)
+        self._refs = engine.predictions.refs
         self._page_of: dict[str, int] | None = None
 
     def run(self, progress: Callable[[int], None] | None = None) -> None:
@@ -463,11 +463,16 @@ def _ring(table: np.ndarray, written: int) -> list[list[int]]:
 
 def _predicted(predictions: Predictions, name: str) -> tuple[np.ndarray, ...]:
     """Return references, errors, lengths, first bytes (compressed, raw) and which are known, as the loop takes them."""
-    columns = predictions._results.get(name)
-    if columns is None:
-        return (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64),
-                np.zeros(0, np.int64), np.zeros(0, np.bool_))
-    refs = np.array(predictions._refs, np.int64)
-    return (refs, np.array(columns.err, np.int32), np.array(columns.dlen, np.int32),
-            np.array(columns.head, np.uint64).view(np.int64), np.array(columns.raw, np.uint64).view(np.int64),
-            np.array(columns.has, np.bool_))
+    arrays = predictions.arrays(name)
+    if arrays is None:
+        return tuple(_read_only(np.zeros(0, kind))
+                     for kind in (np.int64, np.int32, np.int32, np.int64, np.int64, np.bool_))
+    arrays = arrays._replace(head=arrays.head.view(np.int64), raw=arrays.raw.view(np.int64))
+    return tuple(_read_only(array) for array in arrays)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """One kind of array, whether it was computed or read: the loop is compiled once."""
+    same = np.ascontiguousarray(array)[:]
+    same.flags.writeable = False
+    return same
