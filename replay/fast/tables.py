@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit
+from numba import carray, njit  # type: ignore[attr-defined]
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -41,7 +41,7 @@ def unowned(heap):
 
     Counting takes two locked instructions for every function that gets the array, which was more than half of the time.
     """
-    return carray(_pointer(heap.ctypes.data), heap.shape, np.int64)
+    return carray(_pointer(heap.ctypes.data), heap.shape, np.int64)  # type: ignore[call-arg]
 
 
 @njit(nogil=True, error_model="numpy")
