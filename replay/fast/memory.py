@@ -52,6 +52,7 @@ class Memory:
 
     def __init__(self, chain_size: int, changes: int) -> None:
         self.m = np.zeros(1 << 20, np.int64)
+        self.m[L.LENGTH] = len(self.m)
         self.m[L.TOP] = L.SCALARS
         for scalar in (L.ENTRIES_SPARE, L.OBJECTS_SPARE, L.FRAMES_SPARE, L.ZSPAGES, L.ACCOUNTS, L.LISTS, L.TASKS,
                        L.TOTAL_AT, L.TREE_AT, L.HANDLES_AT, L.ADDRESSES_AT, L.TASKS_AT):
@@ -93,14 +94,18 @@ class Memory:
     def _take(self, width: int) -> int:
         """Return a new row at the end of the heap."""
         row = int(self.m[L.TOP])
-        while row + width + L.HEAP_ROOM > len(self.m):
-            self.m = np.concatenate([self.m, np.zeros(len(self.m), np.int64)])
+        self._reach(row + width)
         self.m[L.TOP] += width
         return row
 
-    def _rehash(self, table: int, slots: int) -> None:
-        while int(self.m[L.TOP]) + 2 * slots + L.HEAP_ROOM > len(self.m):
+    def _reach(self, end: int) -> None:
+        """Enlarge the heap until there is room behind ``end``."""
+        while end + L.HEAP_ROOM > len(self.m):
             self.m = np.concatenate([self.m, np.zeros(len(self.m), np.int64)])
+            self.m[L.LENGTH] = len(self.m)
+
+    def _rehash(self, table: int, slots: int) -> None:
+        self._reach(int(self.m[L.TOP]) + 2 * slots)
         tables.rehash(self.m, table, slots)
 
     def grow(self) -> None:
@@ -121,6 +126,7 @@ class Memory:
         if len(kept) + L.HEAP_ROOM > len(self.m):
             self.m = np.zeros(2 * len(kept) + L.HEAP_ROOM, np.int64)
         self.m[:len(kept)] = kept
+        self.m[L.LENGTH] = len(self.m)
 
     def rows(self, first: int, following: int) -> Iterator[int]:
         """Yield rows from ``first`` on, each of which names the next at ``following``."""

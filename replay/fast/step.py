@@ -26,7 +26,7 @@ from replay.fast.bound import (
     zspage_differs,
     zspage_word,
 )
-from replay.fast.tables import account_of, forget, keep, unowned
+from replay.fast.tables import account_of, bare, forget, keep
 from replay.fast.tasks import begins, ends, is_quiet, is_under_way, operation, popped, reparent, settle, task_of
 from traces import schema
 
@@ -88,7 +88,7 @@ _MAX_ORDER: Final = 10
 @njit(nogil=True, error_model="numpy")
 def _is_nearly_full(m):
     """True where the next 16 events might not find room."""
-    return m[L.TOP] + L.HEAP_ROOM > m.shape[0] or 2 * (m[L.TREE] + L.ROOM) > m[L.TREE_MASK] \
+    return m[L.TOP] + L.HEAP_ROOM > m[L.LENGTH] or 2 * (m[L.TREE] + L.ROOM) > m[L.TREE_MASK] \
         or 2 * (m[L.OBJECTS_LIVE] + L.ROOM) > m[L.HANDLES_MASK] \
         or 2 * (m[L.ADDRESSES] + L.ROOM) > m[L.ADDRESSES_MASK] or 2 * (m[L.TASK_COUNT] + L.ROOM) > m[L.TASKS_MASK]
 
@@ -109,7 +109,7 @@ def _make(fingerprint: int) -> Any:
         Returns (row, why): DONE, or NOTE, GROW, ODD at that row, of which for GROW nothing was done yet.  With QUIET or
         SETTLE for ``stop`` the row is 1 for yes.
         """
-        m = unowned(heap)
+        m = bare(heap)
         m[L.WHY] = fingerprint & 1
         if stop == QUIET:
             return 1 if is_quiet(m) else 0, L.DONE

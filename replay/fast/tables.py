@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Rows found by address, and rows linked in order: hash tables and lists on the heap, compiled.
 
-The heap ``m`` is one int64 array; :mod:`replay.fast.layout` says what is where.  A hash table is an area of pairs (key,
+The heap ``m`` is one int64 array, or a pointer to it; :mod:`replay.fast.layout` says what is where.  A hash table is an area of pairs (key,
 row), a power of two of them; row -1 marks an empty slot.  Its owner keeps it at most half full.
 """
 
@@ -12,36 +12,38 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
-from numba import carray, njit  # type: ignore[attr-defined]
-from numba.core import cgutils, types
+from numba import njit
+from numba.core import types
 from numba.extending import intrinsic
 
 from replay.fast import layout as L
 
-__all__ = ["account_of", "find", "forget", "group_first", "group_insert", "group_remove", "keep", "list_add",
-           "list_made", "list_of", "list_remove", "rehash", "taken", "unowned"]
+__all__ = ["account_of", "bare", "find", "forget", "group_first", "group_insert", "group_remove", "keep", "list_add",
+           "list_made", "list_of", "list_remove", "rehash", "taken"]
 
 _SPREAD = -7046029254386353131  # 2^64 / golden ratio, odd
 
 
 @intrinsic
 def _pointer(typing_context: Any, address: Any) -> Any:
-    """An address as a pointer."""
-    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> ir.Value:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+    """An address as a pointer to int64."""
+    kind = types.CPointer(types.int64)
 
-    return types.voidptr(address), code
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> ir.Value:
+        return builder.inttoptr(arguments[0], context.get_value_type(kind))
+
+    return kind(address), code
 
 
 @njit(nogil=True, error_model="numpy")
-def unowned(heap):
-    """Return the heap as an array that does not count who refers to it: the caller does for all it calls.
+def bare(heap):
+    """Return the heap as a pointer: nobody counts who refers to it, and no index is taken from the end.
 
-    Counting takes two locked instructions for every function that gets the array, which was more than half of the time.
+    An array costs two locked instructions for every function that gets it and a test for every index: more than half
+    of the time, measured.  The caller keeps the array.
     """
-    return carray(_pointer(heap.ctypes.data), heap.shape, np.int64)  # type: ignore[call-arg]
+    return _pointer(heap.ctypes.data)  # type: ignore[call-arg]
 
 
 @njit(nogil=True, error_model="numpy")
