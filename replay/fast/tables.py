@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Rows found by address, and rows linked in order: hash tables and lists on the heap, compiled.
 
-The heap ``m`` is one int64 array, or a pointer to it; :mod:`replay.fast.layout` says what is where.  A hash table is an area of pairs (key,
-row), a power of two of them; row -1 marks an empty slot.  Its owner keeps it at most half full.
+The heap ``m`` is one int64 array, or a pointer to it; :mod:`replay.fast.layout` says what is where.  A hash table is an
+area of pairs (key, row), a power of two of them; row -1 marks an empty slot.  Its owner keeps it at most half full.
 """
 
 # Everything here takes the heap and numbers: annotations would say nothing else.
@@ -28,7 +28,7 @@ _SPREAD = -7046029254386353131  # 2^64 / golden ratio, odd
 @intrinsic
 def _pointer(typing_context: Any, address: Any) -> Any:
     """An address as a pointer to int64."""
-    kind = types.CPointer(types.int64)
+    kind = types.CPointer(types.int64)  # type: ignore[no-untyped-call]
 
     def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> ir.Value:
         return builder.inttoptr(arguments[0], context.get_value_type(kind))
