@@ -15,13 +15,14 @@ import io
 import struct
 from typing import Final, NamedTuple
 
-import numba
 import numpy as np
 import pyarrow.parquet as pq
 import zstandard
 
 from traces import schema
 from traces.block import Block, absent
+from traces.compiled import at as _at
+from traces.compiled import compiled
 
 __all__ = ["SegmentEncoder"]
 
@@ -37,14 +38,12 @@ _LEVEL: Final = 1
 #: DELTA_BINARY_PACKED: deltas of a block, in four parts that each have a width of their own.
 _DELTA_BLOCK: Final = 128
 _DELTA_PART: Final = 32
-#: An index of this type spares the compiled code a test for counting from the end.
-_at = np.uintp
 _MASK: Final = {"uint8": 0xFF, "uint16": 0xFFFF, "uint32": 0xFFFFFFFF}
 
 
 # An array that is handed on to another function costs two locked instructions: numbers of variable length are written
 # where they occur.
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _number(value, mask, default, slots, dictionary, index):  # type: ignore[no-untyped-def]
     """Give every value its number in a dictionary of the distinct ones, in order of appearance; return their count.
 
@@ -77,7 +76,7 @@ def _number(value, mask, default, slots, dictionary, index):  # type: ignore[no-
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _runs(where, index, first, rows, width, on, out):  # type: ignore[no-untyped-def]
     """Write the numbers of ``rows`` rows as runs of ``width`` (1 to 3) bytes each; return the bytes used.
 
@@ -137,7 +136,7 @@ def _runs(where, index, first, rows, width, on, out):  # type: ignore[no-untyped
     return end
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _changes(values, where, value):  # type: ignore[no-untyped-def]
     """List the rows whose value is not that of the row before, the first one too; return how many there are."""
     count = 0
@@ -148,7 +147,7 @@ def _changes(values, where, value):  # type: ignore[no-untyped-def]
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _deltas(values, out):  # type: ignore[no-untyped-def]
     """Write int64 ``values`` as DELTA_BINARY_PACKED and return the bytes used; differences wrap around."""
     n = values.shape[0]

@@ -12,12 +12,13 @@ import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import numba
 import numpy as np
 import pyarrow.parquet as pq
 import zstandard
 
 from traces import schema
+from traces.compiled import at as _at
+from traces.compiled import compiled
 
 __all__ = ["Damaged", "Lender", "Segment", "texts_of"]
 
@@ -27,8 +28,6 @@ _DATA_PAGE, _DICTIONARY_PAGE = 0, 2
 _PAGE_ROW: Final = 12
 _MAX_TEXTS: Final = 64 << 20
 _DTYPE: Final = {column.name: np.dtype(column.dtype) for column in schema.COLUMNS if column.name != "text"}
-#: An index of this type spares the compiled code a test for counting from the end.
-_at = np.uintp
 # Where a column's reader is in its page.
 _POSITION, _LEFT, _NUMBER, _LITERAL = range(4)
 
@@ -37,7 +36,7 @@ class Damaged(ValueError):
     """A page is not what its header says; the message says which column."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _expand(page, width, state, dictionary, out):  # type: ignore[no-untyped-def]
     """Fill ``out`` with the dictionary's values of the next rows; return whether the page has them.
 
@@ -105,7 +104,7 @@ def _expand(page, width, state, dictionary, out):  # type: ignore[no-untyped-def
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _undelta(page, out):  # type: ignore[no-untyped-def]
     """Read DELTA_BINARY_PACKED numbers, blocks of 128 in parts of 32; return whether the page has all of ``out``."""
     end, rows = page.shape[0], out.shape[0]

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-import numba
 import numpy as np
 import pandas as pd
 
 from traces import schema
+from traces.compiled import at as _at
+from traces.compiled import compiled
 from traces.errors import BadInput
 from traces.importers.merge import join
 from traces.importers.misread import MisreadColumns
@@ -24,8 +25,6 @@ from traces.recording import RecordingWriter
 
 __all__ = ["assemble"]
 
-#: An index of this type spares the compiled code a test for counting from the end.
-_at: Final = np.uintp
 _PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "compressor")
 _PAIRS: Final = [(kind.code, schema.CODE[kind.name + "_ret"]) for kind in schema.EVENTS
                  if kind.name + "_ret" in schema.CODE]
@@ -80,7 +79,7 @@ class _Timeline:
         return block.insert(rows) if rows else block
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _count(tasks, event, counts):  # type: ignore[no-untyped-def]
     for row in range(event.shape[0]):
         counts[_at(tasks[_at(row)]), event[_at(row)]] += 1

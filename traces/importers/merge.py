@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from traces.block import SPARSE, Block
+from traces.compiled import compiled
 
 __all__ = ["interleave", "join"]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _order(keys, begin, runs):  # type: ignore[no-untyped-def]
     """Merge the sorted ``keys[begin[p]:begin[p + 1]]`` of every part p; of equal ones those of the first part first.
 
@@ -75,7 +75,7 @@ def _order(keys, begin, runs):  # type: ignore[no-untyped-def]
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _whole(runs, begin, values, out):  # type: ignore[no-untyped-def]
     to = 0
     for n in range(runs.shape[0]):
@@ -85,7 +85,7 @@ def _whole(runs, begin, values, out):  # type: ignore[no-untyped-def]
             to += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sparse(runs, begin, first, where, value, out_where, out_value):  # type: ignore[no-untyped-def]
     """The same for a column of which part p has the rows ``where[begin[p]:begin[p + 1]]``, from ``first[p]`` on."""
     at = begin[:-1].copy()

@@ -12,20 +12,18 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import numba
 import numpy as np
 
 from traces import schema
 from traces.block import Block
+from traces.compiled import at as _at
+from traces.compiled import compiled
 
 __all__ = ["MisreadColumns"]
 
 
-#: An index of this type spares the compiled code a test for counting from the end.
-_at: Final = np.uintp
 
-
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _compare(event, tasks, first, second, base, where, value,  # type: ignore[no-untyped-def]
              other_where, other_value, waits, waiting):
     """Return how often a ``first`` is followed by a ``second`` of the same task's events of these two, and how often

@@ -12,11 +12,12 @@ import mmap
 from dataclasses import dataclass, field
 from typing import Final
 
-import numba
 import numpy as np
 
 from traces import schema
 from traces.block import SPARSE, Block, sparse_index
+from traces.compiled import at as _at
+from traces.compiled import compiled
 from traces.importers.eventformat import HeaderPage
 from traces.importers.probemap import COPY, MASK_LINK, ORDER, TEXT, ProbeTable
 
@@ -35,9 +36,6 @@ _LOST = schema.CODE["lost_events"]
 _WORDS, _WORD, _BYTES = range(3)
 _LINK, _ORDER, _TEXT = 4, 8, 15
 
-#: An index of this type spares the compiled code a test for counting from the end.
-_at = np.uintp
-
 # State slots that live across calls for one CPU.
 _S_TS, _S_DAMAGED, _S_FIRST_DAMAGE, _S_LOST, _S_LOST_UNKNOWN, _S_BASE, _S_SHORT, _S_TEXTS, _S_DISCARDED, \
     _S_BACKWARDS = range(10)
@@ -46,7 +44,7 @@ _S_TS, _S_DAMAGED, _S_FIRST_DAMAGE, _S_LOST, _S_LOST_UNKNOWN, _S_BASE, _S_SHORT,
 # An array that is handed on costs two locked instructions, so the decoder's own loop reads words by itself and calls
 # these only where it is off the path: ring records are aligned to 4 bytes, and only a format that no kernel writes, or
 # damage, asks for other places.
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _le(buf, at, size):  # type: ignore[no-untyped-def]
     value = np.uint64(0)
     for i in range(size):
@@ -54,7 +52,7 @@ def _le(buf, at, size):  # type: ignore[no-untyped-def]
     return np.int64(value)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _by_bytes(buf, where, width, signed):  # type: ignore[no-untyped-def]
     """A field of any place and any of the widths 1, 2, 4 and 8."""
     value = _le(buf, where, width)
@@ -63,7 +61,7 @@ def _by_bytes(buf, where, width, signed):  # type: ignore[no-untyped-def]
     return value
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _decode(buf, words, subbuf, data_at, commit_size, most,  # type: ignore[no-untyped-def]
             plan_of_id, code, need, first, step, pid_offset, counts,
             stamps, pids, events, where, value, fill, row, state, texts):

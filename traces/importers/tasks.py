@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from traces.compiled import at as _at
+from traces.compiled import compiled
 
 __all__ = ["TaskNumbers"]
 
-#: An index of this type spares the compiled code a test for counting from the end.
-_at = np.uintp
 
-
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _number(pid, row, slots, pids, known, out):  # type: ignore[no-untyped-def]
     """Number the tasks of ``pid`` from ``row`` on; stops where ``slots``, a hash table, gets too full.
 
