@@ -227,7 +227,9 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     """Return an engine ready to replay a recording, the revision's name, and the compressor's predictions."""
     name, kind = _choose_revision(recording, revision)
     model = build_model(recording, kind)
+    began = time.perf_counter()
     predictions = predictions_for(recording, kind, pages=pages, progress=progress)
+    predictions.seconds = time.perf_counter() - began
     engine = Engine(recording, model, tally, predictions, keep_going=keep_going, observe=observe)
     _object_layout(engine, recording)
     engine.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
@@ -275,7 +277,6 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
     began = time.perf_counter()
     reference, name, predictions = open_engine(recording, revision, tally, keep_going=keep_going, pages=pages,
                                                progress=progress)
-    compressed = time.perf_counter()
     reasons = _start_reasons(recording, reference)
     total = len(recording)
     fast = None
@@ -326,7 +327,7 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
         kernel=kernel_release(recording), compressor=predictions.name, events=reference.events, checks=results,
         divergences=tally.divergences, reasons=reasons, explained=dict(sorted(reference.explained.items())),
         unexplained=reference.unexplained, notes=notes,
-        seconds={"compress": compressed - began, "replay": ended - compressed},
+        seconds={"compress": predictions.seconds, "replay": ended - began - predictions.seconds},
         engine="reference" if fast is None or fast.reason else "fast", compiled=fast.confirmed if fast else 0)
 
 
