@@ -8,6 +8,7 @@ the other one stopped.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -51,12 +52,9 @@ class Memory:
     """
 
     def __init__(self, chain_size: int, changes: int) -> None:
-        self.m = np.zeros(1 << 20, np.int64)
-        self.m[L.LENGTH] = len(self.m)
-        self.m[L.TOP] = L.SCALARS
-        for scalar in (L.ENTRIES_SPARE, L.OBJECTS_SPARE, L.FRAMES_SPARE, L.ZSPAGES, L.ACCOUNTS, L.LISTS, L.TASKS,
-                       L.TOTAL_AT, L.TREE_AT, L.HANDLES_AT, L.ADDRESSES_AT, L.TASKS_AT):
-            self.m[scalar] = -1
+        # Each replay begins with the same size classes: they are laid out once.
+        m, self._class_rows = _with_classes(chain_size)
+        self.m = m.copy()
         # Room for a power of two, so that no division says where the next one goes.
         rows_kept = 1 << (changes - 1).bit_length()
         self.m[L.HISTORY_MASK] = rows_kept - 1
@@ -64,28 +62,6 @@ class Memory:
         self.m[L.TOTALS_AT] = self._take(2 * L.TOTALS_ROOM)
         for table in (L.TREE_AT, L.HANDLES_AT, L.ADDRESSES_AT, L.TASKS_AT):
             self._rehash(table, 2048)
-        geometries = size_classes(chain_size)
-        rows: dict[int, int] = {}
-        for geometry in sorted(set(geometries), key=lambda geometry: -geometry.index):
-            row = rows[geometry.index] = self._take(L.K_WIDTH)
-            self.m[L.DESCENDING + len(rows) - 1] = row
-            cls = self.m[row:row + L.K_WIDTH]
-            cls[L.K_INDEX], cls[L.K_SIZE], cls[L.K_PAGES] = geometry.index, geometry.size, geometry.pages_per_zspage
-            cls[L.K_OBJS], cls[L.K_HUGE] = geometry.objs_per_zspage, geometry.huge
-            cls[L.K_WASTED] = geometry.pages_per_zspage * schema.PAGE_SIZE > geometry.objs_per_zspage * geometry.size
-            cls[L.K_SPARE] = -1
-            cls[L.K_HEAD:] = -1
-            groups = self._take(geometry.objs_per_zspage + 1)
-            self.m[row + L.K_GROUP_OF] = groups
-            model_class = SizeClass(geometry)
-            zspage = Zspage(model_class)
-            for inuse in range(geometry.objs_per_zspage + 1):
-                zspage.inuse = inuse
-                self.m[groups + inuse] = model_class.get_fullness_group(zspage)
-        self.m[L.DESCENDING + len(rows)] = -1
-        for raw, geometry in enumerate(geometries):
-            self.m[L.CLASS_OF + raw] = rows[geometry.index]
-        self._class_rows = rows
         #: counters that differ by what a task has not counted yet, for tasks of before this replay took over
         self.carried: dict[int, dict[str, int]] = {}
 
@@ -433,3 +409,37 @@ class Memory:
         """True where an operation that has gone past an effect has none to come."""
         return effect in _OVER and (effect != "obj_cgroup_uncharge_zswap" or name == "zswap_invalidate") \
             and (effect != "shrink_memcg_ret" or name == "shrink_memcg")
+
+
+@lru_cache(maxsize=16)
+def _with_classes(chain_size: int) -> tuple[np.ndarray, dict[int, int]]:
+    """Return a heap that holds the size classes of an empty pool, and the row of each by its index."""
+    geometries = size_classes(chain_size)
+    m = np.zeros(1 << 18, np.int64)
+    m[L.LENGTH] = len(m)
+    for scalar in (L.ENTRIES_SPARE, L.OBJECTS_SPARE, L.FRAMES_SPARE, L.ZSPAGES, L.ACCOUNTS, L.LISTS, L.TASKS,
+                   L.TOTAL_AT, L.TREE_AT, L.HANDLES_AT, L.ADDRESSES_AT, L.TASKS_AT):
+        m[scalar] = -1
+    top = L.SCALARS
+    rows: dict[int, int] = {}
+    for geometry in sorted(set(geometries), key=lambda geometry: -geometry.index):
+        row = rows[geometry.index] = top
+        m[L.DESCENDING + len(rows) - 1] = row
+        cls = m[row:row + L.K_WIDTH]
+        cls[L.K_INDEX], cls[L.K_SIZE], cls[L.K_PAGES] = geometry.index, geometry.size, geometry.pages_per_zspage
+        cls[L.K_OBJS], cls[L.K_HUGE] = geometry.objs_per_zspage, geometry.huge
+        cls[L.K_WASTED] = geometry.pages_per_zspage * schema.PAGE_SIZE > geometry.objs_per_zspage * geometry.size
+        cls[L.K_SPARE] = -1
+        cls[L.K_HEAD:] = -1
+        cls[L.K_GROUP_OF] = row + L.K_WIDTH
+        model_class = SizeClass(geometry)
+        zspage = Zspage(model_class)
+        for inuse in range(geometry.objs_per_zspage + 1):
+            zspage.inuse = inuse
+            m[row + L.K_WIDTH + inuse] = model_class.get_fullness_group(zspage)
+        top = row + L.K_WIDTH + geometry.objs_per_zspage + 1
+    m[L.DESCENDING + len(rows)] = -1
+    for raw, geometry in enumerate(geometries):
+        m[L.CLASS_OF + raw] = rows[geometry.index]
+    m[L.TOP] = top
+    return m, rows
