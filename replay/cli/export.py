@@ -33,8 +33,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("recording", metavar="REC")
     parser.add_argument("-o", dest="output", metavar="FILE", required=True, help="the file to make: *.pftrace is "
                         "Perfetto's own format, *.json Chrome's, which further viewers read")
-    parser.add_argument("--check", action="store_true", help="read the file back and compare all that is in it with the "
-                        "recording")
+    parser.add_argument("--check", action="store_true", help="read the file back and compare all that is in it with "
+                        "the recording")
     parser.set_defaults(run=run)
 
 

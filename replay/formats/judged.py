@@ -5,9 +5,9 @@ The one place that says what a verdict is to a harness; KTAP and JUnit XML only 
 
 - PASS and FAIL: a check that differed failed; one that compared and did not differ passed; one that compared nothing is
   skipped, with its reason.
-- UNDECIDED: every check is skipped, also one that compared and found no difference.  Harnesses add up what passed below
-  a test (kunit's parser takes a run with one passed subtest and no failed one as passed, whatever the outer line says), and
-  a recording with lost events can never pass.
+- UNDECIDED: every check is skipped, also one that compared and found no difference.  Harnesses add up what passed
+  below a test (kunit's parser takes a run with one passed subtest and no failed one as passed, whatever the outer line
+  says), and a recording with lost events can never pass.
 - No result: the test itself is in error.
 """
 
@@ -95,6 +95,8 @@ def _case(check: CheckResult, result: Result) -> Case:
     if check.different:
         return Case(check.id, "fail", f"compared {check.compared}, different {check.different}", found)
     if not check.compared:
-        return Case(check.id, "skip", one_line(check.reason))
+        # A replay that fails ends at its first divergence: what it did not come to is not missing in the recording.
+        so_far = f" (in the {result.events} events that were replayed)" if result.verdict == "FAIL" else ""
+        return Case(check.id, "skip", one_line(check.reason) + so_far)
     reason = f": {one_line(check.reason)}" if check.reason else ""
     return Case(check.id, "pass", f"compared {check.compared}, {check.grade}{reason}")

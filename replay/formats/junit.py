@@ -35,7 +35,8 @@ def junit_xml(pairs: Sequence[tuple[Job, Outcome]], lines: Callable[[Divergence]
     for number, (job, outcome) in enumerate(pairs):
         _suite(root, number, judge(job, outcome, names), lines, now)
     ET.indent(root)
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True).decode() + "\n"
+    data: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return data.decode() + "\n"
 
 
 def _suite(root: ET.Element, number: int, suite: Suite, lines: Callable[[Divergence], Iterator[str]],

@@ -90,10 +90,11 @@ class Mail:
         yield self._again(job, result.revision)
 
     def _without(self, job: Job, outcome: Outcome) -> Iterator[str]:
-        why = textwrap.wrap(_ascii(outcome.error), WIDTH - _LABEL, break_on_hyphens=False, max_lines=2, placeholder=" ...")
+        why = textwrap.wrap(_ascii(outcome.error), WIDTH - _LABEL, break_on_hyphens=False, max_lines=2,
+                            placeholder=" ...")
         yield _line("zreplay", f"no verdict: {outcome.kind}")
         yield _line("recording", job.recording)
-        yield from (_line(label, text) for label, text in zip(("why", ""), [*why, ""][:2], strict=True))
+        yield from (_line(label, text) for label, text in zip(("why", ""), [*why, "", ""][:2], strict=True))
         yield self._again(job, job.revision)
 
     def _again(self, job: Job, revision: str | None) -> str:
@@ -163,16 +164,17 @@ def _line(label: str, *texts: str) -> str:
 
 
 _RULE: Final = " " + "=" * (WIDTH - 1)
+_NAME: Final = 36
 
 
 def _check_table(result: Result) -> Iterator[str]:
     yield _RULE
-    yield _row(("check", "compared", "different", "grade"))
+    yield from _row(("check", "compared", "different", "grade"))
     yield _RULE
     without: dict[str, list[str]] = {}
     for check in result.checks:
         if check.compared or check.different:
-            yield _row((check.id, f"{check.compared:,}", f"{check.different:,}", check.grade))
+            yield from _row((check.id, _count(check.compared, 11), _count(check.different, 9), check.grade))
         else:
             without.setdefault(check.reason, []).append(check.id)
     yield _RULE
@@ -182,10 +184,18 @@ def _check_table(result: Result) -> Iterator[str]:
         yield from _wrapped("- what comes after the first divergence was not compared, unless --keep-going was given")
 
 
-def _row(cells: tuple[str, str, str, str]) -> str:
+def _row(cells: tuple[str, str, str, str]) -> Iterator[str]:
+    """Yield a check's line; a name that is too long for its column stands alone above its numbers."""
     name, compared, different, grade = map(_ascii, cells)
-    name = name if len(name) <= 37 else f"{name[:34]}..."
-    return f" {name:<37} {compared:>11} {different:>9}  {grade}".rstrip()
+    if len(name) > _NAME:
+        yield f" {name[:WIDTH - 1]}"
+        name = ""
+    yield f" {name:<{_NAME}} {compared:>11} {different:>9} {grade}".rstrip()
+
+
+def _count(value: int, width: int) -> str:
+    text = f"{value:,}"
+    return text if len(text) <= width else str(value)
 
 
 def _wrapped(text: str) -> list[str]:

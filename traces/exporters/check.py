@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Is an export what was recorded?  What was read back is held against the recording's own rows, item by item.
 
-Nothing of :class:`traces.exporters.timeline.Timeline` is used: tracks, nesting and counters are worked out again from the
-rows.  Both sides are streamed.
+Nothing of :class:`traces.exporters.timeline.Timeline` is used: tracks, nesting and counters are worked out again from
+the rows.  Both sides are streamed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _Check:
             raise self.fail("there is more in the export than in the recording")
         self.row = row
         self.done.events += 1
-        name = schema.NAMES[row["event"]]
+        name: str = schema.NAMES[row["event"]]
         if item.ts != row["ts"]:
             raise self.fail(f"{name} is at {item.ts} ns in the export, at {row['ts']} ns in the recording")
         expected = {"event": row["number"], "cpu": row["cpu"]}
@@ -109,11 +109,9 @@ class _Check:
             for counter, value in held.items() if isinstance(held, dict) else ():
                 if re.fullmatch("[0-9]{1,18}", str(value)):
                     self.due[f"zswap/{counter}"] = int(value)
-        elif self.objects is not None and name in ("zs_malloc_ret", "zs_free"):
-            # Read as signed, an error pointer is a small negative number.
-            if row["handle"] and not row["handle"] >= 2 ** 64 - 4095:
-                self.objects += {"zs_malloc_ret": 1, "zs_free": -1}[name]
-                self.due[OBJECTS] = self.objects
+        elif self.objects is not None and name in ("zs_malloc_ret", "zs_free") and _live(row["handle"]):
+            self.objects += {"zs_malloc_ret": 1, "zs_free": -1}[name]
+            self.due[OBJECTS] = self.objects
 
     def item(self, item: Item) -> None:
         """Compare one item.
@@ -173,6 +171,11 @@ class _Check:
             raise self.fail("slices are open at the end of the export")
         if next(self.rows, None) is not None:
             raise self.fail("the export ends here, the recording does not")
+
+
+def _live(handle: int) -> bool:
+    """True for a handle that is neither NULL nor an error pointer (IS_ERR_OR_NULL())."""
+    return handle != 0 and handle < 2 ** 64 - 4095
 
 
 def _held_at_start(recording: Recording) -> int:

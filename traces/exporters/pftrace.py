@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Perfetto's own trace format: protobuf messages, times in whole nanoseconds, 64-bit values as they are.
 
-Written by hand, as it takes a few fields of few messages: no dependency, and a packet at a time.  Field numbers are those
-of protos/perfetto/trace/ in Perfetto's sources (trace.proto, trace_packet.proto, track_event/*.proto,
+Written by hand, as it takes a few fields of few messages: no dependency, and a packet at a time.  Field numbers are
+those of protos/perfetto/trace/ in Perfetto's sources (trace.proto, trace_packet.proto, track_event/*.proto,
 interned_data.proto); tests read exports with the protos of the ``perfetto`` package from PyPI.
 """
 
@@ -249,7 +249,7 @@ def read(file: BinaryIO, name: str) -> Iterator[Item]:
                 raise ValueError("the packet is cut short")
             items = list(reader.items(packet))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as problem:
-            raise BadInput(name, f"offset {offset}", f"is not a packet of an export ({type(problem).__name__}: {problem})",
-                           _AGAIN) from None
+            raise BadInput(name, f"offset {offset}", f"is not a packet of an export ({type(problem).__name__}: "
+                           f"{problem})", _AGAIN) from None
         yield from items
         offset += 1 + len(size) + length

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A recording as a timeline: slices, instants and counters on tracks, one after the other, for any viewer's format.
 
-A call whose entry and return were both probed is a slice on its task's track; calls of one task nest as they were made.
-Every other event is an instant: nobody knows how long it took.  Tracks are tasks, not CPUs: a task that was preempted in
-the middle of a store leaves its CPU to another one, whose calls would lie across the open ones; the CPU is in every
-event's arguments.  The idle task is one per CPU.
+A call whose entry and return were both probed is a slice on its task's track; calls of one task nest as they were
+made.  Every other event is an instant: nobody knows how long it took.  Tracks are tasks, not CPUs: a task that was
+preempted in the middle of a store leaves its CPU to another one, whose calls would lie across the open ones; the CPU is
+in every event's arguments.  The idle task is one per CPU.
 
 A call can lack its return (the recording ended, a probe missed a hit).  Its slice is closed where that shows: with the
 return of a call around it, or at the end; its arguments say so.
@@ -37,9 +37,9 @@ _FIRST_ERROR: Final = (1 << 64) - 4095
 class Item(NamedTuple):
     """One step of a timeline, in the order of the recording.
 
-    ``kind``: ``track`` (before its first use), ``begin``, ``end``, ``instant`` or ``counter``; ``ts``: ns; ``args``: an
-    event's ``event`` number, ``cpu`` and captured columns, of an ``end`` those of the return; of a track its ``task``, its
-    ``cpu``, or its ``unit`` where it is a counter's; ``value``: a counter's.
+    ``kind``: ``track`` (before its first use), ``begin``, ``end``, ``instant`` or ``counter``; ``ts``: ns; ``args``:
+    an event's ``event`` number, ``cpu`` and captured columns, of an ``end`` those of the return; of a track its
+    ``task``, its ``cpu``, or its ``unit`` where it is a counter's; ``value``: a counter's.
     """
 
     kind: str
@@ -183,11 +183,10 @@ class Timeline:
                 text = str(value)
                 if text.isdecimal() and len(text) < 19:
                     yield from self._value(f"zswap/{counter}", ts, int(text), "")
-        elif self._counts_objects and name in ("zs_malloc_ret", "zs_free"):
+        elif self._counts_objects and name in ("zs_malloc_ret", "zs_free") and 0 < columns["handle"][i] < _FIRST_ERROR:
             # An allocation that failed returns an error; freeing that, or nothing, does nothing.
-            if 0 < columns["handle"][i] < _FIRST_ERROR:
-                self._objects += 1 if name == "zs_malloc_ret" else -1
-                yield from self._value(OBJECTS, ts, self._objects, "objects")
+            self._objects += 1 if name == "zs_malloc_ret" else -1
+            yield from self._value(OBJECTS, ts, self._objects, "objects")
 
     def _value(self, name: str, ts: int, value: int, unit: str) -> Iterator[Item]:
         key = ("counter", name)
