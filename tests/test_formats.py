@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import importlib
 import io
 import json
 import os
@@ -117,6 +118,16 @@ def test_each_form_is_as_the_golden_file_has_it(case: str, form: str, printed: d
 def objects(text: str) -> list[dict[str, Any]]:
     """The JSON objects of a golden text, which are several lines each."""
     return [json.loads(part + "\n}") for part in text.split("\n}\n") if part]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_processes_tell_the_same_in_the_same_order(form: str, printed: dict[tuple[str, str], str], place: Path,
+                                                   monkeypatch: pytest.MonkeyPatch,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(place)
+    words, status = CASES["many"]
+    assert main(["replay", *words, *FORMS[form], "-j", "2"]) == status
+    assert timeless(capsys.readouterr().out, form) == printed["many", form]
 
 
 # ---- JSON ------------------------------------------------------------------------------------------------
@@ -297,6 +308,33 @@ def test_names_and_texts_of_others_break_no_form(made: list[Any]) -> None:
     assert not [line for line in mail if len(line) > WIDTH or not line.isascii() or (line and not line.isprintable())]
     for form in (ktap, [text]):
         "\n".join(form).encode()
+
+
+def test_kunit_s_parser_reads_whatever_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any names and texts: it finds the tests that were meant, with their statuses, and no error in the form."""
+    monkeypatch.syspath_prepend(str(kunit_parser().parent))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    parser, printer = (importlib.import_module(name) for name in ("kunit_parser", "kunit_printer"))
+    status = {"pass": "SUCCESS", "fail": "FAILURE", "skip": "SKIPPED", "error": "FAILURE"}
+
+    @settings(deadline=None, max_examples=150)
+    @given(PAIRS)
+    def each(made: list[Any]) -> None:
+        pairs = outcomes(made)
+        tree = parser.parse_run_tests(lines_of(Ktap(divergence_lines), pairs), printer.null_printer)
+        names = Names()
+        suites = [judge(job, outcome, names) for job, outcome in pairs]
+        assert tree.counts.errors == 0
+        assert [(test.name, test.status.name, [(sub.name, sub.status.name) for sub in test.subtests])
+                for test in tree.subtests] == [
+            (suite.name, status[suite.status], [(case.name, status[case.status]) for case in suite.cases])
+            for suite in suites]
+        if any(suite.status in ("fail", "error") for suite in suites):
+            assert tree.status.name == "FAILURE"
+        elif all(suite.status == "skip" for suite in suites):
+            assert tree.status.name == "SKIPPED"
+
+    each()
 
 
 @settings(deadline=None, max_examples=50)

@@ -13,6 +13,7 @@ The one place that says what a verdict is to a harness; KTAP and JUnit XML only 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from replay.checks import Divergence
@@ -53,6 +54,9 @@ class Names:
         """Return a name without ``#`` and control characters, which KTAP does not allow in one."""
         revision = outcome.result.revision if outcome.result is not None else job.against
         plain = one_line(f"{job.recording} against {revision}").replace("#", "_")
+        if re.match(":?-", plain):
+            # "ok 1 - NAME" is TAP's way of writing "ok 1 NAME".
+            plain = f"./{plain}"
         name, number = plain, 1
         while name in self._given:
             number += 1
