@@ -24,7 +24,8 @@ from replay.truth import check_objects
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["EXIT", "FAST_PAYS", "CheckResult", "Result", "effects", "open_engine", "others", "replay"]
+__all__ = ["EXIT", "FAST_PAYS", "CheckResult", "Result", "effects", "open_engine", "others", "predictions_for",
+           "replay"]
 
 #: verdict -> exit status (kselftest's 4 for SKIP)
 EXIT: Final = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, "SKIP": 4}
@@ -197,12 +198,15 @@ def _object_layout(engine: Engine, recording: Recording) -> None:
         engine.idx_bits, engine.class_bits = 15, 9
 
 
-def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally: Tally, *, keep_going: bool = False,
-                pages: bool = True, observe: Callable[[int, str, Effect], None] | None = None,
-                progress: Callable[[str, int, int], None] | None = None) -> tuple[Engine, str, Predictions]:
-    """Return an engine ready to replay a recording, the revision's name, and the compressor's predictions."""
-    name, kind = _choose_revision(recording, revision)
-    model = build_model(recording, kind)
+def predictions_for(recording: Recording, revision: str | type[Zswap] | None = None, *, pages: bool = True,
+                    progress: Callable[[str, int, int], None] | None = None) -> Predictions:
+    """Return what the recording's compressors, those that were switched to too, give for its pages; kept beside it.
+
+    :param revision: of whose kernel line the compressors are; None for the one that mirrors the kernel
+    :param pages: False for none
+    :raises BadInput: when no revision mirrors the kernel, or a page does not match its digest
+    """
+    _, kind = _choose_revision(recording, revision)
     algorithm = recording.manifest["config"]["compressor"]
     compressors: dict[str, Compressor] = {}
     inexact: dict[str, str] = {}
@@ -218,9 +222,21 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
                           progress=None if progress is None else
                           lambda done, total: progress("compressing", done, total))
     predictions.inexact = inexact
+    return predictions
+
+
+def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally: Tally, *, keep_going: bool = False,
+                pages: bool = True, observe: Callable[[int, str, Effect], None] | None = None,
+                progress: Callable[[str, int, int], None] | None = None) -> tuple[Engine, str, Predictions]:
+    """Return an engine ready to replay a recording, the revision's name, and the compressor's predictions."""
+    name, kind = _choose_revision(recording, revision)
+    model = build_model(recording, kind)
+    began = time.perf_counter()
+    predictions = predictions_for(recording, kind, pages=pages, progress=progress)
+    predictions.seconds = time.perf_counter() - began
     engine = Engine(recording, model, tally, predictions, keep_going=keep_going, observe=observe)
     _object_layout(engine, recording)
-    engine.keep_writes = (recording.path / "objects.parquet").is_file() and bool(compressors)
+    engine.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
     state = recording.document("state")
     if state is not None:
         load_state(engine, state)
@@ -265,7 +281,6 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
     began = time.perf_counter()
     reference, name, predictions = open_engine(recording, revision, tally, keep_going=keep_going, pages=pages,
                                                progress=progress)
-    compressed = time.perf_counter()
     reasons = _start_reasons(recording, reference)
     total = len(recording)
     fast = None
@@ -316,7 +331,7 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
         kernel=kernel_release(recording), compressor=predictions.name, events=reference.events, checks=results,
         divergences=tally.divergences, reasons=reasons, explained=dict(sorted(reference.explained.items())),
         unexplained=reference.unexplained, notes=notes,
-        seconds={"compress": compressed - began, "replay": ended - compressed},
+        seconds={"compress": predictions.seconds, "replay": ended - began - predictions.seconds},
         engine="reference" if fast is None or fast.reason else "fast", compiled=fast.confirmed if fast else 0)
 
 
