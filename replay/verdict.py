@@ -88,7 +88,11 @@ class Result:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Result:
-        """Return the result of which :meth:`as_dict`, or JSON made of that, is given; it reads the same in a report."""
+        """Return the result of which :meth:`as_dict`, or JSON made of that, is given; it reads the same in a report.
+
+        The ``schema`` that ``--json`` puts first may be there.
+        """
+        plain = {key: value for key, value in plain.items() if key != "schema"}
         divergences = [Divergence(**{**each, "path": tuple((name, start) for name, start in each["path"]),
                                      "context": tuple(each["context"])}) for each in plain["divergences"]]
         return cls(**{**plain, "checks": [CheckResult(**each) for each in plain["checks"]], "divergences": divergences})

@@ -13,6 +13,7 @@ from replay.cli import (
     bench,
     compare,
     cut,
+    export,
     import_,
     info,
     lab,
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"zreplay {version()}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in (record, workload, lab, import_, info, show, replay_, compare, regress, revisions, vmcore, cut,
-                   labfuzz, scrub, whatif, bench):
+                   labfuzz, scrub, whatif, bench, export):
         module.add_parser(verbs)
     return top
 
