@@ -35,7 +35,7 @@ FAST_PAYS: Final = 1 << 18
 #: Other revisions are tried where a divergence comes this early, and have to go this far past it (events).
 _EARLY: Final = 20_000
 _FURTHER: Final = 25
-_DID_NOT_OCCUR: Final = "did not occur in this recording"
+_DID_NOT_OCCUR: Final = "did not occur in "
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
     results = _check_results(recording, reference, predictions, tally, lost_at)
     _add_context(recording, tally)
     reasons += [f"{r.id} was asked for and could not be compared: {r.reason}" for r in results
-                if checks and r.id in checks and not r.compared and r.reason != _DID_NOT_OCCUR]
+                if checks and r.id in checks and not r.compared and not r.reason.startswith(_DID_NOT_OCCUR)]
     if not tally.failed and not reasons and not any(r.compared for r in results):
         reasons.append("nothing could be compared")
     notes = _notes(reference, predictions)
@@ -397,7 +397,7 @@ def _probes_missed(recording: Recording) -> bool:
     return any("probe" in loss and loss.get("lost") for loss in recording.manifest["losses"])
 
 
-def _reason(check: str, recording: Recording, predictions: Predictions, tally: Tally, captured: set[str]) -> str:
+def _reason(check: str, replayed: str, predictions: Predictions, tally: Tally, captured: set[str]) -> str:
     if check in tally.reasons:
         return tally.reasons[check]
     missing = [name for name in CHECKS[check].needs if name not in captured] if check in CHECKS else []
@@ -409,7 +409,7 @@ def _reason(check: str, recording: Recording, predictions: Predictions, tally: T
         return "this revision compresses page by page, or leaves open which error a call of several pages returns"
     if check == "store.error" and predictions.modelled:
         return "why hardware fails cannot be told from the page"
-    return _DID_NOT_OCCUR
+    return _DID_NOT_OCCUR + replayed
 
 
 def _check_results(recording: Recording, engine: Engine, predictions: Predictions, tally: Tally,
@@ -418,16 +418,23 @@ def _check_results(recording: Recording, engine: Engine, predictions: Prediction
     # Every event that is nobody's effect is explained as something else, or counted as unexplained.
     tally.compared["effect.order"] = engine.events - sum(engine.explained.values()) - engine.unexplained
     out = []
+    # A replay that ended early says nothing of what it did not come to.
+    early = engine.events < len(recording)
+    replayed = f"the {engine.events:,} events that were replayed" if early else "this recording"
     if not any(check.startswith("counter.") for check in tally.compared):
         tally.compared["counter"] = 0
-        tally.reasons["counter"] = "no counter snapshots were recorded"
+        tally.reasons["counter"] = f"no counter snapshot is in {replayed}" if early and recording.snapshots else \
+            "no counter snapshots were recorded"
     if not any(check.startswith("counter.zsmalloc") for check in tally.compared):
         tally.compared["counter.zsmalloc.classes"] = 0
-        tally.reasons["counter.zsmalloc.classes"] = "the snapshots hold no zsmalloc classes (CONFIG_ZSMALLOC_STAT)"
+        tally.reasons["counter.zsmalloc.classes"] = tally.reasons.get("counter", "") if early else \
+            "the snapshots hold no zsmalloc classes (CONFIG_ZSMALLOC_STAT)"
+        if early and not tally.reasons["counter.zsmalloc.classes"]:
+            tally.reasons["counter.zsmalloc.classes"] = f"the snapshots in {replayed} hold no zsmalloc classes"
     for check, compared in tally.compared.items():
         if not tally.wanted(check):
             continue
-        reason = "" if compared else _reason(check, recording, predictions, tally, captured)
+        reason = "" if compared else _reason(check, replayed, predictions, tally, captured)
         if compared and check == "store.bytes" and (predictions.reason or predictions.modelled or predictions.inexact):
             why = predictions.reason or "; ".join(predictions.inexact.values()) \
                 or "nobody can tell what hardware writes"
