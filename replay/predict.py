@@ -200,9 +200,14 @@ def _keep(path: Path, store: PageStore, ident: str, results: tuple[np.ndarray, .
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-        os.close(handle)
-        pq.write_table(table, temporary, compression="zstd", write_statistics=False)
-        os.replace(temporary, path)
+        try:
+            os.close(handle)
+            pq.write_table(table, temporary, compression="zstd", write_statistics=False)
+            os.replace(temporary, path)
+        except BaseException:
+            # Ctrl-C, too, leaves no half of it.
+            os.unlink(temporary)
+            raise
     except OSError:
         # A full or read-only disk costs the next replay time, nothing else.
         return

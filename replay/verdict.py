@@ -160,7 +160,7 @@ def recorded_compressors(recording: Recording) -> list[Compressor]:
         if compressor is None or reason or isinstance(compressor, ModelledCompressor):
             reason = reason or (f"{algorithm} is hardware, which cannot be asked" if compressor is not None else "")
             raise BadInput(recording.path, "", reason or f"has no page bytes to use {algorithm} on",
-                           "this cannot be done on this machine")
+                           "record with a compressor that is exact here ('zreplay doctor' lists them)")
         found.append(compressor)
     return found
 

@@ -11,10 +11,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,6 +23,10 @@ from traces.errors import BadInput
 from traces.pages import PageStore, PageStoreWriter
 from traces.segment import SegmentEncoder
 from traces.segmentread import Damaged, Lender, Segment, texts_of
+
+if TYPE_CHECKING:
+    # pyarrow imports it where a table becomes a frame; most verbs need none.
+    import pandas as pd
 
 __all__ = ["Recording", "RecordingWriter", "SEGMENT_ROWS", "usable_cpus"]
 

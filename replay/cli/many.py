@@ -12,16 +12,13 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final, Protocol
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING, Final, Protocol
 
 from model.revisions import REVISIONS
 from model.zswap import Zswap
 from replay.checks import Divergence, unknown_checks
 from replay.cli.manytables import table_lines
-from replay.cli.terminal import steps, warn
+from replay.cli.terminal import console, fitting, steps, warn
 from replay.formats.junit import junit_xml
 from replay.many.cluster import LOCAL, run_cluster
 from replay.many.jobs import NOT_DONE, UNREADABLE, Job, Outcome, attempt, safely
@@ -29,6 +26,9 @@ from replay.many.local import run_local
 from replay.many.tables import as_plain
 from replay.verdict import Result
 from traces.errors import BadInput
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 __all__ = ["Form", "add_options", "run_jobs"]
 
@@ -188,7 +188,7 @@ def _tables(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> None:
     print()
     for job in jobs:
         if job.number in outcomes and outcomes[job.number].result is None:
-            print(textwrap.fill(outcomes[job.number].error, 78, subsequent_indent="  ", break_on_hyphens=False,
+            print(textwrap.fill(outcomes[job.number].error, fitting(78), subsequent_indent="  ", break_on_hyphens=False,
                                 break_long_words=False))
     revisions = len({job.revision for job in jobs})
     times = f" x {revisions} revisions" if revisions > 1 else ""
@@ -263,13 +263,15 @@ class _Silent(_Watch):
 @contextmanager
 def _watching(jobs: Sequence[Job], elsewhere: bool) -> Iterator[_Watch]:
     """Give what watches jobs, with a bar where stderr is a terminal and they run elsewhere."""
-    console = Console(stderr=True)
     if not elsewhere:
         yield _Silent(jobs, None)
         return
-    if not console.is_terminal:
+    terminal = console()
+    if terminal is None:
         yield _Watch(jobs, None)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*shown, console=terminal, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         yield _Watch(jobs, bar)

@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 from model.revisions import REVISIONS
 from replay.checks import CHECKS, Divergence
 from replay.cli.many import Form, add_options, run_jobs
-from replay.cli.terminal import table
+from replay.cli.terminal import painted, table, wrapped
 from replay.formats.asjson import Json
 from replay.formats.ktap import Ktap
 from replay.formats.mail import Mail
@@ -22,7 +19,7 @@ from replay.userrevision import load_revision
 from replay.verdict import Result
 from traces.errors import BadInput
 
-__all__ = ["add_parser", "load_revision"]
+__all__ = ["add_parser", "load_revision", "wrapped"]
 
 
 def add_parser(verbs: Any) -> None:
@@ -84,8 +81,7 @@ def _form(arguments: argparse.Namespace) -> Form | None:
 
 def report(result: Result) -> Iterator[str]:
     """Yield the lines of a result for people: verdict first, then every check, then the first divergence."""
-    colour = _colour()
-    yield (f"{colour(result.verdict)}  {result.recording}: {result.events:,} events of kernel {result.kernel} "
+    yield (f"{painted(result.verdict)}  {result.recording}: {result.events:,} events of kernel {result.kernel} "
            f"({result.compressor}) against {result.revision}")
     for reason in result.reasons:
         yield f"  {reason}"
@@ -118,11 +114,6 @@ def report(result: Result) -> Iterator[str]:
                    f"{value(other.recorded)}, predicted {value(other.predicted)}")
 
 
-def wrapped(text: str) -> list[str]:
-    """Return a sentence in lines of at most 78 columns."""
-    return textwrap.wrap(text, 78, subsequent_indent="  ", break_on_hyphens=False)
-
-
 def divergence_lines(divergence: Divergence) -> Iterator[str]:
     """Yield a divergence in full: both values, where, both states, the events around it."""
     yield f"first divergence: {divergence.check} at event {divergence.event}, {divergence.ts / 1e9:.6f} s"
@@ -148,11 +139,3 @@ def value(item: Any) -> str:
     if isinstance(item, int) and not isinstance(item, bool) and item >= 1 << 32:
         return hex(item)
     return str(item)
-
-
-def _colour() -> Any:
-    """Return a function that colours a verdict on a terminal, or leaves it as it is."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
-        return lambda verdict: verdict
-    codes = {"PASS": "32", "FAIL": "31", "UNDECIDED": "33"}
-    return lambda verdict: f"\033[1;{codes.get(verdict, '0')}m{verdict}\033[0m"
