@@ -35,6 +35,8 @@ GROUPS: Final[Mapping[str, Mapping[str, Verb]]] = {
         "info": Verb("info", "what a recording holds", ("zreplay info run.zr",)),
         "show": Verb("show", "events of a recording, filtered", (
             "zreplay show run.zr --swp 0x200", "zreplay show run.zr --op zswap_load --limit 20")),
+        "export": Verb("export", "a recording for a trace viewer (Perfetto)", (
+            "zreplay export run.zr -o run.pftrace",)),
     },
     "check them": {
         "replay": Verb("replay_", "replay a recording through a revision and check every effect", (
