@@ -21,8 +21,6 @@ from traces import schema
 from traces.block import Block
 from traces.errors import BadInput
 from traces.pages import PageStore, PageStoreWriter
-from traces.segment import SegmentEncoder
-from traces.segmentread import Damaged, Lender, Segment, texts_of
 
 if TYPE_CHECKING:
     # pyarrow imports it where a table becomes a frame; most verbs need none.
@@ -61,6 +59,9 @@ class RecordingWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, in_place: bool = False) -> None:
+        # Compiled code: not for those who only read, and before there is anything that an interruption could leave.
+        from traces.segment import SegmentEncoder
+
         self.path = Path(path)
         if self.path.exists() or self.path.is_symlink():
             raise BadInput(self.path, "", "the output exists already", "remove it or choose another name")
@@ -337,7 +338,8 @@ class Recording:
                                    f"{segment['rows']}", _AGAIN)
                 if not file.schema_arrow.equals(expected):
                     raise BadInput(path, "", "its columns are not those of the format", _AGAIN)
-            except (pa.ArrowException, OSError) as problem:
+            # pyarrow decodes names of columns only when they are asked for.
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as problem:
                 raise BadInput(path, f"event {first}", f"cannot be read ({problem})", _AGAIN) from None
             yield first, path, file
             first += segment["rows"]
@@ -368,6 +370,9 @@ class Recording:
 
         :raises BadInput: at a segment that cannot be read or does not fit the schema
         """
+        # Compiled code: imported where events are read, not where a verb prints its help.
+        from traces.segmentread import Damaged, Lender, Segment
+
         lender = Lender()
         for first, path, file in self._files(start):
             skip = max(0, start - first) // rows * rows
@@ -402,6 +407,8 @@ class Recording:
             by_row: np.ndarray = codes[column.indices.to_numpy(zero_copy_only=False)]
             return by_row
         if name == "text":
+            from traces.segmentread import texts_of
+
             return texts_of(column.dictionary.to_pylist(), column.indices.to_numpy(zero_copy_only=False))
         values_of: np.ndarray = column.to_numpy(zero_copy_only=False)
         return values_of
