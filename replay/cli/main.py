@@ -20,6 +20,7 @@ from replay.cli import (
     record,
     regress,
     replay_,
+    report,
     revisions,
     scrub,
     show,
@@ -61,8 +62,8 @@ def parser() -> argparse.ArgumentParser:
                     "and check it effect by effect.")
     top.add_argument("--version", action="version", version=f"zreplay {version()}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (record, workload, lab, import_, info, show, replay_, compare, regress, revisions, vmcore, cut,
-                   labfuzz, scrub, whatif, bench):
+    for module in (record, workload, lab, import_, info, show, replay_, report, compare, regress, revisions, vmcore,
+                   cut, labfuzz, scrub, whatif, bench):
         module.add_parser(verbs)
     return top
 
