@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from replay.report.drawing import Drawing, ink, tidy
 from replay.report.material import Material, Missing, Picture
@@ -51,7 +52,7 @@ def sizes(material: Material) -> Picture | Missing:
     if check is None or not check.compared:
         judged = f" Check store.length compared none{f' ({check.reason})' if check and check.reason else ''}."
     else:
-        judged = f" Check store.length compared {check.compared:,} lengths, {check.different:,} differ."
+        judged = f" Compared by check store.length: {check.compared:,}, different: {check.different:,}."
     caption = (f"{total:,} sizes were asked of zs_malloc(): from {int(found[0]):,} to {int(found[-1]):,} bytes, "
                f"{mean:,.1f} on average, median {median:,}. Exactly {PAGE_SIZE:,} bytes, a whole page: {whole:,}."
                f"{judged}")
@@ -63,7 +64,7 @@ def sizes(material: Material) -> Picture | Missing:
         if whole:
             axes.bar([PAGE_SIZE], [whole], width=_BIN, align="edge", color=ink("third"), edgecolor=ink("ground"),
                      hatch="////", label=f"exactly {PAGE_SIZE:,}")
-            axes.legend(loc="upper left", fontsize=9)
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=9)
         axes.set_xlim(0, PAGE_SIZE + _BIN)
         axes.set_xticks(range(0, PAGE_SIZE + 1, 512))
 
@@ -85,19 +86,19 @@ def batches(material: Material) -> Picture | Missing:
     counts = dict(sorted(recorded.batches.items()))
     calls, pages = sum(counts.values()), sum(many * count for many, count in counts.items())
     caption = (f"{calls:,} calls of crypto_acomp_compress() were given {pages:,} pages: "
-               + ", ".join(f"{count:,} calls of {many} page{'s' * (many > 1)}" for many, count in counts.items()) + ".")
+               + ", ".join(f"{count:,} of {many} page{'s' * (many > 1)}" for many, count in counts.items()) + ".")
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        tidy(axes, "pages of a call", "calls")
+        tidy(axes, "calls", "", lines="x")
         at = range(len(counts))
-        bars = axes.bar(at, list(counts.values()), width=0.6, color=ink("recorded"))
-        axes.bar_label(bars, [f"{count:,}" for count in counts.values()], padding=2, fontsize=9)
-        axes.set_xticks(at, [f"{many}" for many in counts])
-        axes.set_xlim(-1.5, len(counts) + 0.5)
-        axes.margins(y=0.15)
+        bars = axes.barh(at, list(counts.values()), height=0.6, color=ink("recorded"))
+        axes.bar_label(bars, [f"{count:,}" for count in counts.values()], padding=4, fontsize=9)
+        axes.set_yticks(at, [f"{many} page{'s' * (many > 1)} a call" for many in counts])
+        axes.set_ylim(len(counts) - 0.4, -0.6)
+        axes.margins(x=0.12)
 
-    return Picture(*_BATCHES, caption, Drawing(draw, 2.4), ("pages of a call", "calls"),
+    return Picture(*_BATCHES, caption, Drawing(draw, 0.9 + 0.32 * len(counts)), ("pages of a call", "calls"),
                    [[f"{many:,}", f"{count:,}"] for many, count in counts.items()])
 
 
@@ -113,7 +114,7 @@ def ages(material: Material) -> Picture | Missing:
     edges = np.geomspace(low, high * 1.000001, _BINS + 1) if high > low else np.array([low * 0.9, low * 1.1])
     counts, _ = np.histogram(np.maximum(ns, 1.0), edges)
     median = float(np.median(ns))
-    caption = (f"{len(ns):,} entries were written back for which the recording tells when they were listed: after "
+    caption = (f"Entries that were written back and were listed while it was recorded: {len(ns):,}, after "
                f"{duration(low)} to {duration(high)}, median {duration(median)}. The LRU's walks looked at "
                f"{found.walked:,} entries and gave {found.rotated:,} a second chance"
                + (f"; {found.unknown:,} more that were written back had been listed before the recording began"
@@ -127,7 +128,9 @@ def ages(material: Material) -> Picture | Missing:
         axes.axvline(median / 1e9, color=ink("predicted"), linestyle=(0, (4, 2)), label=f"median {duration(median)}")
         if high > low * 3:
             axes.set_xscale("log")
-        axes.legend(loc="upper left", fontsize=9)
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=9)
         axes.margins(y=0.15)
 
     rows = [[f"{duration(start)} to {duration(stop)}", f"{int(count):,}"]

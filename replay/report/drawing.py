@@ -11,7 +11,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 from xml.etree import ElementTree
 
 import matplotlib
@@ -57,13 +57,16 @@ def label(text: str) -> str:
     return short if len(short) <= _LONGEST else short[:_LONGEST - 2] + ".."
 
 
-def tidy(axes: Axes, x: str, y: str) -> None:
-    """Name an axis pair, and take off what carries nothing."""
+def tidy(axes: Axes, x: str, y: str, lines: Literal["x", "y", "both"] = "y") -> None:
+    """Name an axis pair, and take off what carries nothing.
+
+    :param lines: the axis whose values have lines across
+    """
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.grid(axis="y", color=ink("rule"), linewidth=0.6)
+    axes.grid(axis=lines, color=ink("rule"), linewidth=0.6)
     axes.set_axisbelow(True)
 
 

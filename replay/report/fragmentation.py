@@ -51,22 +51,26 @@ def fragmentation(material: Material) -> Picture | Missing:
     total = in_use + free + rest
     caption = (f"{source} {where}: {len(numbers):,} classes hold {int(columns[2].sum()):,} pages. Of their bytes "
                f"{in_use / total:.1%} are objects in use, {free / total:.1%} free objects, {rest / total:.1%} fit no "
-               f"object. {_checked(material)}")
+               f"object. Below, the share of each class's bytes that no object uses. {_checked(material)}")
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        tidy(axes, "object size of the class, bytes", "KiB")
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        tidy(axes, "", "KiB")
+        tidy(below, "object size of the class, bytes", "% not in use")
         bottom = np.zeros(len(numbers))
         for row, name, inside, outline in _PARTS:
             axes.bar(columns[1], columns[row] / 1024, width=_DELTA * 0.9, bottom=bottom, color=ink(inside),
                      edgecolor=ink(outline), linewidth=0.7, label=f"{name} ({int(columns[row].sum()) / total:.1%})")
             bottom += columns[row] / 1024
-        axes.set_xlim(0, PAGE_SIZE + 64)
-        axes.set_xticks(range(0, PAGE_SIZE + 1, 512))
-        axes.legend(loc="upper left", bbox_to_anchor=(0, 1.14), ncols=3, fontsize=9)
+        below.bar(columns[1], 100 - 100 * columns[5] / (columns[2] * PAGE_SIZE), width=_DELTA * 0.9,
+                  color=ink("recorded"))
+        below.set_ylim(0, 100)
+        below.set_xlim(0, PAGE_SIZE + 64)
+        below.set_xticks(range(0, PAGE_SIZE + 1, 512))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=9)
 
     rows = [[f"{which}", *(f"{value:,}" for value in values)] for which, *values in numbers]
-    return Picture(*_NAMED, caption, Drawing(draw, 3.0),
+    return Picture(*_NAMED, caption, Drawing(draw, 3.8),
                    ("class", "object size", "pages", "objects in use", "objects", "bytes in use", "bytes free",
                     "bytes that fit no object"), rows)
 

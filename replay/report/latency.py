@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from replay.regress.catalogue import Kind
 from replay.regress.compare import Check
@@ -36,7 +37,8 @@ def latency(material: Material) -> Picture | Missing:
     if not checks:
         return Missing(*_NAMED, "no function was timed on both sides")
     functions = list(dict.fromkeys(_function(check) for check in checks))
-    runs = f"{len(result.base)} run{'s' * (len(result.base) > 1)} of the base, {len(result.patched)} of the patched"
+    runs = (f"{len(result.base)} run{'s' * (len(result.base) > 1)} of the base, {len(result.patched)} of the patched "
+            "kernel")
     verdicts = ", ".join(f"{sum(check.verdict == verdict for check in checks)} {verdict}"
                          for verdict in dict.fromkeys(check.verdict for check in checks))
     reasons = "; ".join(dict.fromkeys(check.reason for check in checks if check.reason))
@@ -50,8 +52,10 @@ def latency(material: Material) -> Picture | Missing:
         panels = figure.subplots(1, len(_QUANTILES), sharey=True)
         by_name = {(_function(check), check.id.rpartition(".")[2]): check for check in checks}
         for axes, quantile in zip(panels, _QUANTILES, strict=True):
-            tidy(axes, f"{quantile}, \u00b5s", "")
+            tidy(axes, f"{quantile}, \u00b5s", "", lines="both")
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
             for row, function in enumerate(functions):
                 check = by_name.get((function, quantile))
                 if check is not None:
@@ -67,7 +71,6 @@ def latency(material: Material) -> Picture | Missing:
                                       label=name if not row else None)
             axes.set_yticks(range(len(functions)), [label(name) for name in functions], fontsize=9)
             axes.set_ylim(len(functions) - 0.5, -0.5)
-            axes.grid(axis="x", color=ink("rule"), linewidth=0.6)
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper left", ncols=2, fontsize=9)
 

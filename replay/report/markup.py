@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-__all__ = ["Markup", "join", "printable", "table", "tag"]
+__all__ = ["Markup", "folded", "join", "printable", "row", "table", "tag"]
 
+#: Tables longer than this are printed only when they were unfolded.
+_BRIEF: Final = 40
 #: Elements without an end.
 _VOID: Final = frozenset({"br", "hr", "meta"})
 #: Nothing else is a name of an element or an attribute here.
@@ -85,3 +87,13 @@ def row(cells: Sequence[object], right: Sequence[int] = (), short: Sequence[int]
     out = [tag("th", cells[0], scope="row", class_=kinds[0])]
     out += [tag("td", cell, class_=kind) for cell, kind in zip(cells[1:], kinds[1:], strict=True)]
     return tag("tr", *out, **attributes)
+
+
+def folded(summary: str, content: Markup, rows: int, unfold: bool = False) -> Markup:
+    """Return content that a reader unfolds; on paper a brief one is unfolded, a longer one says what it does.
+
+    :param rows: how long it is
+    """
+    brief = rows <= _BRIEF
+    return tag("details", tag("summary", summary if brief else f"{summary} (printed when unfolded)"), content,
+               class_="brief" if brief else None, open="" if unfold else None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["RESPECTS", "STAKES", "Stake", "changed_by", "stake"]
+__all__ = ["RESPECTS", "STAKES", "Stake", "in_this_case", "stake"]
 
 #: what is at stake, and a sentence
 Stake = tuple[str, str]
@@ -121,23 +121,27 @@ RESPECTS: Final = {"data": "data", "result": "where pages go", "stored": "data, 
                    "order": "the path taken"}
 
 
-def stake(check: str, recorded: Any = None, predicted: Any = None) -> Stake:
+def stake(check: str) -> Stake:
     """Return what is at stake where a check differs, in a word and in a sentence."""
     if check in STAKES:
         return STAKES[check]
     if check.startswith("counter."):
         source = check.split(".")[1]
-        off = changed_by(recorded, predicted)
-        far = f" It is off by {off:+,}." if off is not None else ""
         why = _COUNTERS.get(source, "whoever reads it sees another number than the operations add up to")
-        return "counters", f"{why[0].upper()}{why[1:]}.{far}"
+        return "counters", f"{why[0].upper()}{why[1:]}."
     return "unknown", f"This zreplay has no words for the check {check}."
 
 
-def changed_by(recorded: Any, predicted: Any) -> int | None:
-    """Return how far a number is off, None for what are no numbers."""
+def in_this_case(check: str, recorded: Any, predicted: Any) -> str:
+    """Return which of a stake's cases two values are, "" where they do not tell."""
     if any(not isinstance(each, int) or isinstance(each, bool) for each in (recorded, predicted)):
-        return None
-    return int(recorded) - int(predicted)
+        return ""
+    if check == "acomp.batch" and (recorded == 0) != (predicted == 0):
+        return "Here it is success." if recorded == 0 else "Here it is an error."
+    if check == "store.result" and recorded in (0, 1):
+        return f"Here it is a {recorded} too many."
+    if check.startswith("counter.") or check == "zsmalloc.pages":
+        return f"Here it is off by {recorded - predicted:+,}."
+    return ""
 
 

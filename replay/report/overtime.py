@@ -67,15 +67,14 @@ def _caption(material: Material, recorded: Recorded, snapshots: int) -> str:
         parts.append(f"There is no predicted line: {material.uncharted}")
     check = next((each for each in result.checks if each.id == "zsmalloc.pages"), None)
     if check is not None:
-        parts.append(f"Check zsmalloc.pages compared {check.compared:,} readings, {check.different:,} differ"
-                     if check.compared else "Check zsmalloc.pages compared none")
+        parts.append(f"Compared by check zsmalloc.pages: {check.compared:,}, different: {check.different:,}")
     if recorded.pools > 1:
         parts.append(f"{recorded.pools} pools were in use: zs_get_total_pages() tells of one at a time, the line of "
                      "all")
     thinned = [name for name, reading in recorded.readings.items() if len(reading.ts) > _MARKS]
     if thinned:
-        parts.append(f"Of more than {_MARKS} readings of one function as many are drawn, evenly spread, with the least "
-                     "and the most")
+        parts.append(f"Of {' and '.join(f'{name}()' for name in thinned)} one reading in each {_MARKS}th of the time "
+                     "is drawn, and the least and the most")
     parts.append(f"{'Below, losses' if recorded.losses else 'Losses'}: {losses(recorded)}")
     return ". ".join(parts) + "."
 
@@ -109,8 +108,8 @@ class _Drawer:
         self._markers(upper)
         upper.set_xlim(0, self.recorded.span)
         upper.set_ylim(bottom=0)
-        upper.legend(loc="upper left", bbox_to_anchor=(0, -0.02 if self.recorded.losses else -0.16), ncols=4,
-                     fontsize=8.5)
+        upper.legend(loc="upper left", bbox_to_anchor=(0, -0.02 if self.recorded.losses else -0.16), ncols=5,
+                     fontsize=8, columnspacing=1.2, handletextpad=0.5)
 
     def _pages(self, axes: Axes) -> None:
         seconds, course = self.recorded.seconds, self.material.course
@@ -119,15 +118,16 @@ class _Drawer:
             if course.ended:
                 axes.axvline(float(seconds(course.ts[-1])), color=ink("fail"), linestyle=(0, (4, 2)),
                              label="prediction ends")
+        known = [(seconds(each.ts), each.pages) for each in self.recorded.snapshots if each.pages is not None]
+        if known:
+            axes.plot([at for at, _ in known], [pages for _, pages in known], linestyle="none", marker="D",
+                      markersize=9, markerfacecolor="none", color=ink("ink"), clip_on=False, label="snapshots")
         for name, reading in self.recorded.readings.items():
             marker, colour = _STYLES[name]
             chosen = _thin(reading)
             axes.plot(seconds(reading.ts[chosen]), reading.pages[chosen], linestyle="none", marker=marker, markersize=4,
-                      markerfacecolor="none", markeredgewidth=0.8, color=ink(colour), label=f"{name}()")
-        known = [(seconds(each.ts), each.pages) for each in self.recorded.snapshots if each.pages is not None]
-        if known:
-            axes.plot([at for at, _ in known], [pages for _, pages in known], linestyle="none", marker="D",
-                      markersize=5, color=ink("ink"), label="snapshots")
+                      markerfacecolor="none", markeredgewidth=0.8, color=ink(colour), clip_on=False,
+                      label=f"{name}()")
 
     def _markers(self, axes: Axes) -> None:
         """Name stretches of the run by the markers' texts, as many as there is room for."""
@@ -144,10 +144,10 @@ class _Drawer:
 
     def _losses(self, axes: Axes) -> None:
         """Draw losses in two rows: those whose time is known, those that may be anywhere."""
-        lanes: dict[str, list[Loss]] = {"at a known time": [], "at any time": []}
+        lanes: dict[str, list[Loss]] = {"when is known": [], "when is not": []}
         for loss in self.recorded.losses:
             anywhere = loss.start <= self.recorded.first_ts and loss.stop >= self.recorded.last_ts
-            lanes["at any time" if anywhere else "at a known time"].append(loss)
+            lanes["when is not" if anywhere else "when is known"].append(loss)
         shown = {name: members for name, members in lanes.items() if members}
         for number, members in enumerate(shown.values()):
             spans = []
@@ -157,7 +157,7 @@ class _Drawer:
                 spans.append((start, max(stop - start, self.recorded.span / 400)))
             axes.broken_barh(spans, (number + 0.1, 0.8), facecolor=ink("undecided"), edgecolor=ink("undecided"),
                              hatch="////")
-        axes.set_yticks([number + 0.5 for number in range(len(shown))], [f"lost {name}" for name in shown], fontsize=8)
+        axes.set_yticks([number + 0.5 for number in range(len(shown))], [f"lost, {name}" for name in shown], fontsize=8)
         axes.set_ylim(len(shown), 0)
         axes.set_xlabel("seconds since the first event")
         for side in ("top", "right", "left"):
@@ -170,5 +170,6 @@ def _thin(reading: Reading) -> np.ndarray:
     count = len(reading.ts)
     if count <= _MARKS:
         return np.arange(count)
-    even = np.linspace(0, count - 1, _MARKS).astype(int)
-    return np.unique(np.concatenate([even, [int(reading.pages.argmin()), int(reading.pages.argmax())]]))
+    edges = np.linspace(reading.ts[0], reading.ts[-1], _MARKS)
+    _, first = np.unique(np.searchsorted(edges, reading.ts), return_index=True)
+    return np.unique(np.concatenate([first, [int(reading.pages.argmin()), int(reading.pages.argmax())]]))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from replay.report import sections
 from replay.report.drawing import inline_svg
-from replay.report.markup import Markup, join, table, tag
+from replay.report.markup import Markup, folded, join, table, tag
 from replay.report.material import Material, Missing, Picture
 from replay.report.style import CSS
 
@@ -52,5 +52,5 @@ def _figure(picture: Picture) -> Markup:
              tag("figcaption", picture.caption)]
     if picture.rows:
         numbers = table(picture.title, picture.head, picture.rows, right=range(1, len(picture.head)))
-        parts.append(tag("details", tag("summary", f"Numbers: {picture.title}"), numbers))
+        parts.append(folded(f"Numbers: {picture.title}", numbers, len(picture.rows)))
     return tag("figure", *parts, data_picture=picture.name)

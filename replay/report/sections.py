@@ -12,7 +12,7 @@ from replay.freerun import Outcome
 from replay.parting import Cause
 from replay.regress.compare import VERDICTS, Check, Regression
 from replay.regress.table import change, number, spread
-from replay.report.markup import Markup, join, row, table, tag
+from replay.report.markup import Markup, folded, join, row, table, tag
 from replay.report.material import Material
 from replay.report.meaning import RESPECTS
 from replay.report.reproduce import commands
@@ -75,6 +75,9 @@ def checks(material: Material) -> Markup:
                + (f"different: {', '.join(differ[:_MOST])}{' and more' if len(differ) > _MOST else ''}"
                   if differ else "none different")
                + f"; {untold:,} checks had nothing to compare, and say why.")
+    if material.recording is not None and 0 < material.result.events < len(material.recording):
+        summary += (f" The replay ended after event {material.result.events - 1:,} of {len(material.recording):,}: "
+                    "what did not occur did not occur until then.")
     classes = [check for check in found if _CLASSES.match(check.id)]
     rest = [check for check in found if not _CLASSES.match(check.id)]
     parts = [tag("h2", "Checks", id="checks"), tag("p", summary)]
@@ -82,9 +85,9 @@ def checks(material: Material) -> Markup:
         parts.append(_table("Checks of effects and counters", rest))
     if classes:
         total, other = sum(each.compared for each in classes), sum(each.different for each in classes)
-        head = tag("summary", f"{len(classes):,} checks of zsmalloc's size classes at snapshots: {total:,} "
-                   f"comparisons, {other:,} different")
-        parts.append(tag("details", head, _table("Checks of size classes", classes), open="" if other else None))
+        said = (f"{len(classes):,} checks of zsmalloc's size classes at snapshots: {total:,} comparisons, {other:,} "
+                "different")
+        parts.append(folded(said, _table("Checks of size classes", classes), len(classes), unfold=other > 0))
     return tag("section", *parts, aria_labelledby="checks")
 
 
@@ -257,7 +260,7 @@ def reasons(material: Material) -> Markup:
         notes += material.parting.notes
         notes += [f"{count:,} {why} were not run through both revisions"
                   for why, count in material.parting.left_out.items()]
-    parts.append(tag("ul", *(tag("li", note) for note in notes)))
+    parts += [tag("p", "Beside that:"), tag("ul", *(tag("li", note) for note in notes))]
     return tag("section", *parts, aria_labelledby="reasons")
 
 

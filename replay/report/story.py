@@ -8,7 +8,7 @@ from typing import Any, Final
 from model.revisions import REVISIONS
 from replay.checks import CHECKS, Divergence
 from replay.parting import Parting
-from replay.report.meaning import stake
+from replay.report.meaning import in_this_case, stake
 from replay.verdict import Result
 from traces import schema
 
@@ -45,8 +45,8 @@ def verdict_sentence(result: Result) -> str:
         return f"K{kernel[1:]} did what {result.revision} says: {made}, none different."
     if result.verdict == "FAIL" and result.divergences:
         first = result.divergences[0]
-        return (f"K{kernel[1:]} does not do what {result.revision} says: at event {first.event:,} ({first.check}) "
-                f"{_short(first.recorded)} was recorded where {_short(first.predicted)} is predicted.")
+        return (f"K{kernel[1:]} does not do what {result.revision} says: at event {first.event:,}, {first.what}: "
+                f"recorded {_short(first.recorded)}, predicted {_short(first.predicted)} ({first.check}).")
     if result.verdict == "FAIL":
         return f"K{kernel[1:]} does not do what {result.revision} says: {made}."
     why = result.reasons[0] if result.reasons else "no reason was given"
@@ -94,8 +94,9 @@ def tell(result: Result, divergence: Divergence, first_ts: int | None = None) ->
         kernel = f"{place} Compared was: {divergence.what}. Recorded: {shown(divergence.recorded)}."
         says = f"{result.revision}{mirrors} predicts: {shown(divergence.predicted)}."
     doc = CHECKS[divergence.check].doc if divergence.check in CHECKS else "a counter's value at each snapshot"
-    word, why = stake(divergence.check, divergence.recorded, divergence.predicted)
-    meaning = f"At stake: {word}. {why} The check is {divergence.check}: {doc}."
+    word, why = stake(divergence.check)
+    here = in_this_case(divergence.check, divergence.recorded, divergence.predicted)
+    meaning = f"At stake: {word}. {why}{f' {here}' if here else ''} The check is {divergence.check}: {doc}."
     return [("What the kernel did", kernel), ("What the revision says", says), ("What that means", meaning),
             ("How far the replay got", _rest(result, divergence))]
 

@@ -47,7 +47,7 @@ CSS: Final = f"""
 """ + """
 * { box-sizing: border-box; }
 html { background: var(--ground); color: var(--ink); font: 100%/1.5 system-ui, "DejaVu Sans", sans-serif; }
-body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1.25rem 4rem; }
+body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1.25rem 4rem; }
 h1, h2, h3 { line-height: 1.25; text-wrap: balance; }
 h1 { font-size: 1.5rem; margin: 0.75rem 0; }
 h2 { border-top: 1px solid var(--rule); font-size: 1.25rem; margin: 2.5rem 0 0.75rem; padding-top: 1.25rem; }
@@ -72,6 +72,7 @@ caption { color: var(--quiet); padding-bottom: 0.4rem; text-align: left; }
 th, td { border-top: 1px solid var(--rule); padding: 0.25rem 0.9rem 0.25rem 0; text-align: left; vertical-align: top; }
 thead th { border-top: 0; color: var(--quiet); font-weight: 600; }
 tbody th { font-weight: 500; }
+tr > :last-child { padding-right: 0; }
 td, tbody th { overflow-wrap: break-word; }
 .short { white-space: nowrap; }
 .number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
@@ -98,6 +99,9 @@ h1, h2, h3 { break-after: avoid; }
 figure, tr { break-inside: avoid; }
 thead { display: table-header-group; }
 svg { min-width: 0; }
-details::details-content { content-visibility: visible; height: auto; }
+details.brief::details-content { content-visibility: visible; height: auto; }
+table { font-size: 8pt; line-height: 1.3; }
+th, td { padding-block: 0.12rem; }
+p, li, figcaption { max-width: none; }
 }
 """
