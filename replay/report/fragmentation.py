@@ -60,7 +60,8 @@ def fragmentation(material: Material) -> Picture | Missing:
         bottom = np.zeros(len(numbers))
         for row, name, inside, outline in _PARTS:
             axes.bar(columns[1], columns[row] / 1024, width=_DELTA * 0.9, bottom=bottom, color=ink(inside),
-                     edgecolor=ink(outline), linewidth=0.7, label=f"{name} ({int(columns[row].sum()) / total:.1%})")
+                     edgecolor=ink(outline), linewidth=0.7 * (inside != outline),
+                     label=f"{name} ({int(columns[row].sum()) / total:.1%})")
             bottom += columns[row] / 1024
         below.bar(columns[1], 100 - 100 * columns[5] / (columns[2] * PAGE_SIZE), width=_DELTA * 0.9,
                   color=ink("recorded"))

@@ -93,11 +93,11 @@ def gather(result: Result | None, recording: Recording | None, absent: str, revi
         out.recorded = look(recording, progress)
         if isinstance(kind, str) and kind not in REVISIONS:
             out.uncharted = f"revision {kind} is not a shipped one; name its file with --revision FILE.py:{kind}"
-        elif not len(recording):
-            out.uncharted = "nothing was recorded"
+        elif not result.events:
+            out.uncharted = "no event was replayed" + (f", as {result.reasons[0]}" if result.reasons else "")
         else:
             out.course = course(recording, kind, [(each.number, each.event) for each in out.recorded.snapshots],
-                                progress)
+                                result.events, progress)
     if len(revisions) == 2:
         if recording is None:
             raise BadInput(result.recording, "", f"{absent}, which a second revision needs", "give the recording")

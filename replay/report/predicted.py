@@ -42,11 +42,12 @@ class Course:
     geometry: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
-def course(recording: Recording, revision: str | type[Zswap], snapshots: Iterable[tuple[int, int]],
+def course(recording: Recording, revision: str | type[Zswap], snapshots: Iterable[tuple[int, int]], stop: int,
            progress: Callable[[str, int, int], None] | None = None) -> Course:
-    """Replay a recording up to its end, its first divergence or its first loss, and return how the pool stood.
+    """Replay a recording as far as it was replayed, at most to its first divergence, and return how the pool stood.
 
     :param snapshots: (number, event) of those at which size classes are looked at
+    :param stop: how many events were replayed
     :param progress: called with (what, events done, events in all)
     :raises BadInput: when the recording, or a user's revision, makes no replay possible
     """
@@ -72,9 +73,11 @@ def course(recording: Recording, revision: str | type[Zswap], snapshots: Iterabl
         for event in engine.each():
             if at in wanted:
                 classes[wanted[at]] = _classes(model)
-            at = event
-            if tally.divergences:
+            if event >= stop:
+                ended = f"the replay ended after event {at:,}"
+            if tally.divergences or ended:
                 break
+            at = event
             if progress is not None and not event % _OFTEN:
                 progress("predicting", event, total)
     except LostEvents as lost:
@@ -96,11 +99,11 @@ def _made(recording: Recording, engine: Engine, changes: list[tuple[int, int]], 
           classes: dict[int, dict[int, dict[str, int]]], ended: str) -> Course:
     """Return the course of a replay that is over."""
     model = engine.model
-    end = engine.now if ended else max(0, len(recording) - 1)
+    end = engine.now
     # What stood before a change stood since the one before it.
     pages = [first, *(before for _, before in changes[1:]), *([model.total_pages()] if changes else [])]
     events = np.array([0, *(event for event, _ in changes), end], np.int64)
-    ts = times_of(recording, events) if len(recording) else np.zeros(len(events), np.int64)
+    ts = times_of(recording, events)
     geometry = {cls.geometry.index: (cls.geometry.size, cls.geometry.pages_per_zspage)
                 for cls in model.pools[0].zs_pool.classes}
     return Course(ts, np.array([*pages, pages[-1]], np.int64), classes, end, ended, geometry)

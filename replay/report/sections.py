@@ -19,7 +19,7 @@ from replay.report.reproduce import commands
 from replay.report.story import parting_sentence, shown, tell, verdict_sentence
 from replay.verdict import CheckResult, Result
 
-__all__ = ["base_and_patched", "checks", "divergence", "reasons", "reproduce", "revisions", "verdict"]
+__all__ = ["base_and_patched", "checks", "divergence", "reasons", "reproduce", "revisions", "title", "verdict"]
 
 #: A verdict's sign beside its word.
 _SIGNS: Final = {"PASS": "\u2713", "FAIL": "\u2717", "UNDECIDED": "?", "SKIP": "\u2013"}
@@ -35,7 +35,11 @@ def _word(verdict: str) -> Markup:
 def verdict(material: Material) -> Markup:
     """Return the verdict in one sentence, and what it is of."""
     result, recording = material.result, material.recording
-    said = tag("h1", _word(result.verdict), verdict_sentence(result))
+    said = [tag("h1", _word(result.verdict), verdict_sentence(result))]
+    if material.parting is not None:
+        said.append(tag("p", tag("strong", "Two revisions: "), parting_sentence(material.parting)))
+    if material.regression is not None:
+        said.append(tag("p", tag("strong", "Base and patched: "), _regression_sentence(material.regression)))
     facts = [("recording", result.recording), ("kernel", result.kernel or "not known"),
              ("compressor", result.compressor or "not known"),
              ("revision", f"{result.revision}{f', mirrors {result.mirrors}' if result.mirrors else ''}")]
@@ -45,7 +49,7 @@ def verdict(material: Material) -> Markup:
     if recording is not None:
         facts += _facts(recording.manifest)
     rows = join(part for name, text in facts for part in (tag("dt", name), tag("dd", text)))
-    return tag("header", said, tag("dl", rows), data_verdict=result.verdict, data_events=result.events,
+    return tag("header", *said, tag("dl", rows), data_verdict=result.verdict, data_events=result.events,
                data_revision=result.revision)
 
 
@@ -210,9 +214,7 @@ def base_and_patched(material: Material) -> Markup | None:
     result = material.regression
     if result is None:
         return None
-    counts = ", ".join(f"{len(result.of(verdict)):,} {verdict}" for verdict in VERDICTS)
-    parts = [tag("h2", "Base and patched", id="regression"),
-             tag("p", f"The patched kernel is {_said(result)}: {len(result.checks):,} checks, {counts}.")]
+    parts = [tag("h2", "Base and patched", id="regression"), tag("p", _regression_sentence(result))]
     rows = [(f"{side}, run {i}", run.recording, run.kernel, run.compressor, f"{len(run.operations.events):,}",
              "; ".join(run.losses) or "none")
             for side, runs in (("base", result.base), ("patched", result.patched)) for i, run in enumerate(runs, 1)]
@@ -227,8 +229,10 @@ def base_and_patched(material: Material) -> Markup | None:
     return tag("section", *parts, aria_labelledby="regression", data_verdict=result.verdict)
 
 
-def _said(result: Regression) -> str:
-    return "neither found worse nor cleared" if result.verdict == "cannot tell" else result.verdict
+def _regression_sentence(result: Regression) -> str:
+    said = "neither found worse nor cleared" if result.verdict == "cannot tell" else result.verdict
+    counts = ", ".join(f"{len(result.of(verdict)):,} {verdict}" for verdict in VERDICTS)
+    return f"The patched kernel is {said}: {len(result.checks):,} checks, {counts}."
 
 
 def _measure(check: Check) -> Markup:

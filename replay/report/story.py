@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from model.revisions import REVISIONS
 from replay.checks import CHECKS, Divergence
 from replay.parting import Parting
 from replay.report.meaning import in_this_case, stake
@@ -87,7 +86,9 @@ def tell(result: Result, divergence: Divergence, first_ts: int | None = None) ->
     place = f"{who} at {event}, {divergence.ts / 1e9:.6f} s on the trace clock{after}."
     mirrors = f" ({result.mirrors})" if result.mirrors else ""
     if divergence.check == "effect.order":
-        kernel = f"{place} The kernel went on with {shown(divergence.recorded)}{_doc(divergence.recorded)}."
+        went = "this" if divergence.recorded == divergence.name else \
+            f"{shown(divergence.recorded)}{_doc(divergence.recorded)}"
+        kernel = f"{place} The kernel went on with {went}."
         says = (f"{result.revision}{mirrors} says that {shown(divergence.predicted)}"
                 f"{_doc(divergence.predicted)} comes here.")
     else:
@@ -119,6 +120,5 @@ def _rest(result: Result, divergence: Divergence) -> str:
     elif not result.explained_by:
         tried = "no other shipped revision gets past it"
     else:
-        known = [f"{name}{f', {REVISIONS[name].mirrors}' if name in REVISIONS else ''}" for name in result.explained_by]
-        tried = f"revisions that do get past it without a difference: {'; '.join(known)}"
+        tried = f"shipped revisions that do get past it without a difference: {', '.join(result.explained_by)}"
     return f"{went}; {tried}."
