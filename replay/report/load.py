@@ -78,7 +78,7 @@ def _result(path: Path, plain: dict[str, Any]) -> Result:
 
 def _wrong(result: Result) -> str:
     """Return the name of the first part that has another type than it should, "" where all is well."""
-    if result.verdict not in EXIT:
+    if not isinstance(result.verdict, str) or result.verdict not in EXIT:
         return "verdict"
     for name in _TEXTS:
         if not isinstance(getattr(result, name), str):

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from replay.losses import Loss
 from replay.report.drawing import Drawing, ink, label, tidy
@@ -107,7 +108,8 @@ class _Drawer:
         self._pages(upper)
         self._markers(upper)
         upper.set_xlim(0, self.recorded.span)
-        upper.set_ylim(bottom=0)
+        upper.set_ylim(0, max(upper.get_ylim()[1], 1.0))
+        upper.yaxis.set_major_locator(MaxNLocator(integer=True))
         upper.legend(loc="upper left", bbox_to_anchor=(0, -0.02 if self.recorded.losses else -0.16), ncols=5,
                      fontsize=8, columnspacing=1.2, handletextpad=0.5)
 
