@@ -100,9 +100,9 @@ def test_both_themes_and_paper(browser: list[str], pages: dict[str, Path], tmp_p
         look(browser, pages[verdict], "--window-size=1100,3000", f"--blink-settings=preferredColorScheme={scheme}",
              f"--screenshot={shot}")
         drawn = (matplotlib.image.imread(shot)[:, :, :3] * 255).round().astype(int)
-        seen = {"#" + "".join(f"{part:02x}" for part in colour)
-                for colour in np.unique(drawn.reshape(-1, 3), axis=0)}
-        ground = "#" + "".join(f"{part:02x}" for part in drawn[2, 2])
+        words = drawn @ (1 << 16, 1 << 8, 1)
+        seen = {f"#{colour:06x}" for colour in np.unique(words).tolist()}
+        ground = f"#{words[2, 2]:06x}"
         assert ground == COLOURS["ground"][theme]
         assert {COLOURS[name][theme] for name in ("panel", "ink", "rule")} <= seen
         # The verdict's word is in its colour.

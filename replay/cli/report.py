@@ -11,6 +11,7 @@ from model.revisions import REVISIONS
 from replay.cli.revisions import parting_status
 from replay.cli.terminal import steps
 from replay.report.load import fits, load_result
+from replay.report.story import parting_sentence, regression_sentence
 from replay.userrevision import load_revision
 from replay.verdict import Result, kernel_release
 from traces.errors import BadInput
@@ -70,6 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
     write_file(output, content)
     drawn = sum(hasattr(each, "drawing") for each in made)
     print(f"{material.result.verdict}  {material.result.recording} against {material.result.revision}")
+    if material.parting is not None:
+        print(parting_sentence(material.parting))
+    if material.regression is not None:
+        print(regression_sentence(material.regression))
     print(f"{output}: {len(content):,} bytes, {drawn} pictures, {len(made) - drawn} left out for want of data"
           + (f"; {len(files)} files in {arguments.figures}" if files else ""))
     found = [material.result.exit_status]

@@ -10,13 +10,13 @@ from typing import Any, Final
 from replay.checks import CHECKS, Divergence
 from replay.freerun import Outcome
 from replay.parting import Cause
-from replay.regress.compare import VERDICTS, Check, Regression
+from replay.regress.compare import Check
 from replay.regress.table import change, number, spread
 from replay.report.markup import Markup, folded, join, row, table, tag
 from replay.report.material import Material
 from replay.report.meaning import RESPECTS
 from replay.report.reproduce import commands
-from replay.report.story import parting_sentence, shown, tell, verdict_sentence
+from replay.report.story import parting_sentence, regression_sentence, shown, tell, verdict_sentence
 from replay.verdict import CheckResult, Result
 
 __all__ = ["base_and_patched", "checks", "divergence", "reasons", "reproduce", "revisions", "title", "verdict"]
@@ -39,7 +39,7 @@ def verdict(material: Material) -> Markup:
     if material.parting is not None:
         said.append(tag("p", tag("strong", "Two revisions: "), parting_sentence(material.parting)))
     if material.regression is not None:
-        said.append(tag("p", tag("strong", "Base and patched: "), _regression_sentence(material.regression)))
+        said.append(tag("p", tag("strong", "Base and patched: "), regression_sentence(material.regression)))
     facts = [("recording", result.recording), ("kernel", result.kernel or "not known"),
              ("compressor", result.compressor or "not known"),
              ("revision", f"{result.revision}{f', mirrors {result.mirrors}' if result.mirrors else ''}")]
@@ -214,7 +214,7 @@ def base_and_patched(material: Material) -> Markup | None:
     result = material.regression
     if result is None:
         return None
-    parts = [tag("h2", "Base and patched", id="regression"), tag("p", _regression_sentence(result))]
+    parts = [tag("h2", "Base and patched", id="regression"), tag("p", regression_sentence(result))]
     rows = [(f"{side}, run {i}", run.recording, run.kernel, run.compressor, f"{len(run.operations.events):,}",
              "; ".join(run.losses) or "none")
             for side, runs in (("base", result.base), ("patched", result.patched)) for i, run in enumerate(runs, 1)]
@@ -227,12 +227,6 @@ def base_and_patched(material: Material) -> Markup | None:
     if result.notes:
         parts.append(tag("ul", *(tag("li", note) for note in result.notes)))
     return tag("section", *parts, aria_labelledby="regression", data_verdict=result.verdict)
-
-
-def _regression_sentence(result: Regression) -> str:
-    said = "neither found worse nor cleared" if result.verdict == "cannot tell" else result.verdict
-    counts = ", ".join(f"{len(result.of(verdict)):,} {verdict}" for verdict in VERDICTS)
-    return f"The patched kernel is {said}: {len(result.checks):,} checks, {counts}."
 
 
 def _measure(check: Check) -> Markup:

@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from replay.checks import CHECKS, Divergence
 from replay.parting import Parting
+from replay.regress.compare import VERDICTS, Regression
 from replay.report.meaning import in_this_case, stake
 from replay.verdict import Result
 from traces import schema
 
-__all__ = ["parting_sentence", "shown", "tell", "verdict_sentence"]
+__all__ = ["parting_sentence", "regression_sentence", "shown", "tell", "verdict_sentence"]
 
 _DOCS: Final = {kind.name: kind.doc for kind in schema.EVENTS}
 #: What takes a revision's own words is cut here: the whole of it stands in the story.
@@ -68,6 +69,13 @@ def parting_sentence(found: Parting) -> str:
     broken = [f"{name} breaks an invariant {len(problems):,} time{'s' * (len(problems) > 1)}"
               for name, problems in zip(found.names, found.problems, strict=True) if problems]
     return "; ".join([said, *broken]) + "."
+
+
+def regression_sentence(result: Regression) -> str:
+    """Return what holding base and patched against each other gave, in one sentence."""
+    said = "neither found worse nor cleared" if result.verdict == "cannot tell" else result.verdict
+    counts = ", ".join(f"{len(result.of(verdict)):,} {verdict}" for verdict in VERDICTS)
+    return f"The patched kernel is {said}: {len(result.checks):,} checks, {counts}."
 
 
 def tell(result: Result, divergence: Divergence, first_ts: int | None = None) -> list[tuple[str, str]]:

@@ -48,7 +48,7 @@ CSS: Final = f"""
 * { box-sizing: border-box; }
 html { background: var(--ground); color: var(--ink); font: 100%/1.5 system-ui, "DejaVu Sans", sans-serif; }
 body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1.25rem 4rem; }
-h1, h2, h3 { line-height: 1.25; text-wrap: balance; }
+h1, h2, h3 { line-height: 1.25; overflow-wrap: anywhere; text-wrap: balance; }
 h1 { font-size: 1.5rem; margin: 0.75rem 0; }
 h2 { border-top: 1px solid var(--rule); font-size: 1.25rem; margin: 2.5rem 0 0.75rem; padding-top: 1.25rem; }
 h3 { font-size: 1.05rem; margin: 1.75rem 0 0.5rem; }
