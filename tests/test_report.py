@@ -153,6 +153,9 @@ def test_drawings_have_no_colour_of_their_own(pages: dict[str, tuple[int, Elemen
         styles = " ".join(each.attributes.get("style", "") for each in drawing.walk())
         assert not re.findall(r"#[0-9a-fA-F]{3,8}\b(?!\))", re.sub(r"url\(#[\w-]+\)", "", styles))
         assert not [each for each in drawing.walk() for name in ("fill", "stroke") if name in each.attributes]
+        # The page chooses the face; sizes are the drawing's.
+        assert "font-family" not in styles
+        assert all("font-size" in each.attributes["style"] for each in drawing.all("text"))
         names = set(re.findall(r"var\(--([\w-]+)\)", styles))
         assert names
         assert names <= COLOURS.keys()
