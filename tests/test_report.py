@@ -258,7 +258,7 @@ def test_undecided_page_says_why_and_where_events_were_lost(pages: dict[str, tup
     pool = next(each for each in page.all("figure") if each.attributes["data-picture"] == "pool-pages")
     assert "CPU 0 lost 7 events" in pool.text
     assert "CPU 0 lost 2 events at unknown times" in pool.text
-    assert {"lost, when is known", "lost, when is not", "prediction ends"} <= {each.text for each in pool.all("text")}
+    assert {"lost, time known", "lost, time unknown", "prediction ends"} <= {each.text for each in pool.all("text")}
     # A recording without losses has no row of them.
     passed = next(each for each in pages["PASS"][1].all("figure") if each.attributes["data-picture"] == "pool-pages")
     assert "no event is known to be lost" in passed.text

@@ -146,10 +146,10 @@ class _Drawer:
 
     def _losses(self, axes: Axes) -> None:
         """Draw losses in two rows: those whose time is known, those that may be anywhere."""
-        lanes: dict[str, list[Loss]] = {"when is known": [], "when is not": []}
+        lanes: dict[str, list[Loss]] = {"time known": [], "time unknown": []}
         for loss in self.recorded.losses:
             anywhere = loss.start <= self.recorded.first_ts and loss.stop >= self.recorded.last_ts
-            lanes["when is not" if anywhere else "when is known"].append(loss)
+            lanes["time unknown" if anywhere else "time known"].append(loss)
         shown = {name: members for name, members in lanes.items() if members}
         for number, members in enumerate(shown.values()):
             spans = []
