@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SAMPLES = $(sort $(dir $(wildcard traces/samples/*/manifest.json)))
 
-.PHONY: demo test test-all lab-test lint bench mutation recorder clean
+.PHONY: demo test test-all lab-test lint bench mutation recorder deb man notebook clean
 
 # The last two commands find something, as they should: exit status 1.
 demo: $(VENV)/.installed
@@ -44,6 +44,18 @@ mutation: $(VENV)/.installed
 # One file for test boxes: Python 3.9 and root, no packages.
 recorder:
 	$(PYTHON) traces/record/build.py zreplay-record.pyz
+
+# The same as a Debian package, in the directory above: apt install debhelper
+deb:
+	dpkg-buildpackage -b -us -uc
+
+# Manual pages, made of the command's parsers: MANPATH=build/man: man zreplay-replay
+man: $(VENV)/.installed
+	$(BIN)/python -m replay.cli.manpages build/man/man1
+
+# Executes docs/notebook.ipynb anew; the tests compare what comes out with what is there.
+notebook: $(VENV)/.installed
+	$(BIN)/python -m tests.notebooks
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "zreplay needs Python 3.11 or later; name one with make PYTHON=python3.11")'

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import tempfile
@@ -10,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +22,32 @@ from traces.pages import PageStore
 from traces.recording import Recording
 from traces.schema import PAGE_SIZE
 
-__all__ = ["Predictions", "cache_file", "predict"]
+__all__ = ["PredictedArrays", "Predictions", "cache_file", "predict"]
 
 #: How many pages are compressed side by side where a call does not say; None: one per CPU.
 THREADS: int | None = None
 
+#: Columns of kept results.
+_DTYPES: Final = {"err": np.int32, "dlen": np.int32, "head": np.uint64, "raw": np.uint64, "has": np.bool_}
+
+
+class PredictedArrays(NamedTuple):
+    """A compressor's results for all pages; ``refs`` is by an event's ``content``, all else by what ``refs`` holds.
+
+    Where ``has`` is false there is no result: the page's bytes were not recorded.  Of a modelled compressor ``err`` and
+    ``dlen`` are the least and the most bytes.  These arrays are shared: they are not written to.
+    """
+
+    refs: np.ndarray  #: int64: row in ``pages.parquet``
+    err: np.ndarray  #: int32: 0, or a negative errno
+    dlen: np.ndarray  #: int32, bytes
+    head: np.ndarray  #: uint64: first 8 bytes of the compressed page, little endian
+    raw: np.ndarray  #: uint64: first 8 bytes of the page itself, little endian
+    has: np.ndarray  #: bool
+
 
 class _Columns(NamedTuple):
-    """A compressor's results (or bounds in place of errno and dlen) per distinct page, as plain numbers."""
+    """The same per distinct page as lists, which plain Python reads fastest one by one."""
 
     err: list[int]
     dlen: list[int]
@@ -50,15 +69,47 @@ class Predictions:
     def __init__(self, name: str, reason: str = "") -> None:
         self.name = name
         self.reason = reason
+        #: wall-clock time that computing, or finding, all this took
+        self.seconds = 0.0
         self.computed = 0
         self.from_cache = 0
         self.compressors: dict[str, Compressor] = {}
         #: compressors whose library is not exact on this machine -> what is wrong with it
         self.inexact: dict[str, str] = {}
-        self.sha1: list[str] = []
-        self._refs: list[int] = []
-        self._results: dict[str, _Columns] = {}
-        self._bounds: dict[str, _Columns] = {}
+        self._store: PageStore | None = None
+        #: page row of each reference (int64), for many at once; see :meth:`page`
+        self.refs = np.zeros(0, np.int64)
+        self._arrays: dict[str, PredictedArrays] = {}
+        self._lists: dict[str, _Columns] = {}
+
+    @property
+    def sha1(self) -> list[str]:
+        """The digest of each distinct page, hex."""
+        return self._store.sha1 if self._store is not None else []
+
+    @functools.cached_property
+    def _refs(self) -> list[int]:
+        refs: list[int] = self.refs.tolist()
+        return refs
+
+    def arrays(self, name: str) -> PredictedArrays | None:
+        """Return a compressor's results as arrays, None where there are none."""
+        return self._arrays.get(name) if not self._is_modelled(name) else None
+
+    def bound_arrays(self, name: str) -> PredictedArrays | None:
+        """Return a modelled compressor's bounds as arrays, None where there are none."""
+        return self._arrays.get(name) if self._is_modelled(name) else None
+
+    def _is_modelled(self, name: str) -> bool:
+        return isinstance(self.compressors.get(name), ModelledCompressor)
+
+    def _list(self, name: str) -> _Columns | None:
+        """Return a compressor's results or bounds as lists, which are made when they are first asked for."""
+        columns = self._lists.get(name)
+        if columns is None and name in self._arrays:
+            _, *values = self._arrays[name]
+            columns = self._lists[name] = _Columns(*(array.tolist() for array in values))
+        return columns
 
     def page(self, content: int) -> int:
         """Return the row in ``pages.parquet`` of a reference, -1 for none."""
@@ -66,11 +117,11 @@ class Predictions:
 
     def result(self, content: int, name: str) -> tuple[int, int] | None:
         """Return (errno or 0, dlen) for a reference, None when it is not known."""
-        return self._pair(self._results.get(name), content)
+        return self._pair(None if self._is_modelled(name) else self._list(name), content)
 
     def bounds(self, content: int, name: str) -> tuple[int, int] | None:
         """Return the least and the most bytes of a reference's result, None when they are not known."""
-        return self._pair(self._bounds.get(name), content)
+        return self._pair(self._list(name) if self._is_modelled(name) else None, content)
 
     def _pair(self, columns: _Columns | None, content: int) -> tuple[int, int] | None:
         if columns is None or not 0 <= content < len(self._refs):
@@ -85,7 +136,7 @@ class Predictions:
 
     def head(self, content: int, name: str) -> int | None:
         """Return the first 8 bytes of the compressed page as a little-endian number; of exact compressors only."""
-        columns = self._results.get(name) if name not in self.inexact else None
+        columns = self._list(name) if name not in self.inexact and not self._is_modelled(name) else None
         if columns is None or not 0 <= content < len(self._refs):
             return None
         page = self._refs[content]
@@ -93,7 +144,7 @@ class Predictions:
 
     def raw_head(self, content: int, name: str) -> int | None:
         """Return the first 8 bytes of the page itself as a little-endian number."""
-        columns = self._results.get(name) or self._bounds.get(name)
+        columns = self._list(name)
         if columns is None or not 0 <= content < len(self._refs):
             return None
         page = self._refs[content]
@@ -101,8 +152,8 @@ class Predictions:
 
     def fill(self, store: PageStore) -> None:
         """Take over references and digests of a page store."""
-        self._refs = store.refs.tolist()
-        self.sha1 = store.sha1
+        self._store = store
+        self.refs = store.refs.astype(np.int64)
 
     def add(self, name: str, compressor: Compressor, results: tuple[np.ndarray, ...]) -> None:
         """Take over a compressor's results: errno, dlen, head, raw head and presence per distinct page.
@@ -110,8 +161,8 @@ class Predictions:
         A modelled one has its bounds in place of errno and dlen.
         """
         self.compressors[name] = compressor
-        columns = _Columns(*(values.tolist() for values in results))
-        (self._bounds if isinstance(compressor, ModelledCompressor) else self._results)[name] = columns
+        self._arrays[name] = PredictedArrays(self.refs, *results)
+        self._lists.pop(name, None)
 
 
 def cache_file(path: Path, manifest: dict[str, Any], compressor: Compressor) -> Path | None:
@@ -129,25 +180,34 @@ def cache_file(path: Path, manifest: dict[str, Any], compressor: Compressor) -> 
 def _load(path: Path, store: PageStore, ident: str) -> tuple[np.ndarray, ...] | None:
     """Return kept results if they belong to exactly these pages and this compressor."""
     try:
-        table = pq.read_table(path)
-        meta = table.schema.metadata or {}
-        if meta.get(b"ident") != ident.encode() or table.column("sha1").to_pylist() != store.sha1:
+        # pq.read_table() takes longer to look around than to read so little.
+        file = pq.ParquetFile(path)
+        meta = file.schema_arrow.metadata or {}
+        if meta.get(b"ident") != ident.encode() or meta.get(b"pages") != store.ident.encode() \
+                or file.metadata.num_rows != len(store):
             return None
-        return tuple(table.column(name).to_numpy() for name in ("err", "dlen", "head", "raw", "has"))
+        table = file.read(use_threads=False)
+        results = tuple(table.column(name).to_numpy() for name in _DTYPES)
     except (OSError, pa.ArrowException, KeyError):
         return None
+    right = all(values.dtype == dtype for values, dtype in zip(results, _DTYPES.values(), strict=True))
+    return results if right else None
 
 
 def _keep(path: Path, store: PageStore, ident: str, results: tuple[np.ndarray, ...]) -> None:
-    arrays = [pa.array(store.sha1), *(pa.array(values) for values in results)]
-    table = pa.table(arrays, names=["sha1", "err", "dlen", "head", "raw", "has"]) \
-        .replace_schema_metadata({"ident": ident})
+    table = pa.table([pa.array(values) for values in results], names=list(_DTYPES)) \
+        .replace_schema_metadata({"ident": ident, "pages": store.ident})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-        os.close(handle)
-        pq.write_table(table, temporary, compression="zstd", write_statistics=False)
-        os.replace(temporary, path)
+        try:
+            os.close(handle)
+            pq.write_table(table, temporary, compression="zstd", write_statistics=False)
+            os.replace(temporary, path)
+        except BaseException:
+            # Ctrl-C, too, leaves no half of it.
+            os.unlink(temporary)
+            raise
     except OSError:
         # A full or read-only disk costs the next replay time, nothing else.
         return

@@ -81,7 +81,8 @@ def scrub(recording: Recording, out: str, *, seed: int | None = None,
     """
     store = recording.pages
     if store is None or not recording.manifest.get("pages", {}).get("with_bytes"):
-        raise BadInput(recording.path, "", "holds no page bytes", "there is nothing to scrub")
+        raise BadInput(recording.path, "", "holds no page bytes",
+                       "give one that was recorded with --pages full or sample:N")
     compressors = recorded_compressors(recording)
     chance = random.Random(seed) if seed is not None else random.SystemRandom()
     pages: list[bytes | None] = []

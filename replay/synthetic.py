@@ -7,8 +7,11 @@ replay itself (any sequence of operations, with a known outcome).
 
 from __future__ import annotations
 
+import json
+import os
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +26,7 @@ from replay.handlers_zsmalloc import zspage_word
 from traces import schema
 from traces.recording import RecordingWriter
 
-__all__ = ["ImaginaryKernel", "config", "cycle", "write_pages_recording", "write_recording"]
+__all__ = ["ImaginaryKernel", "config", "cycle", "write_pages_recording", "write_recording", "write_repeated"]
 
 _COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 _MEMMAP: Final = 0xFFFFEA0000000000
@@ -386,3 +389,21 @@ def write_recording(path: str, block: np.ndarray, repeat: int = 1, revision: str
             part[0] += turn * span
             writer.write_rows(part, texts or ())
         writer.close(config(revision))
+
+
+def write_repeated(path: str, block: np.ndarray, repeat: int, revision: str = "mainline-7.3") -> None:
+    """Write a block as a recording that repeats it without holding it more than once on disk.
+
+    Its segments are links to those of the first time; time stamps begin anew with each, which no replay looks at.
+    """
+    write_recording(path, block, 1, revision)
+    base = Path(path)
+    manifest = json.loads((base / "manifest.json").read_text())
+    once = manifest["segments"]
+    for number in range(len(once), repeat * len(once)):
+        first = once[number % len(once)]
+        name = f"events/{number:05}.parquet"
+        os.link(base / first["file"], base / name)
+        manifest["segments"].append({**first, "file": name})
+        manifest["files"][name] = manifest["files"][first["file"]]
+    (base / "manifest.json").write_text(json.dumps(manifest))

@@ -24,7 +24,8 @@ from replay.truth import check_objects
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["EXIT", "FAST_PAYS", "CheckResult", "Result", "effects", "open_engine", "others", "replay"]
+__all__ = ["EXIT", "FAST_PAYS", "CheckResult", "Result", "effects", "open_engine", "others", "predictions_for",
+           "replay"]
 
 #: verdict -> exit status (kselftest's 4 for SKIP)
 EXIT: Final = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, "SKIP": 4}
@@ -34,7 +35,7 @@ FAST_PAYS: Final = 1 << 18
 #: Other revisions are tried where a divergence comes this early, and have to go this far past it (events).
 _EARLY: Final = 20_000
 _FURTHER: Final = 25
-_DID_NOT_OCCUR: Final = "did not occur in this recording"
+_DID_NOT_OCCUR: Final = "did not occur in "
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,11 @@ class Result:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Result:
-        """Return the result of which :meth:`as_dict`, or JSON made of that, is given; it reads the same in a report."""
+        """Return the result of which :meth:`as_dict`, or JSON made of that, is given; it reads the same in a report.
+
+        The ``schema`` that ``--json`` puts first may be there.
+        """
+        plain = {key: value for key, value in plain.items() if key != "schema"}
         divergences = [Divergence(**{**each, "path": tuple((name, start) for name, start in each["path"]),
                                      "context": tuple(each["context"])}) for each in plain["divergences"]]
         return cls(**{**plain, "checks": [CheckResult(**each) for each in plain["checks"]], "divergences": divergences})
@@ -155,7 +160,7 @@ def recorded_compressors(recording: Recording) -> list[Compressor]:
         if compressor is None or reason or isinstance(compressor, ModelledCompressor):
             reason = reason or (f"{algorithm} is hardware, which cannot be asked" if compressor is not None else "")
             raise BadInput(recording.path, "", reason or f"has no page bytes to use {algorithm} on",
-                           "this cannot be done on this machine")
+                           "record with a compressor that is exact here ('zreplay doctor' lists them)")
         found.append(compressor)
     return found
 
@@ -193,12 +198,15 @@ def _object_layout(engine: Engine, recording: Recording) -> None:
         engine.idx_bits, engine.class_bits = 15, 9
 
 
-def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally: Tally, *, keep_going: bool = False,
-                pages: bool = True, observe: Callable[[int, str, Effect], None] | None = None,
-                progress: Callable[[str, int, int], None] | None = None) -> tuple[Engine, str, Predictions]:
-    """Return an engine ready to replay a recording, the revision's name, and the compressor's predictions."""
-    name, kind = _choose_revision(recording, revision)
-    model = build_model(recording, kind)
+def predictions_for(recording: Recording, revision: str | type[Zswap] | None = None, *, pages: bool = True,
+                    progress: Callable[[str, int, int], None] | None = None) -> Predictions:
+    """Return what the recording's compressors, those that were switched to too, give for its pages; kept beside it.
+
+    :param revision: of whose kernel line the compressors are; None for the one that mirrors the kernel
+    :param pages: False for none
+    :raises BadInput: when no revision mirrors the kernel, or a page does not match its digest
+    """
+    _, kind = _choose_revision(recording, revision)
     algorithm = recording.manifest["config"]["compressor"]
     compressors: dict[str, Compressor] = {}
     inexact: dict[str, str] = {}
@@ -214,9 +222,21 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
                           progress=None if progress is None else
                           lambda done, total: progress("compressing", done, total))
     predictions.inexact = inexact
+    return predictions
+
+
+def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally: Tally, *, keep_going: bool = False,
+                pages: bool = True, observe: Callable[[int, str, Effect], None] | None = None,
+                progress: Callable[[str, int, int], None] | None = None) -> tuple[Engine, str, Predictions]:
+    """Return an engine ready to replay a recording, the revision's name, and the compressor's predictions."""
+    name, kind = _choose_revision(recording, revision)
+    model = build_model(recording, kind)
+    began = time.perf_counter()
+    predictions = predictions_for(recording, kind, pages=pages, progress=progress)
+    predictions.seconds = time.perf_counter() - began
     engine = Engine(recording, model, tally, predictions, keep_going=keep_going, observe=observe)
     _object_layout(engine, recording)
-    engine.keep_writes = (recording.path / "objects.parquet").is_file() and bool(compressors)
+    engine.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
     state = recording.document("state")
     if state is not None:
         load_state(engine, state)
@@ -261,7 +281,6 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
     began = time.perf_counter()
     reference, name, predictions = open_engine(recording, revision, tally, keep_going=keep_going, pages=pages,
                                                progress=progress)
-    compressed = time.perf_counter()
     reasons = _start_reasons(recording, reference)
     total = len(recording)
     fast = None
@@ -300,7 +319,7 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
     results = _check_results(recording, reference, predictions, tally, lost_at)
     _add_context(recording, tally)
     reasons += [f"{r.id} was asked for and could not be compared: {r.reason}" for r in results
-                if checks and r.id in checks and not r.compared and r.reason != _DID_NOT_OCCUR]
+                if checks and r.id in checks and not r.compared and not r.reason.startswith(_DID_NOT_OCCUR)]
     if not tally.failed and not reasons and not any(r.compared for r in results):
         reasons.append("nothing could be compared")
     notes = _notes(reference, predictions)
@@ -312,7 +331,7 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
         kernel=kernel_release(recording), compressor=predictions.name, events=reference.events, checks=results,
         divergences=tally.divergences, reasons=reasons, explained=dict(sorted(reference.explained.items())),
         unexplained=reference.unexplained, notes=notes,
-        seconds={"compress": compressed - began, "replay": ended - compressed},
+        seconds={"compress": predictions.seconds, "replay": ended - began - predictions.seconds},
         engine="reference" if fast is None or fast.reason else "fast", compiled=fast.confirmed if fast else 0)
 
 
@@ -378,7 +397,7 @@ def _probes_missed(recording: Recording) -> bool:
     return any("probe" in loss and loss.get("lost") for loss in recording.manifest["losses"])
 
 
-def _reason(check: str, recording: Recording, predictions: Predictions, tally: Tally, captured: set[str]) -> str:
+def _reason(check: str, replayed: str, predictions: Predictions, tally: Tally, captured: set[str]) -> str:
     if check in tally.reasons:
         return tally.reasons[check]
     missing = [name for name in CHECKS[check].needs if name not in captured] if check in CHECKS else []
@@ -390,7 +409,7 @@ def _reason(check: str, recording: Recording, predictions: Predictions, tally: T
         return "this revision compresses page by page, or leaves open which error a call of several pages returns"
     if check == "store.error" and predictions.modelled:
         return "why hardware fails cannot be told from the page"
-    return _DID_NOT_OCCUR
+    return _DID_NOT_OCCUR + replayed
 
 
 def _check_results(recording: Recording, engine: Engine, predictions: Predictions, tally: Tally,
@@ -399,16 +418,23 @@ def _check_results(recording: Recording, engine: Engine, predictions: Prediction
     # Every event that is nobody's effect is explained as something else, or counted as unexplained.
     tally.compared["effect.order"] = engine.events - sum(engine.explained.values()) - engine.unexplained
     out = []
+    # A replay that ended early says nothing of what it did not come to.
+    early = engine.events < len(recording)
+    replayed = f"the {engine.events:,} events that were replayed" if early else "this recording"
     if not any(check.startswith("counter.") for check in tally.compared):
         tally.compared["counter"] = 0
-        tally.reasons["counter"] = "no counter snapshots were recorded"
+        tally.reasons["counter"] = f"no counter snapshot is in {replayed}" if early and recording.snapshots else \
+            "no counter snapshots were recorded"
     if not any(check.startswith("counter.zsmalloc") for check in tally.compared):
         tally.compared["counter.zsmalloc.classes"] = 0
-        tally.reasons["counter.zsmalloc.classes"] = "the snapshots hold no zsmalloc classes (CONFIG_ZSMALLOC_STAT)"
+        tally.reasons["counter.zsmalloc.classes"] = tally.reasons.get("counter", "") if early else \
+            "the snapshots hold no zsmalloc classes (CONFIG_ZSMALLOC_STAT)"
+        if early and not tally.reasons["counter.zsmalloc.classes"]:
+            tally.reasons["counter.zsmalloc.classes"] = f"the snapshots in {replayed} hold no zsmalloc classes"
     for check, compared in tally.compared.items():
         if not tally.wanted(check):
             continue
-        reason = "" if compared else _reason(check, recording, predictions, tally, captured)
+        reason = "" if compared else _reason(check, replayed, predictions, tally, captured)
         if compared and check == "store.bytes" and (predictions.reason or predictions.modelled or predictions.inexact):
             why = predictions.reason or "; ".join(predictions.inexact.values()) \
                 or "nobody can tell what hardware writes"

@@ -15,6 +15,13 @@ ROOT = Path(__file__).resolve().parents[1]
 CAPTURES = Path(os.environ.get("ZREPLAY_RECORDINGS", ROOT.parent / "shared" / "recordings"))
 
 
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have a terminal of any width, and want no colour."""
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def samples() -> dict[str, Path]:
     """The shipped recordings by name."""

@@ -15,8 +15,8 @@ import ringbuilder as rb
 from ringbuilder import page
 
 from traces import schema
+from traces.block import Block
 from traces.importers import import_source
-from traces.importers.source import Block
 from traces.recording import Recording
 
 RECORDINGS = Path(os.environ.get("ZREPLAY_RECORDINGS",
@@ -64,7 +64,7 @@ def block_of(stamps: list[int], markers: dict[int, str]) -> Block:
     texts = [(stamps.index(ts), text) for ts, text in markers.items() if ts in stamps]
     for row, _ in texts:
         out[COLUMN["event"], row] = 1
-    return out, texts
+    return Block.of(out, texts)
 
 
 def cut(name: str, count: int) -> Callable[[Path], None]:

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+import replay
+import traces
 from model.crypto import known
 from replay.benchmarks import compressors
 from replay.benchmarks.compressors import NAMES, libraries, speed
+from replay.benchmarks.engines import keys_of, replay_seconds
 from replay.benchmarks.parallel import two_cores
+from replay.synthetic import ImaginaryKernel, cycle, write_repeated
 
 PAGES = [page for _, page in known.pages()]
 
@@ -64,3 +68,32 @@ def test_one_core_is_not_measured_beside_itself(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
     assert two_cores(tmp_path) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_keys_are_those_of_every_page(tmp_path: Path) -> None:
+    kernel = ImaginaryKernel()
+    kernel.store(64, 2)
+    kernel.load(65)
+    kernel.invalidate(66)
+    write_repeated(str(tmp_path / "rec"), kernel.block(), 2)
+    recording = traces.open_recording(tmp_path / "rec")
+    assert keys_of(recording).tolist() == 2 * [64, 65, 66, 67, 65, 66]
+
+
+def test_a_repeated_recording_is_one_on_disk_and_replays(tmp_path: Path) -> None:
+    block = cycle(2_000)
+    write_repeated(str(tmp_path / "rec"), block, 5)
+    files = sorted((tmp_path / "rec" / "events").iterdir())
+    assert len(files) == 5
+    assert len({file.stat().st_ino for file in files}) == 1
+    result = replay.replay(traces.open_recording(tmp_path / "rec"), engine="fast")
+    assert (result.verdict, result.compiled, result.events) == ("PASS", 5 * block.shape[1], 5 * block.shape[1])
+
+
+def test_a_measured_replay_says_what_it_took(tmp_path: Path) -> None:
+    write_repeated(str(tmp_path / "rec"), cycle(2_000), 3)
+    path = str(tmp_path / "rec")
+    fast, reference = (replay_seconds(path, path, engine) for engine in ("fast", "reference"))
+    assert fast["events"] == reference["events"] > 0
+    assert fast["seconds"] > 0
+    assert fast["peak_mb"] > 1

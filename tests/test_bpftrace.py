@@ -39,7 +39,7 @@ def rows_of(data: bytes, rows: int = 1 << 12) -> tuple[np.ndarray, list[tuple[in
         path = Path(folder) / "out.json"
         path.write_bytes(data)
         blocks = list(bpftracejson.stream(path, facts, rows))
-    return np.concatenate([b for b, _ in blocks], axis=1), [text for _, texts in blocks for text in texts], facts
+    return np.concatenate([b.columns() for b in blocks], axis=1), [text for b in blocks for text in b.texts], facts
 
 
 def column(rows: np.ndarray, name: str) -> list[int]:

@@ -293,8 +293,8 @@ def test_an_interrupted_import_leaves_nothing(tmp_path: Path) -> None:
     # Whoever runs the tests in the background has it ignored, and what is ignored is inherited.
     program = ("import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
                "from traces.recording import RecordingWriter as Writer; "
-               "write = Writer.write_rows; "
-               "Writer.write_rows = lambda *rows: (write(*rows), os.kill(os.getpid(), signal.SIGINT)); "
+               "write = Writer.write_block; "
+               "Writer.write_block = lambda *rows: (write(*rows), os.kill(os.getpid(), signal.SIGINT)); "
                "from replay.cli import main; sys.exit(main())")
     running = subprocess.Popen([sys.executable, "-c", program, "import", str(capture), "-o", str(tmp_path / "out")],
                                cwd=ROOT, stderr=subprocess.PIPE, text=True)

@@ -13,6 +13,7 @@ import ringbuilder as rb
 from importing import COLUMN, COMPRESS
 from ringbuilder import EVENTS, T0, page
 
+from traces.block import Block
 from traces.importers import pagefiles
 from traces.importers.eventformat import parse_header_page
 from traces.importers.pageindex import PAGE_OFFSET_BASE, VMEMMAP_BASE, PageIndex
@@ -25,7 +26,7 @@ def index_of(pages: list[tuple[int, int]], known: bool = True) -> PageIndex:
                      None, (PAGE_OFFSET_BASE, VMEMMAP_BASE) if known else None)
 
 
-def calls_block(calls: list[tuple[int, int, int, int]]) -> np.ndarray:
+def calls_block(calls: list[tuple[int, int, int, int]]) -> Block:
     """A block of compress calls: (ts, pid, address, pages)."""
     out = np.zeros((len(COLUMN), len(calls)), np.int64)
     out[COLUMN["event"]], out[COLUMN["content"]] = COMPRESS, -1
@@ -33,7 +34,7 @@ def calls_block(calls: list[tuple[int, int, int, int]]) -> np.ndarray:
         folio = address & ~0xFFFF
         out[[COLUMN[name] for name in ("ts", "pid", "folio", "offset", "size")], row] = \
             ts, pid, rb.struct_page(folio) - (1 << 64), address - folio, 4096 * count
-    return out
+    return Block.of(out)
 
 
 BASE = rb.PAGE_OFFSET + 0x1000000
@@ -44,9 +45,11 @@ def place(pages: list[tuple[int, int]], calls: list[tuple[int, int, int, int]], 
     """The row each call got, and how many got none; ``split`` cuts the calls into two blocks."""
     index = index_of(pages, known)
     block = calls_block(calls)
-    for part in (block[:, :split], block[:, split:]):
+    rows: list[int] = []
+    for part in (block.part(0, split), block.part(split, len(block))):
         index.attach(part, unit)
-    return block[COLUMN["content"]].tolist(), index.unmatched
+        rows += part.column("content").tolist()
+    return rows, index.unmatched
 
 
 PAGES = [(100 + 10 * n, BASE + 4096 * n) for n in range(20)]
@@ -162,10 +165,12 @@ def test_stamps_of_text_are_coarser_than_those_of_pages() -> None:
 
 def test_an_absurd_size_of_a_call_is_no_trouble() -> None:
     block = calls_block(SINGLE[:3])
-    block[COLUMN["size"], 1] = (1 << 32) - 1
+    sizes = block.column("size")
+    sizes[1] = (1 << 32) - 1
+    block.put("size", np.arange(3), sizes)
     index = index_of(PAGES)
     index.attach(block)
-    assert block[COLUMN["content"]].tolist() == [0, -1, 2]
+    assert block.column("content").tolist() == [0, -1, 2]
 
 
 @pytest.mark.parametrize("upper_first", [True, False])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ import traces
 from replay.cli import lab as verb
 from replay.cli import labmatrix
 from replay.cli.labmatrix import POLICIES, Cell, markdown
+from replay.verdict import Result
 from traces.lab.errors import GuestDied
 from traces.lab.kernels import Kernel
 from traces.lab.run import Job, Outcome
@@ -87,6 +89,9 @@ def test_a_cell(lab: dict[str, Any], tmp_path: Path) -> None:
     assert made["image"] == hashlib.sha256(b"image").hexdigest()
     job = lab["jobs"][0]
     assert job.workload == ("pressure", "--pages", "4096", "--folio", "64k")
+    assert made["workload"] == "pressure --pages 4096"
+    assert (made["engines"], made["engines_differ"], made["not_compiled"]) == ("agree", "", "")
+    assert made["events"] >= made["compiled"] > made["events"] // 2
     assert (job.params, job.cpus) == ({"shrinker_enabled": "Y"}, 1)
     assert (tmp_path / "7.2-zstd-64k-shrinker.zr").is_dir()
     labmatrix._run_cell(parsed("-o", str(tmp_path), "--keep", "odd"), cell, tmp_path)
@@ -110,6 +115,57 @@ def test_wrong_pages_are_worse_than_the_verdict(lab: dict[str, Any], tmp_path: P
     assert (made["verdict"], made["status"]) == ("workload failed", 1)
 
 
+def test_a_policy_s_workload_can_be_smaller(lab: dict[str, Any], tmp_path: Path) -> None:
+    labmatrix._run_cell(parsed("-o", str(tmp_path), "--workload-pages", "512"), Cell("7.2", "lz4", "4k", "smp"), tmp_path)
+    assert lab["jobs"][0].workload == ("smp", "--pages", "512", "--folio", "4k")
+    made = json.loads((tmp_path / "7.2-lz4-4k-smp.json").read_text())
+    assert made["workload"] == "smp --pages 512"
+
+
+@pytest.mark.parametrize("keep", ["all", "odd"])
+def test_engines_that_differ_fail_a_cell(lab: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                         keep: str) -> None:
+    """One comparison less in compiled code, which nothing else of the cell would show."""
+    asked = []
+
+    def replay(recording: Any, *, engine: str, **options: Any) -> Result:
+        asked.append(engine)
+        result = real(recording, engine=engine, **options)
+        if engine == "fast":
+            check = result.checks[2]
+            result.checks[2] = dataclasses.replace(check, compared=check.compared - 1)
+        return result
+
+    real = labmatrix.replay
+    monkeypatch.setattr(labmatrix, "replay", replay)
+    labmatrix._run_cell(parsed("-o", str(tmp_path), "--keep", keep), Cell("7.2", "zstd", "4k", "plain"), tmp_path)
+    made = json.loads((tmp_path / "7.2-zstd-4k-plain.json").read_text())
+    assert asked == ["reference", "fast"]
+    assert (made["verdict"], made["status"], made["different"], made["engines"]) == ("FAIL", 1, 0, "differ")
+    assert re.fullmatch(r"checks\[2\]\.compared: (\d+) by the reference, (\d+) by compiled code", made["engines_differ"])
+    assert (tmp_path / "7.2-zstd-4k-plain.zr" / "manifest.json").is_file(), "its recording is to be looked into"
+    text = markdown([made])
+    assert "| differ |" in text
+    assert f"FAIL; the engines differ: {made['engines_differ']}" in text
+    assert "replayed 1 of 1 cells and agree on 0;" in text
+
+
+def test_compiled_code_that_fails_fails_a_cell(lab: dict[str, Any], tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    def replay(recording: Any, *, engine: str, **options: Any) -> Result:
+        if engine == "fast":
+            raise IndexError("a table is too small")
+        return real(recording, engine=engine, **options)
+
+    real = labmatrix.replay
+    monkeypatch.setattr(labmatrix, "replay", replay)
+    labmatrix._run_cell(parsed("-o", str(tmp_path), "--keep", "odd"), Cell("7.2", "zstd", "4k", "plain"), tmp_path)
+    made = json.loads((tmp_path / "7.2-zstd-4k-plain.json").read_text())
+    assert (made["verdict"], made["engines"], made["compiled"]) == ("FAIL", "differ", 0)
+    assert "IndexError: a table is too small" in made["engines_differ"]
+    assert (tmp_path / "7.2-zstd-4k-plain.zr").is_dir()
+
+
 def test_what_is_there_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labmatrix, "_run_cell", None)
@@ -123,7 +179,8 @@ def test_what_is_there_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureFi
     assert "2 of 2 cells" in said.err
     assert "12,345" in said.out
     report = (tmp_path / "matrix.md").read_text()
-    assert "| 7.2.13 | zstd | 4k | plain | 12,345 | 12,400 | 400,000 | 900,000 | 0 | 0 | PASS | 60 exact, 1 modelled |" in report
+    assert "| 7.2.13 | zstd | 4k | plain | 12,345 | 12,400 | 400,000 | 900,000 | 0 | 0 |  |  | PASS | 60 exact, 1 modelled |" in report
+    assert "Engines:" not in report, "cells of before both engines were compared"
     assert "UNDECIDED; events were lost" in report
     assert report.count("| unknown |") == 1
     assert f"- 7.2.13: Debian sid, image SHA-256 `{'ab' * 32}`" in report
@@ -177,8 +234,18 @@ def test_a_table_names_what_differs() -> None:
     assert "- 7.2.13 zstd 4k limits: FAIL; store length" in text
 
 
+def test_a_table_says_what_was_compiled() -> None:
+    cells = [facts(Cell("7.2", "zstd", "4k", "plain")),
+             facts(Cell("7.2", "lz4", "4k", "plain"), engines="agree", compiled=390000, not_compiled=""),
+             facts(Cell("7.3", "lz4", "4k", "plain"), engines="agree", compiled=0, not_compiled="a step of its own")]
+    text = markdown(cells)
+    assert "| agree | 390,000 of 400,000 | PASS |" in text
+    assert "replayed 2 of 3 cells and agree on 2; 390,000 of 800,000 events were confirmed by compiled code." in text
+    assert "- 7.2.13 lz4 4k plain was not compiled: a step of its own" in text
+
+
 def test_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["--jobs", "0"], ["--policy", "nosuch"], ["--keep", "none"]):
+    for words in (["--jobs", "0"], ["--policy", "nosuch"], ["--keep", "none"], ["--workload-pages", "9"]):
         with pytest.raises(SystemExit):
             parsed("-o", "x", *words)
     assert "error:" in capsys.readouterr().err

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from replay.synthetic import ImaginaryKernel
 from traces import schema
+from traces.block import Block
 from traces.importers.misread import MisreadColumns
+from traces.importers.tasks import TaskNumbers
 
 _COLUMN = {name: number for number, name in enumerate(schema.column_names())}
 
@@ -32,7 +34,8 @@ def _captured() -> dict[str, list[str]]:
 def _notes(block: np.ndarray, captured: dict[str, list[str]]) -> list[str]:
     columns = MisreadColumns()
     for part in np.array_split(block, 3, axis=1):
-        columns.add(part)
+        block_of_part = Block.of(part)
+        columns.add(block_of_part, TaskNumbers().of(block_of_part.pid))
     return columns.withdraw(captured)
 
 

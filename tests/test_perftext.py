@@ -38,8 +38,8 @@ def rows_of(data: bytes, reader=perftext.stream) -> tuple[np.ndarray, list[str],
         path = Path(folder) / "text"
         path.write_bytes(data)
         blocks = list(reader(path, facts))
-    return (np.concatenate([b for b, _ in blocks], axis=1) if blocks else np.zeros((len(COLUMN), 0), np.int64),
-            [text for _, texts in blocks for _, text in texts], facts)
+    return (np.concatenate([b.columns() for b in blocks], axis=1) if blocks else np.zeros((len(COLUMN), 0), np.int64),
+            [text for b in blocks for _, text in b.texts], facts)
 
 
 def column(rows: np.ndarray, name: str) -> list[int]:

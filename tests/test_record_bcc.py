@@ -22,7 +22,7 @@ import pytest
 from traces import schema
 from traces.importers.eventformat import parse_event_format, parse_header_page
 from traces.importers.probemap import ProbeTable
-from traces.importers.ring import RingDecoder, new_block
+from traces.importers.ring import RingDecoder, Room
 from traces.record import bccprogram, bccsession
 from traces.record.bccprogram import Definition, definitions_of, event_format, header_page, parse, program
 from traces.record.bccring import SUBBUF, Sorter, SubbufferWriter, events_in
@@ -251,9 +251,10 @@ def decode(data: bytes, *definitions: Definition) -> tuple[list[dict[str, int]],
     """Return the rows that the importer makes of sub-buffers, and the damage it found."""
     table = ProbeTable.build([parse_event_format(event_format(number, row), row.event)
                               for number, row in enumerate(definitions)])
-    decoder = RingDecoder(table, parse_header_page(header_page(SUBBUF), "header_page"), 0)
-    block = new_block(len(data) // 8 + decoder.most_rows)
-    used, rows, _ = decoder.feed(np.frombuffer(data, np.uint8), block, 0)
+    decoder = RingDecoder(table, parse_header_page(header_page(SUBBUF), "header_page"))
+    room = Room(len(data) // 8 + decoder.most_rows)
+    used, rows, _ = decoder.feed(np.frombuffer(data, np.uint8), room, 0)
+    block = room.block(rows, 0, []).columns()
     assert used == len(data)
     return [{name: int(block[at, row]) for name, at in COLUMN.items()} for row in range(rows)], decoder.damage()
 

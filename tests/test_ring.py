@@ -19,8 +19,8 @@ from traces import schema
 from traces.errors import BadInput
 from traces.importers import ring as ring_module
 from traces.importers.eventformat import parse_event_format, parse_header_page
-from traces.importers.probemap import ProbeTable
-from traces.importers.ring import Damage, RingDecoder, new_block
+from traces.importers.probemap import MASK_LINK, ORDER, TEXT, ProbeTable
+from traces.importers.ring import Damage, RingDecoder, Room
 from traces.importers.rings import _PRINT
 from traces.importers.source import loss_record, ring_blocks
 
@@ -77,11 +77,11 @@ def decode(data: bytes, size: int = 4096, cpu: int = 0, chunks: list[int] | None
     parts.append(data[at:])
     ended: list[tuple[int, Damage]] = []
     columns, texts, done, blocks = [], {}, 0, 0
-    for block, some in ring_blocks(parts, TABLE, header(size, commit_size), cpu, lambda *end: ended.append(end), rows):
-        assert block.shape[1], "an empty block"
-        columns.append(block.copy())
-        texts.update({done + row: text for row, text in some})
-        done += block.shape[1]
+    for block in ring_blocks(parts, TABLE, header(size, commit_size), cpu, lambda *end: ended.append(end), rows):
+        assert len(block), "an empty block"
+        columns.append(block.columns())
+        texts.update({done + row: text for row, text in block.texts})
+        done += len(block)
         blocks += 1
     (number, damage), = ended
     assert number == cpu
@@ -91,10 +91,10 @@ def decode(data: bytes, size: int = 4096, cpu: int = 0, chunks: list[int] | None
 
 def feed(data: np.ndarray, size: int = 4096, rows: int = 1 << 15) -> tuple[Any, ...]:
     """Decode one buffer in one call; everything that comes out, comparable."""
-    decoder = RingDecoder(TABLE, header(size), 3)
-    out = new_block(rows)
+    decoder = RingDecoder(TABLE, header(size))
+    out = Room(rows)
     used, row, texts = decoder.feed(data, out, 0)
-    return used, row, out[:, :row].tolist(), texts, decoder.events, decoder.damage(data.size - used)
+    return used, row, out.block(row, 3, []).columns().tolist(), texts, decoder.events, decoder.damage(data.size - used)
 
 
 def number_of(name: str) -> int:
@@ -136,15 +136,15 @@ def test_fields_go_to_their_columns() -> None:
 def test_sign_extension_of_every_width(size: int, signed: bool) -> None:
     event = rb.Event("load_ret", 77, (("ret", size, signed),))
     table = ProbeTable.build([parse_event_format(event.text(), "x")])
-    decoder = RingDecoder(table, header(), 0)
+    decoder = RingDecoder(table, header())
     bits = 8 * size
     values = [0, 1, (1 << bits - 1) - 1]
     values += [-1, -2, -(1 << bits - 1)] if signed else [1 << bits - 1, (1 << bits) - 1]
-    out = new_block(1 << 12)
+    out = Room(1 << 12)
     data = rb.ring((n, event.pack(1, ret=value)) for n, value in enumerate(values, 1))
     _, row, _ = decoder.feed(np.frombuffer(data, np.uint8), out, 0)
     # The column is signed: what a u64 holds above its range is the same bits.
-    assert out[COLUMN["ret"], :row].tolist() == [_signed(value % (1 << 64)) if size == 8 else value for value in values]
+    assert out.block(row, 0, []).column("ret").tolist() == [_signed(value % (1 << 64)) if size == 8 else value for value in values]
 
 
 def test_markers_keep_their_text() -> None:
@@ -359,9 +359,9 @@ def test_a_format_with_its_pid_far_away_reads_nothing_outside(where: int) -> Non
     """Format files come from other machines: a pid outside the record makes the record a short one."""
     text = EVENTS["async_free"].text().replace("int common_pid;\toffset:4", f"int common_pid;\toffset:{where}")
     table = ProbeTable.build([parse_event_format(text, "x")])
-    decoder = RingDecoder(table, header(), 0)
+    decoder = RingDecoder(table, header())
     record = EVENTS["async_free"].pack(1)[:12]
-    out = new_block(1 << 12)
+    out = Room(1 << 12)
     used, row, _ = decoder.feed(np.frombuffer(rb.ring([(1, record)]), np.uint8), out, 0)
     assert (used, row) == (4096, int(where == 8))
     assert decoder.damage().short_records == int(where != 8)
@@ -370,14 +370,14 @@ def test_a_format_with_its_pid_far_away_reads_nothing_outside(where: int) -> Non
 def test_rows_are_never_written_past_the_block() -> None:
     """feed() stops before a sub-buffer that might not fit."""
     data = np.frombuffer(rb.ring([(n, rb.common(PRINT, 1) + bytes(9)) for n in range(1, 400)]), np.uint8)
-    decoder = RingDecoder(TABLE, header(), 0)
+    decoder = RingDecoder(TABLE, header())
     assert decoder.most_rows >= 4080 // 8 + 1
-    out = new_block(decoder.most_rows + 5)
-    out[:] = 7
+    out = Room(decoder.most_rows + 5)
+    out.ts[:] = out.pid[:] = out.event[:] = 7
     used, row, _ = decoder.feed(data, out, 0)
     assert 0 < used < data.size
-    assert row + decoder.most_rows > out.shape[1]
-    assert (out[:, row:] == 7).all()
+    assert row + decoder.most_rows > out.rows
+    assert all((column[row:] == 7).all() for column in (out.ts, out.pid, out.event))
     assert decoder.feed(data[used:], out, row) == (0, row, [])
 
 
@@ -395,7 +395,7 @@ def test_the_fullest_sub_buffer_fits_into_a_block() -> None:
     page = struct.pack("<QQ", 5, len(data) | rb.MISSED_EVENTS) + data.ljust(room, b"\0")
     done: list[Damage] = []
     blocks = list(ring_blocks([page * 3], table, header(size), 0, lambda _, damage: done.append(damage), rows=1))
-    assert sum(block.shape[1] for block, _ in blocks) == 3 * (room // 12 + 1)
+    assert sum(len(block) for block in blocks) == 3 * (room // 12 + 1)
     assert done[0].subbuffers == 0
 
 
@@ -515,6 +515,23 @@ def test_chunking_of_damaged_rings_does_not_matter(records: list[Any], chunks: l
     assert (one.texts, one.damage) == (other.texts, other.damage)
 
 
+def _fields(body: bytes) -> dict[str, int]:
+    """What a record's fields put into its columns, read plainly from the format's offsets."""
+    plan = TABLE.plan_of_id[int.from_bytes(body[:2], "little")]
+    out = {"event": int(TABLE.code[plan]), "pid": struct.unpack_from("<i", body, 4)[0]}
+    for how, column, offset, size, signed, second in TABLE.move[TABLE.first[plan]:TABLE.first[plan + 1]].tolist():
+        if how == TEXT:
+            continue
+        value = int.from_bytes(body[offset:offset + size], "little", signed=bool(signed))
+        if how == MASK_LINK:
+            value &= ~3
+        elif how == ORDER:
+            value = body[second] if value >> 6 & 1 else 0
+        if value:
+            out[schema.column_names()[column]] = value - (1 << 64) if value >> 63 == 1 else value
+    return out
+
+
 def _compare_with_walk(data: bytes, size: int = 4096) -> None:
     """The decoder and the plain reader agree, and every record is either a row or counted."""
     got, plain = decode(data, size), rb.walk(data, size)
@@ -528,7 +545,8 @@ def _compare_with_walk(data: bytes, size: int = 4096) -> None:
                 if (plan := TABLE.plan_of_id[int.from_bytes(body[:2], "little")]) >= 0 and len(body) >= TABLE.need[plan]]
     rows = [row for row in got.rows if row["event"] != 2]
     assert [row["ts"] for row in rows] == [ts for ts, _ in expected]
-    assert [row["pid"] for row in rows] == [struct.unpack_from("<i", body, 4)[0] for _, body in expected]
+    assert [{name: value for name, value in row.items() if name not in ("ts", "cpu")} for row in rows] \
+        == [_fields(body) for _, body in expected]
     known = sum(c for n, c in ids.items() if TABLE.plan_of_id[n] >= 0)
     assert known == len(rows) + got.damage.short_records
     assert (got.damage.first_offset >= 0) == bool(got.damage.subbuffers or got.damage.short_records)
@@ -596,12 +614,13 @@ def uncompiled() -> Any:
     compiled = ring_module._decode
 
     def decode_checked(*args: Any) -> Any:
-        return compiled.py_func(*(_Checked(arg) if isinstance(arg, np.ndarray) and arg.dtype in (np.uint8, np.uint32)
-                                  else arg for arg in args))
+        buf, words, *others = args
+        return compiled.py_func(_Checked(buf), _Checked(words), *others)
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(ring_module, "_u32", ring_module._u32.py_func)
-    patch.setattr(ring_module, "_le", lambda buf, at, size: np.uint64(sum(buf[at + i] << 8 * i for i in range(size))))
+    patch.setattr(ring_module, "_by_bytes", ring_module._by_bytes.py_func)
+    patch.setattr(ring_module, "_le", lambda buf, at, size: np.uint64(sum(buf[at + i] << 8 * i for i in range(size)))
+                  .astype(np.int64))
     yield lambda: patch.setattr(ring_module, "_decode", decode_checked), \
         lambda: patch.setattr(ring_module, "_decode", compiled)
     patch.undo()
@@ -634,9 +653,9 @@ def test_formats_with_anything_in_them(noise: str, word: str, at: int, put: str)
         table = ProbeTable.build([parse_event_format(text, "formats/store")])
     except BadInput:
         return
-    decoder = RingDecoder(table, header(), 0)
+    decoder = RingDecoder(table, header())
     data = rb.ring([(1, EVENTS["store"].pack(1, folio=1, fl=64, fl1=9)), (2, EVENTS["load"].pack(1))])
-    used, row, _ = decoder.feed(np.frombuffer(data, np.uint8), new_block(1 << 11), 0)
+    used, row, _ = decoder.feed(np.frombuffer(data, np.uint8), Room(1 << 11), 0)
     assert used == 4096
     assert row <= 2
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traces import schema
-from traces.importers.source import Block, insert_rows, merge_cpus
+from traces.block import Block
+from traces.importers.source import merge_cpus
 
 ROWS = len(schema.COLUMNS)
 COLUMN = {name: index for index, name in enumerate(schema.column_names())}
@@ -25,7 +26,7 @@ def block(stamps: list[int], cpu: int = 0, first: int = 0, marked: bool = True) 
     out = np.zeros((ROWS, len(stamps)), np.int64)
     out[COLUMN["ts"]], out[COLUMN["cpu"]] = stamps, cpu
     out[COLUMN["ret"]] = np.arange(first, first + len(stamps))
-    return out, [(row, f"{cpu}/{first + row}") for row in range(0, len(stamps), 3) if marked]
+    return Block.of(out, [(row, f"{cpu}/{first + row}") for row in range(0, len(stamps), 3) if marked])
 
 
 def stream(blocks: list[list[int]], cpu: int) -> Iterator[Block]:
@@ -39,9 +40,10 @@ def collect(blocks: Iterator[Block]) -> tuple[list[tuple[int, int, int]], dict[i
     """All rows as (ts, cpu, number) and the texts by row."""
     rows: list[tuple[int, int, int]] = []
     texts: dict[int, str] = {}
-    for columns, some in blocks:
-        assert some == sorted(some)
-        texts.update({len(rows) + row: text for row, text in some})
+    for block in blocks:
+        assert block.texts == sorted(block.texts)
+        texts.update({len(rows) + row: text for row, text in block.texts})
+        columns = block.columns()
         rows += zip(*(columns[COLUMN[name]].tolist() for name in ("ts", "cpu", "ret")), strict=True)
     return rows, texts
 
@@ -115,8 +117,8 @@ def test_merge_reads_no_further_than_it_must() -> None:
             stamps = np.linspace(number * 100, number * 100 + 99, 300 if cpu == 1 else 100).astype(int)
             yield block(stamps.tolist(), cpu)
 
-    for number, (columns, _) in enumerate(merge_cpus([counted(0), counted(1), counted(2)])):
-        assert all(count <= int(columns[0, -1]) // 100 + 2 for count in taken), number
+    for number, merged in enumerate(merge_cpus([counted(0), counted(1), counted(2)])):
+        assert all(count <= int(merged.ts[-1]) // 100 + 2 for count in taken), number
     assert taken == [50, 50, 50]
 
 
@@ -129,7 +131,7 @@ def test_merge_in_bounded_memory() -> None:
     peaks = []
     for count in (5, 50):
         tracemalloc.start()
-        rows = sum(columns.shape[1] for columns, _ in merge_cpus([many(cpu, count) for cpu in range(3)]))
+        rows = sum(len(merged) for merged in merge_cpus([many(cpu, count) for cpu in range(3)]))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert rows == 3 * 250 * count
@@ -146,9 +148,9 @@ def test_insert_rows(size: int, inserts: list[tuple[int, int, str]]) -> None:
     """The same as inserting into a list from the back; every text stays with its row."""
     inserts = [(min(position, size), value, text) for position, value, text in inserts]
     base = block(list(range(size)))
-    columns, texts = insert_rows(base, [(position, {"event": 4, "ret": value}, text)
-                                        for position, value, text in inserts])
-    named = dict(base[1])
+    made = base.insert([(position, {"event": 4, "ret": value}, text) for position, value, text in inserts])
+    columns, texts = made.columns(), made.texts
+    named = dict(base.texts)
     expected: list[Any] = [(0, row, named.get(row, "")) for row in range(size)]
     for position, value, text in reversed(inserts):
         expected.insert(position, (4, value, text))
@@ -162,13 +164,13 @@ def test_insert_rows(size: int, inserts: list[tuple[int, int, str]]) -> None:
 
 
 def test_inserted_rows_hold_nothing_else() -> None:
-    columns, _ = insert_rows(block([5, 6]), [(1, {"ts": 5, "event": 2}, "")])
+    columns = block([5, 6]).insert([(1, {"ts": 5, "event": 2}, "")]).columns()
     assert {name: int(columns[at, 1]) for name, at in COLUMN.items() if columns[at, 1]} \
         == {"ts": 5, "event": 2, "content": -1}
 
 
 @pytest.mark.parametrize("size", [0, 3])
 def test_insert_nothing(size: int) -> None:
-    columns, texts = insert_rows(block(list(range(size))), [])
-    assert columns.shape == (ROWS, size)
-    assert len(texts) == (size + 2) // 3
+    made = block(list(range(size))).insert([])
+    assert made.columns().shape == (ROWS, size)
+    assert len(made.texts) == (size + 2) // 3

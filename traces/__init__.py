@@ -9,13 +9,27 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 from traces.errors import BadInput
-from traces.recording import Recording, RecordingWriter
+
+if TYPE_CHECKING:
+    from traces.recording import Recording, RecordingWriter
 
 __all__ = ["BadInput", "Recording", "RecordingWriter", "open_recording"]
 
 
 def open_recording(path: str | os.PathLike[str], *, verify: bool = True) -> Recording:
     """Open a recording; see :class:`traces.recording.Recording`."""
+    from traces.recording import Recording
+
     return Recording(path, verify=verify)
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: the recorder's errors have no use for pandas."""
+    if name in __all__:
+        from traces import recording
+
+        return getattr(recording, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

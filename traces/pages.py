@@ -8,8 +8,11 @@ the digest was recorded).  ``pages/refs.parquet`` has a row per page handed to t
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -20,12 +23,24 @@ import pyarrow.parquet as pq
 from traces.errors import BadInput
 from traces.schema import PAGE_SIZE
 
-__all__ = ["PageStore", "PageStoreWriter"]
+__all__ = ["PageStore", "PageStoreWriter", "sha1_of"]
 
 #: Pages compressed together: the farther back an equal piece may lie, the smaller they get.
 _GROUP: Final = 1024
 _SCHEMA = pa.schema([pa.field("sha1", pa.string(), nullable=False), pa.field("data", pa.binary())])
 _REFS = pa.schema([pa.field("page", pa.int32(), nullable=False)])
+
+
+def sha1_of(pages: np.ndarray) -> list[str]:
+    """Return the SHA-1 of each page (uint8, pages x 4096) in hex; they are hashed on all CPUs."""
+    def part(cut: int) -> list[str]:
+        return [hashlib.sha1(page.data).hexdigest() for page in pages[cut:cut + _GROUP]]
+
+    cuts = range(0, len(pages), _GROUP)
+    if len(cuts) < 2:
+        return [digest for cut in cuts for digest in part(cut)]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return [digest for digests in pool.map(part, cuts) for digest in digests]
 
 
 class PageStoreWriter:
@@ -42,6 +57,11 @@ class PageStoreWriter:
         self._data: list[bytes | None] = []
         self._writer: pq.ParquetWriter | None = None
         self.with_bytes = 0
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Take no more pages: whoever adds them, in another thread, need not go on."""
+        self._stopped = True
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -56,8 +76,10 @@ class PageStoreWriter:
 
         :param data: its 4096 bytes, or None when only the digest is known
         :param sha1: its SHA-1 in hex; needed when there is no data
-        :raises ValueError: on data of another length, or neither data nor digest
+        :raises ValueError: on data of another length, or neither data nor digest, or after :meth:`stop`
         """
+        if self._stopped:
+            raise ValueError("the page store takes no more pages")
         if data is not None and len(data) != PAGE_SIZE:
             raise ValueError(f"a page has {PAGE_SIZE} bytes, not {len(data)}")
         if sha1 is None:
@@ -118,15 +140,29 @@ class PageStore:
                            "import or record again") from None
         if not self._file.schema_arrow.equals(_SCHEMA):
             raise BadInput(self._path, "", "the columns are not sha1 and data", "import or record again")
-        self.sha1: list[str] = table.column("sha1").to_pylist()
+        self._sha1 = table.column("sha1").combine_chunks()
         #: page row of each reference (int32)
         self.refs = refs.column("page").to_numpy()
-        if self.refs.size and not 0 <= int(self.refs.min()) <= int(self.refs.max()) < len(self.sha1):
+        if self.refs.size and not 0 <= int(self.refs.min()) <= int(self.refs.max()) < len(self):
             raise BadInput(directory / "refs.parquet", "", "a reference points past the last page",
                            "import or record again")
 
     def __len__(self) -> int:
-        return len(self.sha1)
+        return len(self._sha1)
+
+    @functools.cached_property
+    def sha1(self) -> list[str]:
+        """The digest of each distinct page, hex."""
+        digests: list[str] = self._sha1.to_pylist()
+        return digests
+
+    @functools.cached_property
+    def ident(self) -> str:
+        """SHA-256 of all digests in order: equal ones mean the same pages in the same rows."""
+        digest = hashlib.sha256()
+        for buffer in self._sha1.buffers()[1:]:
+            digest.update(buffer or b"")
+        return digest.hexdigest()
 
     def blocks(self) -> Iterator[tuple[int, list[bytes | None]]]:
         """Yield (first page row, the pages' bytes) in blocks, each page checked against its digest.

@@ -9,19 +9,26 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces import schema
+from traces.block import Block
 from traces.errors import BadInput
 from traces.pages import PageStore, PageStoreWriter
+from traces.segment import SegmentEncoder
+from traces.segmentread import Damaged, Lender, Segment, texts_of
 
-__all__ = ["Recording", "RecordingWriter", "SEGMENT_ROWS"]
+if TYPE_CHECKING:
+    # pyarrow imports it where a table becomes a frame; most verbs need none.
+    import pandas as pd
+
+__all__ = ["Recording", "RecordingWriter", "SEGMENT_ROWS", "usable_cpus"]
 
 #: Rows of a full event segment; what a writer holds in memory, and the unit that survives a crash.
 SEGMENT_ROWS: Final = 1 << 18
@@ -31,6 +38,11 @@ _MAX_SEGMENT_ROWS: Final = 1 << 22
 _AGAIN: Final = "import or record again, or copy the whole directory again"
 _REQUIRED: Final = {"format_version": int, "kernel": dict, "segments": list, "snapshots": list, "probes": dict,
                     "losses": list, "files": dict, "complete": bool, "source": dict, "config": dict}
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _digest(path: Path) -> str:
@@ -66,7 +78,12 @@ class RecordingWriter:
         (self.directory / "events").mkdir()
         self.pages = PageStoreWriter(self.directory / "pages")
         self.rows = 0
+        self._encoder = SegmentEncoder(SEGMENT_ROWS)
+        # Encoding, compressing and hashing run without the interpreter lock.
+        self._pool = ThreadPoolExecutor(1) if usable_cpus() > 1 else None
+        self._writing: Future[None] | None = None
         self._segments: list[dict[str, Any]] = []
+        self._digests: dict[str, str] = {}
         self._snapshots: list[dict[str, Any]] = []
         self._open = True
 
@@ -80,6 +97,8 @@ class RecordingWriter:
     def abandon(self) -> None:
         """Remove everything written so far."""
         self._open = False
+        if self._pool is not None:
+            self._pool.shutdown()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def write_rows(self, block: np.ndarray, texts: Sequence[tuple[int, str]] = ()) -> None:
@@ -88,38 +107,33 @@ class RecordingWriter:
         :param block: int64 array (columns of :data:`traces.schema.COLUMNS` x rows); unsigned columns hold
             the same bits
         :param texts: (row of the block, marker text) of the rows that have one
+        :raises ValueError: at an event code that the vocabulary does not have
         """
-        rows = block.shape[1]
-        for first in range(0, rows, SEGMENT_ROWS):
-            last = min(first + SEGMENT_ROWS, rows)
-            part = [(row - first, text) for row, text in texts if first <= row < last]
-            self._write_segment(block[:, first:last], part)
+        self.write_block(Block.of(block, texts))
 
-    def _write_segment(self, block: np.ndarray, texts: Sequence[tuple[int, str]]) -> None:
-        columns = []
-        rows = block.shape[1]
-        for index, column in enumerate(schema.COLUMNS):
-            if column.name == "event":
-                codes = pa.array(block[index].astype(np.int32))
-                columns.append(pa.DictionaryArray.from_arrays(codes, pa.array(schema.NAMES)))
-            elif column.name == "text":
-                which = np.zeros(rows, np.int32)
-                values = [""]
-                for row, text in texts:
-                    which[row] = len(values)
-                    # A name of a file can hold bytes that are not UTF-8.
-                    values.append(text.encode("utf-8", "replace").decode())
-                columns.append(pa.DictionaryArray.from_arrays(pa.array(which), pa.array(values)))
-            else:
-                columns.append(pa.array(block[index].astype(column.dtype)))
-        table = pa.Table.from_arrays(columns, schema=schema.arrow_schema())
-        name = f"events/{len(self._segments):05d}.parquet"
-        # Plain pages under zstd are both smaller and three times faster to write here than dictionaries.
-        pq.write_table(table, self.directory / name, compression="zstd", compression_level=1,
-                       use_dictionary=["event", "text"], write_statistics=False, row_group_size=SEGMENT_ROWS)
-        self._segments.append({"file": name, "rows": rows, "first_ts": int(block[0, 0]),
-                               "last_ts": int(block[0, -1])})
-        self.rows += rows
+    def write_block(self, block: Block) -> None:
+        """Append events.  Where there is a second CPU they are written on it: the block's memory may be used again
+        after the next call."""
+        if self._writing is not None:
+            self._writing.result()
+        if self._pool is None:
+            self._write_segments(block)
+        else:
+            self._writing = self._pool.submit(self._write_segments, block)
+        self.rows += len(block)
+
+    def _write_segments(self, block: Block) -> None:
+        for first in range(0, len(block), SEGMENT_ROWS):
+            part = block.part(first, first + SEGMENT_ROWS)
+            name = f"events/{len(self._segments):05d}.parquet"
+            digest = hashlib.sha256()
+            with (self.directory / name).open("wb") as file:
+                for data in self._encoder.encode(part):
+                    file.write(data)
+                    digest.update(data)
+            self._digests[name] = digest.hexdigest()
+            self._segments.append({"file": name, "rows": len(part), "first_ts": int(part.ts[0]),
+                                   "last_ts": int(part.ts[-1])})
 
     def add_snapshot(self, label: str, ts: int, values: dict[str, Any]) -> int:
         """Keep a counter snapshot and return its number; ``ts`` in ns of the trace clock."""
@@ -141,6 +155,10 @@ class RecordingWriter:
 
     def close(self, manifest: dict[str, Any]) -> None:
         """Write the manifest (with segments, snapshots, pages and digests added) and publish the recording."""
+        if self._pool is not None:
+            if self._writing is not None:
+                self._writing.result()
+            self._pool.shutdown()
         self.pages.close()
         full = {
             "format_version": schema.FORMAT_VERSION,
@@ -152,8 +170,9 @@ class RecordingWriter:
             "snapshots": self._snapshots,
             "pages": {"distinct": len(self.pages), "references": self.pages.references,
                       "with_bytes": self.pages.with_bytes},
-            "files": {str(path.relative_to(self.directory)): _digest(path)
-                      for path in sorted(self.directory.rglob("*")) if path.is_file()},
+            "files": {name: self._digests.get(name) or _digest(self.directory / name)
+                      for name in sorted(str(path.relative_to(self.directory))
+                                         for path in self.directory.rglob("*") if path.is_file())},
         }
         (self.directory / _MANIFEST).write_text(json.dumps(full, indent=1, sort_keys=True) + "\n")
         # Pages are user memory; mkdtemp has made the directory 0700.
@@ -299,6 +318,11 @@ class Recording:
         :param start: number of an event; segments that end before it are left out
         :raises BadInput: at a segment that cannot be read or does not fit the schema
         """
+        for first, path, file in self._files(start):
+            yield first, self._table(first, path, file, columns)
+
+    def _files(self, start: int = 0) -> Iterator[tuple[int, Path, pq.ParquetFile]]:
+        """Yield (number of the first event, path, file) of each segment; its rows and columns are what they should."""
         first = 0
         expected = schema.arrow_schema()
         for segment in self.manifest["segments"]:
@@ -313,13 +337,19 @@ class Recording:
                                    f"{segment['rows']}", _AGAIN)
                 if not file.schema_arrow.equals(expected):
                     raise BadInput(path, "", "its columns are not those of the format", _AGAIN)
-                table = file.read(columns=list(columns) if columns is not None else None)
-                # Text that is no UTF-8 and names past the end of their dictionary would stop a reader later.
-                table.validate(full=True)
             except (pa.ArrowException, OSError) as problem:
                 raise BadInput(path, f"event {first}", f"cannot be read ({problem})", _AGAIN) from None
-            yield first, table
+            yield first, path, file
             first += segment["rows"]
+
+    def _table(self, first: int, path: Path, file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
+        try:
+            table = file.read(columns=list(columns) if columns is not None else None)
+            # Text that is no UTF-8 and names past the end of their dictionary would stop a reader later.
+            table.validate(full=True)
+        except (pa.ArrowException, OSError) as problem:
+            raise BadInput(path, f"event {first}", f"cannot be read ({problem})", _AGAIN) from None
+        return table
 
     def texts(self) -> set[str]:
         """Return all distinct texts of markers, snapshots and parameter writes."""
@@ -334,16 +364,34 @@ class Recording:
         """Yield (number of the first event, {column: array}) of at most ``rows`` events.
 
         Batches begin anew with each segment; those that end before event ``start`` are left out.  ``event`` comes as
-        codes (uint8), ``text`` as an object array of str.
+        codes (uint8), ``text`` as an object array of str.  Arrays that nobody has any more are used again.
+
+        :raises BadInput: at a segment that cannot be read or does not fit the schema
         """
-        for first, table in self.segments(columns, start):
+        lender = Lender()
+        for first, path, file in self._files(start):
+            skip = max(0, start - first) // rows * rows
+            try:
+                segment = Segment.open(path, file, list(columns), lender)
+                if segment is not None:
+                    for at in range(0, file.metadata.num_rows, rows):
+                        batch = segment.batch(rows)
+                        if at >= skip:
+                            yield first + at, batch
+                        # Whoever asks for the next batch may have let this one go.
+                        del batch
+                    continue
+            except (Damaged, OSError) as problem:
+                raise BadInput(path, f"event {first}", f"cannot be read ({problem})", _AGAIN) from None
+            # Another writer made it: recordings of earlier versions, and of other tools.
+            table = self._table(first, path, file, columns)
             arrays: dict[str, np.ndarray] = {}
             for name in columns:
                 column = table.column(name).combine_chunks()
                 if isinstance(column, pa.ChunkedArray):
                     column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
                 arrays[name] = self._array(name, column)
-            for at in range(max(0, start - first) // rows * rows, table.num_rows, rows):
+            for at in range(skip, table.num_rows, rows):
                 yield first + at, {name: array[at:at + rows] for name, array in arrays.items()}
 
     def _array(self, name: str, column: pa.Array) -> np.ndarray:
@@ -353,6 +401,8 @@ class Recording:
             codes = np.array([schema.CODE.get(value, 0) for value in values], np.uint8)
             by_row: np.ndarray = codes[column.indices.to_numpy(zero_copy_only=False)]
             return by_row
+        if name == "text":
+            return texts_of(column.dictionary.to_pylist(), column.indices.to_numpy(zero_copy_only=False))
         values_of: np.ndarray = column.to_numpy(zero_copy_only=False)
         return values_of
 

@@ -10,6 +10,7 @@ for 7.x, LZ4 1.9.4, LZO1X-1 with liblzo2's table of 14 bits, zlib with another w
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 from collections.abc import Iterator
@@ -72,8 +73,13 @@ def _records() -> bytes:
     return "".join(lines).encode()[:PAGE_SIZE]
 
 
-def pages() -> Iterator[tuple[str, bytes]]:
+@functools.cache
+def pages() -> tuple[tuple[str, bytes], ...]:
     """The pages of the table below by name, each `PAGE_SIZE` bytes."""
+    return tuple(_pages())
+
+
+def _pages() -> Iterator[tuple[str, bytes]]:
     yield "zero", bytes(PAGE_SIZE)
     yield "noise", noise(0)
     yield "text", _text()

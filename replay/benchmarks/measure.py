@@ -1,51 +1,42 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is measured, each in a process of its own so that memory and caches are its own, and how it is told."""
+"""What is measured, and how it is told."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import resource
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from model.crypto import compressor_for
 from replay.benchmarks.capture import write_capture, write_tracedat
 from replay.benchmarks.compressors import NAMES, speed
-from replay.synthetic import cycle, write_pages_recording
-from replay.verdict import replay
+from replay.benchmarks.engines import engine_rows, growth_rows
+from replay.benchmarks.pages import page_rows
+from replay.benchmarks.parallel import two_cores
+from replay.benchmarks.process import child, repeated
+from replay.benchmarks.row import Row
+from replay.synthetic import cycle
 from traces.importers import import_source
 from traces.recording import Recording
 
-__all__ = ["Row", "machine", "measure"]
+__all__ = ["PARTS", "Row", "machine", "measure"]
 
-_RUNS = 5
+#: what can be measured by itself
+PARTS: Final = ("import", "engines", "growth", "pages", "compressors", "cores")
+_HERE: Final = "replay.benchmarks.measure"
 _SMALL = 1_000_000
 _LARGE = 10_000_000
 _CYCLE = 250_000
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: ``value`` with its ``unit`` (median of the runs), and the ``target`` it has."""
-
-    what: str
-    value: float
-    unit: str
-    target: str
-    spread: str = ""
-    note: str = ""
 
 
 def machine() -> dict[str, Any]:
@@ -59,28 +50,12 @@ def machine() -> dict[str, Any]:
             "python": platform.python_version(), "numpy": np.__version__}
 
 
-def _child(function: str, *arguments: str, one_core: bool = True) -> dict[str, Any]:
-    """Run ``function`` of this module in a new process, on one core if asked, and return what it gives."""
-    code = (f"import json,sys; from replay.benchmarks import measure; "
-            f"print(json.dumps(measure.{function}(*sys.argv[1:])))")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1" if one_core else str(os.cpu_count() or 1)}
-
-    def pin() -> None:
-        if one_core:
-            os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
-
-    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, preexec_fn=pin, check=True,
-                          stdout=subprocess.PIPE, text=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
 def import_once(src: str, out: str) -> dict[str, float]:
     """Import ``src`` twice, so that the second time nothing is compiled; return the second's seconds."""
     first = import_source(src, out + ".first")
-    began = time.perf_counter()
+    began = time.process_time()
     import_source(src, out)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     shutil.rmtree(out + ".first")
     return {"seconds": seconds, "events": first["rows"],
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
@@ -94,37 +69,6 @@ def import_large(src: str, out: str) -> dict[str, float]:
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def replay_once(path: str) -> dict[str, Any]:
-    """Replay without page bytes; return seconds, events, verdict and peak memory."""
-    result = replay(Recording(path), pages=False)
-    return {"seconds": result.seconds["replay"], "events": result.events, "verdict": result.verdict,
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-
-
-def replay_pages(path: str) -> dict[str, float]:
-    """Measure a recording with page bytes: the compressor alone in a plain loop, a first replay, a second."""
-    recording = Recording(path)
-    store = recording.pages
-    assert store is not None
-    compressor = compressor_for(recording.manifest["config"]["compressor"], "mainline-7.3")
-    pages, _ = store.all_pages()
-    handed = [pages[page].tobytes() for page in store.refs]
-    cache = recording.path / "cache"
-    # Once for nothing: libraries are loaded and compiled code is taken from its cache.
-    assert replay(recording).verdict == "PASS"
-    compressor.compress(handed[0])
-    began = time.perf_counter()
-    for page in handed:
-        compressor.compress(page)
-    alone = time.perf_counter() - began
-    shutil.rmtree(cache, ignore_errors=True)
-    first = replay(recording)
-    second = replay(recording)
-    shutil.rmtree(cache, ignore_errors=True)
-    return {"pages": len(handed), "distinct": len(store), "alone": alone, "page_part": first.seconds["compress"],
-            "whole": sum(first.seconds.values()), "second_page_part": second.seconds["compress"]}
-
-
 def sample_pages(samples: list[Path]) -> list[bytes]:
     """Return the distinct pages of recordings."""
     pages: dict[str, bytes] = {}
@@ -136,27 +80,34 @@ def sample_pages(samples: list[Path]) -> list[bytes]:
     return list(pages.values())
 
 
-def _repeat(run: Callable[[], float], runs: int = _RUNS) -> tuple[float, str]:
-    values = sorted(run() for _ in range(runs))
-    return statistics.median(values), f"{values[0]:.3g} to {values[-1]:.3g} of {runs}"
+def measure(samples: list[Path], large: int = _LARGE, say: Callable[[str], None] = lambda text: None,
+            only: set[str] | None = None) -> list[Row]:
+    """Measure everything; ``samples`` are recordings with page bytes.
 
-
-def measure(samples: list[Path], large: int = _LARGE, say: Callable[[str], None] = lambda text: None) -> list[Row]:
-    """Measure everything; ``samples`` are recordings with page bytes."""
+    :param large: events of the largest synthetic recording
+    :param only: names of :data:`PARTS` to measure; None for all
+    """
     rows: list[Row] = []
+
+    def wanted(part: str) -> bool:
+        return only is None or part in only
+
     with tempfile.TemporaryDirectory(prefix="zreplay-bench-") as scratch:
         base = Path(scratch)
-        say("making synthetic data")
-        block = cycle(_CYCLE)
-        _import_rows(rows, base, block, say)
-        _replay_rows(rows, base, block, say)
-        pages = sample_pages(samples)
-        _compressor_rows(rows, pages, say)
-        for name in ("zstd", "lz4", "deflate"):
-            say(f"replaying {2 * len(pages):,} stores of {len(pages):,} distinct pages with {name}")
-            write_pages_recording(str(base / name), pages, compressor_for(name, "mainline-7.3"))
-            _page_rows(rows, base / name)
-        _large_rows(rows, base, block, large, say)
+        if wanted("import"):
+            _import_rows(rows, base, cycle(_CYCLE), say)
+        if wanted("engines"):
+            rows += engine_rows(base, say)
+        if wanted("growth"):
+            rows += growth_rows(base, large, say)
+        if wanted("pages"):
+            rows += page_rows(base, sample_pages(samples), say)
+        if wanted("compressors"):
+            _compressor_rows(rows, sample_pages(samples), say)
+        if wanted("cores"):
+            rows += _core_rows(base / "cores", say)
+        if wanted("import"):
+            _large_rows(rows, base, cycle(_CYCLE), min(large, _LARGE), say)
     return rows
 
 
@@ -169,63 +120,50 @@ def _import_rows(rows: list[Row], base: Path, block: np.ndarray, say: Callable[[
     def once() -> float:
         out = base / "imported"
         shutil.rmtree(out, ignore_errors=True)
-        return float(_child("import_once", str(capture), str(out))["seconds"])
+        return float(child(_HERE, "import_once", str(capture), str(out))["seconds"])
 
-    seconds, spread = _repeat(once)
-    rows.append(Row("import of a raw ring, one core", events / seconds / 1e6, "million events/s", ">= 2",
-                    spread + " s"))
+    rates: list[float] = []
+    repeated(lambda: rates.append(events / once()))
+    rows.append(Row.of("import of a raw ring, one core", rates, 1e6, "million events/s", ">= 5"))
     program = shutil.which("trace-cmd")
     if program is None:
-        rows.append(Row("import beside trace-cmd report", 0.0, "times", ">= 5",
+        rows.append(Row("import beside trace-cmd report", 0.0, "times", ">= 12",
                         note="not measured: trace-cmd is not installed (apt install trace-cmd)"))
         return
     dat = base / "trace.dat"
     write_tracedat(dat, np.fromfile(capture / "zmeta.cpu0.raw", np.uint8))
     say("trace-cmd report on the same events")
+    theirs: list[float] = []
 
-    def report() -> float:
+    def report() -> None:
         with (base / "report.txt").open("wb") as out:
-            began = time.perf_counter()
+            began = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run([program, "report", str(dat)], stdout=out, stderr=subprocess.DEVNULL, check=True)
-            return time.perf_counter() - began
+            ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+            theirs.append(events / (ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime))
 
-    theirs, their_spread = _repeat(report)
+    repeated(report)
     lines = sum(1 for _ in (base / "report.txt").open("rb"))
-    rows.append(Row("import beside trace-cmd report to a file", theirs / seconds, "times", ">= 5",
-                    their_spread + " s (trace-cmd)", f"{lines:,} lines reported, {lines / theirs / 1e6:.2f} million/s"))
+    rows.append(Row.of("import beside trace-cmd report to a file",
+                       [own / other for own, other in zip(rates, theirs, strict=True)], 1, "times", ">= 12",
+                       f"{lines:,} lines reported, {sorted(theirs)[len(theirs) // 2] / 1e6:.2f} million/s"))
 
 
-def _replay_rows(rows: list[Row], base: Path, block: np.ndarray, say: Callable[[str], None]) -> None:
-    path = base / "imported"
-    say("replaying without page bytes")
-
-    def once() -> float:
-        done = _child("replay_once", str(path))
-        assert done["verdict"] == "PASS", done
-        return float(done["events"] / done["seconds"])
-
-    speed, spread = _repeat(once)
-    rows.append(Row("replay without page bytes, one core", speed / 1e3, "thousand events/s", ">= 150",
-                    spread + " events/s"))
-
-
-def _page_rows(rows: list[Row], path: Path) -> None:
-    runs = [_child("replay_pages", str(path), one_core=False) for _ in range(_RUNS)]
-
-    def ratio(part: str) -> tuple[float, str]:
-        values = sorted(run[part] / run["alone"] for run in runs)
-        return statistics.median(values), f"{values[0]:.3g} to {values[-1]:.3g} of {_RUNS}"
-
-    alone = statistics.median(run["alone"] for run in runs)
-    note = (f"{runs[0]['pages']:.0f} pages handed over, {runs[0]['distinct']:.0f} distinct, "
-            f"{alone * 1e6 / runs[0]['pages']:.1f} us/page alone")
-    value, spread = ratio("page_part")
-    rows.append(Row(f"{path.name}: pages' part of a replay beside the library alone", value, "times", "<= 1.5", spread,
-                    note))
-    value, spread = ratio("whole")
-    rows.append(Row(f"{path.name}: whole replay beside the library alone", value, "times", "<= 1.5", spread))
-    value, spread = ratio("second_page_part")
-    rows.append(Row(f"{path.name}: pages' part of a second replay", value, "times", "compresses nothing", spread))
+def _core_rows(base: Path, say: Callable[[str], None]) -> list[Row]:
+    rows = []
+    for engine, events in (("reference", 400_000), ("fast", 12_000_000)):
+        scratch = base / engine
+        scratch.mkdir(parents=True)
+        found = two_cores(scratch, events=events, options=["--engine", engine], say=say)
+        what = f"8 recordings on two cores beside one, {engine} engine"
+        if found is None:
+            rows.append(Row(what, 0.0, "times as fast", ">= 1.8", note="not measured: there is one core only"))
+            continue
+        pairs = [one[0] / two[0] for one, two in zip(found.one, found.two, strict=True)]
+        cpu = statistics.median(cpu for _, cpu in found.two) / statistics.median(cpu for _, cpu in found.one)
+        rows.append(Row.of(what, pairs, 1, "times as fast", ">= 1.8",
+                           f"{found.events:,} events each; {cpu:.2f} times the CPU time of one core"))
+    return rows
 
 
 def _compressor_rows(rows: list[Row], pages: list[bytes], say: Callable[[str], None]) -> None:
@@ -242,13 +180,9 @@ def _large_rows(rows: list[Row], base: Path, block: np.ndarray, large: int, say:
     say(f"writing {large:,} synthetic events")
     events = write_capture(capture, block, max(1, large // block.shape[1]))
     say(f"importing {events:,} events")
-    done = _child("import_large", str(capture), str(base / "large.zr"))
+    done = child(_HERE, "import_large", str(capture), str(base / "large.zr"))
     rows.append(Row(f"import of {events / 1e6:.1f} million events, peak memory", done["peak_mb"], "MB", "< 500",
                     note=f"{done['seconds']:.1f} s"))
-    say(f"replaying {events:,} events")
-    done = _child("replay_once", str(base / "large.zr"))
-    rows.append(Row(f"replay of {events / 1e6:.1f} million events, peak memory", done["peak_mb"], "MB", "< 500",
-                    note=f"{done['seconds']:.1f} s, {done['verdict']}"))
 
 
 def as_json(rows: list[Row]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from replay.synthetic import cycle, write_recording
+from replay.synthetic import cycle, write_repeated
 
 __all__ = ["TwoCores", "two_cores"]
 
@@ -58,9 +58,10 @@ def two_cores(base: Path, *, recordings: int = _RECORDINGS, events: int = 1_500_
     paths = [base / f"rec{number}" for number in range(recordings)]
     block = cycle(min(_CYCLE, events))
     repeat = max(1, events // block.shape[1])
-    write_recording(str(paths[0]), block, repeat)
+    write_repeated(str(paths[0]), block, repeat)
     for path in paths[1:]:
-        shutil.copytree(paths[0], path)
+        # One on disk, eight to whoever reads them.
+        shutil.copytree(paths[0], path, copy_function=os.link)
     say("replaying them on one core and on two")
     one, two = [], []
     # Once for nothing: what is compiled is kept.

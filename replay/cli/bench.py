@@ -13,14 +13,18 @@ from traces.samples import sample_paths
 
 __all__ = ["add_parser"]
 
+#: replay.benchmarks.measure.PARTS, without importing all that it measures
+_PARTS = ("import", "engines", "growth", "pages", "compressors", "cores")
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser("bench", help="measure import and replay on this machine",
                               description="Measure speed and memory on synthetic data and on the shipped samples. "
                                           "Takes some minutes.")
-    parser.add_argument("--events", type=number, default=10_000_000, metavar="N",
-                        help="size of the large synthetic recording (default 10 million)")
+    parser.add_argument("--events", type=number, default=100_000_000, metavar="N",
+                        help="size of the largest synthetic recording (default 100 million)")
+    parser.add_argument("--only", action="append", choices=_PARTS, help="only this part; may be repeated")
     parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
     parser.set_defaults(run=run)
 
@@ -30,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     from replay.benchmarks.measure import as_json, machine, measure
 
     samples = [path for path in sample_paths() if _has_pages(path)]
-    rows = measure(samples, arguments.events, say=lambda text: warn(f"{text} ..."))
+    rows = measure(samples, arguments.events, say=lambda text: warn(f"{text} ..."),
+                   only=set(arguments.only) if arguments.only else None)
     box = machine()
     print(f"{box['cpu']}, {box['cpus']} CPUs, Python {box['python']}, {box['system']}")
     print(table([("what", "median", "unit", "target", "spread", "note"),

@@ -7,8 +7,11 @@ import argparse
 import json
 from typing import Any
 
-from replay.cli.terminal import counting, number, warn
+from replay.cli.terminal import counting, number, steps, warn
+from replay.verdict import predictions_for
+from traces.errors import BadInput
 from traces.importers import import_source
+from traces.recording import Recording
 
 __all__ = ["add_parser"]
 
@@ -27,8 +30,23 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--compressor", metavar="NAME", help="zswap compressor, where SRC does not say")
     parser.add_argument("--totalram-pages", metavar="N", type=number, help="pages of RAM, where SRC does not say")
     parser.add_argument("--chain-size", metavar="N", type=number, help="CONFIG_ZSMALLOC_CHAIN_SIZE, likewise")
+    parser.add_argument("--no-compress", action="store_true",
+                        help="leave compressing recorded pages to the first replay")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.set_defaults(run=run)
+
+
+def _compress(path: str) -> tuple[list[str], str]:
+    """Compress the pages with the recording's compressors, for replays to find; return these, or why there are none."""
+    recording = Recording(path, verify=False)
+    if not recording.manifest["pages"]["with_bytes"] or not recording.manifest["config"].get("compressor"):
+        return [], ""
+    try:
+        with steps() as progress:
+            predictions = predictions_for(recording, progress=progress)
+    except BadInput as problem:
+        return [], f"pages were not compressed yet, a replay will do that: {problem.what}"
+    return sorted(predictions.compressors), predictions.reason
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,6 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
     with counting("importing") as progress:
         summary = import_source(arguments.src, arguments.output, events=arguments.events, formats=arguments.formats,
                                 overrides=overrides, progress=progress)
+    if not arguments.no_compress and summary["pages"]:
+        summary["compressed"], why = _compress(arguments.output)
+        if why:
+            summary["notes"].append(why)
     if arguments.json:
         print(json.dumps(summary, indent=1))
         return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from replay.cli.terminal import table
 from traces import schema
 from traces.recording import Recording
+from traces.samples import sample_paths
 
 __all__ = ["add_parser"]
 
@@ -19,8 +21,9 @@ __all__ = ["add_parser"]
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser("info", help="what a recording holds",
-                              description="Print what a recording holds, after checking its digests.")
-    parser.add_argument("recording", metavar="REC")
+                              description="Print what a recording holds, after checking its digests. Without a "
+                                          "recording: the ones of real kernels that ship with zreplay.")
+    parser.add_argument("recording", metavar="REC", nargs="?")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.set_defaults(run=run)
 
@@ -47,6 +50,8 @@ def describe(recording: Recording) -> dict[str, Any]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the facts."""
+    if arguments.recording is None:
+        return _samples(arguments.json)
     facts = describe(Recording(arguments.recording))
     if arguments.json:
         print(json.dumps(facts, indent=1))
@@ -78,4 +83,21 @@ def run(arguments: argparse.Namespace) -> int:
                    for name, count in counts)], right=[1]))
     for note in facts["notes"]:
         print(f"note: {note}")
+    return 0
+
+
+def _samples(as_json: bool) -> int:
+    """List the shipped recordings; a path of one is what every other verb takes."""
+    found = []
+    for path in sample_paths():
+        recording = Recording(path)
+        # Where it is in reach of the user's directory, that is shorter to type.
+        near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        found.append({"path": str(near), "kernel": recording.manifest["kernel"].get("version", "?"),
+                      "compressor": recording.manifest["config"].get("compressor", "?"), "events": len(recording)})
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return 0
+    print(table([("kernel", "compressor", "events", "recording"),
+                 *((row["kernel"], row["compressor"], f"{row['events']:,}", row["path"]) for row in found)], right=[2]))
     return 0

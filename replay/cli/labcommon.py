@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from rich.console import Console
-
-from replay.cli.terminal import warn
+from replay.cli.terminal import console, warn
 from traces.lab.apt import Mirror, cache_directory, find_mirror
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.initramfs import GUEST_CONTENT, GUEST_SCRIPT
@@ -42,42 +40,45 @@ _WITH_TOOLS: Final = 2048
 
 def add_kernel_options(parser: argparse.ArgumentParser) -> None:
     """Add which one kernel, compressor and size of folios is wanted."""
-    parser.add_argument("--kernel", required=True, metavar="K",
-                        help="a line (7.2), a release, the path of a bzImage, or the directory of a lab build")
-    parser.add_argument("--modules", type=Path, metavar="DIR", help="modules of your own kernel: lib/modules/RELEASE, "
-                                                                    "a directory above it, or a build tree")
-    parser.add_argument("--compressor", default="zstd", metavar="C", help="zswap's compressor (default: zstd)")
-    parser.add_argument("--folio", default="4k", choices=list(FOLIOS), help="size of folios (default: 4k)")
+    group = parser.add_argument_group("kernel and compressor")
+    group.add_argument("--kernel", required=True, metavar="K",
+                       help="a line (7.2), a release, the path of a bzImage, or the directory of a lab build")
+    group.add_argument("--modules", type=Path, metavar="DIR", help="modules of your own kernel: lib/modules/RELEASE, "
+                                                                   "a directory above it, or a build tree")
+    group.add_argument("--compressor", default="zstd", metavar="C", help="zswap's compressor (default: zstd)")
+    group.add_argument("--folio", default="4k", choices=list(FOLIOS), help="size of folios (default: 4k)")
 
 
 def add_record_options(parser: argparse.ArgumentParser) -> None:
     """Add what the recorder is told."""
-    parser.add_argument("--backend", choices=("tracefs", "bcc"), default="tracefs",
-                        help="how to record; bcc takes 270 MiB of tools into the guest: give it 2G (default: tracefs)")
-    parser.add_argument("--pages", metavar="MODE",
-                        help="what is kept of pages: none, hash, sample:N, full (default: full where they are made up, "
-                             "hash for a workload with --content)")
+    group = parser.add_argument_group("recorder")
+    group.add_argument("--backend", choices=("tracefs", "bcc"), default="tracefs",
+                       help="how to record; bcc takes 270 MiB of tools into the guest: give it 2G (default: tracefs)")
+    group.add_argument("--pages", metavar="MODE",
+                       help="what is kept of pages: none, hash, sample:N, full (default: full where they are made up, "
+                            "hash for a workload with --content)")
 
 
 def add_guest_options(parser: argparse.ArgumentParser, workload: str = "base", memory: int = 1024,
                       timeout: float = 900.0) -> None:
     """Add what the guest is made of and does, with these defaults; ``memory`` in MiB, ``timeout`` in seconds."""
-    parser.add_argument("--workload", default=workload or None, metavar="W", type=_workload,
-                        help=f"one of {', '.join(WORKLOADS)}, with its options: \"limits --pages 4096\" "
-                             f"({f'default: {workload}; ' if workload else ''}see zreplay workload --help)")
-    parser.add_argument("--param", action="append", default=[], type=_param, metavar="NAME=VALUE",
-                        help="parameter of zswap at the start, such as shrinker_enabled=Y; may be repeated")
-    parser.add_argument("--module", action="append", default=[], type=_module, metavar="NAME [PARAM=VALUE ...]",
-                        help="load this module too, such as \"fake_iaa fail_nth=3\"; may be repeated (a lab build's "
-                             "is loaded for the compressor deflate-iaa)")
-    parser.add_argument("--smp", type=_cpus, metavar="N", help="CPUs (default: 1, for the workload smp 2)")
-    parser.add_argument("--memory", type=_memory, default=memory, metavar="M",
-                        help=f"such as 768M or 2G (default: {memory >> 10}G)")
-    parser.add_argument("--timeout", type=float, default=timeout, metavar="S",
-                        help=f"seconds for the guest (default: {timeout:.0f})")
-    parser.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto",
-                        help="auto takes KVM where it works (default)")
-    parser.add_argument("--mirror", metavar="URL", help="Debian mirror (default: the one apt uses)")
+    group = parser.add_argument_group("guest")
+    group.add_argument("--workload", default=workload or None, metavar="W", type=_workload,
+                       help=f"one of {', '.join(WORKLOADS)}, with its options: \"limits --pages 4096\" "
+                            f"({f'default: {workload}; ' if workload else ''}see zreplay workload --help)")
+    group.add_argument("--param", action="append", default=[], type=_param, metavar="NAME=VALUE",
+                       help="parameter of zswap at the start, such as shrinker_enabled=Y; may be repeated")
+    group.add_argument("--module", action="append", default=[], type=_module, metavar="NAME [PARAM=VALUE ...]",
+                       help="load this module too, such as \"fake_iaa fail_nth=3\"; may be repeated (a lab build's "
+                            "is loaded for the compressor deflate-iaa)")
+    group.add_argument("--smp", type=_cpus, metavar="N", help="CPUs (default: 1, for the workload smp 2)")
+    group.add_argument("--memory", type=_memory, default=memory, metavar="M",
+                       help=f"such as 768M or 2G (default: {memory >> 10}G)")
+    group.add_argument("--timeout", type=float, default=timeout, metavar="S",
+                       help=f"seconds for the guest (default: {timeout:.0f})")
+    group.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto",
+                       help="auto takes KVM where it works (default)")
+    group.add_argument("--mirror", metavar="URL", help="Debian mirror (default: the one apt uses)")
 
 
 class _Words(argparse.ArgumentParser):
@@ -149,12 +150,12 @@ def _param(text: str) -> tuple[str, str]:
 @contextmanager
 def telling() -> Iterator[Callable[[str], None]]:
     """Give a function that tells what is being done: a line that changes on a terminal, nothing elsewhere."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    terminal = console()
+    if terminal is None:
         yield lambda text: None
         return
     began = time.monotonic()
-    with console.status("") as status:
+    with terminal.status("") as status:
         yield lambda text: status.update(f"{text} ({time.monotonic() - began:.0f} s)")
 
 

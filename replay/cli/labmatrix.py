@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``zreplay lab matrix``: kernel by compressor by folio by policy, each recorded in a guest and replayed.
 
+Each recording is replayed by both engines, which have to say the same of it: a cell where they do not is a FAIL.
 Every cell is a process of its own and leaves a file with its figures, so that a matrix that was stopped goes on where
 it stood, and one cell's death is no other's.
 """
@@ -22,7 +23,8 @@ from typing import Any, Final, NamedTuple
 
 from replay.cli.labcommon import DIED, Shelf, add_guest_options, add_record_options, job_of, tell_death, telling, told
 from replay.cli.terminal import table, warn
-from replay.verdict import replay
+from replay.engines import NOT_COMPILED, difference
+from replay.verdict import Result, replay
 from traces.errors import BadInput
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.qemu import ending_on_signals
@@ -83,6 +85,8 @@ def add_matrix(parts: Any) -> None:
     many.add_argument("--folio", action="append", choices=list(FOLIOS), help="may be repeated (default: 4k)")
     many.add_argument("--policy", action="append", choices=list(POLICIES),
                       help=f"may be repeated: {', '.join(POLICIES)} (default: plain, or what --workload says)")
+    many.add_argument("--workload-pages", type=_count, metavar="N",
+                      help="pages that each policy's workload works with (default: 3,072 to 5,120, by policy)")
     many.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="guests at the same time (default: 1)")
     many.add_argument("--keep", choices=("all", "odd"), default="all",
                       help="which recordings stay: all (default), or those whose verdict is not PASS")
@@ -91,6 +95,12 @@ def add_matrix(parts: Any) -> None:
     add_record_options(many)
     add_guest_options(many, workload="")
     many.set_defaults(run=matrix, modules=None)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 64 <= int(text) <= 1 << 20:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 64 to {1 << 20}")
+    return int(text)
 
 
 def _jobs(text: str) -> int:
@@ -128,7 +138,7 @@ def matrix(arguments: argparse.Namespace) -> int:
             for name in _run_all(arguments, todo, directory, say):
                 warn("  ".join(_row(json.loads((directory / f"{name}.json").read_text()))))
     rows = [json.loads((directory / f"{cell.name}.json").read_text()) for cell in cells if cell.kernel not in missing]
-    print(table([_HEAD, *map(_row, rows)], right=(4, 5, 6, 7, 8, 9, 11)))
+    print(table([_HEAD, *map(_row, rows)], right=(4, 5, 6, 7, 8, 9, 11, 13)))
     if arguments.report is not None:
         arguments.report.write_text(markdown(_all_of(directory)))
     return max([row["status"] for row in rows] + [2] * bool(missing), key=_WORSE.index, default=0)
@@ -193,8 +203,12 @@ def _run_cell(arguments: argparse.Namespace, cell: Cell, directory: Path) -> Non
     given = argparse.Namespace(**vars(arguments))
     if cell.policy in POLICIES:
         workload, params, cpus = POLICIES[cell.policy]
-        given.workload, given.param = tuple(workload.split()), [*params.items(), *arguments.param]
+        words = workload.split()
+        if arguments.workload_pages is not None:
+            words[words.index("--pages") + 1] = str(arguments.workload_pages)
+        given.workload, given.param = tuple(words), [*params.items(), *arguments.param]
         given.smp = arguments.smp or cpus
+    facts["workload"] = " ".join(given.workload)
     try:
         shelf = Shelf(None, lambda text: None)
         kernel = shelf.get(cell.kernel, None)
@@ -226,7 +240,8 @@ def _judged(out: Path, summary: dict[str, Any], workload_status: int) -> dict[st
     recording = Recording(out)
     events = recording.frame(["event"])["event"]
     stores, pages = (int((events == name).sum()) for name in ("zswap_store", "crypto_acomp_compress"))
-    result = replay(recording, keep_going=True)
+    result = replay(recording, keep_going=True, engine="reference")
+    engines = _both(recording, result)
     counts = [loss.get("lost") for loss in summary["losses"]]
     grades: dict[str, int] = {}
     for check in result.checks:
@@ -236,12 +251,29 @@ def _judged(out: Path, summary: dict[str, Any], workload_status: int) -> dict[st
     if workload_status:
         # It read back pages that differ from what it had written, or could not finish.
         verdict, status = "workload failed", 1
+    reasons, first = list(result.reasons), str(result.divergences[0].what) if result.divergences else ""
+    if engines["engines"] != "agree":
+        verdict, status, first = "FAIL", 1, f"the engines differ: {engines['engines_differ']}"
+        reasons.insert(0, first)
     return {"verdict": verdict, "status": status, "events": len(recording), "stores": stores, "pages": pages,
             "lost": lost, "compared": sum(check.compared for check in result.checks),
             "different": sum(check.different for check in result.checks), "grades": grades,
-            "revision": result.revision, "why": "; ".join(result.reasons),
-            "first": str(result.divergences[0].what) if result.divergences else "",
+            "revision": result.revision, "why": "; ".join(reasons), "first": first, **engines,
             "events_digest": _digest_of(sorted((out / "events").iterdir()))}
+
+
+def _both(recording: Recording, reference: Result) -> dict[str, Any]:
+    """Let compiled code replay what the reference has judged; returns whether it says the same, and of how much."""
+    try:
+        fast = replay(recording, keep_going=True, engine="fast")
+    except Exception as problem:
+        # The reference came to a result: to fail on the same recording is another answer.
+        return {"engines": "differ", "compiled": 0, "not_compiled": "", "engines_differ":
+                f"the reference came to its end, compiled code failed ({type(problem).__name__}: {problem})"}
+    differs = difference(reference, fast)
+    not_compiled = [note.removeprefix(NOT_COMPILED) for note in fast.notes if note.startswith(NOT_COMPILED)]
+    return {"engines": "differ" if differs else "agree", "engines_differ": differs, "compiled": fast.compiled,
+            "not_compiled": "".join(not_compiled)}
 
 
 def _digest(path: Path) -> str:
@@ -254,7 +286,7 @@ def _digest_of(paths: list[Path]) -> str:
 
 
 _HEAD: Final = ("kernel", "compressor", "folio", "policy", "stores", "pages", "events", "checks made", "differ", "lost",
-                "verdict", "seconds")
+                "engines", "compiled", "verdict", "seconds")
 
 
 def _row(facts: dict[str, Any]) -> tuple[str, ...]:
@@ -263,7 +295,8 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
 
     lost = "unknown" if "lost" in facts and facts["lost"] is None else number("lost")
     return (facts["release"], facts["compressor"], facts["folio"], facts["policy"], number("stores"), number("pages"),
-            number("events"), number("compared"), number("different"), lost, facts["verdict"],
+            number("events"), number("compared"), number("different"), lost, facts.get("engines", ""),
+            f"{number('compiled')} of {number('events')}" if "compiled" in facts else "", facts["verdict"],
             f"{facts['seconds']:.0f}")
 
 
@@ -273,6 +306,14 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     for facts in rows:
         grades = ", ".join(f"{count} {grade}" for grade, count in sorted(facts.get("grades", {}).items()))
         lines.append("| " + " | ".join(_row(facts)[:-1]) + f" | {grades} |")
+    both = [facts for facts in rows if "engines" in facts]
+    if both:
+        agree, compiled, events = (sum(column) for column in zip(*(
+            (facts["engines"] == "agree", facts["compiled"], facts["events"]) for facts in both), strict=True))
+        lines += ["", f"Engines: the reference and compiled code replayed {len(both)} of {len(rows)} cells and agree "
+                      f"on {agree}; {compiled:,} of {events:,} events were confirmed by compiled code."]
+        lines += [f"- {facts['release']} {facts['compressor']} {facts['folio']} {facts['policy']} was not compiled: "
+                  f"{facts['not_compiled']}" for facts in both if facts["not_compiled"]]
     lines += ["", "Kernels:", ""]
     origins = {facts["release"]: (facts["origin"], facts["image"]) for facts in rows if "origin" in facts}
     lines += [f"- {release}: {origin}, image SHA-256 `{image}`" for release, (origin, image) in sorted(origins.items())]

@@ -4,73 +4,50 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
+import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from replay.cli import (
-    bench,
-    compare,
-    cut,
-    import_,
-    info,
-    lab,
-    labfuzz,
-    record,
-    regress,
-    replay_,
-    report,
-    revisions,
-    scrub,
-    show,
-    vmcore,
-    whatif,
-    workload,
-)
+from replay.cli.help import Parser, TopParser, opening
+from replay.cli.verbs import VERBS
+from replay.cli.versions import ShowVersions
 from traces.errors import BadInput
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
-_EPILOG = """exit status: 0 PASS, 1 FAIL, 2 wrong use or unreadable input, 3 UNDECIDED, 4 SKIP, 5 the test box died
-
-examples:
-  zreplay lab run --kernel 7.2 -o run.zr record a workload on a kernel in QEMU
-  zreplay import captures/ -o run.zr     make a recording of a raw capture
-  zreplay replay run.zr                  does this kernel do what its revision says?
-  zreplay compare a.zr b.zr              do two recorders of one run tell the same?
-  zreplay regress --base old.zr --patched new.zr  is the patched kernel worse?
-  zreplay regress run.zr --revision mainline-7.2 --revision v14   where do two revisions part on it?
-  zreplay bisect run.zr --series v14     which patch of the series brought it?
-  zreplay show run.zr --swp 0x200        everything that happened to a swap slot
+_EPILOG = """zreplay VERB --help ends with examples of the verb.
+exit status: 0 PASS, 1 FAIL, 2 wrong use or unreadable input, 3 UNDECIDED, 4 SKIP, 5 the test box died
 """
 
 
-def version() -> str:
-    """Return the version of the installed distribution."""
-    try:
-        return importlib.metadata.version("zreplay")
-    except importlib.metadata.PackageNotFoundError:
-        return "uninstalled checkout"
+def parser(only: str | None = None) -> TopParser:
+    """Return the command's argument parser.
 
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command's argument parser."""
-    top = argparse.ArgumentParser(
-        prog="zreplay", epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Replay recorded zswap and zsmalloc behaviour through a reference model of a kernel revision, "
-                    "and check it effect by effect.")
-    top.add_argument("--version", action="version", version=f"zreplay {version()}")
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (record, workload, lab, import_, info, show, replay_, report, compare, regress, revisions, vmcore,
-                   cut, labfuzz, scrub, whatif, bench):
-        module.add_parser(verbs)
+    :param only: load this verb alone (none for ""): the others are known by name; by default all are loaded
+    """
+    top = TopParser(prog="zreplay", epilog=_EPILOG,
+                    description="Replay recorded zswap and zsmalloc behaviour through a reference model of a kernel "
+                                "revision, and check it effect by effect.")
+    top.add_argument("--version", action=ShowVersions, help="show versions of everything that computes")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    for name, verb in VERBS.items():
+        if only is None or name == only:
+            importlib.import_module(f"replay.cli.{verb.module}").add_parser(verbs)
+        else:
+            verbs.add_parser(name, help=verb.help)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    arguments = parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        # Status 0 would be PASS to a script whose words got lost.
+        sys.stderr.write(opening())
+        return 2
+    arguments = parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -82,6 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("zreplay: interrupted; nothing half-written was left behind.", file=sys.stderr)
+        print(f"zreplay: interrupted; {_kept(arguments)}.", file=sys.stderr)
         return 130
     return status
+
+
+def _kept(arguments: argparse.Namespace) -> str:
+    """Say what an interrupted verb has left: a recording is made whole or not at all, a directory of them is not."""
+    output = getattr(arguments, "output", None)
+    if output is None:
+        return "nothing half-written was left behind"
+    raw = Path(f"{output}.raw")
+    if arguments.verb == "record" and raw.is_dir():
+        return f"the capture is kept: make a recording of it with 'zreplay import {raw} -o {output}'"
+    if os.path.lexists(output):
+        return f"what was finished is kept in {output}"
+    return "nothing half-written was left behind"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import sys
@@ -11,16 +12,14 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Final
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING, Final, Protocol
 
 from model.revisions import REVISIONS
 from model.zswap import Zswap
-from replay.checks import unknown_checks
+from replay.checks import Divergence, unknown_checks
 from replay.cli.manytables import table_lines
-from replay.cli.terminal import steps, warn
+from replay.cli.terminal import console, fitting, steps, warn
+from replay.formats.junit import junit_xml
 from replay.many.cluster import LOCAL, run_cluster
 from replay.many.jobs import NOT_DONE, UNREADABLE, Job, Outcome, attempt, safely
 from replay.many.local import run_local
@@ -28,11 +27,27 @@ from replay.many.tables import as_plain
 from replay.verdict import Result
 from traces.errors import BadInput
 
-__all__ = ["add_options", "run_jobs"]
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["Form", "add_options", "run_jobs"]
 
 #: The worst one is the command's: unreadable (2), FAIL (1), UNDECIDED or not done (3), PASS (0).
 _WORSE: Final = (0, 3, 1, 2)
 _MOST: Final = 1024
+
+
+class Form(Protocol):
+    """What replays are told in where it is not for people at a terminal: lines before, for each pair, and after."""
+
+    def head(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """Yield the lines before all pairs."""
+
+    def one(self, job: Job, outcome: Outcome) -> Iterator[str]:
+        """Yield the lines of a pair."""
+
+    def foot(self, jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> Iterator[str]:
+        """Yield the lines after all pairs."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scheduler", metavar="ADDRESS", help="have the workers of a Dask cluster do them (they open "
                         f"recordings by their paths); '{LOCAL}': of a cluster of -j workers that is started here")
     parser.add_argument("--table", metavar="FILE", help="write the tables of verdicts and of checks as JSON")
+    parser.add_argument("--junit", metavar="FILE", help="write the results as JUnit XML")
 
 
 def _processes(text: str) -> int:
@@ -68,10 +84,13 @@ def _refuse(arguments: argparse.Namespace, jobs: Sequence[Job]) -> None:
     if arguments.scheduler is not None and arguments.scheduler != LOCAL and arguments.jobs is not None:
         raise BadInput("-j", "", "the scheduler knows how many workers it has",
                        f"leave -j out, or use --scheduler {LOCAL}")
-    if arguments.table is not None:
-        directory = Path(arguments.table).absolute().parent
-        if not directory.is_dir() or not os.access(directory, os.W_OK) or Path(arguments.table).is_dir():
-            raise BadInput(arguments.table, "", "cannot be written", "name a file in a directory that you may write to")
+    files = [file for file in (arguments.table, arguments.junit) if file is not None]
+    for file in files:
+        directory = Path(file).absolute().parent
+        if not directory.is_dir() or not os.access(directory, os.W_OK) or Path(file).is_dir():
+            raise BadInput(file, "", "cannot be written", "name a file in a directory that you may write to")
+    if len({os.path.realpath(file) for file in files}) < len(files):
+        raise BadInput(arguments.junit, "", "--table and --junit name the same file", "name two")
 
 
 def _here(jobs: Sequence[Job], loaded: Mapping[str | None, str | type[Zswap] | None]) -> Iterator[Outcome]:
@@ -86,12 +105,20 @@ def _here(jobs: Sequence[Job], loaded: Mapping[str | None, str | type[Zswap] | N
 
 def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
              loaded: Mapping[str | None, str | type[Zswap] | None],
-             report: Callable[[Result], Iterator[str]]) -> int:
-    """Run jobs as the options say, print reports in order and the tables; return the worst exit status."""
+             report: Callable[[Result], Iterator[str]], form: Form | None = None, *,
+             lines: Callable[[Divergence], Iterator[str]]) -> int:
+    """Run jobs as the options say, print reports in order and the tables; return the worst exit status.
+
+    :param report: a result's lines for people
+    :param form: what is printed instead of reports and tables
+    :param lines: a divergence's lines for people
+    """
     _refuse(arguments, jobs)
     elsewhere = arguments.jobs is not None or arguments.scheduler is not None
     outcomes: dict[int, Outcome] = {}
     told = 0
+    if form is not None:
+        _print(form.head(jobs))
     with _watching(jobs, elsewhere) as watch:
         if arguments.scheduler is not None:
             source = run_cluster(jobs, arguments.scheduler, arguments.jobs, say=watch.say)
@@ -107,39 +134,44 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
                     if told in outcomes:
                         with watch.paused():
                             while told in outcomes:
-                                _tell(arguments, jobs, outcomes[told], report)
+                                _tell(arguments, jobs, outcomes[told], report, form)
                                 told += 1
         except KeyboardInterrupt:
             watch.close()
             if len(jobs) > 1:
-                if outcomes and not arguments.json:
+                if outcomes and form is None:
                     _tables(jobs, outcomes)
                     sys.stdout.flush()
                 warn(f"{len(outcomes)} of {len(jobs)} replays were done ({_count(outcomes) or 'none'}); the others "
                      "were stopped.")
             raise
-    if len(jobs) > 1 and not arguments.json:
+    if form is not None:
+        _print(form.foot(jobs, outcomes))
+    elif len(jobs) > 1:
         _tables(jobs, outcomes)
     if arguments.table is not None:
-        _write(arguments.table, as_plain(jobs, outcomes))
+        _write(arguments.table, json.dumps(as_plain(jobs, outcomes), indent=1) + "\n")
+    if arguments.junit is not None:
+        _write(arguments.junit, junit_xml([(job, outcomes[job.number]) for job in jobs], lines,
+                                          datetime.datetime.now(datetime.UTC)))
     return max((outcome.exit_status for outcome in outcomes.values()), key=_WORSE.index)
 
 
 def _tell(arguments: argparse.Namespace, jobs: Sequence[Job], outcome: Outcome,
-          report: Callable[[Result], Iterator[str]]) -> None:
-    """Print a job's report, or its object; of what has no result people are told on stderr, and below the tables."""
-    job = jobs[outcome.number]
-    if outcome.result is not None:
-        if arguments.json:
-            print(json.dumps(outcome.result.as_dict(), default=str))
-        else:
-            print("\n" * (outcome.number > 0) + "\n".join(report(outcome.result)))
-    elif arguments.json and len(jobs) > 1:
-        print(json.dumps({"verdict": None, "recording": job.recording, "revision": job.revision,
-                          "error": outcome.error}))
+          report: Callable[[Result], Iterator[str]], form: Form | None) -> None:
+    """Print a job's report, or its form; of what has no result people are told on stderr, and below the tables."""
+    if form is not None:
+        _print(form.one(jobs[outcome.number], outcome))
+    elif outcome.result is not None:
+        print("\n" * (outcome.number > 0) + "\n".join(report(outcome.result)))
     if outcome.result is None and arguments.jobs is None and arguments.scheduler is None:
         warn(outcome.error)
     sys.stdout.flush()
+
+
+def _print(lines: Iterator[str]) -> None:
+    for line in lines:
+        print(line)
 
 
 def _count(outcomes: Mapping[int, Outcome]) -> str:
@@ -156,22 +188,22 @@ def _tables(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> None:
     print()
     for job in jobs:
         if job.number in outcomes and outcomes[job.number].result is None:
-            print(textwrap.fill(outcomes[job.number].error, 78, subsequent_indent="  ", break_on_hyphens=False,
+            print(textwrap.fill(outcomes[job.number].error, fitting(78), subsequent_indent="  ", break_on_hyphens=False,
                                 break_long_words=False))
     revisions = len({job.revision for job in jobs})
     times = f" x {revisions} revisions" if revisions > 1 else ""
     print(f"{len(jobs) // revisions} recordings{times}: {_count(outcomes)}")
 
 
-def _write(file: str, plain: dict[str, Any]) -> None:
-    """Write JSON whole or not at all.
+def _write(file: str, text: str) -> None:
+    """Write a file whole or not at all.
 
     :raises BadInput: when that is not possible
     """
     path = Path(file)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(json.dumps(plain, indent=1) + "\n")
+        part.write_text(text, "utf-8")
         os.replace(part, path)
     except OSError as problem:
         part.unlink(missing_ok=True)
@@ -231,13 +263,15 @@ class _Silent(_Watch):
 @contextmanager
 def _watching(jobs: Sequence[Job], elsewhere: bool) -> Iterator[_Watch]:
     """Give what watches jobs, with a bar where stderr is a terminal and they run elsewhere."""
-    console = Console(stderr=True)
     if not elsewhere:
         yield _Silent(jobs, None)
         return
-    if not console.is_terminal:
+    terminal = console()
+    if terminal is None:
         yield _Watch(jobs, None)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*shown, console=terminal, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         yield _Watch(jobs, bar)

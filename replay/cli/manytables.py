@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from replay.cli.terminal import table
+from replay.cli.terminal import fitting, table
 from replay.many.jobs import Job, Outcome
 from replay.many.tables import CheckSum, Verdict, check_sums, verdicts
 
@@ -48,7 +48,7 @@ def table_lines(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> Iterato
     yield from _blocks(["check", *checks], columns)
     nowhere = [check for check in dict.fromkeys(each.check for each in sums) if check not in compared]
     if nowhere:
-        yield from textwrap.wrap(f"in no recording compared: {', '.join(nowhere)}", 78, subsequent_indent="  ",
+        yield from textwrap.wrap(f"in no recording compared: {', '.join(nowhere)}", fitting(78), subsequent_indent="  ",
                                  break_on_hyphens=False)
 
 
@@ -115,7 +115,7 @@ def _without_middle(text: str, width: int) -> str:
 
 def _blocks(left: Sequence[str], columns: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield tables of a first column and as many of the others as fit beside it."""
-    room = _WIDTH - max(map(len, left))
+    room = fitting(_WIDTH) - max(map(len, left))
     block: list[Sequence[str]] = []
     used = 0
     for column in columns:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from replay.cli.revisions import two_revisions
-from replay.cli.terminal import steps, table
+from replay.cli.terminal import fitting, steps, table, wrapped
 from replay.regress import b4
 from replay.regress.catalogue import Better
 from replay.regress.compare import MARGIN, VERDICTS, Check, Regression, regress
@@ -128,9 +128,9 @@ def report(result: Regression) -> Iterator[str]:
            f"{compressors(result)}: {len(result.checks):,} checks, {counts}")
     for label, text in (("folios", folios(result)), ("test", test_words(result)), ("exact", exact_words(result)),
                         ("pages", result.pages.text())):
-        yield from textwrap.wrap(f"{label:<8}{text}", 100, subsequent_indent=" " * 8, break_on_hyphens=False)
+        yield from textwrap.wrap(f"{label:<8}{text}", fitting(100), subsequent_indent=" " * 8, break_on_hyphens=False)
     for note in result.notes:
-        yield from textwrap.wrap(f"note: {note}", 100, subsequent_indent="  ", break_on_hyphens=False)
+        yield from wrapped(f"note: {note}", 100)
     rows: list[tuple[str, ...]] = [("", "base", "spread", "patched", "spread", "change", "p", "p same", "verdict")]
     for verdict in ("worse", "better"):
         found = result.of(verdict)
@@ -145,14 +145,13 @@ def report(result: Regression) -> Iterator[str]:
     for verdict in VERDICTS:
         names = [check.id for check in result.checks if is_zero(check) and check.verdict == verdict]
         if names:
-            yield from textwrap.wrap(f"0 in every run, {verdict}: {', '.join(names)}", 100, subsequent_indent="  ",
-                                     break_on_hyphens=False)
+            yield from wrapped(f"0 in every run, {verdict}: {', '.join(names)}", 100)
     reasons: dict[str, list[str]] = {}
     for check in result.checks:
         if check.reason and check.verdict != "same":
             reasons.setdefault(f"{check.verdict}, {check.reason}", []).append(check.id)
     for reason, names in reasons.items():
-        yield from textwrap.wrap(f"{reason}: {', '.join(names)}", 100, subsequent_indent="  ", break_on_hyphens=False)
+        yield from wrapped(f"{reason}: {', '.join(names)}", 100)
 
 
 def _row(check: Check) -> tuple[str, ...]:
@@ -166,7 +165,7 @@ def _row(check: Check) -> tuple[str, ...]:
 def _with_headings(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """Yield a table's lines; headings stand alone and do not widen the first column."""
     full = [row for row in rows if row[-1]]
-    lines = iter(table(full, right=range(1, 8)).splitlines())
+    lines = iter(table(full, right=range(1, 8), fit=False).splitlines())
     for row in rows:
         yield next(lines) if row[-1] else row[0]
 

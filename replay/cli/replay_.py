@@ -4,22 +4,22 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 from model.revisions import REVISIONS
 from replay.checks import CHECKS, Divergence
-from replay.cli.many import add_options, run_jobs
-from replay.cli.terminal import table
+from replay.cli.many import Form, add_options, run_jobs
+from replay.cli.terminal import painted, table, wrapped
+from replay.formats.asjson import Json
+from replay.formats.ktap import Ktap
+from replay.formats.mail import Mail
 from replay.many.jobs import make_jobs
 from replay.userrevision import load_revision
 from replay.verdict import Result
 from traces.errors import BadInput
 
-__all__ = ["add_parser", "load_revision"]
+__all__ = ["add_parser", "load_revision", "wrapped"]
 
 
 def add_parser(verbs: Any) -> None:
@@ -39,8 +39,12 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--engine", choices=("fast", "reference"), help="fast is compiled and hands what it cannot "
                         "confirm to the reference; the default from 262,144 events on, below that it does not pay")
     parser.add_argument("--list-checks", action="store_true", help="print all checks and leave")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON, one object per recording "
-                        "and revision")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the results as JSON, one object per recording "
+                      "and revision")
+    form.add_argument("--ktap", action="store_true", help="print them as KTAP, for readers of kernel test results")
+    form.add_argument("--mail", action="store_true", help="print five lines for each, and a table, to paste into a "
+                      "mail: 72 columns")
     add_options(parser)
     parser.set_defaults(run=run)
 
@@ -57,13 +61,27 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = {name: load_revision(name) for name in revisions}
     options = {"checks": sorted(set(arguments.check)) if arguments.check else None,
                "keep_going": arguments.keep_going, "pages": not arguments.no_pages, "engine": arguments.engine}
-    return run_jobs(arguments, make_jobs(arguments.recording, revisions, loaded, options), loaded, report)
+    return run_jobs(arguments, make_jobs(arguments.recording, revisions, loaded, options), loaded, report,
+                    _form(arguments), lines=divergence_lines)
+
+
+def _form(arguments: argparse.Namespace) -> Form | None:
+    """Return what the results are told in, None for people at a terminal."""
+    if arguments.json:
+        return Json()
+    if arguments.ktap:
+        return Ktap(divergence_lines)
+    if arguments.mail:
+        given = [word for check in arguments.check or () for word in ("--check", check)]
+        given += [option for option, on in (("--keep-going", arguments.keep_going), ("--no-pages", arguments.no_pages))
+                  if on]
+        return Mail(given + (["--engine", arguments.engine] if arguments.engine else []))
+    return None
 
 
 def report(result: Result) -> Iterator[str]:
     """Yield the lines of a result for people: verdict first, then every check, then the first divergence."""
-    colour = _colour()
-    yield (f"{colour(result.verdict)}  {result.recording}: {result.events:,} events of kernel {result.kernel} "
+    yield (f"{painted(result.verdict)}  {result.recording}: {result.events:,} events of kernel {result.kernel} "
            f"({result.compressor}) against {result.revision}")
     for reason in result.reasons:
         yield f"  {reason}"
@@ -96,11 +114,6 @@ def report(result: Result) -> Iterator[str]:
                    f"{value(other.recorded)}, predicted {value(other.predicted)}")
 
 
-def wrapped(text: str) -> list[str]:
-    """Return a sentence in lines of at most 78 columns."""
-    return textwrap.wrap(text, 78, subsequent_indent="  ", break_on_hyphens=False)
-
-
 def divergence_lines(divergence: Divergence) -> Iterator[str]:
     """Yield a divergence in full: both values, where, both states, the events around it."""
     yield f"first divergence: {divergence.check} at event {divergence.event}, {divergence.ts / 1e9:.6f} s"
@@ -126,11 +139,3 @@ def value(item: Any) -> str:
     if isinstance(item, int) and not isinstance(item, bool) and item >= 1 << 32:
         return hex(item)
     return str(item)
-
-
-def _colour() -> Any:
-    """Return a function that colours a verdict on a terminal, or leaves it as it is."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
-        return lambda verdict: verdict
-    codes = {"PASS": "32", "FAIL": "31", "UNDECIDED": "33"}
-    return lambda verdict: f"\033[1;{codes.get(verdict, '0')}m{verdict}\033[0m"

@@ -26,7 +26,7 @@ _WORSE = (0, 4, 3, 1)
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
-        "report", help="a result as one HTML page: verdict, checks, the first divergence, pictures",
+        "report", help="a result as an HTML page: checks, first divergence, pictures",
         description="Write what a replay found as one HTML file that needs no network and no scripts. With two "
                     "revisions it also tells where they part on the recording, with two or more recordings the times "
                     "of base and patched side by side. Exit status: that of replay and regress: 0 PASS, 1 FAIL (or two "

@@ -15,7 +15,7 @@ from model.revisions import REVISIONS, SERIES
 from model.zswap import Zswap
 from replay.bisect import Bisection, bisect, series
 from replay.cli.replay_ import load_revision
-from replay.cli.terminal import counting, table
+from replay.cli.terminal import counting, fitting, table
 from replay.freerun import Outcome
 from replay.parting import RESPECTS, Cause, Parting, part
 from traces.errors import BadInput
@@ -103,17 +103,17 @@ def _lines(found: Parting, path: str) -> Iterator[str]:
     yield (f"{other} against {one}: {found.operations:,} operations of {path}, {parted:,} part, in "
            f"{len(found.causes)} ways")
     for note in (*found.notes, *(f"{count:,} {why} were not run" for why, count in found.left_out.items())):
-        yield from textwrap.wrap(f"note: {note}", _WIDTH, subsequent_indent="  ")
+        yield from textwrap.wrap(f"note: {note}", fitting(_WIDTH), subsequent_indent="  ")
     for number, cause in enumerate(found.causes, 1):
         yield ""
         yield from textwrap.wrap(f"{number}. {cause.sentence}: {cause.operations:,} operation"
                                  f"{'s' * (cause.operations > 1)}, first at event {cause.first[0].operation.event}",
-                                 _WIDTH, subsequent_indent="   ")
+                                 fitting(_WIDTH), subsequent_indent="   ")
     for name, problems in zip(found.names, found.problems, strict=True):
         if problems:
             yield ""
             yield from textwrap.wrap(f"{name} breaks an invariant {len(problems):,} times; first, at event "
-                                     f"{problems[0][0]}: {problems[0][1]}", _WIDTH, subsequent_indent="   ")
+                                     f"{problems[0][0]}: {problems[0][1]}", fitting(_WIDTH), subsequent_indent="   ")
     if found.causes:
         yield ""
         yield from _in_full(found.causes[0], found.names)
@@ -198,9 +198,9 @@ def _walk(found: Bisection, path: str) -> Iterator[str]:
               + (" in that respect" if any(step.parting and step.parting.causes for step in found.steps) else "")
         return
     yield from textwrap.wrap(f"{found.brought} brought it: {found.wanted.sentence}, first at event "
-                             f"{found.wanted.first[0].operation.event}", _WIDTH, subsequent_indent="  ")
+                             f"{found.wanted.first[0].operation.event}", fitting(_WIDTH), subsequent_indent="  ")
     mirrors = next(step.mirrors for step in found.steps if step.name == found.brought)
-    yield from textwrap.wrap(f"which is {mirrors}", _WIDTH, initial_indent="  ", subsequent_indent="  ")
+    yield from textwrap.wrap(f"which is {mirrors}", fitting(_WIDTH), initial_indent="  ", subsequent_indent="  ")
     yield ""
     for step in found.steps[1:]:
         assert step.parting is not None

@@ -24,7 +24,7 @@ __all__ = ["ENDED", "STANDS", "UNKNOWN", "advance"]
 ENDED, STANDS, UNKNOWN = range(3)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def advance(m, f, code, handle_at, zspage_at, ret_at, memcg_at, entry_at):
     """Run operation ``f`` to its next effect that was captured, or question; Engine.advance() compiled.
 

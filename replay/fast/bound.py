@@ -24,7 +24,7 @@ _MAGIC: Final = 0x58 << 14
 UNBOUND: Final = -(1 << 62)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def frame_differs(m, zspage, index, word):
     """ZsmallocHandlers._check_frame(): True where the object word is another."""
     bits = m[L.IDX_BITS]
@@ -39,14 +39,14 @@ def frame_differs(m, zspage, index, word):
     return m[zspage + page] != high
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def zspage_word(m, zspage):
     """zspage_word()"""
     number = m[zspage + L.Z_CLASS]
     return _MAGIC | m[number + L.K_INDEX] << 5 | m[zspage + L.Z_GROUP] << 1 | m[number + L.K_HUGE]
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def class_differs(m, number, address):
     """ZsmallocHandlers._class_at(): True where a class is known at another address."""
     if m[number + L.K_ADDRESS] == 0:
@@ -54,7 +54,7 @@ def class_differs(m, number, address):
     return m[number + L.K_ADDRESS] != address
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def entry_differs(m, entry, address):
     """Handlers._bind_entry(): True where an entry is known at another address."""
     known = m[entry + L.E_ADDRESS]
@@ -67,7 +67,7 @@ def entry_differs(m, entry, address):
     return known != address + m[L.ENTRY_TO_LRU]
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def zspage_differs(m, zspage, address):
     """ZsmallocHandlers._bind_zspage(): True where the zspage is known elsewhere, or another one here."""
     if m[zspage + L.Z_ADDRESS] == address:
@@ -80,7 +80,7 @@ def zspage_differs(m, zspage, address):
     return False
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def read_before(m, recorded, predicted, i, base, pid):
     """ZsmallocHandlers._compare_total() where they differ: can order of tasks explain it?"""
     here = pid[i]

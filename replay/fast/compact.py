@@ -23,17 +23,17 @@ _FREE_ZSPAGE: Final = _EV["__free_zspage"]
 
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _class_done(m, f):
     """The end of ZsPool.__zs_compact()'s loop."""
     target = m[f + L.Q_DST]
     if target >= 0:
-        group_insert(m, target, fullness(m[target + L.Z_INUSE], m[m[f + L.Q_CLASS] + L.K_OBJS]))
+        group_insert(m, target, fullness(m, target))
     m[f + L.Q_VALUE] = m[f + L.Q_CLASS_FREED]
     return L.C_CLASS_RET
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def compact_step(m, f, st, code):
     """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
     # ---- zs_compact() ----------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def compact_step(m, f, st, code):
             st = L.C_MOVE
         else:
             source = m[f + L.Q_SRC]
-            group_insert(m, source, fullness(m[source + L.Z_INUSE], m[m[f + L.Q_CLASS] + L.K_OBJS]))
+            group_insert(m, source, fullness(m, source))
             st = _class_done(m, f)
     elif st == L.C_MOVE:
         number, source = m[f + L.Q_CLASS], m[f + L.Q_SRC]
@@ -119,7 +119,7 @@ def compact_step(m, f, st, code):
             st = L.C_MOVE
     elif st == L.C_MOVED:
         source, number = m[f + L.Q_SRC], m[f + L.Q_CLASS]
-        group = fullness(m[source + L.Z_INUSE], m[number + L.K_OBJS])
+        group = fullness(m, source)
         group_insert(m, source, group)
         m[f + L.Q_ZSPAGE] = source
         st = L.C_PAGES_LOCK if group == 0 else L.C_AFTER

@@ -25,7 +25,7 @@ _ENOENT, _EIO = errno.ENOENT, errno.EIO
 
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def entry_step(m, f, st, code, answered, answer):
     """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
     # ---- zswap_entry_free(), zs_free() ---------------------------------------------------------------

@@ -8,13 +8,14 @@ the other one stopped.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from model.counters import DEBUGFS, VMSTAT
 from model.memcg import MemcgZswap
-from model.zsmalloc import size_classes
+from model.zsmalloc import SizeClass, Zspage, size_classes
 from model.zswap import Zswap
 from replay.fast import layout as L
 from replay.fast import tables
@@ -51,31 +52,16 @@ class Memory:
     """
 
     def __init__(self, chain_size: int, changes: int) -> None:
-        self.m = np.zeros(1 << 20, np.int64)
-        self.m[L.TOP] = L.SCALARS
-        for scalar in (L.ENTRIES_SPARE, L.OBJECTS_SPARE, L.FRAMES_SPARE, L.ZSPAGES, L.ACCOUNTS, L.LISTS, L.TASKS,
-                       L.TOTAL_AT, L.TREE_AT, L.HANDLES_AT, L.ADDRESSES_AT, L.TASKS_AT):
-            self.m[scalar] = -1
-        self.m[L.HISTORY_ROWS] = changes
-        self.m[L.HISTORY_AT] = self._take(8 * changes)
+        # Each replay begins with the same size classes: they are laid out once.
+        m, self._class_rows = _with_classes(chain_size)
+        self.m = m.copy()
+        # Room for a power of two, so that no division says where the next one goes.
+        rows_kept = 1 << (changes - 1).bit_length()
+        self.m[L.HISTORY_MASK] = rows_kept - 1
+        self.m[L.HISTORY_AT] = self._take(8 * rows_kept)
         self.m[L.TOTALS_AT] = self._take(2 * L.TOTALS_ROOM)
         for table in (L.TREE_AT, L.HANDLES_AT, L.ADDRESSES_AT, L.TASKS_AT):
             self._rehash(table, 2048)
-        geometries = size_classes(chain_size)
-        rows: dict[int, int] = {}
-        for geometry in sorted(set(geometries), key=lambda geometry: -geometry.index):
-            row = rows[geometry.index] = self._take(L.K_WIDTH)
-            self.m[L.DESCENDING + len(rows) - 1] = row
-            cls = self.m[row:row + L.K_WIDTH]
-            cls[L.K_INDEX], cls[L.K_SIZE], cls[L.K_PAGES] = geometry.index, geometry.size, geometry.pages_per_zspage
-            cls[L.K_OBJS], cls[L.K_HUGE] = geometry.objs_per_zspage, geometry.huge
-            cls[L.K_WASTED] = geometry.pages_per_zspage * schema.PAGE_SIZE > geometry.objs_per_zspage * geometry.size
-            cls[L.K_SPARE] = -1
-            cls[L.K_HEAD:] = -1
-        self.m[L.DESCENDING + len(rows)] = -1
-        for raw, geometry in enumerate(geometries):
-            self.m[L.CLASS_OF + raw] = rows[geometry.index]
-        self._class_rows = rows
         #: counters that differ by what a task has not counted yet, for tasks of before this replay took over
         self.carried: dict[int, dict[str, int]] = {}
 
@@ -84,14 +70,18 @@ class Memory:
     def _take(self, width: int) -> int:
         """Return a new row at the end of the heap."""
         row = int(self.m[L.TOP])
-        while row + width + L.HEAP_ROOM > len(self.m):
-            self.m = np.concatenate([self.m, np.zeros(len(self.m), np.int64)])
+        self._reach(row + width)
         self.m[L.TOP] += width
         return row
 
-    def _rehash(self, table: int, slots: int) -> None:
-        while int(self.m[L.TOP]) + 2 * slots + L.HEAP_ROOM > len(self.m):
+    def _reach(self, end: int) -> None:
+        """Enlarge the heap until there is room behind ``end``."""
+        while end + L.HEAP_ROOM > len(self.m):
             self.m = np.concatenate([self.m, np.zeros(len(self.m), np.int64)])
+            self.m[L.LENGTH] = len(self.m)
+
+    def _rehash(self, table: int, slots: int) -> None:
+        self._reach(int(self.m[L.TOP]) + 2 * slots)
         tables.rehash(self.m, table, slots)
 
     def grow(self) -> None:
@@ -112,6 +102,7 @@ class Memory:
         if len(kept) + L.HEAP_ROOM > len(self.m):
             self.m = np.zeros(2 * len(kept) + L.HEAP_ROOM, np.int64)
         self.m[:len(kept)] = kept
+        self.m[L.LENGTH] = len(self.m)
 
     def rows(self, first: int, following: int) -> Iterator[int]:
         """Yield rows from ``first`` on, each of which names the next at ``following``."""
@@ -418,3 +409,37 @@ class Memory:
         """True where an operation that has gone past an effect has none to come."""
         return effect in _OVER and (effect != "obj_cgroup_uncharge_zswap" or name == "zswap_invalidate") \
             and (effect != "shrink_memcg_ret" or name == "shrink_memcg")
+
+
+@lru_cache(maxsize=16)
+def _with_classes(chain_size: int) -> tuple[np.ndarray, dict[int, int]]:
+    """Return a heap that holds the size classes of an empty pool, and the row of each by its index."""
+    geometries = size_classes(chain_size)
+    m = np.zeros(1 << 18, np.int64)
+    m[L.LENGTH] = len(m)
+    for scalar in (L.ENTRIES_SPARE, L.OBJECTS_SPARE, L.FRAMES_SPARE, L.ZSPAGES, L.ACCOUNTS, L.LISTS, L.TASKS,
+                   L.TOTAL_AT, L.TREE_AT, L.HANDLES_AT, L.ADDRESSES_AT, L.TASKS_AT):
+        m[scalar] = -1
+    top = L.SCALARS
+    rows: dict[int, int] = {}
+    for geometry in sorted(set(geometries), key=lambda geometry: -geometry.index):
+        row = rows[geometry.index] = top
+        m[L.DESCENDING + len(rows) - 1] = row
+        cls = m[row:row + L.K_WIDTH]
+        cls[L.K_INDEX], cls[L.K_SIZE], cls[L.K_PAGES] = geometry.index, geometry.size, geometry.pages_per_zspage
+        cls[L.K_OBJS], cls[L.K_HUGE] = geometry.objs_per_zspage, geometry.huge
+        cls[L.K_WASTED] = geometry.pages_per_zspage * schema.PAGE_SIZE > geometry.objs_per_zspage * geometry.size
+        cls[L.K_SPARE] = -1
+        cls[L.K_HEAD:] = -1
+        cls[L.K_GROUP_OF] = row + L.K_WIDTH
+        model_class = SizeClass(geometry)
+        zspage = Zspage(model_class)
+        for inuse in range(geometry.objs_per_zspage + 1):
+            zspage.inuse = inuse
+            m[row + L.K_WIDTH + inuse] = model_class.get_fullness_group(zspage)
+        top = row + L.K_WIDTH + geometry.objs_per_zspage + 1
+    m[L.DESCENDING + len(rows)] = -1
+    for raw, geometry in enumerate(geometries):
+        m[L.CLASS_OF + raw] = rows[geometry.index]
+    m[L.TOP] = top
+    return m, rows

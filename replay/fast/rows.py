@@ -26,20 +26,16 @@ _ENOSPC: Final = errno.ENOSPC
 
 
 
-@njit(nogil=True, inline="always")
-def fullness(inuse, objs):
-    """get_fullness_group()"""
-    if inuse == 0:
-        return 0
-    if inuse == objs:
-        return 11
-    return 100 * inuse // objs // 10 + 1
+@njit(nogil=True, error_model="numpy")
+def fullness(m, zspage):
+    """get_fullness_group(), looked up: a division takes longer than anything else here."""
+    return m[m[m[zspage + L.Z_CLASS] + L.K_GROUP_OF] + m[zspage + L.Z_INUSE]]
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def changes(m, account):
     """An account is about to change: remember what it was, as SnapshotChecks.remember() does."""
-    at = m[L.HISTORY_AT] + 8 * (m[L.CHANGES] % m[L.HISTORY_ROWS])
+    at = m[L.HISTORY_AT] + 8 * (m[L.CHANGES] & m[L.HISTORY_MASK])
     m[L.CHANGES] += 1
     m[at] = m[L.NOW]
     for column in range(6):
@@ -47,7 +43,7 @@ def changes(m, account):
     m[at + 7] = m[L.N_SWPOUT_ZERO]
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def charge(m, account, length, sign):
     """MemcgZswap.charge() and its inverse."""
     changes(m, account)
@@ -57,14 +53,14 @@ def charge(m, account, length, sign):
         m[account + L.G_INCOMPRESSIBLE] += sign
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def count(m, account, column, pages):
     """MemcgZswap.count()"""
     changes(m, account)
     m[account + column] += pages
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def may_zswap(m):
     """What Zswap._may_zswap() expects: 1, 0, or -1 where several cgroups leave it open."""
     found = -1
@@ -82,7 +78,7 @@ def may_zswap(m):
     return 1 if limit > 0 and held < limit else 0
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def add_pages(m, pages):
     """ZsPool.add_pages(), and Questions._total_changes() before it."""
     at = m[L.TOTALS_AT] + 2 * (m[L.TOTALS] % L.TOTALS_ROOM)
@@ -92,7 +88,7 @@ def add_pages(m, pages):
     m[L.PAGES] += pages
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def new_zspage(m, number):
     """Zspage(): a row of the class that is free, or a new one; linked as init_zspage() does."""
     objs = m[number + L.K_OBJS]
@@ -121,7 +117,7 @@ def new_zspage(m, number):
     return zspage
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def drop(m, zspage):
     """ZsPool._drop(): a zspage that is on no list any more gives its pages back."""
     number = m[zspage + L.Z_CLASS]
@@ -136,7 +132,7 @@ def drop(m, zspage):
     m[number + L.K_SPARE] = zspage
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def take(m, zspage, obj):
     """ZsPool.obj_malloc() between its effects."""
     index = m[zspage + L.Z_FREEOBJ]
@@ -147,7 +143,7 @@ def take(m, zspage, obj):
     m[obj + L.O_INDEX] = index
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def release(m, zspage, index, huge):
     """ZsPool._release()"""
     m[zspage + L.Z_LINKS + index] = _UNKNOWN_LINK if huge else m[zspage + L.Z_FREEOBJ] & _FREELIST_MASK
@@ -156,11 +152,11 @@ def release(m, zspage, index, huge):
     m[zspage + L.Z_INUSE] -= 1
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def fix_fullness(m, zspage):
     """ZsPool.fix_fullness_group() between its effects; returns the group."""
     number = m[zspage + L.Z_CLASS]
-    group = fullness(m[zspage + L.Z_INUSE], m[number + L.K_OBJS])
+    group = fullness(m, zspage)
     if group != m[zspage + L.Z_GROUP]:
         group_remove(m, zspage)
         group_insert(m, zspage, group)
@@ -169,7 +165,7 @@ def fix_fullness(m, zspage):
     return group
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def new_entry(m, swpent):
     """ZswapState.new_entry()"""
     entry = m[L.ENTRIES_SPARE]
@@ -193,7 +189,7 @@ def new_entry(m, swpent):
     return entry
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def end_entry(m, entry):
     """ZswapState.zswap_entry_cache_free()"""
     m[entry + L.E_LIVE] = 0
@@ -203,7 +199,7 @@ def end_entry(m, entry):
     m[L.ENTRIES_LIVE] -= 1
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def new_object(m, size):
     """ZsObject()"""
     obj = m[L.OBJECTS_SPARE]
@@ -219,7 +215,7 @@ def new_object(m, size):
     return obj
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def count_reject(m, comp_ret, alloc_ret):
     """Zswap._count_reject()"""
     if comp_ret == _ENOSPC or alloc_ret == _ENOSPC:
@@ -230,7 +226,7 @@ def count_reject(m, comp_ret, alloc_ret):
         m[L.N_ALLOC_FAIL] += 1
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def truth_held(m, refs, swpents, pages):
     """Hold what is stored at swap entries against the pages a workload put there; TruthChecks at the end of a phase.
 

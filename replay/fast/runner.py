@@ -28,16 +28,17 @@ from traces import schema
 if TYPE_CHECKING:
     from replay.predict import Predictions
 
-__all__ = ["FastReplay"]
+__all__ = ["READ", "ROWS", "FastReplay"]
 
-_READ: Final = tuple(name for name in COLUMNS if name not in ("ts", "cpu"))
+#: the columns that are read
+READ: Final = tuple(name for name in COLUMNS if name not in ("ts", "cpu"))
 _LOOP: Final = ("event", "pid", "swpent", "folio", "entry", "handle", "obj", "zspage", "pool", "memcg", "data", "ret",
                 "size", "dlen", "offset", "word", "inuse", "freeobj", "order", "ref", "nid", "content")
 _WIDE: Final = frozenset(_LOOP[2:11])
 _KINDS: Final = tuple("int64" if name in _WIDE else column.dtype for name in _LOOP for column in schema.COLUMNS
                       if column.name == name)
 #: Rows taken at a time where a segment is longer: a multiple of the reference's batches.
-_ROWS: Final = 1 << 18
+ROWS: Final = 1 << 18
 #: The tables are kept every so many events, or after as many as there are live entries times four.
 _KEEP: Final = 1 << 20
 #: How far past a stop the reference goes at least before it hands back; twice as far after each.
@@ -73,7 +74,7 @@ class FastReplay:
         self._kept: tuple[int, np.ndarray, dict[str, Any]] | None = None
         self._predicted = _predicted(engine.predictions, engine.model.pools[0].tfm_name)
         self._diverge = (engine.snapshots.diverge, engine.truth.diverge)
-        self._refs = np.array(engine.predictions._refs, np.int64)
+        self._refs = engine.predictions.refs
         self._page_of: dict[str, int] | None = None
 
     def run(self, progress: Callable[[int], None] | None = None) -> None:
@@ -209,7 +210,7 @@ class FastReplay:
 
     def _segments(self, start: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Yield segments from the one with event ``start`` in it, columns as the loop takes them."""
-        for base, columns in self.recording.batches(_READ, rows=_ROWS, start=start):
+        for base, columns in self.recording.batches(READ, rows=ROWS, start=start):
             out = {}
             for name in _LOOP:
                 array = np.ascontiguousarray(columns[name])
@@ -363,7 +364,7 @@ class FastReplay:
         engine.foreign_adds = {int(task[L.T_PID]) for task in tasks if task[L.T_FOREIGN]}
         engine._in_count = {int(task[L.T_PID]) for task in tasks if task[L.T_COUNTING]}
         engine.snapshots.history.clear()
-        history = s[s[L.HISTORY_AT]:s[L.HISTORY_AT] + 8 * s[L.HISTORY_ROWS]].reshape(-1, 8)
+        history = s[s[L.HISTORY_AT]:s[L.HISTORY_AT] + 8 * (s[L.HISTORY_MASK] + 1)].reshape(-1, 8)
         totals = s[s[L.TOTALS_AT]:s[L.TOTALS_AT] + 2 * L.TOTALS_ROOM].reshape(-1, 2)
         for row in _ring(history, int(s[L.CHANGES])):
             engine.snapshots.history.append((row[0], tuple(row[1:7]), row[7]))
@@ -462,11 +463,16 @@ def _ring(table: np.ndarray, written: int) -> list[list[int]]:
 
 def _predicted(predictions: Predictions, name: str) -> tuple[np.ndarray, ...]:
     """Return references, errors, lengths, first bytes (compressed, raw) and which are known, as the loop takes them."""
-    columns = predictions._results.get(name)
-    if columns is None:
-        return (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64),
-                np.zeros(0, np.int64), np.zeros(0, np.bool_))
-    refs = np.array(predictions._refs, np.int64)
-    return (refs, np.array(columns.err, np.int32), np.array(columns.dlen, np.int32),
-            np.array(columns.head, np.uint64).view(np.int64), np.array(columns.raw, np.uint64).view(np.int64),
-            np.array(columns.has, np.bool_))
+    arrays = predictions.arrays(name)
+    if arrays is None:
+        return tuple(_read_only(np.zeros(0, kind))
+                     for kind in (np.int64, np.int32, np.int32, np.int64, np.int64, np.bool_))
+    arrays = arrays._replace(head=arrays.head.view(np.int64), raw=arrays.raw.view(np.int64))
+    return tuple(_read_only(array) for array in arrays)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """One kind of array, whether it was computed or read: the loop is compiled once."""
+    same = np.ascontiguousarray(array)[:]
+    same.flags.writeable = False
+    return same

@@ -26,7 +26,7 @@ from replay.fast.bound import (
     zspage_differs,
     zspage_word,
 )
-from replay.fast.tables import account_of, forget, keep
+from replay.fast.tables import account_of, bare, forget, keep
 from replay.fast.tasks import begins, ends, is_quiet, is_under_way, operation, popped, reparent, settle, task_of
 from traces import schema
 
@@ -85,10 +85,10 @@ _STRUCT_PAGE: Final = 64
 _MAX_ORDER: Final = 10
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _is_nearly_full(m):
     """True where the next 16 events might not find room."""
-    return m[L.TOP] + L.HEAP_ROOM > m.shape[0] or 2 * (m[L.TREE] + L.ROOM) > m[L.TREE_MASK] \
+    return m[L.TOP] + L.HEAP_ROOM > m[L.LENGTH] or 2 * (m[L.TREE] + L.ROOM) > m[L.TREE_MASK] \
         or 2 * (m[L.OBJECTS_LIVE] + L.ROOM) > m[L.HANDLES_MASK] \
         or 2 * (m[L.ADDRESSES] + L.ROOM) > m[L.ADDRESSES_MASK] or 2 * (m[L.TASK_COUNT] + L.ROOM) > m[L.TASKS_MASK]
 
@@ -100,22 +100,23 @@ def _make(fingerprint: int) -> Any:
     that stands for all files it is made of makes a change in any of them compile it anew.
     """
 
-    @njit(nogil=True, cache=True)
     def run(start, stop, base, event, pid, swpent, folio, entry, handle, obj, zspage, pool, memcg, data, ret, size,
             dlen, offset, word, inuse, freeobj, order, ref, nid, content,
-            m, refs, errors, lengths, heads, raws, known, writes):
+            heap, refs, errors, lengths, heads, raws, known, writes):
         """Hold the events of rows ``start`` to ``stop`` against what follows from the tables.
 
         Columns are those of a recording's segment, 64-bit ones as int64; ``base`` is the number of row 0's event.
         Returns (row, why): DONE, or NOTE, GROW, ODD at that row, of which for GROW nothing was done yet.  With QUIET or
         SETTLE for ``stop`` the row is 1 for yes.
         """
+        m = bare(heap)
         m[L.WHY] = fingerprint & 1
         if stop == QUIET:
             return 1 if is_quiet(m) else 0, L.DONE
         if stop == SETTLE:
             done = settle(m)
             return 1 if done else 0, L.DONE
+        task = last_pid = np.int64(-1)
         for i in range(start, stop):
             if (i & 15 == 0 or i == start) and _is_nearly_full(m):
                 return i, L.GROW
@@ -123,7 +124,9 @@ def _make(fingerprint: int) -> Any:
             m[L.NOW] = base + i
             if i & 255 == 0 and is_quiet(m):
                 m[L.QUIET_AT] = base + i
-            task = task_of(m, pid[i])
+            if pid[i] != last_pid or task < 0:
+                last_pid = np.int64(pid[i])
+                task = task_of(m, last_pid)
             if code == _LRU_ADD or code == _LRU_DEL:
                 if pool[i] != m[L.LRU_ADDRESS]:
                     if code == _LRU_ADD:
@@ -557,7 +560,10 @@ def _make(fingerprint: int) -> Any:
 
         return stop, L.DONE
 
-    return run
+    try:
+        return njit(nogil=True, cache=True, error_model="numpy")(run)
+    except RuntimeError:  # nowhere to keep compiled code: half a minute more in every process
+        return njit(nogil=True, error_model="numpy")(run)
 
 
 _EV_WORKER_RET: Final = _EV["shrink_worker_ret"]

@@ -47,7 +47,7 @@ _EINVAL, _ENOSPC = errno.EINVAL, errno.ENOSPC
 
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
     """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
     # ---- swap_writeout(), zswap_store() --------------------------------------------------------------
@@ -243,7 +243,7 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
         if m[f + L.Q_NEW]:
             number = m[f + L.Q_CLASS]
             zspage = m[f + L.Q_ZSPAGE]
-            group_insert(m, zspage, fullness(m[zspage + L.Z_INUSE], m[number + L.K_OBJS]))
+            group_insert(m, zspage, fullness(m, zspage))
             m[number + L.K_ZSPAGES] += 1
             m[number + L.K_ALLOCATED] += m[number + L.K_OBJS]
             add_pages(m, m[number + L.K_PAGES])

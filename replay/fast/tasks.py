@@ -21,7 +21,7 @@ _SHRINK: Final = schema.CODE["shrink_memcg"]
 _FOREVER: Final = 1 << 62
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def task_of(m, pid):
     """Return the row of a task, a new one for one not seen before."""
     row = find(m, L.TASKS_AT, pid)
@@ -45,7 +45,7 @@ def task_of(m, pid):
     return row
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def operation(m, op, task, start, state):
     """Return a new operation on top of a task's."""
     row = m[L.FRAMES_SPARE]
@@ -68,7 +68,7 @@ def operation(m, op, task, start, state):
     return row
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def popped(m, f):
     """The task's innermost operation has ended; returns the one around it."""
     task, up = m[f + L.Q_TASK], m[f + L.Q_UP]
@@ -81,7 +81,7 @@ def popped(m, f):
     return up
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _overlaps(m, entry):
     """Questions.lru_adding(), but for the addition itself."""
     task = m[L.TASKS]
@@ -98,7 +98,7 @@ def _overlaps(m, entry):
         task = m[task + L.T_NEXT]
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def begins(m, entry, task, column):
     """An addition (or a walk's move) of an entry begins; behind ``column`` is when."""
     if m[L.ADDING]:
@@ -109,7 +109,7 @@ def begins(m, entry, task, column):
     m[task + column + 1] = m[L.NOW]
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def ends(m, task, column):
     """Questions.lru_added(), Questions.lru_moved()"""
     entry = m[task + column]
@@ -120,7 +120,7 @@ def ends(m, task, column):
             m[entry + L.E_SPAN_TO] = m[L.NOW]
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def is_under_way(m, entry):
     """True where an addition or a move of an entry has begun and not ended."""
     task = m[L.TASKS]
@@ -131,7 +131,7 @@ def is_under_way(m, entry):
     return False
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _is_over(m, f):
     """True for an operation of which no effect can follow: it only has to count yet, or not even that."""
     st = m[f + L.Q_STATE]
@@ -144,7 +144,7 @@ def _is_over(m, f):
     return st == L.N_RET or st == L.C_SCAN_RET or st == L.K_RET
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def is_quiet(m):
     """True where the reference could take over: no operation is under way that has effects to come."""
     if m[L.ADDING]:
@@ -158,7 +158,7 @@ def is_quiet(m):
     return True
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _standing(m):
     """A number that changes with every counter: none of them goes one way while another goes the other."""
     total = m[L.PAGES] + m[L.CHANGES]
@@ -167,7 +167,7 @@ def _standing(m):
     return total
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _let_go_on(m, task, f):
     """Let a task's operations go on to their next effect; False where one cannot be told."""
     last = m[f + L.Q_OP] == _INVALIDATE and m[f + L.Q_STATE] == L.F_UNCHARGE and m[f + L.Q_UP] < 0
@@ -189,7 +189,7 @@ def _let_go_on(m, task, f):
     return True
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def settle(m):
     """Engine.settle(); False where an operation cannot be told."""
     if m[L.FRAMES] == 0:
@@ -203,7 +203,7 @@ def settle(m):
     return True
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def reparent(m, gone, parent):
     """memcg_reparent_list_lrus() of the model, and whose cgroup is whose after it."""
     after = m[L.LISTS]

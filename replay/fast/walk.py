@@ -29,7 +29,7 @@ _ENOENT, _EEXIST, _ENOMEM, _EAGAIN = errno.ENOENT, errno.EEXIST, errno.ENOMEM, e
 
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _in_other_order(m, row, address):
     """Questions._other_order(): the entry a walk looks at, where additions overlapped; -1 for the head."""
     entry = m[row + L.R_HEAD]
@@ -53,7 +53,7 @@ def _in_other_order(m, row, address):
     return found
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
     """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
     # ---- shrink_memcg() and what calls it, the walk of an LRU ----------------------------------------------

@@ -80,8 +80,7 @@ def checks(material: Material) -> Markup:
                   if differ else "none different")
                + f"; {untold:,} checks had nothing to compare, and say why.")
     if material.recording is not None and 0 < material.result.events < len(material.recording):
-        summary += (f" The replay ended after event {material.result.events - 1:,} of {len(material.recording):,}: "
-                    "what did not occur did not occur until then.")
+        summary += f" The replay ended after event {material.result.events - 1:,} of {len(material.recording):,}."
     classes = [check for check in found if _CLASSES.match(check.id)]
     rest = [check for check in found if not _CLASSES.match(check.id)]
     parts = [tag("h2", "Checks", id="checks"), tag("p", summary)]

@@ -4,23 +4,27 @@ compress calls, entries and returns counted, the manifest written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from traces import schema
+from traces.compiled import at as _at
+from traces.compiled import compiled
 from traces.errors import BadInput
+from traces.importers.merge import join
 from traces.importers.misread import MisreadColumns
 from traces.importers.pageindex import PageIndex
-from traces.importers.source import Block, RunFacts, insert_rows
+from traces.importers.source import BLOCK_ROWS, Block, RunFacts
+from traces.importers.tasks import TaskNumbers
+from traces.pages import PageStoreWriter
 from traces.recording import RecordingWriter
 
 __all__ = ["assemble"]
 
-_COLUMN = {name: index for index, name in enumerate(schema.column_names())}
-_EVENT, _PID, _TS = _COLUMN["event"], _COLUMN["pid"], _COLUMN["ts"]
 _PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "compressor")
 _PAIRS: Final = [(kind.code, schema.CODE[kind.name + "_ret"]) for kind in schema.EVENTS
                  if kind.name + "_ret" in schema.CODE]
@@ -49,8 +53,7 @@ class _Timeline:
 
     def place(self, block: Block, last: bool) -> Block:
         """Insert what falls into a block's time; ``last`` also takes what comes after all events."""
-        columns, texts = block
-        stamps = columns[_TS]
+        stamps, texts = block.ts, block.texts
         end = int(stamps[-1]) if stamps.size else 0
         rows: list[tuple[int, dict[str, int], str]] = []
         # A workload that announces its writes (marker "param NAME=VALUE") needs nothing derived.
@@ -73,35 +76,38 @@ class _Timeline:
         while self.pending and (last or self.pending[0][0] <= end):
             at, _, values, text = self.pending.pop(0)
             rows.append((int(np.searchsorted(stamps, at, "right")), values, text))
-        return insert_rows(block, rows) if rows else block
+        return block.insert(rows) if rows else block
+
+
+@compiled
+def _count(tasks, event, counts):  # type: ignore[no-untyped-def]
+    for row in range(event.shape[0]):
+        counts[_at(tasks[_at(row)]), event[_at(row)]] += 1
 
 
 class _Pairing:
     """Entries and returns per task, so that missing ones are counted and kept."""
 
     def __init__(self) -> None:
-        self.counts: dict[tuple[int, int], int] = {}
+        self._counts = np.zeros((64, 256), np.int64)
 
-    def add(self, columns: np.ndarray) -> None:
-        """Count a block's events by task and code."""
-        # Tasks are few: hashing them first avoids sorting every event.
-        number, pids = pd.factorize(columns[_PID])
-        counts = np.bincount(number * 256 + columns[_EVENT], minlength=256 * len(pids))
-        for at in np.flatnonzero(counts):
-            task = (int(pids[at >> 8]), int(at & 255))
-            self.counts[task] = self.counts.get(task, 0) + int(counts[at])
+    def add(self, block: Block, tasks: np.ndarray) -> None:
+        """Count a block's events by task and code; ``tasks`` numbers the tasks of its rows."""
+        most = int(tasks.max(initial=0)) + 1
+        if most > len(self._counts):
+            self._counts = np.concatenate((self._counts, np.zeros((max(most, len(self._counts)), 256), np.int64)))
+        _count(tasks, block.event, self._counts)
 
-    def unpaired(self, captured: set[str]) -> list[dict[str, Any]]:
-        """Return the functions whose entries and returns differ in number, per task."""
+    def unpaired(self, captured: set[str], pids: np.ndarray) -> list[dict[str, Any]]:
+        """Return the functions whose entries and returns differ in number, per task; ``pids`` are the tasks' ids."""
         out = []
+        known = self._counts[:pids.size]
         for entry, ret in _PAIRS:
             if not {schema.NAMES[entry], schema.NAMES[ret]} <= captured:
                 continue
-            for pid in sorted({pid for pid, code in self.counts if code in (entry, ret)}):
-                entries, returns = self.counts.get((pid, entry), 0), self.counts.get((pid, ret), 0)
-                if entries != returns:
-                    out.append({"pid": pid, "function": schema.NAMES[entry], "entries": entries,
-                                "returns": returns})
+            for task in sorted(np.flatnonzero(known[:, entry] != known[:, ret]), key=lambda task: pids[task]):
+                out.append({"pid": int(pids[task]), "function": schema.NAMES[entry],
+                            "entries": int(known[task, entry]), "returns": int(known[task, ret])})
         return out
 
 
@@ -119,12 +125,10 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
     :param progress: called with the number of events written so far
     :raises BadInput: when the pages do not line up with the compress calls, or ``out`` exists
     """
-    timeline, watchers = _Timeline(facts), (_Pairing(), MisreadColumns())
-    with RecordingWriter(out) as writer:
+    timeline, watchers = _Timeline(facts), _Watchers()
+    with RecordingWriter(out) as writer, _Storing(pages, writer.pages) as storing:
         held: Block | None = None
-        for block in blocks:
-            if block[0].shape[1] == 0:
-                continue
+        for block in _whole(blocks):
             if held is not None:
                 _write(writer, timeline.place(held, False), watchers, pages, progress, facts.ts_unit_ns)
             held = block
@@ -133,7 +137,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             raise BadInput(source.get("path", out), "", "holds no event that zreplay knows",
                            "check that the probes of traces/FORMAT.md were recorded")
         if held is None:
-            held = (np.zeros((len(schema.COLUMNS), 0), np.int64), [])
+            held = Block.empty()
         _write(writer, timeline.place(held, True), watchers, pages, progress, facts.ts_unit_ns)
         for label, ts, values in facts.snapshots:
             writer.add_snapshot(label, ts, values)
@@ -142,15 +146,14 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
         if objects is not None:
             writer.add_table("objects", objects)
         if pages is not None:
-            pages.store(writer.pages)
+            storing.wait()
             source = {**source, "pages_unmatched": pages.unmatched}
             if pages.unmatched:
                 facts.notes.append(f"{pages.unmatched} compress calls have no page: it was lost, or none of those "
                                    "recorded fits; their lengths are taken from the recording")
         captured = {"marker", "counters", "param", "lost_events", *facts.captured}
-        pairing, misread = watchers
-        unpaired = pairing.unpaired(captured)
-        facts.notes += misread.withdraw(facts.captured)
+        unpaired = watchers.pairing.unpaired(captured, watchers.tasks.pids)
+        facts.notes += watchers.misread.withdraw(facts.captured)
         manifest = {
             "complete": facts.complete,
             "kernel": facts.kernel,
@@ -171,15 +174,77 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
                 "pages": len(writer.pages), "references": writer.pages.references}
 
 
-def _write(writer: RecordingWriter, block: Block, watchers: tuple[_Pairing, MisreadColumns],
-           pages: PageIndex | None, progress: Callable[[int], None] | None, unit_ns: int) -> None:
-    columns, texts = block
-    if columns.shape[1] == 0:
+class _Storing:
+    """Hashes, compresses and writes the pages in a thread beside the events; none of that holds the interpreter lock
+    for long.
+
+    Used as a context manager: leaving it early stops it.
+    """
+
+    def __init__(self, pages: PageIndex | None, writer: PageStoreWriter) -> None:
+        self._writer = writer
+        self._pool = ThreadPoolExecutor(1)
+        self._work = self._pool.submit(pages.store, writer) if pages is not None else None
+
+    def wait(self) -> None:
+        """Wait until all pages are stored.
+
+        :raises BadInput: when one does not match its digest
+        """
+        if self._work is not None:
+            self._work.result()
+
+    def __enter__(self) -> _Storing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._work is not None and not self._work.done():
+            self._writer.stop()
+        self._pool.shutdown()
+
+
+class _Watchers:
+    """What looks at every event on its way."""
+
+    def __init__(self) -> None:
+        self.tasks = TaskNumbers()
+        self.pairing = _Pairing()
+        self.misread = MisreadColumns()
+
+    def add(self, block: Block) -> None:
+        """Look at a block."""
+        tasks = self.tasks.of(block.pid)
+        self.pairing.add(block, tasks)
+        self.misread.add(block, tasks)
+
+
+def _whole(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Join blocks that are much smaller than a segment of a recording; empty ones are left out."""
+    small: list[Block] = []
+    rows = 0
+    for block in blocks:
+        if not len(block):
+            continue
+        if not small and len(block) > BLOCK_ROWS // 2:
+            yield block
+            continue
+        # Its memory may be used again before enough have come.
+        small.append(block.copy())
+        rows += len(block)
+        if rows > BLOCK_ROWS // 2:
+            yield join(small)
+            small, rows = [], 0
+    if small:
+        yield join(small)
+
+
+def _write(writer: RecordingWriter, block: Block, watchers: _Watchers, pages: PageIndex | None,
+           progress: Callable[[int], None] | None, unit_ns: int) -> None:
+    if not len(block):
         return
-    for watcher in watchers:
-        watcher.add(columns)
+    watchers.add(block)
     if pages is not None:
-        pages.attach(columns, unit_ns)
-    writer.write_rows(columns, texts)
+        pages.attach(block, unit_ns)
+    writer.write_block(block)
     if progress is not None:
         progress(writer.rows)

@@ -102,7 +102,7 @@ class _Window:
                 out[_COLUMN[name], row] = value
             if values["event"] == schema.CODE["marker"]:
                 texts.append((row, text))
-        return out, texts
+        return Block.of(out, texts)
 
 
 class _Reader:

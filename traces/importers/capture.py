@@ -17,7 +17,6 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import pandas as pd
 
-from traces import schema
 from traces.errors import BadInput
 from traces.importers.content import DAMAGE, chunks, open_stream, read_json
 from traces.importers.pageindex import PageIndex
@@ -27,7 +26,6 @@ from traces.schema import PAGE_SIZE
 
 __all__ = ["Capture"]
 
-_TS: Final = {name: index for index, name in enumerate(schema.column_names())}["ts"]
 _HEADER: Final = b"n,ts_ns,src,digest\n"
 _ROW: Final = re.compile(rb"(\d{1,9}),(\d{1,19}),([0-9a-f]{1,16}),([0-9a-f]{64}|[0-9a-f]{40})")
 _SHA1_DIGITS: Final = 40
@@ -144,13 +142,11 @@ class Capture:
 
     def events(self, blocks: Iterator[Block], facts: RunFacts) -> Iterator[Block]:
         """Pass on the events that are whole, and set the losses when they end."""
-        for columns, texts in blocks:
-            if self.until is None or not columns.shape[1] or int(columns[_TS].max()) < self.until:
-                yield columns, texts
-                continue
-            keep = columns[_TS] < self.until
-            place = np.cumsum(keep) - 1
-            yield columns[:, keep], [(int(place[row]), text) for row, text in texts if keep[row]]
+        for block in blocks:
+            if self.until is None or not len(block) or int(block.ts.max()) < self.until:
+                yield block
+            else:
+                yield block.only(block.ts < self.until)
         self._set_losses(facts)
 
     def _set_losses(self, facts: RunFacts) -> None:

@@ -15,10 +15,39 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from traces import schema
+from traces.block import Block
+from traces.compiled import at as _at
+from traces.compiled import compiled
 
 __all__ = ["MisreadColumns"]
 
-_COLUMN: Final = {name: number for number, name in enumerate(schema.column_names())}
+
+
+@compiled
+def _compare(event, tasks, first, second, base, where, value,  # type: ignore[no-untyped-def]
+             other_where, other_value, waits, waiting):
+    """Return how often a ``first`` is followed by a ``second`` of the same task's events of these two, and how often
+    what ``where`` and ``value`` give the one is not what the others give the other.
+
+    ``waits`` and ``waiting``: per task, whether its last event of these was a ``first``, and its value.
+    """
+    waits[:] = False
+    seen = wrong = k = j = 0
+    for row in range(event.shape[0]):
+        if event[_at(row)] == first:
+            while k < where.shape[0] and where[k] - base < row:
+                k += 1
+            waits[tasks[row]] = True
+            waiting[tasks[row]] = value[k] if k < where.shape[0] and where[k] - base == row else 0
+        elif event[_at(row)] == second:
+            if waits[tasks[row]]:
+                while j < other_where.shape[0] and other_where[j] - base < row:
+                    j += 1
+                found = other_value[j] if j < other_where.shape[0] and other_where[j] - base == row else 0
+                seen += 1
+                wrong += waiting[tasks[row]] != found
+            waits[tasks[row]] = False
+    return seen, wrong
 
 
 class _Witness(NamedTuple):
@@ -43,20 +72,21 @@ class MisreadColumns:
         #: (event, column) -> [values that had a witness, values that cannot be]
         self._counts: dict[tuple[str, str], list[int]] = {}
 
-    def add(self, columns: np.ndarray) -> None:
-        """Look at a block of events: int64, one row per column of the schema."""
-        events, pids = columns[_COLUMN["event"]], columns[_COLUMN["pid"]]
+    def add(self, block: Block, tasks: np.ndarray) -> None:
+        """Look at a block of events, of whose rows ``tasks`` numbers the tasks."""
+        if not tasks.size:
+            return
+        most = int(tasks.max()) + 1
+        waits, waiting = np.empty(most, np.bool_), np.empty(most, np.int64)
         for event, column, other, other_column in _WITNESSES:
-            rows = np.flatnonzero((events == schema.CODE[event]) | (events == schema.CODE[other]))
-            rows = rows[np.argsort(pids[rows], kind="stable")]
-            first, second = rows[:-1], rows[1:]
-            pair = (pids[first] == pids[second]) & (events[first] == schema.CODE[event]) \
-                & (events[second] == schema.CODE[other])
-            wrong = columns[_COLUMN[column]][first[pair]] != columns[_COLUMN[other_column]][second[pair]]
-            self._count(event, column, int(pair.sum()), int(wrong.sum()))
+            seen, wrong = _compare(block.event, tasks, schema.CODE[event], schema.CODE[other], block.first,
+                                   *block.sparse(column), *block.sparse(other_column), waits, waiting)
+            self._count(event, column, seen, wrong)
         for event, column in _BOOLS:
-            values = columns[_COLUMN[column]][events == schema.CODE[event]]
-            self._count(event, column, len(values), int((values > 1).sum()))
+            where, value = block.sparse(column)
+            rows = where[value > 1] - block.first
+            self._count(event, column, int(np.count_nonzero(block.event == schema.CODE[event])),
+                        int(np.count_nonzero(block.event[rows] == schema.CODE[event])))
 
     def _count(self, event: str, column: str, seen: int, wrong: int) -> None:
         counts = self._counts.setdefault((event, column), [0, 0])

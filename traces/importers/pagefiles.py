@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import re
 from collections.abc import Iterator
@@ -20,7 +19,8 @@ from traces.importers.content import chunks, read_all
 from traces.importers.eventformat import EventFormat, HeaderPage
 from traces.importers.pageindex import PAGE_OFFSET_BASE, VMEMMAP_BASE, PageIndex
 from traces.importers.probemap import TEXT, ProbeTable
-from traces.importers.ring import RingDecoder, blank, new_block
+from traces.importers.ring import RingDecoder, Room
+from traces.pages import sha1_of
 from traces.schema import PAGE_SIZE
 
 __all__ = ["is_page_format", "page_ring", "read_objects", "read_page_index"]
@@ -103,26 +103,28 @@ def page_ring(path: Path, formats: list[EventFormat], header: HeaderPage,
     address: list[int] = []
     pages: list[bytes] = []
     waiting: dict[tuple[int, int], tuple[int, bytes]] = {}
-    decoder = RingDecoder(table, header, 0)
-    block = new_block(max(1 << 14, decoder.most_rows))
+    decoder = RingDecoder(table, header)
+    room = Room(max(1 << 14, decoder.most_rows))
     rest = b""
     for chunk in chunks(path):
         data = np.frombuffer(rest + chunk, np.uint8)
         at = 0
         while True:
-            blank(block)
-            used, rows, spans = decoder.feed_spans(data[at:], block, 0)
+            room.clear()
+            used, rows, spans = decoder.feed_spans(data[at:], room, 0)
             view = data[at:]
+            block = room.block(rows, 0, [])
+            halves_of, sources = block.column("order"), block.column("folio")
             for row, start in spans:
-                half = int(block[_COLUMN["order"], row] != 0)
+                half = int(halves_of[row] != 0)
                 # The record's source address travels in the folio column of the scratch table.
-                src = int(block[_COLUMN["folio"], row]) & (1 << 64) - 1
+                src = int(sources[row]) & (1 << 64) - 1
                 body = view[start:start + _HALF].tobytes()
                 other = waiting.pop((src, 1 - half), None)
                 if other is None:
                     if (src, half) in waiting:
                         raise _half_missing(path, src, half)
-                    waiting[src, half] = (int(block[0, row]), body)
+                    waiting[src, half] = (int(block.ts[row]), body)
                     continue
                 ts.append(other[0])
                 address.append(src)
@@ -137,8 +139,8 @@ def page_ring(path: Path, formats: list[EventFormat], header: HeaderPage,
         raise _half_missing(path, *next(iter(waiting)))
     order = np.argsort(np.array(ts), kind="stable")
     data = np.frombuffer(b"".join(pages[i] for i in order), np.uint8).reshape(-1, PAGE_SIZE)
-    sha1 = [hashlib.sha1(page.data).hexdigest() for page in data]
-    return PageIndex(str(path), np.array(ts)[order], np.array(address, np.uint64)[order], sha1, data, bases)
+    return PageIndex(str(path), np.array(ts)[order], np.array(address, np.uint64)[order], sha1_of(data), data, bases,
+                     hashed=True)
 
 
 def _half_missing(path: Path, src: int, half: int) -> BadInput:

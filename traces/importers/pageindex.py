@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 import numpy as np
 
 from traces import schema
+from traces.block import Block
 from traces.errors import BadInput
-from traces.pages import PageStoreWriter
+from traces.pages import PageStoreWriter, sha1_of
 
 __all__ = ["PageIndex"]
 
-_COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 _COMPRESS: Final = schema.CODE["crypto_acomp_compress"]
 _STRUCT_PAGE: Final = 64
 #: How far from the newest page in use a call's page is searched, where some are missing or tasks interleave, and only
@@ -34,15 +33,16 @@ class PageIndex:
     :param sha1: hex digests
     :param data: uint8 array (pages, 4096), or None when only digests were kept
     :param bases: (page_offset_base, vmemmap_base) of the boot, or None when unknown: then only the order counts
-    :raises BadInput: when the digests do not match the data
+    :param hashed: the digests were computed from the data here
     """
 
     def __init__(self, path: str, ts: np.ndarray, address: np.ndarray, sha1: list[str],
-                 data: np.ndarray | None, bases: tuple[int, int] | None) -> None:
+                 data: np.ndarray | None, bases: tuple[int, int] | None, hashed: bool = False) -> None:
         self.path = path
         self._ts = ts.astype(np.int64)
         self._sha1 = sha1
         self._data = data
+        self._hashed = hashed
         self._next = 0
         self._taken = np.zeros(ts.size, bool)
         self.unmatched = 0
@@ -53,48 +53,48 @@ class PageIndex:
         # The struct page of each source address: what the scatter list of the compress call points at.
         frame = (address.astype(np.uint64) - np.uint64(page_offset)) >> np.uint64(12)
         self._page = (frame * np.uint64(_STRUCT_PAGE) + np.uint64(vmemmap)).view(np.int64)
-        if data is not None:
-            for number in range(len(sha1)):
-                if hashlib.sha1(data[number].data).hexdigest() != sha1[number]:
-                    raise BadInput(path, f"page {number}", "its bytes do not match its SHA-1",
-                                   "copy the page dump and its index again")
 
-    def attach(self, columns: np.ndarray, unit_ns: int = 1) -> None:
+    def attach(self, block: Block, unit_ns: int = 1) -> None:
         """Fill ``content`` of a block's compress calls with the row of ``refs`` of their first page.
 
         A call's pages are those recorded next, at the addresses the call names; ``unit_ns`` is how coarse the
         block's time stamps are.
         """
-        calls = np.flatnonzero(columns[_COLUMN["event"]] == _COMPRESS)
+        calls = np.flatnonzero(block.event == _COMPRESS)
         if not calls.size:
             return
-        counts = np.maximum(columns[_COLUMN["size"], calls] // schema.PAGE_SIZE, 1)
-        wanted = columns[_COLUMN["folio"], calls] + columns[_COLUMN["offset"], calls] // schema.PAGE_SIZE * _STRUCT_PAGE
+        counts = np.maximum(block.column("size")[calls] // schema.PAGE_SIZE, 1)
+        wanted = block.column("folio")[calls] + block.column("offset")[calls] // schema.PAGE_SIZE * _STRUCT_PAGE
         before = np.cumsum(counts) - counts
         total = int(counts.sum())
-        stamps = columns[_COLUMN["ts"], calls] - unit_ns
+        stamps = block.ts[calls] - unit_ns
         if self._next + total <= self._ts.size:
             span = slice(self._next, self._next + total)
             pages = np.repeat(wanted - before * _STRUCT_PAGE, counts) + np.arange(total) * _STRUCT_PAGE
             if (not self._known_place or bool(np.all(self._page[span] == pages))) \
                     and bool(np.all(self._ts[span] >= np.repeat(stamps, counts))):
-                columns[_COLUMN["content"], calls] = self._next + before
+                block.put("content", calls, self._next + before)
                 self._taken[span] = True
                 self._next += total
                 return
-        self._attach_slowly(columns, calls, counts, wanted, stamps, unit_ns)
+        found = self._attach_slowly(block.pid[calls], counts, wanted, stamps, unit_ns)
+        block.put("content", calls[found >= 0], found[found >= 0])
 
-    def _attach_slowly(self, columns: np.ndarray, calls: np.ndarray, counts: np.ndarray,
-                       wanted: np.ndarray, stamps: np.ndarray, unit_ns: int) -> None:
-        """The same call by call, where pages or calls are missing from the recording, or tasks interleave."""
+    def _attach_slowly(self, pids: np.ndarray, counts: np.ndarray, wanted: np.ndarray, stamps: np.ndarray,
+                       unit_ns: int) -> np.ndarray:
+        """Return the row of each call's first page, -1 for none, found call by call.
+
+        For where pages or calls are missing from the recording, or tasks interleave.
+        """
+        out = np.full(pids.size, -1, np.int64)
         # A call's pages are recorded before its task calls again.
-        until = np.full(calls.size, np.iinfo(np.int64).max)
+        until = np.full(pids.size, np.iinfo(np.int64).max)
         following: dict[int, int] = {}
-        for number in range(calls.size - 1, -1, -1):
-            pid = int(columns[_COLUMN["pid"], calls[number]])
+        for number in range(pids.size - 1, -1, -1):
+            pid = int(pids[number])
             until[number] = following.get(pid, until[number])
             following[pid] = int(stamps[number]) + 2 * unit_ns
-        for call, count, page, stamp, limit in zip(calls, counts.tolist(), wanted, stamps, until, strict=True):
+        for call, (count, page, stamp, limit) in enumerate(zip(counts.tolist(), wanted, stamps, until, strict=True)):
             rows = self._candidates(int(page), count)
             good = ~self._taken[rows] & (self._ts[rows] >= stamp) & (self._ts[rows] <= limit)
             for at in rows[good].tolist():
@@ -102,12 +102,13 @@ class PageIndex:
                 if not self._taken[rest].any() and self._ts[at + count - 1] <= limit and (
                         not self._known_place or count == 1
                         or bool(np.all(self._page[rest] == page + np.arange(count) * _STRUCT_PAGE))):
-                    columns[_COLUMN["content"], call] = at
+                    out[call] = at
                     self._taken[rest] = True
                     self._next = max(self._next, at + count)
                     break
             else:
                 self.unmatched += 1
+        return out
 
     def _candidates(self, page: int, count: int) -> np.ndarray:
         """Return the rows that may be a call's first page, in order.
@@ -125,6 +126,14 @@ class PageIndex:
         return rows[rows <= self._ts.size - count]
 
     def store(self, writer: PageStoreWriter) -> None:
-        """Write all pages, in order."""
+        """Write all pages, in order; called in a thread beside the import of events.
+
+        :raises BadInput: when the digests do not match the data
+        """
+        if self._data is not None and not self._hashed:
+            for number, (digest, sha1) in enumerate(zip(sha1_of(self._data), self._sha1, strict=True)):
+                if digest != sha1:
+                    raise BadInput(self.path, f"page {number}", "its bytes do not match its SHA-1",
+                                   "copy the page dump and its index again")
         for number, sha1 in enumerate(self._sha1):
             writer.add(None if self._data is None else self._data[number].tobytes(), sha1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernel ring-buffer sub-buffers to columns, in one compiled pass.
+"""Kernel ring-buffer sub-buffers to columns, in one compiled pass that writes down only what an event has.
 
 Mirrors the layout written by kernel/trace/ring_buffer.c (Linux 6.12 to 7.3, ``struct buffer_data_page`` and
 ``struct ring_buffer_event``), as it is read from ``trace_pipe_raw``: every sub-buffer starts with a u64 time
@@ -8,61 +8,73 @@ stamp and a commit word, then come events of a 32-bit header (5 bits type_len, 2
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-import numba
 import numpy as np
 
 from traces import schema
+from traces.block import SPARSE, Block, sparse_index
+from traces.compiled import at as _at
+from traces.compiled import compiled
 from traces.importers.eventformat import HeaderPage
-from traces.importers.probemap import ProbeTable
+from traces.importers.probemap import COPY, MASK_LINK, ORDER, TEXT, ProbeTable
 
-__all__ = ["Damage", "RingDecoder", "blank", "new_block"]
+__all__ = ["Damage", "RingDecoder", "Room"]
 
 #: Flags above the length in the commit word (RB_MISSED_EVENTS and RB_MISSED_STORED).
 _MISSED_EVENTS: Final = 1 << 31
 _MISSED_STORED: Final = 1 << 30
 _COMMIT_MASK: Final = (1 << 27) - 1
 
-_COLUMN = {name: index for index, name in enumerate(schema.column_names())}
-_TS, _CPU, _PID, _EVENT = _COLUMN["ts"], _COLUMN["cpu"], _COLUMN["pid"], _COLUMN["event"]
-_RET, _CONTENT, _TEXT = _COLUMN["ret"], _COLUMN["content"], _COLUMN["text"]
+_PRIVATE: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+_RET = sparse_index("ret")
+_FIRST_SPARSE = schema.column_names().index(SPARSE[0])
 _LOST = schema.CODE["lost_events"]
+#: How a field is read: two words, (a part of) one word, byte by byte.  What is made of it is added.
+_WORDS, _WORD, _BYTES = range(3)
+_LINK, _ORDER, _TEXT = 4, 8, 15
 
 # State slots that live across calls for one CPU.
-_S_TS, _S_ROWS, _S_DAMAGED, _S_FIRST_DAMAGE, _S_LOST, _S_LOST_UNKNOWN, _S_BASE, _S_EVENTS, _S_SHORT, _S_TEXTS, \
-    _S_DISCARDED, _S_BACKWARDS = range(12)
+_S_TS, _S_DAMAGED, _S_FIRST_DAMAGE, _S_LOST, _S_LOST_UNKNOWN, _S_BASE, _S_SHORT, _S_TEXTS, _S_DISCARDED, \
+    _S_BACKWARDS = range(10)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+# An array that is handed on costs two locked instructions, so the decoder's own loop reads words by itself and calls
+# these only where it is off the path: ring records are aligned to 4 bytes, and only a format that no kernel writes, or
+# damage, asks for other places.
+@compiled
 def _le(buf, at, size):  # type: ignore[no-untyped-def]
     value = np.uint64(0)
     for i in range(size):
         value |= np.uint64(buf[at + i]) << np.uint64(8 * i)
+    return np.int64(value)
+
+
+@compiled
+def _by_bytes(buf, where, width, signed):  # type: ignore[no-untyped-def]
+    """A field of any place and any of the widths 1, 2, 4 and 8."""
+    value = _le(buf, where, width)
+    if signed and width < 8 and value >> (8 * width - 1):
+        value -= np.int64(1) << (8 * width)
     return value
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _u32(buf, words, at):  # type: ignore[no-untyped-def]
-    # Ring records are aligned to 4 bytes; only a format that no kernel writes asks for other places.
-    if at & 3:
-        return np.int64(_le(buf, at, 4))
-    return np.int64(words[at >> 2])
-
-
-@numba.njit(cache=True, nogil=True)
-def _decode(buf, words, subbuf, data_at, commit_size, most, cpu,  # type: ignore[no-untyped-def]
-            plan_of_id, code, need, first, move, pid_offset, counts, out, row, state, texts):
-    """Decode whole sub-buffers of ``buf`` (and ``words``, the same as uint32) into ``out[:, row:]``, which is blank.
+@compiled
+def _decode(buf, words, subbuf, data_at, commit_size, most,  # type: ignore[no-untyped-def]
+            plan_of_id, code, need, first, step, pid_offset, counts,
+            stamps, pids, events, where, value, fill, row, state, texts):
+    """Decode whole sub-buffers of ``buf`` (and ``words``, the same as uint32) into a :class:`Room` from ``row`` on.
 
     Returns (bytes consumed, row).
     """
-    capacity = out.shape[1]
+    capacity = stamps.shape[0]
     at = 0
+    newest = state[_S_TS]
     while at + subbuf <= buf.shape[0] and row + most <= capacity and state[_S_TEXTS] < texts.shape[0] - most:
-        ts = np.int64(_le(buf, at, 8))
-        commit = np.int64(_le(buf, at + 8, 4))
+        ts = _le(buf, at, 8)
+        commit = _le(buf, at + 8, 4)
         length = commit & _COMMIT_MASK
         room = subbuf - data_at
         too_long = length > room
@@ -72,13 +84,16 @@ def _decode(buf, words, subbuf, data_at, commit_size, most, cpu,  # type: ignore
             missed = np.int64(-1)
             # The count follows the data when there was room for it.
             if commit & _MISSED_STORED and length + commit_size <= room:
-                missed = np.int64(_le(buf, at + data_at + length, commit_size))
+                missed = _le(buf, at + data_at + length, commit_size)
                 if missed < 0:
                     missed = np.int64(-1)
-            out[_TS, row] = ts
-            out[_CPU, row] = cpu
-            out[_EVENT, row] = _LOST
-            out[_RET, row] = missed
+            stamps[row] = ts
+            pids[row] = 0
+            events[row] = _LOST
+            if missed:
+                where[fill[_RET]] = row
+                value[fill[_RET]] = missed
+                fill[_RET] += 1
             row += 1
             if missed < 0:
                 state[_S_LOST_UNKNOWN] += 1
@@ -91,98 +106,98 @@ def _decode(buf, words, subbuf, data_at, commit_size, most, cpu,  # type: ignore
             if pos + 4 > end:
                 bad = True
                 break
-            head = _u32(buf, words, pos)
+            straight = pos & 3 == 0
+            head = np.int64(words[_at(pos >> 2)]) if straight else _le(buf, pos, 4)
             kind = head & 31
             delta = head >> 5
-            if kind == 30 or kind == 31:
+            if kind == 0 or kind > 28:
+                # All of these have a second word.  Padding to the end of the sub-buffer needs none.
+                if kind == 29 and delta == 0:
+                    break
                 if pos + 8 > end:
                     bad = True
                     break
-                high = _u32(buf, words, pos + 4) << 27
+                second = np.int64(words[_at((pos >> 2) + 1)]) if straight else _le(buf, pos + 4, 4)
                 if kind == 30:
-                    ts += delta + high
-                else:
+                    ts += delta + (second << 27)
+                    pos += 8
+                    continue
+                if kind == 31:
                     # An absolute stamp holds 59 bits; the rest is taken from the stamp before it.
-                    ts = (high + delta) | (ts & ~np.int64((1 << 59) - 1))
-                pos += 8
-                continue
-            if kind == 29:
-                if delta == 0:
-                    break  # padding to the end of the sub-buffer
-                if pos + 8 > end:
-                    bad = True
-                    break
-                size = _u32(buf, words, pos + 4)
-                if size < 4 or pos + 4 + size > end:
-                    bad = True
-                    break
+                    ts = ((second << 27) + delta) | (ts & ~np.int64((1 << 59) - 1))
+                    pos += 8
+                    continue
+                if kind == 29:
+                    if second < 4 or pos + 4 + second > end:
+                        bad = True
+                        break
+                    ts += delta
+                    state[_S_DISCARDED] += 1
+                    pos += 4 + second
+                    continue
                 ts += delta
-                state[_S_DISCARDED] += 1
-                pos += 4 + size
-                continue
-            ts += delta
-            if kind == 0:
-                if pos + 8 > end:
-                    bad = True
-                    break
-                size = _u32(buf, words, pos + 4) - 4
+                size = second - 4
                 body = pos + 8
             else:
+                ts += delta
                 size = kind * 4
                 body = pos + 4
             if size < 2 or body + size > end:
                 bad = True
                 break
-            number = np.int64(buf[body]) | np.int64(buf[body + 1]) << 8
-            counts[number] += 1
-            state[_S_EVENTS] += 1
-            plan = plan_of_id[number]
+            number = np.int64(buf[_at(body)]) | np.int64(buf[_at(body + 1)]) << 8
+            counts[_at(number)] += 1
+            plan = plan_of_id[_at(number)]
             if plan >= 0:
-                if size < need[plan]:
+                if size < need[_at(plan)]:
                     state[_S_SHORT] += 1
                     if state[_S_FIRST_DAMAGE] < 0:
                         state[_S_FIRST_DAMAGE] = state[_S_BASE] + pos
                 else:
-                    if ts < state[_S_TS]:
+                    if ts < newest:
                         state[_S_BACKWARDS] += 1
-                    state[_S_TS] = ts
-                    out[_TS, row] = ts
-                    out[_CPU, row] = cpu
-                    out[_PID, row] = np.int32(_u32(buf, words, body + pid_offset[plan]))
-                    out[_EVENT, row] = code[plan]
-                    for m in range(first[plan], first[plan + 1]):
-                        how = move[m, 0]
-                        where = body + move[m, 2]
-                        if how == 3:
+                    newest = ts
+                    stamps[_at(row)] = ts
+                    place = body + pid_offset[_at(plan)]
+                    if place & 3:
+                        pids[_at(row)] = np.int32(_le(buf, place, 4))
+                    else:
+                        pids[_at(row)] = np.int32(words[_at(place >> 2)])
+                    events[_at(row)] = code[_at(plan)]
+                    for m in range(8 * first[plan], 8 * first[plan + 1], 8):
+                        how = step[_at(m)]
+                        place = body + step[_at(m + 2)]
+                        if straight and how & 3 == _WORDS:
+                            v = np.int64(words[_at(place >> 2)]) | np.int64(words[_at((place >> 2) + 1)]) << 32
+                        elif straight and how & 3 == _WORD:
+                            # The field's bits go to the top of 64 and come back with zeros or their sign.
+                            v = np.int64(words[_at(place >> 2)]) << step[_at(m + 3)]
+                            if step[_at(m + 5)]:
+                                v >>= step[_at(m + 4)]
+                            else:
+                                v = np.int64(np.uint64(v) >> np.uint64(step[_at(m + 4)]))
+                        elif how < _TEXT:
+                            v = _by_bytes(buf, place, step[_at(m + 7)], step[_at(m + 5)])
+                        else:
                             slot = state[_S_TEXTS]
                             texts[slot, 0] = row
-                            texts[slot, 1] = where
+                            texts[slot, 1] = place
                             texts[slot, 2] = body + size
                             state[_S_TEXTS] = slot + 1
                             continue
-                        width = move[m, 3]
-                        if width == 8:
-                            value = _u32(buf, words, where) | _u32(buf, words, where + 4) << 32
-                        elif width == 4:
-                            value = _u32(buf, words, where)
-                            if move[m, 4] and value >= 1 << 31:
-                                value -= 1 << 32
-                        elif width == 1:
-                            value = np.int64(buf[where])
-                            if move[m, 4] and value >= 128:
-                                value -= 256
-                        else:
-                            value = np.int64(_le(buf, where, 2))
-                            if move[m, 4] and value >= 1 << 15:
-                                value -= 1 << 16
-                        if how == 1:
-                            value &= ~np.int64(3)
-                        elif how == 2:
-                            if (value >> 6) & 1:
-                                value = np.int64(buf[body + move[m, 5]])
+                        if how >= _LINK:
+                            if how < _ORDER:
+                                v &= ~np.int64(3)
+                            elif (v >> 6) & 1:
+                                v = np.int64(buf[_at(body + step[_at(m + 6)])])
                             else:
-                                value = np.int64(0)
-                        out[move[m, 1], row] = value
+                                v = np.int64(0)
+                        column = _at(step[_at(m + 1)])
+                        slot = fill[column]
+                        where[_at(slot)] = row
+                        value[_at(slot)] = v
+                        # One that is empty is written over by the next.
+                        fill[column] = slot + (v != 0)
                     row += 1
             # Records are padded to 4 bytes.
             pos = body + ((size + 3) & ~np.int64(3))
@@ -191,7 +206,29 @@ def _decode(buf, words, subbuf, data_at, commit_size, most, cpu,  # type: ignore
             if state[_S_FIRST_DAMAGE] < 0:
                 state[_S_FIRST_DAMAGE] = state[_S_BASE] + (at if too_long else pos)
         at += subbuf
+    state[_S_TS] = newest
     return at, row
+
+
+def _steps(move: np.ndarray) -> np.ndarray:
+    """Return how the decoder reads each move's field.
+
+    Columns: what to do (one of _WORDS, _WORD and _BYTES, plus _LINK or _ORDER; or _TEXT), place in the sparse columns,
+    offset, bits to the left and back, signed, second offset, size.
+    """
+    out = np.zeros((move.shape[0], 8), np.int64)
+    for number, (how, column, offset, size, signed, second) in enumerate(move.tolist()):
+        if how == TEXT:
+            out[number] = _TEXT, 0, offset, 0, 0, 0, 0, 0
+            continue
+        if size == 8:
+            read = _WORDS if offset & 3 == 0 else _BYTES
+        else:
+            read = _WORD if (offset & 3) + size <= 4 else _BYTES
+        bits = 8 * size
+        out[number] = (read + {COPY: 0, MASK_LINK: _LINK, ORDER: _ORDER}[how], column - _FIRST_SPARSE, offset,
+                       64 - 8 * (offset & 3) - bits, 64 - bits, signed, second, size)
+    return out
 
 
 @dataclass
@@ -220,50 +257,77 @@ class Damage:
     events: int = field(default=0, compare=False)
 
 
+class Room:
+    """Memory that rows are decoded into; what it holds is read as a :class:`~traces.block.Block`.
+
+    :param rows: how many it has room for
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.ts, self.pid, self.event = np.empty(rows, np.int64), np.empty(rows, np.int32), np.empty(rows, np.uint8)
+        # Of each column only the beginning is ever touched, and what is not touched is no memory: NumPy would ask for
+        # huge pages, of which every column touches one.
+        self.where = np.frombuffer(mmap.mmap(-1, 4 * rows * len(SPARSE), _PRIVATE), np.int32)
+        self.value = np.frombuffer(mmap.mmap(-1, 8 * rows * len(SPARSE), _PRIVATE), np.int64)
+        #: where each column's next entry goes
+        self.fill = rows * np.arange(len(SPARSE))
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        self.fill[:] = self.rows * np.arange(len(SPARSE))
+
+    def block(self, rows: int, cpu: int, texts: list[tuple[int, str]]) -> Block:
+        """Return the first ``rows`` rows, all of one CPU; they are this object's memory."""
+        spans = [slice(column * self.rows, end) for column, end in enumerate(self.fill.tolist())]
+        return Block(self.ts[:rows], np.full(rows, cpu, np.uint16), self.pid[:rows], self.event[:rows],
+                     [self.where[span] for span in spans], [self.value[span] for span in spans], texts)
+
+
 class RingDecoder:
     """Decoder of one CPU's stream of sub-buffers; keeps its place between :meth:`feed` calls.
 
     :param table: the event types of the boot
     :param header: the sub-buffer layout
-    :param cpu: CPU number written into the rows
     """
 
-    def __init__(self, table: ProbeTable, header: HeaderPage, cpu: int) -> None:
-        self.table, self.header, self.cpu = table, header, cpu
+    def __init__(self, table: ProbeTable, header: HeaderPage) -> None:
+        self.table, self.header = table, header
         self._counts = np.zeros(1 << 16, np.int64)
-        self._state = np.zeros(12, np.int64)
+        self._state = np.zeros(10, np.int64)
         self._state[_S_FIRST_DAMAGE] = -1
-        #: Rows that a block must have free for one more sub-buffer: a record takes at least 4 bytes; two rows more
+        self._step = _steps(table.move).reshape(-1)
+        #: Rows that a room must have free for one more sub-buffer: a record takes at least 4 bytes; two rows more
         #: for lost events.
         self.most_rows = (header.size - header.data_offset) // 4 + 2
         self._texts = np.zeros((header.size // 2 + 4096, 3), np.int64)
 
-    def feed_spans(self, buf: np.ndarray, out: np.ndarray, row: int) -> tuple[int, int, list[tuple[int, int]]]:
+    def feed_spans(self, buf: np.ndarray, room: Room, row: int) -> tuple[int, int, list[tuple[int, int]]]:
         """As :meth:`feed`, but give where in ``buf`` the TEXT fields begin instead of their text."""
-        used, row = self._run(buf, out, row)
+        used, row = self._run(buf, room, row)
         texts = self._texts[:int(self._state[_S_TEXTS])]
         return used, row, [(int(at), int(start)) for at, start, _ in texts]
 
-    def _run(self, buf: np.ndarray, out: np.ndarray, row: int) -> tuple[int, int]:
+    def _run(self, buf: np.ndarray, room: Room, row: int) -> tuple[int, int]:
         t = self.table
         self._state[_S_TEXTS] = 0
         if buf.ctypes.data & 3:
             buf = buf.copy()
         words = buf[:buf.size & ~3].view(np.uint32)
         used, row = _decode(buf, words, self.header.size, self.header.data_offset, self.header.commit_size,
-                            self.most_rows, self.cpu,
-                            t.plan_of_id, t.code, t.need, t.first, t.move, t.pid_offset, self._counts, out, row,
+                            self.most_rows, t.plan_of_id, t.code, t.need, t.first, self._step, t.pid_offset,
+                            self._counts, room.ts, room.pid, room.event, room.where, room.value, room.fill, row,
                             self._state, self._texts)
         self._state[_S_BASE] += used
         return int(used), int(row)
 
-    def feed(self, buf: np.ndarray, out: np.ndarray, row: int) -> tuple[int, int, list[tuple[int, str]]]:
-        """Decode whole sub-buffers from ``buf`` (uint8) into ``out`` (a blank block) from ``row`` on.
+    def feed(self, buf: np.ndarray, room: Room, row: int) -> tuple[int, int, list[tuple[int, str]]]:
+        """Decode whole sub-buffers from ``buf`` (uint8) into ``room`` from ``row`` on.
 
-        Stops where ``out`` might not hold one more sub-buffer.  Returns (bytes consumed, next row, the texts
+        Stops where there might be no room for one more sub-buffer.  Returns (bytes consumed, next row, the texts
         of marker rows as (row, text)).
         """
-        used, row = self._run(buf, out, row)
+        used, row = self._run(buf, room, row)
         texts = []
         for slot in range(int(self._state[_S_TEXTS])):
             at, start, end = (int(v) for v in self._texts[slot])
@@ -274,7 +338,7 @@ class RingDecoder:
     @property
     def events(self) -> int:
         """How many events were walked over, in and outside the vocabulary."""
-        return int(self._state[_S_EVENTS])
+        return int(self._counts.sum())
 
     def damage(self, tail_bytes: int = 0) -> Damage:
         """Return what was lost or unreadable so far; ``tail_bytes``: input after the last whole sub-buffer."""
@@ -291,20 +355,3 @@ class RingDecoder:
         return Damage(int(s[_S_DAMAGED]), int(s[_S_SHORT]), int(s[_S_FIRST_DAMAGE]), int(s[_S_LOST]),
                       int(s[_S_LOST_UNKNOWN]), tail_bytes, int(s[_S_BACKWARDS]), int(s[_S_DISCARDED]), unknown,
                       ignored, self.events)
-
-    def warm_up(self) -> None:
-        """Compile the decoder now (an empty input), so that progress and timings show decoding only."""
-        self.feed(np.zeros(0, np.uint8), new_block(1), 0)
-
-
-def new_block(rows: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return a blank block of ``rows`` rows of all columns (int64, columns x rows)."""
-    block = np.zeros((len(schema.COLUMNS), rows), np.int64)
-    block[_CONTENT] = -1
-    return block
-
-
-def blank(block: np.ndarray) -> None:
-    """Make a block fit to be decoded into again."""
-    block.fill(0)
-    block[_CONTENT] = -1

@@ -16,7 +16,7 @@ from traces.importers.eventformat import EventFormat, HeaderPage, parse_event_fo
 from traces.importers.pagefiles import is_page_format
 from traces.importers.probemap import ProbeTable
 from traces.importers.ring import Damage
-from traces.importers.source import Block, RunFacts, loss_record, merge_cpus, ring_blocks
+from traces.importers.source import Block, RunFacts, block_rows, loss_record, merge_cpus, ring_blocks
 
 __all__ = ["FormatDirectory", "cpu_of", "ring_stream"]
 
@@ -34,6 +34,8 @@ format:
 	field:char buf[];	offset:16;	size:0;	signed:0;
 """
 _MAX_FORMAT: Final = 1 << 20
+#: What is read at a time: small enough to be in a cache still when it is decoded.
+_CHUNK: Final = 1 << 20
 #: What the column ``cpu`` can hold.
 _MAX_CPU: Final = (1 << 16) - 1
 
@@ -111,7 +113,7 @@ def ring_stream(paths: list[Path], formats: FormatDirectory, facts: RunFacts) ->
     facts.captured.update({name: columns for name, columns in formats.table.captured.items() if name != "marker"})
     streams = []
     for number, path in enumerate(paths):
-        streams.append(_one(path, cpu_of(path, number), formats, facts))
+        streams.append(_one(path, cpu_of(path, number), formats, facts, block_rows(len(paths))))
     yield from merge_cpus(streams)
     for loss in facts.losses:
         _compare_with_stats(loss, facts)
@@ -130,9 +132,9 @@ def _compare_with_stats(loss: dict[str, Any], facts: RunFacts) -> None:
                            f"{missing + loss['events']}")
 
 
-def _one(path: Path, cpu: int, formats: FormatDirectory, facts: RunFacts) -> Iterator[Block]:
+def _one(path: Path, cpu: int, formats: FormatDirectory, facts: RunFacts, rows: int) -> Iterator[Block]:
     def pieces() -> Iterator[np.ndarray]:
-        source = chunks(path)
+        source = chunks(path, _CHUNK)
         while True:
             try:
                 data = next(source)
@@ -150,7 +152,7 @@ def _one(path: Path, cpu: int, formats: FormatDirectory, facts: RunFacts) -> Ite
     def done(number: int, damage: Damage) -> None:
         facts.losses.append({"file": path.name, **loss_record(number, damage)})
 
-    yield from ring_blocks(pieces(), formats.table, formats.header, cpu, done)
+    yield from ring_blocks(pieces(), formats.table, formats.header, cpu, done, rows)
     if cut:
         facts.losses[-1]["lost"] = None
         facts.losses[-1]["cut_off"] = True

@@ -10,18 +10,19 @@ from typing import Any, Final
 
 import numpy as np
 
-from traces import schema
+from traces.block import Block
 from traces.importers.eventformat import HeaderPage
+from traces.importers.merge import interleave
 from traces.importers.probemap import ProbeTable
-from traces.importers.ring import Damage, RingDecoder, blank, new_block
+from traces.importers.ring import Damage, RingDecoder, Room
+from traces.recording import usable_cpus
 
-__all__ = ["BLOCK_ROWS", "Block", "RunFacts", "merge_cpus", "ring_blocks"]
+__all__ = ["BLOCK_ROWS", "Block", "RunFacts", "block_rows", "merge_cpus", "ring_blocks"]
 
-#: Rows per block: large enough to write well, small enough that several CPUs fit into memory.
+#: Rows per block: as many as a segment of a recording has.
 BLOCK_ROWS: Final = 1 << 18
+_LEAST_ROWS: Final = 1 << 13
 
-#: (int64 columns x rows, [(row, marker text)])
-Block = tuple[np.ndarray, list[tuple[int, str]]]
 #: A block and the stamp each of its rows is sorted by.
 _Part = tuple[Block, np.ndarray]
 
@@ -69,19 +70,24 @@ def loss_record(cpu: int, damage: Damage) -> dict[str, Any]:
     }
 
 
+def block_rows(cpus: int) -> int:
+    """Return how many rows a CPU's blocks have where those of so many are merged: together a block's."""
+    return max(BLOCK_ROWS // max(cpus, 1), _LEAST_ROWS)
+
+
 def ring_blocks(chunks: Iterable[bytes | memoryview | np.ndarray], table: ProbeTable, header: HeaderPage, cpu: int,
                 done: Callable[[int, Damage], None], rows: int = BLOCK_ROWS) -> Iterator[Block]:
     """Decode one CPU's stream of raw sub-buffers, given in chunks of any size, into blocks.
 
-    A yielded block is overwritten when the third one after it is made.
+    A yielded block is overwritten when the second one after it is made; where blocks are written on another CPU
+    (:class:`~traces.recording.RecordingWriter`), when the third one is.
 
     :param done: called once at the end with the CPU and its damage
     """
-    decoder = RingDecoder(table, header, cpu)
+    decoder = RingDecoder(table, header)
     rows = max(rows, decoder.most_rows)
-    # A block is read until the one after the next is asked for: three take turns.
-    blocks = itertools.cycle([new_block(rows) for _ in range(3)])
-    block, row, texts = next(blocks), 0, []
+    rooms = itertools.cycle([Room(rows) for _ in range(2 + (usable_cpus() > 1))])
+    room, row, texts = next(rooms), 0, []
     rest = np.zeros(0, np.uint8)
     for chunk in chunks:
         data = np.frombuffer(chunk, np.uint8) if not isinstance(chunk, np.ndarray) else chunk
@@ -89,18 +95,18 @@ def ring_blocks(chunks: Iterable[bytes | memoryview | np.ndarray], table: ProbeT
             data = np.concatenate((rest, data))
         at = 0
         while True:
-            used, row, more = decoder.feed(data[at:], block, row)
+            used, row, more = decoder.feed(data[at:], room, row)
             texts.extend(more)
             at += used
             if data.size - at < header.size:
                 break
-            # The block cannot take another sub-buffer for certain.
-            yield block[:, :row], texts
-            block, row, texts = next(blocks), 0, []
-            blank(block)
+            # The room cannot take another sub-buffer for certain.
+            yield room.block(row, cpu, texts)
+            room, row, texts = next(rooms), 0, []
+            room.clear()
         rest = data[at:]
     if row:
-        yield block[:, :row], texts
+        yield room.block(row, cpu, texts)
     done(cpu, decoder.damage(int(rest.size)))
 
 
@@ -113,61 +119,40 @@ def merge_cpus(streams: list[Iterator[Block]]) -> Iterator[Block]:
     if len(streams) == 1:
         yield from streams[0]
         return
-    pending = [_next_part(stream) for stream in streams]
-    while any(part is not None for part in pending):
+    pending = [[part] if (part := _next_part(stream)) is not None else [] for stream in streams]
+    while any(pending):
         # Up to the earliest last stamp every stream is known completely.  Of streams that end with this stamp the
         # first might go on with it, and the later ones wait for that.
-        horizon, first = min((int(part[1][-1]), index) for index, part in enumerate(pending) if part is not None)
+        horizon, first = min((int(parts[-1][1][-1]), index) for index, parts in enumerate(pending) if parts)
         taken: list[_Part] = []
-        for index, part in enumerate(pending):
-            if part is None:
-                continue
-            (columns, texts), keys = part
-            count = int(np.searchsorted(keys, horizon, "right" if index <= first else "left"))
-            if count:
-                taken.append(((columns[:, :count], [(r, t) for r, t in texts if r < count]), keys[:count]))
-            if count == keys.size:
-                pending[index] = _next_part(streams[index])
-            elif count:
-                pending[index] = (columns[:, count:], [(r - count, t) for r, t in texts if r >= count]), keys[count:]
-        yield _interleave(taken)
+        for index, parts in enumerate(pending):
+            rest = []
+            for block, keys in parts:
+                count = int(np.searchsorted(keys, horizon, "right" if index <= first else "left"))
+                if count:
+                    taken.append((block.part(0, count), keys[:count]))
+                if count < keys.size:
+                    rest.append((block.part(count, len(block)), keys[count:]) if count else (block, keys))
+            pending[index] = rest
+        # Before any stream goes on: a block's memory is used again.
+        merged = interleave(taken)
+        for parts, stream in zip(pending, streams, strict=True):
+            # Streams of one speed end their blocks one soon after the other: a step for each would be a lot of steps.
+            if not parts or (len(parts) == 1 and 4 * len(parts[0][0]) < len(merged) // len(streams)):
+                part = _next_part(stream)
+                if part is not None:
+                    block, keys = part
+                    # What is stamped before the end of the block before comes after it all the same.
+                    parts.append((block, np.maximum(keys, parts[-1][1][-1]) if parts else keys))
+        yield merged
 
 
 def _next_part(stream: Iterator[Block]) -> _Part | None:
     for block in stream:
-        if block[0].shape[1]:
-            stamps = block[0][0]
+        if len(block):
+            stamps = block.ts
             late = np.maximum.accumulate(stamps)
             early = np.minimum.accumulate(stamps[::-1])[::-1]
             # Of a stamp that is far off and all the others, most are right.
             return block, late if np.count_nonzero(late != stamps) <= np.count_nonzero(early != stamps) else early
     return None
-
-
-def _interleave(parts: list[_Part]) -> Block:
-    columns = np.concatenate([part for (part, _), _ in parts], axis=1)
-    order = np.argsort(np.concatenate([keys for _, keys in parts]), kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(order.size)
-    texts: list[tuple[int, str]] = []
-    base = 0
-    for (part, some), _ in parts:
-        texts.extend((int(place[base + row]), text) for row, text in some)
-        base += part.shape[1]
-    return columns[:, order], sorted(texts)
-
-
-def insert_rows(block: Block, rows: list[tuple[int, dict[str, int], str]]) -> Block:
-    """Return a block with rows inserted: (position, {column: value}, text), positions ascending."""
-    columns, texts = block
-    index = {name: i for i, name in enumerate(schema.column_names())}
-    extra = np.zeros((columns.shape[0], len(rows)), np.int64)
-    extra[index["content"]] = -1
-    for number, (_, values, _) in enumerate(rows):
-        for name, value in values.items():
-            extra[index[name], number] = value
-    positions = np.array([position for position, _, _ in rows], np.int64)
-    merged = np.insert(columns, positions, extra, axis=1)
-    shifted = [(row + int(np.searchsorted(positions, row, "right")), text) for row, text in texts]
-    shifted += [(position + number, text) for number, (position, _, text) in enumerate(rows) if text]
-    return merged, sorted(shifted)

@@ -12,7 +12,7 @@ import numpy as np
 from traces import schema
 from traces.importers.ftracetext import TextChunk, iter_text
 from traces.importers.probemap import apply_moves, moves_for, vocabulary_name
-from traces.importers.source import Block, RunFacts, insert_rows
+from traces.importers.source import Block, RunFacts
 
 __all__ = ["stream"]
 
@@ -80,5 +80,5 @@ def _block(chunk: TextChunk, facts: RunFacts, ignored: dict[str, int]) -> Block:
                                                  "ts": int(chunk.ts[min(row, rows - 1)]) if rows else 0}, "")
             for row, cpu, count in chunk.lost]
     place = np.cumsum(keep) - 1
-    block: Block = (out[:, keep], sorted((int(place[row]), text) for row, text in texts))
-    return insert_rows(block, lost) if lost else block
+    block = Block.of(out[:, keep], sorted((int(place[row]), text) for row, text in texts))
+    return block.insert(lost) if lost else block

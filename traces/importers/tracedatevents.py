@@ -12,7 +12,7 @@ from traces.errors import BadInput
 from traces.importers.eventformat import parse_event_format, parse_header_page
 from traces.importers.probemap import ProbeTable, vocabulary_name
 from traces.importers.ring import Damage
-from traces.importers.source import Block, RunFacts, loss_record, merge_cpus, ring_blocks
+from traces.importers.source import Block, RunFacts, block_rows, loss_record, merge_cpus, ring_blocks
 from traces.importers.tracedat import CpuData, TraceDat, open_tracedat
 
 __all__ = ["stream"]
@@ -57,12 +57,13 @@ def _events(dat: TraceDat, table: ProbeTable, path: Path, facts: RunFacts) -> It
         header = parse_header_page(dat.header_page, f"{path}, header_page")
         known = {number: name for name, number in _ids(dat).items()}
         streams = []
+        rows = block_rows(sum(len(buffer.cpus) for buffer in dat.buffers))
         for buffer in dat.buffers:
             # Each instance can have its own sub-buffer size; header_page only knows the one of the top.
             layout = dataclasses.replace(header, size=buffer.page_size)
             for cpu in buffer.cpus:
                 streams.append(ring_blocks(cpu.subbuffers(), table, layout, cpu.cpu,
-                                           _finish(cpu, buffer.name, known, facts)))
+                                           _finish(cpu, buffer.name, known, facts), rows))
         if streams:
             yield from merge_cpus(streams)
     _missed(dat, facts)

@@ -174,7 +174,7 @@ def _segments(path: Path, elf: ELFFile, data: mmap.mmap) -> np.ndarray:
     """
     header = elf.header
     if elf.elfclass != 64 or not elf.little_endian or header["e_machine"] != "EM_X86_64":
-        raise BadInput(path, "the ELF header", "is not of x86-64", "only x86-64 cores are read")
+        raise BadInput(path, "the ELF header", "is not of x86-64", "give the core of an x86-64 kernel")
     if header["e_type"] != "ET_CORE":
         raise BadInput(path, "the ELF header", "is not that of a core", "give a vmcore, and the vmlinux as --vmlinux")
     count, at = elf.num_segments(), header["e_phoff"]

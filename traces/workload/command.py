@@ -37,8 +37,7 @@ _EPILOG = """scenarios:
   script    the sequence of operations in the JSON file that --script names, with its settings at the start
 
 Needs root, cgroup2, swap, and zswap on. Every setting is put back at the end.
-Exit status: 0 all pages read back were right, 1 some were not, 2 the box is not ready,
-3 the kernel killed a worker for want of memory.
+Exit status: 0 all pages read back were right, 1 some were not, 2 the box is not ready, 3 the kernel killed a worker.
 
   zreplay record -o capture -- zreplay workload base --pages 8192
 """

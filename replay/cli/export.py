@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``zreplay export``: a recording for a trace viewer."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from replay.cli.terminal import steps
+from replay.verdict import kernel_release
+from traces.errors import BadInput
+from traces.exporters import chromejson, pftrace
+from traces.exporters.check import check
+from traces.exporters.timeline import Item, Timeline
+from traces.recording import Recording
+
+__all__ = ["add_parser"]
+
+_JSON: Final = ".json"
+_PERFETTO: Final = (".pftrace", ".perfetto-trace")
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "export", help="a recording for a trace viewer (Perfetto)",
+        description="Write a recording's calls, effects, counters and markers as a timeline that Perfetto "
+                    "(ui.perfetto.dev) shows. Exit status: 0 done, 1 --check found a difference, 2 unreadable.")
+    parser.add_argument("recording", metavar="REC")
+    parser.add_argument("-o", dest="output", metavar="FILE", required=True, help="the file to make: *.pftrace is "
+                        "Perfetto's own format, *.json Chrome's, which further viewers read")
+    parser.add_argument("--check", action="store_true", help="read the file back and compare all that is in it with "
+                        "the recording")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the export, whole or not at all."""
+    output = Path(arguments.output)
+    if output.suffix != _JSON and output.suffix not in _PERFETTO:
+        raise BadInput(output, "", "its name does not say which format it is to have",
+                       f"end it in {_PERFETTO[0]} or {_JSON}")
+    if output.exists() or output.is_symlink():
+        raise BadInput(output, "", "the output exists already", "remove it or choose another name")
+    recording = Recording(arguments.recording)
+    timeline = Timeline(recording)
+    title = f"zswap, kernel {kernel_release(recording) or 'unknown'}, {recording.path.name}"
+    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        with steps() as progress:
+            _write(part, output.suffix, _told(timeline, progress), title)
+            if arguments.check:
+                try:
+                    done = _check(part, output, recording)
+                except BadInput as problem:
+                    print(f"zreplay: {problem}", file=sys.stderr)
+                    return 1
+        if output.exists():
+            raise BadInput(output, "", "the output appeared while it was being written", "choose another name")
+        size = part.stat().st_size
+        os.replace(part, output)
+    except OSError as problem:
+        raise BadInput(output, "", f"cannot be written ({problem.strerror})",
+                       "choose a directory that exists and has room") from None
+    finally:
+        part.unlink(missing_ok=True)
+    print(f"{output}: {len(recording):,} events as {timeline.slices:,} slices, {timeline.instants:,} instants and "
+          f"{timeline.values:,} counter values, {size:,} bytes")
+    if timeline.missing:
+        print(f"{timeline.missing:,} slices have no recorded return: they end where that showed")
+    if arguments.check:
+        print(f"read back: {done.events:,} events, {done.slices:,} slices, {done.instants:,} instants and "
+              f"{done.values:,} counter values are those of the recording")
+    return 0
+
+
+def _write(part: Path, suffix: str, items: Iterator[Item], title: str) -> None:
+    # An event can hold the first bytes of a page: user memory.
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    if suffix == _JSON:
+        with open(descriptor, "w", encoding="utf-8") as text:
+            chromejson.write(items, text, title)
+    else:
+        with open(descriptor, "wb") as binary:
+            pftrace.write(items, binary, title)
+
+
+def _check(part: Path, output: Path, recording: Recording) -> Any:
+    if output.suffix == _JSON:
+        with part.open(encoding="utf-8") as text:
+            return check(recording, chromejson.read(text, str(output)), output)
+    with part.open("rb") as binary:
+        return check(recording, pftrace.read(binary, str(output)), output)
+
+
+def _told(timeline: Timeline, progress: Callable[[str, int, int], None] | None) -> Iterator[Item]:
+    """Pass the items on, and say how far they are."""
+    total = len(timeline.recording)
+    for number, item in enumerate(timeline):
+        if progress is not None and not number & 0x3fff:
+            progress("exporting", min(item.args.get("event", 0), total), total)
+        yield item

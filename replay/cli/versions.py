@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``zreplay --version``: the version of zreplay and of everything that computes its numbers."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import platform
+from typing import Any
+
+__all__ = ["ShowVersions", "version", "versions"]
+
+#: Packages that decode, store or compile, in the order printed.
+_PACKAGES = ("numpy", "pyarrow", "pandas", "numba", "llvmlite", "scipy")
+
+
+def version() -> str:
+    """Return the version of the installed distribution."""
+    try:
+        return importlib.metadata.version("zreplay")
+    except importlib.metadata.PackageNotFoundError:
+        return "uninstalled checkout"
+
+
+def versions() -> list[str]:
+    """Return lines: zreplay, Python and packages, then each compressor with the library that computes it."""
+    from model.crypto import KERNEL_LINES, UnsupportedCompressor, compressor_for
+
+    lines = [f"zreplay {version()}"]
+    parts = [f"{platform.python_implementation()} {platform.python_version()}"]
+    for name in _PACKAGES:
+        try:
+            parts.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            parts.append(f"{name} missing")
+    lines.append(", ".join(parts))
+    for name in ("zstd", "lz4", "lz4hc", "lzo", "lzo-rle", "842", "deflate", "deflate-iaa"):
+        by_library: dict[str, list[str]] = {}
+        for line in KERNEL_LINES:
+            try:
+                library = _library(name, compressor_for(name, line).ident)
+            except UnsupportedCompressor as problem:
+                library = f"none ({problem})"
+            by_library.setdefault(library, []).append(line.removeprefix("mainline-"))
+        for library, kernels in by_library.items():
+            of = "" if len(by_library) == 1 else f" (Linux {kernels[0]}" + (
+                f" to {kernels[-1]})" if len(kernels) > 1 else ")")
+            lines.append(f"  {name:<12}{library}{of}")
+    return lines
+
+
+def _library(name: str, ident: str) -> str:
+    """Return the library's name and version out of a compressor's ident: what stands before its parameters."""
+    words = []
+    for word in ident.removeprefix(name).split():
+        if "=" in word:
+            break
+        words.append(word)
+    if words[:1] == ["libzstd"] and "backports.zstd" in ident:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            words[-1] = f"(backports.zstd {importlib.metadata.version('backports.zstd')})"
+    text = " ".join(words)
+    return f"zreplay's own code, {text.removeprefix('own ')}" if text.startswith("own ") else text
+
+
+class ShowVersions(argparse.Action):
+    """Prints the versions, which are looked up only then, and leaves."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print them."""
+        print("\n".join(versions()))
+        parser.exit(0)

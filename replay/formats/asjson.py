@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""JSON, an object a line for each pair, as docs/schema/result-1.json describes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from replay.many.jobs import Job, Outcome
+
+__all__ = ["SCHEMA", "Json"]
+
+#: The name of the schema's file.  A key that goes, or means something else, makes a new one; a further key does not.
+SCHEMA: Final = "result-1"
+
+
+class Json:
+    """Yields the objects, pair by pair."""
+
+    def __init__(self) -> None:
+        self._several = False
+
+    def head(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """Yield nothing."""
+        self._several = len(jobs) > 1
+        yield from ()
+
+    def one(self, job: Job, outcome: Outcome) -> Iterator[str]:
+        """Yield a pair's object; of a single pair without a result nothing is told but the sentence on stderr."""
+        if outcome.result is not None:
+            yield json.dumps({"schema": SCHEMA, **outcome.result.as_dict()}, default=str)
+        elif self._several:
+            yield json.dumps({"schema": SCHEMA, "verdict": None, "recording": job.recording, "revision": job.revision,
+                              "error": outcome.error})
+
+    def foot(self, jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> Iterator[str]:
+        """Yield nothing."""
+        yield from ()

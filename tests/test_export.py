@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Exports for trace viewers: everything in them is what was recorded, and other readers than ours find it there.
+
+Perfetto's own messages come from the ``perfetto`` package.  Its trace_processor is a program that the package fetches from
+the network; a test uses one that is at hand (``ZREPLAY_TRACE_PROCESSOR``) and fetches none.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import tracemalloc
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from replay.cli import main
+from replay.synthetic import ImaginaryKernel, config, cycle
+from traces import schema
+from traces.errors import BadInput
+from traces.exporters import chromejson, pftrace
+from traces.exporters.check import Checked, check
+from traces.exporters.timeline import MARKERS, MISSING, OBJECTS, Item, Timeline
+from traces.recording import Recording, RecordingWriter
+
+FORMATS = ("json", "pftrace")
+COLUMN = {name: index for index, name in enumerate(schema.column_names())}
+CODE = schema.CODE
+
+
+def written(recording: Recording, form: str, items: Iterator[Item] | None = None) -> bytes:
+    items = items if items is not None else iter(Timeline(recording))
+    if form == "json":
+        text = io.StringIO()
+        chromejson.write(items, text, "a kernel")
+        return text.getvalue().encode()
+    binary = io.BytesIO()
+    pftrace.write(items, binary, "a kernel")
+    return binary.getvalue()
+
+
+def read(data: bytes, form: str) -> Iterator[Item]:
+    if form == "json":
+        return chromejson.read(io.StringIO(data.decode()), "export")
+    return pftrace.read(io.BytesIO(data), "export")
+
+
+def checked(recording: Recording, data: bytes, form: str) -> Checked:
+    return check(recording, read(data, form), "export")
+
+
+@pytest.fixture(scope="module")
+def exports(samples: dict[str, Path]) -> dict[str, tuple[Recording, dict[str, bytes]]]:
+    """Two samples, with two CPUs and with many markers, in both formats."""
+    found = {}
+    for name in ("7.3-zstd-smp2", "7.2-lz4-edge", "7.3-lz4-4k"):
+        recording = Recording(samples[name])
+        found[name] = recording, {form: written(recording, form) for form in FORMATS}
+    return found
+
+
+def make(path: Path, block: np.ndarray, **manifest: Any) -> Recording:
+    with RecordingWriter(path) as writer:
+        writer.write_rows(block)
+        writer.close({**config(), **manifest})
+    return Recording(path)
+
+
+# ---- the command -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_command_writes_and_checks(form: str, samples: dict[str, Path], tmp_path: Path,
+                                       capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / f"run.{form}"
+    assert main(["export", str(samples["7.2-lz4-edge"]), "-o", str(output), "--check"]) == 0
+    out = capsys.readouterr()
+    assert out.err == ""
+    assert "1,985 events as 560 slices, 865 instants and 313 counter values" in out.out
+    assert "are those of the recording" in out.out
+    assert stat.S_IMODE(output.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+    before = output.read_bytes()
+    assert main(["export", str(samples["7.2-lz4-edge"]), "-o", str(output)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert output.read_bytes() == before
+
+
+def test_what_cannot_be_done_is_told_in_a_sentence(samples: dict[str, Path], tmp_path: Path,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    sample = str(samples["7.2-lz4-edge"])
+    kernel = ImaginaryKernel()
+    kernel.store(1)
+    block = kernel.block()
+    block[COLUMN["ts"], 0] = -5
+    make(tmp_path / "early", block)
+    for words, sentence in (([sample, "-o", str(tmp_path / "run.svg")], "end it in .pftrace or .json"),
+                            ([sample, "-o", str(tmp_path / "no" / "run.json")], "cannot be written"),
+                            ([str(tmp_path / "none"), "-o", str(tmp_path / "run.json")], "not a recording"),
+                            ([str(tmp_path / "early"), "-o", str(tmp_path / "run.json")], "its time is negative")):
+        assert main(["export", *words]) == 2
+        err = capsys.readouterr().err
+        assert sentence in err
+        assert err.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"early"}
+
+
+def test_an_export_that_is_not_right_is_not_published(samples: dict[str, Path], tmp_path: Path,
+                                                      capsys: pytest.CaptureFixture[str],
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    right = chromejson.write
+    monkeypatch.setattr(chromejson, "write", lambda items, file, title: right(
+        (item._replace(ts=item.ts + (item.kind == "instant")) for item in items), file, title))
+    assert main(["export", str(samples["7.2-lz4-edge"]), "-o", str(tmp_path / "run.json"), "--check"]) == 1
+    assert "this is a bug of zreplay" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+# ---- held against the recording by other means -----------------------------------------------------------
+
+
+def rows(recording: Recording) -> list[dict[str, Any]]:
+    """The recording's events by pandas, each with its captured columns."""
+    frame = recording.frame()
+    probes = recording.manifest["probes"]
+    fields = {kind.name: kind.fields for kind in schema.EVENTS}
+    found = []
+    for number, row in enumerate(frame.to_dict("records")):
+        columns = probes[row["event"]]["columns"] if row["event"] in probes else fields[row["event"]]
+        found.append({"number": number, **{key: row[key] for key in ("ts", "cpu", "pid", "event")},
+                      "args": {column: row[column] for column in columns if column not in ("content", "text")}
+                      | ({"content": row["content"]} if row["content"] >= 0 else {})
+                      | ({"text": row["text"]} if row["text"] else {})})
+    return found
+
+
+@pytest.mark.parametrize("name", ["7.3-zstd-smp2", "7.2-lz4-edge", "7.3-lz4-4k"])
+def test_json_holds_every_event_for_any_reader(name: str, exports: dict[str, tuple[Recording, dict[str, bytes]]]) -> None:
+    """The whole file by a plain JSON reader: tracks, numbers, times, tasks, values; slices nest on each track."""
+    recording, data = exports[name]
+    events = json.loads(data["json"], parse_float=Decimal)["traceEvents"]
+    tids = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    found: dict[int, dict[str, Any]] = {}
+    stacks: dict[int, list[str]] = {}
+    for event in events:
+        if event["ph"] not in "BEi":
+            continue
+        args = event["args"]["return"] if event["ph"] == "E" else event["args"]
+        stack = stacks.setdefault(event["tid"], [])
+        if event["ph"] == "B":
+            stack.append(event["name"])
+        elif event["ph"] == "E":
+            assert stack.pop() == event["name"]
+        if "event" not in args:
+            assert args == {"missing": MISSING}
+            continue
+        number = args.pop("event")
+        found[number] = {"number": number, "ts": event["ts"] * 1000, "cpu": args.pop("cpu"), "track": tids[event["tid"]],
+                         "event": event["name"] + "_ret" * (event["ph"] == "E"), "task": args.pop("task", None),
+                         "args": {key: int(held, 16) if isinstance(held, str) and held.startswith("0x") else held
+                                  for key, held in args.items()}}
+    assert not any(stacks.values())
+    expected = rows(recording)
+    assert len(found) == len(expected)
+    for row in expected:
+        each = found[row["number"]]
+        assert {key: each[key] for key in ("ts", "cpu", "event", "args")} == {
+            key: row[key] for key in ("ts", "cpu", "event", "args")}
+        if row["event"] in ("marker", "counters", "param", "lost_events"):
+            assert (each["track"], each["task"]) == (MARKERS, row["pid"])
+        else:
+            assert each["track"] == (f"task {row['pid']}" if row["pid"] else f"idle, CPU {row['cpu']}")
+
+
+@pytest.mark.parametrize("name", ["7.3-zstd-smp2", "7.2-lz4-edge"])
+def test_pftrace_holds_the_same_for_perfetto_s_own_messages(name: str,
+                                                            exports: dict[str, tuple[Recording, dict[str, bytes]]]) -> None:
+    protos = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2",
+                                 reason="the dev dependency perfetto is not installed")
+    recording, data = exports[name]
+    trace = protos.Trace.FromString(data["pftrace"])
+    # No field is unknown to the messages: without those it is as long as it was.
+    trace.DiscardUnknownFields()
+    assert trace.ByteSize() == len(data["pftrace"])
+    interned = trace.packet[0].interned_data
+    names = {each.iid: each.name for each in interned.event_names}
+    keys = {each.iid: each.name for each in interned.debug_annotation_names}
+    kinds = protos.TrackEvent
+    tracks: dict[int, Any] = {}
+    items: list[Item] = []
+
+    def value(annotation: Any) -> Any:
+        if annotation.dict_entries:
+            return {keys[each.name_iid]: value(each) for each in annotation.dict_entries}
+        return getattr(annotation, annotation.WhichOneof("value"))
+
+    assert trace.packet[0].sequence_flags == 1
+    for packet in trace.packet:
+        assert packet.trusted_packet_sequence_id == 1
+        if packet.HasField("track_descriptor"):
+            assert packet.track_descriptor.uuid not in tracks
+            tracks[packet.track_descriptor.uuid] = packet.track_descriptor
+        if packet.HasField("track_event"):
+            event = packet.track_event
+            track = tracks[event.track_uuid]
+            assert track.parent_uuid in tracks
+            if event.type == kinds.TYPE_COUNTER:
+                assert track.HasField("counter")
+                items.append(Item("counter", packet.timestamp, 0, track.name, {}, event.counter_value))
+                continue
+            kind = {kinds.TYPE_SLICE_BEGIN: "begin", kinds.TYPE_SLICE_END: "end", kinds.TYPE_INSTANT: "instant"}[event.type]
+            args = {keys[each.name_iid]: value(each) for each in event.debug_annotations}
+            items.append(Item(kind, packet.timestamp, event.track_uuid - 1, names[event.name_iid],
+                              args["return"] if kind == "end" else args))
+    expected = [item if item.kind != "counter" else item._replace(track=0) for item in Timeline(recording)
+                if item.kind != "track"]
+    assert items == expected
+
+
+def test_counters_are_what_the_kernel_read(exports: dict[str, tuple[Recording, dict[str, bytes]]]) -> None:
+    recording, data = exports["7.3-lz4-4k"]
+    frame = recording.frame()
+    values: dict[str, list[tuple[int, int]]] = {}
+    for item in read(data["pftrace"], "pftrace"):
+        if item.kind == "counter":
+            values.setdefault(item.name, []).append((item.ts, item.value))
+    for event, name in (("zs_get_total_pages_ret", "zs_get_total_pages"), ("zswap_total_pages_ret", "zswap_total_pages")):
+        of = frame[frame.event == event]
+        assert values[name] == list(zip(of.ts, of.ret, strict=True))
+    snapshots = frame[frame.event == "counters"]
+    stored = [int(recording.snapshot(number)["zswap_debugfs"]["stored_pages"]) for number in snapshots.ret]
+    assert [value for _, value in values["zswap/stored_pages"]] == stored
+    # What is counted from allocations and frees is what the kernel says is stored, wherever it says so.
+    for ts, pages in zip(snapshots.ts, stored, strict=True):
+        assert [value for at, value in values[OBJECTS] if at <= ts][-1] == pages
+
+
+def test_tasks_that_interleave_are_on_tracks_of_their_own(exports: dict[str, tuple[Recording, dict[str, bytes]]]) -> None:
+    _, data = exports["7.3-zstd-smp2"]
+    names = {}
+    depth: dict[int, int] = {}
+    both = deepest = 0
+    for item in read(data["pftrace"], "pftrace"):
+        if item.kind == "track":
+            names[item.track] = item.name
+        elif item.kind in ("begin", "end"):
+            depth[item.track] = depth.get(item.track, 0) + (1 if item.kind == "begin" else -1)
+            both += sum(held > 0 for held in depth.values()) > 1
+            deepest = max(deepest, depth[item.track])
+    assert {"task 118", "task 119"} <= set(names.values())
+    assert both > 100
+    assert deepest >= 4
+    assert not any(depth.values())
+
+
+# ---- what is wrong is found ------------------------------------------------------------------------------
+
+
+def wrong() -> dict[str, Callable[[list[Item]], list[Item]]]:
+    """Changes of a list of items that the check has to find; each is made in the middle of the list."""
+
+    def at(kind: str, change: Callable[[Item], Item | None], args: str = "event") -> Callable[[list[Item]], list[Item]]:
+        def changed(items: list[Item]) -> list[Item]:
+            places = [number for number, item in enumerate(items) if item.kind == kind and
+                      (kind in ("counter", "track") or args in item.args)]
+            number = places[len(places) // 2]
+            new = change(items[number])
+            return items[:number] + ([new] if new is not None else []) + items[number + 1:]
+        return changed
+
+    def argument(key: str) -> Callable[[Item], Item]:
+        return lambda item: item._replace(args={**item.args, key: item.args.get(key, 0) + 1})
+
+    def swapped(items: list[Item]) -> list[Item]:
+        number = next(number for number in range(len(items) // 2, len(items)) if items[number].kind == "begin"
+                      and items[number + 1].kind in ("begin", "instant"))
+        return [*items[:number], items[number + 1], items[number], *items[number + 2:]]
+
+    def another_track(kind: str) -> Callable[[list[Item]], list[Item]]:
+        def changed(items: list[Item]) -> list[Item]:
+            tracks = [item.track for item in items if item.kind == "track" and item.name.startswith("task ")]
+            return at(kind, lambda item: item._replace(track=next(each for each in tracks if each != item.track)))(items)
+        return changed
+
+    found: dict[str, Callable[[list[Item]], list[Item]]] = {"two events in the wrong order": swapped}
+    for kind in ("begin", "end", "instant"):
+        found |= {f"{kind}: time": at(kind, lambda item: item._replace(ts=item.ts + 1)),
+                  f"{kind}: gone": at(kind, lambda item: None),
+                  f"{kind}: name": at(kind, lambda item: item._replace(name="zs_compact")),
+                  f"{kind}: number": at(kind, argument("event")), f"{kind}: CPU": at(kind, argument("cpu")),
+                  f"{kind}: a column too many": at(kind, argument("order" if kind == "end" else "inuse")),
+                  f"{kind}: a column too few": at(kind, lambda item: item._replace(args={
+                      key: held for key, held in item.args.items() if key in ("event", "cpu")}), {
+                          "begin": "size", "end": "ret", "instant": "handle"}[kind]),
+                  f"{kind}: track": another_track(kind)}
+    found |= {"begin: value": at("begin", argument("size"), "size"), "end: value": at("end", argument("ret"), "ret"),
+              "instant: value": at("instant", argument("handle"), "handle"),
+              "begin: as an instant": at("begin", lambda item: item._replace(kind="instant")),
+              "end: as an instant": at("end", lambda item: item._replace(kind="instant", name=f"{item.name}_ret")),
+              "end: without its return": at("end", lambda item: item._replace(args={"missing": MISSING})),
+              "instant: as a slice": at("instant", lambda item: item._replace(kind="begin")),
+              "counter: value": at("counter", lambda item: item._replace(value=item.value + 1)),
+              "counter: time": at("counter", lambda item: item._replace(ts=item.ts + 1)),
+              "counter: gone": at("counter", lambda item: None),
+              "end of the export": lambda items: items[:-1],
+              "twice": lambda items: items[:-1] + items[-1:] * 2}
+    return found
+
+
+@pytest.mark.parametrize("change", wrong())
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_check_finds_what_is_wrong(change: str, form: str,
+                                       exports: dict[str, tuple[Recording, dict[str, bytes]]]) -> None:
+    recording, _ = exports["7.3-zstd-smp2"]
+    items = list(Timeline(recording))
+    data = written(recording, form, iter(wrong()[change](items)))
+    with pytest.raises(BadInput, match="export"):
+        checked(recording, data, form)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@settings(deadline=None, max_examples=60)
+@given(at=st.floats(0, 1), change=st.binary(max_size=6), gone=st.integers(0, 6))
+def test_a_damaged_file_is_told_and_nothing_else_happens(form: str, at: float, change: bytes, gone: int,
+                                                         exports: dict[str, tuple[Recording, dict[str, bytes]]]) -> None:
+    recording, data = exports["7.2-lz4-edge"]
+    whole = data[form]
+    place = int(at * len(whole))
+    broken = whole[:place] + change + whole[place + gone:]
+    if form == "json":
+        broken = broken.decode("utf-8", "replace").encode()
+    try:
+        done = checked(recording, broken, form)
+    except BadInput:
+        return
+    # A change that says nothing: of a title, a space, a track's place.
+    assert done == checked(recording, whole, form)
+
+
+# ---- recordings with gaps --------------------------------------------------------------------------------
+
+
+def test_calls_without_their_return_end_where_that_shows(tmp_path: Path) -> None:
+    kernel = ImaginaryKernel()
+    for number in range(6):
+        kernel.store(number)
+    block = kernel.block()
+    names = np.array([schema.NAMES[code] for code in block[COLUMN["event"]]])
+    inner = np.flatnonzero(names == "zs_malloc_ret")[2]
+    entry = np.flatnonzero(names == "zs_malloc")[4]
+    lossy = np.delete(block, [inner, entry], axis=1)[:, :-3]
+    recording = make(tmp_path / "gaps", lossy)
+    timeline = Timeline(recording)
+    items = list(timeline)
+    missing = [item for item in items if item.args.get("missing")]
+    # One whose return a probe missed, and those that were running at the end.
+    assert missing[0].name == "zs_malloc"
+    assert len(missing) == timeline.missing > 1
+    lone = [item for item in items if item.kind == "instant" and item.name == "zs_malloc_ret"]
+    assert len(lone) == 1
+    for form in FORMATS:
+        done = checked(recording, written(recording, form), form)
+        assert done == Checked(len(recording), timeline.slices, timeline.instants, timeline.values, timeline.missing)
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_any_rows_can_be_exported(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Rows lost at random, tasks and CPUs at random: what is written is read back as recorded."""
+    kernel = ImaginaryKernel()
+    for number in range(4):
+        kernel.store(number)
+        kernel.load(number)
+    block = kernel.block()
+    count = block.shape[1]
+    gone = data.draw(st.sets(st.integers(0, count - 1), max_size=count // 3))
+    block = np.delete(block, sorted(gone), axis=1)
+    for name, low, high in (("pid", -2, 3), ("cpu", 0, 2), ("ret", -2**63, 2**63 - 1), ("handle", -2**63, 2**63 - 1),
+                            ("data", -2**63, 2**63 - 1)):
+        for place in data.draw(st.lists(st.integers(0, block.shape[1] - 1), max_size=20)):
+            block[COLUMN[name], place] = data.draw(st.integers(low, high))
+    recording = make(tmp_path_factory.mktemp("any") / "rec", block,
+                     tasks={"1": data.draw(st.text(max_size=5)), "2": ", task 9\n"})
+    for form in FORMATS:
+        assert checked(recording, written(recording, form), form).events == len(recording)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
+    peaks = []
+    for number, events in enumerate((40_000, 120_000)):
+        recording = make(tmp_path / str(number), cycle(events))
+
+        class Nowhere(io.BytesIO):
+            def write(self, data: Any) -> int:
+                return len(data)
+
+        tracemalloc.start()
+        pftrace.write(iter(Timeline(recording)), Nowhere(), "")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2 * peaks[0]
+
+
+# ---- Perfetto itself -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_trace_processor_finds_the_same(form: str, exports: dict[str, tuple[Recording, dict[str, bytes]]],
+                                        tmp_path: Path) -> None:
+    binary = os.environ.get("ZREPLAY_TRACE_PROCESSOR")
+    if not binary:
+        pytest.skip("no trace_processor_shell at hand: set ZREPLAY_TRACE_PROCESSOR to one (none is fetched)")
+    api = pytest.importorskip("perfetto.trace_processor", reason="the dev dependency perfetto is not installed")
+    recording, data = exports["7.3-zstd-smp2"]
+    file = tmp_path / f"run.{form}"
+    file.write_bytes(data[form])
+    with api.TraceProcessor(trace=str(file), config=api.TraceProcessorConfig(bin_path=binary)) as processor:
+        (slices,) = processor.query("select count(*) as n from slice where dur > 0")
+        (points,) = processor.query("select count(*) as n from slice where dur <= 0")
+        (values,) = processor.query("select count(*) as n from counter")
+    timeline = Timeline(recording)
+    for _ in timeline:
+        pass
+    assert slices.n + points.n == timeline.slices + timeline.instants
+    assert values.n == timeline.values
