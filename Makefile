@@ -7,10 +7,12 @@ SAMPLES = $(sort $(dir $(wildcard traces/samples/*/manifest.json)))
 
 .PHONY: demo test test-all lab-test lint bench mutation recorder deb man notebook clean
 
-# The last command finds something, as it should: exit status 1.
+# The last two commands find something, as they should: exit status 1.
 demo: $(VENV)/.installed
 	$(BIN)/zreplay replay $(SAMPLES)
 	$(BIN)/zreplay regress traces/samples/7.2-lz4-edge --revision mainline-7.2 --revision v14 || test $$? -eq 1
+	$(BIN)/zreplay report traces/samples/7.2-lz4-edge --revision mainline-7.2 --revision v14 -o demo-report.html || test $$? -eq 1
+	@echo "Open demo-report.html in a browser: it needs no network."
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not slow and not lab"
@@ -62,5 +64,5 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-report.html
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -16,7 +16,7 @@ from model.zswap import Zswap
 from replay.checks import Tally
 from traces.recording import Recording
 
-__all__ = ["SnapshotChecks"]
+__all__ = ["SnapshotChecks", "zsmalloc_classes"]
 
 #: vmstat counters a replay can predict; they count from boot, so only their change since the first snapshot
 #: is compared.
@@ -264,7 +264,7 @@ class SnapshotChecks:
         for size, counters in values.get("mthp", {}).items():
             if size in _MTHP_ORDER and str(counters.get("zswpout", "")).isdigit():
                 yield f"mthp.{size}.zswpout", int(counters["zswpout"])
-        yield from _classes(values.get("zsmalloc_debugfs", {}))
+        yield from zsmalloc_classes(values.get("zsmalloc_debugfs", {}))
 
     def _predicted(self, recorded: dict[str, int]) -> Iterator[tuple[str, int | str]]:
         """Yield (counter name, predicted value, or why there is none)."""
@@ -365,7 +365,7 @@ def _number(value: Any) -> int:
         return 0
 
 
-def _classes(pools: dict[str, Any]) -> Iterator[tuple[str, int]]:
+def zsmalloc_classes(pools: dict[str, Any]) -> Iterator[tuple[str, int]]:
     """Yield the columns of debugfs zsmalloc/<pool>/classes; several pools cannot be told apart."""
     if len(pools) != 1:
         return

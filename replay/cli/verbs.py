@@ -42,6 +42,9 @@ GROUPS: Final[Mapping[str, Mapping[str, Verb]]] = {
         "replay": Verb("replay_", "replay a recording through a revision and check every effect", (
             "zreplay replay run.zr", "zreplay replay *.zr -j 4 --table verdicts.json",
             "zreplay replay run.zr --revision ./v15.py:V15 --keep-going")),
+        "report": Verb("report", "a result as an HTML page: checks, first divergence, pictures", (
+            "zreplay report run.zr -o run.html",
+            "zreplay report run.zr --revision mainline-7.2 --revision v14 -o v14.html")),
         "compare": Verb("compare", "hold two recordings of one run, by two recorders, against each other", (
             "zreplay compare tracefs.zr bcc.zr",)),
         "regress": Verb("regress", "is a patched kernel worse than its base, and where do two revisions part", (

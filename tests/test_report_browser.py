@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reports in a real browser, where there is one: Chromium without a screen, driven by its command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from htmlpage import parse
+from test_report import synthetic
+
+from replay.cli import main
+from replay.report.style import COLOURS
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+VERDICTS = pytest.mark.parametrize("verdict", ["PASS", "FAIL", "UNDECIDED"])
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command that runs the browser; skips where there is none, or where it cannot run."""
+    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser to look at a page with: {', '.join(_BROWSERS)}")
+    profile = tmp_path_factory.mktemp("profile")
+    command = [found, "--headless", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",
+               "--disable-dev-shm-usage", f"--user-data-dir={profile}"]
+    if not os.geteuid():
+        # Its sandbox refuses to run as root.
+        command.append("--no-sandbox")
+    try:
+        told = look(command, "data:text/html,<!DOCTYPE html><p>here", "--dump-dom").stdout
+    except subprocess.TimeoutExpired:
+        told = ""
+    if "here" not in told:
+        pytest.skip(f"{found} does not run here")
+    return command
+
+
+def look(browser: list[str], page: str | Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Have the browser open a page."""
+    where = page.as_uri() if isinstance(page, Path) else page
+    return subprocess.run([*browser, *options, where], capture_output=True, text=True, timeout=120)
+
+
+def complaints(stderr: str) -> list[str]:
+    """Return what the page's console says: errors, warnings, anything refused."""
+    return [line for line in stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.fixture(scope="module")
+def pages(samples: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A page of each verdict."""
+    tmp = tmp_path_factory.mktemp("pages")
+    lossy = synthetic(tmp / "lossy", "<script>alert(1)</script>", losses=[{"cpu": 0, "lost": 9}], lost_at=True)
+    edge = str(samples["7.2-lz4-edge"])
+    for verdict, words, status in (("PASS", [edge, "--revision", "mainline-7.2", "--revision", "v14"], 1),
+                                   ("FAIL", [edge, "--revision", "v14-meant"], 1), ("UNDECIDED", [str(lossy)], 3)):
+        assert main(["report", *words, "-o", str(tmp / f"{verdict}.html")]) == status
+    return {verdict: tmp / f"{verdict}.html" for verdict in ("PASS", "FAIL", "UNDECIDED")}
+
+
+def test_a_page_that_complains_is_noticed(browser: list[str], tmp_path: Path) -> None:
+    (tmp_path / "bad.html").write_text("<!DOCTYPE html><title>x</title><script>nothing.there()</script>")
+    assert complaints(look(browser, tmp_path / "bad.html", "--dump-dom").stderr)
+    # The policy of a report's page is one that a browser enforces, and tells of.
+    (tmp_path / "policy.html").write_text(
+        "<!DOCTYPE html><meta http-equiv='Content-Security-Policy' content=\"default-src 'none'\"><script>1</script>")
+    assert complaints(look(browser, tmp_path / "policy.html", "--dump-dom").stderr)
+
+
+@VERDICTS
+def test_opens_without_a_complaint_and_nothing_had_to_be_mended(browser: list[str], pages: dict[str, Path],
+                                                                verdict: str) -> None:
+    opened = look(browser, pages[verdict], "--dump-dom")
+    assert complaints(opened.stderr) == []
+    names = Counter(each.name for each in parse(pages[verdict].read_text()).walk())
+    # A browser moves, adds or drops elements where a page is not sound.
+    assert Counter(name.lower() for name in re.findall(r"<([a-zA-Z][\w]*)", _elements(opened.stdout))) == names
+    assert f'data-verdict="{verdict}"' in opened.stdout
+
+
+def _elements(dom: str) -> str:
+    """Return a page without its style sheet, whose text is no elements."""
+    return re.sub(r"(<style>).*?(</style>)", r"\1\2", dom, flags=re.S)
+
+
+@VERDICTS
+def test_both_themes_and_paper(browser: list[str], pages: dict[str, Path], tmp_path: Path, verdict: str) -> None:
+    import matplotlib.image
+
+    for theme, scheme in enumerate(("1", "0")):
+        shot = tmp_path / f"{theme}.png"
+        look(browser, pages[verdict], "--window-size=1100,3000", f"--blink-settings=preferredColorScheme={scheme}",
+             f"--screenshot={shot}")
+        drawn = (matplotlib.image.imread(shot)[:, :, :3] * 255).round().astype(int)
+        words = drawn @ (1 << 16, 1 << 8, 1)
+        seen = {f"#{colour:06x}" for colour in np.unique(words).tolist()}
+        ground = f"#{words[2, 2]:06x}"
+        assert ground == COLOURS["ground"][theme]
+        assert {COLOURS[name][theme] for name in ("panel", "ink", "rule")} <= seen
+        # The verdict's word is in its colour.
+        assert COLOURS[verdict.lower()][theme] in seen
+        assert not {COLOURS[name][1 - theme] for name in ("ground", "ink")} & seen
+    paper = tmp_path / "page.pdf"
+    look(browser, pages[verdict], "--no-pdf-header-footer", f"--print-to-pdf={paper}")
+    assert paper.read_bytes().startswith(b"%PDF")
+    assert 20_000 < paper.stat().st_size < 5 << 20
+
+
+def test_narrow_window_does_not_scroll_sideways(browser: list[str], pages: dict[str, Path], tmp_path: Path) -> None:
+    """Tables and drawings scroll in their own boxes: what is right of the window is ground alone."""
+    import matplotlib.image
+
+    shot = tmp_path / "narrow.png"
+    look(browser, pages["FAIL"], "--window-size=520,2000", f"--screenshot={shot}")
+    drawn = matplotlib.image.imread(shot)[:, :, :3]
+    assert drawn.shape[1] == 520
+    margin = drawn[:, -8:].reshape(-1, 3)
+    assert (np.abs(margin - margin[0]).max(axis=1) == 0).all()
