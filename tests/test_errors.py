@@ -19,7 +19,7 @@ PARTS = ("path", "where", "what", "todo")
 #: A next step says what to do: it begins with one of these, or with what is wrong with an option's value.
 STEPS = {"apply", "ask", "check", "choose", "convert", "copy", "correct", "cut", "decompress", "end", "export", "get",
          "give", "import", "install", "leave", "make", "mend", "mount", "name", "pass", "print", "put", "record",
-         "remove", "report", "run", "save", "see", "split", "start", "take", "use", "wait", "write"}
+         "remove", "replay", "report", "run", "save", "see", "split", "start", "take", "use", "wait", "write"}
 #: What libraries say of their input stands in sentences of ours.
 SAID = ("str(problem)", "str(trouble)")
 
