@@ -29,7 +29,7 @@ __all__ = ["COLUMNS", "Engine", "Frame", "LostEvents"]
 #: what a replay reads
 COLUMNS: Final = ("ts", "cpu", "pid", "event", "swpent", "folio", "entry", "handle", "obj", "zspage", "pool", "memcg",
                   "data", "ret", "size", "dlen", "offset", "word", "inuse", "freeobj", "order", "ref", "nid",
-                   "content", "text")
+                  "content", "text")
 #: Events in which an operation begins.
 STARTS: Final = frozenset({"swap_writeout", "zswap_store", "zswap_load", "zswap_invalidate", "zs_shrinker_scan",
                            "zs_compact", "shrink_worker", "shrink_memcg", "zswap_shrinker_scan",

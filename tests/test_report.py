@@ -426,6 +426,7 @@ def _run(tmp: Path, *words: object) -> None:
 @pytest.mark.parametrize(("content", "why"), [
     (b"", "holds no result"), (b"{", "is not JSON"), (b"\xff\xfe", "is not JSON"), (b"[]", "holds no result"),
     (b"3", "holds no result"), (b"{}", "is not the result of a replay"), (b"[" * 100_000, "is not JSON"),
+    (b'{"schema": "result-9"}', "says 'result-9', and this zreplay reads result-1"),
     (b'{"verdict": null, "recording": "x", "revision": null, "error": "it broke"}', "gave no result"),
 ])
 def test_what_is_no_result_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes,

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from replay.formats.asjson import SCHEMA
 from replay.verdict import EXIT, Result
 from traces.errors import BadInput
 from traces.recording import Recording
@@ -42,7 +43,7 @@ def load_result(path: Path) -> Result:
     if not isinstance(plain, dict):
         raise BadInput(path, "", "holds no result of a replay", _TODO)
     if plain.get("verdict") is None and isinstance(plain.get("error"), str):
-        raise BadInput(path, "", f"that replay gave no result ({plain['error'][:300]})", "replay it again")
+        raise BadInput(path, "", f"that replay gave no result ({plain['error'][:300]})", "give the recording itself")
     return _result(path, plain)
 
 
@@ -65,6 +66,9 @@ def _result(path: Path, plain: dict[str, Any]) -> Result:
 
     :raises BadInput: when a part is missing or of another kind
     """
+    if plain.get("schema", SCHEMA) != SCHEMA:
+        raise BadInput(path, "'schema'", f"says {ascii(plain['schema'])[:40]}, and this zreplay reads {SCHEMA}",
+                       "give the recording itself")
     try:
         result = Result.from_dict(plain)
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
