@@ -14,7 +14,7 @@ from conftest import ROOT
 
 from tests.mutation.__main__ import EXTRA, QUOTAS
 from tests.mutation.hook import HITS, counting
-from tests.mutation.mutator import KINDS, Mutant, choose, enumerate_mutants, mutated, shared_names
+from tests.mutation.mutator import KINDS, Mutant, choose, enumerate_mutants, mutated, reading_sources, shared_names
 from tests.mutation.report import Explanation, Explanations, explanations, markdown, score_lines
 from tests.mutation.trial import Sample, Trial, run_all, survey
 
@@ -63,7 +63,7 @@ def little(tmp_path: Path) -> Iterator[list[Mutant]]:
 
 @pytest.fixture(scope="module")
 def shared() -> frozenset[str]:
-    return shared_names(sorted((ROOT / "replay").rglob("*.py")))
+    return shared_names(reading_sources(ROOT))
 
 
 @pytest.fixture(scope="module")

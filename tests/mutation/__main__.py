@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from replay.cli.terminal import steps
-from tests.mutation.mutator import Mutant, choose, enumerate_mutants, shared_names
+from tests.mutation.mutator import Mutant, choose, enumerate_mutants, reading_sources, shared_names
 from tests.mutation.report import explanations, markdown, score_lines
 from tests.mutation.trial import Sample, Trial, run_all, survey
 from traces.samples import sample_paths
@@ -115,7 +115,7 @@ def _read(path: Path) -> list[_Group]:
 def main(argv: list[str] | None = None) -> int:
     """Run it; 0, 1 when a survivor is not explained, 2 when a sample is not PASS to begin with."""
     args = _parser().parse_args(argv)
-    shared = shared_names(sorted((ROOT / "replay").rglob("*.py")))
+    shared = shared_names(reading_sources(ROOT))
     groups = [("shipped samples", QUOTAS)] + ([("v14", EXTRA)] if args.extra else [])
     if args.list:
         for _, quotas in groups:

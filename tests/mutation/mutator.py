@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["KINDS", "OBSERVERS", "Mutant", "choose", "enumerate_mutants", "mutated", "shared_names"]
+__all__ = ["KINDS", "OBSERVERS", "Mutant", "choose", "enumerate_mutants", "mutated", "reading_sources", "shared_names"]
 
 #: kind -> what is done
 KINDS: Final = {
@@ -282,6 +282,11 @@ class _Finder:
 
 def _sites(tree: ast.Module, shared: frozenset[str]) -> list[_Site]:
     return list(_Finder(shared).block(tree.body))
+
+
+def reading_sources(root: Path) -> list[Path]:
+    """Return the files of the replay that run beside a changed model: not the compiled engine, which is left out."""
+    return sorted(path for path in (root / "replay").rglob("*.py") if path.parent.name != "fast")
 
 
 def shared_names(sources: Iterable[Path]) -> frozenset[str]:
