@@ -43,7 +43,7 @@ def verdict(material: Material) -> Markup:
     facts = [("recording", result.recording), ("kernel", result.kernel or "not known"),
              ("compressor", result.compressor or "not known"),
              ("revision", f"{result.revision}{f', mirrors {result.mirrors}' if result.mirrors else ''}")]
-    span = f" in {material.recorded.span:.3f} s" if material.recorded is not None else ""
+    span = f", recorded in {material.recorded.span:.3f} s" if material.recorded is not None else ""
     facts.append(("events", f"{result.events:,} replayed"
                   + (f" of {len(recording):,}{span}" if recording is not None else "")))
     if recording is not None:

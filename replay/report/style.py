@@ -76,7 +76,7 @@ tr > :last-child { padding-right: 0; }
 td, tbody th { overflow-wrap: break-word; }
 .short { white-space: nowrap; }
 .number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
-.doc { color: var(--quiet); display: block; font-size: 0.85rem; }
+.doc { color: var(--quiet); display: block; font-size: 0.85rem; max-width: 17rem; }
 .differs > * { color: var(--fail); font-weight: 700; }
 .differs .doc { font-weight: 400; }
 .events .here { color: var(--fail); font-weight: 700; }
