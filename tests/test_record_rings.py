@@ -175,6 +175,20 @@ def test_a_wait_ends_with_what_there_is_to_do(fifo: Fifo) -> None:
             os.close(end)
 
 
+def test_a_busy_ring_of_events_does_not_hide_a_full_one_of_pages() -> None:
+    control, orders = os.pipe()
+    rings = [os.pipe() for _ in range(2)]
+    for _, end in rings:
+        os.write(end, b"x")
+    try:
+        with session._Waiter(control, [[rings[0][0]], [rings[1][0]]], None) as waiter:
+            assert [waiter.wait(60.0)[2] for _ in range(3)] == [[True, True, False], [True, False, False],
+                                                               [True, True, False]]
+    finally:
+        for end in (control, orders, *rings[0], *rings[1]):
+            os.close(end)
+
+
 # Pages
 
 
@@ -249,6 +263,37 @@ def test_a_hasher_says_why_it_cannot_go_on(tmp_path: Path, fifo: Fifo) -> None:
     with pytest.raises(OSError, match="File exists"):
         made.check()
     capture.close()
+
+
+def test_a_hasher_holds_nothing_of_tracefs_but_its_rings(tmp_path: Path) -> None:
+    class Lock:
+        def __init__(self) -> None:
+            self.fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+
+        def close(self) -> None:
+            os.close(self.fd)
+
+    fifos = [Fifo(tmp_path, cpu) for cpu in (0, 1)]
+    made = session.Session.__new__(session.Session)
+    made.tracefs = Lock()  # type: ignore[assignment]
+    made.capture = Capture(tmp_path / "c")
+    made._taker = PageTaker(PageMode("hash"), {}, 16384, made.capture.appending)
+    made._readers = [RingCopier([(0, fifos[0].path)], SUBBUF, 1 << 20, made._events_file),
+                     RingReader([(0, fifos[1].path)], 16384, 1 << 20, made._taker, 16384)]
+    made._hand_over_pages()
+    assert made._worker is not None
+    # Once it waits for an idle CPU it has let go of the rest.
+    deadline = time.monotonic() + 20
+    while os.sched_getscheduler(made._worker._pid) != os.SCHED_IDLE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    held = {os.readlink(link) for link in Path(f"/proc/{made._worker._pid}/fd").iterdir()}
+    made._worker.close()
+    for reader in made._readers:
+        reader.close()
+    made.tracefs.close()
+    made.capture.close()
+    assert str(fifos[1].path / "trace_pipe_raw") in held
+    assert not held & {str(tmp_path), str(fifos[0].path / "trace_pipe_raw")}
 
 
 def test_a_hasher_goes_with_its_recorder(tmp_path: Path) -> None:
