@@ -166,7 +166,6 @@ class Session:
         self._readers: list[RingReader] = []
         self._taker: PageTaker | None = None
         self._worker: PageWorker | None = None
-        self._raw: dict[int, AppendFile] = {}
         self._status: dict[str, Any] = {}
         self._control = -1
         self._child: subprocess.Popen[bytes] | None = None
@@ -299,11 +298,6 @@ class Session:
 
     def _events_file(self, cpu: int) -> AppendFile:
         return self.capture.appending(f"zmeta.cpu{cpu}.raw")
-
-    def _take_events(self, cpu: int, data: bytes) -> None:
-        if cpu not in self._raw:
-            self._raw[cpu] = self._events_file(cpu)
-        self._raw[cpu].write(data)
 
     def _hand_over_pages(self) -> None:
         """Have pages hashed by a process of their own."""
