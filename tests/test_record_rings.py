@@ -253,6 +253,28 @@ def test_a_hasher_that_died_is_told(tmp_path: Path, fifo: Fifo) -> None:
     capture.close()
 
 
+@pytest.mark.parametrize("why", ["SIGCHLD", "EPERM"])
+def test_pages_are_hashed_where_less_is_allowed(tmp_path: Path, fifo: Fifo, why: str,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no")
+
+    before = signal.getsignal(signal.SIGCHLD)
+    if why == "SIGCHLD":
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    else:
+        monkeypatch.setattr(os, "sched_setscheduler", refused)
+    try:
+        made, capture, _ = worker(tmp_path, fifo)
+        # Longer than it waits before it wants another priority.
+        assert not select.select([made._answers], [], [], 0.5)[0]
+        fifo.write(halves())
+        assert made.end(0) == {"pages": len(PAGES), "broken": 0}
+        capture.close()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_a_hasher_says_why_it_cannot_go_on(tmp_path: Path, fifo: Fifo) -> None:
     (tmp_path / "there").mkdir()
     made, capture, path = worker(tmp_path, fifo)
