@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import lzma
+import math
 import os
 import select
 import shutil
@@ -17,6 +18,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,7 @@ from traces.errors import BadInput
 from traces.importers import import_source
 from traces.importers.capture import Capture as ImportedCapture
 from traces.record import packing, session
+from traces.record import rings as rings_module
 from traces.record.capture import AppendFile, Capture
 from traces.record.packing import pack
 from traces.record.pages import PageMode, PageTaker
@@ -88,6 +91,8 @@ def test_rings_are_copied_as_they_are(tmp_path: Path, fifo: Fifo, splices: bool,
         assert rings.round() == len(data)
         assert rings.round() == 0
     assert (tmp_path / "cpu0.raw").read_bytes() == expected
+    # What a flush says is in it.
+    assert rings._files[0].size == len(expected)
     rings.close()
 
 
@@ -142,6 +147,30 @@ def test_a_full_disk_is_no_reason_to_copy_again(tmp_path: Path, fifo: Fifo, monk
     with pytest.raises(OSError, match="full"):
         rings.round()
     rings.close()
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 0.05])
+def test_no_ring_keeps_the_others_waiting(tmp_path: Path, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpus = [Fifo(tmp_path, cpu) for cpu in range(2)]
+    sizes = [0, 0]
+
+    def take(cpu: int, data: bytes) -> None:
+        sizes[cpu] += len(data)
+        assert sizes[cpu] < 1 << 30
+
+    reader = RingReader([(cpu.cpu, cpu.path) for cpu in cpus], SUBBUF, 16 * SUBBUF if seconds == math.inf else 1 << 40,
+                        take, SUBBUF)
+    # Events come as fast as they are read.
+    monkeypatch.setattr(rings_module, "_read", lambda pipe, size: bytes(size))
+    reader.round(seconds)
+    if seconds == math.inf:
+        assert sizes == [17 * SUBBUF] * 2
+    else:
+        # There was time for one, and the other comes first the next time.
+        assert sizes[0] > sizes[1] == 0
+        reader.round(seconds)
+        assert sizes[1] > 0
+    reader.close()
 
 
 # Waiting
@@ -228,20 +257,33 @@ def test_pages_are_hashed_in_a_process_of_their_own(tmp_path: Path, fifo: Fifo) 
     made.close()
 
 
+def becomes_idle(pid: int) -> bool:
+    """Wait until a hasher waits for an idle CPU."""
+    deadline = time.monotonic() + 20
+    while os.sched_getscheduler(pid) != os.SCHED_IDLE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return os.sched_getscheduler(pid) == os.SCHED_IDLE
+
+
 def test_pages_wait_for_an_idle_cpu(tmp_path: Path, fifo: Fifo) -> None:
     made, capture, _ = worker(tmp_path, fifo)
-    deadline = time.monotonic() + 20
-    while os.sched_getscheduler(made._pid) != os.SCHED_IDLE and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert os.sched_getscheduler(made._pid) == os.SCHED_IDLE
+    assert becomes_idle(made._pid)
     made.hurry(0)
     assert os.sched_getscheduler(made._pid) == os.SCHED_OTHER
     # When there is nothing left it steps back by itself.
-    while os.sched_getscheduler(made._pid) != os.SCHED_IDLE and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert os.sched_getscheduler(made._pid) == os.SCHED_IDLE
+    assert becomes_idle(made._pid)
     made.close()
     made.close()
+    capture.close()
+
+
+def test_a_hasher_leaves_signals_to_its_recorder(tmp_path: Path, fifo: Fifo) -> None:
+    made, capture, _ = worker(tmp_path, fifo)
+    assert becomes_idle(made._pid)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(made._pid, number)
+    fifo.write(halves())
+    assert made.end(0) == {"pages": len(PAGES), "broken": 0}
     capture.close()
 
 
@@ -305,9 +347,7 @@ def test_a_hasher_holds_nothing_of_tracefs_but_its_rings(tmp_path: Path) -> None
     made._hand_over_pages()
     assert made._worker is not None
     # Once it waits for an idle CPU it has let go of the rest.
-    deadline = time.monotonic() + 20
-    while os.sched_getscheduler(made._worker._pid) != os.SCHED_IDLE and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert becomes_idle(made._worker._pid)
     held = {os.readlink(link) for link in Path(f"/proc/{made._worker._pid}/fd").iterdir()}
     made._worker.close()
     for reader in made._readers:
@@ -318,13 +358,18 @@ def test_a_hasher_holds_nothing_of_tracefs_but_its_rings(tmp_path: Path) -> None
     assert not held & {str(tmp_path), str(fifos[0].path / "trace_pipe_raw")}
 
 
-def test_a_hasher_goes_with_its_recorder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_hasher_goes_with_its_recorder(tmp_path: Path, stopped: bool) -> None:
+    # One that is stopped does not look at the pipe between the two, as one that gets no CPU does not.
     program = f"""
-import os, sys, time
-from tests.test_record_rings import Fifo, worker
+import os, signal, sys, time
+from tests.test_record_rings import Fifo, becomes_idle, worker
 from pathlib import Path
 root = Path({str(tmp_path)!r})
 made, capture, path = worker(root, Fifo(root))
+assert becomes_idle(made._pid)
+if {stopped}:
+    os.kill(made._pid, signal.SIGSTOP)
 print(made._pid, flush=True)
 time.sleep(60)
 """
@@ -366,6 +411,25 @@ def test_packed_files_hold_what_they_held(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["f.xz"]
     assert lzma.decompress(found.read_bytes()) == content
     assert found.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_goes_when_its_packed_form_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "f").write_bytes(bytes(10000))
+    steps: list[tuple[str, list[str]]] = []
+
+    def noted(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def step(*words: Any, **named: Any) -> Any:
+            steps.append((name, sorted(path.name for path in tmp_path.iterdir())))
+            return real(*words, **named)
+
+        monkeypatch.setattr(owner, name, step)
+
+    for owner, name in ((os, "fsync"), (Path, "rename"), (Path, "unlink")):
+        noted(owner, name)
+    pack(tmp_path / "f", lambda: False)
+    assert steps == [("fsync", [".f.xz.part", "f"]), ("rename", [".f.xz.part", "f"]), ("unlink", ["f", "f.xz"])]
 
 
 def test_a_python_without_lzma_packs_with_gzip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
