@@ -148,6 +148,8 @@ def test_json_holds_every_event_for_any_reader(name: str, exports: dict[str, tup
     recording, data = exports[name]
     events = json.loads(data["json"], parse_float=Decimal)["traceEvents"]
     tids = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert all(tid == int(called.split()[-1]) for tid, called in tids.items() if called.startswith("task "))
+    assert {event.get("s") for event in events if event["ph"] == "i"} == {"t"}
     found: dict[int, dict[str, Any]] = {}
     stacks: dict[int, list[str]] = {}
     for event in events:
@@ -202,7 +204,8 @@ def test_pftrace_holds_the_same_for_perfetto_s_own_messages(name: str,
             return {keys[each.name_iid]: value(each) for each in annotation.dict_entries}
         return getattr(annotation, annotation.WhichOneof("value"))
 
-    assert trace.packet[0].sequence_flags == 1
+    # SEQ_INCREMENTAL_STATE_CLEARED, then SEQ_NEEDS_INCREMENTAL_STATE
+    assert [packet.sequence_flags for packet in trace.packet] == [1] + [2] * (len(trace.packet) - 1)
     for packet in trace.packet:
         assert packet.trusted_packet_sequence_id == 1
         if packet.HasField("track_descriptor"):
@@ -223,6 +226,8 @@ def test_pftrace_holds_the_same_for_perfetto_s_own_messages(name: str,
     expected = [item if item.kind != "counter" else item._replace(track=0) for item in Timeline(recording)
                 if item.kind != "track"]
     assert items == expected
+    assert {track.name: track.counter.unit_name for track in tracks.values() if track.HasField("counter")} == {
+        item.name: item.args["unit"] for item in Timeline(recording) if "unit" in item.args}
 
 
 def test_counters_are_what_the_kernel_read(exports: dict[str, tuple[Recording, dict[str, bytes]]]) -> None:
@@ -334,6 +339,13 @@ def test_the_check_finds_what_is_wrong(change: str, form: str,
     data = written(recording, form, iter(wrong()[change](items)))
     with pytest.raises(BadInput, match="export"):
         checked(recording, data, form)
+
+
+def test_the_check_finds_a_track_that_nothing_describes(exports: dict[str, tuple[Recording, dict[str, bytes]]]) -> None:
+    recording, data = exports["7.3-zstd-smp2"]
+    items = [item for item in read(data["json"], "json") if item.name != "task 118"]
+    with pytest.raises(BadInput, match="on a track that nothing describes"):
+        check(recording, items, "export")
 
 
 @pytest.mark.parametrize("form", FORMATS)
