@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -140,13 +141,16 @@ def _run(client: Client, jobs: Sequence[Job], address: str, say: Callable[[str],
                 futures[client.submit(_on_worker, _order(job), pure=False, key=f"zreplay-{os.urandom(8).hex()}")] = job
             try:
                 with client.as_current():
-                    done = distributed.wait(list(futures), timeout=_LOOK, return_when="FIRST_COMPLETED").done
+                    distributed.wait(list(futures), timeout=_LOOK, return_when="FIRST_COMPLETED")
             except TimeoutError:
                 if not threads and not told:
                     say(f"no worker of {address} is left; waiting for one (Ctrl-C stops this).")
                     told = True
                 continue
-            for future in done:
+            except CancelledError:
+                # Of one at least; what became of each it says itself.
+                pass
+            for future in [future for future in futures if future.status != "pending"]:
                 outcome = _outcome(future, futures.pop(future), waiting)
                 if outcome is not None:
                     yield outcome
