@@ -282,6 +282,33 @@ def test_a_job_that_ends_every_worker_of_a_cluster(capsys: pytest.CaptureFixture
                                  f"(KilledWorker); if it is memory that it lacks, run it where there is more.")
 
 
+def test_a_job_that_is_cancelled_on_a_cluster_is_named(capsys: pytest.CaptureFixture[str], recordings: list[str],
+                                                       tmp_path: Path, scheduler: str) -> None:
+    from distributed import Client, Future
+
+    own = revision_file(tmp_path, "Halted", STAND_STILL)
+    mark = tmp_path / "mark"
+
+    def cancel() -> None:
+        until = time.monotonic() + 60
+        while not mark.exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        with Client(scheduler, set_as_default=False) as client:
+            held = client.run_on_scheduler(lambda dask_scheduler: [
+                key for key, task in dask_scheduler.tasks.items() if task.state == "processing"])
+            client.cancel([Future(key, client) for key in held], force=True)
+        # What is under way no scheduler stops.
+        os.kill(int(mark.read_text()), signal.SIGKILL)
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    status, out, err = run(capsys, "replay", recordings[0], *named([own]), "--no-pages", "--scheduler", scheduler)
+    thread.join()
+    assert (status, out) == (3, "")
+    assert err == (f"1/1 not done  {recordings[0]}: its replay against {own} was cancelled: the Dask scheduler has given "
+                   "it up or is gone; run it again.\n")
+
+
 def test_processes_that_cannot_start_are_told(recordings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("replay.many.local._CODE", "import sys; sys.exit(7)")
     outcomes = list(run_local(jobs_of(recordings, ["mainline-7.3"]), 2))
@@ -415,6 +442,52 @@ def test_no_process_is_left_when_the_command_is_stopped(recordings: list[str], t
         assert "zreplay: interrupted" in err
         assert re.search(r"^recording +mainline-7.3 .*\n7.3-lz4-4k +PASS +none$", out, re.M)
         assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_half_of_what_is_kept_is_left_when_the_command_is_stopped(samples: dict[str, Path], tmp_path: Path,
+                                                                     how: signal.Signals) -> None:
+    copy = tmp_path / "sample"
+    shutil.copytree(samples["7.2-lz4-edge"], copy, ignore=shutil.ignore_patterns("cache"))
+    # Loaded by the process that replays, where the results of compressing are about to be kept.
+    (tmp_path / "slow.py").write_text(f"""import os, time
+from pathlib import Path
+from model.revisions.mainline_7 import Mainline72
+import replay.predict
+
+
+class Os:
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+    def replace(self, part, whole):
+        Path({str(tmp_path / "part")!r}).write_text(str(os.getpid()))
+        os.replace({str(tmp_path / "part")!r}, {str(tmp_path / "mark")!r})
+        time.sleep(600)
+
+
+replay.predict.os = Os()
+
+
+class Slow(Mainline72):
+    pass
+""")
+    program = ("import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+               "from replay.cli import main; sys.exit(main())")
+    with subprocess.Popen([sys.executable, "-c", program, "replay", str(copy), "--revision", f"{tmp_path}/slow.py:Slow",
+                           "-j", "1"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            until = time.monotonic() + 60
+            while not (tmp_path / "mark").exists() and time.monotonic() < until:
+                time.sleep(0.02)
+            assert list((copy / "cache").iterdir()), "nothing is half written"
+            running.send_signal(how)
+            _, err = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert gone(int((tmp_path / "mark").read_text()))
+    assert list((copy / "cache").iterdir()) == []
+    assert err == ("zreplay: interrupted; nothing half-written was left behind.\n" if how == signal.SIGINT else "")
 
 
 def test_who_takes_no_more_outcomes_leaves_no_process(recordings: list[str]) -> None:

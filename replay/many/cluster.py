@@ -36,13 +36,11 @@ _LOOK: Final = 5
 
 
 def run_cluster(jobs: Sequence[Job], address: str, processes: int | None = None, *,
-                say: Callable[[str], None] = lambda text: None,
-                connected: Callable[[Any], None] | None = None) -> Iterator[Outcome]:
+                say: Callable[[str], None] = lambda text: None) -> Iterator[Outcome]:
     """Run jobs on the cluster of the scheduler at an address; yields their outcomes as they come.
 
     :param address: such as ``tcp://host:8786``; :data:`LOCAL` starts a cluster of ``processes`` workers here
     :param say: told in a sentence what the user should know of the cluster
-    :param connected: called with the ``distributed.Client``
     :raises BadInput: where there is no such scheduler, or it has no workers
     """
     try:
@@ -53,8 +51,6 @@ def run_cluster(jobs: Sequence[Job], address: str, processes: int | None = None,
     with contextlib.ExitStack() as stack:
         stack.enter_context(_quiet())
         client = stack.enter_context(_client(address, processes, len(jobs)))
-        if connected is not None:
-            connected(client)
         threads = client.nthreads()
         if any(count > 1 for count in threads.values()):
             say("some of the cluster's workers have several threads, of which only one replays at a time: start them "
