@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -79,7 +81,8 @@ def scheduler() -> Iterator[str]:
     import dask
 
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}), distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0, silence_logs=50) as cluster:
+            n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0, silence_logs=50,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"}) as cluster:
         yield cluster.scheduler_address
 
 
@@ -366,6 +369,8 @@ def test_a_bad_recording_on_a_cluster_is_named_as_the_user_named_it(
     (["--revision", "v14", "--revision", "v99"], "there is no revision 'v99'"),
     (["--check", "store.lenght"], "there is no check 'store.lenght'"),
     (["--table", "nowhere/table.json"], "cannot be written"),
+    (["--table", "/dev/null"], "cannot be written"),
+    (["--junit", "/dev/stdin"], "cannot be written"),
     (["--scheduler", "tcp://127.0.0.1:1", "-j", "2"], "leave -j out"),
 ])
 def test_wrong_use_is_told_before_anything_runs(capsys: pytest.CaptureFixture[str], recordings: list[str],
@@ -373,6 +378,13 @@ def test_wrong_use_is_told_before_anything_runs(capsys: pytest.CaptureFixture[st
     status, out, err = run(capsys, "replay", *recordings, *options)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert sentence in err
+
+
+def test_a_link_stays_one(capsys: pytest.CaptureFixture[str], recordings: list[str], tmp_path: Path) -> None:
+    (tmp_path / "table.json").symlink_to(tmp_path / "there.json")
+    assert run(capsys, "replay", recordings[0], "--no-pages", "--table", tmp_path / "table.json")[0] == 0
+    assert (tmp_path / "table.json").is_symlink()
+    assert len(json.loads((tmp_path / "there.json").read_text())["verdicts"]) == 1
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "many", "99999"])
@@ -414,24 +426,36 @@ def test_a_worker_refuses_what_it_cannot_do_as_here(recordings: list[str]) -> No
 # ---- Ctrl-C -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("where", [[], ["--scheduler", "local"]])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_process_is_left_when_the_command_is_stopped(recordings: list[str], tmp_path: Path,
-                                                        how: signal.Signals) -> None:
+                                                        how: signal.Signals, where: list[str],
+                                                        request: pytest.FixtureRequest) -> None:
+    if where:
+        pytest.importorskip("distributed", reason="the package distributed is not installed (extra 'cluster')")
+        # A port that Dask likes to have may be somebody else's: no word of that.
+        with contextlib.suppress(OSError):
+            request.addfinalizer(socket.create_server(("127.0.0.1", 8787)).close)
     own = revision_file(tmp_path, "Halted", STAND_STILL)
     # Whoever runs the tests in the background has it ignored, and what is ignored is inherited.
     program = ("import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
                "from replay.cli import main; sys.exit(main())")
     with subprocess.Popen([sys.executable, "-c", program, "replay", recordings[0],
-                           *named(["mainline-7.3", own]), "--no-pages", "-j", "2"],
-                          cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+                           *named(["mainline-7.3", own]), "--no-pages", "-j", "2", *where],
+                          cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          start_new_session=True) as running:
         assert running.stderr is not None
         try:
             # The first is done, the second stands still.
-            assert any(line.startswith("1/2 PASS") for line in running.stderr)
+            said = []
+            while not said or said[-1] == "a revision may print\n":
+                said.append(running.stderr.readline())
+            assert said[-1].startswith("1/2 PASS")
             until = time.monotonic() + 60
             while not (tmp_path / "mark").exists() and time.monotonic() < until:
                 time.sleep(0.02)
-            running.send_signal(how)
+            # A terminal sends it to every process of the command.
+            (os.killpg if how == signal.SIGINT else os.kill)(running.pid, how)
             out, err = running.communicate(timeout=60)
         finally:
             running.kill()

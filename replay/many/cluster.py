@@ -72,7 +72,9 @@ def _client(address: str, processes: int | None, jobs: int) -> Iterator[Client]:
             with _interrupts_later():
                 target: Any = stack.enter_context(LocalCluster(
                     n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
-                    silence_logs=logging.CRITICAL))
+                    silence_logs=logging.CRITICAL,
+                    # It opens a port for HTTP all the same, and warns where its usual one is taken.
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"}))
         else:
             target = address
         try:
