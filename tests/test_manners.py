@@ -340,6 +340,15 @@ def test_an_older_page_is_not_said_to_be_what_was_finished(samples: dict[str, Pa
     assert (tmp_path / "page.html").read_text() == "of yesterday"
 
 
+def test_a_page_replaces_nothing_but_a_file(samples: dict[str, Path], tmp_path: Path,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for place in (tmp_path, tmp_path / "fifo", tmp_path / "none" / "page.html"):
+        assert main(["report", str(samples["7.2-lz4-edge"]), "-o", str(place)]) == 2
+        assert "cannot be written: it is no file, or its directory is not there" in capsys.readouterr().err
+    assert (tmp_path / "fifo").is_fifo()
+
+
 def test_what_was_finished_is_said_to_be_kept(tmp_path: Path) -> None:
     done = tmp_path / "matrix"
     done.mkdir()

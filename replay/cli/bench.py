@@ -43,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     :raises BadInput: before anything is measured, when the file for it cannot be written
     """
-    if arguments.json and not os.access(Path(arguments.json).absolute().parent, os.W_OK):
+    directory = Path(arguments.json or "").absolute().parent
+    if arguments.json and not (directory.is_dir() and os.access(directory, os.W_OK)):
         raise BadInput(arguments.json, "", "cannot be written", "name a file in a directory that you may write to")
     from replay.benchmarks.measure import as_json, machine, measure
 

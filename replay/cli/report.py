@@ -91,7 +91,7 @@ def _output(text: str) -> Path:
     """
     # What a link leads to is replaced, not the link; and nothing but a file: root could, /dev/null.
     path = Path(os.path.realpath(text)) if os.path.islink(text) else Path(text)
-    if path.exists() and not path.is_file() or not path.absolute().parent.is_dir():
+    if (path.exists() and not path.is_file()) or not path.absolute().parent.is_dir():
         raise BadInput(path, "", "cannot be written: it is no file, or its directory is not there",
                        "name a file in a directory that is there")
     return path
