@@ -87,8 +87,9 @@ def _refuse(arguments: argparse.Namespace, jobs: Sequence[Job]) -> None:
     files = [file for file in (arguments.table, arguments.junit) if file is not None]
     for file in files:
         place = Path(os.path.realpath(file))
+        directory = place.parent
         # Nothing but a file is ever replaced: root could, /dev/null.
-        if not place.parent.is_dir() or not os.access(place.parent, os.W_OK) or (place.exists() and not place.is_file()):
+        if not (directory.is_dir() and os.access(directory, os.W_OK)) or (place.exists() and not place.is_file()):
             raise BadInput(file, "", "cannot be written", "name a file in a directory that you may write to")
     if len({os.path.realpath(file) for file in files}) < len(files):
         raise BadInput(arguments.junit, "", "--table and --junit name the same file", "name two")
