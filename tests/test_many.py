@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -620,6 +621,23 @@ def result_of(verdict: str, checks: list[tuple[str, int, int]], revision: str) -
                   divergences)
 
 
+@pytest.mark.parametrize(("came", "status"), [
+    (["PASS", "PASS"], 0), (["PASS", "UNDECIDED"], 3), (["PASS", NOT_DONE], 3), (["UNDECIDED", "FAIL", NOT_DONE], 1),
+    (["FAIL", UNREADABLE, NOT_DONE], 2), ([UNREADABLE, "PASS"], 2)])
+def test_the_worst_of_many_is_the_command_s_status(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+                                                   came: list[str], status: int) -> None:
+    def outcomes(jobs: list[Job], processes: int) -> Iterator[Outcome]:
+        for job, what in zip(jobs, came, strict=True):
+            if what in (UNREADABLE, NOT_DONE):
+                yield Outcome(job.number, None, what, "it is odd.")
+            else:
+                result = result_of(what, [("store.length", 9, int(what == "FAIL"))], "mainline-7.3")
+                yield Outcome(job.number, dataclasses.replace(result, seconds={"replay": 1.0, "compress": 0.0}))
+
+    monkeypatch.setattr("replay.cli.many.run_local", outcomes)
+    assert run(capsys, "replay", *(f"rec{number}" for number in range(len(came))), "-j", 2)[0] == status
+
+
 def test_tables_add_up_and_fit() -> None:
     long = "x" * 70
     jobs = [Job(n, f"/some/where/{long}{n // 5}", f"file-{n % 5}.py:Revision{n % 5}") for n in range(15)]
@@ -676,5 +694,5 @@ fcntl.flock(held, fcntl.LOCK_SH)
 print(found, file.load("key"))
 '''
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
-                          check=False)
+                          check=False, timeout=60)
     assert done.stdout.split("\n") == ["True True", "True False", "['code'] code", ""], done.stderr
