@@ -72,6 +72,7 @@ def _kept(arguments: argparse.Namespace) -> str:
     raw = Path(f"{output}.raw")
     if arguments.verb == "record" and raw.is_dir():
         return f"the capture is kept: make a recording of it with 'zreplay import {raw} -o {output}'"
-    if os.path.lexists(output):
+    # A file of that name may be an older one: what is one file is made whole or not at all, too.
+    if os.path.isdir(output):
         return f"what was finished is kept in {output}"
     return "nothing half-written was left behind"

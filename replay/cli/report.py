@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,10 @@ def _output(text: str) -> Path:
 
     :raises BadInput: before any work, when that cannot be
     """
-    path = Path(text)
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise BadInput(path, "", "cannot be written: it is a directory, or its directory is not there",
+    # What a link leads to is replaced, not the link; and nothing but a file: root could, /dev/null.
+    path = Path(os.path.realpath(text)) if os.path.islink(text) else Path(text)
+    if (path.exists() and not path.is_file()) or not path.absolute().parent.is_dir():
+        raise BadInput(path, "", "cannot be written: it is no file, or its directory is not there",
                        "name a file in a directory that is there")
     return path
 
