@@ -7,6 +7,7 @@ import contextlib
 import io
 import itertools
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,32 @@ def test_damage_is_told_or_does_no_harm(sample: Path, data: Any) -> None:
         assert rows == 700
 
 
+#: In the footer, column ts: DELTA_BINARY_PACKED, its name, its codec (6, ZSTD) and what comes next; and the writer.
+@pytest.mark.parametrize(("old", "new"), [(b"\x02ts\x15\x0c\x16", b"\x02ts\x15\x0d\x16"), (b"zreplay", b"zrepl\xffy")])
+def test_what_pyarrow_must_not_be_asked_for(sample: Path, tmp_path: Path, old: bytes, new: bytes) -> None:
+    """Asked for the name of a codec that does not exist pyarrow ends the process; a writer's name need be no UTF-8."""
+    shutil.copytree(sample, tmp_path / "rec")
+    file = tmp_path / "rec" / "events" / "00000.parquet"
+    raw = file.read_bytes()
+    assert raw.count(old) == 1
+    file.write_bytes(raw.replace(old, new))
+    want = list(Recording(sample).batches(["ts", "folio"], 100))
+    got = list(Recording(tmp_path / "rec", verify=False).batches(["ts", "folio"], 100))
+    for (_, batch), (_, right) in zip(got, want, strict=True):
+        assert all((batch[name] == right[name]).all() for name in right)
+
+
+def test_pages_of_another_codec_are_left_to_pyarrow(sample: Path, tmp_path: Path) -> None:
+    """Its word counts where a page is not packed with zstd."""
+    shutil.copytree(sample, tmp_path / "rec")
+    file = tmp_path / "rec" / "events" / "00000.parquet"
+    raw = file.read_bytes()
+    at = raw.index(b"\x28\xb5\x2f\xfd")
+    file.write_bytes(raw[:at] + b"abcd" + raw[at + 4:])
+    with pytest.raises(BadInput, match="cannot be read"):
+        list(Recording(tmp_path / "rec", verify=False).batches(["ts"]))
+
+
 @settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
 @given(st.integers(1, 3), st.binary(max_size=60), st.integers(1, 20), st.integers(1, 60))
 def test_any_page_of_numbers_is_read_within_its_bounds(width: int, body: bytes, known: int, rows: int) -> None:
@@ -230,6 +257,30 @@ def test_lent_arrays_are_lent_again_only_when_nobody_has_them() -> None:
     address = view.__array_interface__["data"][0] - 16
     del view, held, second
     assert address in {lender.array("folio", 10).__array_interface__["data"][0] for _ in range(5)}
+
+
+def test_memory_does_not_grow_with_the_number_of_segments(tmp_path: Path) -> None:
+    """Importers write segments of any size: one that is read leaves nothing behind."""
+    peaks = []
+    for count in (4, 40):
+        with RecordingWriter(tmp_path / str(count)) as writer:
+            for number in range(count):
+                writer.write_rows(np.zeros((len(COLUMNS), 20_000 + 100 * (40 - number)), np.int64))
+            writer.close(MANIFEST)
+        recording = Recording(tmp_path / str(count))
+        tracemalloc.start()
+        for _, batch in recording.batches(["ts", "folio"], 1000):
+            assert len(batch["ts"]) <= 1000
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2 * peaks[0], peaks
+
+
+def test_texts_in_any_order_go_to_their_rows(tmp_path: Path) -> None:
+    with RecordingWriter(tmp_path / "rec") as writer:
+        writer.write_rows(np.zeros((len(COLUMNS), 6), np.int64), [(5, "b"), (1, "x"), (1, "a")])
+        writer.close(MANIFEST)
+    assert Recording(tmp_path / "rec").frame()["text"].tolist() == ["", "a", "", "", "", "b"]
 
 
 @quick
