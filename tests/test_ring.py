@@ -409,7 +409,8 @@ def test_large_sub_buffers_come_through_a_small_block(size: int) -> None:
 
 def test_absurd_headers_are_refused() -> None:
     good = rb.header_page(4096)
-    for bad in (rb.header_page((1 << 20) + 16), good.replace("4080", "9" * 5000), good.replace("4080", "-1"),
+    for bad in (rb.header_page((1 << 20) + 16), rb.header_page(4098), good.replace("4080", "9" * 5000),
+                good.replace("4080", "-1"),
                 good.replace("offset:8", "offset:9"), good.replace("commit", "other"), good.replace("data", "dat"),
                 good.replace("size:4080", "size:63"), ""):
         with pytest.raises(BadInput, match="header_page"):
