@@ -309,19 +309,21 @@ def test_lent_arrays_are_lent_again_only_when_nobody_has_them() -> None:
 
 def test_memory_does_not_grow_with_the_number_of_segments(tmp_path: Path) -> None:
     """Importers write segments of any size: one that is read leaves nothing behind."""
-    peaks = []
     for count in (4, 40):
         with RecordingWriter(tmp_path / str(count)) as writer:
             for number in range(count):
                 writer.write_rows(np.zeros((len(COLUMNS), 20_000 + 100 * (40 - number)), np.int64))
             writer.close(MANIFEST)
+    peaks = []
+    # Compiled code is loaded the first time.
+    for count in (4, 4, 40):
         recording = Recording(tmp_path / str(count))
         tracemalloc.start()
         for _, batch in recording.batches(["ts", "folio"], 1000):
             assert len(batch["ts"]) <= 1000
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 2 * peaks[0], peaks
+    assert peaks[2] < 2 * peaks[1], peaks
 
 
 def test_texts_in_any_order_go_to_their_rows(tmp_path: Path) -> None:
