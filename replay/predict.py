@@ -181,14 +181,14 @@ def _load(path: Path, store: PageStore, ident: str) -> tuple[np.ndarray, ...] | 
     """Return kept results if they belong to exactly these pages and this compressor."""
     try:
         # pq.read_table() takes longer to look around than to read so little.
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
         meta = file.schema_arrow.metadata or {}
         if meta.get(b"ident") != ident.encode() or meta.get(b"pages") != store.ident.encode() \
                 or file.metadata.num_rows != len(store):
             return None
         table = file.read(use_threads=False)
         results = tuple(table.column(name).to_numpy() for name in _DTYPES)
-    except (OSError, pa.ArrowException, KeyError):
+    except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError):
         return None
     right = all(values.dtype == dtype for values, dtype in zip(results, _DTYPES.values(), strict=True))
     return results if right else None
@@ -202,11 +202,12 @@ def _keep(path: Path, store: PageStore, ident: str, results: tuple[np.ndarray, .
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
         try:
             os.close(handle)
-            pq.write_table(table, temporary, compression="zstd", write_statistics=False)
+            # No manifest has a digest of this file.
+            pq.write_table(table, temporary, compression="zstd", write_statistics=False, write_page_checksum=True)
             os.replace(temporary, path)
         except BaseException:
             # Ctrl-C, too, leaves no half of it.
-            os.unlink(temporary)
+            Path(temporary).unlink(missing_ok=True)
             raise
     except OSError:
         # A full or read-only disk costs the next replay time, nothing else.

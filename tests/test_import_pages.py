@@ -207,3 +207,12 @@ def test_a_page_format_with_fields_far_away_reads_nothing_outside(tmp_path: Path
             from traces.importers.eventformat import parse_event_format
             formats.append(parse_event_format(far, name))
         assert pagefiles.page_ring(tmp_path / "ring", formats, parse_header_page(rb.header_page(), "x"), None) is None
+
+
+def test_calls_of_more_pages_than_can_be() -> None:
+    """Sizes of damaged records: together they would be more than 64 bits hold."""
+    index, block = index_of(PAGES), calls_block(SINGLE * 300)
+    block.put("size", np.arange(len(block)), np.full(len(block), (1 << 63) - 1))
+    index.attach(block)
+    assert (block.column("content") == -1).all()
+    assert index.unmatched == len(block)

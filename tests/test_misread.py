@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,10 +34,11 @@ def _captured() -> dict[str, list[str]]:
 
 
 def _notes(block: np.ndarray, captured: dict[str, list[str]]) -> list[str]:
-    columns = MisreadColumns()
-    for part in np.array_split(block, 3, axis=1):
-        block_of_part = Block.of(part)
-        columns.add(block_of_part, TaskNumbers().of(block_of_part.pid))
+    columns, whole = MisreadColumns(), Block.of(block)
+    cuts = [len(whole) * third // 3 for third in range(4)]
+    for begin, end in itertools.pairwise(cuts):
+        part = whole.part(begin, end)
+        columns.add(part, TaskNumbers().of(part.pid))
     return columns.withdraw(captured)
 
 
@@ -76,3 +79,13 @@ def test_a_witness_that_was_not_read_says_nothing() -> None:
     captured["zs_obj_read"] = ["handle"]
     assert _notes(block, captured) == []
     assert "size" in captured["zswap_decompress"]
+
+
+def test_tasks_are_numbered_as_they_appear() -> None:
+    """More of them than there is room for at first."""
+    chance = np.random.default_rng(3)
+    tasks, known = TaskNumbers(), {}
+    for count in (0, 60, 5, 3000, 100):
+        pid = chance.integers(-2, 1500, count).astype(np.int32)
+        assert tasks.of(pid).tolist() == [known.setdefault(one, len(known)) for one in pid.tolist()]
+    assert tasks.pids.tolist() == list(known)

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import stat
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +347,19 @@ def test_damage_that_no_kill_explains_is_refused(tmp_path: Path, name: str, cont
     (tmp_path / "c" / name).write_text(content)
     with pytest.raises(BadInput, match=why):
         import_source(tmp_path / "c", tmp_path / "r")
+
+
+def test_an_index_that_unpacks_to_no_end(tmp_path: Path) -> None:
+    """What a packed index says is looked at before all of it is unpacked."""
+    make(tmp_path / "c", pages="full")
+    index = tmp_path / "c" / "pages.cpu0.idx"
+    (tmp_path / "c" / "pages.cpu0.idx.xz").write_bytes(lzma.compress(index.read_bytes() + bytes(64 << 20), preset=0))
+    index.unlink()
+    tracemalloc.start()
+    with pytest.raises(BadInput, match="is not 'n,ts_ns,src,digest' in order"):
+        import_source(tmp_path / "c", tmp_path / "r")
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    tracemalloc.stop()
 
 
 def test_a_format_that_was_being_written(tmp_path: Path) -> None:

@@ -616,3 +616,10 @@ def test_no_page_store_without_pages(tmp_path: Path) -> None:
     path = write(tmp_path / "rec", rows_of(2))
     assert not (path / "pages").exists()
     assert Recording(path).pages is None
+
+
+@pytest.mark.parametrize(("name", "column"), [("pages.parquet", b"data"), ("refs.parquet", b"page")])
+def test_columns_of_a_page_store_whose_names_are_no_utf8(copy: Path, name: str, column: bytes) -> None:
+    data = (copy / "pages" / name).read_bytes()
+    replace(copy, f"pages/{name}", data.replace(column, b"\xff" + column[1:]))
+    assert "the page store cannot be read" in refused(copy, copy / "pages")

@@ -407,9 +407,40 @@ def test_large_sub_buffers_come_through_a_small_block(size: int) -> None:
     assert got.stamps == list(range(1, 3000))
 
 
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_block_stays_while_it_is_needed(monkeypatch: pytest.MonkeyPatch, cpus: int) -> None:
+    """Until the second after it is made, the third where blocks are written on another CPU."""
+    monkeypatch.setattr("traces.importers.source.usable_cpus", lambda: cpus)
+    data = rb.ring((n, EVENTS["load"].pack(n, swp=n)) for n in range(1, 4000))
+    kept: list[tuple[Any, np.ndarray]] = []
+    for block in ring_blocks([data], TABLE, header(), 0, lambda *_: None, rows=1):
+        kept = [*kept[-cpus:], (block, block.columns())]
+        assert all((held.columns() == right).all() for held, right in kept)
+
+
+@pytest.mark.parametrize("beyond", range(1, 9))
+def test_a_record_that_goes_on_beyond_the_end_is_damage(beyond: int) -> None:
+    """By however few bytes."""
+    page = bytearray(rb.ring((n, EVENTS["load"].pack(n)) for n in range(1, 4)))
+    assert len(decode(bytes(page)).rows) == 3
+    page[8:12] = struct.pack("<I", struct.unpack_from("<I", page, 8)[0] - beyond)
+    got = decode(bytes(page))
+    assert (len(got.rows), got.damage.subbuffers) == (2, 1)
+
+
+def test_more_texts_than_are_kept_at_a_time() -> None:
+    data = np.frombuffer(rb.ring((n, rb.common(PRINT, 1) + bytes(8) + b"x\0") for n in range(1, 9000)), np.uint8)
+    decoder, room = RingDecoder(TABLE, header()), Room(1 << 14)
+    used, row, texts = decoder.feed(data, room, 0)
+    assert len(texts) == row <= len(decoder._texts)
+    assert used < data.size
+    assert len(decode(data.tobytes(), rows=1 << 14).texts) == 8999
+
+
 def test_absurd_headers_are_refused() -> None:
     good = rb.header_page(4096)
-    for bad in (rb.header_page((1 << 20) + 16), good.replace("4080", "9" * 5000), good.replace("4080", "-1"),
+    for bad in (rb.header_page((1 << 20) + 16), rb.header_page(4098), good.replace("4080", "9" * 5000),
+                good.replace("4080", "-1"),
                 good.replace("offset:8", "offset:9"), good.replace("commit", "other"), good.replace("data", "dat"),
                 good.replace("size:4080", "size:63"), ""):
         with pytest.raises(BadInput, match="header_page"):

@@ -7,6 +7,8 @@ import contextlib
 import io
 import itertools
 import shutil
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -185,11 +188,51 @@ def test_damage_is_told_or_does_no_harm(sample: Path, data: Any) -> None:
         assert rows == 700
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
-@given(st.integers(1, 3), st.binary(max_size=60), st.integers(1, 20), st.integers(1, 60))
-def test_any_page_of_numbers_is_read_within_its_bounds(width: int, body: bytes, known: int, rows: int) -> None:
+#: In the footer, column ts: DELTA_BINARY_PACKED, its name, its codec (6, ZSTD) and what comes next; and the writer.
+@pytest.mark.parametrize(("old", "new"), [(b"\x02ts\x15\x0c\x16", b"\x02ts\x15\x0d\x16"), (b"zreplay", b"zrepl\xffy")])
+def test_what_pyarrow_must_not_be_asked_for(sample: Path, tmp_path: Path, old: bytes, new: bytes) -> None:
+    """Asked for the name of a codec that does not exist pyarrow ends the process; a writer's name need be no UTF-8."""
+    shutil.copytree(sample, tmp_path / "rec")
+    file = tmp_path / "rec" / "events" / "00000.parquet"
+    raw = file.read_bytes()
+    assert raw.count(old) == 1
+    file.write_bytes(raw.replace(old, new))
+    want = list(Recording(sample).batches(["ts", "folio"], 100))
+    got = list(Recording(tmp_path / "rec", verify=False).batches(["ts", "folio"], 100))
+    for (_, batch), (_, right) in zip(got, want, strict=True):
+        assert all((batch[name] == right[name]).all() for name in right)
+
+
+def test_pages_of_another_codec_are_left_to_pyarrow(sample: Path, tmp_path: Path) -> None:
+    """Its word counts where a page is not packed with zstd."""
+    shutil.copytree(sample, tmp_path / "rec")
+    file = tmp_path / "rec" / "events" / "00000.parquet"
+    raw = file.read_bytes()
+    at = raw.index(b"\x28\xb5\x2f\xfd")
+    file.write_bytes(raw[:at] + b"abcd" + raw[at + 4:])
+    with pytest.raises(BadInput, match="cannot be read"):
+        list(Recording(tmp_path / "rec", verify=False).batches(["ts"]))
+
+
+@st.composite
+def _numbers(draw: st.DrawFn) -> tuple[int, bytes, int, int]:
+    """Width, runs of both kinds, how many numbers are known and how many rows are asked for; something may be wrong."""
+    width, known = draw(st.integers(1, 3)), draw(st.integers(1, 20))
+    body = b""
+    some = st.integers(0, known if draw(st.booleans()) else known - 1).map(lambda n: n.to_bytes(width, "little"))
+    for groups in draw(st.lists(st.integers(0, 2), max_size=4)):
+        body += bytes([groups << 1 | 1]) + b"".join(draw(some) for _ in range(8 * groups)) if draw(st.booleans()) \
+            else bytes([groups << 1]) + draw(some)
+    body = body[:len(body) - draw(st.sampled_from((0, 0, 1, 2, width)))]
+    return width, body, known, draw(st.integers(1, 40))
+
+
+@settings(deadline=None, max_examples=600, suppress_health_check=list(HealthCheck))
+@given(st.one_of(_numbers(), st.tuples(st.integers(1, 3), st.binary(max_size=60), st.integers(1, 20), st.integers(1, 60))))
+def test_any_page_of_numbers_is_read_within_its_bounds(made: tuple[int, bytes, int, int]) -> None:
     """What compression checks left through is checked again; compiled and plain Python agree."""
     from traces import segmentread
+    width, body, known, rows = made
     page = np.frombuffer(bytes([8 * width]) + body, np.uint8)
     results = []
     for run in (segmentread._expand, segmentread._expand.py_func):
@@ -199,6 +242,38 @@ def test_any_page_of_numbers_is_read_within_its_bounds(width: int, body: bytes, 
         if good:
             assert 0 <= min(out) <= max(out) < known
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("step", [0, 5, 300, 70_000, 1 << 40, 1 << 61])
+def test_a_page_of_stamps_that_ends_early_is_told(step: int) -> None:
+    """By any number of bytes; and what is read of the whole one is all there was."""
+    from traces import segment, segmentread
+    values = np.cumsum(np.random.default_rng(2).integers(0, step + 1, 300))
+    room = np.zeros(1 << 13, np.uint8)
+    whole = room[:segment._deltas(values, room)]
+    out = np.zeros(values.size, np.int64)
+    assert segmentread._undelta(whole, out)
+    assert (out == values).all()
+    # The last part of 32 is stored whole though 12 rows of it are none.
+    for end in range(whole.size):
+        with np.errstate(over="ignore"):
+            assert not segmentread._undelta.py_func(whole[:end], out), end
+        assert not segmentread._undelta(whole[:end], out), end
+
+
+def test_a_dictionary_of_nothing_is_left_to_pyarrow() -> None:
+    """Every page begins with the first of its values."""
+    from traces import segmentread
+    from traces.segment import _Struct
+    pack = zstandard.ZstdCompressor().compress
+    for count in (1, 0):
+        values, page = pack(bytes(4 * count)), pack(bytes([8, 20, 0]))
+        data = _Struct().integer(1, 2).integer(2, 4 * count).integer(3, len(values)) \
+            .struct(7, _Struct().integer(1, count).integer(2, 0)).bytes() + values
+        data += _Struct().integer(1, 0).integer(2, 3).integer(3, len(page)) \
+            .struct(5, _Struct().integer(1, 10).integer(2, 8).integer(3, 3).integer(4, 3)).bytes() + page
+        found = segmentread._pages("size", data, 10, zstandard.ZstdDecompressor())
+        assert (found is not None) == bool(count)
 
 
 @settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
@@ -230,6 +305,32 @@ def test_lent_arrays_are_lent_again_only_when_nobody_has_them() -> None:
     address = view.__array_interface__["data"][0] - 16
     del view, held, second
     assert address in {lender.array("folio", 10).__array_interface__["data"][0] for _ in range(5)}
+
+
+def test_memory_does_not_grow_with_the_number_of_segments(tmp_path: Path) -> None:
+    """Importers write segments of any size: one that is read leaves nothing behind."""
+    for count in (4, 40):
+        with RecordingWriter(tmp_path / str(count)) as writer:
+            for number in range(count):
+                writer.write_rows(np.zeros((len(COLUMNS), 20_000 + 100 * (40 - number)), np.int64))
+            writer.close(MANIFEST)
+    peaks = []
+    # Compiled code is loaded the first time.
+    for count in (4, 4, 40):
+        recording = Recording(tmp_path / str(count))
+        tracemalloc.start()
+        for _, batch in recording.batches(["ts", "folio"], 1000):
+            assert len(batch["ts"]) <= 1000
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 2 * peaks[1], peaks
+
+
+def test_texts_in_any_order_go_to_their_rows(tmp_path: Path) -> None:
+    with RecordingWriter(tmp_path / "rec") as writer:
+        writer.write_rows(np.zeros((len(COLUMNS), 6), np.int64), [(5, "b"), (1, "x"), (1, "a")])
+        writer.close(MANIFEST)
+    assert Recording(tmp_path / "rec").frame()["text"].tolist() == ["", "a", "", "", "", "b"]
 
 
 @quick
@@ -273,6 +374,33 @@ def test_a_writer_that_fails_says_so_at_the_latest_when_it_is_closed(tmp_path: P
         monkeypatch.setattr(writer._encoder, "encode", full)
         writer.write_rows(np.zeros((len(COLUMNS), 5), np.int64))
         writer.close(MANIFEST)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_block_s_memory_may_be_used_again_after_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                cpus: int) -> None:
+    """However slowly it is written."""
+    monkeypatch.setattr("traces.recording.usable_cpus", lambda: cpus)
+    memory = [Block.of(np.zeros((len(COLUMNS), 5), np.int64)) for _ in range(2)]
+    with RecordingWriter(tmp_path / "rec") as writer:
+        encode = writer._encoder.encode
+        monkeypatch.setattr(writer._encoder, "encode", lambda block: (time.sleep(0.05), encode(block))[1])
+        for number in range(8):
+            memory[number % 2].ts[:] = number
+            writer.write_block(memory[number % 2])
+        writer.close(MANIFEST)
+    assert Recording(tmp_path / "rec").frame(["ts"])["ts"].tolist() == [number for number in range(8) for _ in range(5)]
+
+
+def test_an_error_is_not_forgotten_over_the_next_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RecordingWriter(tmp_path / "rec") as writer:
+        calls = itertools.count()
+        encode = writer._encoder.encode
+        monkeypatch.setattr(writer._encoder, "encode", lambda block: encode(block) if next(calls) else 1 // 0)
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
+            for _ in range(3):
+                writer.write_rows(np.zeros((len(COLUMNS), 5), np.int64))
     assert list(tmp_path.iterdir()) == []
 
 

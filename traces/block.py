@@ -42,7 +42,7 @@ class Block:
     ``ts`` (int64), ``cpu`` (uint16), ``pid`` (int32) and ``event`` (uint8, codes) have a value per row.  Of each
     column of :data:`SPARSE` there are the rows that hold something (``where``, ascending int32, the block's first row
     being ``first``) and what they hold (``value``, int64; unsigned columns hold the same bits).  ``texts`` are
-    (row of the block, text).
+    (row of the block, text), rows ascending and each at most once.
     """
 
     ts: np.ndarray
@@ -64,7 +64,7 @@ class Block:
 
     @classmethod
     def of(cls, columns: np.ndarray, texts: Sequence[tuple[int, str]] = ()) -> Block:
-        """Make a block of whole columns: int64, columns of the schema x rows.
+        """Make a block of whole columns: int64, columns of the schema x rows.  ``texts`` may be in any order.
 
         :raises ValueError: at an event code that the vocabulary does not have
         """
@@ -79,7 +79,7 @@ class Block:
             value.append(column[rows])
         dtypes = {column.name: column.dtype for column in schema.COLUMNS}
         ts, cpu, pid, event = (columns[_COLUMN[name]].astype(dtypes[name]) for name in _DENSE)
-        return cls(ts, cpu, pid, event, where, value, list(texts))
+        return cls(ts, cpu, pid, event, where, value, sorted(dict(texts).items()))
 
     def sparse(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return (where, value) of a column of :data:`SPARSE`; ``where`` counts from :attr:`first`."""

@@ -135,7 +135,8 @@ class PageStore:
             if not references.schema_arrow.equals(_REFS):
                 raise BadInput(directory / "refs.parquet", "", "its column is not page", "import or record again")
             refs = references.read()
-        except (pa.ArrowException, OSError, KeyError) as problem:
+        # A name of a column need not be UTF-8 either.
+        except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as problem:
             raise BadInput(directory, "", f"the page store cannot be read ({problem})",
                            "import or record again") from None
         if not self._file.schema_arrow.equals(_SCHEMA):

@@ -232,7 +232,11 @@ class Segment:
         :raises OSError: when the file cannot be read
         """
         meta = file.metadata
-        if meta.created_by != "zreplay" or meta.num_row_groups != 1 or not meta.num_rows:
+        try:
+            ours = meta.created_by == "zreplay"
+        except UnicodeDecodeError:
+            ours = False
+        if not ours or meta.num_row_groups != 1 or not meta.num_rows:
             return None
         rows = int(meta.num_rows)
         group = meta.row_group(0)
@@ -242,7 +246,8 @@ class Segment:
             for name in columns:
                 chunk = group.column(place[name])
                 first = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
-                if chunk.num_values != rows or chunk.compression != "ZSTD" \
+                # Its codec is seen in the pages: pyarrow ends the process when asked for one that does not exist.
+                if chunk.num_values != rows \
                         or not 0 <= chunk.total_compressed_size <= _PAGE_ROW * 2 * rows + _MAX_TEXTS:
                     return None
                 raw.seek(first)
@@ -265,7 +270,8 @@ class Segment:
     def _column(self, name: str, pages: _Pages, some: int, rows: int) -> np.ndarray:
         if name == "ts":
             if self._ts is None:
-                self._ts = self._lender.array("ts", self._rows)
+                # Segments have any number of rows; an array for each would be kept.
+                self._ts = self._lender.array("ts", 1 << (self._rows - 1).bit_length())[:self._rows]
                 if not _undelta(pages.page, self._ts):
                     raise Damaged(f"column {name} is damaged")
             return self._ts[self._at:self._at + some]
@@ -377,6 +383,9 @@ def _page(data: bytes, at: int, kind: int, limit: int, unpacker: zstandard.ZstdD
     try:
         if zstandard.frame_content_size(body) != unpacked:
             return None
+    except zstandard.ZstdError:  # not packed with zstd
+        return None
+    try:
         whole = unpacker.decompress(body)
     except zstandard.ZstdError as problem:
         raise Damaged(f"a page cannot be unpacked ({problem})") from None

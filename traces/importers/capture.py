@@ -28,6 +28,8 @@ __all__ = ["Capture"]
 
 _HEADER: Final = b"n,ts_ns,src,digest\n"
 _ROW: Final = re.compile(rb"(\d{1,9}),(\d{1,19}),([0-9a-f]{1,16}),([0-9a-f]{64}|[0-9a-f]{40})")
+#: No line of an index is as long.
+_LONG_LINE: Final = 1 << 10
 _SHA1_DIGITS: Final = 40
 _MAX_LOG: Final = 64 << 20
 _AGAIN: Final = "copy the capture again"
@@ -242,16 +244,9 @@ class _CpuPages:
         self.address: list[int] = []
         self.digests: list[str] = []
         self.place: list[int] = []
-        raw = b"".join(_readable(index, complete))
         room = self.dump.room(complete)
         kept = 0
-        lines = raw.split(b"\n")
-        if not _HEADER.startswith(raw[:len(_HEADER)]):
-            raise BadInput(index, "line 1", "is not 'n,ts_ns,src,digest'", _AGAIN)
-        for number, line in enumerate(lines[1:-1]):
-            match = _ROW.fullmatch(line)
-            if match is None or int(match[1]) != number or int(match[2]) >= 1 << 63:
-                raise BadInput(index, f"line {number + 2}", "is not 'n,ts_ns,src,digest' in order", _AGAIN)
+        for match in _rows(index, complete):
             digest = match[4].decode()
             has = len(digest) == _SHA1_DIGITS
             if has and kept == room:
@@ -270,6 +265,32 @@ class _CpuPages:
         :raises BadInput: when they are not there
         """
         return self.dump.page(self.place[number]) if self.place[number] >= 0 else None
+
+
+def _rows(index: Path, complete: bool) -> Iterator[re.Match[bytes]]:
+    """Yield the rows of an index; what a packed one says is looked at before more of it is unpacked.
+
+    :raises BadInput: at a line that is no row, or not the next one
+    """
+    number, rest = -1, b""
+    for data in _readable(index, complete):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines if len(rest) < _LONG_LINE else [*lines, rest]:
+            if number < 0:
+                if line + b"\n" != _HEADER:
+                    raise _no_index(index)
+            else:
+                match = _ROW.fullmatch(line)
+                if match is None or int(match[1]) != number or int(match[2]) >= 1 << 63:
+                    raise BadInput(index, f"line {number + 2}", "is not 'n,ts_ns,src,digest' in order", _AGAIN)
+                yield match
+            number += 1
+    if number < 0 and not _HEADER.startswith(rest):
+        raise _no_index(index)
+
+
+def _no_index(index: Path) -> BadInput:
+    return BadInput(index, "line 1", "is not 'n,ts_ns,src,digest'", _AGAIN)
 
 
 def _readable(path: Path, complete: bool = False) -> Iterator[bytes]:

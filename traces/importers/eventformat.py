@@ -101,7 +101,8 @@ def parse_header_page(text: str, path: str) -> HeaderPage:
         raise BadInput(path, "", f"no field {missing} in the sub-buffer header",
                        "copy events/header_page from the tracefs of the recorded boot") from None
     good = stamp.offset == 0 and stamp.size == 8 and commit.offset == 8 and commit.size in (4, 8)
-    if not good or data.offset != 8 + commit.size or not 64 <= data.size <= _MAX_EVENT:
+    if not good or data.offset != 8 + commit.size or not 64 <= data.size <= _MAX_EVENT \
+            or (data.offset + data.size) % 4:  # records are aligned to 4 bytes, and read so
         raise BadInput(path, "", "the sub-buffer header has a layout that no kernel uses",
                        "copy events/header_page from the tracefs of the recorded boot")
     return HeaderPage(commit.offset, commit.size, data.offset, data.offset + data.size)

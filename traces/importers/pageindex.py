@@ -63,7 +63,8 @@ class PageIndex:
         calls = np.flatnonzero(block.event == _COMPRESS)
         if not calls.size:
             return
-        counts = np.maximum(block.column("size")[calls] // schema.PAGE_SIZE, 1)
+        # More pages than there are: any more of them, and their sum might overflow.
+        counts = np.clip(block.column("size")[calls] // schema.PAGE_SIZE, 1, self._ts.size + 1)
         wanted = block.column("folio")[calls] + block.column("offset")[calls] // schema.PAGE_SIZE * _STRUCT_PAGE
         before = np.cumsum(counts) - counts
         total = int(counts.sum())
