@@ -177,13 +177,19 @@ def cache_file(path: Path, manifest: dict[str, Any], compressor: Compressor) -> 
     return Path(base) / "zreplay" / f"{digest}-{name}" if digest else None
 
 
+def _about(store: PageStore, ident: str) -> dict[str, str]:
+    """What a file of results says of itself; those of before they had checksums do not say the last."""
+    return {"ident": ident, "pages": store.ident, "checksums": "crc32"}
+
+
 def _load(path: Path, store: PageStore, ident: str) -> tuple[np.ndarray, ...] | None:
-    """Return kept results if they belong to exactly these pages and this compressor."""
+    """Return kept results if they belong to exactly these pages and this compressor, and none of it is damaged."""
+    about = _about(store, ident)
     try:
         # pq.read_table() takes longer to look around than to read so little.
         file = pq.ParquetFile(path, page_checksum_verification=True)
         meta = file.schema_arrow.metadata or {}
-        if meta.get(b"ident") != ident.encode() or meta.get(b"pages") != store.ident.encode() \
+        if {name: meta.get(name.encode()) for name in about} != {name: text.encode() for name, text in about.items()} \
                 or file.metadata.num_rows != len(store):
             return None
         table = file.read(use_threads=False)
@@ -196,7 +202,7 @@ def _load(path: Path, store: PageStore, ident: str) -> tuple[np.ndarray, ...] | 
 
 def _keep(path: Path, store: PageStore, ident: str, results: tuple[np.ndarray, ...]) -> None:
     table = pa.table([pa.array(values) for values in results], names=list(_DTYPES)) \
-        .replace_schema_metadata({"ident": ident, "pages": store.ident})
+        .replace_schema_metadata(_about(store, ident))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
