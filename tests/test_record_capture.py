@@ -344,7 +344,7 @@ def test_losses_are_told_in_sentences() -> None:
                      "hits missed by probes: load: 2; unknown for the 1 that are fprobes (the kernel keeps no count of them)."]
     quiet = loss_lines({"losses": {"cpus": {"0": NONE_LOST}, "pages": {"0": {**NONE_LOST, "overrun": "unknown"}},
                                    "probes": {}}})
-    assert quiet == ["events lost in the rings of 1 CPUs: none.", "pages lost in the rings of 1 CPUs: CPU 0: unknown.",
+    assert quiet == ["events lost in the rings of 1 CPU: none.", "pages lost in the rings of 1 CPU: CPU 0: unknown.",
                      "hits missed by probes: none known."]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from replay.cli.terminal import steps, table, wrapped
+from replay.cli.terminal import fitting, steps, table, wrapped
 
 __all__ = ["add_parser"]
 
@@ -84,9 +85,8 @@ def report(box: dict[str, Any], checks: Sequence[Any], room: dict[str, Any]) -> 
         yield ""
         yield "one command each would add:"
         for name, command in commands:
-            # A command is copied: it is never broken.
             yield f"  {name}:"
-            yield f"    {command}"
+            yield from _command(command)
     yield ""
     yield from wrapped(
         f"disk: {_size(room['free'])} free here; {room['seconds']:g} s of {cpus} CPU{'s' if cpus != 1 else ''} that do "
@@ -98,6 +98,20 @@ def report(box: dict[str, Any], checks: Sequence[Any], room: dict[str, Any]) -> 
         sizes.append((mode, f"{each['capture']:.1f}", f"{each['recording']:.1f}", _size(room["needs"][mode]),
                       "yes" if room["enough"][mode] else "no"))
     yield table(sizes, right=(1, 2, 3))
+
+
+def _command(command: str) -> Iterator[str]:
+    """Yield a command in lines that fit and can be copied: a shell reads on after a backslash, and after ``&&``."""
+    room = fitting(1 << 20)
+    line = "   "
+    # Words, quotes and all; a quoted script comes apart after &&, where no backslash may stand.
+    for word in re.findall(r"(?:[^\s']|'[^']*')+", command):
+        for piece in re.split(r"(?<=&&) ", word):
+            if len(f"{line} {piece} \\") > room and line.strip():
+                yield line if line.endswith("&&") else f"{line} \\"
+                line = "     "
+            line = f"{line} {piece}"
+    yield line
 
 
 def _size(count: float) -> str:
