@@ -259,6 +259,26 @@ def test_a_sentence_in_one_piece_ends_with_what_next(place: Place) -> None:
             assert re.search(rf"[:;] ({words}) ", text), f"no next step: {text!r}"
 
 
+def test_a_sentence_in_one_piece_without_a_next_step_is_noticed() -> None:
+    def place(source: str, file: str = "traces/x.py") -> Place:
+        call = ast.parse(source, mode="eval").body
+        assert isinstance(call, ast.Call)
+        return Place(call, (), "traces.errors", Path(file))
+
+    test_a_sentence_in_one_piece_ends_with_what_next(place("LabError(f'{p} is there; remove it')"))
+    test_a_recorder_says_what_is_in_the_way_and_what_next(place("CannotRecord('no output', 'give one')"))
+    for bad in ("LabError(f'{p} is there')", "LabError('is the disk full?')", "LabError('it is bad; remove it.')",
+                "OSError(0, 'no zswap')", "LabError(str(p))", "LabError(f'{p} is there; the kernel may say why')"):
+        with pytest.raises(AssertionError):
+            test_a_sentence_in_one_piece_ends_with_what_next(place(bad))
+    for bad in ("CannotRecord('no output', '')", "CannotRecord('no output')", "CannotRecord('no output.', 'give one')",
+                "CannotRecord('no output', 'nothing can be done')"):
+        with pytest.raises(AssertionError):
+            test_a_recorder_says_what_is_in_the_way_and_what_next(place(bad))
+    with pytest.raises(AssertionError):
+        test_a_death_is_told_with_what_is_left(place("GuestDied('it died', '', 'its console is here')"))
+
+
 def _passes_on(place: Place) -> bool:
     """True for the sentence of another of these exceptions, told with the file it is about."""
     argument = place.call.args[0]
