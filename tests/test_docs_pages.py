@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import terminals
 from conftest import ROOT
 
 from model.revisions import POSTED, SERIES
 from replay.cli import main
 from replay.cli.main import parser
-from tests import terminals
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 #: Times are those of a run, and so is what was compressed before it.

@@ -377,7 +377,8 @@ def failed(samples: dict[str, Path]) -> dict[str, Any]:
     return plain
 
 
-def test_a_hostile_result_is_shown_as_it_is(failed: dict[str, Any], tmp_path: Path) -> None:
+def test_a_hostile_result_is_shown_as_it_is(failed: dict[str, Any], tmp_path: Path,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
     # Of the same kind, but for the recording, which is not there in either.
     made = []
     for name, plain in (("plain", {**failed, "recording": "gone"}), ("hostile", _hostile(failed))):
@@ -392,6 +393,10 @@ def test_a_hostile_result_is_shown_as_it_is(failed: dict[str, Any], tmp_path: Pa
     assert [each for each in shape(made[0][0]) if not each.startswith("span ['class']")] == [
         each for each in shape(made[1][0]) if not each.startswith("span ['class']")]
     assert all(c.isprintable() or c == "\n" for c in made[1][1])
+    # Nor does the terminal obey it.
+    out = capsys.readouterr().out
+    assert "<script>" in out
+    assert all(c.isprintable() or c == "\n" for c in out)
     commands = [each.text for each in made[1][0].all("code") if each.text.startswith("zreplay replay")]
     assert shlex.split(commands[0])[2] == printable(HOSTILE)
 
@@ -445,10 +450,17 @@ def test_two_results_are_refused_and_one_laid_out_anew_is_not(failed: dict[str, 
         load_result(tmp_path / "two")
     (tmp_path / "one").write_text(json.dumps(failed, indent=2))
     assert load_result(tmp_path / "one") == Result.from_dict(failed)
+    # What Unicode calls the end of a line is a letter of a JSON string.
+    failed = {**failed, "notes": ["a\u2028b\x85c"]}
+    (tmp_path / "one").write_text(json.dumps(failed, ensure_ascii=False))
+    assert load_result(tmp_path / "one").notes == failed["notes"]
 
 
 @pytest.mark.parametrize(("words", "why"), [
     (["nowhere", "-o", "{tmp}/out.html"], "does not exist"),
+    (["n" * 300, "-o", "{tmp}/out.html"], "does not exist"),
+    (["{sample}", "-o", "{tmp}/" + "n" * 300 + "/out.html"], "cannot be written"),
+    (["{sample}", "n" * 300, "-o", "{tmp}/out.html"], "not a recording"),
     (["{sample}", "-o", "{tmp}/no/out.html"], "cannot be written"),
     (["{sample}", "-o", "{tmp}"], "cannot be written"),
     (["{sample}", "--revision", "v99", "-o", "{tmp}/out.html"], "there is no revision 'v99'"),

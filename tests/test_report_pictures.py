@@ -130,6 +130,18 @@ def test_sizes_have_a_whole_page_apart(tmp_path: Path) -> None:
     assert picture.rows == [["1 to 128", "2"], ["129 to 256", "1"], ["3,969 to 4,095", "1"], ["4,096", "2"]]
     assert f"{sum(asked) / 6:,.1f} on average, median 129" in picture.caption
     assert "a whole page: 2." in picture.caption
+    assert "Larger" not in picture.caption
+
+
+def test_sizes_that_no_object_has_are_told(tmp_path: Path) -> None:
+    rows = [{"ts": ts, "pid": 1, "event": "zs_malloc", "size": size, "pool": 5} for ts, size in enumerate((9, 4097, 5000))]
+    picture = sizes(_material(write(tmp_path / "some", rows)))
+    assert isinstance(picture, Picture)
+    assert "1 sizes were asked" in picture.caption
+    assert "Larger ones are left out: 2." in picture.caption
+    missing = sizes(_material(write(tmp_path / "all", rows[1:])))
+    assert isinstance(missing, Missing)
+    assert "exceed a page" in missing.why
 
 
 def _material(recording: Recording) -> Material:

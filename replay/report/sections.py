@@ -202,7 +202,7 @@ def _outcomes(cause: Cause, names: tuple[str, str]) -> Markup:
     rows = [(label, one, other, "differs" if one != other else "equal")
             for label, one, other in zip(labels, *map(cells, cause.first), strict=True)]
     at = f"{operation.kind} at swap entry {operation.swpent:#x}, order {operation.order}, event {operation.event:,}"
-    return table(at, ("", *names, "outcome"), rows)
+    return table(at, ("what", *names, "outcome"), rows)
 
 
 # ---- base and patched ------------------------------------------------------------------------------------
