@@ -256,7 +256,7 @@ def _guest(kernel: str) -> list[Screen]:
             "commands": [["zreplay", *words] for words in _GUEST], "columns": COLUMNS, "directory": "/home/me/box",
             "environment": environment}
         with run_task(job, "terminals", options, Path(scratch) / "out", say) as ran:
-            return [Screen((ran.capture / str(number)).read_text(), status)
+            return [Screen((ran.capture / str(number)).read_bytes().decode(), status)
                     for number, status in enumerate(ran.result["statuses"])]
 
 

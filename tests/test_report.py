@@ -105,7 +105,8 @@ def test_page_is_sound(pages: dict[str, tuple[int, Element, str]], kind: str) ->
     page = pages[kind][1]
     ids = [each.attributes["id"] for each in page.having("id")]
     assert len(set(ids)) == len(ids)
-    used = [name for each in page.having("aria-labelledby") for name in each.attributes["aria-labelledby"].split()]
+    used = [name for kind in ("aria-labelledby", "aria-describedby") for each in page.having(kind)
+            for name in each.attributes[kind].split()]
     used += [each.attributes["href"][1:] for each in page.having("href")]
     used += [name for each in page.walk() for value in each.attributes.values()
              for name in re.findall(r"url\(#([\w-]+)\)", value)]
@@ -125,6 +126,7 @@ def test_page_is_sound(pages: dict[str, tuple[int, Element, str]], kind: str) ->
     for each in page.all("div"):
         if "scroll" in each.attributes.get("class", "").split():
             assert each.attributes["tabindex"] == "0"
+            assert each.attributes["role"] == "group"
             assert each.attributes["aria-label"]
 
 
@@ -142,7 +144,8 @@ def test_every_picture_tells_its_numbers_or_why_it_is_not_there(pages: dict[str,
         assert re.search(r"\d", captions[0].text)
         assert drawings[0].attributes["role"] == "img"
         title, said = (figure.all(name)[0] for name in ("title", "desc"))
-        assert drawings[0].attributes["aria-labelledby"].split() == [title.attributes["id"], said.attributes["id"]]
+        assert drawings[0].attributes["aria-labelledby"] == title.attributes["id"]
+        assert drawings[0].attributes["aria-describedby"] == said.attributes["id"]
         assert said.text == captions[0].text
         assert len(drawings[0].all("text")) > 3
 

@@ -150,7 +150,7 @@ def _events(first: Divergence) -> Markup:
     text = tag("pre", tag("code", join(lines, "\n")))
     return join([tag("p", "As recorded: number, time in seconds, CPU, task, event; an arrow marks the divergence.",
                      class_="quiet"),
-                 tag("div", text, class_="scroll events", tabindex=0, role="region",
+                 tag("div", text, class_="scroll events", tabindex=0, role="group",
                      aria_label="Events around the divergence")])
 
 
