@@ -586,8 +586,8 @@ def test_which_case_it_is(check: str, recorded: Any, predicted: Any, words: str)
 
 
 @pytest.mark.parametrize(("verdict", "reasons", "words"), [
-    ("PASS", [], "Kernel 7.9 (lz4) did what R says: 5 comparisons by 1 checks over 9 events, none different."),
-    ("FAIL", [], "Kernel 7.9 (lz4) does not do what R says: 5 comparisons by 1 checks over 9 events."),
+    ("PASS", [], "Kernel 7.9 (lz4) did what R says: 5 comparisons by 1 check over 9 events, none different."),
+    ("FAIL", [], "Kernel 7.9 (lz4) does not do what R says: 5 comparisons by 1 check over 9 events."),
     ("UNDECIDED", ["events were lost"], "Whether kernel 7.9 (lz4) does what R says cannot be told: events were lost."),
     ("SKIP", ["no zswap"], "Nothing was checked of kernel 7.9 (lz4): no zswap."),
 ])

@@ -75,7 +75,8 @@ def checks(material: Material) -> Markup:
     compared = sum(check.compared for check in found)
     differ = [check.id for check in found if check.different]
     untold = sum(not check.compared for check in found)
-    summary = (f"{compared:,} comparisons by {len(found) - untold:,} checks; "
+    did = len(found) - untold
+    summary = (f"{compared:,} comparisons by {did:,} check{'s' * (did != 1)}; "
                + (f"different: {', '.join(differ[:_MOST])}{' and more' if len(differ) > _MOST else ''}"
                   if differ else "none different")
                + f"; {untold:,} checks had nothing to compare, and say why.")
