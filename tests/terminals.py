@@ -58,8 +58,8 @@ distribution around it but Python, busybox and zreplay in a virtual environment.
 """
 _SAID: Final = {
     "doctor": "[What this box can do](verbs/doctor.md), and what one command each would add:",
-    "record": "[A recording](verbs/record.md) of the [workload](verbs/workload.md), whose lines stand between the recorder's. A "
-              "fresh recording is imported at once:",
+    "record": "[A recording](verbs/record.md) of the [workload](verbs/workload.md), whose lines stand between the recorder's; "
+              "it is\nimported at once:",
     "replay": "[A recording held against its revision](verbs/replay.md):",
     "regress": "[Two revisions on one recording](verbs/regress.md); status 1, as they part:"}
 
