@@ -89,8 +89,8 @@ def report(box: dict[str, Any], checks: Sequence[Any], room: dict[str, Any]) -> 
             yield from _command(command)
     yield ""
     yield from wrapped(
-        f"disk: {_size(room['free'])} free here; {room['seconds']:g} s of {cpus} CPU{'s that do' if cpus != 1 else ' that does'} "
-        f"little else than swap are taken for {room['events']:,} events ({room['events_per_second_and_cpu']:,} a "
+        f"disk: {_size(room['free'])} free here; {room['seconds']:g} s of {cpus} "
+        f"CPU{'s that do' if cpus != 1 else ' that does'} little else than swap are taken for {room['events']:,} events ({room['events_per_second_and_cpu']:,} a "
         "second and CPU, as measured in the lab at 500 million instructions a second; measure yours with a short "
         "recording and 'zreplay info')")
     sizes = [("--pages", "bytes/event: capture", "recording", "needed", "room")]
