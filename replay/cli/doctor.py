@@ -90,9 +90,9 @@ def report(box: dict[str, Any], checks: Sequence[Any], room: dict[str, Any]) -> 
     yield ""
     yield from wrapped(
         f"disk: {_size(room['free'])} free here; {room['seconds']:g} s of {cpus} "
-        f"CPU{'s that do' if cpus != 1 else ' that does'} little else than swap are taken for {room['events']:,} events "
-        f"({room['events_per_second_and_cpu']:,} a second and CPU, as measured in the lab at 500 million instructions a "
-        "second; measure yours with a short recording and 'zreplay info')")
+        f"CPU{'s that do' if cpus != 1 else ' that does'} little else than swap are taken for "
+        f"{room['events']:,} events ({room['events_per_second_and_cpu']:,} a second and CPU, as measured in the lab at "
+        "500 million instructions a second; measure yours with a short recording and 'zreplay info')")
     sizes = [("--pages", "bytes/event: capture", "recording", "needed", "room")]
     for mode, each in room["bytes_per_event"].items():
         sizes.append((mode, f"{each['capture']:.1f}", f"{each['recording']:.1f}", _size(room["needs"][mode]),
