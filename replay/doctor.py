@@ -78,7 +78,7 @@ class _Ability(NamedTuple):
 #: What a box may be able to do, and the checks that must say yes for it.
 ABILITIES: Final[Mapping[str, _Ability]] = {
     "replay": _Ability("replay recordings", ("python", "packages")),
-    "bytes": _Ability("predict every compressed byte", ("compressors",)),
+    "bytes": _Ability("predict compressed bytes exactly", ("compressors",)),
     "record": _Ability("record this kernel through tracefs",
                        ("root", "zswap", "swap", "lockdown", "tracefs", "debugfs", "probes")),
     "record-bcc": _Ability("record it with BPF programs",
@@ -513,7 +513,7 @@ def _busybox(host: Host) -> Check:
 def _kvm(host: Host) -> Check:
     device = host.root / "dev/kvm"
     if os.access(device, os.R_OK | os.W_OK):
-        return Check("kvm", "yes", "/dev/kvm may be opened; whether it runs guests only a guest tells")
+        return Check("kvm", "unknown", "/dev/kvm may be opened; whether it runs guests only a guest tells")
     slow = "without it the lab emulates, which is slower"
     if device.exists():
         user = shlex.quote(os.environ["USER"]) if os.environ.get("USER") else "$(id -un)"

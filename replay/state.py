@@ -8,7 +8,7 @@ recorded addresses bound to them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from model.counters import DEBUGFS, VMSTAT
 from model.zsmalloc import ZsObject, Zspage, ZsPool
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["dump_state", "load_state"]
 
+_T = TypeVar("_T")
+
 _VERSION: Final = 1
-_PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "pool_reached_full", "zswap_max",
-                  "writeback_enabled", "untold_folios")
+_PARAMS: Final = {"enabled": bool, "max_pool_percent": int, "accept_threshold_percent": int, "pool_reached_full": bool,
+                  "zswap_max": int, "writeback_enabled": bool, "untold_folios": bool}
 #: those that states of before they were kept do not have
-_LATER: Final = ("shrinker_enabled", "_writeback_was_off")
+_LATER: Final = {"shrinker_enabled": bool, "_writeback_was_off": bool}
+#: MAX_PAGE_ORDER
+_MAX_ORDER: Final = 10
 _MEMCG: Final = ("incompressible", "zswap", "zswapped", "zswpin", "zswpout", "zswpwb")
 
 
@@ -103,49 +107,82 @@ def load_state(engine: Engine, state: dict[str, Any]) -> None:
                        "use the zreplay that wrote it")
     try:
         _load(engine, state)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as problem:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise BadInput(path, "", f"the state does not hold together ({type(problem).__name__}: {problem})",
                        "cut the recording again") from None
 
 
 def _load(engine: Engine, state: dict[str, Any]) -> None:
     model = engine.model
-    for name in _PARAMS:
-        setattr(model, name, state["params"][name])
-    for name in _LATER:
-        if name in state["params"]:
-            setattr(model, name, bool(state["params"][name]))
+    for name, kind in {**_PARAMS, **_LATER}.items():
+        if name in _PARAMS or name in state["params"]:
+            setattr(model, name, kind(state["params"][name]))
     for name, value in state["counters"].items():
+        if name not in DEBUGFS and name not in VMSTAT:
+            raise ValueError(f"there is no counter '{name}'")
         setattr(model.counters, name, int(value))
     model.counters.mthp_zswpout = {int(order): int(count) for order, count in state["mthp_zswpout"]}
+    if not all(0 <= order <= _MAX_ORDER for order in model.counters.mthp_zswpout):
+        raise ValueError("folios of more pages than there are")
     for objcg, *values in state["memcgs"]:
-        account = model.memcg(int(objcg))
+        account = model.memcg(_address(objcg, 1))
         for name, value in zip(_MEMCG, values, strict=True):
             setattr(account, name, int(value))
     objects: list[ZsObject] = []
     model.pools = [_load_pool(engine, pool, model.chain_size, objects) for pool in state["pools"]]
+    if not model.pools:
+        raise ValueError("it has no pool")
     entries = [_load_entry(model, row, objects) for row in state["entries"]]
+    if len(model.tree) < len(entries) or len({entry.obj for entry in entries}) < len(entries):
+        raise ValueError("two entries are at one place or have one object")
+    if not model.memcgs.keys() >= {entry.objcg for entry in entries} - {None}:
+        raise ValueError("an entry's cgroup has no account")
     for nid, cgroup, listed in state["lru"]:
         for number in listed:
-            entry = entries[number]
+            entry = _at(entries, number)
             if entry.lru != (nid, cgroup) or not model.lru.add((nid, cgroup), entry):
                 raise ValueError(f"entry {number} is not listed where it says")
-    engine.memcg_of = {objcg: int(memcg) for objcg, memcg in state["memcg_of"]}
-    engine.root_memcg = int(state["root_memcg"])
-    engine.lru_address = int(state["lru_address"])
-    engine.entry_to_lru = state["entry_to_lru"]
+    engine.memcg_of = {_objcg(objcg): _address(memcg) for objcg, memcg in state["memcg_of"]}
+    engine.root_memcg = _address(state["root_memcg"], -1)
+    engine.lru_address = _address(state["lru_address"])
+    engine.entry_to_lru = None if state["entry_to_lru"] is None else int(state["entry_to_lru"])
     engine.snapshots.base = {str(name): int(value) for name, value in state["counter_base"].items()}
-    engine.truth.phase = state["phase"]
+    engine.truth.phase = None if state["phase"] is None else str(state["phase"])
     engine.has_state = True
-    engine.seen_inlined = set(state["inlined"])
+    engine.seen_inlined = {str(name) for name in state["inlined"]}
+
+
+def _at(rows: list[_T], number: int) -> _T:
+    """Return the row of that number; none is counted from the end.
+
+    :raises IndexError: where there is none
+    """
+    if number < 0:
+        raise IndexError(f"there is no row {number}")
+    return rows[number]
+
+
+def _address(value: Any, least: int = 0) -> int:
+    """Return an address of the recorded kernel, 0 where it is not known.
+
+    :raises ValueError: for what is below ``least`` or has more than 64 bits
+    """
+    if not least <= int(value) < 1 << 64:
+        raise ValueError(f"{value} is no address")
+    return int(value)
+
+
+def _objcg(value: Any) -> int | None:
+    return None if value is None else _address(value, 1)
 
 
 def _load_entry(model: Zswap, row: list[Any], objects: list[ZsObject]) -> ZswapEntry:
     swpent, length, number, objcg, lru, referenced, content, address, pool = row
-    entry = model.new_entry(int(swpent), model.pools[pool])
-    entry.length, entry.obj, entry.objcg = int(length), objects[number], objcg
-    entry.lru = (int(lru[0]), int(lru[1])) if lru else None
-    entry.referenced, entry.content, entry.address = bool(referenced), content, int(address)
+    entry = model.new_entry(int(swpent), _at(model.pools, pool))
+    entry.length, entry.obj, entry.objcg = int(length), _at(objects, number), _objcg(objcg)
+    entry.lru = (int(lru[0]), _address(lru[1])) if lru else None
+    entry.referenced, entry.address = bool(referenced), _address(address)
+    entry.content = -1 if content is None else int(content)
     if entry.obj.size != entry.length:
         raise ValueError(f"entry {swpent:#x} has length {length} but its object {entry.obj.size}")
     model.tree[entry.swpent] = entry
@@ -156,7 +193,7 @@ def _load_pool(engine: Engine, row: dict[str, Any], chain_size: int, objects: li
     pool = engine.model.new_pool(str(row["tfm_name"]))
     zs_pool = pool.zs_pool
     pool.entries, pool.dying = int(row["entries"]), bool(row["dying"])
-    zs_pool.address, zs_pool.pages_allocated = int(row["address"]), int(row["pages_allocated"])
+    zs_pool.address, zs_pool.pages_allocated = _address(row["address"]), int(row["pages_allocated"])
     zs_pool.pages_compacted = int(row["pages_compacted"])
     by_index = {cls.geometry.index: cls for cls in zs_pool.classes}
     zspages = []
@@ -165,32 +202,57 @@ def _load_pool(engine: Engine, row: dict[str, Any], chain_size: int, objects: li
         if len(link) != len(zspage.link) or len(frames) != len(zspage.frames):
             raise ValueError(f"zspage {address:#x} does not fit class {index}")
         zspage.inuse, zspage.freeobj, zspage.link = int(inuse), int(freeobj), [int(v) for v in link]
-        zspage.group, zspage.address, zspage.frames = int(group), int(address), [int(v) for v in frames]
+        zspage.group, zspage.address, zspage.frames = int(group), _address(address), [int(v) for v in frames]
         zspages.append(zspage)
         if zspage.address:
             engine.zspages[zspage.address] = zspage
     for address, size, number, index in row["objects"]:
         obj = ZsObject(int(size))
-        obj.address, obj.zspage, obj.index = int(address), zspages[number], int(index)
+        obj.address, obj.zspage, obj.index = _address(address), _at(zspages, number), int(index)
+        if _at(obj.zspage.objects, obj.index) is not None:
+            raise ValueError(f"two objects are at place {index} of zspage {obj.zspage.address:#x}")
         obj.zspage.objects[obj.index] = obj
         objects.append(obj)
         if obj.address:
             engine.objects[obj.address] = obj
     for zspage in zspages:
-        if zspage.inuse != sum(obj is not None for obj in zspage.objects):
-            raise ValueError(f"zspage {zspage.address:#x} says {zspage.inuse} objects in use")
-    pages = 0
+        _check_places(zspage)
+    pages, unlisted = 0, set(zspages)
     for index, address, allocated, inuse, groups in row["classes"]:
         cls = by_index[index]
-        cls.address = int(address)
+        cls.address = _address(address)
         if cls.address:
             engine.classes[cls.address] = cls
         cls.objs_allocated, cls.objs_inuse = int(allocated), int(inuse)
         for group, listed in enumerate(groups):
             for number in listed:
-                cls.groups[group][zspages[number]] = None
+                zspage = _at(zspages, number)
+                if zspage.cls is not cls or not zspage.group == group == cls.get_fullness_group(zspage):
+                    raise ValueError(f"zspage {zspage.address:#x} is listed where it does not belong")
+                if zspage not in unlisted:
+                    raise ValueError(f"zspage {zspage.address:#x} is listed twice")
+                unlisted.remove(zspage)
+                cls.groups[group][zspage] = None
                 cls.zspages += 1
         pages += cls.zspages * cls.geometry.pages_per_zspage
+    if unlisted:
+        raise ValueError(f"zspage {unlisted.pop().address:#x} is on no list")
     if pages != zs_pool.pages_allocated:
         raise ValueError(f"its zspages have {pages} pages, the pool {zs_pool.pages_allocated}")
     return pool
+
+
+def _check_places(zspage: Zspage) -> None:
+    """Check that a zspage's free list goes through each of its free places once.
+
+    :raises ValueError: where it does not, or another number of objects is in use
+    """
+    free = [index for index, obj in enumerate(zspage.objects) if obj is None]
+    if zspage.inuse != len(zspage.objects) - len(free):
+        raise ValueError(f"zspage {zspage.address:#x} says {zspage.inuse} objects in use")
+    listed, index = [], zspage.freeobj
+    for _ in free:
+        listed.append(index)
+        index = _at(zspage.link, index)
+    if sorted(listed) != free:
+        raise ValueError(f"the free list of zspage {zspage.address:#x} is not one of its free places")

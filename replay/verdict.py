@@ -24,8 +24,8 @@ from replay.truth import check_objects
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["EXIT", "FAST_PAYS", "CheckResult", "Result", "effects", "open_engine", "others", "predictions_for",
-           "replay"]
+__all__ = ["EXIT", "FAST_PAYS", "NOT_COMPILED", "CheckResult", "Result", "effects", "open_engine", "others",
+           "predictions_for", "replay"]
 
 #: verdict -> exit status (kselftest's 4 for SKIP)
 EXIT: Final = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, "SKIP": 4}
@@ -36,6 +36,8 @@ FAST_PAYS: Final = 1 << 18
 _EARLY: Final = 20_000
 _FURTHER: Final = 25
 _DID_NOT_OCCUR: Final = "did not occur in "
+#: How the note begins with which compiled code leaves a whole recording to the reference; why follows.
+NOT_COMPILED: Final = "the reference replayed all of it: "
 
 
 @dataclass(frozen=True)
@@ -324,7 +326,7 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
         reasons.append("nothing could be compared")
     notes = _notes(reference, predictions)
     if fast is not None and fast.reason:
-        notes.append(f"the reference replayed all of it: {fast.reason}")
+        notes.append(NOT_COMPILED + fast.reason)
     verdict = "FAIL" if tally.failed and not excused else "UNDECIDED" if reasons else "PASS"
     return Result(
         verdict=verdict, recording=str(recording.path), revision=name, mirrors=reference.model.mirrors,
@@ -421,16 +423,17 @@ def _check_results(recording: Recording, engine: Engine, predictions: Prediction
     # A replay that ended early says nothing of what it did not come to.
     early = engine.events < len(recording)
     replayed = f"the {engine.events:,} events that were replayed" if early else "this recording"
-    if not any(check.startswith("counter.") for check in tally.compared):
+    no_snapshot = f"no counter snapshot is in {replayed}" if early and recording.snapshots else \
+        "no counter snapshots were recorded"
+    counted = any(check.startswith("counter.") for check in tally.compared)
+    if not counted:
         tally.compared["counter"] = 0
-        tally.reasons["counter"] = f"no counter snapshot is in {replayed}" if early and recording.snapshots else \
-            "no counter snapshots were recorded"
+        tally.reasons["counter"] = no_snapshot
     if not any(check.startswith("counter.zsmalloc") for check in tally.compared):
         tally.compared["counter.zsmalloc.classes"] = 0
-        tally.reasons["counter.zsmalloc.classes"] = tally.reasons.get("counter", "") if early else \
-            "the snapshots hold no zsmalloc classes (CONFIG_ZSMALLOC_STAT)"
-        if early and not tally.reasons["counter.zsmalloc.classes"]:
-            tally.reasons["counter.zsmalloc.classes"] = f"the snapshots in {replayed} hold no zsmalloc classes"
+        tally.reasons["counter.zsmalloc.classes"] = \
+            "the snapshots hold no zsmalloc classes (CONFIG_ZSMALLOC_STAT)" if not early else \
+            f"the snapshots in {replayed} hold no zsmalloc classes" if counted else no_snapshot
     for check, compared in tally.compared.items():
         if not tally.wanted(check):
             continue

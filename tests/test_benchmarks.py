@@ -16,6 +16,7 @@ from replay.benchmarks import compressors
 from replay.benchmarks.compressors import NAMES, libraries, speed
 from replay.benchmarks.engines import keys_of, replay_seconds
 from replay.benchmarks.parallel import two_cores
+from replay.cli import main
 from replay.synthetic import ImaginaryKernel, cycle, write_repeated
 
 PAGES = [page for _, page in known.pages()]
@@ -97,3 +98,18 @@ def test_a_measured_replay_says_what_it_took(tmp_path: Path) -> None:
     assert fast["events"] == reference["events"] > 0
     assert fast["seconds"] > 0
     assert fast["peak_mb"] > 1
+
+
+@pytest.mark.parametrize("words", [["--events", "99999"], ["--events", "-1"], ["--events", "many"]])
+def test_sizes_that_make_no_sense(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["bench", *words])
+    assert left.value.code == 2
+    assert f"'{words[1]}' is" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("replay.benchmarks.measure.measure", None)
+    assert main(["bench", "--json", str(tmp_path / "none" / "x.json")]) == 2
+    assert "cannot be written" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,7 +97,36 @@ STATE_DEFECTS = {
     "a free list of another class": lambda state: state["pools"][0]["zspages"][0][3].append(1),
     "entry listed elsewhere": lambda state: state["lru"][0].__setitem__(0, 5),
     "text for a number": lambda state: state["counters"].update(stored_pages="many"),
+    "a counter nobody has": lambda state: state["counters"].update(mthp_zswpout=3),
+    "a folio of too many pages": lambda state: state["mthp_zswpout"].append([11, 1]),
+    "an object counted from the end": lambda state: state["pools"][0]["objects"][0].__setitem__(3, -1),
+    "a zspage counted from the end": lambda state: state["pools"][0]["objects"][0].__setitem__(2, -1),
+    "an entry's object counted from the end": lambda state: state["entries"][0].__setitem__(2, -1),
+    "an entry's pool counted from the end": lambda state: state["entries"][0].__setitem__(8, -1),
+    "an entry listed by its number from the end": lambda state: state["lru"][0][2].__setitem__(0, -1),
+    "two entries at one place": lambda state: state["entries"][0].__setitem__(0, state["entries"][1][0]),
+    "two entries with one object": lambda state: state["entries"].append([77, *state["entries"][0][1:]]),
+    "two objects at one place": lambda state: state["pools"][0]["objects"].append(state["pools"][0]["objects"][0]),
+    "a zspage on two lists": lambda state: _lists(state)[0][2].append(_lists(state)[0][2][0]),
+    "a zspage on no list": lambda state: _lists(state)[0][2].pop(),
+    "a zspage on another group's list": lambda state: _lists(state)[0][1][5].append(_lists(state)[0][2].pop()),
+    "a zspage on another class's list": lambda state: _lists(state)[1][2].append(_lists(state)[0][2].pop()),
+    "a free list that ends early": lambda state: _with_room(state)[3].__setitem__(_with_room(state)[2], 0xffffffff),
+    "a free list that goes round": lambda state: _with_room(state)[3].__setitem__(
+        _with_room(state)[2], _with_room(state)[2]),
+    "a free list from the end": lambda state: _with_room(state).__setitem__(2, -1),
+    "a distance that is a text": lambda state: state.update(entry_to_lru="far"),
 }
+
+
+def _lists(state: dict[str, Any]) -> list[tuple[int, list[list[int]], list[int]]]:
+    """(class, its fullness lists, the first of them with a zspage) of the classes that have one."""
+    return [(cls[0], cls[4], next(filter(None, cls[4]))) for cls in state["pools"][0]["classes"] if any(cls[4])]
+
+
+def _with_room(state: dict[str, Any]) -> list[Any]:
+    """The first zspage with two free places and more."""
+    return next(row for row in state["pools"][0]["zspages"] if row[1] + 2 <= len(row[3]))
 
 
 @pytest.mark.parametrize("defect", sorted(STATE_DEFECTS))
@@ -106,5 +136,6 @@ def test_a_state_that_does_not_hold_together_is_refused(samples: dict[str, Path]
     state = json.loads((path / "state.json").read_text())
     STATE_DEFECTS[defect](state)
     (path / "state.json").write_text(json.dumps(state))
-    with pytest.raises(BadInput, match=r"state\.json: (the state does not hold together|state version)"):
-        replay.replay(traces.open_recording(path, verify=False))
+    for engine in ("reference", "fast"):
+        with pytest.raises(BadInput, match=r"state\.json: (the state does not hold together|state version)"):
+            replay.replay(traces.open_recording(path, verify=False), engine=engine)

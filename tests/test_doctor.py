@@ -64,11 +64,13 @@ def test_a_box_that_has_it_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(doctor, "_locations", lambda name: [])
     checks = doctor.examine(host(tmp_path))
     states = {check.id: check.state for check in checks}
-    assert {name for name, state in states.items() if state != "yes"} <= {"bcc", "btf", "extras"}
+    assert {name for name, state in states.items() if state != "yes"} <= {"bcc", "btf", "extras", "kvm"}
     able = abilities(checks)
     assert able["record"] == ("yes", [])
     assert able["record-bcc"] == ("no", ["bcc"])
-    assert able["lab-fast"] == ("yes", [])
+    assert able["lab"] == ("yes", [])
+    # That a guest runs is not seen by looking.
+    assert able["lab-fast"] == ("unknown", ["kvm"])
     assert len(states) == len(checks)
     assert {need for ability in doctor.ABILITIES.values() for need in ability.needs} <= set(states)
 
@@ -203,6 +205,17 @@ def test_requirements_are_those_of_the_project(monkeypatch: pytest.MonkeyPatch) 
     assert doctor._split("backports.zstd>=1.8,<2; python_version < '3.2'") == ("backports.zstd", "backports.zstd>=1.8,<2",
                                                                               False)
     assert doctor._missing(["numpy>=2", "no-such-package>=1,<2"])[1] == ["no-such-package>=1,<2"]
+
+
+def test_an_extra_of_which_a_part_is_missing_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stated = [("", "numpy>=2"), ("one", "numpy>=2"), ("two", "numpy>=2"), ("two", "no-such-package>=1,<2"), ("dev", "nor-this")]
+    monkeypatch.setattr(doctor, "requirements", lambda: stated)
+    check = of(host(tmp_path), "extras")
+    assert (check.state, check.found) == ("no", "one: yes, two: no")
+    assert check.command == f"{sys.executable} -m pip install 'no-such-package>=1,<2'"
+    monkeypatch.setattr(doctor, "requirements", lambda: stated[:2])
+    check = of(host(tmp_path), "extras")
+    assert (check.state, check.found, check.command) == ("yes", "one: yes", "")
 
 
 def test_disk_grows_with_time_and_cpus(tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ def test_json_holds_every_event_for_any_reader(name: str, exports: dict[str, tup
     recording, data = exports[name]
     events = json.loads(data["json"], parse_float=Decimal)["traceEvents"]
     tids = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert all(tid == int(called.split()[-1]) for tid, called in tids.items() if called.startswith("task "))
+    assert {event.get("s") for event in events if event["ph"] == "i"} == {"t"}
     found: dict[int, dict[str, Any]] = {}
     stacks: dict[int, list[str]] = {}
     for event in events:
@@ -202,7 +204,8 @@ def test_pftrace_holds_the_same_for_perfetto_s_own_messages(name: str,
             return {keys[each.name_iid]: value(each) for each in annotation.dict_entries}
         return getattr(annotation, annotation.WhichOneof("value"))
 
-    assert trace.packet[0].sequence_flags == 1
+    # SEQ_INCREMENTAL_STATE_CLEARED, then SEQ_NEEDS_INCREMENTAL_STATE
+    assert [packet.sequence_flags for packet in trace.packet] == [1] + [2] * (len(trace.packet) - 1)
     for packet in trace.packet:
         assert packet.trusted_packet_sequence_id == 1
         if packet.HasField("track_descriptor"):
@@ -223,6 +226,8 @@ def test_pftrace_holds_the_same_for_perfetto_s_own_messages(name: str,
     expected = [item if item.kind != "counter" else item._replace(track=0) for item in Timeline(recording)
                 if item.kind != "track"]
     assert items == expected
+    assert {track.name: track.counter.unit_name for track in tracks.values() if track.HasField("counter")} == {
+        item.name: item.args["unit"] for item in Timeline(recording) if "unit" in item.args}
 
 
 def test_counters_are_what_the_kernel_read(exports: dict[str, tuple[Recording, dict[str, bytes]]]) -> None:
@@ -241,6 +246,16 @@ def test_counters_are_what_the_kernel_read(exports: dict[str, tuple[Recording, d
     # What is counted from allocations and frees is what the kernel says is stored, wherever it says so.
     for ts, pages in zip(snapshots.ts, stored, strict=True):
         assert [value for at, value in values[OBJECTS] if at <= ts][-1] == pages
+
+
+def test_what_is_no_number_is_no_counter(samples: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = Recording(samples["7.2-lz4-edge"])
+    held = {"stored_pages": "\u0663", "a": "7", "b": "", "c": "-1", "d": "9" * 19, "e": None, "f": "1.0"}
+    monkeypatch.setattr(Recording, "snapshot", lambda self, number: {"zswap_debugfs": held})
+    items = [item for item in Timeline(recording) if item.kind == "counter"]
+    assert {item.name for item in items if item.name.startswith("zswap/")} == {"zswap/a"}
+    assert next(item.value for item in items if item.name == OBJECTS) == 1
+    assert checked(recording, written(recording, "json"), "json").values == len(items)
 
 
 def test_tasks_that_interleave_are_on_tracks_of_their_own(exports: dict[str, tuple[Recording, dict[str, bytes]]]) -> None:
@@ -326,6 +341,13 @@ def test_the_check_finds_what_is_wrong(change: str, form: str,
         checked(recording, data, form)
 
 
+def test_the_check_finds_a_track_that_nothing_describes(exports: dict[str, tuple[Recording, dict[str, bytes]]]) -> None:
+    recording, data = exports["7.3-zstd-smp2"]
+    items = [item for item in read(data["json"], "json") if item.name != "task 118"]
+    with pytest.raises(BadInput, match="on a track that nothing describes"):
+        check(recording, items, "export")
+
+
 @pytest.mark.parametrize("form", FORMATS)
 @settings(deadline=None, max_examples=60)
 @given(at=st.floats(0, 1), change=st.binary(max_size=6), gone=st.integers(0, 6))
@@ -343,6 +365,28 @@ def test_a_damaged_file_is_told_and_nothing_else_happens(form: str, at: float, c
         return
     # A change that says nothing: of a title, a space, a track's place.
     assert done == checked(recording, whole, form)
+
+
+@pytest.mark.parametrize("line", [b'{"ph":"i","ts":Infinity,"tid":1,"name":"x","args":{}}', b"[]", b'"\xff"',
+                                  b'{"ph":"i","ts":1e9999,"tid":1,"name":"x","args":{}}',
+                                  b'{"ph":"i","ts":NaN,"tid":1,"name":"x","args":{}}',
+                                  b'{"ph":"i","ts":1.000,"tid":1,"name":"x","args":[]}'])
+def test_a_damaged_line_is_told(line: bytes, samples: dict[str, Path], tmp_path: Path,
+                                capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    right = chromejson.write
+
+    def damaged(items: Iterator[Item], file: Any, title: str) -> None:
+        right(iter([]), file, title)
+        file.flush()
+        file.buffer.seek(-len("\n]}\n"), os.SEEK_END)
+        file.buffer.write(b",\n" + line + b"\n]}\n")
+
+    monkeypatch.setattr(chromejson, "write", damaged)
+    assert main(["export", str(samples["7.2-lz4-edge"]), "-o", str(tmp_path / "run.json"), "--check"]) == 1
+    err = capsys.readouterr().err
+    assert "line 3: is not an event" in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 # ---- recordings with gaps --------------------------------------------------------------------------------
@@ -369,6 +413,65 @@ def test_calls_without_their_return_end_where_that_shows(tmp_path: Path) -> None
     for form in FORMATS:
         done = checked(recording, written(recording, form), form)
         assert done == Checked(len(recording), timeline.slices, timeline.instants, timeline.values, timeline.missing)
+
+
+@pytest.fixture(scope="module")
+def gaps(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    """Calls of zs_malloc() without a return: the second, and one around the fourth; another task comes last."""
+    kernel = ImaginaryKernel()
+    for number in range(4):
+        kernel.store(number)
+    block = kernel.block()
+    names = np.array([schema.NAMES[code] for code in block[COLUMN["event"]]])
+    entries, returns = np.flatnonzero(names == "zs_malloc"), np.flatnonzero(names == "zs_malloc_ret")
+    inner = block[:, entries[3]].copy()
+    inner[COLUMN["ts"]] = block[COLUMN["ts"], returns[3]]
+    other = block[:, np.flatnonzero(names == "obj_cgroup_may_zswap_ret")[0]].copy()
+    other[COLUMN["ts"]], other[COLUMN["pid"]] = block[COLUMN["ts"], -1], 200
+    block = np.delete(np.insert(block, returns[3], inner, axis=1)[:, :-1], returns[1], axis=1)
+    return make(tmp_path_factory.mktemp("gaps") / "rec", np.append(block, other[:, None], axis=1))
+
+
+def misplaced() -> dict[str, Callable[[list[Item]], None]]:
+    """Changes of the items of ``gaps`` that keep all recorded events where they are."""
+
+    def without(items: list[Item], name: str) -> list[int]:
+        return [at for at, item in enumerate(items) if item.name == name and "missing" in item.args]
+
+    def inside(items: list[Item]) -> None:
+        at = without(items, "zs_malloc")[0]
+        items[at] = items[at]._replace(ts=items[at].ts + 1)
+
+    def at_the_end(items: list[Item]) -> None:
+        items[-1] = items[-1]._replace(ts=items[-1].ts - 1)
+
+    def early(items: list[Item]) -> None:
+        place = next(at for at, item in enumerate(items) if item.name == "task 200")
+        items.insert(place, items.pop()._replace(ts=items[place - 1].ts))
+
+    def around(items: list[Item]) -> None:
+        at = max(at for at, item in enumerate(items) if (item.kind, item.name) == ("end", "zs_malloc")
+                 and "missing" not in item.args)
+        del items[without(items, "zs_malloc")[1]]
+        items.insert(at, items[at]._replace(args={"missing": MISSING}))
+
+    def two_tracks(items: list[Item]) -> None:
+        at = next(at for at, item in enumerate(items) if item.name == "obj_malloc")
+        items[at:at + 2] = [Item("track", 0, 99, "task 100", {}), *(item._replace(track=99) for item in items[at:at + 2])]
+
+    return {"inside a call": inside, "at the end": at_the_end, "before the end": early,
+            "of the call inside": around, "a task on two tracks": two_tracks}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("change", misplaced())
+def test_the_check_finds_ends_and_tracks_in_the_wrong_place(change: str, form: str, gaps: Recording) -> None:
+    items = list(Timeline(gaps))
+    assert [item.name for item in items if "missing" in item.args] == ["zs_malloc", "zs_malloc", "swap_writeout"]
+    assert checked(gaps, written(gaps, form, iter(items)), form).missing == 3
+    misplaced()[change](items)
+    with pytest.raises(BadInput, match="bug of zreplay"):
+        checked(gaps, written(gaps, form, iter(items)), form)
 
 
 @settings(deadline=None, max_examples=40)

@@ -18,13 +18,14 @@ from model.effects import Steps
 from model.revisions import MAINLINE, REVISIONS
 from model.revisions.mainline_7 import Mainline72, Mainline73
 from model.zswap import Zswap, ZswapEntry
+from replay.agreement import difference
 from replay.checks import Tally
 from replay.engine import Engine
-from replay.engines import difference
 from replay.fast import layout as L
 from replay.fast.eligible import compiled_base
 from replay.fast.memory import Memory
 from replay.fast.runner import FastReplay
+from replay.fast.step import SETTLE
 from replay.state import dump_state
 from replay.synthetic import ImaginaryKernel, cycle, write_recording
 from replay.verdict import Result, open_engine
@@ -77,6 +78,73 @@ def test_changed_samples(samples: dict[str, Path], name: str, changes: int, keep
             raise AssertionError(f"{change.kind} at {change.event}: {change.what}") from problem
         change.undo()
     assert differing > changes // 3
+    assert both(recording, pages=False).verdict == "PASS"
+
+
+def test_lost_events(samples: dict[str, Path]) -> None:
+    """Both end at the same place, and what compiled code had confirmed until then is told."""
+    recording = Tampered(samples["7.3-lz4-4k"])
+    at = 9000
+    for name, value in (("event", schema.CODE["lost_events"]), ("pid", 0)):
+        recording.columns[name] = recording.columns[name].copy()
+        recording.columns[name][at] = value
+    result = both(recording, pages=False)
+    assert (result.verdict, result.events, result.compiled) == ("UNDECIDED", at + 1, at + 1)
+    assert result.reasons == [f"events were lost before event {at} of {len(recording)}: nothing after it was compared"]
+
+
+def test_what_cannot_be_told_at_the_end_is_the_reference_s(samples: dict[str, Path],
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations that are let go on at the end are the reference's where compiled code cannot tell how."""
+    monkeypatch.setattr(FastReplay, "_asked", lambda self, what: what != SETTLE)
+    result = both(traces.open_recording(samples["7.3-lz4-4k"]), pages=False)
+    assert result.verdict == "PASS"
+    assert 0 < result.compiled < result.events
+
+
+def _leaves(plain: Any) -> list[tuple[Any, Any]]:
+    """(container, key) of everything in plain data that contains nothing itself."""
+    inner = list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain))
+    return [leaf for key, value in inner
+            for leaf in (_leaves(value) if isinstance(value, dict | list) else [(plain, key)])]
+
+
+@pytest.mark.parametrize("name", ["6.12-zstd-4k", "7.3-lz4-limits", "7.3-zstd-64k"])
+def test_changed_states(samples: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One value of a start state changed: both refuse it, or both find the same; nothing is looked up beside the heap."""
+    recording = traces.open_recording(samples[name])
+    state = recording.document("state")
+    assert state is not None
+    documents = recording.document
+    monkeypatch.setattr(type(recording), "document",
+                        lambda _, kind: state if kind == "state" else documents(kind))
+    chance = random.Random(name)
+    # A part first, then a place in it: else they would nearly all be links of free lists.
+    parts = [_leaves(part) for part in (*state.values(), *state["pools"][0].values()) if isinstance(part, dict | list)]
+    parts = [part for part in parts if part]
+    refused = differing = 0
+    for _ in range(30):
+        container, key = chance.choice(chance.choice(parts))
+        old = container[key]
+        others = [0, 1, -1, 1 << 31, 1 << 63, 1 << 70, None, "many"]
+        if isinstance(old, int):
+            others += [old + 1, old - 1, -old, old ^ 1 << 40]
+        container[key] = chance.choice(others)
+        said = []
+        for engine in ("reference", "fast"):
+            try:
+                said.append(replay.replay(recording, engine=engine, pages=False))
+            except traces.BadInput as problem:
+                said.append(str(problem))
+        if isinstance(said[0], Result) and isinstance(said[1], Result):
+            assert difference(*said) == "", (container, key, old)
+            differing += said[0].verdict != "PASS"
+        else:
+            assert said[0] == said[1], (container, key, old)
+            refused += 1
+        container[key] = old
+    assert refused > 2
+    assert differing
     assert both(recording, pages=False).verdict == "PASS"
 
 

@@ -128,6 +128,10 @@ def test_a_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path
     with tarfile.open(archive) as content:
         content.extractall(tmp_path / "source", filter="data")
     (source,) = (tmp_path / "source").iterdir()
+    holds = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+    tracked = set(subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n"))
+    assert tracked - {""} <= holds
+    assert not [name for name in holds - tracked if "cache" in name or name.endswith(".pyc")]
     for name in ("Makefile", "README.md", "LICENSE", "docs/install.md", "tests/conftest.py", "traces/record/build.py"):
         assert (source / name).is_file(), name
     again = build("wheel", source, tmp_path / "again")

@@ -138,7 +138,7 @@ def test_version_names_what_computes(capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out
     assert out.startswith("zreplay ")
     assert f"CPython {sys.version.split()[0]}" in out
-    for package in ("numpy", "pyarrow", "numba"):
+    for package in ("numpy", "pyarrow", "numba", "pyelftools", "simpy"):
         assert f"{package} {version(package)}" in out
     assert re.search(rf"^  zstd +libzstd 1\.5\.\d \(zstandard {version('zstandard')}\) \(Linux 6\.12\)$", out, re.M)
     assert re.search(r"^  zstd +libzstd 1\.5\.7 .*\(Linux 6\.18 to 7\.3\)$", out, re.M)
@@ -322,6 +322,31 @@ def test_an_interrupted_lab_run_leaves_nothing(tmp_path: Path) -> None:
     assert status == 130
     assert said == "zreplay: interrupted; nothing half-written was left behind.\n"
     assert listing(tmp_path) == before
+
+
+def test_an_interrupted_table_leaves_nothing(samples: dict[str, Path], tmp_path: Path) -> None:
+    status, said = interrupted("import os; os.replace = stop", "replay", samples["7.2-lz4-edge"], "--no-pages", "--table",
+                               tmp_path / "table.json")
+    assert status == 130
+    assert said == "zreplay: interrupted; nothing half-written was left behind.\n"
+    assert listing(tmp_path) == []
+
+
+def test_an_older_page_is_not_said_to_be_what_was_finished(samples: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("of yesterday")
+    status, said = interrupted("import replay.cli.report as r; r._subject = stop", "report", samples["7.2-lz4-edge"], "-o",
+                               tmp_path / "page.html")
+    assert (status, said) == (130, "zreplay: interrupted; nothing half-written was left behind.\n")
+    assert (tmp_path / "page.html").read_text() == "of yesterday"
+
+
+def test_a_page_replaces_nothing_but_a_file(samples: dict[str, Path], tmp_path: Path,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for place in (tmp_path, tmp_path / "fifo", tmp_path / "none" / "page.html"):
+        assert main(["report", str(samples["7.2-lz4-edge"]), "-o", str(place)]) == 2
+        assert "cannot be written: it is no file, or its directory is not there" in capsys.readouterr().err
+    assert (tmp_path / "fifo").is_fifo()
 
 
 def test_what_was_finished_is_said_to_be_kept(tmp_path: Path) -> None:

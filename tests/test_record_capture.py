@@ -19,7 +19,7 @@ from tests import ringbuilder as rb
 from traces.errors import BadInput
 from traces.importers import import_source
 from traces.importers.capture import Capture as ImportedCapture
-from traces.record.capture import Capture
+from traces.record.capture import AppendFile, Capture
 from traces.record.errors import CannotRecord
 from traces.record.pages import PageMode, PageTaker
 from traces.record.session import loss_lines
@@ -100,6 +100,24 @@ def test_files_are_private_and_whole(tmp_path: Path) -> None:
     assert not list(path.glob("*.part"))
 
 
+def test_a_flush_is_on_disk_when_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = Capture(tmp_path / "c")
+    capture.appending("zmeta.cpu0.raw").write(b"x")
+    synced: list[tuple[str, int]] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append((os.path.basename(os.readlink(f"/proc/self/fd/{fd}")), os.fstat(fd).st_size))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    capture.flush(5, {}, wait=True)
+    log = (tmp_path / "c" / "flushed.jsonl").stat().st_size
+    # What the line says is there is there before the line.
+    assert synced == [("zmeta.cpu0.raw", 1), ("flushed.jsonl", log)]
+    capture.close()
+
+
 def test_targets_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("nowhere")
@@ -130,9 +148,30 @@ def test_pages_are_hashed_or_kept(tmp_path: Path, how: str) -> None:
     assert len(set(digests)) == 3
     if how == "full":
         assert kept == PAGES
+    keyed = [hashlib.blake2b(page, digest_size=32, key=b"k" * 32).hexdigest() for page in PAGES]
     if how == "hash":
-        keyed = [hashlib.blake2b(page, digest_size=32, key=b"k" * 32).hexdigest() for page in PAGES]
         assert digests == keyed
+    if how == "sample:2":
+        # Of these contents one in two: the others have keyed hashes.
+        assert kept == [page for page, digest in zip(PAGES, keyed, strict=True)
+                        if int.from_bytes(bytes.fromhex(digest)[:8], "little") % 2 == 0]
+        assert [digest for digest in digests if len(digest) != 40] == [keyed[1], keyed[3]]
+
+
+def test_bytes_of_a_page_are_written_before_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = Capture(tmp_path / "c")
+    sizes: list[int] = []
+    real = AppendFile.write
+
+    def write(file: AppendFile, data: bytes) -> None:
+        if data.count(b"\n") == len(PAGES):
+            sizes.append((tmp_path / "c" / "pages.cpu0.bin").stat().st_size)
+        real(file, data)
+
+    monkeypatch.setattr(AppendFile, "write", write)
+    take(capture, "full")
+    capture.close()
+    assert sizes == [4096 * len(PAGES)]
 
 
 def test_by_default_no_byte_of_a_page_is_written(tmp_path: Path) -> None:

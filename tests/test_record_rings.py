@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import lzma
+import math
 import os
 import select
 import shutil
@@ -17,6 +18,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,7 @@ from traces.errors import BadInput
 from traces.importers import import_source
 from traces.importers.capture import Capture as ImportedCapture
 from traces.record import packing, session
+from traces.record import rings as rings_module
 from traces.record.capture import AppendFile, Capture
 from traces.record.packing import pack
 from traces.record.pages import PageMode, PageTaker
@@ -88,6 +91,8 @@ def test_rings_are_copied_as_they_are(tmp_path: Path, fifo: Fifo, splices: bool,
         assert rings.round() == len(data)
         assert rings.round() == 0
     assert (tmp_path / "cpu0.raw").read_bytes() == expected
+    # What a flush says is in it.
+    assert rings._files[0].size == len(expected)
     rings.close()
 
 
@@ -144,6 +149,30 @@ def test_a_full_disk_is_no_reason_to_copy_again(tmp_path: Path, fifo: Fifo, monk
     rings.close()
 
 
+@pytest.mark.parametrize("seconds", [math.inf, 0.05])
+def test_no_ring_keeps_the_others_waiting(tmp_path: Path, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpus = [Fifo(tmp_path, cpu) for cpu in range(2)]
+    sizes = [0, 0]
+
+    def take(cpu: int, data: bytes) -> None:
+        sizes[cpu] += len(data)
+        assert sizes[cpu] < 1 << 30
+
+    reader = RingReader([(cpu.cpu, cpu.path) for cpu in cpus], SUBBUF, 16 * SUBBUF if seconds == math.inf else 1 << 40,
+                        take, SUBBUF)
+    # Events come as fast as they are read.
+    monkeypatch.setattr(rings_module, "_read", lambda pipe, size: bytes(size))
+    reader.round(seconds)
+    if seconds == math.inf:
+        assert sizes == [17 * SUBBUF] * 2
+    else:
+        # There was time for one, and the other comes first the next time.
+        assert sizes[0] > sizes[1] == 0
+        reader.round(seconds)
+        assert sizes[1] > 0
+    reader.close()
+
+
 # Waiting
 
 
@@ -172,6 +201,20 @@ def test_a_wait_ends_with_what_there_is_to_do(fifo: Fifo) -> None:
         child.kill()
         child.wait()
         for end in (ring, control, orders):
+            os.close(end)
+
+
+def test_a_busy_ring_of_events_does_not_hide_a_full_one_of_pages() -> None:
+    control, orders = os.pipe()
+    rings = [os.pipe() for _ in range(2)]
+    for _, end in rings:
+        os.write(end, b"x")
+    try:
+        with session._Waiter(control, [[rings[0][0]], [rings[1][0]]], None) as waiter:
+            assert [waiter.wait(60.0)[2] for _ in range(3)] == [[True, True, False], [True, False, False],
+                                                               [True, True, False]]
+    finally:
+        for end in (control, orders, *rings[0], *rings[1]):
             os.close(end)
 
 
@@ -214,20 +257,33 @@ def test_pages_are_hashed_in_a_process_of_their_own(tmp_path: Path, fifo: Fifo) 
     made.close()
 
 
+def becomes_idle(pid: int) -> bool:
+    """Wait until a hasher waits for an idle CPU."""
+    deadline = time.monotonic() + 20
+    while os.sched_getscheduler(pid) != os.SCHED_IDLE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return os.sched_getscheduler(pid) == os.SCHED_IDLE
+
+
 def test_pages_wait_for_an_idle_cpu(tmp_path: Path, fifo: Fifo) -> None:
     made, capture, _ = worker(tmp_path, fifo)
-    deadline = time.monotonic() + 20
-    while os.sched_getscheduler(made._pid) != os.SCHED_IDLE and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert os.sched_getscheduler(made._pid) == os.SCHED_IDLE
+    assert becomes_idle(made._pid)
     made.hurry(0)
     assert os.sched_getscheduler(made._pid) == os.SCHED_OTHER
     # When there is nothing left it steps back by itself.
-    while os.sched_getscheduler(made._pid) != os.SCHED_IDLE and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert os.sched_getscheduler(made._pid) == os.SCHED_IDLE
+    assert becomes_idle(made._pid)
     made.close()
     made.close()
+    capture.close()
+
+
+def test_a_hasher_leaves_signals_to_its_recorder(tmp_path: Path, fifo: Fifo) -> None:
+    made, capture, _ = worker(tmp_path, fifo)
+    assert becomes_idle(made._pid)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(made._pid, number)
+    fifo.write(halves())
+    assert made.end(0) == {"pages": len(PAGES), "broken": 0}
     capture.close()
 
 
@@ -237,6 +293,28 @@ def test_a_hasher_that_died_is_told(tmp_path: Path, fifo: Fifo) -> None:
     with pytest.raises(OSError, match="was killed"):
         made.end(0)
     capture.close()
+
+
+@pytest.mark.parametrize("why", ["SIGCHLD", "EPERM"])
+def test_pages_are_hashed_where_less_is_allowed(tmp_path: Path, fifo: Fifo, why: str,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no")
+
+    before = signal.getsignal(signal.SIGCHLD)
+    if why == "SIGCHLD":
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    else:
+        monkeypatch.setattr(os, "sched_setscheduler", refused)
+    try:
+        made, capture, _ = worker(tmp_path, fifo)
+        # Longer than it waits before it wants another priority.
+        assert not select.select([made._answers], [], [], 0.5)[0]
+        fifo.write(halves())
+        assert made.end(0) == {"pages": len(PAGES), "broken": 0}
+        capture.close()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_a_hasher_says_why_it_cannot_go_on(tmp_path: Path, fifo: Fifo) -> None:
@@ -251,13 +329,47 @@ def test_a_hasher_says_why_it_cannot_go_on(tmp_path: Path, fifo: Fifo) -> None:
     capture.close()
 
 
-def test_a_hasher_goes_with_its_recorder(tmp_path: Path) -> None:
+def test_a_hasher_holds_nothing_of_tracefs_but_its_rings(tmp_path: Path) -> None:
+    class Lock:
+        def __init__(self) -> None:
+            self.fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+
+        def close(self) -> None:
+            os.close(self.fd)
+
+    fifos = [Fifo(tmp_path, cpu) for cpu in (0, 1)]
+    made = session.Session.__new__(session.Session)
+    made.tracefs = Lock()  # type: ignore[assignment]
+    made.capture = Capture(tmp_path / "c")
+    made._taker = PageTaker(PageMode("hash"), {}, 16384, made.capture.appending)
+    made._readers = [RingCopier([(0, fifos[0].path)], SUBBUF, 1 << 20, made._events_file),
+                     RingReader([(0, fifos[1].path)], 16384, 1 << 20, made._taker, 16384)]
+    made._hand_over_pages()
+    assert made._worker is not None
+    # Once it waits for an idle CPU it has let go of the rest.
+    assert becomes_idle(made._worker._pid)
+    held = {os.readlink(link) for link in Path(f"/proc/{made._worker._pid}/fd").iterdir()}
+    made._worker.close()
+    for reader in made._readers:
+        reader.close()
+    made.tracefs.close()
+    made.capture.close()
+    assert str(fifos[1].path / "trace_pipe_raw") in held
+    assert not held & {str(tmp_path), str(fifos[0].path / "trace_pipe_raw")}
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_hasher_goes_with_its_recorder(tmp_path: Path, stopped: bool) -> None:
+    # One that is stopped does not look at the pipe between the two, as one that gets no CPU does not.
     program = f"""
-import os, sys, time
-from tests.test_record_rings import Fifo, worker
+import os, signal, sys, time
+from tests.test_record_rings import Fifo, becomes_idle, worker
 from pathlib import Path
 root = Path({str(tmp_path)!r})
 made, capture, path = worker(root, Fifo(root))
+assert becomes_idle(made._pid)
+if {stopped}:
+    os.kill(made._pid, signal.SIGSTOP)
 print(made._pid, flush=True)
 time.sleep(60)
 """
@@ -299,6 +411,25 @@ def test_packed_files_hold_what_they_held(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["f.xz"]
     assert lzma.decompress(found.read_bytes()) == content
     assert found.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_goes_when_its_packed_form_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "f").write_bytes(bytes(10000))
+    steps: list[tuple[str, list[str]]] = []
+
+    def noted(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def step(*words: Any, **named: Any) -> Any:
+            steps.append((name, sorted(path.name for path in tmp_path.iterdir())))
+            return real(*words, **named)
+
+        monkeypatch.setattr(owner, name, step)
+
+    for owner, name in ((os, "fsync"), (Path, "rename"), (Path, "unlink")):
+        noted(owner, name)
+    pack(tmp_path / "f", lambda: False)
+    assert steps == [("fsync", [".f.xz.part", "f"]), ("rename", [".f.xz.part", "f"]), ("unlink", ["f", "f.xz"])]
 
 
 def test_a_python_without_lzma_packs_with_gzip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,8 @@ def _write(part: Path, suffix: str, items: Iterator[Item], title: str) -> None:
 
 def _check(part: Path, output: Path, recording: Recording) -> Any:
     if output.suffix == _JSON:
-        with part.open(encoding="utf-8") as text:
+        # Bytes that are no text are no event either.
+        with part.open(encoding="utf-8", errors="replace") as text:
             return check(recording, chromejson.read(text, str(output)), output)
     with part.open("rb") as binary:
         return check(recording, pftrace.read(binary, str(output)), output)

@@ -21,10 +21,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from replay.agreement import difference
 from replay.cli.labcommon import DIED, Shelf, add_guest_options, add_record_options, job_of, tell_death, telling, told
 from replay.cli.terminal import table, warn
-from replay.engines import NOT_COMPILED, difference
-from replay.verdict import Result, replay
+from replay.verdict import NOT_COMPILED, Result, replay
 from traces.errors import BadInput
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.qemu import ending_on_signals

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,9 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"zreplay: {problem}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # The reader has seen enough; nothing more can be said to it.
+        # The reader has seen enough; nothing more can be said to it.  What a shell says of those that SIGPIPE ends:
+        # 0 would be PASS to a script.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print(f"zreplay: interrupted; {_kept(arguments)}.", file=sys.stderr)
         return 130
@@ -72,6 +74,7 @@ def _kept(arguments: argparse.Namespace) -> str:
     raw = Path(f"{output}.raw")
     if arguments.verb == "record" and raw.is_dir():
         return f"the capture is kept: make a recording of it with 'zreplay import {raw} -o {output}'"
-    if os.path.lexists(output):
+    # A file of that name may be an older one: what is one file is made whole or not at all, too.
+    if os.path.isdir(output):
         return f"what was finished is kept in {output}"
     return "nothing half-written was left behind"

@@ -86,8 +86,10 @@ def _refuse(arguments: argparse.Namespace, jobs: Sequence[Job]) -> None:
                        f"leave -j out, or use --scheduler {LOCAL}")
     files = [file for file in (arguments.table, arguments.junit) if file is not None]
     for file in files:
-        directory = Path(file).absolute().parent
-        if not directory.is_dir() or not os.access(directory, os.W_OK) or Path(file).is_dir():
+        place = Path(os.path.realpath(file))
+        directory = place.parent
+        # Nothing but a file is ever replaced: root could, /dev/null.
+        if not (directory.is_dir() and os.access(directory, os.W_OK)) or (place.exists() and not place.is_file()):
             raise BadInput(file, "", "cannot be written", "name a file in a directory that you may write to")
     if len({os.path.realpath(file) for file in files}) < len(files):
         raise BadInput(arguments.junit, "", "--table and --junit name the same file", "name two")
@@ -200,13 +202,15 @@ def _write(file: str, text: str) -> None:
 
     :raises BadInput: when that is not possible
     """
-    path = Path(file)
+    path = Path(os.path.realpath(file))
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, "utf-8")
-        os.replace(part, path)
+        try:
+            part.write_text(text, "utf-8")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as problem:
-        part.unlink(missing_ok=True)
         raise BadInput(file, "", f"cannot be written ({problem.strerror})", "name another file") from None
 
 

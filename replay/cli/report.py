@@ -91,10 +91,11 @@ def _output(text: str) -> Path:
 
     :raises BadInput: before any work, when that cannot be
     """
-    path = Path(text)
+    # What a link leads to is replaced, not the link; and nothing but a file: root could, /dev/null.
+    path = Path(os.path.realpath(text)) if os.path.islink(text) else Path(text)
     # os.path: a Path asks loudly about names that are too long, and directories that are closed.
-    if os.path.isdir(path) or not os.path.isdir(path.absolute().parent):
-        raise BadInput(path, "", "cannot be written: it is a directory, or its directory is not there",
+    if (os.path.exists(path) and not os.path.isfile(path)) or not os.path.isdir(path.absolute().parent):
+        raise BadInput(path, "", "cannot be written: it is no file, or its directory is not there",
                        "name a file in a directory that is there")
     return path
 

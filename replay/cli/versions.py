@@ -11,8 +11,8 @@ from typing import Any
 
 __all__ = ["ShowVersions", "version", "versions"]
 
-#: Packages that decode, store or compile, in the order printed.
-_PACKAGES = ("numpy", "pyarrow", "pandas", "numba", "llvmlite", "scipy")
+#: Packages that decode, store, compile or keep simulated time, in the order printed.
+_PACKAGES = ("numpy", "pyarrow", "pandas", "numba", "llvmlite", "scipy", "pyelftools", "simpy")
 
 
 def version() -> str:

@@ -10,7 +10,7 @@ from typing import Final
 from numba import njit
 
 from replay.fast import layout as L
-from replay.fast.rows import drop, fullness, release, take
+from replay.fast.rows import drop, free_zspage, fullness, release, take
 from replay.fast.tables import group_first, group_insert, group_remove
 from traces import schema
 
@@ -20,7 +20,6 @@ _EV: Final = schema.CODE
 _SCAN_OP: Final = _EV["zs_shrinker_scan"]
 _OBJ_MALLOC: Final = _EV["obj_malloc"]
 _FREE_ZSPAGE: Final = _EV["__free_zspage"]
-
 
 
 @njit(nogil=True, error_model="numpy")
@@ -98,10 +97,10 @@ def compact_step(m, f, st, code):
         else:
             st = L.C_MOVED
     elif st == L.C_OBJ:
-        target = m[f + L.Q_DST]
-        if m[target + L.Z_INUSE] >= m[m[f + L.Q_CLASS] + L.K_OBJS]:
+        # Still where it was found?
+        if m[m[m[f + L.Q_SRC] + L.Z_PLACES] + m[f + L.Q_AT]] != m[f + L.Q_OBJ] \
+                or take(m, m[f + L.Q_DST], m[f + L.Q_OBJ]) == L.UNKNOWN:
             return L.UNKNOWN
-        take(m, target, m[f + L.Q_OBJ])
         st = L.C_OBJ_RET
     elif st == L.C_OBJ_RET:
         m[f + L.Q_PLACE] = m[f + L.Q_AT]
@@ -109,7 +108,8 @@ def compact_step(m, f, st, code):
         st = L.C_FREE
     elif st == L.C_FREE:
         number, source = m[f + L.Q_CLASS], m[f + L.Q_SRC]
-        release(m, source, m[f + L.Q_AT], m[number + L.K_HUGE])
+        if release(m, source, m[f + L.Q_AT], m[f + L.Q_OBJ]) == L.UNKNOWN:
+            return L.UNKNOWN
         if m[m[f + L.Q_DST] + L.Z_INUSE] == m[number + L.K_OBJS] \
                 or m[source + L.Z_INUSE] == 0:
             st = L.C_MOVED
@@ -128,11 +128,8 @@ def compact_step(m, f, st, code):
         m[f + L.Q_CLASS_FREED] += m[m[f + L.Q_CLASS] + L.K_PAGES]
         st = L.C_PAGES if code == _FREE_ZSPAGE or not m[L.SEES_PAGES_FREE] else L.C_AFTER
     elif st == L.C_PAGES:
-        source = m[f + L.Q_SRC]
-        if not m[source + L.Z_LISTED]:
+        if free_zspage(m, m[f + L.Q_SRC]) == L.UNKNOWN:
             return L.UNKNOWN
-        group_remove(m, source)
-        drop(m, source)
         st = L.C_AFTER
     elif st == L.C_AFTER:
         target = m[f + L.Q_DST]

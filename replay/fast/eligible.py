@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from model.crypto import ModelledCompressor
+from model.list_lru import ListLru
 from model.memcg import MemcgZswap
 from model.revisions.mainline_6_12 import Mainline612
 from model.revisions.mainline_6_18 import Mainline618
 from model.revisions.mainline_7 import Mainline70, Mainline71, Mainline72, Mainline73
-from model.zsmalloc import ZsPool
+from model.zsmalloc import SizeClass, ZsPool
 from model.zswap import Zswap
 from replay.fast import layout as L
 
@@ -31,7 +32,8 @@ _DETAILS: Final = frozenset({"__module__", "__doc__", "__qualname__", "__firstli
                              "__abstractmethods__", "_abc_impl", "__annotations__", "__annotate__", "__annotate_func__",
                              "__annotations_cache__", "__dict__", "__weakref__", "__parameters__"})
 #: Steps as they were when they were compiled: somebody who puts others in their place gets the reference.
-_STEPS: Final = {(owner, name): value for kind in (*_COMPILED, ZsPool, MemcgZswap) for owner in kind.__mro__
+_STEPS: Final = {(owner, name): value for kind in (*_COMPILED, ZsPool, SizeClass, ListLru, MemcgZswap)
+                 for owner in kind.__mro__
                  for name, value in vars(owner).items() if callable(value) and not name.startswith("__")}
 
 

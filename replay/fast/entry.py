@@ -11,8 +11,8 @@ from numba import njit
 
 from model import errno
 from replay.fast import layout as L
-from replay.fast.rows import charge, count, drop, end_entry, fix_fullness, release
-from replay.fast.tables import find, forget, group_remove, list_remove
+from replay.fast.rows import charge, count, end_entry, fix_fullness, free_zspage, release
+from replay.fast.tables import find, forget, list_remove
 from traces import schema
 
 __all__ = ["entry_step"]
@@ -22,7 +22,6 @@ _FREE_ZSPAGE: Final = _EV["__free_zspage"]
 _LOAD_RET: Final = _EV["zswap_load_ret"]
 _PAGE: Final = 4096
 _ENOENT, _EIO = errno.ENOENT, errno.EIO
-
 
 
 @njit(nogil=True, error_model="numpy")
@@ -47,26 +46,24 @@ def entry_step(m, f, st, code, answered, answer):
         st = L.Z_OBJ
     elif st == L.Z_OBJ:
         obj = m[f + L.Q_OBJ]
-        release(m, m[f + L.Q_ZSPAGE], m[f + L.Q_PLACE], m[m[f + L.Q_CLASS] + L.K_HUGE])
+        if release(m, m[f + L.Q_ZSPAGE], m[f + L.Q_PLACE], obj) == L.UNKNOWN:
+            return L.UNKNOWN
         m[obj + L.O_NEXT] = m[L.OBJECTS_SPARE]
         m[L.OBJECTS_SPARE] = obj
         m[L.OBJECTS_LIVE] -= 1
         st = L.Z_FULL
     elif st == L.Z_FULL:
-        if not m[m[f + L.Q_ZSPAGE] + L.Z_LISTED]:
-            return L.UNKNOWN
         m[f + L.Q_VALUE] = fix_fullness(m, m[f + L.Q_ZSPAGE])
+        if m[f + L.Q_VALUE] == L.UNKNOWN:
+            return L.UNKNOWN
         st = L.Z_FULL_RET
     elif st == L.Z_FULL_RET:
         st = L.Z_LOCK if m[f + L.Q_VALUE] == 0 else L.Z_DONE
     elif st == L.Z_LOCK:
         st = L.Z_PAGES if code == _FREE_ZSPAGE or not m[L.SEES_PAGES_FREE] else L.Z_DONE
     elif st == L.Z_PAGES:
-        zspage = m[f + L.Q_ZSPAGE]
-        if not m[zspage + L.Z_LISTED]:
+        if free_zspage(m, m[f + L.Q_ZSPAGE]) == L.UNKNOWN:
             return L.UNKNOWN
-        group_remove(m, zspage)
-        drop(m, zspage)
         st = L.Z_DONE
     elif st == L.Z_DONE:
         m[L.POOL_ENTRIES] -= 1
@@ -137,7 +134,10 @@ def entry_step(m, f, st, code, answered, answer):
             return L.UNKNOWN
         about = m[entry + L.E_ABOUT]
         if m[f + L.Q_READ_THEN]:
-            if not m[L.KIND_612] and forget(m, L.TREE_AT, m[f + L.Q_VICTIM_SWPENT]) >= 0:
+            if not m[L.KIND_612]:
+                # Up to 6.12 it left the tree before it was read.
+                if forget(m, L.TREE_AT, m[f + L.Q_VICTIM_SWPENT]) != entry:
+                    return L.UNKNOWN
                 m[L.TREE] -= 1
             m[L.N_ZSWPWB] += 1
             if about >= 0:
@@ -157,11 +157,11 @@ def entry_step(m, f, st, code, answered, answer):
         else:
             st = L.L_FREE
     elif st == L.L_FREE:
+        # Whoever takes an entry out of the tree frees it, and nobody else.
         entry = m[f + L.Q_READ]
-        if m[entry + L.E_GEN] != m[f + L.Q_GEN]:
+        if m[entry + L.E_GEN] != m[f + L.Q_GEN] or forget(m, L.TREE_AT, m[f + L.Q_SWPENT]) != entry:
             return L.UNKNOWN
-        if forget(m, L.TREE_AT, m[f + L.Q_SWPENT]) >= 0:
-            m[L.TREE] -= 1
+        m[L.TREE] -= 1
         m[f + L.Q_FREED] = entry
         m[f + L.Q_THEN] = L.THEN_LOADED
         st = L.F_START

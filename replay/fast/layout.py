@@ -132,17 +132,17 @@ COUNTERS: Final = ("pool_limit_hit", "reject_reclaim_fail", "reject_alloc_fail",
  N_PSWPOUT) = range(len(COUNTERS))
 N_MTHP: Final = 16
 _ORDERS: Final = 12
-#: _AT and _MASK of a hash table follow each other; the lists of rows (accounts, LRUs, tasks) have a first and a last
+#: _AT and _MASK of a hash table follow each other; of chains of rows (accounts, LRUs, tasks) _LAST follows the first
 (PAGES, COMPACTED, COMPACTING, ENABLED, MAX_PAGES, ACCEPT_PAGES, REACHED_FULL, ZSWAP_MAX, WRITEBACK, WAS_OFF, SHRINKER,
  UNTOLD, POOL_ENTRIES, POOL_ADDRESS, LRU_ADDRESS, ROOT_MEMCG, ENTRY_TO_LRU, IDX_BITS, CLASS_BITS, HAS_STATE,
  TOP, LENGTH, ENTRIES_LIVE, ENTRIES_SPARE, OBJECTS_LIVE, OBJECTS_SPARE, ZSPAGES, FRAMES, FRAMES_SPARE,
  ACCOUNTS, ACCOUNTS_LAST, LISTS, LISTS_LAST, TASKS, TASKS_LAST, TASK_COUNT, CHANGES, TOTALS, NOW, WINDOW, UNSURE,
  ADDING, SEEN_INLINED, PREEMPTED, REORDERED, READS_ONE, READS_TWO, QUIET_AT, WHY, WRITES, TREE, ADDRESSES, TOTAL_AT,
  TOTAL_READ, TREE_AT, TREE_MASK, HANDLES_AT, HANDLES_MASK, ADDRESSES_AT, ADDRESSES_MASK, TASKS_AT, TASKS_MASK,
- HISTORY_AT, HISTORY_MASK, TOTALS_AT, CLASSES,
- KIND_612, KIND_CACHED, HAS_INCOMP, ROOT_OBJCG, HAS_MTHP, SHRINK_BUDGET, TRYLOCKS, MAPS_FAILURE, HAS_PAGES,
+ HISTORY_AT, HISTORY_MASK, TOTALS_AT,
+ KIND_612, KIND_CACHED, HAS_INCOMP, ROOT_OBJCG, HAS_MTHP, SHRINK_BUDGET, TRYLOCKS, MAPS_FAILURE,
  SIZE_READ, SIZE_FREED, REF_FREED, WORD_MALLOC, WORD_FREE, DATA_WRITTEN, SIZE_OBJ_READ, SEES_PAGES_FREE,
- SEES_MAY, SEES_COUNT, KEEP_WRITES) = range(N_MTHP + _ORDERS, N_MTHP + _ORDERS + 86)
+ SEES_MAY, SEES_COUNT, KEEP_WRITES) = range(N_MTHP + _ORDERS, N_MTHP + _ORDERS + 84)
 #: how often each check compared, each explanation was given; which events were captured (by code); the row of each raw
 #: size class; the rows of the distinct ones, largest first
 COMPARED: Final = 128
@@ -158,8 +158,8 @@ CHECK_IDS: Final = tuple(CHECKS)
  H_FULLNESS, H_COMPACT, H_HANDLE, H_SG, H_LOAD, H_ENTRY, H_CONTENT, H_FREE, H_LRU, H_CHARGE, H_LIMIT,
  H_WRITEBACK) = range(len(CHECK_IDS))
 EXPLANATIONS: Final = ("another LRU", "reading of totals", "outside event", "zswap_shrinker_count()",
-                       "return of a call from before the recording", "marker", "counters", "param")
-(X_LRU, X_TOTALS, X_OUTSIDE, X_COUNTING, X_BEFORE, X_MARKER, X_COUNTERS, X_PARAM) = range(len(EXPLANATIONS))
+                       "return of a call from before the recording")
+(X_LRU, X_TOTALS, X_OUTSIDE, X_COUNTING, X_BEFORE) = range(len(EXPLANATIONS))
 
 #: why the compiled loop came back: all events done, a note to take, tables to enlarge, something only the reference
 #: can tell

@@ -27,11 +27,16 @@ from traces import schema
 if TYPE_CHECKING:
     from replay.engine import Engine
 
-__all__ = ["Memory"]
+__all__ = ["LAST_EFFECT", "Memory", "signed", "unsigned"]
 
 _ACCOUNT: Final = ("incompressible", "zswap", "zswapped", "zswpin", "zswpout", "zswpwb")
-_OVER: Final = {"obj_cgroup_uncharge_zswap": L.F_UNCHARGE, "shrink_memcg_ret": L.M_RET,
-                "zswap_shrinker_scan_ret": L.N_RET, "zs_shrinker_scan_ret": L.C_SCAN_RET, "shrink_worker_ret": L.K_RET}
+#: operation -> the effect behind which it has none to come, and the state that stands for it
+LAST_EFFECT: Final = {
+    "zswap_invalidate": ("obj_cgroup_uncharge_zswap", L.F_UNCHARGE), "shrink_memcg": ("shrink_memcg_ret", L.M_RET),
+    "zswap_shrinker_scan": ("zswap_shrinker_scan_ret", L.N_RET),
+    "zs_shrinker_scan": ("zs_shrinker_scan_ret", L.C_SCAN_RET), "shrink_worker": ("shrink_worker_ret", L.K_RET)}
+#: more pages or bytes than can be
+_BEYOND: Final = 1 << 62
 
 
 def signed(value: int) -> int:
@@ -42,6 +47,11 @@ def signed(value: int) -> int:
 def unsigned(value: int) -> int:
     """Return a number of the tables as the recording has it."""
     return int(value) & (1 << 64) - 1
+
+
+def _limit(pages: int) -> int:
+    """Return a limit as the tables keep it; one beyond all that can be counted stays beyond it."""
+    return max(-_BEYOND, min(pages, _BEYOND))
 
 
 class Memory:
@@ -152,13 +162,12 @@ class Memory:
         """Take over what parameters and cgroup files say."""
         s = self.m
         s[L.ENABLED] = model.enabled
-        s[L.MAX_PAGES] = model.max_pages()
-        s[L.ACCEPT_PAGES] = model.accept_thr_pages()
-        s[L.ZSWAP_MAX] = model.zswap_max
+        s[L.MAX_PAGES] = _limit(model.max_pages())
+        s[L.ACCEPT_PAGES] = _limit(model.accept_thr_pages())
+        s[L.ZSWAP_MAX] = _limit(model.zswap_max)
         s[L.WRITEBACK] = model.writeback_enabled
         s[L.WAS_OFF] = model._writeback_was_off
         s[L.SHRINKER] = model.shrinker_enabled
-
 
     # ---- to the reference --------------------------------------------------------------------------------
 
@@ -394,21 +403,15 @@ class Memory:
 
     def _load_frame(self, running: Any, task: int) -> None:
         """Take over an operation that has no effect to come."""
-        effect = running.last
-        f = int(operation(self.m, schema.CODE[running.name], task, running.start, _OVER[effect[0]]))
+        effect, state = LAST_EFFECT[running.name]
+        f = int(operation(self.m, schema.CODE[running.name], task, running.start, state))
         self.m[f + L.Q_THEN] = L.THEN_END
-        if effect[0] == "obj_cgroup_uncharge_zswap":
-            gone = effect[1]
+        if effect == "obj_cgroup_uncharge_zswap":
+            gone = running.last[1]
             about = self._account(gone.objcg)
             entry = int(new_entry(self.m, gone.swpent))
             self.m[entry + L.E_LENGTH], self.m[entry + L.E_ABOUT] = gone.length, about
             self.m[f + L.Q_FREED] = entry
-
-    @staticmethod
-    def over(name: str, effect: str) -> bool:
-        """True where an operation that has gone past an effect has none to come."""
-        return effect in _OVER and (effect != "obj_cgroup_uncharge_zswap" or name == "zswap_invalidate") \
-            and (effect != "shrink_memcg_ret" or name == "shrink_memcg")
 
 
 @lru_cache(maxsize=16)

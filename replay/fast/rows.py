@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Rows of the heap that stand for things of the model: accounts, entries, objects, zspages, and what changes them.
 
-Each function is a method of the model without its effects, named in its docstring."""
+Each function is a method of the model without its effects, named in its docstring.  Those that return UNKNOWN (of
+:mod:`replay.fast.layout`) have changed nothing then: things are not as they are wherever locks are held, and the
+reference has to tell.
+"""
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -15,15 +18,15 @@ from model import errno
 from replay.fast import layout as L
 from replay.fast.tables import find, forget, group_first, group_insert, group_remove, taken
 
-__all__ = ["add_pages", "changes", "charge", "count", "count_reject", "drop", "end_entry", "fix_fullness", "fullness",
-           "may_zswap", "new_entry", "new_object", "new_zspage", "release", "take", "truth_held"]
+__all__ = ["add_pages", "changes", "charge", "count", "count_reject", "drop", "end_entry", "fix_fullness",
+           "free_zspage", "fullness", "may_zswap", "new_entry", "new_object", "new_zspage", "release", "take",
+           "truth_held"]
 
 _PAGE: Final = 4096
 _FREELIST_END: Final = 0xFFFFFFFF
 _FREELIST_MASK: Final = 0x7FFFFFFF
 _UNKNOWN_LINK: Final = -1
 _ENOSPC: Final = errno.ENOSPC
-
 
 
 @njit(nogil=True, error_model="numpy")
@@ -80,7 +83,7 @@ def may_zswap(m):
 
 @njit(nogil=True, error_model="numpy")
 def add_pages(m, pages):
-    """ZsPool.add_pages(), and Questions._total_changes() before it."""
+    """ZsPool._add_pages(), and Questions._total_changes() before it."""
     at = m[L.TOTALS_AT] + 2 * (m[L.TOTALS] % L.TOTALS_ROOM)
     m[L.TOTALS] += 1
     m[at] = m[L.NOW]
@@ -133,28 +136,47 @@ def drop(m, zspage):
 
 
 @njit(nogil=True, error_model="numpy")
+def free_zspage(m, zspage):
+    """ZsPool.free_zspage() between its effects; returns its group, UNKNOWN of a zspage on no list."""
+    if not m[zspage + L.Z_LISTED]:
+        return L.UNKNOWN
+    group_remove(m, zspage)
+    drop(m, zspage)
+    return m[zspage + L.Z_GROUP]
+
+
+@njit(nogil=True, error_model="numpy")
 def take(m, zspage, obj):
-    """ZsPool.obj_malloc() between its effects."""
+    """ZsPool.obj_malloc() between its effects; returns the place, UNKNOWN where the zspage has none left."""
+    if m[zspage + L.Z_INUSE] >= m[m[zspage + L.Z_CLASS] + L.K_OBJS]:
+        return L.UNKNOWN
     index = m[zspage + L.Z_FREEOBJ]
     m[zspage + L.Z_FREEOBJ] = m[zspage + L.Z_LINKS + index]
     m[m[zspage + L.Z_PLACES] + index] = obj
     m[zspage + L.Z_INUSE] += 1
     m[obj + L.O_ZSPAGE] = zspage
     m[obj + L.O_INDEX] = index
+    return index
 
 
 @njit(nogil=True, error_model="numpy")
-def release(m, zspage, index, huge):
-    """ZsPool._release()"""
+def release(m, zspage, index, obj):
+    """ZsPool._release(); returns the place, UNKNOWN where the object is not at it."""
+    if m[m[zspage + L.Z_PLACES] + index] != obj:
+        return L.UNKNOWN
+    huge = m[m[zspage + L.Z_CLASS] + L.K_HUGE]
     m[zspage + L.Z_LINKS + index] = _UNKNOWN_LINK if huge else m[zspage + L.Z_FREEOBJ] & _FREELIST_MASK
     m[zspage + L.Z_FREEOBJ] = index
     m[m[zspage + L.Z_PLACES] + index] = -1
     m[zspage + L.Z_INUSE] -= 1
+    return index
 
 
 @njit(nogil=True, error_model="numpy")
 def fix_fullness(m, zspage):
-    """ZsPool.fix_fullness_group() between its effects; returns the group."""
+    """ZsPool.fix_fullness_group() between its effects; returns the group, UNKNOWN of a zspage on no list."""
+    if not m[zspage + L.Z_LISTED]:
+        return L.UNKNOWN
     number = m[zspage + L.Z_CLASS]
     group = fullness(m, zspage)
     if group != m[zspage + L.Z_GROUP]:

@@ -19,7 +19,7 @@ from model.zswap import Zswap, ZswapEntry
 from replay.engine import COLUMNS, Engine, Frame, LostEvents
 from replay.fast import layout as L
 from replay.fast.eligible import setup, why_not
-from replay.fast.memory import Memory, signed, unsigned
+from replay.fast.memory import LAST_EFFECT, Memory, signed, unsigned
 from replay.fast.rows import truth_held
 from replay.fast.step import QUIET, SETTLE, run
 from replay.state import dump_state, load_state
@@ -35,13 +35,15 @@ READ: Final = tuple(name for name in COLUMNS if name not in ("ts", "cpu"))
 _LOOP: Final = ("event", "pid", "swpent", "folio", "entry", "handle", "obj", "zspage", "pool", "memcg", "data", "ret",
                 "size", "dlen", "offset", "word", "inuse", "freeobj", "order", "ref", "nid", "content")
 _WIDE: Final = frozenset(_LOOP[2:11])
-_KINDS: Final = tuple("int64" if name in _WIDE else column.dtype for name in _LOOP for column in schema.COLUMNS
-                      if column.name == name)
+#: what the model lets be written while it runs
+_PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "zswap_max", "writeback_enabled",
+                  "_writeback_was_off", "shrinker_enabled")
 #: Rows taken at a time where a segment is longer: a multiple of the reference's batches.
 ROWS: Final = 1 << 18
 #: The tables are kept every so many events, or after as many as there are live entries times four.
 _KEEP: Final = 1 << 20
-#: How far past a stop the reference goes at least before it hands back; twice as far after each.
+#: How far past a stop the reference goes at least before it hands back, or as far as there are live entries: handing
+#: over and back costs what those cost.
 _PAST: Final = 1 << 12
 
 
@@ -70,7 +72,6 @@ class FastReplay:
         self.confirmed = 0
         self.stretches: list[tuple[int, int]] = []
         self._memory: Memory | None = None
-        self._segment: tuple[int, dict[str, np.ndarray]] | None = None
         self._kept: tuple[int, np.ndarray, dict[str, Any]] | None = None
         self._predicted = _predicted(engine.predictions, engine.model.pools[0].tfm_name)
         self._diverge = (engine.snapshots.diverge, engine.truth.diverge)
@@ -86,20 +87,23 @@ class FastReplay:
         if self.reason:
             engine.run(progress=progress)
             return
-        at, total, past = 0, len(self.recording), _PAST
+        at, total = 0, len(self.recording)
         while at < total:
+            quiet = odd = at
             if self._adopt(at):
-                odd = self._compiled(at, progress)
-                if odd is None:
-                    self._end(total)
+                try:
+                    stopped = self._compiled(at, progress)
+                except LostEvents:
+                    self._leave(at)
+                    raise
+                if stopped is None and self._asked(SETTLE):
+                    engine.events = total
+                    self._leave(at)
                     return
-                quiet = self._hand_over(at)
+                odd = total if stopped is None else stopped
+                quiet = self._hand_over()
                 self.confirmed += quiet - at
-                least = odd + past
-                past *= 2
-            else:
-                quiet, least = at, at + past
-            back = self._reference(quiet, least, progress)
+            back = self._reference(quiet, odd + max(_PAST, len(engine.model.tree)), progress)
             self.stretches.append((quiet, total if back is None else back))
             if back is None:
                 return
@@ -111,17 +115,18 @@ class FastReplay:
         """Turn the engine's state into tables; False where they cannot hold it."""
         engine = self.engine
         model = engine.model
-        if engine.tally.different or engine.tally.broken_at is not None or not engine.lru_address \
-                or len(model.pools) != 1 or not self._is_quiet():
+        if not self._fits():
             return False
         memory = Memory(model.chain_size, engine.snapshots.history.maxlen or 1)
-        self._memory = memory
         spans = {entry.swpent: span for entry, span in engine.overlaps.items()
                  if model.tree.get(entry.swpent) is entry}
         stacks, engine.stacks = engine.stacks, {}
         state = dump_state(engine)
         engine.stacks = stacks
-        memory.load(state, spans)
+        try:
+            memory.load(state, spans)
+        except OverflowError:  # a number of a start state that is no number of a kernel's
+            return False
         memory.load_tasks(engine)
         memory.take_params(model)
         setup(engine, memory.m)
@@ -145,17 +150,24 @@ class FastReplay:
         s[L.QUIET_AT] = at
         engine.snapshots.diverge = engine.truth.diverge = self._odd
         engine.truth.compare = self._truth  # type: ignore[method-assign]
+        self._memory = memory
         self._keep(at)
         return True
 
-    def _is_quiet(self) -> bool:
-        """True where no operation of the engine has an effect to come, and no counter is still open."""
+    def _fits(self) -> bool:
+        """True where tables can hold the engine's state.
+
+        That is where there is one pool and nothing has diverged, no operation has an effect to come, and no counter is
+        still open.
+        """
         engine = self.engine
         window = engine.snapshots.window
-        if engine.adding or engine._out_of_step or (window is not None and window.open):
+        if engine.tally.different or engine.tally.broken_at is not None or not engine.lru_address \
+                or len(engine.model.pools) != 1 or engine.adding or engine._out_of_step \
+                or (window is not None and window.open):
             return False
         return all(not stack or (len(stack) == 1 and stack[0].effect is None
-                                 and Memory.over(stack[0].name, stack[0].last[0]))
+                                 and LAST_EFFECT.get(stack[0].name, ("",))[0] == stack[0].last[0])
                    for stack in engine.stacks.values())
 
     def _compiled(self, start: int, progress: Callable[[int], None] | None = None,
@@ -169,9 +181,10 @@ class FastReplay:
             last = count if stop is None else min(count, stop - base)
             arrays = [columns[name] for name in _LOOP]
             writes = np.zeros((count if memory.m[L.KEEP_WRITES] else 1, 4), np.int64)
-            if stop is None and self._kept is not None and \
-                    base - self._kept[0] > max(_KEEP, 4 * int(memory.m[L.ENTRIES_LIVE])):
-                first = self._keep_when_quiet(base, first, last, arrays, writes)
+            if stop is None and self._kept is not None \
+                    and base - self._kept[0] > max(_KEEP, 4 * int(memory.m[L.ENTRIES_LIVE])) and self._asked(QUIET):
+                memory.m[L.QUIET_AT] = base + first
+                self._keep(base + first)
             while first < last:
                 row, why = run(first, last, base, *arrays, memory.m, *self._predicted, writes)
                 if why == L.GROW:
@@ -198,15 +211,11 @@ class FastReplay:
                 return None
         return None
 
-    def _keep_when_quiet(self, base: int, first: int, last: int, arrays: list[np.ndarray],
-                         writes: np.ndarray) -> int:
-        """Keep the tables here if no operation is under way; returns the row to go on from."""
-        memory = self._memory
-        assert memory is not None
-        if run(0, QUIET, 0, *arrays, memory.m, *self._predicted, writes)[0]:
-            memory.m[L.QUIET_AT] = base + first
-            self._keep(base + first)
-        return first
+    def _asked(self, what: int) -> bool:
+        """Ask the loop whether no operation is under way (QUIET), or let operations go on and say if they could be told
+        (SETTLE)."""
+        assert self._memory is not None
+        return bool(run(0, what, 0, *_NO_ROWS, self._memory.m, *self._predicted, np.zeros((1, 4), np.int64))[0])
 
     def _segments(self, start: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Yield segments from the one with event ``start`` in it, columns as the loop takes them."""
@@ -214,12 +223,7 @@ class FastReplay:
             out = {}
             for name in _LOOP:
                 array = np.ascontiguousarray(columns[name])
-                if name in _WIDE:
-                    array = array.view(np.int64)
-                # One kind of array, whichever way it was read: the loop is compiled once.
-                array = array[:]
-                array.flags.writeable = False
-                out[name] = array
+                out[name] = _read_only(array.view(np.int64) if name in _WIDE else array)
             out["text"] = columns["text"]
             yield base, out
 
@@ -233,7 +237,6 @@ class FastReplay:
         memory.show(engine.model)
         engine.count(name)
         if name == "lost_events":
-            self._flush()
             engine.events = number + 1
             raise LostEvents(number)
         if name == "marker":
@@ -321,7 +324,7 @@ class FastReplay:
             setattr(engine.model, name, value)
         return at
 
-    def _hand_over(self, start: int) -> int:
+    def _hand_over(self) -> int:
         """Give the engine the state of the last quiet moment; returns the number of its next event."""
         memory, engine = self._memory, self.engine
         assert memory is not None
@@ -349,7 +352,7 @@ class FastReplay:
                 entry = model.new_entry(gone[0], model.pools[0])
                 entry.length, entry.objcg = gone[1], gone[2]
             frame = Frame(schema.NAMES[op], _counted(model, entry), began)
-            frame.last = (_LAST[schema.NAMES[op]], entry)
+            frame.last = (LAST_EFFECT[schema.NAMES[op]][0], entry)
             engine.stacks[pid] = [frame]
         engine.unsure = unsure
         self._give_back(memory)
@@ -401,7 +404,8 @@ class FastReplay:
             engine.next_batch(base, columns)
             codes, pids = engine.event, engine.pid
             for i in range(max(0, start - base), len(codes)):
-                if base + i >= least and not i & 63 and not engine.tally.different and self._may_return():
+                if base + i >= least and not i & 63 and self._fits():
+                    engine.seen_pids.update(engine.pid[:engine.now + 1 - engine._base])
                     engine.events = base + i
                     return base + i
                 engine.step(names[codes[i]], pids[i], i)
@@ -413,38 +417,18 @@ class FastReplay:
                 progress(engine.events)
         return None
 
-    def _may_return(self) -> bool:
-        engine = self.engine
-        if engine.lru_address and len(engine.model.pools) == 1 and self._is_quiet():
-            engine.seen_pids.update(engine.pid[:engine.now + 1 - engine._base])
-            return True
-        return False
+    def _leave(self, start: int) -> None:
+        """What can be followed of the recording is over in the loop: leave everything as the engine would.
 
-    def _end(self, total: int) -> None:
-        """The recording is over in the loop: leave everything as the engine would."""
+        :param start: where the loop took over
+        """
         memory, engine = self._memory, self.engine
         assert memory is not None
-        kept = self.confirmed
-        nothing = [np.zeros(0, kind) for kind in _KINDS]
-        for array in nothing:
-            array.flags.writeable = False
-        run(0, SETTLE, 0, *nothing, memory.m, *self._predicted, np.zeros((1, 4), np.int64))
         memory.show(engine.model)
         self._flush()
-        engine.snapshots.close()
         self._judge_again()
-        engine.events = total
         engine.stacks.clear()
-        self.confirmed = total - sum(stop - start for start, stop in self.stretches)
-        assert self.confirmed >= kept
-
-
-_PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "zswap_max", "writeback_enabled",
-                  "_writeback_was_off", "shrinker_enabled")
-#: operation -> the effect behind which it has none to come
-_LAST: Final = {"zswap_invalidate": "obj_cgroup_uncharge_zswap", "shrink_memcg": "shrink_memcg_ret",
-                "zswap_shrinker_scan": "zswap_shrinker_scan_ret", "zs_shrinker_scan": "zs_shrinker_scan_ret",
-                "shrink_worker": "shrink_worker_ret"}
+        self.confirmed += engine.events - start
 
 
 def _never_seen(engine: Engine, memory: Memory) -> set[str]:
@@ -476,3 +460,8 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     same = np.ascontiguousarray(array)[:]
     same.flags.writeable = False
     return same
+
+
+#: the columns of no event at all
+_NO_ROWS: Final = tuple(_read_only(np.zeros(0, np.int64 if name in _WIDE else column.dtype)) for name in _LOOP
+                        for column in schema.COLUMNS if column.name == name)

@@ -307,6 +307,10 @@ def _make(fingerprint: int) -> Any:
                             it, length = m[f + L.Q_OBJ], m[f + L.Q_LENGTH]
                         else:
                             which = m[f + L.Q_READ]
+                            # Freed meanwhile: nothing of it may be looked at.
+                            if m[which + L.E_GEN] != m[f + L.Q_GEN]:
+                                m[L.WHY] = check
+                                return i, L.ODD
                             it, length = m[which + L.E_OBJ], m[which + L.E_LENGTH]
                         number = m[m[it + L.O_ZSPAGE] + L.Z_CLASS]
                         place = m[number + L.K_SIZE] * m[it + L.O_INDEX]
@@ -389,9 +393,9 @@ def _make(fingerprint: int) -> Any:
                         check = L.H_ENTRY
                         ends(m, task, L.T_MOVING)
                         it = m[f + L.Q_READ]
-                        differs = swpent[i] != m[it + L.E_SWPENT] or handle[i] != m[m[it + L.E_OBJ] + L.O_ADDRESS] \
+                        differs = m[it + L.E_GEN] != m[f + L.Q_GEN] or swpent[i] != m[it + L.E_SWPENT] \
+                            or handle[i] != m[m[it + L.E_OBJ] + L.O_ADDRESS] \
                             or (m[L.SIZE_READ] and size[i] != m[it + L.E_LENGTH]) \
-                            or m[it + L.E_GEN] != m[f + L.Q_GEN] \
                             or (not m[f + L.Q_READ_THEN] and folio[i] != m[f + L.Q_FOLIO]) \
                             or entry_differs(m, it, entry[i])
                     elif code == _INFLATE:

@@ -46,7 +46,6 @@ _LAST_CLASS: Final = (_PAGE - _MIN_ALLOC + _DELTA - 1) // _DELTA
 _EINVAL, _ENOSPC = errno.EINVAL, errno.ENOSPC
 
 
-
 @njit(nogil=True, error_model="numpy")
 def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
     """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
@@ -118,7 +117,8 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
             m[L.POOL_ENTRIES] += 1
             st = L.S_NEXT
     elif st == L.S_NEXT:
-        m[f + L.Q_ENTRY] = new_entry(m, m[f + L.Q_SWPENT] + m[f + L.Q_INDEX])
+        entry = m[f + L.Q_ENTRY] = new_entry(m, m[f + L.Q_SWPENT] + m[f + L.Q_INDEX])
+        m[f + L.Q_GEN] = m[entry + L.E_GEN]
         st = L.P_COMPRESS
     elif st == L.S_FAIL:
         m[L.POOL_ENTRIES] -= 1
@@ -234,10 +234,8 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
             m[f + L.Q_ZSPAGE] = new_zspage(m, m[f + L.Q_CLASS])
         st = L.P_OBJ
     elif st == L.P_OBJ:
-        zspage = m[f + L.Q_ZSPAGE]
-        if m[zspage + L.Z_INUSE] >= m[m[f + L.Q_CLASS] + L.K_OBJS]:
+        if take(m, m[f + L.Q_ZSPAGE], m[f + L.Q_OBJ]) == L.UNKNOWN:
             return L.UNKNOWN
-        take(m, zspage, m[f + L.Q_OBJ])
         st = L.P_OBJ_RET
     elif st == L.P_OBJ_RET:
         if m[f + L.Q_NEW]:
@@ -253,9 +251,9 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
         else:
             st = L.P_FULL
     elif st == L.P_FULL:
-        if not m[m[f + L.Q_ZSPAGE] + L.Z_LISTED]:
-            return L.UNKNOWN
         m[f + L.Q_VALUE] = fix_fullness(m, m[f + L.Q_ZSPAGE])
+        if m[f + L.Q_VALUE] == L.UNKNOWN:
+            return L.UNKNOWN
         st = L.P_FULL_RET
     elif st == L.P_FULL_RET:
         m[m[f + L.Q_CLASS] + L.K_INUSE] += 1
@@ -311,6 +309,9 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
         st = L.P_LRU
     elif st == L.P_LRU:
         entry = m[f + L.Q_ENTRY]
+        # Freed since it went into the tree, which the swap cache forbids.
+        if m[entry + L.E_GEN] != m[f + L.Q_GEN]:
+            return L.UNKNOWN
         nid, memcg = m[f + L.Q_ANSWER2], answer
         if not answered:
             about = m[entry + L.E_ABOUT]

@@ -19,8 +19,8 @@ from numba.extending import intrinsic
 
 from replay.fast import layout as L
 
-__all__ = ["account_of", "bare", "find", "forget", "group_first", "group_insert", "group_remove", "keep", "list_add",
-           "list_made", "list_of", "list_remove", "rehash", "taken"]
+__all__ = ["account_of", "bare", "chain", "find", "forget", "group_first", "group_insert", "group_remove", "keep",
+           "list_add", "list_made", "list_of", "list_remove", "rehash", "taken"]
 
 _SPREAD = -7046029254386353131  # 2^64 / golden ratio, odd
 
@@ -125,6 +125,17 @@ def rehash(m, table, slots):
                 keep(m, table, m[old + 2 * slot], m[old + 2 * slot + 1])
 
 
+@njit(nogil=True, error_model="numpy")
+def chain(m, first, row, following):
+    """Put a row behind the last of a chain of rows; behind the scalar ``first`` is that of the last."""
+    m[row + following] = -1
+    if m[first] < 0:
+        m[first] = row
+    else:
+        m[m[first + 1] + following] = row
+    m[first + 1] = row
+
+
 # ---- fullness groups of a size class: the head of a list is the zspage inserted last -------------------------------
 
 
@@ -192,12 +203,7 @@ def list_made(m, nid, memcg):
     m[row + L.R_TAIL] = -1
     m[row + L.R_COUNT] = 0
     m[row + L.R_ALIVE] = 1
-    m[row + L.R_NEXT] = -1
-    if m[L.LISTS] < 0:
-        m[L.LISTS] = row
-    else:
-        m[m[L.LISTS_LAST] + L.R_NEXT] = row
-    m[L.LISTS_LAST] = row
+    chain(m, L.LISTS, row, L.R_NEXT)
     return row
 
 
@@ -244,10 +250,5 @@ def account_of(m, objcg):
     for column in range(L.G_WIDTH):
         m[row + column] = 0
     m[row + L.G_OBJCG] = objcg
-    m[row + L.G_NEXT] = -1
-    if m[L.ACCOUNTS] < 0:
-        m[L.ACCOUNTS] = row
-    else:
-        m[m[L.ACCOUNTS_LAST] + L.G_NEXT] = row
-    m[L.ACCOUNTS_LAST] = row
+    chain(m, L.ACCOUNTS, row, L.G_NEXT)
     return row

@@ -11,7 +11,7 @@ from numba import njit
 
 from replay.fast import layout as L
 from replay.fast.advance import ENDED, UNKNOWN, advance
-from replay.fast.tables import find, keep, list_of, taken
+from replay.fast.tables import chain, find, keep, list_of, taken
 from traces import schema
 
 __all__ = ["begins", "ends", "is_quiet", "is_under_way", "operation", "popped", "reparent", "settle", "task_of"]
@@ -19,6 +19,7 @@ __all__ = ["begins", "ends", "is_quiet", "is_under_way", "operation", "popped", 
 _INVALIDATE: Final = schema.CODE["zswap_invalidate"]
 _SHRINK: Final = schema.CODE["shrink_memcg"]
 _FOREVER: Final = 1 << 62
+_SPREAD: Final = -7046029254386353131  # 2^64 / golden ratio, odd
 
 
 @njit(nogil=True, error_model="numpy")
@@ -31,12 +32,7 @@ def task_of(m, pid):
             m[row + column] = 0
         keep(m, L.TASKS_AT, pid, row)
         m[L.TASK_COUNT] += 1
-        m[row + L.T_NEXT] = -1
-        if m[L.TASKS] < 0:
-            m[L.TASKS] = row
-        else:
-            m[m[L.TASKS_LAST] + L.T_NEXT] = row
-        m[L.TASKS_LAST] = row
+        chain(m, L.TASKS, row, L.T_NEXT)
         m[row + L.T_PID] = pid
         m[row + L.T_TOP] = -1
         m[row + L.T_ADDING] = -1
@@ -160,11 +156,11 @@ def is_quiet(m):
 
 @njit(nogil=True, error_model="numpy")
 def _standing(m):
-    """A number that changes with every counter: none of them goes one way while another goes the other."""
-    total = m[L.PAGES] + m[L.CHANGES]
+    """A number made of every counter, which is another when any of them changes."""
+    mixed = m[L.PAGES] * _SPREAD ^ m[L.CHANGES]
     for number in range(L.N_MTHP + 12):
-        total += (number + 3) * m[number]
-    return total
+        mixed = mixed * _SPREAD ^ m[number]
+    return mixed
 
 
 @njit(nogil=True, error_model="numpy")

@@ -28,7 +28,6 @@ _MAX_RECLAIM_RETRIES: Final = 16
 _ENOENT, _EEXIST, _ENOMEM, _EAGAIN = errno.ENOENT, errno.EEXIST, errno.ENOMEM, errno.EAGAIN
 
 
-
 @njit(nogil=True, error_model="numpy")
 def _in_other_order(m, row, address):
     """Questions._other_order(): the entry a walk looks at, where additions overlapped; -1 for the head."""

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -35,13 +36,11 @@ _LOOK: Final = 5
 
 
 def run_cluster(jobs: Sequence[Job], address: str, processes: int | None = None, *,
-                say: Callable[[str], None] = lambda text: None,
-                connected: Callable[[Any], None] | None = None) -> Iterator[Outcome]:
+                say: Callable[[str], None] = lambda text: None) -> Iterator[Outcome]:
     """Run jobs on the cluster of the scheduler at an address; yields their outcomes as they come.
 
     :param address: such as ``tcp://host:8786``; :data:`LOCAL` starts a cluster of ``processes`` workers here
     :param say: told in a sentence what the user should know of the cluster
-    :param connected: called with the ``distributed.Client``
     :raises BadInput: where there is no such scheduler, or it has no workers
     """
     try:
@@ -52,8 +51,6 @@ def run_cluster(jobs: Sequence[Job], address: str, processes: int | None = None,
     with contextlib.ExitStack() as stack:
         stack.enter_context(_quiet())
         client = stack.enter_context(_client(address, processes, len(jobs)))
-        if connected is not None:
-            connected(client)
         threads = client.nthreads()
         if any(count > 1 for count in threads.values()):
             say("some of the cluster's workers have several threads, of which only one replays at a time: start them "
@@ -75,7 +72,9 @@ def _client(address: str, processes: int | None, jobs: int) -> Iterator[Client]:
             with _interrupts_later():
                 target: Any = stack.enter_context(LocalCluster(
                     n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
-                    silence_logs=logging.CRITICAL))
+                    silence_logs=logging.CRITICAL,
+                    # It opens a port for HTTP all the same, and warns where its usual one is taken.
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"}))
         else:
             target = address
         try:
@@ -140,13 +139,16 @@ def _run(client: Client, jobs: Sequence[Job], address: str, say: Callable[[str],
                 futures[client.submit(_on_worker, _order(job), pure=False, key=f"zreplay-{os.urandom(8).hex()}")] = job
             try:
                 with client.as_current():
-                    done = distributed.wait(list(futures), timeout=_LOOK, return_when="FIRST_COMPLETED").done
+                    distributed.wait(list(futures), timeout=_LOOK, return_when="FIRST_COMPLETED")
             except TimeoutError:
                 if not threads and not told:
                     say(f"no worker of {address} is left; waiting for one (Ctrl-C stops this).")
                     told = True
                 continue
-            for future in done:
+            except CancelledError:
+                # Of one at least; what became of each it says itself.
+                pass
+            for future in [future for future in futures if future.status != "pending"]:
                 outcome = _outcome(future, futures.pop(future), waiting)
                 if outcome is not None:
                     yield outcome

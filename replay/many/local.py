@@ -15,6 +15,7 @@ from typing import IO, Final
 
 from replay.many.jobs import Job, Outcome, not_done
 from replay.many.waiting import TRIES, Waiting
+from replay.many.worker import GRACE
 
 __all__ = ["run_local"]
 
@@ -61,14 +62,18 @@ class _Worker:
         answer, self._answer = self._answer, b""
         return answer
 
+    def dismiss(self) -> None:
+        """Say that nothing more will come, which ends the process soon."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+
     def end(self) -> str:
         """End the process if it has not; return in words how it ended."""
         self.process.kill()
         status = self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+        self.dismiss()
+        self.out.close()
         if status >= 0:
             return f"with status {status}"
         try:
@@ -110,7 +115,12 @@ def run_local(jobs: Sequence[Job], processes: int, *,
                     if outcome is not None:
                         yield outcome
         finally:
-            for worker in (*busy, *idle):
+            workers = [*busy, *idle]
+            for worker in workers:
+                worker.dismiss()
+            for worker in workers:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    worker.process.wait(2 * GRACE)
                 worker.end()
 
 

@@ -57,10 +57,9 @@ class Waiting:
     def died(self, job: Job, *, times: int = 1) -> bool:
         """Take note that a job's process died, so many ``times``; False when it is given up."""
         self._running.discard(job.number)
-        last = self._alone
-        self._alone = False
-        # Whatever else was counted, no job is given up before it was tried with nothing beside it.
-        self._deaths[job.number] = TRIES if last else min(self._deaths.get(job.number, 0) + times, TRIES - 1)
+        self._deaths[job.number] = self._deaths.get(job.number, 0) + times
+        # However many were counted, no job is given up before it was tried with nothing beside it.
+        last, self._alone = self._alone, False
         if last:
             self._unfinished.discard(job.number)
             return False

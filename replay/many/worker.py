@@ -6,21 +6,29 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import sys
 import threading
-from typing import Any
+import time
+from typing import Any, Final
 
 from replay import predict
 from replay.many.compiled import guard
 from replay.many.jobs import Job, safely
 
-__all__ = ["main"]
+__all__ = ["GRACE", "main"]
+
+#: Seconds that a job which nobody waits for any more has to take back what it has half written.
+GRACE: Final = 2.0
 
 
 def _listen(jobs: queue.SimpleQueue[dict[str, Any]]) -> None:
     """Hand jobs over; whoever sent them is gone when nothing more can come: then what is under way is for nobody."""
     for line in sys.stdin.buffer:
         jobs.put(json.loads(line))
+    # As Ctrl-C does: results that are being kept for the next replay are not left half written.
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(GRACE)
     os._exit(0)
 
 
@@ -32,14 +40,16 @@ def main(threads: int) -> None:
     # A user's revision may print: that is no answer.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    # It may have been inherited as ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     guard()
     predict.THREADS = threads
     jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     while True:
-        outcome = safely(Job(**jobs.get()))
         try:
+            outcome = safely(Job(**jobs.get()))
             answers.write(outcome.to_json().encode() + b"\n")
             answers.flush()
-        except BrokenPipeError:
+        except (BrokenPipeError, KeyboardInterrupt):
             os._exit(0)

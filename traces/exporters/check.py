@@ -47,9 +47,10 @@ class _Check:
         self.rows = self._rows()
         self.row: dict[str, Any] = {}
         self.tracks: dict[int, tuple[str, int]] = {}
+        self.described: set[tuple[str, int]] = set()
         self.open: dict[int, list[str]] = {}
-        #: tracks on which slices were closed without a return, and nothing has justified it yet
-        self.owed: set[int] = set()
+        #: ends of slices without a return, which nothing has justified yet
+        self.owed: list[Item] = []
         #: counter values that have to follow the last event: name -> value
         self.due: dict[str, int] = {}
         self.objects: int | None = None
@@ -120,9 +121,11 @@ class _Check:
         """
         if item.kind == "track":
             found = re.search(r"(?:^|, )(task|CPU) (-?\d+)$", item.name)
-            if item.track in self.tracks or (not found and item.name != MARKERS):
+            which = (found[1], int(found[2])) if found else (MARKERS, 0)
+            if item.track in self.tracks or which in self.described or (not found and item.name != MARKERS):
                 raise self.fail(f"the track '{item.name}' is none of a task, or there twice")
-            self.tracks[item.track] = (found[1], int(found[2])) if found else (MARKERS, 0)
+            self.tracks[item.track] = which
+            self.described.add(which)
             return
         if item.kind == "counter":
             if self.due.pop(item.name, None) != item.value or item.ts != self.row["ts"]:
@@ -135,8 +138,8 @@ class _Check:
         if item.kind == "end":
             self._end(item, stack)
             return
-        if item.track in self.owed:
-            raise self.fail(f"a slice of {item.name}'s task was closed without a return, and goes on")
+        if self.owed:
+            raise self.fail(f"a slice of {self.owed[0].name} was closed without a return, and nothing shows that")
         name = self.next_row(item)
         if name != item.name:
             raise self.fail(f"it is {name} in the recording, {item.name} in the export")
@@ -156,9 +159,13 @@ class _Check:
             raise self.fail(f"the end of {item.name} closes another slice")
         if item.args == {"missing": MISSING}:
             self.done.missing += 1
-            self.owed.add(item.track)
+            self.owed.append(item)
             return
-        self.owed.discard(item.track)
+        # Only the return of the innermost call of that name shows that those inside it have none, and it shows it then.
+        for other in self.owed:
+            if (other.track, other.ts) != (item.track, item.ts) or other.name == item.name:
+                raise self.fail(f"the return of {item.name} does not show that {other.name} at {other.ts} ns had none")
+        self.owed.clear()
         name = self.next_row(item)
         if name != f"{item.name}_ret":
             raise self.fail(f"{name} closes a slice of {item.name}")
@@ -169,6 +176,8 @@ class _Check:
             raise self.fail(f"the counters {sorted(self.due)} lack a value after it")
         if any(self.open.values()):
             raise self.fail("slices are open at the end of the export")
+        if any(item.ts != self.row["ts"] for item in self.owed):
+            raise self.fail("slices without a return end before the recording does")
         if next(self.rows, None) is not None:
             raise self.fail("the export ends here, the recording does not")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final, TextIO
 
 from traces import schema
@@ -99,7 +99,7 @@ def read(file: TextIO, name: str) -> Iterator[Item]:
         try:
             value = json.loads(body.removesuffix(","), parse_float=Decimal)
             item = _item(value)
-        except (ValueError, KeyError, TypeError, RecursionError, InvalidOperation) as problem:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ArithmeticError) as problem:
             raise bad(f"is not an event ({type(problem).__name__}: {problem})") from None
         if item is not None:
             yield item
@@ -110,7 +110,7 @@ def read(file: TextIO, name: str) -> Iterator[Item]:
 def _item(value: dict[str, Any]) -> Item | None:
     """Return a line's item, None for a line that only says how to show things.
 
-    :raises ValueError: when it is none, or KeyError, TypeError
+    :raises ValueError: when it is none, or KeyError, TypeError, AttributeError, ArithmeticError
     """
     phase = value["ph"]
     if phase == "M":
@@ -118,8 +118,8 @@ def _item(value: dict[str, Any]) -> Item | None:
             return None
         return Item("track", 0, value["tid"], value["args"]["name"], {})
     ts = Decimal(value["ts"]) * 1000
-    if ts != int(ts):
-        raise ValueError(f"its time {value['ts']} is not a whole number of nanoseconds")
+    if not 0 <= ts < 1 << 63 or ts != int(ts):
+        raise ValueError("its time is not a whole number of nanoseconds")
     if phase == "C":
         return Item("counter", int(ts), 0, value["name"], {}, value["args"]["value"])
     args = value["args"]["return"] if phase == "E" else value["args"]

@@ -97,7 +97,7 @@ class Timeline:
         if self.recording.snapshots:
             held = self.recording.snapshot(0).get("zswap_debugfs")
             text = str(held.get("stored_pages", "")) if isinstance(held, dict) else ""
-            return int(text) if text.isdecimal() and len(text) < 19 else 0
+            return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0
         return 0
 
     def __iter__(self) -> Iterator[Item]:
@@ -181,7 +181,7 @@ class Timeline:
             held = self.recording.snapshot(which).get("zswap_debugfs")
             for counter, value in sorted(held.items()) if isinstance(held, dict) else ():
                 text = str(value)
-                if text.isdecimal() and len(text) < 19:
+                if text.isascii() and text.isdecimal() and len(text) < 19:
                     yield from self._value(f"zswap/{counter}", ts, int(text), "")
         elif self._counts_objects and name in ("zs_malloc_ret", "zs_free") and 0 < columns["handle"][i] < _FIRST_ERROR:
             # An allocation that failed returns an error; freeing that, or nothing, does nothing.

@@ -25,7 +25,7 @@ from . import bccprogram
 from .bccprogram import Definition, Program
 from .bccring import SUBBUF, Sorter, SubbufferWriter, events_in
 from .box import Box
-from .capture import Capture
+from .capture import AppendFile, Capture
 from .errors import CannotRecord
 from .names import Names
 from .pages import PageTaker
@@ -399,6 +399,7 @@ class BccSession(Session):
         super().__init__(path, options, box)
         # BPF rings ask for nothing.
         self.round_every = min(self.round_every, 0.1)
+        self._raw: dict[int, AppendFile] = {}
         self._definitions: list[Definition] = []
         self._lines: dict[str, str] = {}
 
@@ -478,6 +479,11 @@ class BccSession(Session):
         rings.source = source
         self.tracefs.program = program
         self.capture.sorter = sorter
+
+    def _take_events(self, cpu: int, data: bytes) -> None:
+        if cpu not in self._raw:
+            self._raw[cpu] = self._events_file(cpu)
+        self._raw[cpu].write(data)
 
     @staticmethod
     def _markers(sorter: Sorter, cpu: int, data: bytes, subbuf: int) -> None:

@@ -201,7 +201,7 @@ class Capture:
             self._files.pop(name).close()
             self._files[packed.name] = _Foreign(packed)
 
-    def _flush(self, line: str, files: list[AppendFile]) -> None:
+    def _flush(self, line: str, files: list[AppendFile | _Foreign]) -> None:
         try:
             for file in files:
                 file.sync()

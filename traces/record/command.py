@@ -54,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compressor", metavar="NAME", action="append", default=[],
                         help="also keep pages handed to this one, when zswap is switched to it later")
     parser.add_argument("--flush-every", metavar="S", type=_seconds, default=FLUSH,
-                        help="bring to disk what the rings hold every S seconds, and as soon as one is half full "
-                             f"(default: {FLUSH}): a box that dies loses less, a busy one is disturbed more")
+                        help=f"bring what was recorded to disk every S seconds (default: {FLUSH}): a box that dies "
+                             "loses less, a busy one is disturbed more; rings go to files twice as often, and as soon "
+                             "as one is half full")
     parser.add_argument("--no-pack", action="store_true",
                         help="leave a raw capture's files as they were recorded; by default they are compressed (xz) "
                              "when the recording is over")

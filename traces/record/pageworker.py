@@ -104,7 +104,9 @@ class PageWorker:
             self._reap()
 
     def _reap(self) -> None:
-        os.waitpid(self._pid, 0)
+        # Where whoever started the recorder ignores SIGCHLD, the kernel has done it by then.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
         self._pid = 0
         os.close(self._orders)
         os.close(self._answers)
@@ -124,7 +126,8 @@ def _work(recorder: int, orders: int, answers: int, reader: RingReader, taker: P
         while not select.select([orders], [], [], wait)[0]:
             wait = 0.0 if reader.round(_TURN) else _LOOK
             if wait and os.sched_getscheduler(0) != os.SCHED_IDLE:
-                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+                with contextlib.suppress(OSError):
+                    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         # Where the pipe has no other end, the recorder is no more.
         if os.read(orders, len(_END)) != _END:
             return 1

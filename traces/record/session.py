@@ -134,8 +134,8 @@ class _Waiter:
         """
         ready = {pipe for pipe, _ in self._poll.poll(math.ceil(1000 * seconds))}
         full = [any(pipe in ready for pipe in pipes) for pipes in self._rings]
-        if any(full[1:]) or not ready:
-            self._listen(not any(full[1:]))
+        # Whatever ended it: on a busy box there is no wait that nothing ends.
+        self._listen(not any(full[1:]))
         return self._child in ready, self._control in ready, [*full, False]
 
 
@@ -172,7 +172,6 @@ class Session:
         self._readers: list[RingReader] = []
         self._taker: PageTaker | None = None
         self._worker: PageWorker | None = None
-        self._raw: dict[int, AppendFile] = {}
         self._status: dict[str, Any] = {}
         self._control = -1
         self._child: subprocess.Popen[bytes] | None = None
@@ -307,16 +306,16 @@ class Session:
     def _events_file(self, cpu: int) -> AppendFile:
         return self.capture.appending(f"zmeta.cpu{cpu}.raw")
 
-    def _take_events(self, cpu: int, data: bytes) -> None:
-        if cpu not in self._raw:
-            self._raw[cpu] = self._events_file(cpu)
-        self._raw[cpu].write(data)
-
     def _hand_over_pages(self) -> None:
         """Have pages hashed by a process of their own."""
         if self._taker is not None and len(self._readers) == 2:
             self.capture.foreign = "pages.cpu*"
-            self._worker = PageWorker(self._readers[1], self._taker, self.tracefs.close)
+            self._worker = PageWorker(self._readers[1], self._taker, self._let_go)
+
+    def _let_go(self) -> None:
+        """In a process that only reads the pages' rings: close what else it has of tracefs."""
+        self.tracefs.close()
+        self._readers[0].close()
 
     def _record(self) -> None:
         options = self.options

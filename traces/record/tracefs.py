@@ -245,10 +245,8 @@ class Instance:
             # Overwritten events are counted in the ring, in the place where they are missing; refused ones are not.
             _write(self.path / "options" / "overwrite", "1")
             _write(self.path / "buffer_size_kb", str(buffer_kb))
-            # Names of tasks are not recorded, and keeping them up to date costs every switch of tasks.
-            for name, value in (("options/record-cmd", "0"), ("buffer_percent", str(_FULL))):
-                with contextlib.suppress(OSError):
-                    _write(self.path / name, value)
+            with contextlib.suppress(OSError):
+                _write(self.path / "buffer_percent", str(_FULL))
         except OSError as problem:
             raise CannotRecord(f"the tracefs instance '{name}' cannot be set up ({_reason(problem)})",
                                f"give a smaller --buffer-kb, or run '{tracefs.names.clean}' and try again") from None

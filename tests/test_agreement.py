@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from replay.agreement import difference
 from replay.checks import Divergence
-from replay.engines import NOT_COMPILED, difference
-from replay.verdict import CheckResult, Result
+from replay.verdict import NOT_COMPILED, CheckResult, Result
 
 
 @pytest.fixture

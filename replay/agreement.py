@@ -6,12 +6,10 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from replay.verdict import Result
+from replay.verdict import NOT_COMPILED, Result
 
-__all__ = ["NOT_COMPILED", "difference"]
+__all__ = ["difference"]
 
-#: How the note begins with which compiled code leaves a whole recording to the reference; why follows.
-NOT_COMPILED: Final = "the reference replayed all of it: "
 #: What an engine says of itself: how long it took, which it was, how much of it was compiled.
 _OWN: Final = ("seconds", "engine", "compiled")
 #: The replay that comes second finds the compressor's results that the first one kept: only their sum is a finding.
