@@ -101,14 +101,14 @@ def report(box: dict[str, Any], checks: Sequence[Any], room: dict[str, Any]) -> 
 
 
 def _command(command: str) -> Iterator[str]:
-    """Yield a command in lines that fit and can be copied: a shell reads on after a backslash, and after ``&&``."""
+    """Yield a command in lines that fit and can be copied: a shell reads on after a backslash."""
     room = fitting(1 << 20)
     line = "   "
-    # Words, quotes and all; a quoted script comes apart after &&, where no backslash may stand.
+    # Words, quotes and all; a script of sh -c comes apart after &&, its own shell reads on there.
     for word in re.findall(r"(?:[^\s']|'[^']*')+", command):
         for piece in re.split(r"(?<=&&) ", word):
             if len(f"{line} {piece} \\") > room and line.strip():
-                yield line if line.endswith("&&") else f"{line} \\"
+                yield f"{line} \\"
                 line = "     "
             line = f"{line} {piece}"
     yield line
