@@ -260,6 +260,7 @@ def test_the_command_says_it_and_changes_nothing(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("columns", ["40", "80", "300"])
 @pytest.mark.parametrize("command", [
+    "printf '%s|' 'one two three' 'four five six seven' 'eight nine ten' 'eleven twelve thirteen' 'fourteen fifteen'",
     "printf '%s|' a 'b c' 'distributed>=2025.1,<2028' 'lz4>=4.4,<5' 'isal>=1.7,<2' 'deflate>=0.8,<1' lzallright",
     "sh -c 'printf %s one && printf %s two && printf %s three && printf %s four && printf %s five && echo six' nobody"])
 def test_a_command_in_lines_is_the_same_command(monkeypatch: pytest.MonkeyPatch, columns: str, command: str) -> None:
