@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SAMPLES = $(sort $(dir $(wildcard traces/samples/*/manifest.json)))
 
-.PHONY: demo test test-all lab-test lint bench mutation recorder deb man notebook clean
+.PHONY: demo test test-all lab-test lint bench mutation recorder deb man notebook terminal clean
 
 # The last two commands find something, as they should: exit status 1.
 demo: $(VENV)/.installed
@@ -56,6 +56,10 @@ man: $(VENV)/.installed
 # Executes docs/notebook.ipynb anew; the tests compare what comes out with what is there.
 notebook: $(VENV)/.installed
 	$(BIN)/python -m tests.notebooks
+
+# Writes docs/terminal.md anew; some minutes, in QEMU for the most part: apt install qemu-system-x86 busybox-static
+terminal: $(VENV)/.installed
+	$(BIN)/python -m tests.terminals
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "zreplay needs Python 3.11 or later; name one with make PYTHON=python3.11")'

@@ -324,7 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     unknown = set(options.name) - {one.name for one in SCENARIOS}
     if unknown:
-        print(f"no scenario is called {sorted(unknown)[0]!r}: {', '.join(one.name for one in SCENARIOS)}",
+        print(f"no scenario is called {sorted(unknown)[0]!r}; name one of {', '.join(one.name for one in SCENARIOS)}",
               file=sys.stderr)
         return 2
     good = True

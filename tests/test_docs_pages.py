@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import terminals
 from conftest import ROOT
 
 from model.revisions import POSTED, SERIES
@@ -23,8 +24,8 @@ from replay.cli import main
 from replay.cli.main import parser
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-#: Times are those of a run.
-TIMES = re.compile(r"comparisons in [\d.]+ s, compressing took [\d.]+ s")
+#: Times are those of a run, and so is what was compressed before it.
+TIMES = re.compile(r"comparisons in [\d.]+ s, compressing took [\d.]+ s|\d+ distinct pages compressed, \d+ results kept")
 
 
 def _name(path: Path) -> str:
@@ -83,6 +84,8 @@ def test_commands_print_what_the_page_says(page: Path, tmp_path: Path, monkeypat
     for name in ("traces", "tests"):
         os.symlink(ROOT / name, tmp_path / name)
     text = page.read_text()
+    if page == terminals.PAGE:
+        monkeypatch.setenv("COLUMNS", str(terminals.COLUMNS))
     for file, content in re.findall(r"^.*`([\w-]+\.(?:py|json))`.*:\n\n```(?:python|json)\n(.*?)^```", text, re.M | re.S):
         (tmp_path / file).write_text(content)
     monkeypatch.chdir(tmp_path)
@@ -96,6 +99,24 @@ def test_commands_print_what_the_page_says(page: Path, tmp_path: Path, monkeypat
         problem = _unlike(shown, (out + err).splitlines())
         assert not problem, f"{shlex.join(words)}: {problem}"
         assert got == status, shlex.join(words)
+
+
+def test_what_a_terminal_shows_fits_it() -> None:
+    text = terminals.PAGE.read_text()
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= terminals.COLUMNS
+    shown = re.findall(r"^[$#] zreplay (\w+)", text, re.M)
+    assert shown == re.findall(r"^## (\w+)", text, re.M) == ["doctor", "record", "replay", "regress"]
+    # Nothing of the machine that the guest ran on.
+    assert set(re.findall(r"(?<![\w.])/(\w+)/", "".join(blocks))) <= {"home", "usr", "sys", "dev"}
+
+
+def test_a_terminal_is_read_as_it_looks() -> None:
+    screen = terminals.Screen("\x1b[?25lone ...\r\x1b[2Kone: 5\r\n\x1b[1A\x1b[2K\x1b[?25h\x1b[1mdone\x1b[0m\r\n", columns=20)
+    assert (screen.text(), screen.progress()) == ("done", ["one: 5"])
+    assert terminals.Screen("x" * 25 + "\b\bab\n", columns=20).text() == "x" * 20 + "\nxxxab"
+    with pytest.raises(ValueError, match="CSI 3J"):
+        terminals.Screen("\x1b[3J")
 
 
 def test_lines_left_out_are_told_from_lines_that_are_wrong() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from replay import doctor
 from replay.cli import main
+from replay.cli.doctor import _command
 from replay.doctor import Check, Host, abilities, disk
 
 #: A box that can be recorded, as its files tell.
@@ -254,3 +256,20 @@ def test_the_command_says_it_and_changes_nothing(capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as refused:
         main(["doctor", "--for", "nan"])
     assert refused.value.code == 2
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "300"])
+@pytest.mark.parametrize("command", [
+    "printf '%s|' 'one two three' 'four five six seven' 'eight nine ten' 'eleven twelve thirteen' 'fourteen fifteen'",
+    "printf '%s|' a 'b c' 'distributed>=2025.1,<2028' 'lz4>=4.4,<5' 'isal>=1.7,<2' 'deflate>=0.8,<1' lzallright",
+    "sh -c 'printf %s one && printf %s two && printf %s three && printf %s four && printf %s five && echo six' nobody"])
+def test_a_command_in_lines_is_the_same_command(monkeypatch: pytest.MonkeyPatch, columns: str, command: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = list(_command(command))
+    assert max(map(len, lines)) <= int(columns)
+    assert (len(lines) > 1) == (columns != "300")
+
+    def printed(text: str) -> str:
+        return subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True).stdout
+
+    assert printed("\n".join(lines)) == printed(command) != ""

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every sentence for bad input, read out of the sources: where, what, and what to do next."""
+"""Every sentence that a user sees with exit status 2 or 5, read out of the sources: what, and what to do next."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +15,24 @@ import pytest
 from conftest import ROOT
 
 from traces.errors import BadInput
+from traces.record.errors import CannotRecord
 
 PARTS = ("path", "where", "what", "todo")
 #: A next step says what to do: it begins with one of these, or with what is wrong with an option's value.
-STEPS = {"apply", "ask", "check", "choose", "convert", "copy", "correct", "cut", "decompress", "end", "export", "get",
-         "give", "import", "install", "leave", "make", "mend", "mount", "name", "pass", "print", "put", "record",
-         "remove", "replay", "report", "run", "save", "see", "split", "start", "take", "use", "wait", "write"}
+STEPS = {"apply", "ask", "boot", "build", "check", "choose", "close", "convert", "copy", "correct", "cut", "decompress", "end", "export", "fetch", "get",
+         "give", "import", "install", "leave", "make", "mend", "mount", "name", "pass", "patch", "print", "put", "rebase", "record",
+         "remove", "replay", "report", "run", "save", "see", "split", "start", "take", "try", "use", "wait", "write"}
 #: What libraries say of their input stands in sentences of ours.
 SAID = ("str(problem)", "str(trouble)")
+#: Sentences in one piece, by the exception or function that takes them, and which argument that is.
+ONE_PIECE = {"LabError": 0, "NotReady": 0, "NoSnapshot": 0, "WorkerDied": 0, "BadSequence": 0, "OSError": 1}
+#: Programs that such a sentence may tell to run.
+PROGRAMS = {"apt", "echo", "mkswap"}
+#: Exceptions whose texts end in another one's sentence, in a verdict, or in nobody's hands.
+INSIDE = {"Damaged": "BadInput, by recordings", "Missing": "vmcore's findings", "LostEvents": "verdicts", "_Enough": "shrink",
+          "_Odd": "the other engine", "Mismatch": "a finding: status 1", "UnsupportedCompressor": "checks that are not made",
+          "CorruptData": "the model's", "KernelFault": "the model's", "NeverCompletes": "the model's",
+          "NoFit": "BadInput, by whatif"}
 
 
 class Place(NamedTuple):
@@ -106,16 +117,18 @@ def texts(node: ast.expr | None, place: Place, depth: int = 6) -> list[str]:
         return [text for some in first for text in some if text] + last
     if isinstance(node, ast.Name):
         return _named(node.id, place, depth) or [f"<{node.id}>"]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return _returned(node.func.id, place, depth) or [f"<{ast.unparse(node)}>"]
     return [f"<{ast.unparse(node)}>"]
 
 
 def _part(part: ast.expr, place: Place) -> str:
-    """Return a part of an f-string: itself, a constant of the module, or X for a value."""
+    """Return a part of an f-string: itself, the one text that a name may stand for, or X for a value."""
     if isinstance(part, ast.Constant):
         return str(part.value)
     assert isinstance(part, ast.FormattedValue)
-    value = getattr(importlib.import_module(place.module), part.value.id, None) if isinstance(part.value, ast.Name) else None
-    return value if isinstance(value, str) else "X"
+    said = _named(part.value.id, place, 2) if isinstance(part.value, ast.Name) else []
+    return said[0] if len(said) == 1 and not said[0].startswith("<") else "X"
 
 
 def _named(name: str, place: Place, depth: int) -> list[str]:
@@ -130,7 +143,7 @@ def _named(name: str, place: Place, depth: int) -> list[str]:
             elif isinstance(node, ast.For) and isinstance(node.target, ast.Tuple) and isinstance(node.iter, ast.Name):
                 names = [each.id if isinstance(each, ast.Name) else "" for each in node.target.elts]
                 if name in names:
-                    rows = getattr(importlib.import_module(place.module), node.iter.id)
+                    rows = getattr(importlib.import_module(place.module), node.iter.id, ())
                     found += [row[names.index(name)] for row in rows]
         names = [each.arg for each in function.args.args if each.arg not in ("self", "cls")]
         if name in names:
@@ -145,12 +158,54 @@ def _named(name: str, place: Place, depth: int) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
+def _returned(name: str, place: Place, depth: int) -> list[str]:
+    """Return what a function of the same module may return."""
+    function = FUNCTIONS.get((place.module, name))
+    if function is None:
+        return []
+    inside = place._replace(around=(function,))
+    return [text for node in ast.walk(function) if isinstance(node, ast.Return)
+            for text in texts(node.value, inside, depth - 1)]
+
+
 CALLED = _by_name()
-SENTENCES = [pytest.param(place, id=f"{place.file.relative_to(ROOT)}:{place.call.lineno}") for place in CALLED["BadInput"]]
+FUNCTIONS = {(name, node.name): node for _, name, tree in _sources() for node in tree.body
+             if isinstance(node, ast.FunctionDef)}
+
+
+def _params(*names: str) -> list[Any]:
+    return [pytest.param(place, id=f"{place.file.relative_to(ROOT)}:{place.call.lineno}")
+            for name in names for place in CALLED[name] if name != "OSError" or (place.call.args and ast.unparse(place.call.args[0]) == "0")]
+
+
+SENTENCES = _params("BadInput")
 
 
 def test_they_are_found() -> None:
     assert len(SENTENCES) > 150
+    assert len(CALLED["LabError"]) > 50
+    assert len(CALLED["CannotRecord"]) > 25
+
+
+def test_no_exception_is_forgotten() -> None:
+    made = {node.name for _, _, tree in _sources() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+            for base in node.bases if re.search(r"(Error|Exception|BadInput)$", ast.unparse(base))}
+    assert made == {"BadInput", "CannotRecord", "GuestDied", *ONE_PIECE, *INSIDE} - {"OSError"}
+
+
+def _printed(place: Place) -> bool:
+    """True for a sentence of its own right before status 2."""
+    sentence, *status = place.call.args
+    if not isinstance(sentence, ast.Constant | ast.JoinedStr) or ast.unparse(sentence) == "f'{problem}.'":
+        return False
+    if status:
+        return ast.unparse(status[0]) == "2"
+    for node in (node for function in place.around for node in ast.walk(function)):
+        for body in (getattr(node, "body", None), getattr(node, "orelse", None)):
+            for one, after in itertools.pairwise(body) if isinstance(body, list) else ():
+                if isinstance(one, ast.Expr) and one.value is place.call:
+                    return ast.unparse(after) == "return 2"
+    return False
 
 
 @pytest.mark.parametrize("place", SENTENCES)
@@ -164,16 +219,101 @@ def test_a_sentence_says_where_what_and_what_next(place: Place) -> None:
     for text in what:
         assert not text.startswith("<") or text[1:-1] in SAID or "reason" in text, f"nothing is known of {text}"
         _in_style(text)
+    _steps(todo)
+    whole = str(BadInput(path[0], where[0], what[0], todo[0]))
+    assert whole.endswith(".")
+    assert "\n" not in whole
+    assert "Traceback" not in whole
+
+
+def _steps(todo: list[str]) -> None:
+    """Check that each says what to do."""
     for text in todo:
         assert not text.startswith("<"), f"nothing is known of the next step {text}"
         _in_style(text)
         first = re.split(r"[\s:]", text)[0]
         # "the symbols are of another kernel or boot; give ..." explains first.
         assert first in STEPS or re.search(rf"[:;,] ({'|'.join(sorted(STEPS))}) ", text), f"no next step: {text!r}"
-    whole = str(BadInput(path[0], where[0], what[0], todo[0]))
-    assert whole.endswith(".")
-    assert "\n" not in whole
-    assert "Traceback" not in whole
+
+
+@pytest.mark.parametrize("place", _params("CannotRecord"))
+def test_a_recorder_says_what_is_in_the_way_and_what_next(place: Place) -> None:
+    assert len(place.call.args) + len(place.call.keywords) == 2, "what, todo"
+    what, todo = (texts(_argument(place, ["what", "todo"], part), place) for part in ("what", "todo"))
+    for text in what:
+        assert not text.startswith("<"), f"nothing is known of {text}"
+        _in_style(text)
+    _steps(todo)
+    assert str(CannotRecord(what[0], todo[0])).endswith(".")
+
+
+@pytest.mark.parametrize("place", _params(*ONE_PIECE))
+def test_a_sentence_in_one_piece_ends_with_what_next(place: Place) -> None:
+    said = texts(place.call.args[ONE_PIECE[_called(place)]], place)
+    assert said
+    for text in said:
+        assert not text.startswith("<"), f"nothing is known of {text}"
+        _in_style(text)
+        if not _passes_on(place):
+            words = "|".join(sorted(STEPS | PROGRAMS))
+            assert re.search(rf"[:;] ({words}) ", text), f"no next step: {text!r}"
+
+
+def test_a_sentence_in_one_piece_without_a_next_step_is_noticed() -> None:
+    def place(source: str, file: str = "traces/x.py") -> Place:
+        call = ast.parse(source, mode="eval").body
+        assert isinstance(call, ast.Call)
+        return Place(call, (), "traces.errors", Path(file))
+
+    test_a_sentence_in_one_piece_ends_with_what_next(place("LabError(f'{p} is there; remove it')"))
+    test_a_recorder_says_what_is_in_the_way_and_what_next(place("CannotRecord('no output', 'give one')"))
+    for bad in ("LabError(f'{p} is there')", "LabError('is the disk full?')", "LabError('it is bad; remove it.')",
+                "OSError(0, 'no zswap')", "LabError(str(p))", "LabError(f'{p} is there; the kernel may say why')"):
+        with pytest.raises(AssertionError):
+            test_a_sentence_in_one_piece_ends_with_what_next(place(bad))
+    for bad in ("CannotRecord('no output', '')", "CannotRecord('no output')", "CannotRecord('no output.', 'give one')",
+                "CannotRecord('no output', 'nothing can be done')"):
+        with pytest.raises(AssertionError):
+            test_a_recorder_says_what_is_in_the_way_and_what_next(place(bad))
+    with pytest.raises(AssertionError):
+        test_a_death_is_told_with_what_is_left(place("GuestDied('it died', '', 'its console is here')"))
+
+
+def _passes_on(place: Place) -> bool:
+    """True for the sentence of another of these exceptions, told with the file it is about."""
+    argument = place.call.args[0]
+    last = argument.values[-1] if isinstance(argument, ast.JoinedStr) else None
+    if not isinstance(last, ast.FormattedValue) or not isinstance(last.value, ast.Name):
+        return False
+    return any(isinstance(node, ast.ExceptHandler) and node.name == last.value.id and isinstance(node.type, ast.Name)
+               and node.type.id in ONE_PIECE for function in place.around for node in ast.walk(function)) \
+        and _called(place) != "OSError"
+
+
+@pytest.mark.parametrize("place", _params("GuestDied"))
+def test_a_death_is_told_with_what_is_left(place: Place) -> None:
+    what, *rest = place.call.args
+    for text in texts(what, place):
+        # run_task() tells a death of inside again, with what is left.
+        assert not text.startswith("<") or text == "<death.what>", f"nothing is known of {text}"
+        _in_style(text)
+    if len(rest) == 2:
+        _steps(texts(rest[1], place))
+    else:
+        assert place.module in ("traces.lab.qemu", "traces.lab.run")
+
+
+def test_every_death_that_leaves_the_lab_says_what_is_left() -> None:
+    (task,) = (function for (_, name), function in FUNCTIONS.items() if name == "run_task")
+    told = [handler for node in ast.walk(task) if isinstance(node, ast.Try) for handler in node.handlers
+            if isinstance(handler.type, ast.Name) and handler.type.id == "GuestDied"]
+    assert "_kept(partial)" in ast.unparse(told[0])
+
+
+@pytest.mark.parametrize("place", [param for param in _params("warn", "_say") if _printed(param.values[0])])
+def test_what_is_printed_before_status_2_says_what_next(place: Place) -> None:
+    for text in texts(place.call.args[0], place):
+        assert re.search(rf"[:;] ({'|'.join(sorted(STEPS))}) ", text), f"no next step: {text!r}"
 
 
 def _in_style(text: str) -> None:

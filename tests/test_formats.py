@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 from replay.checks import CHECKS, Divergence
 from replay.cli import main
 from replay.cli.replay_ import divergence_lines
+from replay.formats import mail
 from replay.formats.judged import Names, judge
 from replay.formats.junit import junit_xml
 from replay.formats.ktap import Ktap
@@ -414,6 +415,12 @@ def test_files_that_cannot_be_written_are_told_before(place: Path, capsys: pytes
 
 
 # ---- mail ------------------------------------------------------------------------------------------------
+
+
+def test_a_line_of_a_mail_is_cut_where_it_would_be_wrapped() -> None:
+    assert mail._line("kernel", "x" * 62) == "kernel    " + "x" * 62
+    assert mail._line("kernel", "x" * 63) == "kernel    " + "x" * 59 + "..."
+    assert mail._line("kernel", "x" * 63, "short") == "kernel    short"
 
 
 def test_a_mail_has_five_lines_of_72_columns_for_each(printed: dict[tuple[str, str], str]) -> None:

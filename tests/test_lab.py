@@ -583,7 +583,7 @@ def test_what_a_dead_guest_sent_is_kept(qemu: Path, tmp_path: Path, monkeypatch:
     said = capsys.readouterr().err
     assert "Fatal exception" in said
     assert "the guest panicked." in said
-    assert f"1 files of the capture (5,000 bytes); try zreplay import {out}.partial/capture" in said
+    assert f"1 files of the capture (5,000 bytes); import it with 'zreplay import {out}.partial/capture -o REC'" in said
     assert (tmp_path / "r.zr.partial/capture/events.raw").read_bytes() == b"e" * 5000
     assert not out.exists()
     assert not list(tmp_path.glob(".r.zr.*")), "the disks are gone"
@@ -600,7 +600,7 @@ def test_a_host_without_room(qemu: Path, tmp_path: Path, monkeypatch: pytest.Mon
     job = Job(Kernel("x", tmp_path / "k", None, None, ""), "zstd", ("base",), accel="tcg")
     with pytest.raises(GuestDied, match="No space left on device") as death:
         run(job, tmp_path / "r.zr")
-    assert death.value.kept == f"its console is in {tmp_path}/r.zr.partial"
+    assert death.value.kept == f"see its console in {tmp_path}/r.zr.partial"
 
 
 def test_a_problem_in_the_guest_is_told(qemu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

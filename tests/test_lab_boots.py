@@ -19,6 +19,7 @@ from traces.lab.cpio import CpioWriter
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.kernels import cached
 from traces.lab.qemu import Machine, boot
+from traces.lab.run import Job, run_task
 from traces.workload.sequence import Sequence
 
 
@@ -95,6 +96,18 @@ def test_the_other_back_end_passes_too(tmp_path: Path) -> None:
     assert recording.manifest["capture"]["backend"] == "bcc"
     result = replay(recording)
     assert result.verdict == "PASS", result.reasons
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("needs_qemu")
+def test_what_commands_show_on_a_terminal(tmp_path: Path) -> None:
+    kernel = Shelf(None, lambda text: None).get(_KERNELS[0], None)
+    options = {"before": [["mount", "-t", "devpts", "devpts", "/dev/pts"]], "columns": 70, "directory": "/",
+               "environment": {"WHO": "me"}, "commands": [
+                   ["sh", "-c", "test -t 1 && echo $WHO; exit 3"], ["/bin/busybox", "stty", "size"]]}
+    with run_task(Job(kernel, "lz4", ()), "terminals", options, tmp_path / "t", lambda text: None) as ran:
+        assert ran.result["statuses"] == [3, 0]
+        assert [(ran.capture / name).read_bytes() for name in ("0", "1")] == [b"me\r\n", b"24 70\r\n"]
 
 
 @pytest.mark.lab

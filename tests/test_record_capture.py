@@ -9,6 +9,7 @@ import lzma
 import os
 import shutil
 import stat
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from traces.importers.capture import Capture as ImportedCapture
 from traces.record.capture import AppendFile, Capture
 from traces.record.errors import CannotRecord
 from traces.record.pages import PageMode, PageTaker
-from traces.record.session import loss_lines
+from traces.record.session import loss_lines, say
 
 SIZE = 256
 NONE_LOST = {"overrun": 0, "commit_overrun": 0, "dropped": 0}
@@ -398,7 +399,7 @@ def test_losses_are_told_in_sentences() -> None:
                      "hits missed by probes: load: 2; unknown for the 1 that are fprobes (the kernel keeps no count of them)."]
     quiet = loss_lines({"losses": {"cpus": {"0": NONE_LOST}, "pages": {"0": {**NONE_LOST, "overrun": "unknown"}},
                                    "probes": {}}})
-    assert quiet == ["events lost in the rings of 1 CPUs: none.", "pages lost in the rings of 1 CPUs: CPU 0: unknown.",
+    assert quiet == ["events lost in the rings of 1 CPU: none.", "pages lost in the rings of 1 CPU: CPU 0: unknown.",
                      "hits missed by probes: none known."]
 
 
@@ -420,3 +421,15 @@ def test_short_writes_and_full_disks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.undo()
     capture.close()
     assert not (tmp_path / "c" / "flushed.jsonl").exists()
+
+
+def test_what_is_said_fits_a_terminal_and_a_command_stays_whole(monkeypatch: pytest.MonkeyPatch,
+                                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    said = "recording into a/capture; Ctrl-C stops it, or from elsewhere:\n  echo stop > a/rather/long/path/to/the/control"
+    say(said)
+    assert capsys.readouterr().err == f"zreplay: {said}\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    say(said)
+    assert capsys.readouterr().err.splitlines() == [
+        "zreplay: recording into a/capture;", "  Ctrl-C stops it, or from elsewhere:", said.split("\n")[1]]

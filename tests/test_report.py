@@ -105,7 +105,8 @@ def test_page_is_sound(pages: dict[str, tuple[int, Element, str]], kind: str) ->
     page = pages[kind][1]
     ids = [each.attributes["id"] for each in page.having("id")]
     assert len(set(ids)) == len(ids)
-    used = [name for each in page.having("aria-labelledby") for name in each.attributes["aria-labelledby"].split()]
+    used = [name for kind in ("aria-labelledby", "aria-describedby") for each in page.having(kind)
+            for name in each.attributes[kind].split()]
     used += [each.attributes["href"][1:] for each in page.having("href")]
     used += [name for each in page.walk() for value in each.attributes.values()
              for name in re.findall(r"url\(#([\w-]+)\)", value)]
@@ -125,6 +126,7 @@ def test_page_is_sound(pages: dict[str, tuple[int, Element, str]], kind: str) ->
     for each in page.all("div"):
         if "scroll" in each.attributes.get("class", "").split():
             assert each.attributes["tabindex"] == "0"
+            assert each.attributes["role"] == "group"
             assert each.attributes["aria-label"]
 
 
@@ -142,7 +144,8 @@ def test_every_picture_tells_its_numbers_or_why_it_is_not_there(pages: dict[str,
         assert re.search(r"\d", captions[0].text)
         assert drawings[0].attributes["role"] == "img"
         title, said = (figure.all(name)[0] for name in ("title", "desc"))
-        assert drawings[0].attributes["aria-labelledby"].split() == [title.attributes["id"], said.attributes["id"]]
+        assert drawings[0].attributes["aria-labelledby"] == title.attributes["id"]
+        assert drawings[0].attributes["aria-describedby"] == said.attributes["id"]
         assert said.text == captions[0].text
         assert len(drawings[0].all("text")) > 3
 
@@ -377,7 +380,8 @@ def failed(samples: dict[str, Path]) -> dict[str, Any]:
     return plain
 
 
-def test_a_hostile_result_is_shown_as_it_is(failed: dict[str, Any], tmp_path: Path) -> None:
+def test_a_hostile_result_is_shown_as_it_is(failed: dict[str, Any], tmp_path: Path,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
     # Of the same kind, but for the recording, which is not there in either.
     made = []
     for name, plain in (("plain", {**failed, "recording": "gone"}), ("hostile", _hostile(failed))):
@@ -392,6 +396,10 @@ def test_a_hostile_result_is_shown_as_it_is(failed: dict[str, Any], tmp_path: Pa
     assert [each for each in shape(made[0][0]) if not each.startswith("span ['class']")] == [
         each for each in shape(made[1][0]) if not each.startswith("span ['class']")]
     assert all(c.isprintable() or c == "\n" for c in made[1][1])
+    # Nor does the terminal obey it.
+    out = capsys.readouterr().out
+    assert "<script>" in out
+    assert all(c.isprintable() or c == "\n" for c in out)
     commands = [each.text for each in made[1][0].all("code") if each.text.startswith("zreplay replay")]
     assert shlex.split(commands[0])[2] == printable(HOSTILE)
 
@@ -445,10 +453,17 @@ def test_two_results_are_refused_and_one_laid_out_anew_is_not(failed: dict[str, 
         load_result(tmp_path / "two")
     (tmp_path / "one").write_text(json.dumps(failed, indent=2))
     assert load_result(tmp_path / "one") == Result.from_dict(failed)
+    # What Unicode calls the end of a line is a letter of a JSON string.
+    failed = {**failed, "notes": ["a\u2028b\x85c"]}
+    (tmp_path / "one").write_text(json.dumps(failed, ensure_ascii=False))
+    assert load_result(tmp_path / "one").notes == failed["notes"]
 
 
 @pytest.mark.parametrize(("words", "why"), [
     (["nowhere", "-o", "{tmp}/out.html"], "does not exist"),
+    (["n" * 300, "-o", "{tmp}/out.html"], "does not exist"),
+    (["{sample}", "-o", "{tmp}/" + "n" * 300 + "/out.html"], "cannot be written"),
+    (["{sample}", "n" * 300, "-o", "{tmp}/out.html"], "not a recording"),
     (["{sample}", "-o", "{tmp}/no/out.html"], "cannot be written"),
     (["{sample}", "-o", "{tmp}"], "cannot be written"),
     (["{sample}", "--revision", "v99", "-o", "{tmp}/out.html"], "there is no revision 'v99'"),
@@ -571,8 +586,8 @@ def test_which_case_it_is(check: str, recorded: Any, predicted: Any, words: str)
 
 
 @pytest.mark.parametrize(("verdict", "reasons", "words"), [
-    ("PASS", [], "Kernel 7.9 (lz4) did what R says: 5 comparisons by 1 checks over 9 events, none different."),
-    ("FAIL", [], "Kernel 7.9 (lz4) does not do what R says: 5 comparisons by 1 checks over 9 events."),
+    ("PASS", [], "Kernel 7.9 (lz4) did what R says: 5 comparisons by 1 check over 9 events, none different."),
+    ("FAIL", [], "Kernel 7.9 (lz4) does not do what R says: 5 comparisons by 1 check over 9 events."),
     ("UNDECIDED", ["events were lost"], "Whether kernel 7.9 (lz4) does what R says cannot be told: events were lost."),
     ("SKIP", ["no zswap"], "Nothing was checked of kernel 7.9 (lz4): no zswap."),
 ])

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reports in a real browser, where there is one: Chromium without a screen, driven by its command line."""
+"""Reports in a real browser, where there is one: Chromium without a screen, driven by its command line and by DevTools."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from htmlpage import parse
+from devtools import Devtools
+from htmlpage import contrast, parse
 from test_report import synthetic
 
 from replay.cli import main
@@ -124,3 +127,113 @@ def test_narrow_window_does_not_scroll_sideways(browser: list[str], pages: dict[
     assert drawn.shape[1] == 520
     margin = drawn[:, -8:].reshape(-1, 3)
     assert (np.abs(margin - margin[0]).max(axis=1) == 0).all()
+
+
+# ---- without eyes, without a mouse -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def driven(browser: list[str], tmp_path: Path) -> Iterator[Devtools]:
+    """A browser that is driven."""
+    command = [word for word in browser if not word.startswith(("--user-data-dir", "--enable-logging"))]
+    with Devtools([*command, f"--user-data-dir={tmp_path}/profile", "--window-size=1100,900"]) as running:
+        yield running
+
+
+_LANDMARKS = {"main", "navigation", "region", "banner", "complementary", "contentinfo", "form", "search"}
+
+
+@VERDICTS
+def test_what_a_screen_reader_is_told(driven: Devtools, pages: dict[str, Path], verdict: str) -> None:
+    driven.ask("Emulation.setScriptExecutionDisabled", value=True)
+    driven.open(pages[verdict].as_uri())
+    tree = driven.tree()
+    assert tree[0]["role"] == "RootWebArea"
+    assert tree[0]["name"].startswith(f"{verdict}: ")
+    landmarks = [(each["role"], each["name"]) for each in tree if each["role"] in _LANDMARKS]
+    assert len(set(landmarks)) == len(landmarks)
+    assert landmarks[:2] == [("main", ""), ("navigation", "Sections")]
+    headings = [each for each in tree if each["role"] == "heading"]
+    assert all(each["name"].strip() for each in headings)
+    # The sign beside the verdict's word is for eyes.
+    assert headings[0]["name"].startswith(verdict)
+    levels = [int(each["level"]) for each in headings]
+    assert levels.count(1) == levels[0] == 1
+    assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(levels))
+    # Every section is a place to jump to, by its heading, and the contents lead to each.
+    sections = [name for role, name in landmarks if role == "region"]
+    assert sections == [each["name"] for each in headings if each["level"] == 2]
+    assert len([each for each in tree if each["role"] == "link"]) == len(sections)
+    images = [each for each in tree if each["role"] in ("image", "img")]
+    assert [each["name"] for each in images] == [
+        each.all("title")[0].text for each in parse(pages[verdict].read_text()).all("svg")]
+    assert all(re.search(r"\d", each["description"]) for each in images)
+    tables = [each["name"] for each in tree if each["role"] == "table"]
+    assert tables
+    assert all(tables)
+    rows = [tree[at + 1]["role"] for at, each in enumerate(tree) if each["role"] == "row"]
+    assert set(rows) == {"columnheader", "rowheader"}
+    assert all(each["name"] for each in tree if each["role"] in ("columnheader", "rowheader", "link"))
+    assert all(each["name"] for each in tree if each.get("focusable") and each["role"] != "RootWebArea")
+
+
+_ACTIVE = """(() => {
+    const at = document.activeElement, style = getComputedStyle(at), box = at.getBoundingClientRect();
+    return [[...document.querySelectorAll("*")].indexOf(at), at.localName, style.outlineStyle,
+            parseFloat(style.outlineWidth), box.bottom > 0 && box.top < innerHeight];
+})()"""
+
+
+@VERDICTS
+def test_all_of_it_by_keyboard(driven: Devtools, pages: dict[str, Path], verdict: str) -> None:
+    driven.open(pages[verdict].as_uri())
+    stops = []
+    for _ in range(200):
+        driven.key("Tab", 9)
+        at = driven.value(_ACTIVE)
+        if at[1] == "body" or (stops and at[0] <= stops[-1][0]):
+            break
+        stops.append(at)
+    page = parse(pages[verdict].read_text())
+    hidden = {id(inner) for each in page.all("details") for inner in each.walk()
+              if "open" not in each.attributes and inner.name != "summary"}
+    reached = [each.name for each in page.walk() if id(each) not in hidden
+               and (each.name in ("a", "summary") or "tabindex" in each.attributes)]
+    assert [name for _, name, *_ in stops] == reached
+    # Where one is can be seen.
+    assert all(style != "none" and width >= 2 and seen for _, _, style, width, seen in stops)
+    count = driven.value("document.querySelectorAll('details:not([open])').length")
+    driven.value("document.querySelector('details:not([open]) > summary')?.focus()")
+    driven.key("Enter", 13, "\r")
+    left = driven.value("document.querySelectorAll('details:not([open])').length")
+    assert left == max(count - 1, 0)
+
+
+#: Each text's colour, and what is behind it, without those that nobody sees.
+_TEXTS = """[...document.querySelectorAll("body *")].filter(each => [...each.childNodes].some(
+    inner => inner.nodeType == 3 && inner.data.trim()) && each.checkVisibility() && !["title", "desc"].includes(each.localName)
+).map(each => {
+    const clear = colour => colour == "transparent" || colour.endsWith(", 0)");
+    let behind = each;
+    while (behind && clear(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
+    const style = getComputedStyle(each);
+    return [each.namespaceURI.endsWith("svg") ? style.fill : style.color, getComputedStyle(behind).backgroundColor,
+            each.textContent.slice(0, 40)];
+})"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@VERDICTS
+def test_every_text_can_be_told_from_its_ground(driven: Devtools, pages: dict[str, Path], verdict: str,
+                                                theme: str) -> None:
+    driven.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+    driven.open(pages[verdict].as_uri())
+    driven.value("for (const each of document.querySelectorAll('details')) each.open = true")
+    found = driven.value(_TEXTS)
+    assert len(found) > 50
+    for colour, behind, text in found:
+        one, other = ("#{:02x}{:02x}{:02x}".format(*map(int, re.findall(r"\d+", each)[:3])) for each in (colour, behind))
+        assert contrast(one, other) >= 4.5, (text, one, other)
+    assert {f"#{int(red):02x}{int(green):02x}{int(blue):02x}" for _, behind, _ in found
+            for red, green, blue in [re.findall(r"\d+", behind)[:3]]} == {
+        COLOURS[name][theme == "dark"] for name in ("ground", "panel")}

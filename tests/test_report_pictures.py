@@ -17,11 +17,13 @@ from replay.report.drawing import Drawing, inline_svg, label, png_file, svg_file
 from replay.report.fragmentation import fragmentation
 from replay.report.material import Material, Missing, Picture, gather
 from replay.report.overtime import pool
+from replay.report.pictures import write_file
 from replay.report.predicted import course
 from replay.report.recorded import Recorded, look
 from replay.synthetic import config
 from replay.verdict import effects, open_engine, replay
 from traces import schema
+from traces.errors import BadInput
 from traces.recording import Recording, RecordingWriter
 
 COLUMN = {name: index for index, name in enumerate(schema.column_names())}
@@ -130,6 +132,28 @@ def test_sizes_have_a_whole_page_apart(tmp_path: Path) -> None:
     assert picture.rows == [["1 to 128", "2"], ["129 to 256", "1"], ["3,969 to 4,095", "1"], ["4,096", "2"]]
     assert f"{sum(asked) / 6:,.1f} on average, median 129" in picture.caption
     assert "a whole page: 2." in picture.caption
+    assert "Larger" not in picture.caption
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(BadInput, match="cannot be written"):
+        write_file(tmp_path / "taken", b"x")
+    assert [path.name for path in tmp_path.rglob("*")] == ["taken"]
+    write_file(tmp_path / "free", b"x")
+    assert (tmp_path / "free").read_bytes() == b"x"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_sizes_that_no_object_has_are_told(tmp_path: Path) -> None:
+    rows = [{"ts": ts, "pid": 1, "event": "zs_malloc", "size": size, "pool": 5} for ts, size in enumerate((9, 4097, 5000))]
+    picture = sizes(_material(write(tmp_path / "some", rows)))
+    assert isinstance(picture, Picture)
+    assert "1 sizes were asked" in picture.caption
+    assert "Larger ones are left out: 2." in picture.caption
+    missing = sizes(_material(write(tmp_path / "all", rows[1:])))
+    assert isinstance(missing, Missing)
+    assert "exceed a page" in missing.why
 
 
 def _material(recording: Recording) -> Material:

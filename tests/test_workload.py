@@ -137,7 +137,8 @@ def test_settings_are_put_back_in_reverse(box: FakeBox) -> None:
 def test_what_cannot_be_put_back_is_said(box: FakeBox) -> None:
     box.set(f"{PARAMETERS}/compressor", "lz4")
     (box.root / PARAMETERS / "compressor").unlink()
-    assert box.restore() == [f"/{PARAMETERS}/compressor could not be set back to 'zstd' (No such file or directory)"]
+    assert box.restore() == [f"/{PARAMETERS}/compressor could not be set back to 'zstd' (No such file or directory); "
+                             "write that there yourself"]
 
 
 def test_a_cgroup_of_its_own_goes_again(box: FakeBox) -> None:

@@ -205,7 +205,8 @@ class Recording:
 
     def _read_manifest(self) -> dict[str, Any]:
         path = self.path / _MANIFEST
-        if not self.path.is_dir() or not path.is_file():
+        # os.path: a Path asks loudly about names that are too long, and directories that are closed.
+        if not os.path.isdir(self.path) or not os.path.isfile(path):
             raise BadInput(self.path, "", "this is not a recording (a directory with a manifest.json)",
                            "make one with 'zreplay import SRC -o REC'")
         if path.stat().st_size > _MAX_MANIFEST:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from replay.cli.terminal import steps, table, wrapped
+from replay.cli.terminal import fitting, steps, table, wrapped
 
 __all__ = ["add_parser"]
 
@@ -84,20 +85,33 @@ def report(box: dict[str, Any], checks: Sequence[Any], room: dict[str, Any]) -> 
         yield ""
         yield "one command each would add:"
         for name, command in commands:
-            # A command is copied: it is never broken.
             yield f"  {name}:"
-            yield f"    {command}"
+            yield from _command(command)
     yield ""
     yield from wrapped(
-        f"disk: {_size(room['free'])} free here; {room['seconds']:g} s of {cpus} CPU{'s' if cpus != 1 else ''} that do "
-        f"little else than swap are taken for {room['events']:,} events ({room['events_per_second_and_cpu']:,} a "
-        "second and CPU, as measured in the lab at 500 million instructions a second; measure yours with a short "
-        "recording and 'zreplay info')")
+        f"disk: {_size(room['free'])} free here; {room['seconds']:g} s of {cpus} "
+        f"CPU{'s that do' if cpus != 1 else ' that does'} little else than swap are taken for "
+        f"{room['events']:,} events ({room['events_per_second_and_cpu']:,} a second and CPU, as measured in the lab at "
+        "500 million instructions a second; measure yours with a short recording and 'zreplay info')")
     sizes = [("--pages", "bytes/event: capture", "recording", "needed", "room")]
     for mode, each in room["bytes_per_event"].items():
         sizes.append((mode, f"{each['capture']:.1f}", f"{each['recording']:.1f}", _size(room["needs"][mode]),
                       "yes" if room["enough"][mode] else "no"))
     yield table(sizes, right=(1, 2, 3))
+
+
+def _command(command: str) -> Iterator[str]:
+    """Yield a command in lines that fit and can be copied: a shell reads on after a backslash."""
+    room = fitting(1 << 20)
+    line = "   "
+    # Words, quotes and all; a script of sh -c comes apart after &&, its own shell reads on there.
+    for word in re.findall(r"(?:[^\s']|'[^']*')+", command):
+        for piece in re.split(r"(?<=&&) ", word):
+            if len(f"{line} {piece} \\") > room and line.strip():
+                yield f"{line} \\"
+                line = "     "
+            line = f"{line} {piece}"
+    yield line
 
 
 def _size(count: float) -> str:

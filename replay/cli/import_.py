@@ -7,7 +7,7 @@ import argparse
 import json
 from typing import Any
 
-from replay.cli.terminal import counting, number, steps, warn
+from replay.cli.terminal import counting, number, steps, warn, wrapped
 from replay.verdict import predictions_for
 from traces.errors import BadInput
 from traces.importers import import_source
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{arguments.output}: {summary['rows']:,} events, {summary['references']:,} pages handed to the compressor "
           f"({summary['pages']:,} distinct)")
     for note in summary["notes"]:
-        print(f"  note: {note}")
+        print(*wrapped(f"  note: {note}", 1 << 20), sep="\n")
     lost = 0
     for loss in summary["losses"]:
         if loss.get("lost") is None:

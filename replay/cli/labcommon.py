@@ -187,13 +187,13 @@ class Shelf:
         if "/" in wanted or Path(wanted).is_file() or (Path(wanted) / "bzImage").is_file():
             return own(Path(wanted), modules)
         if modules is not None:
-            raise LabError("--modules goes with a bzImage; a distribution's kernel brings its own")
+            raise LabError("--modules goes with a bzImage; leave it out: a distribution's kernel brings its own")
         have = cached(cache_directory(), wanted)
         if have is not None:
             return have
         choice = pick(self.all(), wanted)
         if choice is None:
-            raise LabError(f"no suite has a kernel {wanted}; zreplay lab kernels lists what there is")
+            raise LabError(f"no suite has a kernel {wanted}; see what there is with 'zreplay lab kernels'")
         return fetch(choice, self.mirror_of_packages(), cache_directory(), self.say)
 
     def tools(self) -> Tools:

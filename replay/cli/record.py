@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from replay.cli.terminal import counting
+from replay.cli.terminal import counting, wrapped
 from traces.importers import import_source
 from traces.record.command import DESCRIPTION, add_arguments, record
 from traces.record.errors import CannotRecord
@@ -42,4 +42,4 @@ def _import(capture: Path, output: Path) -> None:
     print(f"{output}: {summary['rows']:,} events, {summary['references']:,} pages handed to the compressor "
           f"({summary['pages']:,} distinct)")
     for note in summary["notes"]:
-        print(f"  note: {note}")
+        print(*wrapped(f"  note: {note}", 1 << 20), sep="\n")

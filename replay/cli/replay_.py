@@ -81,10 +81,13 @@ def _form(arguments: argparse.Namespace) -> Form | None:
 
 def report(result: Result) -> Iterator[str]:
     """Yield the lines of a result for people: verdict first, then every check, then the first divergence."""
-    yield (f"{painted(result.verdict)}  {result.recording}: {result.events:,} events of kernel {result.kernel} "
-           f"({result.compressor}) against {result.revision}")
+    first, *rest = wrapped(f"{result.verdict}  {result.recording}: {result.events:,} events of kernel {result.kernel} "
+                           f"({result.compressor}) against {result.revision}", 1 << 20)
+    # What colours it has no width.
+    yield painted(result.verdict) + first.removeprefix(result.verdict)
+    yield from rest
     for reason in result.reasons:
-        yield f"  {reason}"
+        yield from wrapped(f"  {reason}", 1 << 20)
     rows = [("check", "compared", "different", "grade")]
     for check in result.checks:
         rows.append((check.id, f"{check.compared:,}", f"{check.different:,}" if check.compared else "-", check.grade))

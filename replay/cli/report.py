@@ -11,6 +11,7 @@ from typing import Any
 from model.revisions import REVISIONS
 from replay.cli.revisions import parting_status
 from replay.cli.terminal import steps
+from replay.formats.judged import one_line
 from replay.report.load import fits, load_result
 from replay.report.story import parting_sentence, regression_sentence
 from replay.userrevision import load_revision
@@ -71,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     files = write_figures(Path(arguments.figures), made) if arguments.figures else []
     write_file(output, content)
     drawn = sum(hasattr(each, "drawing") for each in made)
-    print(f"{material.result.verdict}  {material.result.recording} against {material.result.revision}")
+    # A result is somebody else's file: a terminal would obey what its texts hold.
+    print(f"{material.result.verdict}  {one_line(f'{material.result.recording} against {material.result.revision}')}")
     if material.parting is not None:
         print(parting_sentence(material.parting))
     if material.regression is not None:
@@ -91,7 +93,8 @@ def _output(text: str) -> Path:
     """
     # What a link leads to is replaced, not the link; and nothing but a file: root could, /dev/null.
     path = Path(os.path.realpath(text)) if os.path.islink(text) else Path(text)
-    if (path.exists() and not path.is_file()) or not path.absolute().parent.is_dir():
+    # os.path: a Path asks loudly about names that are too long, and directories that are closed.
+    if (os.path.exists(path) and not os.path.isfile(path)) or not os.path.isdir(path.absolute().parent):
         raise BadInput(path, "", "cannot be written: it is no file, or its directory is not there",
                        "name a file in a directory that is there")
     return path
@@ -111,9 +114,9 @@ def _subject(text: str, revision: tuple[str, Any] | None) -> tuple[Result | None
     :raises BadInput: for what is neither, or a revision that is not the result's
     """
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(path):
         return None, Recording(path), ""
-    if not path.exists():
+    if not os.path.exists(path):
         raise BadInput(path, "", "does not exist", "name a recording, or a file that 'zreplay replay --json' wrote")
     result = load_result(path)
     named = getattr(revision[1], "__name__", revision[0]) if revision is not None else result.revision

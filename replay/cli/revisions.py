@@ -15,7 +15,7 @@ from model.revisions import REVISIONS, SERIES
 from model.zswap import Zswap
 from replay.bisect import Bisection, bisect, series
 from replay.cli.replay_ import load_revision
-from replay.cli.terminal import counting, fitting, table
+from replay.cli.terminal import counting, fitting, table, wrapped
 from replay.freerun import Outcome
 from replay.parting import RESPECTS, Cause, Parting, part
 from traces.errors import BadInput
@@ -100,8 +100,8 @@ def parting_status(found: Parting) -> int:
 def _lines(found: Parting, path: str) -> Iterator[str]:
     one, other = found.names
     parted = sum(cause.operations for cause in found.causes)
-    yield (f"{other} against {one}: {found.operations:,} operations of {path}, {parted:,} part, in "
-           f"{len(found.causes)} ways")
+    yield from wrapped(f"{other} against {one}: {found.operations:,} operations of {path}, {parted:,} part, in "
+                       f"{len(found.causes)} ways", 1 << 20)
     for note in (*found.notes, *(f"{count:,} {why} were not run" for why, count in found.left_out.items())):
         yield from textwrap.wrap(f"note: {note}", fitting(_WIDTH), subsequent_indent="  ")
     for number, cause in enumerate(found.causes, 1):

@@ -125,8 +125,9 @@ def _row(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str
 
 
 def wrapped(text: str, most: int = 78) -> list[str]:
-    """Return a sentence in lines of at most ``most`` columns, fewer on a narrower terminal."""
-    return textwrap.wrap(text, fitting(most), subsequent_indent="  ", break_on_hyphens=False)
+    """Return a sentence in lines of at most ``most`` columns, fewer on a narrower terminal; later ones are indented."""
+    indent = " " * (len(text) - len(text.lstrip()) + 2)
+    return textwrap.wrap(text, fitting(most), subsequent_indent=indent, break_on_hyphens=False)
 
 
 def number(text: str) -> int:

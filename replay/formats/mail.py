@@ -188,7 +188,7 @@ def _row(cells: tuple[str, str, str, str]) -> Iterator[str]:
     """Yield a check's line; a name that is too long for its column stands alone above its numbers."""
     name, compared, different, grade = map(_ascii, cells)
     if len(name) > _NAME:
-        yield f" {name[:WIDTH - 1]}"
+        yield f" {_cut(name, WIDTH - 1)}"
         name = ""
     yield f" {name:<{_NAME}} {compared:>11} {different:>9} {grade}".rstrip()
 

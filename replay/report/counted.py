@@ -39,7 +39,7 @@ def sizes(material: Material) -> Picture | Missing:
     counts = recorded.sizes
     total = int(counts.sum())
     if not total:
-        why = "nothing was allocated from zsmalloc"
+        why = "nothing was allocated from zsmalloc" if not recorded.larger else "all sizes asked of it exceed a page"
         return Missing(*_SIZES, why if _probed(material, "zs_malloc") else "zs_malloc() was not probed")
     whole, below = int(counts[PAGE_SIZE]), counts[:PAGE_SIZE]
     # Bins hold 1 to 128 bytes, 129 to 256, ...; a whole page stands apart, as nothing was gained by compressing it.
@@ -55,7 +55,7 @@ def sizes(material: Material) -> Picture | Missing:
         judged = f" Compared by check store.length: {check.compared:,}, different: {check.different:,}."
     caption = (f"{total:,} sizes were asked of zs_malloc(): from {int(found[0]):,} to {int(found[-1]):,} bytes, "
                f"{mean:,.1f} on average, median {median:,}. Exactly {PAGE_SIZE:,} bytes, a whole page: {whole:,}."
-               f"{judged}")
+               f"{f' Larger ones are left out: {recorded.larger:,}.' if recorded.larger else ''}{judged}")
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

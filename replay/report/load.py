@@ -16,7 +16,7 @@ __all__ = ["fits", "load_result"]
 
 #: No result of a replay comes near: it keeps a hundred divergences.
 _LARGEST: Final = 64 << 20
-_TODO: Final = "write it with 'zreplay replay REC --json > FILE'"
+_WRITE_ANEW: Final = "write it with 'zreplay replay REC --json > FILE'"
 _TEXTS: Final = ("recording", "revision", "mirrors", "kernel", "compressor")
 
 
@@ -29,19 +29,20 @@ def load_result(path: Path) -> Result:
         with path.open("rb") as stream:
             content = stream.read(_LARGEST + 1)
     except OSError as problem:
-        raise BadInput(path, "", f"cannot be read ({problem.strerror})", _TODO) from None
+        raise BadInput(path, "", f"cannot be read ({problem.strerror})", _WRITE_ANEW) from None
     if len(content) > _LARGEST:
-        raise BadInput(path, "", "is too large for a result", _TODO)
+        raise BadInput(path, "", "is too large for a result", _WRITE_ANEW)
     try:
-        lines = [line for line in content.decode("utf-8").splitlines() if line.strip()]
+        # Not splitlines(): a JSON string may hold what Unicode calls a line's end.
+        lines = [line for line in content.decode("utf-8").split("\n") if line.strip()]
         # A result is one line; one that somebody laid out anew is the whole file.
         plain = json.loads(lines[0]) if len(lines) == 1 else json.loads("\n".join(lines)) if lines else None
     except (ValueError, RecursionError):
         several = _several(content)
         raise BadInput(path, "", f"holds {several} results, and a report is of one" if several > 1 else "is not JSON",
-                       "give one line of it, or the recording" if several > 1 else _TODO) from None
+                       "give one line of it, or the recording" if several > 1 else _WRITE_ANEW) from None
     if not isinstance(plain, dict):
-        raise BadInput(path, "", "holds no result of a replay", _TODO)
+        raise BadInput(path, "", "holds no result of a replay", _WRITE_ANEW)
     if plain.get("verdict") is None and isinstance(plain.get("error"), str):
         raise BadInput(path, "", f"that replay gave no result ({plain['error'][:300]})", "give the recording itself")
     return _result(path, plain)
@@ -51,7 +52,7 @@ def _several(content: bytes) -> int:
     """Return how many JSON objects a file holds, one a line; 0 where a line is none."""
     count = 0
     try:
-        for line in content.decode("utf-8").splitlines():
+        for line in content.decode("utf-8").split("\n"):
             if line.strip():
                 if not isinstance(json.loads(line), dict):
                     return 0
@@ -73,10 +74,10 @@ def _result(path: Path, plain: dict[str, Any]) -> Result:
         result = Result.from_dict(plain)
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise BadInput(path, "", f"is not the result of a replay ({type(problem).__name__}: {problem})",
-                       _TODO) from None
+                       _WRITE_ANEW) from None
     wrong = _wrong(result)
     if wrong:
-        raise BadInput(path, f"'{wrong}'", "is not what a replay's result has there", _TODO)
+        raise BadInput(path, f"'{wrong}'", "is not what a replay's result has there", _WRITE_ANEW)
     return result
 
 

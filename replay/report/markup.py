@@ -74,7 +74,8 @@ def table(caption: object, head: Sequence[object], rows: Iterable[Sequence[objec
     heads = [tag("th", cell, scope="col", class_="number" if i in right else None) for i, cell in enumerate(head)]
     body = [each if isinstance(each, Markup) else row(each, right) for each in rows]
     made = tag("table", tag("caption", caption), tag("thead", tag("tr", *heads)), tag("tbody", join(body, "\n")))
-    return tag("div", made, class_="scroll", tabindex=0, role="region", aria_label=re.sub(r"<[^>]*>", "", str(caption)))
+    # A group: a page has few regions, and these are not among the places that somebody jumps to.
+    return tag("div", made, class_="scroll", tabindex=0, role="group", aria_label=re.sub(r"<[^>]*>", "", str(caption)))
 
 
 def row(cells: Sequence[object], right: Sequence[int] = (), short: Sequence[int] = (), **attributes: object) -> Markup:

@@ -48,7 +48,7 @@ def _pictures(made: Sequence[Picture | Missing]) -> Markup:
 
 def _figure(picture: Picture) -> Markup:
     drawing = inline_svg(picture.drawing, picture.name, picture.title, picture.caption)
-    parts = [tag("div", drawing, class_="scroll drawing", tabindex=0, role="region", aria_label=picture.title),
+    parts = [tag("div", drawing, class_="scroll drawing", tabindex=0, role="group", aria_label=picture.title),
              tag("figcaption", picture.caption)]
     if picture.rows:
         numbers = table(picture.title, picture.head, picture.rows, right=range(1, len(picture.head)))

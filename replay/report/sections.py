@@ -75,7 +75,8 @@ def checks(material: Material) -> Markup:
     compared = sum(check.compared for check in found)
     differ = [check.id for check in found if check.different]
     untold = sum(not check.compared for check in found)
-    summary = (f"{compared:,} comparisons by {len(found) - untold:,} checks; "
+    did = len(found) - untold
+    summary = (f"{compared:,} comparisons by {did:,} check{'s' * (did != 1)}; "
                + (f"different: {', '.join(differ[:_MOST])}{' and more' if len(differ) > _MOST else ''}"
                   if differ else "none different")
                + f"; {untold:,} checks had nothing to compare, and say why.")
@@ -150,7 +151,7 @@ def _events(first: Divergence) -> Markup:
     text = tag("pre", tag("code", join(lines, "\n")))
     return join([tag("p", "As recorded: number, time in seconds, CPU, task, event; an arrow marks the divergence.",
                      class_="quiet"),
-                 tag("div", text, class_="scroll events", tabindex=0, role="region",
+                 tag("div", text, class_="scroll events", tabindex=0, role="group",
                      aria_label="Events around the divergence")])
 
 
@@ -202,7 +203,7 @@ def _outcomes(cause: Cause, names: tuple[str, str]) -> Markup:
     rows = [(label, one, other, "differs" if one != other else "equal")
             for label, one, other in zip(labels, *map(cells, cause.first), strict=True)]
     at = f"{operation.kind} at swap entry {operation.swpent:#x}, order {operation.order}, event {operation.event:,}"
-    return table(at, ("", *names, "outcome"), rows)
+    return table(at, ("what", *names, "outcome"), rows)
 
 
 # ---- base and patched ------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def verdict_sentence(result: Result) -> str:
     kernel = f"kernel {result.kernel or 'of unknown release'} ({result.compressor or 'compressor not known'})"
     compared = sum(check.compared for check in result.checks)
     checks = sum(check.compared > 0 for check in result.checks)
-    made = f"{compared:,} comparisons by {checks:,} checks over {result.events:,} events"
+    made = f"{compared:,} comparisons by {checks:,} check{'s' * (checks != 1)} over {result.events:,} events"
     if result.verdict == "PASS":
         return f"K{kernel[1:]} did what {result.revision} says: {made}, none different."
     if result.verdict == "FAIL" and result.divergences:

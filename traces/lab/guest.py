@@ -69,13 +69,14 @@ def _set_up(job: dict[str, Any]) -> None:
     # A virtio disk looks like one that rotates: up to 6.12 that has every large folio split before it is swapped out.
     _write(f"/sys/block/{Path(_SWAP).name}/queue/rotational", "0")
     if not os.path.isdir(_PARAMETERS):
-        raise OSError(0, "this kernel has no zswap (CONFIG_ZSWAP)")
+        raise OSError(0, "this kernel has no zswap; take one with CONFIG_ZSWAP=y")
     # The compressor first: the pool is made when zswap goes on.
     reset(job)
     # A name that it does not know it takes while it is off, and makes its first pool with another.
     compressor = Path(f"{_PARAMETERS}/compressor").read_text().strip()
     if compressor != job["compressor"]:
-        raise OSError(0, f"this kernel has no compressor '{job['compressor']}': zswap took '{compressor}'")
+        raise OSError(0, f"this kernel has no compressor '{job['compressor']}' and zswap took '{compressor}'; name "
+                         "another with --compressor")
     subprocess.run(["mkswap", _SWAP], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["swapon", _SWAP], check=True)
 
@@ -89,7 +90,8 @@ def reset(job: dict[str, Any]) -> None:
         try:
             _write(f"{_PARAMETERS}/{name}", value)
         except OSError as problem:
-            raise OSError(0, f"zswap parameter {name} does not take '{value}' ({problem.strerror})") from None
+            raise OSError(0, f"zswap parameter {name} does not take '{value}' ({problem.strerror}); give it "
+                             "another with --param") from None
 
 
 def run_and_send(command: list[str], sender: Sender) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a guest can be asked to do: record, record with both back ends at once, measure overhead, kill recorders.
+"""What a guest can be asked to do: record, record with both back ends, measure overhead, kill recorders, show commands.
 
 It uses the standard library only.  Every task takes the job and the sender and returns what the host is told.
 """
@@ -7,14 +7,18 @@ It uses the standard library only.  Every task takes the job and the sender and 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import random
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +107,7 @@ def _measured(job: dict[str, Any], way: str, sender: Sender | None) -> dict[str,
                  "missed_unknown": sum(count == "unknown" for count in losses["probes"].values())}
     took = time.monotonic() - began
     if done.returncode:
-        raise OSError(0, f"with {way} the workload ended with status {done.returncode}")
+        raise OSError(0, f"with {way} the workload ended with status {done.returncode}; see the console for why")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     if sender is not None:
         # It goes at once: what lies in memory here is not free to those that are measured next.
@@ -173,7 +177,7 @@ def kills(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
     say("recording to the end, for how long that takes")
     status = run_and_send(_recorder(job["record"], CAPTURE / "whole", _workload(job)), sender)
     if status:
-        raise OSError(0, f"the recorder that nobody kills ended with status {status}")
+        raise OSError(0, f"the recorder that nobody kills ended with status {status}; see the console for why")
     span = time.monotonic() - began
     rows: list[dict[str, Any]] = []
     while len(rows) < job["count"]:
@@ -229,5 +233,36 @@ def _clean() -> list[str]:
     return [path.name for path in (tracing / "instances").iterdir()] + (tracing / "dynamic_events").read_text().split()
 
 
+# Terminals
+
+
+def terminals(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
+    """Run each of ``commands`` on a terminal of its own, ``columns`` wide, after ``before`` was run on none.
+
+    What a command wrote to its terminal, with all that moves the cursor, is a file named by the command's number.
+    """
+    CAPTURE.mkdir()
+    os.makedirs("/dev/pts", exist_ok=True)
+    for command in job["before"]:
+        subprocess.run(command, check=True)
+    statuses = []
+    for number, command in enumerate(job["commands"]):
+        say(f"showing {' '.join(command)}")
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, job["columns"], 0, 0))
+        process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=job["directory"],
+                                   env={**os.environ, **job["environment"]}, start_new_session=True)
+        os.close(slave)
+        # EIO: nobody has the terminal open any more.
+        with (CAPTURE / str(number)).open("wb") as shown, contextlib.suppress(OSError):
+            while piece := os.read(master, 65536):
+                shown.write(piece)
+        os.close(master)
+        statuses.append(process.wait())
+        sender.send_new()
+    return {"status": 0, "statuses": statuses}
+
+
 TASKS: Final[dict[str, Callable[[dict[str, Any], Sender], dict[str, Any]]]] = {
-    "record": record, "both": both, "overhead": overhead, "kills": kills}
+    "record": record, "both": both, "overhead": overhead, "kills": kills,
+    "terminals": terminals}

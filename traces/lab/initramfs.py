@@ -182,8 +182,8 @@ def build(kernel: Kernel, modules: Iterable[str] = ()) -> bytes:
     found = modules_for(kernel, (*MODULES, *parameters))
     missing = set(parameters) - {name for name, _ in found}
     if missing:
-        raise LabError(f"{kernel.release} comes without a module {min(missing)}; zreplay lab build makes fake_iaa, and "
-                       "--modules names a directory of your own")
+        raise LabError(f"{kernel.release} comes without a module {min(missing)}; name a directory of your own with "
+                       "--modules, or a kernel made by zreplay lab build for fake_iaa")
     for number, (name, image) in enumerate(found):
         archive.file(f"modules/{number:02d}-{name}.ko", image)
         if parameters.get(name):

@@ -210,7 +210,7 @@ class Build:
                     os.killpg(process.pid, signal.SIGTERM)
                     process.wait()
         if process.returncode:
-            raise LabError(f"{what}: {compiler_complaint(lines)}; all of it is in {self.log}")
+            raise LabError(f"{what}: {compiler_complaint(lines)}; see all of it in {self.log}")
 
 
 def read_facts(image: Path) -> dict[str, Any] | None:

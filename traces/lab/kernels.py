@@ -91,7 +91,8 @@ def fetch(wanted: KernelPackages, mirror: Mirror, cache: Path, say: Say) -> Kern
             done = subprocess.run(["nice", "dpkg-deb", "-x", str(deb), str(tree)], text=True, check=False,
                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
             if done.returncode:
-                raise LabError(f"{package.name} cannot be unpacked ({done.stderr.strip()[:200]}); is the disk full?")
+                raise LabError(f"{package.name} cannot be unpacked ({done.stderr.strip()[:200]}); "
+                               "see whether the disk is full")
             deb.unlink()
         _collect(tree, ready, wanted.release)
         origin = f"Debian {wanted.suite}, {wanted.packages[0].name} {wanted.version}"
@@ -103,7 +104,7 @@ def fetch(wanted: KernelPackages, mirror: Mirror, cache: Path, say: Say) -> Kern
         ready.rename(target)
     kernel = cached(cache, wanted.release)
     if kernel is None:
-        raise LabError(f"{cache / wanted.release} cannot be read back; is the disk full?")
+        raise LabError(f"{cache / wanted.release} cannot be read back; see whether the disk is full")
     return kernel
 
 
@@ -112,14 +113,16 @@ def _collect(tree: Path, ready: Path, release: str) -> None:
     modules = next((path for path in (tree / "usr/lib/modules" / release, tree / "lib/modules" / release)
                     if path.is_dir()), None)
     if modules is None:
-        raise LabError(f"the packages of {release} hold no modules; the mirror may be in the middle of an update")
+        raise LabError(f"the packages of {release} hold no modules; try again later: the mirror may be in the "
+                       "middle of an update")
     ready.mkdir()
     # Up to 7.1 below /boot, from 7.2 on beside the modules.
     for name, places in (("vmlinuz", (tree / f"boot/vmlinuz-{release}", modules / "vmlinuz")),
                          ("config", (tree / f"boot/config-{release}", modules / "config"))):
         place = next((path for path in places if path.is_file()), None)
         if place is None:
-            raise LabError(f"the packages of {release} hold no {name}; the mirror may be in the middle of an update")
+            raise LabError(f"the packages of {release} hold no {name}; try again later: the mirror may be in the "
+                           "middle of an update")
         shutil.copyfile(place, ready / name)
     (ready / "modules").mkdir()
     for name in _KEPT:
@@ -151,7 +154,7 @@ def own(image: Path, modules: Path | None) -> Kernel:
         raise LabError(f"{image} cannot be read ({problem.strerror}); name a bzImage") from None
     # The header of Documentation/arch/x86/boot.rst: its magic, and where the version's text is.
     if head[0x202:0x206] != b"HdrS":
-        raise LabError(f"{image} is not an x86 bzImage; the build leaves one at arch/x86/boot/bzImage")
+        raise LabError(f"{image} is not an x86 bzImage; name the one that the build leaves at arch/x86/boot/bzImage")
     at = int.from_bytes(head[0x20E:0x210], "little") + 0x200
     release = head[at:at + 256].split(b"\0")[0].decode("ascii", "replace").split(" ")[0]
     if modules is not None and not modules.is_dir():
@@ -209,7 +212,8 @@ def _unpacked(path: Path) -> bytes:
                                     check=True)
             return result.stdout
     except (OSError, lzma.LZMAError, EOFError, subprocess.CalledProcessError) as problem:
-        raise LabError(f"module {path} cannot be unpacked ({problem}); zstd modules need: apt install zstd") from None
+        raise LabError(f"module {path} cannot be unpacked ({problem}); get it anew, or install zstd where it is "
+                       "compressed so (apt install zstd)") from None
     return data
 
 

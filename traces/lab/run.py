@@ -181,10 +181,10 @@ def _kept(partial: Path) -> str:
     capture = partial / "capture"
     files = [path for path in capture.rglob("*") if path.is_file()] if capture.is_dir() else []
     if not files:
-        return f"its console is in {partial}"
+        return f"see its console in {partial}"
     size = sum(path.stat().st_size for path in files)
     return (f"what reached the host is in {partial}: the console and {len(files)} files of the capture ({size:,} "
-            f"bytes); try zreplay import {capture}")
+            f"bytes); import it with 'zreplay import {capture} -o REC'")
 
 
 def _boot(job: Job, scratch: Path, parts: list[bytes | Path], partial: Path, seconds: dict[str, float],

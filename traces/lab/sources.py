@@ -124,7 +124,8 @@ def tarball_of(source: Source, scratch: Path, say: Say) -> Path:
     except FileNotFoundError:
         raise LabError("dpkg-deb is missing; apt install dpkg, or name a tarball with --source") from None
     if done.returncode:
-        raise LabError(f"{source.path} cannot be unpacked ({done.stderr.strip()[:200]}); is the disk full?")
+        raise LabError(f"{source.path} cannot be unpacked ({done.stderr.strip()[:200]}); see whether the "
+                       "disk is full")
     found = sorted((scratch / "usr/src").glob("linux-source-*.tar*")) if (scratch / "usr/src").is_dir() else []
     if not found:
         raise LabError(f"{source.path} holds no linux-source tarball; name another with --source")

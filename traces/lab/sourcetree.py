@@ -106,7 +106,7 @@ class SourceTree:
         """
         parts = PurePosixPath(name).parts
         if not parts or name.startswith("/") or ".." in parts:
-            raise LabError(f"'{name}' is outside of the source tree; no patch may name it")
+            raise LabError(f"'{name}' is outside of the source tree; leave out the patch that names it")
         for upto in range(1, len(parts) + 1):
             path = self.root.joinpath(*parts[:upto])
             if path.is_symlink() or (path.exists() and path.is_dir() == (upto == len(parts))):

@@ -98,7 +98,8 @@ def fetch_tools(mirror: Mirror, cache: Path, say: Say) -> Tools:
             done = subprocess.run(["nice", "dpkg-deb", "-x", str(deb), str(tree)], text=True, check=False,
                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
             if done.returncode:
-                raise LabError(f"{package.name} cannot be unpacked ({done.stderr.strip()[:200]}); is the disk full?")
+                raise LabError(f"{package.name} cannot be unpacked ({done.stderr.strip()[:200]}); see "
+                               "whether the disk is full")
             deb.unlink()
         say("making the archive of tools")
         data = _archive(tree)
@@ -112,7 +113,7 @@ def fetch_tools(mirror: Mirror, cache: Path, say: Say) -> Tools:
         ready.rename(target)
     tools = cached_tools(cache)
     if tools is None:
-        raise LabError(f"{cache / 'tools'} cannot be read back; is the disk full?")
+        raise LabError(f"{cache / 'tools'} cannot be read back; see whether the disk is full")
     return tools
 
 

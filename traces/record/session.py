@@ -11,6 +11,7 @@ import select
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,8 +79,13 @@ def ring_kb(memory_kb: int, instances: int) -> int:
 
 
 def say(sentence: str) -> None:
-    """Tell the user something beside the output."""
-    print(f"zreplay: {sentence}", file=sys.stderr, flush=True)
+    """Tell the user something beside the output: on a terminal in lines that fit, a line that is indented as it is."""
+    first, *rest = f"zreplay: {sentence}".split("\n")
+    lines = [first]
+    if sys.stderr.isatty():
+        width = max(shutil.get_terminal_size().columns, 20)
+        lines = textwrap.wrap(first, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+    print(*lines, *rest, sep="\n", file=sys.stderr, flush=True)
 
 
 class _Waiter:
@@ -197,7 +203,8 @@ class Session:
             raise
         except OSError as problem:
             raise CannotRecord(f"recording into {self.capture.path} failed ({problem.strerror})",
-                               "what was written before is kept there and marked as incomplete") from None
+                               "choose another disk with room; what was written before is kept, marked as "
+                               "incomplete") from None
         finally:
             if self._worker is not None:
                 self._worker.close()
@@ -323,7 +330,9 @@ class Session:
         self.meta.switch(True)
         self._status["start"] = start
         self.capture.write_json("capture.json", self._status)
-        say(f"recording into {self.capture.path}; stop with Ctrl-C, or: echo stop > {self.capture.path}/control")
+        # What is to be copied has a line of its own.
+        say(f"recording into {self.capture.path}; Ctrl-C stops it, or from elsewhere:\n"
+            f"  echo stop > {self.capture.path}/control")
         self._hand_over_pages()
         if options.command:
             self._start_command()
@@ -477,7 +486,8 @@ def loss_lines(status: dict[str, Any]) -> list[str]:
         lost = {cpu: sum(counts.values()) for cpu, counts in cpus.items() if cpu not in unknown}
         bad = [f"CPU {cpu}: {count}" for cpu, count in lost.items() if count]
         bad += [f"CPU {cpu}: unknown" for cpu in unknown]
-        lines.append(f"{what} lost in the rings of {len(cpus)} CPUs: {', '.join(bad) if bad else 'none'}.")
+        lines.append(f"{what} lost in the rings of {len(cpus)} CPU{'s' * (len(cpus) != 1)}: "
+                     f"{', '.join(bad) if bad else 'none'}.")
     missed = [f"{event}: {count}" for event, count in losses["probes"].items() if count not in (0, "unknown")]
     unknown = [event for event, count in losses["probes"].items() if count == "unknown"]
     text = f"hits missed by probes: {', '.join(missed) if missed else 'none known'}"

@@ -74,13 +74,14 @@ class Box:
                     announce(name, value)
                 self.write(name, value)
             except OSError as problem:
-                problems.append(f"/{name} could not be set back to '{value}' ({problem.strerror})")
+                problems.append(f"/{name} could not be set back to '{value}' ({problem.strerror}); write that there "
+                                "yourself")
         self._before.clear()
         for path in reversed(self._made):
             try:
                 path.rmdir()
             except OSError as problem:
-                problems.append(f"{path} could not be removed ({problem.strerror})")
+                problems.append(f"{path} could not be removed ({problem.strerror}); remove it when nothing runs in it")
         self._made.clear()
         return problems
 
@@ -126,7 +127,7 @@ class Box:
         """
         enabled = self.read(f"{PARAMETERS}/enabled")
         if not enabled:
-            raise NotReady("this kernel has no zswap (CONFIG_ZSWAP)")
+            raise NotReady("this kernel has no zswap; boot one with CONFIG_ZSWAP=y")
         if enabled != "Y":
             when = " before the recording starts" if marker else ""
             raise NotReady(f"zswap is off: echo Y > /{PARAMETERS}/enabled{when}")
@@ -144,8 +145,8 @@ class Box:
         sizes = sorted(path.parent.name for path in (self.root / THP).glob("hugepages-*kB/enabled"))
         if wanted not in sizes:
             have = ", ".join(name.removeprefix("hugepages-") for name in sizes) or "none"
-            raise NotReady(f"this kernel has no folios of {size >> 10} kB (it has: {have}); large folios need "
-                           "Linux 6.8 and CONFIG_TRANSPARENT_HUGEPAGE")
+            raise NotReady(f"this kernel has no folios of {size >> 10} kB (it has: {have}); name another size with "
+                           "--folio: large ones need Linux 6.8 and CONFIG_TRANSPARENT_HUGEPAGE")
         for name in sizes:
             # A larger size that stayed on would be taken first.
             self.set(f"{THP}/{name}/enabled", "madvise" if name == wanted else "never")

@@ -102,14 +102,16 @@ def _source(arguments: argparse.Namespace) -> PageSource:
         try:
             return FilePages(arguments.content)
         except (OSError, ValueError) as problem:
-            raise NotReady(f"no pages can be taken from {arguments.content}: {problem}") from None
+            raise NotReady(f"no pages can be taken from {arguments.content} ({problem}); name a page dump or a "
+                           "directory") from None
     made = MadePages(arguments.seed)
     return _OneMix(made, arguments.mix) if arguments.mix else made
 
 
 def _sequence(arguments: argparse.Namespace) -> Sequence | None:
     if (arguments.scenario == "script") != (arguments.script is not None):
-        raise NotReady("the scenario script takes its sequence from --script FILE, and no other scenario takes one")
+        raise NotReady("the scenario script takes its sequence from --script FILE, and no other scenario takes one; "
+                       "give both or neither")
     return None if arguments.script is None else load(arguments.script)
 
 
@@ -160,7 +162,7 @@ def run(arguments: argparse.Namespace, box: Box | None = None) -> int:
     except (NotReady, NoSnapshot, BadSequence) as problem:
         status = _say(problem, 2)
     except OSError as problem:
-        status = _say(f"{problem.filename or 'the box'}: {problem.strerror}; zreplay workload needs root", 2)
+        status = _say(f"{problem.filename or 'the box'}: {problem.strerror}; run it as root", 2)
     finally:
         for sentence in driver.finish() if driver is not None else []:
             status = _say(sentence, status or 2)

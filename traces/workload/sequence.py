@@ -164,7 +164,7 @@ class Sequence:
         for number, operation in enumerate(self.operations, 1):
             problem = rules.problem(operation)
             if problem:
-                raise BadSequence(f"operation {number} {problem}")
+                raise BadSequence(f"operation {number} {problem}; correct it")
             rules.take(operation)
 
 
@@ -176,14 +176,15 @@ def load(path: Path) -> Sequence:
     try:
         document = json.loads(path.read_text())
     except OSError as problem:
-        raise BadSequence(f"{path} cannot be read ({problem.strerror})") from None
+        raise BadSequence(f"{path} cannot be read ({problem.strerror}); name a sequence that "
+                          "lab fuzz left, or write one") from None
     except ValueError as problem:
-        raise BadSequence(f"{path} is not JSON ({problem})") from None
+        raise BadSequence(f"{path} is not JSON ({problem}); name a sequence that lab fuzz left, or write one") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise BadSequence(f"{path} is no sequence of format {FORMAT}")
+        raise BadSequence(f"{path} is no sequence of format {FORMAT}; name one that lab fuzz left, or write one")
     start, operations = document.get("start", {}), document.get("operations")
     if not isinstance(start, dict) or not isinstance(operations, list):
-        raise BadSequence(f"{path} is no sequence: it needs a list of operations, and an object as its start")
+        raise BadSequence(f"{path} is no sequence; give it a list of operations, and an object as its start")
     sequence = Sequence(operations, start, str(document.get("name", "")))
     try:
         sequence.check()
@@ -208,7 +209,7 @@ class Rules:
                 continue
             problem = _START[name].problem(value) if name in _START else "is not known"
             if problem:
-                raise BadSequence(f"the start's '{name}' {problem}")
+                raise BadSequence(f"the start's '{name}' {problem}; correct it")
         self.workers = sequence.workers
         #: pages that may be mapped, of all workers together
         self.most = sequence.memory * _PAGES_PER_MIB // _SHARE
@@ -220,11 +221,11 @@ class Rules:
     @staticmethod
     def _params(params: Any) -> None:
         if not isinstance(params, dict):
-            raise BadSequence("the start's 'params' is no object")
+            raise BadSequence("the start's 'params' is no object; make it one of names and values")
         for name, value in params.items():
             problem = _PARAMS[name].problem(value) if name in _PARAMS else "is not known"
             if problem:
-                raise BadSequence(f"the start's parameter '{name}' {problem}")
+                raise BadSequence(f"the start's parameter '{name}' {problem}; correct it")
 
     def room(self) -> int:
         """Return how many pages each worker may still map."""

@@ -46,7 +46,8 @@ def asker(controls: Mapping[Path, Path]) -> Callable[[Path, str, Path], None]:
         deadline = time.monotonic() + _PATIENCE
         while len(list(directory.glob(f"counters-*-{label}.json"))) == before:
             if time.monotonic() > deadline:
-                raise NoSnapshot(f"the recorder took no snapshot '{label}' within {_PATIENCE:.0f} s")
+                raise NoSnapshot(f"the recorder took no snapshot '{label}' within {_PATIENCE:.0f} s; see "
+                                 "whether it still runs")
             time.sleep(0.01)
 
     return ask

@@ -84,7 +84,7 @@ class Worker:
     def _died(self) -> WorkerDied:
         _, status = os.waitpid(self.pid, 0)
         how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
-        return WorkerDied(f"worker {self.number} died ({how}); the kernel log may say why")
+        return WorkerDied(f"worker {self.number} died ({how}); see the kernel log for why")
 
     def end(self) -> None:
         """Have the worker exit, which frees its memory, and await it."""
