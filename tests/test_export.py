@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Exports for trace viewers: everything in them is what was recorded, and other readers than ours find it there.
 
-Perfetto's own messages come from the ``perfetto`` package.  Its trace_processor is a program that the package fetches from
-the network; a test uses one that is at hand (``ZREPLAY_TRACE_PROCESSOR``) and fetches none.
+Perfetto's own messages come from the ``perfetto`` package; its trace processor is asked in ``test_export_perfetto.py``.
 """
 
 from __future__ import annotations
@@ -511,27 +510,3 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 2 * peaks[0]
-
-
-# ---- Perfetto itself -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_trace_processor_finds_the_same(form: str, exports: dict[str, tuple[Recording, dict[str, bytes]]],
-                                        tmp_path: Path) -> None:
-    binary = os.environ.get("ZREPLAY_TRACE_PROCESSOR")
-    if not binary:
-        pytest.skip("no trace_processor_shell at hand: set ZREPLAY_TRACE_PROCESSOR to one (none is fetched)")
-    api = pytest.importorskip("perfetto.trace_processor", reason="the dev dependency perfetto is not installed")
-    recording, data = exports["7.3-zstd-smp2"]
-    file = tmp_path / f"run.{form}"
-    file.write_bytes(data[form])
-    with api.TraceProcessor(trace=str(file), config=api.TraceProcessorConfig(bin_path=binary)) as processor:
-        (slices,) = processor.query("select count(*) as n from slice where dur > 0")
-        (points,) = processor.query("select count(*) as n from slice where dur <= 0")
-        (values,) = processor.query("select count(*) as n from counter")
-    timeline = Timeline(recording)
-    for _ in timeline:
-        pass
-    assert slices.n + points.n == timeline.slices + timeline.instants
-    assert values.n == timeline.values
