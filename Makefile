@@ -14,11 +14,14 @@ demo: $(VENV)/.installed
 	$(BIN)/zreplay report traces/samples/7.2-lz4-edge --revision mainline-7.2 --revision v14 -o demo-report.html || test $$? -eq 1
 	@echo "Open demo-report.html in a browser: it needs no network."
 
+# As many tests at a time as there are CPUs.
+PARALLEL = -n logical --maxprocesses 8 --dist worksteal
+
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow and not lab"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not lab"
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not lab"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not lab"
 
 # Records these kernels in QEMU: apt install qemu-system-x86 busybox-static
 LAB_KERNELS ?= 6.12 6.18 7.0 7.2 7.3

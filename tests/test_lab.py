@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import itertools
 import json
 import lzma
 import os
@@ -402,6 +404,7 @@ def test_what_a_job_is_made_of(tmp_path: Path) -> None:
     assert (plain.workload, plain.record, plain.cpus) == (("base", "--folio", "64k"), ("--pages", "full"), 1)
     assert plain.params == {"shrinker_enabled": "Y"}
     assert job("--workload", "smp").cpus == 2
+    assert (plain.nodes, job("--numa", "2").nodes) == (1, 2)
     assert job("--workload", "switch").record == ("--pages", "full", "--compressor", "lz4")
     for spelt in ("--content /some/dump", "--content=/some/dump", "--conte /some/dump"):
         given = job("--workload", f"base {spelt} --pages 64")
@@ -521,6 +524,19 @@ def test_the_command_line(qemu: Path, tmp_path: Path) -> None:
     assert "max,la57=off" in words
     assert any("swap,,1" in word for word in words)
     assert "kvm" in _machine(tmp_path, "kvm").command()
+
+
+@pytest.mark.parametrize(("nodes", "cpus", "wanted"), [
+    (1, 2, []),
+    (2, 1, ["memory-backend-ram,id=node0,size=256M", "node,nodeid=0,memdev=node0,cpus=0",
+            "memory-backend-ram,id=node1,size=256M", "node,nodeid=1,memdev=node1"]),
+    (3, 4, ["memory-backend-ram,id=node0,size=172M", "node,nodeid=0,memdev=node0,cpus=0,cpus=3",
+            "memory-backend-ram,id=node1,size=170M", "node,nodeid=1,memdev=node1,cpus=1",
+            "memory-backend-ram,id=node2,size=170M", "node,nodeid=2,memdev=node2,cpus=2"])])
+def test_numa_nodes_share_memory_and_cpus(qemu: Path, tmp_path: Path, nodes: int, cpus: int, wanted: list[str]) -> None:
+    _script(qemu, "exit 0")
+    words = dataclasses.replace(_machine(tmp_path, cpus=cpus), nodes=nodes).command()
+    assert [word for before, word in itertools.pairwise(words) if before in ("-object", "-numa")] == wanted
 
 
 def test_a_panic(qemu: Path, tmp_path: Path) -> None:

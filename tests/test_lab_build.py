@@ -144,7 +144,7 @@ def test_build_that_fails_leaves_no_kernel(machine: Path, monkeypatch: pytest.Mo
     assert lab_build(machine) == 2
     assert capsys.readouterr().err == (
         "zreplay: the kernel does not build: ../tree/mm/zswap.c:12:3: error: 'nosuch' undeclared (first use in this "
-        f"function); all of it is in {machine / 'k/build.log'}.\n")
+        f"function); see all of it in {machine / 'k/build.log'}.\n")
     assert not (machine / "k/bzImage").exists()
     assert not (machine / "k/build.json").exists()
     with pytest.raises(LabError, match="holds no bzImage"):

@@ -72,6 +72,8 @@ def add_guest_options(parser: argparse.ArgumentParser, workload: str = "base", m
                        help="load this module too, such as \"fake_iaa fail_nth=3\"; may be repeated (a lab build's "
                             "is loaded for the compressor deflate-iaa)")
     group.add_argument("--smp", type=_cpus, metavar="N", help="CPUs (default: 1, for the workload smp 2)")
+    group.add_argument("--numa", type=_nodes, metavar="N", default=1,
+                       help="NUMA nodes, which share memory and CPUs evenly (default: 1)")
     group.add_argument("--memory", type=_memory, default=memory, metavar="M",
                        help=f"such as 768M or 2G (default: {memory >> 10}G)")
     group.add_argument("--timeout", type=float, default=timeout, metavar="S",
@@ -119,6 +121,12 @@ def _memory(text: str) -> int:
 def _cpus(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 64:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of CPUs from 1 to 64")
+    return int(text)
+
+
+def _nodes(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 8:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of NUMA nodes from 1 to 8")
     return int(text)
 
 
@@ -232,7 +240,7 @@ def sequence_job(sequence: Sequence, kernel: Kernel, arguments: argparse.Namespa
     memory = sequence.memory if tools is None else max(sequence.memory, _WITH_TOOLS)
     return Job(kernel, sequence.compressor, ("script", "--script", GUEST_SCRIPT), record, sequence.params, memory,
                sequence.cpus, arguments.timeout, arguments.accel, tools=tools, script=sequence.text(),
-               modules=_modules(arguments, kernel, sequence.compressor))
+               modules=_modules(arguments, kernel, sequence.compressor), nodes=getattr(arguments, "numa", 1))
 
 
 def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio: str, tools: Tools | None) -> Job:
@@ -254,7 +262,7 @@ def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio
     record = _record_words(arguments, pages, *((other,) if words[0] == "switch" else ()))
     return Job(kernel, compressor, tuple(workload), record, dict(arguments.param), arguments.memory,
                arguments.smp or (2 if words[0] == "smp" else 1), arguments.timeout, arguments.accel, content, tools,
-               modules=_modules(arguments, kernel, compressor))
+               modules=_modules(arguments, kernel, compressor), nodes=arguments.numa)
 
 
 def told(part: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:

@@ -38,6 +38,7 @@ class Machine:
     """A virtual machine: ``memory`` in MiB, ``accel`` is ``kvm`` or ``tcg``.
 
     With ``icount`` (TCG only) its time is what its instructions take, 2 ns each, whatever else the host is doing.
+    ``nodes`` NUMA nodes share memory and CPUs evenly; where there are fewer CPUs, some have none.
     """
 
     image: Path
@@ -48,6 +49,7 @@ class Machine:
     cpus: int
     accel: str
     icount: bool = False
+    nodes: int = 1
 
     def command(self) -> list[str]:
         """Return the command that runs it.
@@ -71,9 +73,20 @@ class Machine:
             # A full disk of the host is told to the guest; the default would stop the machine for good.
             drives += ["-drive", f"file={_escaped(path)},format=raw,if=virtio,cache=unsafe,werror=report"]
         return ["nice", qemu, "-accel", accel, "-cpu", cpu, "-M", "q35", "-smp", str(self.cpus), "-m", str(self.memory),
+                *(self._nodes() if self.nodes > 1 else ()),
                 *(["-icount", "shift=1,sleep=off"] if self.icount and self.accel == "tcg" else []),
                 "-nodefaults", "-no-reboot", "-nographic", "-serial", "stdio", "-kernel", str(self.image),
                 "-initrd", str(self.initramfs), "-append", _APPEND, *drives]
+
+    def _nodes(self) -> list[str]:
+        words = []
+        for node in range(self.nodes):
+            # What does not divide evenly is the first node's.
+            size = self.memory // self.nodes + (self.memory % self.nodes if not node else 0)
+            cpus = "".join(f",cpus={cpu}" for cpu in range(node, self.cpus, self.nodes))
+            words += ["-object", f"memory-backend-ram,id=node{node},size={size}M",
+                      "-numa", f"node,nodeid={node},memdev=node{node}{cpus}"]
+        return words
 
 
 def _escaped(path: Path) -> str:

@@ -45,7 +45,8 @@ class Job:
     sequence that it finds at :data:`traces.lab.initramfs.GUEST_SCRIPT`; ``tools`` go along where BCC or
     trace-cmd is asked for, and all of the guest's work then runs under their Python; with ``icount`` a guest of TCG
     counts its instructions for time; ``chain_size`` is what the kernel's configuration would say; ``modules`` are
-    loaded beside the lab's own, each a name with its parameters: ``fake_iaa fail_nth=3``.
+    loaded beside the lab's own, each a name with its parameters: ``fake_iaa fail_nth=3``; ``nodes`` are its NUMA
+    nodes.
     """
 
     kernel: Kernel
@@ -63,6 +64,7 @@ class Job:
     script: str = ""
     chain_size: int | None = None
     modules: tuple[str, ...] = ()
+    nodes: int = 1
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ def _boot(job: Job, scratch: Path, parts: list[bytes | Path], partial: Path, sec
     for accel in accels:
         receiver = _disks(scratch, partial)
         machine = Machine(job.kernel.image, scratch / "initramfs", scratch / "swap", scratch / "result", job.memory,
-                          job.cpus, accel, job.icount)
+                          job.cpus, accel, job.icount, job.nodes)
         heard: list[str] = []
 
         def listen(text: str, heard: list[str] = heard) -> None:
