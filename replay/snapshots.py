@@ -343,13 +343,23 @@ def _vmstat_lag(recording: Recording) -> int:
     """How far nr_zspages may be off: what each CPU holds back per zone before it is folded in.
 
     calculate_normal_threshold() in mm/vmstat.c: 2 * fls(cpus) * (1 + fls(zone size in 128 MiB)), at most 125.
-    When a CPU folds is a matter of time (a worker runs every second), so the exact lag cannot be predicted.
+    When a CPU folds is a matter of time (a worker runs every second), so the exact lag cannot be predicted.  A NUMA node
+    has a zone of its own; where there is more memory than lies below the hole under 4 GiB, the first has two.
     """
     pages: int = recording.manifest["config"].get("totalram_pages", 0)
     cpus = _cpus(recording)
     threshold = min(125, 2 * cpus.bit_length() * (1 + (pages >> 15).bit_length()))
-    zones = 2 if pages > 1 << 20 else 1
+    zones = _nodes(recording) + (pages > 1 << 19)
     return threshold * cpus * zones
+
+
+def _nodes(recording: Recording) -> int:
+    """How many NUMA nodes have memory, as far as the recorder says: ranges such as ``0-1,4``."""
+    said: Any = recording.manifest
+    for name in ("capture", "box", "numa", "has_memory"):
+        said = said.get(name) if isinstance(said, dict) else None
+    ranges = re.findall(r"(\d{1,4})(?:-(\d{1,4}))?", said) if isinstance(said, str) else []
+    return max(1, sum(int(last or first) - int(first) + 1 for first, last in ranges))
 
 
 def _since_boot(name: str) -> bool:
