@@ -343,8 +343,8 @@ def _vmstat_lag(recording: Recording) -> int:
     """How far nr_zspages may be off: what each CPU holds back per zone before it is folded in.
 
     calculate_normal_threshold() in mm/vmstat.c: 2 * fls(cpus) * (1 + fls(zone size in 128 MiB)), at most 125.
-    When a CPU folds is a matter of time (a worker runs every second), so the exact lag cannot be predicted.  A NUMA node
-    has a zone of its own; where there is more memory than lies below the hole under 4 GiB, the first has two.
+    When a CPU folds is a matter of time (a worker runs every second), so the exact lag cannot be predicted.  A NUMA
+    node has a zone of its own; where there is more memory than lies below the hole under 4 GiB, the first has two.
     """
     pages: int = recording.manifest["config"].get("totalram_pages", 0)
     cpus = _cpus(recording)

@@ -33,7 +33,7 @@ from tests.tampering import Tampered, tamper
 from traces import schema
 from traces.recording import Recording
 
-SAMPLES = ["6.12-zstd-4k", "6.18-zstd-4k", "7.0-lz4-64k", "7.2-lz4-edge", "7.2-zstd-4k", "7.3-lz4-4k",
+SAMPLES = ["6.12-zstd-4k", "6.18-zstd-4k", "7.0-lz4-64k", "7.2-lz4-edge", "7.2-lz4-numa2", "7.2-zstd-4k", "7.3-lz4-4k",
            "7.3-lz4-limits", "7.3-zstd-64k", "7.3-zstd-smp2"]
 
 
@@ -63,7 +63,8 @@ def test_samples_against_other_kernels_revisions(samples: dict[str, Path], name:
 
 
 @pytest.mark.parametrize(("name", "changes"), [("7.3-lz4-4k", 20), ("6.12-zstd-4k", 15), ("7.3-zstd-64k", 15),
-                                               ("7.3-lz4-limits", 20), ("7.3-zstd-smp2", 25), ("7.2-lz4-edge", 60)])
+                                               ("7.3-lz4-limits", 20), ("7.3-zstd-smp2", 25), ("7.2-lz4-edge", 60),
+                                               ("7.2-lz4-numa2", 60)])
 @pytest.mark.parametrize("keep_going", [False, True])
 def test_changed_samples(samples: dict[str, Path], name: str, changes: int, keep_going: bool) -> None:
     """A field, an event, an order, a counter, a task changed: the same divergences, wherever they come to light."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 import replay
 import traces
+from replay.snapshots import _vmstat_lag
 from replay.synthetic import ImaginaryKernel, config
 from traces import schema
 from traces.recording import RecordingWriter
@@ -216,3 +218,16 @@ def test_counters_are_read_in_the_middle_of_a_long_operation(tmp_path: Path, sto
     assert result.verdict == verdict, result.divergences
     if verdict == "FAIL":
         assert [found.check for found in result.divergences] == ["counter.zswap.stored_pages"]
+
+
+@pytest.mark.parametrize(("pages", "cpus", "memory", "lag"), [
+    # 2 * fls(CPUs) * (1 + fls(size in 128 MiB)) for each CPU and zone
+    (0x30000, 1, "0", 2 * 1 * 4), (0x30000, 2, None, 2 * 2 * 4 * 2), (0x30000, 2, "0-1", 2 * 2 * 4 * 2 * 2),
+    (0x30000, 2, "0,2-4", 2 * 2 * 4 * 2 * 4), (0x30000, 1, "", 8), (0x30000, 1, ["0-1"], 8),
+    # 4 GiB do not all lie below 4 GiB; a threshold is at most 125
+    (0x100000, 2, "0", 2 * 2 * 7 * 2 * 2), (0x4000000, 64, "0-1", 125 * 64 * 3)])
+def test_how_far_zone_counters_may_lag(pages: int, cpus: int, memory: Any, lag: int) -> None:
+    box = {} if memory is None else {"numa": {"has_memory": memory}}
+    recording = SimpleNamespace(manifest={"config": {"totalram_pages": pages}, "capture": {"box": box},
+                                          "losses": [{"cpu": cpu, "lost": 0} for cpu in range(cpus)]})
+    assert _vmstat_lag(recording) == lag  # type: ignore[arg-type]

@@ -25,6 +25,8 @@ _SHRINK: Final = _EV["shrink_memcg"]
 _SHRINK_RET: Final = _EV["shrink_memcg_ret"]
 _CB: Final = _EV["shrink_memcg_cb"]
 _MAX_RECLAIM_RETRIES: Final = 16
+#: NUMA nodes that have a bit in a register
+_NODES: Final = 63
 _ENOENT, _EEXIST, _ENOMEM, _EAGAIN = errno.ENOENT, errno.EEXIST, errno.ENOMEM, errno.EAGAIN
 
 
@@ -53,6 +55,21 @@ def _in_other_order(m, row, address):
 
 
 @njit(nogil=True, error_model="numpy")
+def _next_node(m, f):
+    """shrink_memcg() comes to the list of the lowest node it has not walked yet."""
+    nid = 0
+    while not m[f + L.Q_NODES] >> nid & 1:
+        nid += 1
+    m[f + L.Q_NODES] ^= 1 << nid
+    m[f + L.Q_NID] = nid
+    m[f + L.Q_LISTED_AS] = m[f + L.Q_MEMCG]
+    m[f + L.Q_LIST] = list_of(m, nid, m[f + L.Q_MEMCG])
+    m[f + L.Q_BUDGET] = m[L.SHRINK_BUDGET]
+    m[f + L.Q_MET] = 0
+    return L.V_LOOP
+
+
+@njit(nogil=True, error_model="numpy")
 def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
     """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
     # ---- shrink_memcg() and what calls it, the walk of an LRU ----------------------------------------------
@@ -74,23 +91,19 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
         m[f + L.Q_VALUE] = _ENOENT
         st = L.M_RET
         if code != _SHRINK_RET:
-            nid, several = -1, False
+            nodes = 0
             row = m[L.LISTS]
             while row >= 0:
                 if m[row + L.R_ALIVE] and m[row + L.R_MEMCG] == m[f + L.Q_MEMCG]:
-                    several = several or nid >= 0
-                    nid = m[row + L.R_NID]
+                    if m[row + L.R_NID] >= _NODES:
+                        return L.UNKNOWN
+                    nodes |= 1 << m[row + L.R_NID]
                 row = m[row + L.R_NEXT]
-            if several:
-                return L.UNKNOWN
-            m[f + L.Q_NID] = max(nid, 0)
-            m[f + L.Q_LISTED_AS] = m[f + L.Q_MEMCG]
-            m[f + L.Q_LIST] = list_of(m, m[f + L.Q_NID], m[f + L.Q_MEMCG])
-            m[f + L.Q_BUDGET] = m[L.SHRINK_BUDGET]
+            m[f + L.Q_NODES] = nodes if nodes else 1
+            m[f + L.Q_SCANNED] = 0
             m[f + L.Q_REMOVED] = 0
             m[f + L.Q_WALK] = 0
-            m[f + L.Q_MET] = 0
-            st = L.V_LOOP
+            st = _next_node(m, f)
     elif st == L.M_RET:
         result, then = m[f + L.Q_VALUE], m[f + L.Q_SHRINK_THEN]
         if then == L.SHRINK_ALONE:
@@ -252,9 +265,9 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
             m[f + L.Q_VALUE] = -1 if m[f + L.Q_MET] or not removed else removed
             st = L.N_RET
         else:
-            scanned = m[L.SHRINK_BUDGET] - m[f + L.Q_BUDGET]
-            m[f + L.Q_VALUE] = _ENOENT if not scanned else 0 if removed else _EAGAIN
-            st = L.M_RET
+            m[f + L.Q_SCANNED] += m[L.SHRINK_BUDGET] - m[f + L.Q_BUDGET]
+            m[f + L.Q_VALUE] = _ENOENT if not m[f + L.Q_SCANNED] else 0 if removed else _EAGAIN
+            st = _next_node(m, f) if m[f + L.Q_NODES] else L.M_RET
     else:
         return L.UNKNOWN
     return st
