@@ -22,7 +22,7 @@ from traces.pages import PageStore
 from traces.recording import Recording
 from traces.schema import PAGE_SIZE
 
-__all__ = ["PredictedArrays", "Predictions", "cache_file", "predict"]
+__all__ = ["PredictedArrays", "Predictions", "cache_file", "keep", "predict", "results_of"]
 
 #: How many pages are compressed side by side where a call does not say; None: one per CPU.
 THREADS: int | None = None
@@ -220,12 +220,6 @@ def _keep(path: Path, store: PageStore, ident: str, results: tuple[np.ndarray, .
         return
 
 
-def _step(waiting: deque[Future[int]], progress: Callable[[int, int], None] | None, total: int) -> None:
-    done = waiting.popleft().result()
-    if progress is not None:
-        progress(done, total)
-
-
 def predict(recording: Recording, name: str, compressors: dict[str, Compressor], reason: str = "", *,
             threads: int | None = None, keep: bool = True,
             progress: Callable[[int, int], None] | None = None) -> Predictions:
@@ -264,32 +258,53 @@ def predict(recording: Recording, name: str, compressors: dict[str, Compressor],
 
 def _compute(store: PageStore, compressor: Compressor, workers: int,
              progress: Callable[[int, int], None] | None) -> tuple[np.ndarray, ...]:
-    has = np.zeros(len(store), bool)
-    errs, dlens = np.zeros(len(store), np.int32), np.zeros(len(store), np.int32)
-    heads, raw = np.zeros(len(store), np.uint64), np.zeros(len(store), np.uint64)
+    groups: list[tuple[np.ndarray, ...]] = [results_of(compressor, [])]
+    done = 0
 
-    def work(first: int, block: list[bytes | None]) -> int:
+    def work(first: int, block: list[bytes | None]) -> tuple[np.ndarray, ...]:
         store.check(first, block)
-        rows = [first + number for number, page in enumerate(block) if page is not None]
-        if rows:
-            pages = np.frombuffer(b"".join(page for page in block if page is not None), np.uint8) \
-                .reshape(-1, PAGE_SIZE)
-            if isinstance(compressor, ModelledCompressor):
-                errs[rows], dlens[rows] = compressor.bounds(pages)
-            else:
-                errs[rows], dlens[rows], heads[rows] = compressor.lengths(pages)
-            raw[rows] = pages[:, :8].copy().view(np.uint64).reshape(-1)
-            has[rows] = True
-        return first + len(block)
+        return results_of(compressor, block)
 
     # Reading, digests and compressing all run without the interpreter lock: a reader ahead of the workers,
     # never by more than a few blocks.
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[int]] = deque()
-        for first, block in store.unchecked_blocks():
-            waiting.append(pool.submit(work, first, block))
-            while len(waiting) > 2 * workers:
-                _step(waiting, progress, len(store))
-        while waiting:
-            _step(waiting, progress, len(store))
-    return errs, dlens, heads, raw, has
+        waiting: deque[Future[tuple[np.ndarray, ...]]] = deque()
+        blocks = store.unchecked_blocks()
+        while True:
+            block = next(blocks, None)
+            if block is not None:
+                waiting.append(pool.submit(work, *block))
+            while waiting and (block is None or len(waiting) > 2 * workers):
+                groups.append(waiting.popleft().result())
+                done += len(groups[-1][0])
+                if progress is not None:
+                    progress(done, len(store))
+            if block is None:
+                break
+    return tuple(np.concatenate(column) for column in zip(*groups, strict=True))
+
+
+def results_of(compressor: Compressor, block: list[bytes | None]) -> tuple[np.ndarray, ...]:
+    """Return what a compressor gives for pages, the columns of kept results; nothing for None, a page without bytes."""
+    out: tuple[np.ndarray, ...] = tuple(np.zeros(len(block), dtype) for dtype in _DTYPES.values())
+    errs, dlens, heads, raw, has = out
+    rows = [number for number, page in enumerate(block) if page is not None]
+    if rows:
+        pages = np.frombuffer(b"".join(page for page in block if page is not None), np.uint8).reshape(-1, PAGE_SIZE)
+        if isinstance(compressor, ModelledCompressor):
+            errs[rows], dlens[rows] = compressor.bounds(pages)
+        else:
+            errs[rows], dlens[rows], heads[rows] = compressor.lengths(pages)
+        raw[rows] = pages[:, :8].copy().view(np.uint64).reshape(-1)
+        has[rows] = True
+    return out
+
+
+def keep(recording: Recording, compressor: Compressor, results: tuple[np.ndarray, ...]) -> None:
+    """Leave results beside a recording, for replays to find; does nothing where there is no room or right for it.
+
+    :param results: as :func:`results_of` returns, of all pages of the recording's store
+    """
+    path, store = cache_file(recording.path, recording.manifest, compressor), recording.pages
+    if path is not None and store is not None and len(results[0]) == len(store):
+        _keep(path, store, compressor.ident, results)

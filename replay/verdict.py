@@ -25,7 +25,7 @@ from traces.errors import BadInput
 from traces.recording import Recording
 
 __all__ = ["EXIT", "FAST_PAYS", "NOT_COMPILED", "CheckResult", "Result", "effects", "open_engine", "others",
-           "predictions_for", "replay"]
+           "predictions_for", "release_of", "replay"]
 
 #: verdict -> exit status (kselftest's 4 for SKIP)
 EXIT: Final = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, "SKIP": 4}
@@ -118,7 +118,11 @@ def _choose_revision(recording: Recording, revision: str | type[Zswap] | None) -
 
 def kernel_release(recording: Recording) -> str:
     """Return the recorded kernel's version, from its configuration or its release name."""
-    kernel = recording.manifest["kernel"]
+    return release_of(recording.manifest["kernel"])
+
+
+def release_of(kernel: dict[str, Any]) -> str:
+    """Return the version of a kernel that a manifest describes, ``""`` where it does not say."""
     return str(kernel.get("version") or kernel.get("release") or "")
 
 

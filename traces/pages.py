@@ -11,10 +11,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from traces.errors import BadInput
 from traces.schema import PAGE_SIZE
 
-__all__ = ["PageStore", "PageStoreWriter", "sha1_of"]
+__all__ = ["PageStore", "PageStoreWriter", "PageWatcher", "sha1_of"]
 
 #: Pages compressed together: the farther back an equal piece may lie, the smaller they get.
 _GROUP: Final = 1024
@@ -43,6 +43,16 @@ def sha1_of(pages: np.ndarray) -> list[str]:
         return [digest for digests in pool.map(part, cuts) for digest in digests]
 
 
+class PageWatcher(Protocol):
+    """Who wants to see the pages of a recording while they are stored."""
+
+    def begin(self, kernel: dict[str, Any], config: dict[str, Any]) -> None:
+        """Before the first page: what the recording's manifest will say of these."""
+
+    def add(self, pages: list[bytes | None]) -> None:
+        """The next distinct pages, in the store's order; None where only the digest is known."""
+
+
 class PageStoreWriter:
     """Writes a page store; equal pages (by SHA-1) are kept once.
 
@@ -57,6 +67,8 @@ class PageStoreWriter:
         self._data: list[bytes | None] = []
         self._writer: pq.ParquetWriter | None = None
         self.with_bytes = 0
+        #: called with the bytes of each group of distinct pages (None: not recorded) when it is written, in order
+        self.watch: Callable[[list[bytes | None]], None] | None = None
         self._stopped = False
 
     def stop(self) -> None:
@@ -106,6 +118,8 @@ class PageStoreWriter:
                                             data_page_size=2 * _GROUP * PAGE_SIZE)
         self._writer.write_table(pa.table([pa.array(self._sha1, pa.string()),
                                            pa.array(self._data, pa.binary())], schema=_SCHEMA))
+        if self.watch is not None:
+            self.watch(self._data)
         self._sha1, self._data = [], []
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from replay.cli.terminal import counting, number, steps, warn, wrapped
+from replay.compressing import CompressingBeside
 from replay.verdict import predictions_for
 from traces.errors import BadInput
 from traces.importers import import_source
@@ -36,11 +37,12 @@ def add_parser(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _compress(path: str) -> tuple[list[str], str]:
-    """Compress the pages with the recording's compressors, for replays to find; return these, or why there are none."""
+def _compress(path: str, beside: CompressingBeside) -> tuple[list[str], str]:
+    """Compress what is not compressed yet, for replays to find; return the compressors, or why there are none."""
     recording = Recording(path, verify=False)
     if not recording.manifest["pages"]["with_bytes"] or not recording.manifest["config"].get("compressor"):
         return [], ""
+    beside.keep(recording)
     try:
         with steps() as progress:
             predictions = predictions_for(recording, progress=progress)
@@ -53,13 +55,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Import and say what came of it."""
     overrides = {"release": arguments.kernel, "compressor": arguments.compressor,
                  "totalram_pages": arguments.totalram_pages, "chain_size": arguments.chain_size}
-    with counting("importing") as progress:
-        summary = import_source(arguments.src, arguments.output, events=arguments.events, formats=arguments.formats,
-                                overrides=overrides, progress=progress)
-    if not arguments.no_compress and summary["pages"]:
-        summary["compressed"], why = _compress(arguments.output)
-        if why:
-            summary["notes"].append(why)
+    with CompressingBeside() as beside:
+        with counting("importing") as progress:
+            summary = import_source(arguments.src, arguments.output, events=arguments.events, formats=arguments.formats,
+                                    overrides=overrides, beside=None if arguments.no_compress else beside,
+                                    progress=progress)
+        if not arguments.no_compress and summary["pages"]:
+            summary["compressed"], why = _compress(arguments.output, beside)
+            if why:
+                summary["notes"].append(why)
     if arguments.json:
         print(json.dumps(summary, indent=1))
         return 0

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from traces.pages import PageWatcher
 
 __all__ = ["import_source"]
 
 
 def import_source(src: str | Path, out: str | Path, *, events: str | Path | None = None,
                   formats: str | Path | None = None, overrides: dict[str, Any] | None = None,
-                  progress: Callable[[int], None] | None = None) -> dict[str, Any]:
+                  beside: PageWatcher | None = None, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
     """Import a capture; see :func:`traces.importers.directory.import_source`, which is loaded only then (Numba)."""
     from traces.importers import directory
 
-    return directory.import_source(src, out, events=events, formats=formats, overrides=overrides, progress=progress)
+    return directory.import_source(src, out, events=events, formats=formats, overrides=overrides,
+                                   beside=beside, progress=progress)

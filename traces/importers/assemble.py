@@ -20,7 +20,7 @@ from traces.importers.misread import MisreadColumns
 from traces.importers.pageindex import PageIndex
 from traces.importers.source import BLOCK_ROWS, Block, RunFacts
 from traces.importers.tasks import TaskNumbers
-from traces.pages import PageStoreWriter
+from traces.pages import PageStoreWriter, PageWatcher
 from traces.recording import RecordingWriter
 
 __all__ = ["assemble"]
@@ -113,7 +113,7 @@ class _Pairing:
 
 def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[str, Any], *,
              pages: PageIndex | None = None, truth: pd.DataFrame | None = None,
-             objects: pd.DataFrame | None = None,
+             objects: pd.DataFrame | None = None, beside: PageWatcher | None = None,
              progress: Callable[[int], None] | None = None) -> dict[str, Any]:
     """Write a recording from a time-ordered stream of blocks and return its manifest's summary.
 
@@ -122,11 +122,14 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
     :param pages: the pages handed to the compressor, in order
     :param truth: the workload's own knowledge: phase, page, kind, sha1, swap_type, swap_offset
     :param objects: compressed objects as written, where recorded
+    :param beside: sees the bytes of distinct pages when they are stored
     :param progress: called with the number of events written so far
     :raises BadInput: when the pages do not line up with the compress calls, or ``out`` exists
     """
     timeline, watchers = _Timeline(facts), _Watchers()
-    with RecordingWriter(out) as writer, _Storing(pages, writer.pages) as storing:
+    if beside is not None:
+        beside.begin(facts.kernel, facts.config)
+    with RecordingWriter(out) as writer, _Storing(pages, writer.pages, beside) as storing:
         held: Block | None = None
         for block in _whole(blocks):
             if held is not None:
@@ -181,8 +184,10 @@ class _Storing:
     Used as a context manager: leaving it early stops it.
     """
 
-    def __init__(self, pages: PageIndex | None, writer: PageStoreWriter) -> None:
+    def __init__(self, pages: PageIndex | None, writer: PageStoreWriter, beside: PageWatcher | None) -> None:
         self._writer = writer
+        if beside is not None:
+            writer.watch = beside.add
         self._pool = ThreadPoolExecutor(1)
         self._work = self._pool.submit(pages.store, writer) if pages is not None else None
 

@@ -27,6 +27,7 @@ from traces.importers.runfacts import (
     read_truth,
 )
 from traces.importers.source import Block, RunFacts
+from traces.pages import PageWatcher
 
 __all__ = ["import_source"]
 
@@ -41,7 +42,7 @@ _UNUSED: Final = {"empty": "it is empty, or damaged from its start", "pages": "n
 
 def import_source(src: str | Path, out: str | Path, *, events: str | Path | None = None,
                   formats: str | Path | None = None, overrides: dict[str, Any] | None = None,
-                  progress: Progress | None = None) -> dict[str, Any]:
+                  beside: PageWatcher | None = None, progress: Progress | None = None) -> dict[str, Any]:
     """Import a capture into a recording and return a summary.
 
     :param src: a directory of captures, or one file: trace.dat, ftrace text, or a raw ring
@@ -50,6 +51,7 @@ def import_source(src: str | Path, out: str | Path, *, events: str | Path | None
     :param formats: directory of event formats for raw rings; by default one inside ``src``
     :param overrides: what the source does not say: ``release``, ``compressor``, ``chain_size``,
         ``totalram_pages``; of the kernel, ``origin`` and what it was ``build`` from
+    :param beside: sees the bytes of distinct pages when they are stored
     :param progress: called with the number of events written so far
     :raises BadInput: when nothing can be imported; nothing is left behind
     """
@@ -63,7 +65,7 @@ def import_source(src: str | Path, out: str | Path, *, events: str | Path | None
     blocks = importer.events(Path(events) if events is not None else None)
     source = {"path": src.name, "importer": importer.kind, "files": sorted(p.name for p in importer.used)}
     return assemble(str(out), blocks, importer.facts, source, pages=importer.pages, truth=importer.truth,
-                    objects=importer.objects, progress=progress)
+                    objects=importer.objects, beside=beside, progress=progress)
 
 
 class _Import:

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pages compressed while their recording is still being made, in threads beside what decodes and stores it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+
+from model.crypto import Compressor, UnsupportedCompressor, compressor_for
+from model.revisions import REVISIONS, revision_for_release
+from model.zswap import KERNEL_COMPRESSORS
+from replay.predict import keep, results_of
+from replay.verdict import release_of
+from traces.recording import Recording
+
+__all__ = ["CompressingBeside"]
+
+#: Groups of pages under way for each thread: whoever stores pages waits where there are more.
+_AHEAD: Final = 2
+
+
+class CompressingBeside:
+    """Compresses each group of distinct pages when it is stored, with the compressor that is current at the start.
+
+    Used as a context manager: leaving it ends its threads.  What it has goes beside the recording with :meth:`keep`,
+    where a replay finds it; other compressors, and whatever could not be done here, are left to the replay.
+    """
+
+    def __init__(self) -> None:
+        self._threads = os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._threads)
+        self._compressor: Compressor | None = None
+        self._waiting: deque[Future[tuple[np.ndarray, ...]]] = deque()
+        self._groups: list[tuple[np.ndarray, ...]] = []
+
+    def __enter__(self) -> CompressingBeside:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def begin(self, kernel: dict[str, Any], config: dict[str, Any]) -> None:
+        """Take note of what was recorded; where that names no compressor that is known here, nothing is compressed.
+
+        :param kernel: as in a recording's manifest, like ``config``
+        """
+        revision, name = revision_for_release(release_of(kernel)), config.get("compressor")
+        if revision is not None and name in KERNEL_COMPRESSORS:
+            # Whoever replays is told why there is none.
+            with contextlib.suppress(UnsupportedCompressor):
+                self._compressor = compressor_for(name, REVISIONS[revision].kernel_line)
+
+    def add(self, pages: list[bytes | None]) -> None:
+        """Take the next pages of the store, in its order; None stands for one whose bytes are not there."""
+        if self._compressor is None:
+            return
+        self._waiting.append(self._pool.submit(results_of, self._compressor, pages))
+        while len(self._waiting) > _AHEAD * self._threads:
+            self._groups.append(self._waiting.popleft().result())
+
+    def keep(self, recording: Recording) -> None:
+        """Leave the results beside the finished recording."""
+        while self._waiting:
+            self._groups.append(self._waiting.popleft().result())
+        if self._compressor is not None and self._groups:
+            keep(recording, self._compressor, tuple(np.concatenate(column) for column in
+                                                    zip(*self._groups, strict=True)))
