@@ -18,6 +18,7 @@ from model.zswap import KERNEL_COMPRESSORS
 from replay.predict import keep, results_of
 from replay.verdict import release_of
 from traces.recording import Recording
+from traces.schema import PAGE_SIZE
 
 __all__ = ["CompressingBeside"]
 
@@ -61,7 +62,9 @@ class CompressingBeside:
         """Take the next pages of the store, in its order; None stands for one whose bytes are not there."""
         if self._compressor is None:
             return
-        self._waiting.append(self._pool.submit(results_of, self._compressor, pages))
+        has = np.array([page is not None for page in pages], bool)
+        data = np.frombuffer(b"".join(filter(None, pages)), np.uint8).reshape(-1, PAGE_SIZE)
+        self._waiting.append(self._pool.submit(results_of, self._compressor, has, data))
         while len(self._waiting) > _AHEAD * self._threads:
             self._groups.append(self._waiting.popleft().result())
 

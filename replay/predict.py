@@ -18,9 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.crypto import Compressor, ModelledCompressor
-from traces.pages import PageStore
+from traces.pages import PageBlock, PageStore
 from traces.recording import Recording
-from traces.schema import PAGE_SIZE
 
 __all__ = ["PredictedArrays", "Predictions", "cache_file", "keep", "predict", "results_of"]
 
@@ -258,12 +257,12 @@ def predict(recording: Recording, name: str, compressors: dict[str, Compressor],
 
 def _compute(store: PageStore, compressor: Compressor, workers: int,
              progress: Callable[[int, int], None] | None) -> tuple[np.ndarray, ...]:
-    groups: list[tuple[np.ndarray, ...]] = [results_of(compressor, [])]
+    groups: list[tuple[np.ndarray, ...]] = [tuple(np.zeros(0, dtype) for dtype in _DTYPES.values())]
     done = 0
 
-    def work(first: int, block: list[bytes | None]) -> tuple[np.ndarray, ...]:
-        store.check(first, block)
-        return results_of(compressor, block)
+    def work(block: PageBlock) -> tuple[np.ndarray, ...]:
+        store.check(block)
+        return results_of(compressor, block.has, block.pages)
 
     # Reading, digests and compressing all run without the interpreter lock: a reader ahead of the workers,
     # never by more than a few blocks.
@@ -273,7 +272,7 @@ def _compute(store: PageStore, compressor: Compressor, workers: int,
         while True:
             block = next(blocks, None)
             if block is not None:
-                waiting.append(pool.submit(work, *block))
+                waiting.append(pool.submit(work, block))
             while waiting and (block is None or len(waiting) > 2 * workers):
                 groups.append(waiting.popleft().result())
                 done += len(groups[-1][0])
@@ -284,19 +283,20 @@ def _compute(store: PageStore, compressor: Compressor, workers: int,
     return tuple(np.concatenate(column) for column in zip(*groups, strict=True))
 
 
-def results_of(compressor: Compressor, block: list[bytes | None]) -> tuple[np.ndarray, ...]:
-    """Return what a compressor gives for pages, the columns of kept results; nothing for None, a page without bytes."""
-    out: tuple[np.ndarray, ...] = tuple(np.zeros(len(block), dtype) for dtype in _DTYPES.values())
-    errs, dlens, heads, raw, has = out
-    rows = [number for number, page in enumerate(block) if page is not None]
-    if rows:
-        pages = np.frombuffer(b"".join(page for page in block if page is not None), np.uint8).reshape(-1, PAGE_SIZE)
+def results_of(compressor: Compressor, has: np.ndarray, pages: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return what a compressor gives for pages, the columns of kept results.
+
+    :param has: bool, for which rows there are ``pages`` (uint8, as many x 4096); the others' results are nothing
+    """
+    out: tuple[np.ndarray, ...] = tuple(np.zeros(len(has), dtype) for dtype in _DTYPES.values())
+    errs, dlens, heads, raw, known = out
+    if len(pages):
         if isinstance(compressor, ModelledCompressor):
-            errs[rows], dlens[rows] = compressor.bounds(pages)
+            errs[has], dlens[has] = compressor.bounds(pages)
         else:
-            errs[rows], dlens[rows], heads[rows] = compressor.lengths(pages)
-        raw[rows] = pages[:, :8].copy().view(np.uint64).reshape(-1)
-        has[rows] = True
+            errs[has], dlens[has], heads[has] = compressor.lengths(pages)
+        raw[has] = pages[:, :8].copy().view(np.uint64).reshape(-1)
+        known[has] = True
     return out
 
 

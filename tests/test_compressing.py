@@ -84,10 +84,10 @@ def test_whoever_stores_waits_for_slow_compressors(monkeypatch: pytest.MonkeyPat
     """Groups of pages do not pile up."""
     go, begun = threading.Event(), []
 
-    def slowly(compressor: Any, pages: list[bytes | None]) -> Any:
+    def slowly(compressor: Any, has: np.ndarray, pages: np.ndarray) -> Any:
         begun.append(len(pages))
         assert go.wait(60)
-        return results_of(compressor, pages)
+        return results_of(compressor, has, pages)
 
     monkeypatch.setattr("replay.compressing.results_of", slowly)
     page: list[bytes | None] = [b"y" * 4096]

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from traces.errors import BadInput
 from traces.schema import PAGE_SIZE
 
-__all__ = ["PageStore", "PageStoreWriter", "PageWatcher", "sha1_of"]
+__all__ = ["PageBlock", "PageStore", "PageStoreWriter", "PageWatcher", "sha1_of"]
 
 #: Pages compressed together: the farther back an equal piece may lie, the smaller they get.
 _GROUP: Final = 1024
@@ -132,6 +132,18 @@ class PageStoreWriter:
                            self._directory / "refs.parquet", compression="zstd", write_statistics=False)
 
 
+class PageBlock(NamedTuple):
+    """Distinct pages that follow each other in a store.
+
+    ``first``: the row of the first of them; ``has``: bool, of which the bytes were recorded; ``pages``: these, uint8 of
+    shape (n, 4096), not to be written to.
+    """
+
+    first: int
+    has: np.ndarray
+    pages: np.ndarray
+
+
 class PageStore:
     """Reads a page store.
 
@@ -184,44 +196,57 @@ class PageStore:
 
         :raises BadInput: when a page is not 4096 bytes or does not match its digest
         """
-        for first, block in self.unchecked_blocks():
-            self.check(first, block)
-            yield first, block
+        for block in self.unchecked_blocks():
+            self.check(block)
+            pages = iter(block.pages)
+            yield block.first, [next(pages).tobytes() if has else None for has in block.has.tolist()]
 
-    def unchecked_blocks(self) -> Iterator[tuple[int, list[bytes | None]]]:
-        """As :meth:`blocks`, for callers that :meth:`check` elsewhere (another thread)."""
+    def unchecked_blocks(self) -> Iterator[PageBlock]:
+        """As :meth:`blocks`, but as arrays, for callers that :meth:`check` elsewhere (another thread).
+
+        :raises BadInput: when a page is not 4096 bytes
+        """
         first = 0
         for group in range(self._file.num_row_groups):
             try:
-                data = self._file.read_row_group(group, columns=["data"]).column("data").to_pylist()
+                data = self._file.read_row_group(group, columns=["data"]).column("data").combine_chunks()
             except (pa.ArrowException, OSError) as problem:
                 raise BadInput(self._path, f"row group {group}", f"cannot be read ({problem})",
                                "import or record again") from None
-            yield first, data
+            yield self._block(first, data)
             first += len(data)
 
-    def check(self, first: int, block: list[bytes | None]) -> None:
+    def _block(self, first: int, data: pa.BinaryArray) -> PageBlock:
+        """Return a column's pages where they lie: reading them one by one takes longer than hashing them."""
+        has = data.is_valid().to_numpy(zero_copy_only=False)
+        _, places, held = data.buffers()
+        ends = np.frombuffer(places, np.int32, len(data) + 1, 4 * data.offset) if len(data) else np.zeros(1, np.int32)
+        lengths = np.diff(ends)
+        wrong = np.flatnonzero(lengths != np.where(has, PAGE_SIZE, 0))
+        if wrong.size:
+            raise BadInput(self._path, f"page {first + wrong[0]}", f"has {lengths[wrong[0]]} bytes, not {PAGE_SIZE}",
+                           "import or record again")
+        count = int(has.sum())
+        pages = np.frombuffer(held, np.uint8, count * PAGE_SIZE, int(ends[0])) if count else np.zeros(0, np.uint8)
+        return PageBlock(first, has, pages.reshape(-1, PAGE_SIZE))
+
+    def check(self, block: PageBlock) -> None:
         """Compare a block's pages with their digests.
 
-        :raises BadInput: when a page is not 4096 bytes or does not match its digest
+        :raises BadInput: when one does not match
         """
-        for number, page in enumerate(block, first):
-            if page is None:
-                continue
-            if len(page) != PAGE_SIZE:
-                raise BadInput(self._path, f"page {number}", f"has {len(page)} bytes, not {PAGE_SIZE}",
-                               "import or record again")
-            if hashlib.sha1(page).hexdigest() != self.sha1[number]:
-                raise BadInput(self._path, f"page {number}", "its bytes do not match its SHA-1",
+        for row, page in zip(np.flatnonzero(block.has).tolist(), block.pages, strict=True):
+            if hashlib.sha1(page.data).hexdigest() != self.sha1[block.first + row]:
+                raise BadInput(self._path, f"page {block.first + row}", "its bytes do not match its SHA-1",
                                "import or record again")
 
     def all_pages(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (pages, has): uint8 array (distinct pages, 4096), zero where absent, and a bool per page."""
         pages = np.zeros((len(self), PAGE_SIZE), np.uint8)
         has = np.zeros(len(self), bool)
-        for first, block in self.blocks():
-            for number, page in enumerate(block, first):
-                if page is not None:
-                    pages[number] = np.frombuffer(page, np.uint8)
-                    has[number] = True
+        for block in self.unchecked_blocks():
+            self.check(block)
+            rows = slice(block.first, block.first + len(block.has))
+            has[rows] = block.has
+            pages[rows][block.has] = block.pages
         return pages, has
