@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import replay
 import traces
+from replay.checks import Tally
 from replay.cut import cut
 from replay.synthetic import cycle, write_recording
+from replay.verdict import open_engine
 from traces.errors import BadInput
 
 
@@ -27,15 +29,29 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> traces.Recording:
     return traces.open_recording(path)
 
 
+@pytest.fixture(scope="module")
+def quiet(synthetic: traces.Recording) -> np.ndarray:
+    """The events before which no task is inside an operation."""
+    engine, _, _ = open_engine(synthetic, None, Tally(), pages=False)
+    return np.array([number for number in engine.each() if engine.quiescent()])
+
+
+@example(start=0.5, length=0.03125)  # inside a compaction
 @given(start=st.floats(0, 0.95), length=st.floats(0.02, 1.0))
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_cut_passes_and_two_halves_make_the_whole(synthetic: traces.Recording, tmp_path_factory: pytest.TempPathFactory,
-                                                      start: float, length: float) -> None:
+def test_any_cut_passes_and_two_halves_make_the_whole(synthetic: traces.Recording, quiet: np.ndarray,
+                                                      tmp_path_factory: pytest.TempPathFactory, start: float,
+                                                      length: float) -> None:
     total = len(synthetic)
     first = int(start * total)
     last = min(total, first + max(200, int(length * total)))
     out = tmp_path_factory.mktemp("cut") / "rec"
+    if not ((quiet >= first) & (quiet < last)).any():
+        with pytest.raises(BadInput, match="no operation ends in this range"):
+            cut(synthetic, str(out), first, last)
+        return
     done = cut(synthetic, str(out), first, last)
+    assert done.start == quiet[quiet >= first][0]
     recording = traces.open_recording(out)
     assert len(recording) == done.stop - done.start
     assert done.start >= first
