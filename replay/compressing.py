@@ -22,7 +22,9 @@ from traces.schema import PAGE_SIZE
 
 __all__ = ["CompressingBeside"]
 
-#: Groups of pages under way for each thread: whoever stores pages waits where there are more.
+#: Threads at most: one stores the pages, which takes longer than compressing them with so many.
+_MOST: Final = 4
+#: Groups of pages (4 MiB each) under way for each thread: whoever stores pages waits where there are more.
 _AHEAD: Final = 2
 
 
@@ -34,7 +36,7 @@ class CompressingBeside:
     """
 
     def __init__(self) -> None:
-        self._threads = os.cpu_count() or 1
+        self._threads = min(os.cpu_count() or 1, _MOST)
         self._pool = ThreadPoolExecutor(self._threads)
         self._compressor: Compressor | None = None
         self._waiting: deque[Future[tuple[np.ndarray, ...]]] = deque()
