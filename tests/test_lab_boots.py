@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from replay import replay
+from replay.agreement import difference
 from replay.cli import lab as verb
 from replay.cli.labcommon import Shelf
 from traces import open_recording
@@ -56,6 +57,23 @@ def test_a_recorded_kernel_passes(kernel: str, tmp_path: Path) -> None:
     result = replay(open_recording(out))
     assert result.verdict == "PASS", result.reasons
     assert not list(tmp_path.glob("r.zr.partial"))
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("kernel", _KERNELS)
+@pytest.mark.usefixtures("needs_qemu")
+def test_walks_over_two_nodes_pass_by_both_engines(kernel: str, tmp_path: Path) -> None:
+    out = tmp_path / "r.zr"
+    assert _lab("run", "--kernel", kernel, "--compressor", "lz4", "--numa", "2", "--smp", "2", "--memory", "512M",
+                "--workload", "limits --pages 64", "-o", str(out)) == 0
+    recording = open_recording(out)
+    assert recording.manifest["capture"]["box"]["numa"]["has_memory"] == "0-1"
+    events = recording.frame(["event", "nid"])
+    assert set(events[events.event == "list_lru_add"].nid) == {0, 1}
+    assert (events.event == "shrink_memcg_cb").sum() > 100
+    results = [replay(recording, engine=engine, keep_going=True) for engine in ("reference", "fast")]
+    assert results[0].verdict == "PASS", results[0].divergences
+    assert difference(*results) == ""
 
 
 @pytest.mark.lab
