@@ -127,6 +127,9 @@ class Zspage:
         self.address = 0
         self.frames: list[int] = [-1] * cls.geometry.pages_per_zspage
 
+    def __repr__(self) -> str:
+        return f"<zspage {self.address:#x} of class {self.cls.geometry.index}>"
+
 
 class ZsObject:
     """An allocation: what a handle stands for.
@@ -142,6 +145,9 @@ class ZsObject:
         self.zspage: Zspage
         self.index = -1
         self.address = 0
+
+    def __repr__(self) -> str:
+        return f"<object {self.address:#x} of {self.size} bytes>"
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,9 @@ class ZswapEntry:
         #: its slab page is on the node of the CPU that stored it, which need not be its folio's
         self.on_cpu_node = False
 
+    def __repr__(self) -> str:
+        return f"<zswap_entry {self.address:#x} at swap entry {self.swpent:#x}>"
+
 
 class ZswapState:
     """The whole of zswap on one box.

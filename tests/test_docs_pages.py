@@ -25,7 +25,7 @@ from replay.cli.main import parser
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 #: Times are those of a run, and so is what was compressed before it.
-TIMES = re.compile(r"comparisons in [\d.]+ s, compressing took [\d.]+ s|\d+ distinct pages compressed, \d+ results kept")
+TIMES = re.compile(r"comparisons in [\d.]+ s, pages took [\d.]+ s|\d+ distinct pages compressed, \d+ results kept")
 
 
 def _name(path: Path) -> str:
@@ -123,8 +123,8 @@ def test_lines_left_out_are_told_from_lines_that_are_wrong() -> None:
     assert not _unlike(["a", "...", "d"], ["a", "b", "c", "d"])
     assert not _unlike(["a", "..."], ["a", "b"])
     assert not _unlike(["...", "b", "..."], ["a", "b", "b"])
-    assert not _unlike(["1 comparisons in 1.0 s, compressing took 2.00 s"],
-                       ["1 comparisons in 0.3 s, compressing took 0.01 s"])
+    assert not _unlike(["1 comparisons in 1.0 s, pages took 2.00 s"],
+                       ["1 comparisons in 0.3 s, pages took 0.01 s"])
     for shown, printed in (([], ["a"]), (["a"], ["a", "b"]), (["b", "..."], ["a", "b"]), (["a", "...", "c"], ["a", "b"]),
                            (["a", "...", "b", "...", "a"], ["a", "b"]), (["a", "...", "a"], ["a"])):
         assert _unlike(shown, printed)

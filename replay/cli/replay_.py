@@ -102,7 +102,7 @@ def report(result: Result) -> Iterator[str]:
         yield from wrapped(f"note: {note}")
     total = sum(check.compared for check in result.checks)
     engine = f", {result.compiled:,} events by the compiled engine" if result.engine == "fast" else ""
-    yield (f"{total:,} comparisons in {result.seconds['replay']:.2f} s{engine}, compressing took "
+    yield (f"{total:,} comparisons in {result.seconds['replay']:.2f} s{engine}, pages took "
            f"{result.seconds['compress']:.2f} s")
     if result.divergences:
         yield ""
