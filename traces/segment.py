@@ -41,8 +41,20 @@ _DELTA_PART: Final = 32
 _MASK: Final = {"uint8": 0xFF, "uint16": 0xFFFF, "uint32": 0xFFFFFFFF}
 
 
-# An array that is handed on to another function costs two locked instructions: numbers of variable length are written
-# where they occur.
+@compiled
+def _varint(out, at, value):  # type: ignore[no-untyped-def]
+    """Write a uint64 in seven bits a byte, the last ones first; return where it ends.
+
+    An array that is handed on to another function costs two locked instructions: for what is written once in many rows.
+    """
+    while value >= np.uint64(128):
+        out[at] = np.uint8(value & np.uint64(127)) | np.uint8(128)
+        value >>= np.uint64(7)
+        at += 1
+    out[at] = np.uint8(value)
+    return at + 1
+
+
 @compiled
 def _number(value, mask, default, slots, dictionary, index):  # type: ignore[no-untyped-def]
     """Give every value its number in a dictionary of the distinct ones, in order of appearance; return their count.
@@ -101,6 +113,7 @@ def _runs(where, index, first, rows, width, on, out):  # type: ignore[no-untyped
                 k += 1
         if on or number == 0:
             row = where[_at(k)] - first if k < n else rows
+        # In place: most runs of a sparse column are a few rows long.
         length = (row - start) << 1
         while length >= 128:
             out[_at(at)] = length & 127 | 128
@@ -115,14 +128,7 @@ def _runs(where, index, first, rows, width, on, out):  # type: ignore[no-untyped
         at += 1 + width
     if row == rows:
         return at
-    length = (rows + 7) >> 3 << 1 | 1
-    at = 1
-    while length >= 128:
-        out[at] = length & 127 | 128
-        length >>= 7
-        at += 1
-    out[at] = length
-    at += 1
+    at = _varint(out, 1, np.uint64((rows + 7) >> 3 << 1 | 1))
     end = at + ((rows + 7) >> 3 << 3) * width
     out[at:end] = 0
     for k in range(n):
@@ -154,12 +160,7 @@ def _deltas(values, out):  # type: ignore[no-untyped-def]
     at = 0
     for head in (np.uint64(_DELTA_BLOCK), np.uint64(_DELTA_BLOCK // _DELTA_PART), np.uint64(n),
                  np.uint64((values[0] << 1) ^ (values[0] >> 63))):
-        while head >= np.uint64(128):
-            out[at] = np.uint8(head & np.uint64(127)) | np.uint8(128)
-            head >>= np.uint64(7)
-            at += 1
-        out[at] = np.uint8(head)
-        at += 1
+        at = _varint(out, at, head)
     part = np.zeros(_DELTA_BLOCK, np.uint64)
     row = 1
     while row < n:
@@ -172,13 +173,7 @@ def _deltas(values, out):  # type: ignore[no-untyped-def]
         for i in range(some):
             part[_at(i)] -= np.uint64(least)
         part[some:] = 0
-        head = np.uint64((least << 1) ^ (least >> 63))
-        while head >= np.uint64(128):
-            out[at] = np.uint8(head & np.uint64(127)) | np.uint8(128)
-            head >>= np.uint64(7)
-            at += 1
-        out[at] = np.uint8(head)
-        at += 1
+        at = _varint(out, at, np.uint64((least << 1) ^ (least >> 63)))
         widths = at
         at += _DELTA_BLOCK // _DELTA_PART
         for number in range(_DELTA_BLOCK // _DELTA_PART):
@@ -222,8 +217,7 @@ class _Struct:
 
     def integer(self, number: int, value: int, bits: int = 32) -> _Struct:
         """An i32 or i64."""
-        self.out.append((number - self._last) << 4 | (5 if bits == 32 else 6))
-        self._last = number
+        self._head(number, 5 if bits == 32 else 6)
         self.out += _unsigned(value << 1 if value >= 0 else (-value << 1) - 1)
         return self
 
@@ -275,8 +269,6 @@ def _unsigned(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
-
-
 
 
 class _Type(NamedTuple):
