@@ -9,6 +9,7 @@ import itertools
 import json
 import lzma
 import os
+import random
 import re
 import shutil
 import signal
@@ -19,9 +20,12 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from replay.cli import lab as verb
-from replay.cli.labcommon import job_of
+from replay.cli import labcommon
+from replay.cli.labcommon import Shelf, job_of
 from traces.lab import apt, guest, kernels
 from traces.lab.channel import Receiver, Sender
 from traces.lab.cpio import CpioWriter, members
@@ -189,6 +193,44 @@ def test_release_digests() -> None:
     assert release_digests("") == {}
 
 
+def _of(*versions: str) -> list[KernelPackages]:
+    """Return kernels of these versions as Debian names their releases: without a tilde's part, with its backport's."""
+    index = ""
+    for version in versions:
+        release = re.sub(r"~rc\d+|-.*", "", version) + ("+deb13" if "bpo13" in version else "+deb14")
+        release = release if "~rc" not in version and "." in version[3:] else release.split("+")[0]
+        index += (f"Package: linux-image-{release}-amd64\nVersion: {version}\nFilename: pool/main/l/linux/x_{version}.deb\n"
+                  "Size: 107898972\nSHA256: aa\n\n")
+    return kernels_in(parse_index(index.splitlines(), "sid"))
+
+
+@pytest.mark.parametrize(("wanted", "version"), [
+    ("7.3", "7.3.4-1~bpo13+1"), ("7.3.4", "7.3.4-1~bpo13+1"), ("7.3.4+deb13-amd64", "7.3.4-1~bpo13+1"),
+    ("7.3-rc", "7.3~rc7-1~exp1"), ("7.3-rc7", "7.3~rc7-1~exp1"), ("7.3~rc7", "7.3~rc7-1~exp1"), ("7.3-rc6", None),
+    ("7.3-rc70", None), ("7.3-amd64", "7.3~rc7-1~exp1"), ("7.3~rc7-1~exp1", "7.3~rc7-1~exp1"),
+    # A line that has nothing but candidates, one with none of them, and both: a release comes first.
+    ("7.4", "7.4~rc2-1~exp1"), ("7", "7.3.4-1~bpo13+1"), ("7.2", "7.2.13-1"), ("7.2.1", None), ("7.5", None)])
+def test_a_release_comes_before_its_candidates(wanted: str, version: str | None) -> None:
+    choice = pick(_of("7.2.13-1", "7.2.9-1~bpo13+1", "7.3~rc7-1~exp1", "7.3.4-1~bpo13+1", "7.4~rc2-1~exp1"), wanted)
+    assert (choice.version if choice else None) == version
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["-1", "-1~bpo13+1", "-2"])), max_size=6, unique=True),
+       st.lists(st.integers(1, 12), max_size=3, unique=True), st.randoms())
+def test_the_newest_of_a_line_is_taken(releases: list[tuple[int, str]], candidates: list[int], order: random.Random) -> None:
+    versions = [f"7.3.{number}{rest}" for number, rest in releases] + [f"7.3~rc{n}-1~exp1" for n in candidates]
+    order.shuffle(versions)
+    choice = pick(_of(*versions, "7.30.1-1", "7.2.40-1"), "7.3")
+    # Said a second time, without Debian's order of versions.
+    if releases:
+        number, best = max(releases, key=lambda row: (row[0], ["-1~bpo13+1", "-1", "-2"].index(row[1])))
+        assert choice is not None
+        assert choice.version == f"7.3.{number}{best}"
+    else:
+        assert (choice.version if choice else None) == (f"7.3~rc{max(candidates)}-1~exp1" if candidates else None)
+
+
 # A mirror in a directory, behind a downloader that copies
 
 
@@ -266,6 +308,69 @@ def test_fetch(mirror: apt.Mirror, tmp_path: Path, layout: str) -> None:
     kernel.image.write_text("another")
     with pytest.raises(LabError, match="was changed since it was unpacked"):
         kernels.cached(cache, release)
+
+
+def _keep(cache: Path, release: str, version: str, suite: str) -> None:
+    """Put a kernel into a cache."""
+    place = cache / release
+    (place / "modules").mkdir(parents=True)
+    for name in ("vmlinuz", "config"):
+        (place / name).write_text(f"{name} of {version}")
+    files = {name: hashlib.sha256((place / name).read_bytes()).hexdigest() for name in ("vmlinuz", "config")}
+    (place / "kernel.json").write_text(json.dumps(
+        {"release": release, "origin": f"Debian {suite}, linux-image-{release} {version}", "files": files,
+         "packages": [{"name": f"linux-image-{release}", "version": version, "sha256": "", "in_index": True}]}))
+
+
+@pytest.fixture
+def off_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache, and no mirror."""
+    def no_mirror(*_: object) -> apt.Mirror:
+        raise LabError("none of this machine's apt sources carries Debian's suite trixie")
+
+    monkeypatch.setattr(labcommon, "find_mirror", no_mirror)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return apt.cache_directory()
+
+
+def test_off_line_the_newest_of_the_cache_is_taken(off_line: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for release, version, suite in (("7.3-amd64", "7.3~rc7-1~exp1", "experimental"), ("7.2.9+deb13-amd64", "7.2.9-1", "sid"),
+                                    ("7.3.4+deb13-amd64", "7.3.4-1~bpo13+1", "trixie-backports")):
+        _keep(off_line, release, version, suite)
+    shelf = Shelf(None, lambda text: None)
+    assert shelf.get("7.3", None).release == "7.3.4+deb13-amd64"
+    assert "kernel 7.3 is 7.3.4+deb13-amd64, the newest of the cache: none of this machine's" in capsys.readouterr().err
+    assert shelf.get("7.3-rc7", None).release == "7.3-amd64"
+    assert shelf.get("7.2.9+deb13-amd64", None).origin == "Debian sid, linux-image-7.2.9+deb13-amd64 7.2.9-1"
+    with pytest.raises(LabError, match="none of this machine's apt sources"):
+        shelf.get("6.12", None)
+    parser = ArgumentParser()
+    verb.add_parser(parser.add_subparsers())
+    assert verb.kernels(parser.parse_args(["lab", "kernels", "--json"])) == 0
+    out, err = capsys.readouterr()
+    assert [(row["release"], row["suite"], row["cached"]) for row in json.loads(out)] == [
+        ("7.2.9+deb13-amd64", "sid", True), ("7.3-amd64", "experimental", True),
+        ("7.3.4+deb13-amd64", "trixie-backports", True)]
+    assert "only kernels of the cache are listed" in err
+
+
+def test_a_candidate_in_the_cache_is_not_its_release(mirror: apt.Mirror, tmp_path: Path, off_line: Path,
+                                                    monkeypatch: pytest.MonkeyPatch,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(labcommon, "find_mirror", lambda *_: mirror)
+    _keep(off_line, "7.3-amd64", "7.3~rc7-1~exp1", "experimental")
+    index = "\n".join(["Package: linux-image-7.3-amd64", "Version: 7.3-1~exp1", "Filename: pool/main/l/linux/x.deb",
+                       "Size: 107898972", "SHA256: aa"])
+    _publish(tmp_path, "experimental", index)
+    # Both call themselves 7.3-amd64; the release is to be fetched, which this mirror does not have.
+    shelf = Shelf(None, lambda text: None)
+    assert shelf.get("7.3", None).origin.endswith("7.3~rc7-1~exp1")
+    assert "linux/x.deb cannot be fetched" in capsys.readouterr().err
+    parser = ArgumentParser()
+    verb.add_parser(parser.add_subparsers())
+    assert verb.kernels(parser.parse_args(["lab", "kernels", "--json"])) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"release": "7.3-amd64", "version": "7.3-1~exp1", "suite": "experimental", "cached": False}]
 
 
 def test_what_the_mirror_does_not_have(mirror: apt.Mirror, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from traces.lab.initramfs import build
 from traces.lab.kbuild import FRAGMENT, check_needs, compiler_complaint, options_of, read_facts
 from traces.lab.kernels import Kernel, own
 from traces.lab.packages import Package, source_packages
-from traces.lab.sources import choose, local_source
+from traces.lab.sources import cached_source, choose, local_source
 from traces.lab.sourcetree import SourceTree
 
 _MAKE = r"""#!/bin/sh
@@ -253,6 +253,21 @@ def test_choice_of_a_source() -> None:
     for wanted in ("linux-source", "linux-source-7.2=../../x", "7.2;rm", ""):
         with pytest.raises(LabError, match="is no source"):
             choose(found, wanted)
+
+
+def test_off_line_the_newest_source_of_the_cache_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "sources").mkdir()
+    for version in ("7.3~rc7-1~exp1", "7.3.4-1~bpo13+1", "7.3.1-1"):
+        (tmp_path / "sources" / f"linux-source-7.3_{version}_all.deb").write_text(version)
+    (tmp_path / "sources" / "linux-source-7.3_7.3.9-1_all.deb.part").write_text("not yet")
+    for wanted, version in (("linux-source-7.3", "7.3.4-1~bpo13+1"), ("7.3", "7.3.4-1~bpo13+1"), ("7.3=7.3.1-1", "7.3.1-1")):
+        found = cached_source(wanted, tmp_path)
+        assert found is not None
+        assert (found.version, found.path.read_text()) == (version, version)
+    assert cached_source("7.2", tmp_path) is None
+    assert cached_source("7.3", tmp_path / "nosuch") is None
+    with pytest.raises(LabError, match="is no source"):
+        cached_source("nosuch", tmp_path)
 
 
 def test_sources_of_an_index(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from replay.cli.labcommon import (
 )
 from replay.cli.terminal import table, warn
 from traces.lab.apt import cache_directory
+from traces.lab.errors import LabError
+from traces.lab.kernels import all_cached
 from traces.lab.run import Outcome
 from traces.lab.run import run as run_job
 
@@ -104,12 +106,20 @@ def _lost(outcome: Outcome) -> str:
 @told
 def kernels(arguments: argparse.Namespace) -> int:
     """List what can be had."""
+    kept = all_cached(cache_directory())
     with telling() as say:
-        found = Shelf(arguments.mirror, say).all()
-    cache = cache_directory()
+        try:
+            found = Shelf(arguments.mirror, say).all()
+        except LabError as problem:
+            if not kept:
+                raise
+            warn(f"only kernels of the cache are listed: {problem}")
+            found = kept
+    # Candidates of one line share a release string.
+    cached = {(kernel.release, kernel.version) for kernel in kept}
     if arguments.json:
         print(json.dumps([{"release": kernel.release, "version": kernel.version, "suite": kernel.suite,
-                           "cached": (cache / kernel.release).is_dir()} for kernel in found], indent=1))
+                           "cached": (kernel.release, kernel.version) in cached} for kernel in found], indent=1))
         return 0
     rows = [("kernel", "version", "suite", "download", "cached")]
     for kernel in found:
@@ -117,6 +127,6 @@ def kernels(arguments: argparse.Namespace) -> int:
         # What only the pool still has, no index tells the size of.
         unknown = any(not package.sha256 for package in kernel.packages)
         rows.append((kernel.release, kernel.version, kernel.suite, f"{'>' if unknown else ''}{size >> 20} MiB",
-                     "yes" if (cache / kernel.release).is_dir() else ""))
+                     "yes" if (kernel.release, kernel.version) in cached else ""))
     print(table(rows, right=(3,)))
     return 0

@@ -19,7 +19,7 @@ from traces.lab.errors import LabError
 from traces.lab.kbuild import FRAGMENT, Build, check_needs, options_of
 from traces.lab.qemu import ending_on_signals
 from traces.lab.series import Patch, read_series
-from traces.lab.sources import Source, fetch_source, local_source, tarball_of
+from traces.lab.sources import Source, cached_source, fetch_source, local_source, tarball_of
 from traces.lab.sourcetree import SourceTree
 
 __all__ = ["add_build"]
@@ -133,8 +133,16 @@ def _source(arguments: argparse.Namespace, say: Callable[[str], None]) -> Source
     path = Path(arguments.source)
     if "/" in arguments.source or path.is_file():
         return local_source(path)
-    mirror = Shelf(arguments.mirror, say).mirror_of_packages()
-    source = fetch_source(arguments.source, mirror, cache_directory(), say)
+    try:
+        mirror = Shelf(arguments.mirror, say).mirror_of_packages()
+        source = fetch_source(arguments.source, mirror, cache_directory(), say)
+    except LabError as problem:
+        # Off line, or where a suite has it no more, what was fetched before is still there.
+        have = cached_source(arguments.source, cache_directory())
+        if have is None:
+            raise
+        warn(f"source {arguments.source} is {have.title()}, the newest of the cache: {problem}")
+        return have
     for note in mirror.notes:
         warn(note)
     return source

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from replay.cli.terminal import console, warn
-from traces.lab.apt import Mirror, cache_directory, find_mirror
+from traces.lab.apt import SUITES, Mirror, cache_directory, find_mirror
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.initramfs import GUEST_CONTENT, GUEST_SCRIPT
-from traces.lab.kernels import Kernel, cached, fetch, own
-from traces.lab.packages import KernelPackages, kernels_in, pick
+from traces.lab.kernels import Kernel, all_cached, cached, fetch, own
+from traces.lab.packages import KernelPackages, is_candidate, kernels_in, pick
 from traces.lab.qemu import memory_mib
 from traces.lab.run import Job
 from traces.lab.tools import Tools, cached_tools, fetch_tools
@@ -177,6 +177,8 @@ class Shelf:
     def __post_init__(self) -> None:
         self._found: list[KernelPackages] | None = None
         self._from: Mirror | None = None
+        #: What was already said to be which kernel.
+        self._named: set[str] = set()
 
     def all(self) -> list[KernelPackages]:
         """Return every kernel of the suites."""
@@ -185,6 +187,9 @@ class Shelf:
             self._found = kernels_in(mirror.packages())
             for note in mirror.notes:
                 warn(note)
+            if not self._found:
+                raise LabError(f"no suite of {mirror.uri} has a kernel ({', '.join(SUITES)}); name another mirror with "
+                               "--mirror")
         return self._found
 
     def get(self, wanted: str, modules: Path | None) -> Kernel:
@@ -199,9 +204,25 @@ class Shelf:
         have = cached(cache_directory(), wanted)
         if have is not None:
             return have
+        try:
+            return self._newest(wanted)
+        except LabError as problem:
+            # Off line, or where a suite has it no more, what was fetched before is still there.
+            choice = pick(all_cached(cache_directory()), wanted)
+            have = cached(cache_directory(), choice.release) if choice is not None else None
+            if have is None:
+                raise
+            warn(f"kernel {wanted} is {have.release}, the newest of the cache: {problem}")
+            return have
+
+    def _newest(self, wanted: str) -> Kernel:
         choice = pick(self.all(), wanted)
         if choice is None:
             raise LabError(f"no suite has a kernel {wanted}; see what there is with 'zreplay lab kernels'")
+        if wanted not in self._named:
+            self._named.add(wanted)
+            what = ", a release candidate: no suite has a release" if is_candidate(choice.version) else ""
+            warn(f"kernel {wanted} is {choice.release}{what} (Debian {choice.suite}, {choice.version})")
         return fetch(choice, self.mirror_of_packages(), cache_directory(), self.say)
 
     def tools(self) -> Tools:

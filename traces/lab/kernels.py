@@ -19,9 +19,9 @@ from typing import Any, Final
 from traces.lab.apt import Mirror
 from traces.lab.errors import LabError
 from traces.lab.kbuild import read_facts
-from traces.lab.packages import KernelPackages
+from traces.lab.packages import KernelPackages, in_order
 
-__all__ = ["Kernel", "cached", "fetch", "modules_for", "own"]
+__all__ = ["Kernel", "all_cached", "cached", "fetch", "modules_for", "own"]
 
 #: Directories of modules that are kept: what a guest boots with, and the compressors; the rest is 20 times as much.
 _KEPT: Final = ("kernel/crypto", "kernel/lib", "kernel/mm", "kernel/drivers/block", "kernel/drivers/virtio",
@@ -69,14 +69,32 @@ def cached(cache: Path, release: str) -> Kernel | None:
     return Kernel(release, directory / "vmlinuz", directory / "modules", directory / "config", manifest["origin"])
 
 
+def all_cached(cache: Path) -> list[KernelPackages]:
+    """Return the kernels of the cache, the oldest first; their packages are not in it."""
+    found = []
+    for path in cache.glob(f"[!.]*/{_MANIFEST}"):
+        try:
+            manifest = json.loads(path.read_text())
+            version = str(manifest["packages"][0]["version"])
+            suite = re.fullmatch(r"Debian ([\w-]+), .*", manifest["origin"])
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            continue
+        found.append(KernelPackages(path.parent.name, version, suite[1] if suite else "", ()))
+    return in_order(found)
+
+
 def fetch(wanted: KernelPackages, mirror: Mirror, cache: Path, say: Say) -> Kernel:
     """Return a kernel of the cache, fetched and unpacked first where it is not there.
+
+    Release candidates of one line, and what they become, may all call themselves ``7.3-amd64``: one of another version
+    than is wanted is replaced.
 
     :param say: told in words what is being done
     :raises LabError: when a package cannot be had or holds no kernel
     """
     have = cached(cache, wanted.release)
-    if have is not None:
+    if have is not None and any((one.release, one.version) == (wanted.release, wanted.version)
+                                for one in all_cached(cache)):
         return have
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=f".{wanted.release}.") as scratch:

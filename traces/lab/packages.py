@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["KernelPackages", "Package", "closure", "compare_versions", "kernels_in", "parse_index", "pick",
-           "release_digests", "source_packages"]
+__all__ = ["KernelPackages", "Package", "closure", "compare_versions", "in_order", "is_candidate", "kernels_in",
+           "parse_index", "pick", "release_digests", "source_packages"]
 
 #: The plain flavour: cloud kernels were built without zswap up to 6.18, and lack modules that the lab needs.
 _NAME: Final = re.compile(r"linux-(image|binary|modules|base)-([0-9][0-9a-z.+~]*?)-amd64")
@@ -172,6 +172,11 @@ def kernels_in(packages: Iterable[Package]) -> list[KernelPackages]:
         elif "image" in have and have["image"].size > _EMPTY:
             first = have["image"]
             kernels.append(KernelPackages(release, first.version, first.suite, (first,)))
+    return in_order(kernels)
+
+
+def in_order(kernels: Iterable[KernelPackages]) -> list[KernelPackages]:
+    """Return kernels by their versions, the oldest first."""
     key = functools.cmp_to_key(compare_versions)
     return sorted(kernels, key=lambda kernel: (key(kernel.version), kernel.release))
 
@@ -190,7 +195,34 @@ def _no_epoch(version: str) -> str:
 
 
 def pick(kernels: Iterable[KernelPackages], wanted: str) -> KernelPackages | None:
-    """Return the newest kernel of a line (``7.2``), or the one of a release (``7.2.13+deb14-amd64``)."""
-    fitting = [kernel for kernel in kernels if kernel.release == wanted or kernel.version == wanted
-               or re.match(re.escape(wanted) + r"(?![0-9])", kernel.release)]
-    return fitting[-1] if fitting else None
+    """Return the kernel that a user named, None when there is none.
+
+    A line (``7.3``) or a version (``7.3.4``) is its newest release; a release candidate is taken where there is nothing
+    else, or where one is named (``7.3-rc``, ``7.3-rc7``).  A release string (``7.3.4+deb13-amd64``) or a package's
+    version (``7.3.4-1~bpo13+1``) is that kernel alone.
+
+    :param kernels: in the order of :func:`kernels_in`
+    """
+    kernels = list(kernels)
+    exact = [kernel for kernel in kernels if wanted in (kernel.release, kernel.version)]
+    if exact:
+        return exact[-1]
+    candidate = re.fullmatch(r"([0-9]+(?:\.[0-9]+)*)[-~]rc([0-9]*)", wanted)
+    if candidate is not None:
+        begin = re.compile(re.escape(f"{candidate[1]}~rc{candidate[2]}") + r"(?![0-9])" * bool(candidate[2]))
+        found = [kernel for kernel in kernels if begin.match(_upstream(kernel.version))]
+    else:
+        of_line = re.compile(re.escape(wanted) + r"(?![0-9])")
+        found = [kernel for kernel in kernels if of_line.match(kernel.release)]
+        found = [kernel for kernel in found if not is_candidate(kernel.version)] or found
+    return found[-1] if found else None
+
+
+def is_candidate(version: str) -> bool:
+    """True for the version of a release candidate's package: ``7.3~rc7-1~exp1``."""
+    return "~rc" in _upstream(version)
+
+
+def _upstream(version: str) -> str:
+    """Return the upstream part of a package's version."""
+    return _no_epoch(version).rpartition("-")[0] or version

@@ -15,9 +15,10 @@ from traces.lab.apt import SUITES, Mirror
 from traces.lab.errors import LabError
 from traces.lab.packages import Package, compare_versions, source_packages
 
-__all__ = ["Source", "choose", "fetch_source", "local_source", "tarball_of"]
+__all__ = ["Source", "cached_source", "choose", "fetch_source", "local_source", "tarball_of"]
 
 _NAME: Final = re.compile(r"(?:linux-source-)?([0-9]+\.[0-9]+)(?:=([A-Za-z0-9.+:~-]+))?")
+_FILE: Final = re.compile(r"(linux-source-[0-9.]+)_(.+)_all\.deb")
 
 Say = Callable[[str], None]
 
@@ -51,16 +52,8 @@ def choose(packages: Iterable[Package], wanted: str) -> Package:
 
     :raises LabError: when there is none
     """
-    match = _NAME.fullmatch(wanted)
-    if match is None:
-        raise LabError(f"'{wanted}' is no source: name linux-source-7.2, linux-source-7.2=VERSION, or the path of a "
-                       "tarball")
-    name, version = f"linux-source-{match[1]}", match[2]
-    found: Package | None = None
-    for package in packages:
-        if package.name == name and version in (None, package.version) \
-                and (found is None or compare_versions(found.version, package.version) < 0):
-            found = package
+    name, version = _asked(wanted)
+    found = _newest(packages, name, version)
     if found is not None:
         return found
     if version is None:
@@ -68,6 +61,27 @@ def choose(packages: Iterable[Package], wanted: str) -> Package:
                        "mirror's pool may still have, or the path of a tarball")
     without_epoch = version.rpartition(":")[2]
     return Package(name, version, f"pool/main/l/linux/{name}_{without_epoch}_all.deb", 0, "", "")
+
+
+def _asked(wanted: str) -> tuple[str, str | None]:
+    """Return the package and the version that a user named.
+
+    :raises LabError: when it is no name of a source
+    """
+    match = _NAME.fullmatch(wanted)
+    if match is None:
+        raise LabError(f"'{wanted}' is no source: name linux-source-7.2, linux-source-7.2=VERSION, or the path of a "
+                       "tarball")
+    return f"linux-source-{match[1]}", match[2]
+
+
+def _newest(packages: Iterable[Package], name: str, version: str | None) -> Package | None:
+    found: Package | None = None
+    for package in packages:
+        if package.name == name and version in (None, package.version) \
+                and (found is None or compare_versions(found.version, package.version) < 0):
+            found = package
+    return found
 
 
 def fetch_source(wanted: str, mirror: Mirror, cache: Path, say: Say) -> Source:
@@ -95,6 +109,19 @@ def fetch_source(wanted: str, mirror: Mirror, cache: Path, say: Say) -> Source:
     return Source(path, package.name, package.version, package.suite, digest, bool(package.sha256))
 
 
+def cached_source(wanted: str, cache: Path) -> Source | None:
+    """Return a source that was fetched before, named as for :func:`choose`; None when there is none.
+
+    :raises LabError: when it is no name of a source
+    """
+    name, version = _asked(wanted)
+    have = [Package(match[1], match[2], str(path), 0, "", "") for path in (cache / "sources").glob("linux-source-*.deb")
+            if (match := _FILE.fullmatch(path.name)) is not None]
+    # The name of a file has no epoch.
+    package = _newest(have, name, version and version.rpartition(":")[2])
+    return None if package is None else local_source(Path(package.filename))
+
+
 def local_source(path: Path) -> Source:
     """Return a source of the user's own: a linux-source package or a tarball.
 
@@ -105,7 +132,7 @@ def local_source(path: Path) -> Source:
     except OSError as problem:
         raise LabError(f"{path} cannot be read ({problem.strerror}); name a linux-source package or a tarball with "
                        "--source") from None
-    match = re.fullmatch(r"(linux-source-[0-9.]+)_(.+)_all\.deb", path.name)
+    match = _FILE.fullmatch(path.name)
     name, version = (match[1], match[2]) if match else (re.sub(r"\.tar(\.\w+)?$", "", path.name), "")
     return Source(path, name, version, "", digest, False)
 
