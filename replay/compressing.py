@@ -13,10 +13,10 @@ from typing import Any, Final
 import numpy as np
 
 from model.crypto import Compressor, UnsupportedCompressor, compressor_for
-from model.revisions import REVISIONS, revision_for_release
+from model.revisions import REVISIONS, revision_for_line
 from model.zswap import KERNEL_COMPRESSORS
 from replay.predict import keep, results_of
-from replay.verdict import release_of
+from traces.record.release import kernel_line
 from traces.recording import Recording
 from traces.schema import PAGE_SIZE
 
@@ -54,7 +54,7 @@ class CompressingBeside:
 
         :param kernel: as in a recording's manifest, like ``config``
         """
-        revision, name = revision_for_release(release_of(kernel)), config.get("compressor")
+        revision, name = revision_for_line(kernel_line(kernel)), config.get("compressor")
         if revision is not None and name in KERNEL_COMPRESSORS:
             # Whoever replays is told why there is none.
             with contextlib.suppress(UnsupportedCompressor):

@@ -12,6 +12,7 @@ from model.zsmalloc import SizeClass, ZsObject, Zspage
 from model.zswap import Folio, Zswap, ZswapEntry
 from replay.checks import Tally
 from replay.predict import Predictions
+from traces.objectword import OLD
 
 if TYPE_CHECKING:
     from replay.engine import Frame
@@ -69,8 +70,9 @@ class HandlerBase(ABC):
         #: spans (event of entry, event of return) of list_lru_add() calls that overlapped another
         self.overlaps: dict[ZswapEntry, list[int]] = {}
         self.entry_to_lru: int | None = None
-        self.idx_bits = 24
-        self.class_bits = 0
+        #: how object words are laid out (replay.objectwords), and what to say of it
+        self.idx_bits, self.class_bits = OLD
+        self.layout_note = ""
         #: (event, pages) of the last total that was read
         self.last_total: tuple[int, int] | None = None
         self.sg_entries = {1: 0, 2: 0}

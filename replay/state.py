@@ -69,6 +69,7 @@ def dump_state(engine: Engine) -> dict[str, Any]:
         "counter_base": dict(engine.snapshots.base),
         "phase": engine.truth.phase,
         "inlined": sorted(engine.seen_inlined),
+        "object_layout": [engine.idx_bits, engine.class_bits],
     }
 
 

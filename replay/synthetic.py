@@ -24,6 +24,8 @@ from model.zsmalloc import PAGE_SIZE, SizeClass, ZsObject, Zspage, ZsPool
 from model.zswap import Folio, Zswap, ZswapEntry, ZswapPool
 from replay.handlers_zsmalloc import zspage_word
 from traces import schema
+from traces.objectword import layout_of_line
+from traces.record.release import release_line
 from traces.recording import RecordingWriter
 
 __all__ = ["ImaginaryKernel", "config", "cycle", "write_pages_recording", "write_recording", "write_repeated"]
@@ -39,8 +41,6 @@ _CLASSES: Final = _SLAB + 0x10000
 #: A pool and its classes are this far from those of the pool before.
 _POOL_STEP: Final = 1 << 34
 _ENTRY_LRU: Final = 0x28
-_IDX_BITS: Final = 15
-_CLASS_BITS: Final = 9
 _NS_PER_EVENT: Final = 700
 _TOTALRAM: Final = 1 << 20
 
@@ -77,8 +77,7 @@ class ImaginaryKernel:
         self._compacted = self.model.pools[0].zs_pool
         #: the pool that the store under way holds
         self._store_pool = self.model.pools[0]
-        self._class_bits = _CLASS_BITS if revision == "mainline-7.3" else 0
-        self._idx_bits = _IDX_BITS if revision == "mainline-7.3" else 24
+        self._layout = layout_of_line(release_line(revision.removeprefix("mainline-")))
         self._folio = Folio(0)
         self._index = 0
         #: pages of the compress call under way
@@ -177,11 +176,11 @@ class ImaginaryKernel:
         return self._next[kind]
 
     def _word(self, zspage: Zspage, index: int) -> int:
-        page = zspage.cls.geometry.size * index // PAGE_SIZE
+        page, layout = zspage.cls.geometry.size * index // PAGE_SIZE, self._layout
         if zspage.frames[page] == -1:
             frame = self._new("frame", 1)
-            zspage.frames[page] = frame << self._class_bits | (zspage.cls.geometry.index if self._class_bits else 0)
-        return zspage.frames[page] << self._idx_bits | index
+            zspage.frames[page] = layout.make(frame, zspage.cls.geometry.index, 0) >> layout.idx_bits
+        return zspage.frames[page] << layout.idx_bits | index
 
     def _on_swap_writeout(self, folio: Folio) -> None:
         self._row("swap_writeout", folio=folio.address, swpent=folio.swpent, order=folio.order)

@@ -13,19 +13,21 @@ from typing import Any, Final
 
 from model.crypto import Compressor, ModelledCompressor, UnsupportedCompressor, compressor_for
 from model.effects import Effect
-from model.revisions import REVISIONS, revision_for_release
+from model.revisions import REVISIONS, revision_for_line
 from model.zswap import KERNEL_COMPRESSORS, Zswap
 from replay.checks import CHECKS, Divergence, Tally, unknown_checks
 from replay.engine import Engine, LostEvents
 from replay.eventlines import event_lines
+from replay.objectwords import set_layout
 from replay.predict import Predictions, predict
 from replay.state import load_state
 from replay.truth import check_objects
 from traces.errors import BadInput
+from traces.record.release import kernel_line, release_line
 from traces.recording import Recording
 
 __all__ = ["EXIT", "FAST_PAYS", "NOT_COMPILED", "CheckResult", "Result", "effects", "open_engine", "others",
-           "predictions_for", "release_of", "replay"]
+           "predictions_for", "replay"]
 
 #: verdict -> exit status (kselftest's 4 for SKIP)
 EXIT: Final = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, "SKIP": 4}
@@ -108,9 +110,15 @@ def _choose_revision(recording: Recording, revision: str | type[Zswap] | None) -
             raise BadInput(recording.path, "", f"there is no revision '{revision}'",
                            f"choose one of {', '.join(REVISIONS)}")
         return revision, REVISIONS[revision]
-    release = kernel_release(recording)
-    name = revision_for_release(release) if release else None
+    kernel = recording.manifest["kernel"]
+    lines = {release_line(kernel.get(key)) for key in ("version", "release")} - {None}
+    if len(lines) > 1:
+        raise BadInput(recording.path, "", f"its configuration is that of kernel {kernel['version']} and its release "
+                       f"is {kernel['release']}: which of them ran is not known",
+                       f"name a revision with --revision: {', '.join(REVISIONS)}")
+    name = revision_for_line(kernel_line(kernel))
     if name is None:
+        release = kernel_release(recording)
         raise BadInput(recording.path, "", f"no revision mirrors its kernel ({release or 'release not recorded'})",
                        f"name one with --revision: {', '.join(REVISIONS)}")
     return name, REVISIONS[name]
@@ -118,11 +126,7 @@ def _choose_revision(recording: Recording, revision: str | type[Zswap] | None) -
 
 def kernel_release(recording: Recording) -> str:
     """Return the recorded kernel's version, from its configuration or its release name."""
-    return release_of(recording.manifest["kernel"])
-
-
-def release_of(kernel: dict[str, Any]) -> str:
-    """Return the version of a kernel that a manifest describes, ``""`` where it does not say."""
+    kernel = recording.manifest["kernel"]
     return str(kernel.get("version") or kernel.get("release") or "")
 
 
@@ -193,17 +197,6 @@ def build_model(recording: Recording, revision: type[Zswap]) -> Zswap:
     return model
 
 
-def _object_layout(engine: Engine, recording: Recording) -> None:
-    """The encoded object word: page frame and index; 7.3 put the class in between."""
-    words = kernel_release(recording).split(".")
-    try:
-        version = (int(words[0]), int(words[1]))
-    except (ValueError, IndexError):
-        return
-    if version >= (7, 3):
-        engine.idx_bits, engine.class_bits = 15, 9
-
-
 def predictions_for(recording: Recording, revision: str | type[Zswap] | None = None, *, pages: bool = True,
                     progress: Callable[[str, int, int], None] | None = None) -> Predictions:
     """Return what the recording's compressors, those that were switched to too, give for its pages; kept beside it.
@@ -241,9 +234,9 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     predictions = predictions_for(recording, kind, pages=pages, progress=progress)
     predictions.seconds = time.perf_counter() - began
     engine = Engine(recording, model, tally, predictions, keep_going=keep_going, observe=observe)
-    _object_layout(engine, recording)
     engine.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
     state = recording.document("state")
+    set_layout(engine, recording, (state or {}).get("object_layout"))
     if state is not None:
         load_state(engine, state)
     return engine, name, predictions
@@ -467,7 +460,7 @@ def _check_results(recording: Recording, engine: Engine, predictions: Prediction
 
 
 def _notes(engine: Engine, predictions: Predictions) -> list[str]:
-    notes = []
+    notes = [engine.layout_note] if engine.layout_note else []
     if engine.preempted_reads:
         notes.append(f"{engine.preempted_reads} totals were read while another task was about to change them")
     if any(engine.sg_entries.values()):

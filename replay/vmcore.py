@@ -8,16 +8,20 @@ a difference in the checks of lists and totals.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
+
 from model.crypto import KERNEL_LINES, Compressor, CorruptData, UnsupportedCompressor, compressor_for
 from model.zsmalloc import HANDLE_SIZE, PAGE_SIZE, SizeClass, ZsObject, Zspage, ZsPool, get_size_class_index
+from replay.objectwords import layout_note
+from traces.objectword import ObjectLayout, layout_of, layout_of_line
+from traces.record.release import release_line
 from traces.vmcore.image import CoreImage
-from traces.vmcore.zsmalloc import ZsClassImage, ZspageImage, ZsPoolImage, word_fits
+from traces.vmcore.zsmalloc import ZsClassImage, ZspageImage, ZsPoolImage
 from traces.vmcore.zswap import EntryImage
 
 __all__ = ["CORE_CHECKS", "CoreCheck", "CoreResult", "Difference", "check_core"]
@@ -45,7 +49,6 @@ CORE_CHECKS: Final[dict[str, str]] = {
 _KEPT: Final = 100
 #: Ends of a freelist as init_zspage() and, once they were through obj_free(), its shift leave them.
 _FREELIST_ENDS: Final = (0xFFFFFFFF, 0x7FFFFFFF)
-_RELEASE: Final = re.compile(r"(\d{1,4})\.(\d{1,4})")
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,7 @@ class _Pool:
         self.result, self.image = result, image
         self.model = ZsPool(self._chain_size())
         self._geometry()
+        self.layout = self._layout()
         for cls in image.classes:
             for zspage in cls.zspages:
                 self._zspage(cls, zspage)
@@ -197,6 +201,21 @@ class _Pool:
                 return chain_size
         result.notes.append(f"the size classes of zs_pool {self.image.name} are those of no ZSMALLOC_CHAIN_SIZE")
         return 8
+
+    def _layout(self) -> ObjectLayout:
+        """Return how the core's object words are laid out; where they do not tell, what its release has."""
+        line = release_line(self.result.image.release)
+        known = [(obj.word, cls.index) for cls in self.image.classes for zspage in cls.zspages
+                 for obj in zspage.objects if obj.word is not None]
+        words = np.array([word for word, _ in known], np.uint64)
+        classes = np.array([index for _, index in known], np.uint32)
+        expected = layout_of_line(line)
+        found = layout_of(words, classes) or expected
+        if line is not None and found != expected:
+            note = layout_note(found, line)
+            if note not in self.result.notes:
+                self.result.notes.append(note)
+        return found
 
     def _pairs(self, model: ZsPool) -> list[tuple[ZsClassImage | None, SizeClass]]:
         by_raw = {raw: cls for cls in self.image.classes for raw in cls.raw}
@@ -244,7 +263,7 @@ class _Pool:
             frame = zspage.frames[page] if page < len(zspage.frames) else -1
             if obj.word is not None:
                 compare("zsmalloc.place", (*where, "object", obj.index),
-                        word_fits(obj.word, frame, obj.index, cls.index) or hex(obj.word), True)
+                        hex(obj.word), hex(self.layout.make(frame, cls.index, obj.index)))
 
     def _totals(self) -> None:
         compare, image = self.result.compare, self.image
@@ -349,13 +368,13 @@ def _compressor(result: CoreResult, name: str) -> Compressor | None:
 
 def _kernel_line(result: CoreResult) -> str:
     """Return the last line of compressors that is not younger than the dead kernel."""
-    found = _RELEASE.match(result.image.release)
-    release = (int(found[1]), int(found[2])) if found else (1 << 20, 0)
-    lines = {tuple(int(part) for part in line.removeprefix("mainline-").split(".")): line for line in KERNEL_LINES}
+    found = release_line(result.image.release)
+    release = found or (1 << 20, 0)
+    lines = {release_line(line.removeprefix("mainline-")) or (0, 0): line for line in KERNEL_LINES}
     older = [number for number in lines if number <= release]
     if release not in lines:
         note = f"no line of compressors is that of kernel {result.image.release}: the nearest is used"
-        if note not in result.notes and not (found and release == (7, 1)):
+        if note not in result.notes and found != (7, 1):
             result.notes.append(note)
     return lines[max(older)] if older else lines[min(lines)]
 

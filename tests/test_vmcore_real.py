@@ -17,6 +17,7 @@ import pytest
 
 from model.crypto import compressor_for
 from replay.vmcore import check_core
+from traces.record.release import release_line
 from traces.vmcore import read_core
 
 if sys.version_info >= (3, 14):
@@ -39,7 +40,7 @@ def test_every_entry_of_a_real_core(folder: Path, tmp_path: Path) -> None:
     assert len(image.pools) == 2  # the compressor was switched
     assert len(image.entries) > 40
     truth = json.loads((folder / "truth.json").read_text())
-    line = "mainline-" + ".".join(image.release.split("-")[0].split(".")[:2])
+    line = "mainline-{}.{}".format(*release_line(image.release) or ())
     compressors = {pool.compressor: compressor_for(pool.compressor, line) for pool in image.pools.values()}
     for entry in image.entries:
         data = image.bytes_of(entry)

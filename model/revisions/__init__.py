@@ -15,7 +15,7 @@ import re
 
 from model.zswap import Zswap
 
-__all__ = ["MAINLINE", "POSTED", "REVISIONS", "SERIES", "revision_for_release"]
+__all__ = ["MAINLINE", "POSTED", "REVISIONS", "SERIES", "revision_for_line"]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -40,13 +40,8 @@ MAINLINE: dict[str, type[Zswap]] = {name: kind for name, kind in _FOUND.items() 
 POSTED: dict[str, type[Zswap]] = {name: kind for name, kind in _FOUND.items() if name not in MAINLINE}
 REVISIONS: dict[str, type[Zswap]] = MAINLINE | POSTED
 
-_RELEASE = re.compile(r"^(\d+)\.(\d+)")
 
-
-def revision_for_release(release: str) -> str | None:
-    """Return the shipped revision that mirrors a kernel release (``uname -r``), or None."""
-    match = _RELEASE.match(release)
-    if match is None:
-        return None
-    name = f"mainline-{match[1]}.{match[2]}"
+def revision_for_line(line: tuple[int, int] | None) -> str | None:
+    """Return the shipped revision that mirrors a kernel line (major, minor), or None."""
+    name = f"mainline-{line[0]}.{line[1]}" if line is not None else None
     return name if name in MAINLINE else None

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from model.crypto import InexactLibrary, UnsupportedCompressor, compressor_for
-from model.revisions import REVISIONS, revision_for_release
+from model.revisions import REVISIONS, revision_for_line
 from model.zswap import Zswap
 from replay.predict import cache_file
 from replay.userrevision import load_revision
 from replay.verdict import Result, others, replay
 from traces.errors import BadInput
+from traces.record.release import kernel_line
 from traces.recording import Recording
 
 __all__ = ["NOT_DONE", "UNREADABLE", "Job", "Outcome", "attempt", "make_jobs", "not_done", "safely", "sources"]
@@ -136,7 +137,7 @@ def _pages_to_do(path: str, revision: str | type[Zswap] | None) -> tuple[str, st
         if not manifest["pages"]["with_bytes"]:
             return None
         if revision is None:
-            revision = revision_for_release(str(manifest["kernel"].get("version") or manifest["kernel"]["release"]))
+            revision = revision_for_line(kernel_line(manifest["kernel"]))
         kind = revision if isinstance(revision, type) else REVISIONS[str(revision)]
         compressor = compressor_for(manifest["config"]["compressor"], kind.kernel_line)
         kept = cache_file(Path(path), manifest, compressor)

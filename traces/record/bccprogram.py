@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from .names import DEFAULT
 from .plan import Planned
+from .release import release_line
 
 __all__ = ["CALLS", "EVENTS", "HEAD", "KINDS", "PAGES", "PAGE_HALF", "PAGE_HEAD", "Definition", "Field", "Hook",
            "Program", "definitions_of", "event_format", "half_formats", "header_event", "header_files", "header_page",
@@ -395,8 +396,7 @@ def header_files(release: str) -> dict[str, str]:
 
     :param release: ``uname -r``
     """
-    numbers = [int(number) for number in re.findall(r"\d+", release)[:2]]
-    major, minor = (*numbers, 0, 0)[:2]
+    major, minor = release_line(release) or (0, 0)
     version = ("#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + (c))\n"
                f"#define LINUX_VERSION_CODE KERNEL_VERSION({major}, {minor}, 0)\n")
     return {"include/linux/kconfig.h": "#define CONFIG_BPF_SYSCALL 1\n#include <linux/types.h>\n",

@@ -18,10 +18,6 @@ __all__ = ["ZsClassImage", "ZsLayout", "ZsObjectImage", "ZsPoolImage", "ZspageIm
 
 MAGIC: Final = 0x58
 GROUPS: Final = 12
-#: _PFN_BITS leaves this many bits below the PFN: MAX_POSSIBLE_PHYSMEM_BITS is 52 on x86-64.
-_PFN_SHIFT: Final = 24
-#: ZS_OBJ_IDX_BITS where the object word also has the class (7.3)
-_IDX_BITS_73: Final = 15
 _MAX_CLASSES: Final = 1024
 _MAX_CHAIN: Final = 16
 #: No zspage has more objects: 16 pages of 32 bytes each.
@@ -137,14 +133,6 @@ class ZsLayout:
         """page_to_pfn(): the frame number of a struct page, or -1 for an address that is none."""
         frame, rest = divmod(page - self.vmemmap, self.page_size)
         return frame if rest == 0 and 0 <= frame < 1 << 40 else -1
-
-
-def word_fits(word: int, frame: int, index: int, class_index: int) -> bool:
-    """True when an object word says this place, with the class in it (7.3) or without (before)."""
-    if word >> _PFN_SHIFT != frame:
-        return False
-    low = word & (1 << _PFN_SHIFT) - 1
-    return low == index or low == class_index << _IDX_BITS_73 | index
 
 
 def read_pool(layout: ZsLayout, address: int, problems: Problems) -> ZsPoolImage:
