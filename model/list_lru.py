@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from typing import Final, Generic, TypeVar
 
+from model.branches import Reached
 from model.effects import Steps
 
 __all__ = ["LRU_REMOVED_RETRY", "LRU_RETRY", "LRU_ROTATE", "LRU_STOP", "ListLru"]
@@ -25,8 +26,10 @@ Key = tuple[int, int]
 class ListLru(Generic[T]):
     """struct list_lru: items in order per (node, cgroup), oldest first."""
 
-    def __init__(self) -> None:
+    def __init__(self, reached: Reached | None = None) -> None:
         self.lists: dict[Key, OrderedDict[T, None]] = {}
+        #: how often each branch was taken
+        self.reached: Reached = Reached() if reached is None else reached
 
     def add(self, key: Key, item: T) -> bool:
         """list_lru_add(): to the tail; False when it is already listed."""
@@ -51,6 +54,7 @@ class ListLru(Generic[T]):
         moved = self.lists.pop(source, None)
         if not moved:
             return []
+        self.reached["memcg_reparent_list_lrus.some"] += 1
         merged: OrderedDict[T, None] = OrderedDict(moved)
         merged.update(self.lists.get(target, {}))
         self.lists[target] = merged
@@ -95,9 +99,12 @@ class ListLru(Generic[T]):
             status = yield from callback(item)
             if status == LRU_ROTATE:
                 if alone:
+                    self.reached["list_lru_walk_one.alone"] += 1
                     break
             elif status == LRU_STOP:
                 break
             elif status == LRU_REMOVED_RETRY:
                 removed += 1
+        else:
+            self.reached["list_lru_walk_one.budget"] += 1
         return removed, budget

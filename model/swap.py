@@ -27,19 +27,26 @@ class SwapLayer(ZswapState, ABC):
         yield ("swap_writeout", folio)
         what: str = yield ("?swap_writeout", folio)
         if what == "zero":
+            self.reached["swap_writeout.zero"] += 1
             self.count_zero_filled(folio.nr_pages)
+        elif what == "free":
+            self.reached["swap_writeout.free"] += 1
         if what != "store":
             yield ("swap_writeout_ret", 0)
             return 0
         if (yield from self.zswap_store(folio)):
+            if folio.order:
+                self.reached["swap_writeout.large"] += 1
             if folio.order and self.HAS_MTHP_ZSWPOUT:
                 by_order = self.counters.mthp_zswpout
                 by_order[folio.order] = by_order.get(folio.order, 0) + 1
             yield ("swap_writeout_ret", 0)
             return 0
         if not (yield from self.mem_cgroup_zswap_writeback_enabled(self.writeback_enabled)):
+            self.reached["swap_writeout.kept"] += 1
             yield ("swap_writeout_ret", AOP_WRITEPAGE_ACTIVATE)
             return AOP_WRITEPAGE_ACTIVATE
+        self.reached["swap_writeout.device"] += 1
         yield from self.swap_writepage(folio)
         yield ("swap_writeout_ret", 0)
         return 0

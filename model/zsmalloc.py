@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from model import errno
+from model.branches import Reached
 from model.effects import Steps
 
 __all__ = ["HANDLE_SIZE", "PAGE_SIZE", "UNKNOWN_LINK", "SgEntry", "SizeClass", "ZsObject", "ZsPool", "Zspage",
@@ -237,6 +238,8 @@ class ZsPool:
         #: compaction gives a class up at a zspage that somebody reads (zspage_write_trylock()); up to 6.12 it waits
         self.compaction_trylocks = True
         self.address = 0
+        #: how often each branch was taken
+        self.reached: Reached = Reached()
         #: called before ``pages_allocated`` changes
         self.observer: Callable[[], None] | None = None
 
@@ -257,17 +260,24 @@ class ZsPool:
         elif size > PAGE_SIZE:
             failure = errno.ENOSPC
         if failure:
+            self.reached["zs_malloc.EINVAL" if not size else "zs_malloc.ENOSPC" if size > PAGE_SIZE
+                         else "zs_malloc.ENOMEM"] += 1
             yield ("zs_malloc_ret", failure, None)
             return failure
         obj = ZsObject(size)
         zspage = cls.first(_FIND)
         # The class lock is dropped while a new zspage is allocated; meanwhile others may list one with room.
         if zspage is not None and dry != cls.times_dry and (yield ("?new_zspage", cls)):
+            self.reached["zs_malloc.raced"] += 1
             zspage = None
+        if cls.geometry.huge:
+            self.reached["zs_malloc.huge"] += 1
         if zspage is not None:
+            self.reached["zs_malloc.room" if zspage.inuse else "zs_malloc.empty"] += 1
             yield from self.obj_malloc(zspage, obj)
             yield from self.fix_fullness_group(cls, zspage)
         else:
+            self.reached["zs_malloc.new"] += 1
             zspage = Zspage(cls)
             yield from self.obj_malloc(zspage, obj)
             cls.insert_zspage(zspage, cls.get_fullness_group(zspage))
@@ -334,7 +344,9 @@ class ZsPool:
         """
         locked: bool = yield ("?trylock_zspage", zspage)
         if not locked:
+            self.reached["zs_free.deferred"] += 1
             return
+        self.reached["zs_free.zspage"] += 1
         yield ("__free_zspage", cls, zspage)
         cls.remove_zspage(zspage)
         self._drop(cls)
@@ -355,6 +367,8 @@ class ZsPool:
         # All lists are spliced together before the first zspage is freed: from here on zs_malloc() finds none
         # of them.  Each class's list goes in front of the ones before it: the highest class is freed first.
         empty = [(cls, zspage) for cls in self.classes for zspage in reversed(cls.groups[_RATIO_0])]
+        if empty:
+            self.reached["async_free_zspage.some"] += 1
         for cls, zspage in empty:
             cls.remove_zspage(zspage)
         for cls, zspage in empty:
@@ -394,6 +408,7 @@ class ZsPool:
         object's own bytes would not.
         """
         shape = self.zs_obj_read_sg(obj, length)
+        self.reached["zs_obj_read.one" if len(shape) == 1 else "zs_obj_read.two"] += 1
         yield ("zs_obj_read", obj, length, shape)
         return shape
 
@@ -410,6 +425,8 @@ class ZsPool:
                     freed += yield from self.__zs_compact(cls)
             finally:
                 self.compaction_in_progress = False
+        else:
+            self.reached["zs_compact.busy"] += 1
         self.pages_compacted += freed
         yield ("zs_compact_ret", freed)
         return freed
@@ -418,6 +435,8 @@ class ZsPool:
         """zs_shrinker_scan(): compact; SHRINK_STOP (-1) when nothing was freed."""
         yield ("zs_shrinker_scan",)
         freed = yield from self.zs_compact()
+        if not freed:
+            self.reached["zs_compact.none"] += 1
         result = freed if freed else -1
         yield ("zs_shrinker_scan_ret", result)
         return result
@@ -438,15 +457,18 @@ class ZsPool:
                 break
             cls.remove_zspage(src)
             if self.compaction_trylocks and not (yield ("?zspage_write_trylock", src)):
+                self.reached["zs_compact.in_use"] += 1
                 cls.insert_zspage(src, cls.get_fullness_group(src))
                 break
             yield from self._migrate_zspage(src, dst)
             group = cls.get_fullness_group(src)
             cls.insert_zspage(src, group)
             if group == _RATIO_0:
+                self.reached["zs_compact.emptied"] += 1
                 yield from self.free_zspage(cls, src)
                 freed += cls.geometry.pages_per_zspage
             if cls.get_fullness_group(dst) == _RATIO_100:
+                self.reached["zs_compact.filled"] += 1
                 cls.insert_zspage(dst, _RATIO_100)
                 dst = None
         if dst is not None:

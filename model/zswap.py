@@ -34,8 +34,10 @@ class Zswap(SwapLayer, ZswapWriteback):
             expected = account.may_zswap(self.zswap_max)
         allowed: bool | None = yield ("obj_cgroup_may_zswap_ret", expected)
         if (expected if allowed is None else allowed) is False:
-            result = yield from self.shrink_memcg(None)
-            return result == 0
+            self.reached["zswap_store.memcg_full"] += 1
+            if (yield from self.shrink_memcg(None)):
+                return False
+            self.reached["zswap_store.memcg_shrunk"] += 1
         return True
 
     def zswap_store(self, folio: Folio) -> Steps[bool]:
@@ -45,6 +47,8 @@ class Zswap(SwapLayer, ZswapWriteback):
         stored = False
         if self.enabled:
             stored = yield from self._store_enabled(folio, writeback)
+        else:
+            self.reached["zswap_store.disabled"] += 1
         if not stored:
             yield from self._erase_stale(folio)
         yield ("zswap_store_ret", stored)
@@ -74,6 +78,8 @@ class Zswap(SwapLayer, ZswapWriteback):
         for index in range(folio.nr_pages):
             entry = yield from self.zswap_store_page(folio, index, pool, has_objcg)
             if entry is None:
+                if index:
+                    self.reached["zswap_store.partial"] += 1
                 return False
             objcg = entry.objcg
         self._count_stored(objcg, folio.nr_pages)
@@ -89,6 +95,7 @@ class Zswap(SwapLayer, ZswapWriteback):
         for swpent in range(folio.swpent, folio.swpent + folio.nr_pages):
             entry = self.tree.pop(swpent, None)
             if entry is not None:
+                self.reached["zswap_store.erase"] += 1
                 yield from self.zswap_entry_free(entry)
 
     def zswap_store_page(self, folio: Folio, index: int, pool: ZswapPool,
@@ -117,6 +124,7 @@ class Zswap(SwapLayer, ZswapWriteback):
     def _publish(self, entry: ZswapEntry) -> Steps[bool]:
         """xa_store() of a new entry, and the end of the one it replaces; False when the tree had no memory."""
         if (yield ("?xa_store", entry)):
+            self.reached["zswap_store_page.no_tree"] += 1
             self.counters.reject_alloc_fail += 1
             yield from entry.pool.zs_pool.zs_free(entry.obj)
             return False
@@ -128,6 +136,7 @@ class Zswap(SwapLayer, ZswapWriteback):
         old = self.tree.get(entry.swpent)
         self.tree[entry.swpent] = entry
         if old is not None:
+            self.reached["zswap_store_page.replace"] += 1
             yield from self.zswap_entry_free(old)
 
     def _charge(self, entry: ZswapEntry) -> Steps[int | None]:
@@ -149,10 +158,13 @@ class Zswap(SwapLayer, ZswapWriteback):
         yield ("crypto_acomp_compress", folio, index, 1, entry.pool)
         ret, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
         raw = False
+        self.compressed(ret, dlen)
         if ret or not dlen or dlen >= PAGE_SIZE:
             if not (yield from self.mem_cgroup_zswap_writeback_enabled(self.writeback_enabled)):
+                self.reached["zswap_compress.no_writeback"] += 1
                 self._count_reject(ret or errno.EINVAL, 0)
                 return False
+            self.reached["zswap_compress.raw"] += 1
             raw, dlen = True, PAGE_SIZE
         return (yield from self._store_object(entry, dlen, raw))
 
@@ -166,6 +178,18 @@ class Zswap(SwapLayer, ZswapWriteback):
         entry.obj = obj
         entry.length = length
         return True
+
+    def compressed(self, ret: int, dlen: int) -> None:
+        """Note how a compress call ended: ``ret`` is 0 or an errno, ``dlen`` the length it gives."""
+        if ret:
+            self.reached["zswap_compress.ENOSPC" if ret == errno.ENOSPC else
+                         "zswap_compress.EINVAL" if ret == errno.EINVAL else
+                         "zswap_compress.E2BIG" if ret == errno.E2BIG else
+                         "zswap_compress.ENODEV" if ret == errno.ENODEV else
+                         "zswap_compress.ETIMEDOUT" if ret == errno.ETIMEDOUT else
+                         "zswap_compress.EIO" if ret == errno.EIO else "zswap_compress.error"] += 1
+        elif not 0 < dlen < PAGE_SIZE:
+            self.reached["zswap_compress.whole"] += 1
 
     def _count_reject(self, comp_ret: int, alloc_ret: int) -> None:
         """The end of zswap_compress(): which counter a rejected page moves."""
@@ -203,14 +227,18 @@ class Zswap(SwapLayer, ZswapWriteback):
         """A pool that is not current dies with its last entry; it stays listed until a worker released it."""
         pool.entries -= 1
         if not pool.entries and pool is not self.pools[0]:
+            self.reached["zswap_pool.released"] += 1
             pool.dying = True
 
     def zswap_invalidate(self, swpent: int) -> Steps[None]:
         """zswap_invalidate(): a swap slot was freed."""
         yield ("zswap_invalidate", swpent)
         entry = self.tree.pop(swpent, None)
-        if entry is not None:
-            yield from self.zswap_entry_free(entry)
+        if entry is None:
+            self.reached["zswap_invalidate.none"] += 1
+            return
+        self.reached["zswap_invalidate.stored"] += 1
+        yield from self.zswap_entry_free(entry)
 
     # ---- load -------------------------------------------------------------------------------------------
 
@@ -225,6 +253,7 @@ class Zswap(SwapLayer, ZswapWriteback):
             return errno.EINVAL
         entry = self.tree.get(folio.swpent)
         if entry is None:
+            self.reached["zswap_load.none"] += 1
             self.counters.pswpin += folio.nr_pages
             yield ("zswap_load_ret", errno.ENOENT)
             return errno.ENOENT
@@ -238,6 +267,7 @@ class Zswap(SwapLayer, ZswapWriteback):
         return 0
 
     def _count_load(self, entry: ZswapEntry) -> None:
+        self.reached["zswap_load.stored"] += 1
         self.counters.zswpin += 1
         if entry.objcg is not None:
             self.memcg(entry.objcg).count("zswpin", 1)
@@ -247,12 +277,15 @@ class Zswap(SwapLayer, ZswapWriteback):
         yield ("zswap_decompress", entry, folio)
         yield from entry.pool.zs_pool.zs_obj_read(entry.obj, entry.length)
         if self._is_raw(entry):
+            self.reached["zswap_decompress.raw"] += 1
             return True
+        self.reached["zswap_decompress.compressed"] += 1
         yield ("crypto_acomp_decompress", entry.length)
         answer = yield ("crypto_acomp_decompress_ret", 0, PAGE_SIZE)
         ret, dlen = answer if answer is not None else (0, PAGE_SIZE)
         if ret == 0 and dlen == PAGE_SIZE:
             return True
+        self.reached["zswap_decompress.failed"] += 1
         self._count_decompress_fail()
         return False
 

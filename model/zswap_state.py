@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from model.branches import Reached
 from model.counters import Counters
 from model.effects import Steps
 from model.ledger import Ledger
@@ -144,6 +145,10 @@ class ZswapState:
     SHRINK_BUDGET = SWAP_CLUSTER_MAX
     #: the root cgroup's folios have an obj_cgroup (7.1+), and incompressible pages are charged apart
     ROOT_OBJCG = True
+    #: a length of nothing, or of no less than a page, never reaches zs_malloc()
+    CHECKS_LENGTH = True
+    #: compaction gives a class up at a zspage that somebody reads (zspage_write_trylock()); up to 6.12 it waits
+    COMPACTION_TRYLOCKS = True
     #: stored_incompressible_pages exists
     HAS_INCOMPRESSIBLE = True
     #: objects are read through scatter-gather entries (7.0+), before that in a row
@@ -167,11 +172,13 @@ class ZswapState:
         #: called before a cgroup's account, and before the pools' total, changes; for whoever replays readers
         self.account_observer: Callable[[MemcgZswap], None] | None = None
         self.total_observer: Callable[[], None] | None = None
+        #: how often each branch was taken
+        self.reached: Reached = Reached()
         self.pools = [self.new_pool(compressor)]
         self.tree: dict[int, ZswapEntry] = {}
         #: slab objects and whatever else a revision takes and has to give back
         self.ledger = Ledger()
-        self.lru: ListLru[ZswapEntry] = ListLru()
+        self.lru: ListLru[ZswapEntry] = ListLru(self.reached)
         self.counters = Counters()
         self.memcgs: dict[int, MemcgZswap] = {}
         #: memory.zswap.max in pages and memory.zswap.writeback of the cgroup that is recorded
@@ -187,6 +194,8 @@ class ZswapState:
         """Return a pool for a compressor, not listed yet."""
         pool = ZswapPool(name, self.chain_size)
         pool.zs_pool.observer = self._total_changes
+        pool.zs_pool.reached = self.reached
+        pool.zs_pool.compaction_trylocks = self.COMPACTION_TRYLOCKS
         return pool
 
     def _total_changes(self) -> None:
@@ -261,12 +270,15 @@ class ZswapState:
         # zswap_pool_find_get(): a pool on which nobody has a reference any more cannot be had again.
         pool = next((p for p in self.pools if p.tfm_name == name and not p.dying), None)
         if pool is None:
+            self.reached["zswap_compressor_param_set.new"] += 1
             pool = self.new_pool(name)
         else:
+            self.reached["zswap_compressor_param_set.again"] += 1
             self.pools.remove(pool)
         old = self.pools[0] if self.pools else None
         self.pools.insert(0, pool)
         if old is not None and not old.entries:
+            self.reached["zswap_pool.released"] += 1
             old.dying = True
 
     # ---- limits -----------------------------------------------------------------------------------------
@@ -276,10 +288,15 @@ class ZswapState:
         current = yield from self._read_totals()
         limit = self.max_pages()
         if current >= limit:
+            self.reached["zswap_check_limits.full"] += 1
             self.counters.pool_limit_hit += 1
             self.pool_reached_full = True
-        elif self.pool_reached_full and current <= self.accept_thr_pages():
-            self.pool_reached_full = False
+        elif self.pool_reached_full:
+            if current <= self.accept_thr_pages():
+                self.reached["zswap_check_limits.accept"] += 1
+                self.pool_reached_full = False
+            else:
+                self.reached["zswap_check_limits.band"] += 1
         return self.pool_reached_full
 
     def _read_totals(self) -> Steps[int]:
@@ -298,7 +315,9 @@ class ZswapState:
     def _has_objcg(self) -> Steps[bool]:
         """get_obj_cgroup_from_folio(): False for the root cgroup's folios up to 7.0."""
         has: bool = self.ROOT_OBJCG or (yield ("?objcg",))
-        self.untold_folios |= not has
+        if not has:
+            self.reached["zswap_store.no_objcg"] += 1
+            self.untold_folios = True
         return has
 
     def mem_cgroup_zswap_writeback_enabled(self, expected: bool | None) -> Steps[bool]:
@@ -318,6 +337,7 @@ class ZswapState:
     def zswap_entry_cache_alloc(self, swpent: int, pool: ZswapPool) -> Steps[ZswapEntry | None]:
         """zswap_entry_cache_alloc(): an entry of the slab, or None and counted."""
         if not (yield ("?entry_alloc",)):
+            self.reached["zswap_store_page.no_entry"] += 1
             self.counters.reject_kmemcache_fail += 1
             return None
         return self.new_entry(swpent, pool)

@@ -38,8 +38,10 @@ class ZswapWriteback(ZswapState, ABC):
         """zswap_writeback_entry(): decompress an entry into a new swap cache folio and write it out."""
         failure: int = yield ("?swap_cache_alloc", entry)
         if failure:
+            self.reached["zswap_writeback_entry.no_folio"] += 1
             return self._alloc_failure(failure)
         if self.tree.get(swpent) is not entry:
+            self.reached["zswap_writeback_entry.gone"] += 1
             return errno.ENOMEM
         folio = Folio(swpent)
         if not (yield from self.zswap_decompress(entry, folio)):
@@ -68,13 +70,16 @@ class ZswapWriteback(ZswapState, ABC):
         referenced, entry.referenced = entry.referenced, False
         yield ("shrink_memcg_cb", entry)
         if referenced:
+            self.reached["shrink_memcg_cb.second_chance"] += 1
             yield ("shrink_memcg_cb_ret", LRU_ROTATE)
             return LRU_ROTATE
         failure = yield from self.zswap_writeback_entry(entry, entry.swpent)
         if failure:
             self.counters.reject_reclaim_fail += 1
             status = LRU_STOP if failure == errno.EEXIST and stop_on_cached else LRU_RETRY
+            self.reached["shrink_memcg_cb.stop" if status == LRU_STOP else "shrink_memcg_cb.failed"] += 1
         else:
+            self.reached["shrink_memcg_cb.written"] += 1
             self.counters.written_back_pages += 1
             status = LRU_REMOVED_RETRY
         yield ("shrink_memcg_cb_ret", status)
@@ -95,8 +100,10 @@ class ZswapWriteback(ZswapState, ABC):
         # Once a cgroup has had its writeback switched off, which one this is decides: the outside says.
         expected = None if self._writeback_was_off else True
         if not (yield from self.mem_cgroup_zswap_writeback_enabled(expected)):
+            self.reached["shrink_memcg.no_writeback"] += 1
             return errno.ENOENT
         if not (yield ("?memcg_online", cgroup)):
+            self.reached["shrink_memcg.offline"] += 1
             return errno.ENOENT
         removed = scanned = 0
         # The kernel walks every node with memory; those without a list of this cgroup have nothing to look at.
@@ -105,7 +112,9 @@ class ZswapWriteback(ZswapState, ABC):
             removed += gone
             scanned += self.SHRINK_BUDGET - left
         if not scanned:
+            self.reached["shrink_memcg.empty"] += 1
             return errno.ENOENT
+        self.reached["shrink_memcg.some" if removed else "shrink_memcg.none"] += 1
         return 0 if removed else errno.EAGAIN
 
     def zswap_shrinker_scan(self, nr_to_scan: int, cgroup: int | None = None, nid: int = 0) -> Steps[int]:
@@ -123,6 +132,7 @@ class ZswapWriteback(ZswapState, ABC):
     def _shrinker_scan(self, nr_to_scan: int, cgroup: int, nid: int) -> Steps[int]:
         expected = None if self._writeback_was_off else True
         if not self.shrinker_enabled or not (yield from self.mem_cgroup_zswap_writeback_enabled(expected)):
+            self.reached["zswap_shrinker_scan.off"] += 1
             return _SHRINK_STOP
         met: list[ZswapEntry] = []
 
@@ -133,7 +143,9 @@ class ZswapWriteback(ZswapState, ABC):
             return status
 
         removed, _ = yield from self.lru.walk_one((nid, cgroup), shrink_memcg_cb, nr_to_scan)
-        return _SHRINK_STOP if met or not removed else removed
+        stopped = bool(met) or not removed
+        self.reached["zswap_shrinker_scan.none" if stopped else "zswap_shrinker_scan.some"] += 1
+        return _SHRINK_STOP if stopped else removed
 
     def shrink_worker(self) -> Steps[None]:
         """shrink_worker(): write back, cgroup by cgroup, down to the acceptance threshold.
@@ -148,9 +160,12 @@ class ZswapWriteback(ZswapState, ABC):
             cgroup = yield ("?shrink_next",)
             if cgroup is None:
                 # A pass over the hierarchy is over; one that found nobody to shrink is a failure.
+                self.reached["shrink_worker.pass"] += 1
                 if not attempts:
+                    self.reached["shrink_worker.idle_pass"] += 1
                     failures += 1
                     if failures == _MAX_RECLAIM_RETRIES:
+                        self.reached["shrink_worker.retries"] += 1
                         break
                 attempts = 0
             else:
@@ -160,8 +175,10 @@ class ZswapWriteback(ZswapState, ABC):
                     if result:
                         failures += 1
                         if failures == _MAX_RECLAIM_RETRIES:
+                            self.reached["shrink_worker.retries"] += 1
                             break
             if (yield from self._read_totals()) <= threshold:
+                self.reached["shrink_worker.threshold"] += 1
                 break
         yield ("shrink_worker_ret",)
 

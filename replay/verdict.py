@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from model.branches import branches_of
 from model.crypto import Compressor, ModelledCompressor, UnsupportedCompressor, compressor_for
 from model.effects import Effect
+from model.list_lru import ListLru
 from model.revisions import REVISIONS, revision_for_line
+from model.zsmalloc import ZsPool
 from model.zswap import KERNEL_COMPRESSORS, Zswap
 from replay.checks import CHECKS, Divergence, Tally, unknown_checks
 from replay.engine import Engine, LostEvents
@@ -80,6 +83,8 @@ class Result:
     #: ``fast`` or ``reference``, and how many events were confirmed by compiled code
     engine: str = "reference"
     compiled: int = 0
+    #: branch of the revision -> how often the replay took it (:mod:`model.branches`); what a verdict did not see is 0
+    branches: dict[str, int] = field(default_factory=dict)
 
     @property
     def exit_status(self) -> int:
@@ -331,7 +336,13 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
         divergences=tally.divergences, reasons=reasons, explained=dict(sorted(reference.explained.items())),
         unexplained=reference.unexplained, notes=notes,
         seconds={"compress": predictions.seconds, "replay": ended - began - predictions.seconds},
-        engine="reference" if fast is None or fast.reason else "fast", compiled=fast.confirmed if fast else 0)
+        engine="reference" if fast is None or fast.reason else "fast", compiled=fast.confirmed if fast else 0,
+        branches=_branches(reference.model))
+
+
+def _branches(model: Zswap) -> dict[str, int]:
+    """Return how often each branch of a model's class was taken, 0 included."""
+    return {name: model.reached[name] for name in branches_of(type(model), ZsPool, ListLru)}
 
 
 def others(recording: Recording, result: Result) -> list[str] | None:

@@ -40,6 +40,9 @@ class CompressPageByPage(BatchedStore):
             yield ("crypto_acomp_compress", folio, index, 1, pool)
             ret, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
             raw = bool(ret or not dlen or dlen >= PAGE_SIZE)
+            self.compressed(ret, dlen)
+            if raw:
+                self.reached["zswap_compress.raw" if writeback else "zswap_compress.no_writeback"] += 1
             if raw and not writeback:
                 self._count_reject(ret or errno.EINVAL, 0)
                 return False
@@ -54,6 +57,8 @@ class CompressToScatterList(BatchedStore):
     A page is taken as it is only where that is an error.  A compressor's success with a length of a whole page is kept
     as what it wrote, and read back as the page itself.
     """
+
+    CHECKS_LENGTH = False
 
     def zswap_compress_batch(self, folio: Folio, pages: range, entries: Sequence[ZswapEntry], pool: ZswapPool,
                              writeback: bool) -> Steps[bool]:
@@ -71,7 +76,10 @@ class CompressToScatterList(BatchedStore):
     def _store_units(self, call: Call, entries: Sequence[ZswapEntry],
                      writeback: bool) -> Steps[bool]:
         """What zswap makes of one compress call."""
+        if call.pages > 1:
+            self.reached["zswap_compress.batch"] += 1
         if call.err and not writeback:
+            self.reached["zswap_compress.batch_failed"] += 1
             yield from self._reject_units(call)
             return False
         lengths = []
@@ -81,6 +89,7 @@ class CompressToScatterList(BatchedStore):
             if not (yield from self._store_unit(entry, length)):
                 return False
         if len(entries) > 1:
+            self.reached["zswap_compress.batch_error"] += sum(length < 0 for length in lengths)
             yield ("?acomp_batch", call.err, lengths, self.batch_error(lengths))
         return True
 
@@ -91,6 +100,7 @@ class CompressToScatterList(BatchedStore):
 
     def _store_unit(self, entry: ZswapEntry, length: int) -> Steps[bool]:
         raw = length < 0
+        self._unit_compressed(length, raw)
         if raw:
             self.ledger.take("kmap_local", entry.swpent)
         if not (yield from self._store_object(entry, PAGE_SIZE if raw else length, raw)):
@@ -100,11 +110,18 @@ class CompressToScatterList(BatchedStore):
             self.ledger.give("kmap_local", entry.swpent)
         return True
 
+    def _unit_compressed(self, length: int, raw: bool) -> None:
+        """Note how a page of a call ended: ``length`` is an errno or a length."""
+        self.compressed(min(length, 0), length)
+        if raw:
+            self.reached["zswap_compress.raw"] += 1
+
     def _reject_units(self, call: Call) -> Steps[None]:
         """compress_error: each page of the call that has an error is counted."""
         for number in range(call.pages):
             length, _ = yield from self._sg_length(call, number)
             if length < 0:
+                self.reached["zswap_compress.batch_error"] += 1
                 self._count_reject(length, 0)
 
     def batch_error(self, lengths: Sequence[int]) -> int | None:
@@ -124,6 +141,8 @@ class CompressToScatterListMeant(CompressToScatterList):
     that failed is counted.
     """
 
+    CHECKS_LENGTH = True
+
     def _store_units(self, call: Call, entries: Sequence[ZswapEntry],
                      writeback: bool) -> Steps[bool]:
         if writeback:
@@ -135,9 +154,11 @@ class CompressToScatterListMeant(CompressToScatterList):
             units.append((length, content))
             if not 0 < length < PAGE_SIZE:
                 # Counted before the next is asked for: whoever answers from a counter sees what is left of it.
+                self._unit_compressed(length, False)
                 self._count_reject(length if length < 0 else errno.EINVAL, 0)
                 failed = True
         if failed:
+            self.reached["zswap_compress.no_writeback"] += 1
             return False
         for entry, (length, content) in zip(entries, units, strict=True):
             entry.content = content
@@ -147,6 +168,7 @@ class CompressToScatterListMeant(CompressToScatterList):
 
     def _store_unit(self, entry: ZswapEntry, length: int) -> Steps[bool]:
         raw = not 0 < length < PAGE_SIZE
+        self._unit_compressed(length, raw)
         return (yield from self._store_object(entry, PAGE_SIZE if raw else length, raw))
 
     def batch_error(self, lengths: Sequence[int]) -> int | None:

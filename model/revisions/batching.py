@@ -49,7 +49,11 @@ class BatchedStore(Zswap):
         step = self.store_batch_size(pool)
         for start in range(0, folio.nr_pages, step):
             pages = range(start, min(start + step, folio.nr_pages))
+            full = len(pages) == step
+            self.reached["zswap_store_pages.full" if full else "zswap_store_pages.partial"] += 1
             if not (yield from self.zswap_store_pages(folio, pages, pool, has_objcg, bool(writeback))):
+                if start:
+                    self.reached["zswap_store.partial"] += 1
                 return False
         objcg = self.tree[folio.swpent].objcg if has_objcg else None
         self._count_stored(objcg, folio.nr_pages)
@@ -66,6 +70,7 @@ class BatchedStore(Zswap):
             return False
         for number, entry in enumerate(entries):
             if (yield ("?xa_store", entry)):
+                self.reached["zswap_store_page.no_tree"] += 1
                 self.counters.reject_alloc_fail += 1
                 yield from self._store_pages_failed(entries, number)
                 return False
@@ -84,6 +89,7 @@ class BatchedStore(Zswap):
 
     def _store_pages_failed(self, entries: Sequence[ZswapEntry], first: int) -> Steps[None]:
         """What is not published yet is freed; what is in the tree already, zswap_store() erases."""
+        self.reached["zswap_store_pages.failed"] += 1
         for entry in entries[first:]:
             # Handles were preset to an error: only those of objects written are freed.
             if entry.length:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from model import errno
 from model.effects import Steps
 from model.zsmalloc import PAGE_SIZE
-from model.zswap import Folio, Zswap, ZswapEntry, ZswapPool
+from model.zswap import Folio, Zswap, ZswapEntry
 
 __all__ = ["Mainline612"]
 
@@ -23,21 +23,19 @@ class Mainline612(Zswap):
     crypto_layer = "6.12"
     SHRINK_BUDGET = 1
     ROOT_OBJCG = False
+    CHECKS_LENGTH = False
+    #: __zs_compact() takes migrate_write_lock()
+    COMPACTION_TRYLOCKS = False
     HAS_INCOMPRESSIBLE = False
     HAS_MTHP_ZSWPOUT = False
     LOAD_RETURNS_BOOL = True
     SG_READS = False
 
-    def new_pool(self, name: str) -> ZswapPool:
-        """A pool whose __zs_compact() takes migrate_write_lock(): it waits for readers of a zspage."""
-        pool = super().new_pool(name)
-        pool.zs_pool.compaction_trylocks = False
-        return pool
-
     def zswap_store(self, folio: Folio) -> Steps[bool]:
         """zswap_store(): a large folio is refused without touching what is stored at its slots."""
         if folio.order:
             yield ("zswap_store", folio)
+            self.reached["zswap_store.large"] += 1
             self.untold_folios = True
             yield ("zswap_store_ret", False)
             return False
@@ -82,6 +80,7 @@ class Mainline612(Zswap):
         """zswap_compress(): any compressor error rejects the page; a length of a whole page is kept."""
         yield ("crypto_acomp_compress", folio, index, 1, entry.pool)
         ret, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
+        self.compressed(ret, dlen)
         if ret:
             self._count_reject(ret, 0)
             return False
@@ -108,6 +107,7 @@ class Mainline612(Zswap):
             return 1
         entry = self.tree.get(folio.swpent)
         if entry is None:
+            self.reached["zswap_load.none"] += 1
             self.counters.pswpin += folio.nr_pages
             yield ("zswap_load_ret", 0)
             return 0
@@ -116,6 +116,8 @@ class Mainline612(Zswap):
         if (yield ("?swapcache", folio)):
             self.tree.pop(folio.swpent, None)
             yield from self.zswap_entry_free(entry)
+        else:
+            self.reached["zswap_load.past_cache"] += 1
         yield ("zswap_load_ret", 1)
         return 1
 
@@ -129,9 +131,11 @@ class Mainline612(Zswap):
     def _writeback(self, entry: ZswapEntry, swpent: int) -> Steps[int]:
         failure: int = yield ("?swap_cache_alloc", entry)
         if failure:
+            self.reached["zswap_writeback_entry.no_folio"] += 1
             # __read_swap_cache_async(): a folio that was there already, or none.
             return failure if failure == errno.EEXIST else errno.ENOMEM
         if self.tree.get(swpent) is not entry:
+            self.reached["zswap_writeback_entry.gone"] += 1
             return errno.ENOMEM
         del self.tree[swpent]
         folio = Folio(swpent)

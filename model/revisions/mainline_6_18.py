@@ -27,6 +27,7 @@ class Mainline618(Mainline70):
             return errno.EINVAL
         entry = self.tree.get(folio.swpent)
         if entry is None:
+            self.reached["zswap_load.none"] += 1
             self.counters.pswpin += folio.nr_pages
             yield ("zswap_load_ret", errno.ENOENT)
             return errno.ENOENT
@@ -37,6 +38,8 @@ class Mainline618(Mainline70):
         if (yield ("?swapcache", folio)):
             self.tree.pop(folio.swpent, None)
             yield from self.zswap_entry_free(entry)
+        else:
+            self.reached["zswap_load.past_cache"] += 1
         yield ("zswap_load_ret", 0)
         return 0
 

@@ -37,6 +37,7 @@ class _V12Entries(BatchedStore, Mainline618):
             for given in bulk:
                 given.on_cpu_node = True
             return bulk
+        self.reached["zswap_entries_cache_alloc_batch.none"] += 1
         for index in pages:
             entry = yield from self.zswap_entry_cache_alloc(folio.swpent + index, pool)
             if entry is None:
@@ -77,6 +78,7 @@ class V12Meant(_V12Entries, CompressToScatterListMeant):
     def zswap_alloc_entries(self, folio: Folio, pages: range, pool: ZswapPool) -> Steps[list[ZswapEntry] | None]:
         """In bulk, else one by one; what was had by then is given back, and nothing else."""
         if (yield ("?entry_alloc_bulk", len(pages))) == 0:
+            self.reached["zswap_entries_cache_alloc_batch.none"] += 1
             return (yield from self._alloc_singly(folio, pages, pool))
         # On the node of the folio's page: each is asked for with it.
         return [self.new_entry(folio.swpent + index, pool) for index in pages]

@@ -34,10 +34,13 @@ class _V14Entries(BatchedStore, Mainline70):
         answer: int | None = yield ("?entry_alloc_bulk", wanted)
         given = wanted if answer is None else answer
         entries = [self.new_entry(folio.swpent + index, pool) for index in pages[:given]]
+        if not given:
+            self.reached["zswap_entries_cache_alloc_batch.none"] += 1
         told = min(1, given) if self.BULK_RETURNS_BOOL else given
         if told == wanted:
             return entries
         if told:
+            self.reached["zswap_entries_cache_alloc_batch.some"] += 1
             # Said to be impossible: a part of what was asked for.  Only so many are given back.
             self.counters.reject_kmemcache_fail += 1
             for entry in entries[:told]:

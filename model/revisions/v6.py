@@ -43,6 +43,8 @@ class V6(Mainline612):
         for index in range(folio.nr_pages):
             # zswap_store_page() checks again, for each page.
             if (yield from self.zswap_check_limits()) or not (yield from self._store_one(folio, index, has_objcg)):
+                if index:
+                    self.reached["zswap_store.partial"] += 1
                 return False
         return True
 
@@ -57,6 +59,7 @@ class V6Meant(V6):
         if not folio.order or self.mthp_enabled:
             return (yield from super().zswap_store(folio))
         yield ("zswap_store", folio)
+        self.reached["zswap_store.large"] += 1
         yield from self._erase_stale(folio)
         yield ("zswap_store_ret", False)
         return False

@@ -52,6 +52,7 @@ class V8(BatchedStore, Mainline612):
         for index, entry in zip(pages, entries, strict=True):
             yield ("crypto_acomp_compress", folio, index, 1, pool)
             err, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
+            self.compressed(err, dlen)
             if err:
                 self._count_reject(err, 0)
                 return False
@@ -64,16 +65,20 @@ class V8(BatchedStore, Mainline612):
         """One call for the batch; the head request carries the others, each ends with an error of its own."""
         yield ("crypto_acomp_compress", folio, pages[0], len(pages), pool)
         err, dlen, content = yield ("crypto_acomp_compress_ret", folio, pages[0])
+        self.reached["zswap_compress.batch"] += 1
         units: list[tuple[int, object]] = []
         failed = bool(err)
         for number in range(len(pages)):
             told = yield ("?sg_length", folio, pages[0], len(pages), err, dlen, content, number)
             unit = told if told is not None else (err or dlen, content)
             units.append(unit)
+            self.compressed(min(unit[0], 0), unit[0])
             if unit[0] < 0:
+                self.reached["zswap_compress.batch_error"] += 1
                 self._count_reject(unit[0], 0)
                 failed = True
         if failed:
+            self.reached["zswap_compress.batch_failed"] += 1
             return False
         for entry, unit in zip(entries, units, strict=True):
             entry.content = unit[1]

@@ -17,6 +17,7 @@ from replay.cli.labcommon import Shelf, telling
 from replay.cli.labfindings import Bench, keep, pursue
 from replay.cli.labtrial import DIED, Trial
 from replay.cli.terminal import table, warn
+from replay.coverage import missing, sentence, summed
 from traces.lab.errors import LabError
 from traces.lab.fuzz import generate
 from traces.workload.sequence import BadSequence, Sequence, load
@@ -158,6 +159,9 @@ class _Book:
         never = [check for check, times in compared.items() if not times]
         if never:
             lines.append(f"checks that nothing came of in any run: {', '.join(never)}")
+        for revision, branches in summed((trial.revision, trial.branches) for _, trial in self.rows
+                                         if trial.branches).items():
+            lines.append(f"{sentence(revision, branches)}; in no run: {', '.join(missing(branches)) or 'none'}")
         lines += [f"open: {path} ({kernel}, {key})" for (kernel, key), path in self.found.items()]
         lines += [f"did not repeat: {path}" for path in self.unrepeated]
         return "\n".join(lines)

@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 from replay.agreement import difference
 from replay.cli.labcommon import DIED, Shelf, add_guest_options, add_record_options, job_of, tell_death, telling, told
 from replay.cli.terminal import table, warn
+from replay.coverage import missing, sentence, summed
 from replay.verdict import NOT_COMPILED, Result, replay
 from traces.errors import BadInput
 from traces.lab.errors import GuestDied, LabError
@@ -258,8 +259,8 @@ def _judged(out: Path, summary: dict[str, Any], workload_status: int) -> dict[st
     return {"verdict": verdict, "status": status, "events": len(recording), "stores": stores, "pages": pages,
             "lost": lost, "compared": sum(check.compared for check in result.checks),
             "different": sum(check.different for check in result.checks), "grades": grades,
-            "revision": result.revision, "why": "; ".join(reasons), "first": first, **engines,
-            "events_digest": _digest_of(sorted((out / "events").iterdir()))}
+            "revision": result.revision, "branches": result.branches, "why": "; ".join(reasons), "first": first,
+            **engines, "events_digest": _digest_of(sorted((out / "events").iterdir()))}
 
 
 def _both(recording: Recording, reference: Result) -> dict[str, Any]:
@@ -314,6 +315,11 @@ def markdown(rows: list[dict[str, Any]]) -> str:
                       f"on {agree}; {compiled:,} of {events:,} events were confirmed by compiled code."]
         lines += [f"- {facts['release']} {facts['compressor']} {facts['folio']} {facts['policy']} was not compiled: "
                   f"{facts['not_compiled']}" for facts in both if facts["not_compiled"]]
+    counts = [(facts["revision"], facts["branches"]) for facts in rows if "branches" in facts]
+    for revision, branches in summed(counts).items():
+        cells = sum(name == revision for name, _ in counts)
+        lines += ["", f"{sentence(revision, branches)} in {cells} of its cells; in none: "
+                      f"{', '.join(missing(branches)) or 'no other'}."]
     lines += ["", "Kernels:", ""]
     origins = {facts["release"]: (facts["origin"], facts["image"]) for facts in rows if "origin" in facts}
     lines += [f"- {release}: {origin}, image SHA-256 `{image}`" for release, (origin, image) in sorted(origins.items())]

@@ -54,6 +54,9 @@ class Trial:
     seconds: float = 0.0
     #: check -> how often it compared
     checks: dict[str, int] = field(default_factory=dict)
+    #: the revision that it was held against, and how often each of its branches was taken
+    revision: str = ""
+    branches: dict[str, int] = field(default_factory=dict)
 
     @property
     def diverged(self) -> bool:
@@ -108,7 +111,8 @@ def _judge(out: Path, outcome: Outcome) -> Trial:
     kind, key, text = _told(result, outcome, recording)
     return Trial(kind, key, text, list(report(result)), stores, sum(check.compared for check in result.checks),
                  len(recording), result.divergences[0].event if result.divergences else -1,
-                 checks={check.id: check.compared for check in result.checks})
+                 checks={check.id: check.compared for check in result.checks}, revision=result.revision,
+                 branches=result.branches)
 
 
 def _told(result: Result, outcome: Outcome, recording: Recording) -> tuple[str, str, str]:

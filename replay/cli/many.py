@@ -108,12 +108,14 @@ def _here(jobs: Sequence[Job], loaded: Mapping[str | None, str | type[Zswap] | N
 def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
              loaded: Mapping[str | None, str | type[Zswap] | None],
              report: Callable[[Result], Iterator[str]], form: Form | None = None, *,
-             lines: Callable[[Divergence], Iterator[str]]) -> int:
+             lines: Callable[[Divergence], Iterator[str]],
+             after: Callable[[Sequence[Job], Mapping[int, Outcome]], Iterator[str]] | None = None) -> int:
     """Run jobs as the options say, print reports in order and the tables; return the worst exit status.
 
     :param report: a result's lines for people
     :param form: what is printed instead of reports and tables
     :param lines: a divergence's lines for people
+    :param after: what is printed for people behind the tables
     """
     _refuse(arguments, jobs)
     elsewhere = arguments.jobs is not None or arguments.scheduler is not None
@@ -151,6 +153,8 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
         _print(form.foot(jobs, outcomes))
     elif len(jobs) > 1:
         _tables(jobs, outcomes)
+    if form is None and after is not None:
+        _print(after(jobs, outcomes))
     if arguments.table is not None:
         _write(arguments.table, json.dumps(as_plain(jobs, outcomes), indent=1) + "\n")
     if arguments.junit is not None:

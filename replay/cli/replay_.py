@@ -9,8 +9,10 @@ from typing import Any
 
 from model.revisions import REVISIONS
 from replay.checks import CHECKS, Divergence
+from replay.cli.coverage import all_branch_lines, branch_lines
 from replay.cli.many import Form, add_options, run_jobs
 from replay.cli.terminal import painted, table, wrapped
+from replay.coverage import sentence
 from replay.formats.asjson import Json
 from replay.formats.ktap import Ktap
 from replay.formats.mail import Mail
@@ -38,6 +40,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--no-pages", action="store_true", help="take lengths from the recording, compress nothing")
     parser.add_argument("--engine", choices=("fast", "reference"), help="fast is compiled and hands what it cannot "
                         "confirm to the reference; the default from 262,144 events on, below that it does not pay")
+    parser.add_argument("--coverage", action="store_true", help="list the branches of the revision: how often the "
+                        "recording came to each; what it did not come to, no verdict is about")
     parser.add_argument("--list-checks", action="store_true", help="print all checks and leave")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the results as JSON, one object per recording "
@@ -61,8 +65,16 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = {name: load_revision(name) for name in revisions}
     options = {"checks": sorted(set(arguments.check)) if arguments.check else None,
                "keep_going": arguments.keep_going, "pages": not arguments.no_pages, "engine": arguments.engine}
-    return run_jobs(arguments, make_jobs(arguments.recording, revisions, loaded, options), loaded, report,
-                    _form(arguments), lines=divergence_lines)
+    jobs = make_jobs(arguments.recording, revisions, loaded, options)
+    return run_jobs(arguments, jobs, loaded, _with_branches if arguments.coverage else report, _form(arguments),
+                    lines=divergence_lines, after=all_branch_lines if arguments.coverage and len(jobs) > 1 else None)
+
+
+def _with_branches(result: Result) -> Iterator[str]:
+    """Yield a report's lines and all branches of the revision."""
+    yield from report(result)
+    yield ""
+    yield from branch_lines(result.revision, result.branches)
 
 
 def _form(arguments: argparse.Namespace) -> Form | None:
@@ -98,6 +110,8 @@ def report(result: Result) -> Iterator[str]:
     explained = ", ".join(f"{count:,} {how}" for how, count in result.explained.items())
     yield from wrapped(f"events that are no effect of an operation: {explained or 'none'}; "
                        f"unexplained: {result.unexplained:,}")
+    if result.branches:
+        yield from wrapped(f"{sentence(result.revision, result.branches)}; --coverage lists them")
     for note in result.notes:
         yield from wrapped(f"note: {note}")
     total = sum(check.compared for check in result.checks)

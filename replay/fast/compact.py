@@ -20,6 +20,15 @@ _EV: Final = schema.CODE
 _SCAN_OP: Final = _EV["zs_shrinker_scan"]
 _OBJ_MALLOC: Final = _EV["obj_malloc"]
 _FREE_ZSPAGE: Final = _EV["__free_zspage"]
+# branches
+_BR_BUSY: Final = L.branch("zs_compact.busy")
+_BR_NONE: Final = L.branch("zs_compact.none")
+_BR_EMPTIED: Final = L.branch("zs_compact.emptied")
+_BR_FILLED: Final = L.branch("zs_compact.filled")
+_BR_IN_USE: Final = L.branch("zs_compact.in_use")
+_BR_ZSPAGE: Final = L.branch("zs_free.zspage")
+_BR_DEFERRED: Final = L.branch("zs_free.deferred")
+_BR_ASYNC: Final = L.branch("async_free_zspage.some")
 
 
 @njit(nogil=True, error_model="numpy")
@@ -41,6 +50,7 @@ def compact_step(m, f, st, code):
     elif st == L.C_COMPACT:
         m[f + L.Q_POOL_FREED] = 0
         if m[L.COMPACTING]:
+            m[_BR_BUSY] += 1
             m[f + L.Q_VALUE] = 0
             st = L.C_COMPACT_RET
         else:
@@ -80,6 +90,7 @@ def compact_step(m, f, st, code):
         if code == _OBJ_MALLOC:
             st = L.C_MOVE
         else:
+            m[_BR_IN_USE] += 1
             source = m[f + L.Q_SRC]
             group_insert(m, source, fullness(m, source))
             st = _class_done(m, f)
@@ -122,11 +133,15 @@ def compact_step(m, f, st, code):
         group = fullness(m, source)
         group_insert(m, source, group)
         m[f + L.Q_ZSPAGE] = source
+        if group == 0:
+            m[_BR_EMPTIED] += 1
         st = L.C_PAGES_LOCK if group == 0 else L.C_AFTER
     elif st == L.C_PAGES_LOCK:
         # Pages that cannot be locked are counted as freed all the same.
         m[f + L.Q_CLASS_FREED] += m[m[f + L.Q_CLASS] + L.K_PAGES]
-        st = L.C_PAGES if code == _FREE_ZSPAGE or not m[L.SEES_PAGES_FREE] else L.C_AFTER
+        locked = code == _FREE_ZSPAGE or not m[L.SEES_PAGES_FREE]
+        m[_BR_ZSPAGE if locked else _BR_DEFERRED] += 1
+        st = L.C_PAGES if locked else L.C_AFTER
     elif st == L.C_PAGES:
         if free_zspage(m, m[f + L.Q_SRC]) == L.UNKNOWN:
             return L.UNKNOWN
@@ -134,6 +149,7 @@ def compact_step(m, f, st, code):
     elif st == L.C_AFTER:
         target = m[f + L.Q_DST]
         if m[target + L.Z_INUSE] == m[m[f + L.Q_CLASS] + L.K_OBJS]:
+            m[_BR_FILLED] += 1
             group_insert(m, target, 11)
             m[f + L.Q_DST] = -1
         st = L.C_LOOP
@@ -144,6 +160,8 @@ def compact_step(m, f, st, code):
     elif st == L.C_COMPACT_RET:
         if m[f + L.Q_OP] != _SCAN_OP:
             return L.END
+        if not m[f + L.Q_POOL_FREED]:
+            m[_BR_NONE] += 1
         m[f + L.Q_VALUE] = m[f + L.Q_POOL_FREED] if m[f + L.Q_POOL_FREED] else -1
         st = L.C_SCAN_RET
     elif st == L.C_SCAN_RET:
@@ -164,6 +182,8 @@ def compact_step(m, f, st, code):
                 else:
                     m[last + L.Z_NEXT] = zspage
                 last = zspage
+        if first >= 0:
+            m[_BR_ASYNC] += 1
         m[f + L.Q_DST] = first
         st = L.A_NEXT
     elif st == L.A_NEXT:

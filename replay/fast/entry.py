@@ -11,7 +11,7 @@ from numba import njit
 
 from model import errno
 from replay.fast import layout as L
-from replay.fast.rows import charge, count, end_entry, fix_fullness, free_zspage, release
+from replay.fast.rows import charge, count, end_entry, fix_fullness, free_zspage, on_two_pages, release
 from replay.fast.tables import find, forget, list_remove
 from traces import schema
 
@@ -22,6 +22,19 @@ _FREE_ZSPAGE: Final = _EV["__free_zspage"]
 _LOAD_RET: Final = _EV["zswap_load_ret"]
 _PAGE: Final = 4096
 _ENOENT, _EIO = errno.ENOENT, errno.EIO
+# branches
+_BR_ZSPAGE: Final = L.branch("zs_free.zspage")
+_BR_DEFERRED: Final = L.branch("zs_free.deferred")
+_BR_NONE: Final = L.branch("zswap_load.none")
+_BR_STORED: Final = L.branch("zswap_load.stored")
+_BR_PAST_CACHE: Final = L.branch("zswap_load.past_cache")
+_BR_RAW: Final = L.branch("zswap_decompress.raw")
+_BR_COMPRESSED: Final = L.branch("zswap_decompress.compressed")
+_BR_FAILED: Final = L.branch("zswap_decompress.failed")
+_BR_UNUSED: Final = L.branch("zswap_invalidate.none")
+_BR_INVALIDATED: Final = L.branch("zswap_invalidate.stored")
+_BR_READ_ONE: Final = L.branch("zs_obj_read.one")
+_BR_READ_TWO: Final = L.branch("zs_obj_read.two")
 
 
 @njit(nogil=True, error_model="numpy")
@@ -60,7 +73,9 @@ def entry_step(m, f, st, code, answered, answer):
     elif st == L.Z_FULL_RET:
         st = L.Z_LOCK if m[f + L.Q_VALUE] == 0 else L.Z_DONE
     elif st == L.Z_LOCK:
-        st = L.Z_PAGES if code == _FREE_ZSPAGE or not m[L.SEES_PAGES_FREE] else L.Z_DONE
+        locked = code == _FREE_ZSPAGE or not m[L.SEES_PAGES_FREE]
+        m[_BR_ZSPAGE if locked else _BR_DEFERRED] += 1
+        st = L.Z_PAGES if locked else L.Z_DONE
     elif st == L.Z_PAGES:
         if free_zspage(m, m[f + L.Q_ZSPAGE]) == L.UNKNOWN:
             return L.UNKNOWN
@@ -94,6 +109,7 @@ def entry_step(m, f, st, code, answered, answer):
     elif st == L.L_START:
         entry = find(m, L.TREE_AT, m[f + L.Q_SWPENT])
         if entry < 0:
+            m[_BR_NONE] += 1
             m[L.N_PSWPIN] += 1
             m[f + L.Q_VALUE] = 0 if m[L.KIND_612] else _ENOENT
             st = L.L_RET
@@ -105,20 +121,27 @@ def entry_step(m, f, st, code, answered, answer):
     elif st == L.I_START:
         entry = forget(m, L.TREE_AT, m[f + L.Q_SWPENT])
         if entry < 0:
+            m[_BR_UNUSED] += 1
             return L.END
+        m[_BR_INVALIDATED] += 1
         m[L.TREE] -= 1
         m[f + L.Q_FREED] = entry
         m[f + L.Q_THEN] = L.THEN_END
         st = L.F_START
     elif st == L.D_START:
+        entry = m[f + L.Q_READ]
+        m[_BR_READ_TWO if on_two_pages(m, m[entry + L.E_OBJ], m[entry + L.E_LENGTH]) else _BR_READ_ONE] += 1
         st = L.D_READ
     elif st == L.D_READ:
         raw = m[m[f + L.Q_READ] + L.E_LENGTH] == _PAGE and not m[L.KIND_612]
+        m[_BR_RAW if raw else _BR_COMPRESSED] += 1
         st = L.D_GOOD if raw else L.D_CALL
     elif st == L.D_CALL:
         st = L.D_CALL_RET
     elif st == L.D_CALL_RET:
         good = not answered or (answer == 0 and m[f + L.Q_ANSWER2] == _PAGE)
+        if not good:
+            m[_BR_FAILED] += 1
         st = L.D_GOOD if good or m[L.KIND_612] else L.D_BAD
     elif st == L.D_BAD:
         m[L.N_DECOMPRESS_FAIL] += 1
@@ -146,12 +169,14 @@ def entry_step(m, f, st, code, answered, answer):
             m[f + L.Q_THEN] = L.THEN_WRITE
             st = L.F_START
         else:
+            m[_BR_STORED] += 1
             m[L.N_ZSWPIN] += 1
             if about >= 0:
                 count(m, about, L.G_ZSWPIN, 1)
             st = L.L_CACHED if m[L.KIND_CACHED] else L.L_FREE
     elif st == L.L_CACHED:
         if code == _LOAD_RET:
+            m[_BR_PAST_CACHE] += 1
             m[f + L.Q_VALUE] = 1 if m[L.KIND_612] else 0
             st = L.L_RET
         else:

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from model.branches import BRANCHES
 from replay.checks import CHECKS
 from traces import schema
 
@@ -150,7 +151,20 @@ EXPLAINED: Final = COMPARED + 32
 CAPTURED: Final = EXPLAINED + 16
 CLASS_OF: Final = CAPTURED + 256
 DESCENDING: Final = CLASS_OF + 256
-SCALARS: Final = DESCENDING + 256
+#: how often each branch of the model was taken
+BRANCHED: Final = DESCENDING + 256
+SCALARS: Final = BRANCHED + 128
+
+_BRANCH: Final = {name: number for number, name in enumerate(BRANCHES)}
+
+
+def branch(name: str) -> int:
+    """Return where a branch of the model is counted.
+
+    :raises KeyError: for a name that :data:`model.branches.BRANCHES` does not have
+    """
+    return BRANCHED + _BRANCH[name]
+
 
 # ---- checks and explanations, as the compiled loop counts them ---------------------------------------------------
 CHECK_IDS: Final = tuple(CHECKS)

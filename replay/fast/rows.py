@@ -19,10 +19,11 @@ from replay.fast import layout as L
 from replay.fast.tables import find, forget, group_first, group_insert, group_remove, taken
 
 __all__ = ["add_pages", "changes", "charge", "count", "count_reject", "drop", "end_entry", "fix_fullness",
-           "free_zspage", "fullness", "may_zswap", "new_entry", "new_object", "new_zspage", "release", "take",
-           "truth_held"]
+           "free_zspage", "fullness", "may_zswap", "new_entry", "new_object", "new_zspage", "on_two_pages", "release",
+           "take", "truth_held"]
 
 _PAGE: Final = 4096
+_HANDLE_SIZE: Final = 8
 _FREELIST_END: Final = 0xFFFFFFFF
 _FREELIST_MASK: Final = 0x7FFFFFFF
 _UNKNOWN_LINK: Final = -1
@@ -185,6 +186,14 @@ def fix_fullness(m, zspage):
         if group == 11 and group_first(m, number, 10, -1, -1) < 0:
             m[number + L.K_DRY] += 1
     return group
+
+
+@njit(nogil=True, error_model="numpy")
+def on_two_pages(m, obj, length):
+    """True where ZsPool.zs_obj_read_sg() gives two entries."""
+    number = m[m[obj + L.O_ZSPAGE] + L.Z_CLASS]
+    offset = m[number + L.K_SIZE] * m[obj + L.O_INDEX] % _PAGE
+    return not m[number + L.K_HUGE] and offset + _HANDLE_SIZE + length > _PAGE
 
 
 @njit(nogil=True, error_model="numpy")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from model.branches import BRANCHES
 from model.effects import Steps
 from model.zswap import Zswap, ZswapEntry
 from replay.engine import COLUMNS, Engine, Frame, LostEvents
@@ -342,6 +343,7 @@ class FastReplay:
                           chain_size=old.chain_size)
         engine.restart(model)
         self._judge_again()
+        model.reached.update(old.reached)
         had_state = engine.has_state
         load_state(engine, state)
         engine.has_state = had_state
@@ -385,6 +387,10 @@ class FastReplay:
         for number, name in enumerate(L.EXPLANATIONS):
             if s[L.EXPLAINED + number]:
                 engine.explained[name] = engine.explained.get(name, 0) + int(s[L.EXPLAINED + number])
+        for number, name in enumerate(BRANCHES):
+            if s[L.BRANCHED + number]:
+                engine.model.reached[name] += int(s[L.BRANCHED + number])
+        s[L.BRANCHED:L.BRANCHED + len(BRANCHES)] = 0
         s[L.COMPARED:L.COMPARED + len(L.CHECK_IDS)] = 0
         s[L.EXPLAINED:L.EXPLAINED + len(L.EXPLANATIONS)] = 0
         engine.captured -= _never_seen(engine, memory)

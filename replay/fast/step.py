@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
+from model.branches import BRANCHES
 from replay.fast import layout as L
 from replay.fast.advance import ENDED, UNKNOWN, advance
 from replay.fast.bound import (
@@ -579,7 +580,7 @@ def _fingerprint() -> int:
     digest = hashlib.sha256()
     for name in ("layout", "tables", "rows", "store", "entry", "compact", "walk", "advance", "tasks", "bound", "step"):
         digest.update((here / f"{name}.py").read_bytes())
-    digest.update(repr(sorted(_EV.items())).encode())
+    digest.update(repr((sorted(_EV.items()), list(BRANCHES))).encode())
     return int.from_bytes(digest.digest()[:6], "big")
 
 

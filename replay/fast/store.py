@@ -25,6 +25,7 @@ from replay.fast.rows import (
     new_entry,
     new_object,
     new_zspage,
+    on_two_pages,
     take,
 )
 from replay.fast.tables import account_of, find, forget, group_first, group_insert, keep, list_add, list_made
@@ -44,6 +45,59 @@ _MIN_ALLOC: Final = 32
 _DELTA: Final = 16
 _LAST_CLASS: Final = (_PAGE - _MIN_ALLOC + _DELTA - 1) // _DELTA
 _EINVAL, _ENOSPC = errno.EINVAL, errno.ENOSPC
+_E2BIG, _ENODEV, _ETIMEDOUT, _EIO = errno.E2BIG, errno.ENODEV, errno.ETIMEDOUT, errno.EIO
+# branches
+_BR_ZERO: Final = L.branch("swap_writeout.zero")
+_BR_FREE: Final = L.branch("swap_writeout.free")
+_BR_LARGE: Final = L.branch("swap_writeout.large")
+_BR_KEPT: Final = L.branch("swap_writeout.kept")
+_BR_DEVICE: Final = L.branch("swap_writeout.device")
+_BR_REFUSED: Final = L.branch("zswap_store.large")
+_BR_DISABLED: Final = L.branch("zswap_store.disabled")
+_BR_NO_OBJCG: Final = L.branch("zswap_store.no_objcg")
+_BR_MEMCG_FULL: Final = L.branch("zswap_store.memcg_full")
+_BR_FULL: Final = L.branch("zswap_check_limits.full")
+_BR_BAND: Final = L.branch("zswap_check_limits.band")
+_BR_ACCEPT: Final = L.branch("zswap_check_limits.accept")
+_BR_PARTIAL: Final = L.branch("zswap_store.partial")
+_BR_ERASE: Final = L.branch("zswap_store.erase")
+_BR_REPLACE: Final = L.branch("zswap_store_page.replace")
+_BR_ENOSPC: Final = L.branch("zswap_compress.ENOSPC")
+_BR_EINVAL: Final = L.branch("zswap_compress.EINVAL")
+_BR_E2BIG: Final = L.branch("zswap_compress.E2BIG")
+_BR_ENODEV: Final = L.branch("zswap_compress.ENODEV")
+_BR_ETIMEDOUT: Final = L.branch("zswap_compress.ETIMEDOUT")
+_BR_EIO: Final = L.branch("zswap_compress.EIO")
+_BR_ERROR: Final = L.branch("zswap_compress.error")
+_BR_WHOLE: Final = L.branch("zswap_compress.whole")
+_BR_RAW: Final = L.branch("zswap_compress.raw")
+_BR_NO_WRITEBACK: Final = L.branch("zswap_compress.no_writeback")
+_BR_NO_BYTES: Final = L.branch("zs_malloc.EINVAL")
+_BR_TOO_LARGE: Final = L.branch("zs_malloc.ENOSPC")
+_BR_NO_MEMORY: Final = L.branch("zs_malloc.ENOMEM")
+_BR_RACED: Final = L.branch("zs_malloc.raced")
+_BR_HUGE: Final = L.branch("zs_malloc.huge")
+_BR_ROOM: Final = L.branch("zs_malloc.room")
+_BR_EMPTY: Final = L.branch("zs_malloc.empty")
+_BR_NEW: Final = L.branch("zs_malloc.new")
+_BR_READ_ONE: Final = L.branch("zs_obj_read.one")
+_BR_READ_TWO: Final = L.branch("zs_obj_read.two")
+
+
+@njit(nogil=True, error_model="numpy")
+def _error_branch(err):
+    """Zswap.compressed() of an errno: where its branch is counted."""
+    if err == _EINVAL:
+        return _BR_EINVAL
+    if err == _ENOSPC:
+        return _BR_ENOSPC
+    if err == _E2BIG:
+        return _BR_E2BIG
+    if err == _ENODEV:
+        return _BR_ENODEV
+    if err == _ETIMEDOUT:
+        return _BR_ETIMEDOUT
+    return _BR_EIO if err == _EIO else _BR_ERROR
 
 
 @njit(nogil=True, error_model="numpy")
@@ -59,20 +113,24 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
                 if m[account + L.G_HAS_ACCOUNT]:
                     changes(m, account)
                 account = m[account + L.G_NEXT]
+            m[_BR_ZERO] += 1
             m[L.N_SWPOUT_ZERO] += 1 << m[f + L.Q_ORDER]
             m[f + L.Q_VALUE] = 0
             st = L.W_RET
         elif code == _INVALIDATE:
+            m[_BR_FREE] += 1
             m[f + L.Q_VALUE] = 0
             st = L.W_RET
         else:
             st = L.S_START
     elif st == L.S_START:
         if m[L.KIND_612] and m[f + L.Q_ORDER]:
+            m[_BR_REFUSED] += 1
             m[L.UNTOLD] = 1
             m[f + L.Q_VALUE] = 0
             st = L.S_RET
         elif not m[L.ENABLED]:
+            m[_BR_DISABLED] += 1
             m[f + L.Q_INDEX] = 0
             st = L.S_ERASE
         elif m[L.ROOT_OBJCG]:
@@ -89,11 +147,13 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
             m[f + L.Q_EXPECTED] = may_zswap(m)
             st = L.S_MAY
         else:
+            m[_BR_NO_OBJCG] += 1
             m[L.UNTOLD] = 1
             st = L.S_LIMITS
     elif st == L.S_MAY:
         allowed = answer if answered else m[f + L.Q_EXPECTED]
         if allowed == 0:
+            m[_BR_MEMCG_FULL] += 1
             m[f + L.Q_MEMCG] = 0
             m[f + L.Q_SHRINK_THEN] = L.SHRINK_IN_STORE
             st = L.M_START
@@ -105,10 +165,15 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
     elif st == L.S_TOTAL:
         current = answer if answered else m[f + L.Q_VALUE]
         if current >= m[L.MAX_PAGES]:
+            m[_BR_FULL] += 1
             m[L.N_LIMIT_HIT] += 1
             m[L.REACHED_FULL] = 1
-        elif m[L.REACHED_FULL] and current <= m[L.ACCEPT_PAGES]:
-            m[L.REACHED_FULL] = 0
+        elif m[L.REACHED_FULL]:
+            if current <= m[L.ACCEPT_PAGES]:
+                m[_BR_ACCEPT] += 1
+                m[L.REACHED_FULL] = 0
+            else:
+                m[_BR_BAND] += 1
         m[f + L.Q_INDEX] = 0
         if m[L.REACHED_FULL]:
             st = L.S_ERASE
@@ -121,6 +186,8 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
         m[f + L.Q_GEN] = m[entry + L.E_GEN]
         st = L.P_COMPRESS
     elif st == L.S_FAIL:
+        if m[f + L.Q_INDEX]:
+            m[_BR_PARTIAL] += 1
         m[L.POOL_ENTRIES] -= 1
         m[f + L.Q_INDEX] = 0
         st = L.S_ERASE
@@ -132,6 +199,7 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
             old = forget(m, L.TREE_AT, m[f + L.Q_SWPENT] + index)
             index += 1
             if old >= 0:
+                m[_BR_ERASE] += 1
                 m[L.TREE] -= 1
                 m[f + L.Q_FREED] = old
                 m[f + L.Q_THEN] = L.THEN_ERASE
@@ -142,6 +210,8 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
         if m[f + L.Q_OP] == _STORE_OP:
             return L.END
         if m[f + L.Q_VALUE]:
+            if m[f + L.Q_ORDER]:
+                m[_BR_LARGE] += 1
             if m[f + L.Q_ORDER] and m[L.HAS_MTHP]:
                 m[L.N_MTHP + m[f + L.Q_ORDER]] += 1
             m[f + L.Q_VALUE] = 0
@@ -152,8 +222,10 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
     elif st == L.W_ENABLED:
         allowed = answer if answered else m[f + L.Q_EXPECTED]
         if allowed:
+            m[_BR_DEVICE] += 1
             st = L.W_PAGE
         else:
+            m[_BR_KEPT] += 1
             m[f + L.Q_VALUE] = AOP_WRITEPAGE_ACTIVATE
             st = L.W_RET
     elif st == L.W_PAGE:
@@ -172,6 +244,10 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
         m[f + L.Q_ERROR] = err
         m[f + L.Q_RAW] = 0
         m[f + L.Q_LENGTH] = dlen
+        if err:
+            m[_error_branch(err)] += 1
+        elif dlen <= 0 or dlen >= _PAGE:
+            m[_BR_WHOLE] += 1
         if m[L.KIND_612]:
             if err:
                 count_reject(m, err, 0)
@@ -187,10 +263,12 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
     elif st == L.P_ENABLED:
         allowed = answer if answered else m[f + L.Q_EXPECTED]
         if allowed:
+            m[_BR_RAW] += 1
             m[f + L.Q_RAW] = 1
             m[f + L.Q_LENGTH] = _PAGE
             st = L.P_MALLOC
         else:
+            m[_BR_NO_WRITEBACK] += 1
             err = m[f + L.Q_ERROR]
             count_reject(m, err if err else _EINVAL, 0)
             end_entry(m, m[f + L.Q_ENTRY])
@@ -210,6 +288,8 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
         elif m[f + L.Q_LENGTH] > _PAGE:
             failure = _ENOSPC
         if failure:
+            length = m[f + L.Q_LENGTH]
+            m[_BR_NO_BYTES if length == 0 else _BR_TOO_LARGE if length > _PAGE else _BR_NO_MEMORY] += 1
             m[f + L.Q_VALUE] = failure
             st = L.P_MALLOC_RET
         else:
@@ -225,11 +305,17 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
         if code == _OBJ_MALLOC:
             known = find(m, L.ADDRESSES_AT, zspage_at)
             if known < 0 or m[known + L.Z_INUSE] == 0:
+                m[_BR_RACED] += 1
                 m[f + L.Q_ZSPAGE] = -1
         st = L.P_TAKE
     elif st == L.P_TAKE:
         m[f + L.Q_NEW] = 0
-        if m[f + L.Q_ZSPAGE] < 0:
+        if m[m[f + L.Q_CLASS] + L.K_HUGE]:
+            m[_BR_HUGE] += 1
+        if m[f + L.Q_ZSPAGE] >= 0:
+            m[_BR_ROOM if m[m[f + L.Q_ZSPAGE] + L.Z_INUSE] else _BR_EMPTY] += 1
+        else:
+            m[_BR_NEW] += 1
             m[f + L.Q_NEW] = 1
             m[f + L.Q_ZSPAGE] = new_zspage(m, m[f + L.Q_CLASS])
         st = L.P_OBJ
@@ -264,8 +350,12 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
             count_reject(m, 0, m[f + L.Q_VALUE])
             end_entry(m, m[f + L.Q_ENTRY])
             st = L.S_FAIL
+        elif m[L.KIND_612]:
+            # zs_map_object(ZS_MM_WO) is the same function a load maps with.
+            m[_BR_READ_TWO if on_two_pages(m, m[f + L.Q_OBJ], m[f + L.Q_LENGTH]) else _BR_READ_ONE] += 1
+            st = L.P_MAP
         else:
-            st = L.P_MAP if m[L.KIND_612] else L.P_WRITE
+            st = L.P_WRITE
     elif st == L.P_WRITE or st == L.P_MAP:
         entry = m[f + L.Q_ENTRY]
         m[entry + L.E_OBJ] = m[f + L.Q_OBJ]
@@ -280,6 +370,7 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
         old = find(m, L.TREE_AT, swpent)
         m[L.TREE] += keep(m, L.TREE_AT, swpent, entry)
         if old >= 0:
+            m[_BR_REPLACE] += 1
             m[f + L.Q_FREED] = old
             m[f + L.Q_THEN] = L.THEN_PUBLISHED
             st = L.F_START

@@ -28,6 +28,28 @@ _MAX_RECLAIM_RETRIES: Final = 16
 #: NUMA nodes that have a bit in a register
 _NODES: Final = 63
 _ENOENT, _EEXIST, _ENOMEM, _EAGAIN = errno.ENOENT, errno.EEXIST, errno.ENOMEM, errno.EAGAIN
+# branches
+_BR_NO_WRITEBACK: Final = L.branch("shrink_memcg.no_writeback")
+_BR_OFFLINE: Final = L.branch("shrink_memcg.offline")
+_BR_MEMCG_SHRUNK: Final = L.branch("zswap_store.memcg_shrunk")
+_BR_RETRIES: Final = L.branch("shrink_worker.retries")
+_BR_PASS: Final = L.branch("shrink_worker.pass")
+_BR_IDLE_PASS: Final = L.branch("shrink_worker.idle_pass")
+_BR_THRESHOLD: Final = L.branch("shrink_worker.threshold")
+_BR_OFF: Final = L.branch("zswap_shrinker_scan.off")
+_BR_SCAN_NONE: Final = L.branch("zswap_shrinker_scan.none")
+_BR_SCAN_SOME: Final = L.branch("zswap_shrinker_scan.some")
+_BR_BUDGET: Final = L.branch("list_lru_walk_one.budget")
+_BR_ALONE: Final = L.branch("list_lru_walk_one.alone")
+_BR_SECOND: Final = L.branch("shrink_memcg_cb.second_chance")
+_BR_WRITTEN: Final = L.branch("shrink_memcg_cb.written")
+_BR_CB_FAILED: Final = L.branch("shrink_memcg_cb.failed")
+_BR_STOP: Final = L.branch("shrink_memcg_cb.stop")
+_BR_NO_FOLIO: Final = L.branch("zswap_writeback_entry.no_folio")
+_BR_GONE: Final = L.branch("zswap_writeback_entry.gone")
+_BR_EMPTY: Final = L.branch("shrink_memcg.empty")
+_BR_NOTHING: Final = L.branch("shrink_memcg.none")
+_BR_SOME: Final = L.branch("shrink_memcg.some")
 
 
 @njit(nogil=True, error_model="numpy")
@@ -85,12 +107,15 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
         if allowed:
             st = L.M_ONLINE
         else:
+            m[_BR_NO_WRITEBACK] += 1
             m[f + L.Q_VALUE] = _ENOENT
             st = L.M_RET
     elif st == L.M_ONLINE:
         m[f + L.Q_VALUE] = _ENOENT
         st = L.M_RET
-        if code != _SHRINK_RET:
+        if code == _SHRINK_RET:
+            m[_BR_OFFLINE] += 1
+        else:
             nodes = 0
             row = m[L.LISTS]
             while row >= 0:
@@ -110,6 +135,8 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
             return L.END
         if then == L.SHRINK_IN_STORE:
             m[f + L.Q_INDEX] = 0
+            if result == 0:
+                m[_BR_MEMCG_SHRUNK] += 1
             st = L.S_LIMITS if result == 0 else L.S_ERASE
         else:
             st = L.K_TOTALS
@@ -118,6 +145,7 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
                 if result:
                     m[f + L.Q_FAILURES] += 1
                     if m[f + L.Q_FAILURES] == _MAX_RECLAIM_RETRIES:
+                        m[_BR_RETRIES] += 1
                         st = L.K_RET
     elif st == L.N_START:
         m[f + L.Q_VALUE] = -1
@@ -125,6 +153,7 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
             m[f + L.Q_EXPECTED] = -1 if m[L.WAS_OFF] and m[L.ENABLED] else 1
             st = L.N_ENABLED
         else:
+            m[_BR_OFF] += 1
             st = L.N_RET
     elif st == L.N_ENABLED:
         allowed = answer if answered else m[f + L.Q_EXPECTED]
@@ -132,7 +161,9 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
             allowed = m[L.WRITEBACK]
         m[f + L.Q_VALUE] = -1
         st = L.N_RET
-        if allowed:
+        if not allowed:
+            m[_BR_OFF] += 1
+        else:
             m[f + L.Q_LISTED_AS] = m[f + L.Q_MEMCG]
             m[f + L.Q_LIST] = list_of(m, m[f + L.Q_NID], m[f + L.Q_MEMCG])
             m[f + L.Q_REMOVED] = 0
@@ -150,9 +181,12 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
             st = L.M_START
         else:
             st = L.K_TOTALS
+            m[_BR_PASS] += 1
             if not m[f + L.Q_ATTEMPTS]:
+                m[_BR_IDLE_PASS] += 1
                 m[f + L.Q_FAILURES] += 1
                 if m[f + L.Q_FAILURES] == _MAX_RECLAIM_RETRIES:
+                    m[_BR_RETRIES] += 1
                     st = L.K_RET
             if st == L.K_TOTALS:
                 m[f + L.Q_ATTEMPTS] = 0
@@ -161,12 +195,16 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
         st = L.K_TOTAL
     elif st == L.K_TOTAL:
         current = answer if answered else m[f + L.Q_VALUE]
-        st = L.K_RET if current <= m[f + L.Q_THRESHOLD] else L.K_NEXT
+        reached = current <= m[f + L.Q_THRESHOLD]
+        if reached:
+            m[_BR_THRESHOLD] += 1
+        st = L.K_RET if reached else L.K_NEXT
     elif st == L.K_RET:
         return L.END
     elif st == L.V_LOOP:
         row = m[f + L.Q_LIST]
         if m[f + L.Q_BUDGET] == 0:
+            m[_BR_BUDGET] += 1
             st = L.V_END
         elif row < 0 or m[row + L.R_COUNT] == 0:
             st = L.V_OTHER
@@ -203,6 +241,7 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
         st = L.V_CB
     elif st == L.V_CB:
         if m[f + L.Q_NEW]:
+            m[_BR_SECOND] += 1
             m[f + L.Q_VALUE] = LRU_ROTATE
             st = L.V_CB_RET
         else:
@@ -220,10 +259,12 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
         gone = find(m, L.TREE_AT, m[f + L.Q_VICTIM_SWPENT]) != entry or m[entry + L.E_GEN] != m[f + L.Q_GEN]
         st = L.B_DONE
         if failure:
+            m[_BR_NO_FOLIO] += 1
             m[f + L.Q_WRITTEN] = failure
             if m[L.MAPS_FAILURE] and failure != _EEXIST:
                 m[f + L.Q_WRITTEN] = _ENOMEM
         elif gone:
+            m[_BR_GONE] += 1
             m[f + L.Q_WRITTEN] = _ENOMEM
         else:
             if m[L.KIND_612]:
@@ -243,8 +284,11 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
         failure = m[f + L.Q_WRITTEN]
         if failure:
             m[L.N_RECLAIM_FAIL] += 1
-            m[f + L.Q_VALUE] = LRU_STOP if failure == _EEXIST and m[f + L.Q_WALK] else LRU_RETRY
+            stop = failure == _EEXIST and m[f + L.Q_WALK]
+            m[_BR_STOP if stop else _BR_CB_FAILED] += 1
+            m[f + L.Q_VALUE] = LRU_STOP if stop else LRU_RETRY
         else:
+            m[_BR_WRITTEN] += 1
             m[L.N_WRITTEN_BACK] += 1
             m[f + L.Q_VALUE] = LRU_REMOVED_RETRY
         st = L.V_CB_RET
@@ -253,6 +297,7 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
         st = L.V_LOOP
         if status == LRU_ROTATE:
             if m[f + L.Q_ALONE]:
+                m[_BR_ALONE] += 1
                 st = L.V_END
         elif status == LRU_STOP:
             m[f + L.Q_MET] = 1
@@ -262,12 +307,18 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
     elif st == L.V_END:
         removed = m[f + L.Q_REMOVED]
         if m[f + L.Q_WALK]:
-            m[f + L.Q_VALUE] = -1 if m[f + L.Q_MET] or not removed else removed
+            none = m[f + L.Q_MET] or not removed
+            m[_BR_SCAN_NONE if none else _BR_SCAN_SOME] += 1
+            m[f + L.Q_VALUE] = -1 if none else removed
             st = L.N_RET
         else:
             m[f + L.Q_SCANNED] += m[L.SHRINK_BUDGET] - m[f + L.Q_BUDGET]
             m[f + L.Q_VALUE] = _ENOENT if not m[f + L.Q_SCANNED] else 0 if removed else _EAGAIN
-            st = _next_node(m, f) if m[f + L.Q_NODES] else L.M_RET
+            if m[f + L.Q_NODES]:
+                st = _next_node(m, f)
+            else:
+                m[_BR_EMPTY if not m[f + L.Q_SCANNED] else _BR_SOME if removed else _BR_NOTHING] += 1
+                st = L.M_RET
     else:
         return L.UNKNOWN
     return st
