@@ -105,7 +105,7 @@ def test_the_pool_s_limit_band_and_acceptance_are_told_apart() -> None:
 def test_each_errno_of_a_compressor_is_a_branch(revision: str, error: int, branch: str) -> None:
     box = Box(revision, length=error)
     box.store(7)
-    took = {name for name, times in box.model.reached.items() if times and name.startswith("zswap_compress.E")
+    took = {name for name, times in box.model.reached.items() if (times and name.startswith("zswap_compress.E"))
             or name == "zswap_compress.error"}
     assert took == {f"zswap_compress.{branch}"}
     assert set(box.model.reached) <= set(of(revision))
