@@ -53,6 +53,7 @@ CHECKS: Final[dict[str, Check]] = {check.id: check for check in (
           needs=("zswap_decompress",)),
     Check("load.content", "what is stored for a swap slot is what the workload put there, and objects as "
           "written decompress to it"),
+    Check("load.workload", "every page that the workload read back is the one it had written, as it says itself"),
     Check("free.entry", "each entry freed: slot, length, handle, referenced bit",
           needs=("zswap_entry_free",)),
     Check("lru.order", "LRU additions, removals, walks: entry, node, cgroup, status",

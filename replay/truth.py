@@ -4,8 +4,9 @@ there, and the objects the kernel wrote decompress to the pages they were made f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from model.crypto import CorruptData
 from model.zsmalloc import PAGE_SIZE
@@ -16,6 +17,9 @@ from traces import schema
 from traces.recording import Recording
 
 __all__ = ["TruthChecks", "check_objects"]
+
+#: The workload's marker at its end (:meth:`traces.workload.driver.Driver.verify`).
+_READ_BACK: Final = re.compile(r"workload read back (\d{1,18}) pages, (\d{1,18}) differ")
 
 
 class TruthChecks:
@@ -32,8 +36,11 @@ class TruthChecks:
         self.tally = tally
         self.diverge = diverge
         self.phase: str | None = None
+        #: the workload said what it found in the pages that it read back
+        self.told = False
         self._rows: dict[str, list[tuple[int, str]]] = {}
         self.elsewhere = 0
+        tally.reasons["load.workload"] = "no workload says in the recording what it found in the pages it read back"
         truth = recording.table("truth")
         if truth is None:
             tally.reasons["load.content"] = "the recording holds no truth of a workload"
@@ -50,8 +57,19 @@ class TruthChecks:
     def marker(self, text: str, i: int) -> None:
         """A marker begins a phase and ends the one before."""
         self._end(i)
+        found = _READ_BACK.fullmatch(text)
+        if found is not None:
+            self.read_back(int(found[1]), int(found[2]), i)
         words = text.split()
         self.phase = words[1] if len(words) == 2 and words[0] == "phase" else None
+
+    def read_back(self, pages: int, differ: int, i: int) -> None:
+        """What the workload itself found in the pages that it read back, whatever way they came."""
+        self.told = True
+        self.tally.compared["load.workload"] += pages
+        if differ:
+            self.diverge("load.workload", i, recorded=differ, predicted=0,
+                         what=f"pages, of {pages} that the workload read back, that are not what it had written")
 
     def snapshot(self, label: str, i: int) -> None:
         """A snapshot ``after-PHASE`` ends the phase."""

@@ -310,7 +310,7 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
         reference.finish()
         check_objects(recording, predictions, reference.writes, tally)
     ended = time.perf_counter()
-    reasons += _loss_reasons(recording, lost_at, total)
+    reasons += _loss_reasons(recording, lost_at, total) + _workload_reasons(recording, reference)
     # A hit that its probe missed leaves no mark.  What follows it is in another order, or, where a whole operation
     # went unseen, at another place; only what an operation's own events say is wrong all the same.
     first = CHECKS.get(tally.divergences[0].check) if tally.failed else None
@@ -402,6 +402,19 @@ def _loss_reasons(recording: Recording, lost_at: int | None, total: int) -> list
     return list(dict.fromkeys(reasons))
 
 
+def _workload_reasons(recording: Recording, engine: Engine) -> list[str]:
+    """Say where the recorded workload failed in a way that may be the kernel's doing, and no marker of it tells more.
+
+    Recordings of zreplay's own workload have markers of its phases.  It ends with 1 where pages that it read back are
+    not what it had written; older ones of it say so nowhere else.
+    """
+    status = recording.manifest.get("capture", {}).get("command_status")
+    if status == 1 and not engine.truth.told and any(text.startswith("phase ") for text in recording.texts()):
+        return ["the recorded workload ended with status 1, its word for pages read back that are not what it had "
+                "written, and the recording does not say which: see what it printed, or record again"]
+    return []
+
+
 def _probes_missed(recording: Recording) -> bool:
     """True when probes are known to have missed hits."""
     return any("probe" in loss and loss.get("lost") for loss in recording.manifest["losses"])
@@ -491,6 +504,9 @@ def _notes(engine: Engine, predictions: Predictions) -> list[str]:
     if engine.truth.elsewhere:
         notes.append(f"{engine.truth.elsewhere} pages of the truth were not in zswap at the end of their phase "
                      f"(zero-filled, rejected, or in memory)")
+    status = engine.recording.manifest.get("capture", {}).get("command_status")
+    if status:
+        notes.append(f"the command that was recorded ended with status {status}")
     if predictions.computed or predictions.from_cache:
         notes.append(f"{predictions.computed} distinct pages compressed, {predictions.from_cache} results kept "
                      f"from before")

@@ -169,7 +169,7 @@ def branch(name: str) -> int:
 # ---- checks and explanations, as the compiled loop counts them ---------------------------------------------------
 CHECK_IDS: Final = tuple(CHECKS)
 (H_ORDER, H_WRITEOUT, H_RESULT, H_LENGTH, H_ERROR, H_RAW, H_BYTES, H_CALLS, H_BATCH, H_SIZE, H_PAGES, H_PLACE,
- H_FULLNESS, H_COMPACT, H_HANDLE, H_SG, H_LOAD, H_ENTRY, H_CONTENT, H_FREE, H_LRU, H_CHARGE, H_LIMIT,
+ H_FULLNESS, H_COMPACT, H_HANDLE, H_SG, H_LOAD, H_ENTRY, H_CONTENT, H_WORKLOAD, H_FREE, H_LRU, H_CHARGE, H_LIMIT,
  H_WRITEBACK) = range(len(CHECK_IDS))
 EXPLANATIONS: Final = ("another LRU", "reading of totals", "outside event", "zswap_shrinker_count()",
                        "return of a call from before the recording")

@@ -220,10 +220,11 @@ class Driver:
             time.sleep(0.3)  # what the exit leaves to workqueues
 
     def verify(self) -> None:
-        """Say what was checked.
+        """Say what was checked, in the recording too: whoever replays it has to know.
 
         :raises Mismatch: when a page did not hold what it should
         """
+        self.mark(f"workload read back {self.checked} pages, {len(self._bad)} differ")
         if self._bad:
             named = "; ".join(self._bad[:_MAX_NAMED])
             more = f" and {len(self._bad) - _MAX_NAMED} more" if len(self._bad) > _MAX_NAMED else ""
