@@ -26,6 +26,7 @@ question                       answer (default first)
 ``?swap_cache_alloc``          0, or the errno with which writeback could not get a folio
 ``?memcg_online``              True, or False for a memcg going away
 ``?shrink_next``               None (a pass over the hierarchy ends) or the cgroup the worker shrinks next
+``?shrink_order``              nothing to answer: the cgroup the worker came to, and whether it is in order
 ``?xa_store``                  0, or the errno with which the tree could not take a new entry
 ``?zspage_write_trylock``      True, or False when compaction found the source zspage in use (6.18 and later)
 ``?new_zspage``                False, or True when a new zspage is used although another has room by now
@@ -64,6 +65,7 @@ DEFAULTS: dict[str, Any] = {
     "?swap_cache_alloc": 0,
     "?memcg_online": True,
     "?shrink_next": None,
+    "?shrink_order": None,
     "?xa_store": 0,
     "?zspage_write_trylock": True,
     "?pool_listed": False,

@@ -16,6 +16,7 @@ from model.effects import Steps
 from model.ledger import Ledger
 from model.list_lru import ListLru
 from model.memcg import UNLIMITED, MemcgZswap
+from model.worker import WorkerCursor
 from model.zsmalloc import PAGE_SIZE, ZsObject, ZsPool
 
 __all__ = ["KERNEL_COMPRESSORS", "Folio", "ZswapEntry", "ZswapPool", "ZswapState", "kstrtobool", "kstrtouint",
@@ -179,6 +180,8 @@ class ZswapState:
         #: slab objects and whatever else a revision takes and has to give back
         self.ledger = Ledger()
         self.lru: ListLru[ZswapEntry] = ListLru(self.reached)
+        #: where shrink_worker() has been
+        self.worker = WorkerCursor()
         self.counters = Counters()
         self.memcgs: dict[int, MemcgZswap] = {}
         #: memory.zswap.max in pages and memory.zswap.writeback of the cgroup that is recorded

@@ -161,6 +161,7 @@ class ZswapWriteback(ZswapState, ABC):
             if cgroup is None:
                 # A pass over the hierarchy is over; one that found nobody to shrink is a failure.
                 self.reached["shrink_worker.pass"] += 1
+                self.worker.pass_over()
                 if not attempts:
                     self.reached["shrink_worker.idle_pass"] += 1
                     failures += 1
@@ -169,6 +170,7 @@ class ZswapWriteback(ZswapState, ABC):
                         break
                 attempts = 0
             else:
+                yield ("?shrink_order", cgroup, self.worker.comes_to(cgroup))
                 result = yield from self.shrink_memcg(cgroup)
                 if result != errno.ENOENT:
                     attempts += 1
@@ -187,6 +189,7 @@ class ZswapWriteback(ZswapState, ABC):
 
         Mirrors mm/list_lru.c; the obj_cgroups its entries were charged to stay what they are.
         """
+        self.worker.gone(cgroup)
         for nid in list(self.lru.nodes(cgroup)):
             for entry in self.lru.splice((nid, cgroup), (nid, parent)):
                 entry.lru = (nid, parent)

@@ -63,6 +63,7 @@ class Questions(Handlers):
             "?pool_listed": lambda question, name, i: name == "zs_get_total_pages_ret",
             "?sg_length": self.sg_length,
             "?acomp_batch": self.acomp_batch,
+            "?shrink_order": self._shrink_order,
             "?shrink_next": lambda question, name, i: self.memcg[i] if name == "shrink_memcg" else None,
         }
         #: questions whose answer is the same throughout the recording
@@ -106,6 +107,18 @@ class Questions(Handlers):
     def _is_new(self, address: int) -> bool:
         known = self.zspages.get(address)
         return known is None or not known.inuse
+
+    def _shrink_order(self, question: Effect, name: str, i: int) -> None:
+        """Compare in which order the worker comes to cgroups; where one may go away unseen, nothing tells."""
+        _, cgroup, in_order = question
+        if in_order is None or "memcg_reparent_list_lrus" not in self.captured:
+            return
+        self.n["shrink.worker"] += 1
+        if not in_order:
+            came = [hex(each) for each in self.model.worker.current]
+            self.diverge("shrink.worker", i, recorded=cgroup, predicted=f"none of {', '.join(came)}, and none that the "
+                         "pass before came to earlier", what="cgroup that shrink_worker() comes to next",
+                         frame=self.stacks[self.pid[i]][-1])
 
     def _sees_may_zswap(self) -> bool:
         return "obj_cgroup_may_zswap_ret" in self.captured

@@ -98,5 +98,6 @@ def setup(engine: Engine, out: np.ndarray) -> None:
     out[L.DATA_WRITTEN], out[L.SIZE_OBJ_READ] = column("zs_obj_write", "data"), column("zs_obj_read", "size")
     out[L.SEES_PAGES_FREE] = engine.sees_zspage_free()
     out[L.SEES_MAY] = "obj_cgroup_may_zswap_ret" in engine.captured
+    out[L.SEES_REPARENT] = "memcg_reparent_list_lrus" in engine.captured
     out[L.SEES_COUNT] = {"zswap_shrinker_count", "zswap_shrinker_count_ret"} <= engine.captured
     out[L.KEEP_WRITES] = engine.keep_writes

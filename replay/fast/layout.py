@@ -153,7 +153,12 @@ CLASS_OF: Final = CAPTURED + 256
 DESCENDING: Final = CLASS_OF + 256
 #: how often each branch of the model was taken
 BRANCHED: Final = DESCENDING + 256
-SCALARS: Final = BRANCHED + 128
+#: what the worker's passes have shown (:mod:`replay.fast.cursor`): so many cgroups in each of two passes
+WORKER_ROOM: Final = 48
+(WORKER_ROOT, WORKER_RESTS, WORKER_ENDED, WORKER_WHOLE, WORKER_HIGH, WORKER_CAME, WORKER_KNOWN, SEES_REPARENT,
+ WORKER_CURRENT) = range(BRANCHED + 128, BRANCHED + 128 + 9)
+WORKER_BEFORE: Final = WORKER_CURRENT + WORKER_ROOM
+SCALARS: Final = WORKER_BEFORE + WORKER_ROOM
 
 _BRANCH: Final = {name: number for number, name in enumerate(BRANCHES)}
 
@@ -169,8 +174,8 @@ def branch(name: str) -> int:
 # ---- checks and explanations, as the compiled loop counts them ---------------------------------------------------
 CHECK_IDS: Final = tuple(CHECKS)
 (H_ORDER, H_WRITEOUT, H_RESULT, H_LENGTH, H_ERROR, H_RAW, H_BYTES, H_CALLS, H_BATCH, H_SIZE, H_PAGES, H_PLACE,
- H_FULLNESS, H_COMPACT, H_HANDLE, H_SG, H_LOAD, H_ENTRY, H_CONTENT, H_WORKLOAD, H_FREE, H_LRU, H_CHARGE, H_LIMIT,
- H_WRITEBACK) = range(len(CHECK_IDS))
+ H_FULLNESS, H_COMPACT, H_HANDLE, H_SG, H_LOAD, H_ENTRY, H_CONTENT, H_WORKLOAD, H_FREE, H_LRU, H_WORKER, H_CHARGE,
+ H_LIMIT, H_WRITEBACK) = range(len(CHECK_IDS))
 EXPLANATIONS: Final = ("another LRU", "reading of totals", "outside event", "zswap_shrinker_count()",
                        "return of a call from before the recording")
 (X_LRU, X_TOTALS, X_OUTSIDE, X_COUNTING, X_BEFORE) = range(len(EXPLANATIONS))

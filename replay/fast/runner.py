@@ -19,6 +19,7 @@ from model.effects import Steps
 from model.zswap import Zswap, ZswapEntry
 from replay.engine import COLUMNS, Engine, Frame, LostEvents
 from replay.fast import layout as L
+from replay.fast.cursor import holds, show_cursor, take_cursor
 from replay.fast.eligible import setup, why_not
 from replay.fast.memory import LAST_EFFECT, Memory, signed, unsigned
 from replay.fast.rows import truth_held
@@ -131,6 +132,7 @@ class FastReplay:
             return False
         memory.load_tasks(engine)
         memory.take_params(model)
+        take_cursor(memory.m, model.worker)
         setup(engine, memory.m)
         memory.m[[L.CAPTURED + schema.CODE[name] for name in engine.captured if name in schema.CODE]] = 1
         s = memory.m
@@ -167,6 +169,8 @@ class FastReplay:
         if engine.tally.different or engine.tally.broken_at is not None or not engine.lru_address \
                 or len(engine.model.pools) != 1 or engine.adding or engine._out_of_step \
                 or (window is not None and window.open):
+            return False
+        if not holds(engine.model.worker):
             return False
         return all(not stack or (len(stack) == 1 and stack[0].effect is None
                                  and LAST_EFFECT.get(stack[0].name, ("",))[0] == stack[0].last[0])
@@ -344,6 +348,7 @@ class FastReplay:
         engine.restart(model)
         self._judge_again()
         model.reached.update(old.reached)
+        show_cursor(memory.m, model.worker)
         had_state = engine.has_state
         load_state(engine, state)
         engine.has_state = had_state
@@ -432,6 +437,7 @@ class FastReplay:
         memory, engine = self._memory, self.engine
         assert memory is not None
         memory.show(engine.model)
+        show_cursor(memory.m, engine.model.worker)
         self._flush()
         self._judge_again()
         engine.stacks.clear()

@@ -11,6 +11,7 @@ from numba import njit
 
 from replay.fast import layout as L
 from replay.fast.advance import ENDED, UNKNOWN, advance
+from replay.fast.cursor import gone as gone_away
 from replay.fast.tables import chain, find, keep, list_of, taken
 from traces import schema
 
@@ -202,6 +203,7 @@ def settle(m):
 @njit(nogil=True, error_model="numpy")
 def reparent(m, gone, parent):
     """memcg_reparent_list_lrus() of the model, and whose cgroup is whose after it."""
+    gone_away(m, gone)
     after = m[L.LISTS]
     while after >= 0:
         row, after = after, m[after + L.R_NEXT]

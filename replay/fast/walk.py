@@ -12,6 +12,7 @@ from numba import njit
 from model import errno
 from model.list_lru import LRU_REMOVED_RETRY, LRU_RETRY, LRU_ROTATE, LRU_STOP
 from replay.fast import layout as L
+from replay.fast.cursor import OUT_OF_ORDER, comes_to, pass_over
 from replay.fast.tables import find, forget, list_add, list_of, list_remove
 from traces import schema
 
@@ -176,12 +177,18 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
         st = L.K_NEXT
     elif st == L.K_NEXT:
         if code == _SHRINK:
+            in_order = comes_to(m, memcg_at)
+            if in_order == OUT_OF_ORDER:
+                return L.UNKNOWN
+            if in_order and m[L.SEES_REPARENT]:
+                m[L.COMPARED + L.H_WORKER] += 1
             m[f + L.Q_MEMCG] = memcg_at
             m[f + L.Q_SHRINK_THEN] = L.SHRINK_IN_WORKER
             st = L.M_START
         else:
             st = L.K_TOTALS
             m[_BR_PASS] += 1
+            pass_over(m)
             if not m[f + L.Q_ATTEMPTS]:
                 m[_BR_IDLE_PASS] += 1
                 m[f + L.Q_FAILURES] += 1
