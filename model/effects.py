@@ -48,7 +48,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
-__all__ = ["DEFAULTS", "EAGER", "Effect", "Steps", "run"]
+__all__ = ["DECISIONS", "DEFAULTS", "EAGER", "Effect", "Steps", "run"]
 
 Effect = tuple[Any, ...]
 T = TypeVar("T")
@@ -75,6 +75,27 @@ DEFAULTS: dict[str, Any] = {
     "?entry_alloc_bulk": None,
     "?sg_length": None,
     "?acomp_batch": None,
+}
+
+#: What an answer decides that the model cannot know, so that nobody who takes it from a recording judges it.
+DECISIONS: dict[str, str] = {
+    "?swap_writeout": "whether a folio is zero-filled, or its slots are unused",
+    "?objcg": "whether a folio has an obj_cgroup",
+    "?entry_alloc": "whether the slab has an entry",
+    "?entry_alloc_bulk": "how many entries the slab gives at once",
+    "?sg_length": "what became of each page of a compress call, where the page itself does not tell",
+    "?zs_malloc": "whether there is memory for an object",
+    "?new_zspage": "which zspage an object goes into, where another task listed one with room meanwhile",
+    "?xa_store": "whether the tree has memory for an entry",
+    "?trylock_zspage": "whether an empty zspage's pages can be locked at once",
+    "?zspage_write_trylock": "whether compaction finds a zspage in use",
+    "?swapcache": "whether a load goes past the swap cache",
+    "?swap_cache_alloc": "whether writeback gets a folio",
+    "?memcg_online": "whether a cgroup is going away",
+    "?shrink_next": "which cgroups there are for the worker, and when it was once round",
+    "?lru_next": "in which order additions to a list were made that ran at one time",
+    "?lru_list": "under which of its two names the root's list is kept",
+    "?pool_listed": "when a pool that lost its last entry leaves the list",
 }
 
 #: After these effects the model goes on at once to its next effect (or question).  Either the kernel still

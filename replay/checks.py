@@ -58,7 +58,7 @@ CHECKS: Final[dict[str, Check]] = {check.id: check for check in (
           needs=("zswap_entry_free",)),
     Check("lru.order", "LRU additions, removals, walks: entry, node, cgroup, status",
           needs=("list_lru_add",)),
-    Check("shrink.worker", "shrink_worker() goes round the cgroups: each once in a pass, in the order of the pass before",
+    Check("shrink.worker", "shrink_worker() goes round the cgroups: each once in a pass, in one order",
           needs=("shrink_worker", "shrink_memcg", "memcg_reparent_list_lrus")),
     Check("memcg.charge", "bytes charged and uncharged, to the same cgroup",
           needs=("obj_cgroup_charge_zswap",)),

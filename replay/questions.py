@@ -66,6 +66,8 @@ class Questions(Handlers):
             "?shrink_order": self._shrink_order,
             "?shrink_next": lambda question, name, i: self.memcg[i] if name == "shrink_memcg" else None,
         }
+        #: questions that were answered from recorded events
+        self.asked: set[str] = set()
         #: questions whose answer is the same throughout the recording
         self.constant: dict[str, Any] = {}
 
@@ -86,6 +88,7 @@ class Questions(Handlers):
 
     def resolve(self, question: Effect, name: str, i: int) -> Any:
         """Answer a question from the next event of the same task."""
+        self.asked.add(question[0])
         answer = self._answers.get(question[0])
         return answer(question, name, i) if answer is not None else DEFAULTS[question[0]]
 

@@ -24,6 +24,7 @@ from replay.eventlines import event_lines
 from replay.objectwords import set_layout
 from replay.predict import Predictions, predict
 from replay.state import load_state
+from replay.taken import taken, unseen
 from replay.truth import check_objects
 from traces.errors import BadInput
 from traces.record.release import kernel_line, release_line
@@ -85,6 +86,9 @@ class Result:
     compiled: int = 0
     #: branch of the revision -> how often the replay took it (:mod:`model.branches`); what a verdict did not see is 0
     branches: dict[str, int] = field(default_factory=dict)
+    #: what was taken from the recording and is not judged, and what no event of it tells (:mod:`replay.taken`)
+    taken: list[str] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
 
     @property
     def exit_status(self) -> int:
@@ -337,7 +341,8 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
         unexplained=reference.unexplained, notes=notes,
         seconds={"compress": predictions.seconds, "replay": ended - began - predictions.seconds},
         engine="reference" if fast is None or fast.reason else "fast", compiled=fast.confirmed if fast else 0,
-        branches=_branches(reference.model))
+        branches=_branches(reference.model), taken=taken(reference.asked),
+        unseen=unseen(reference.columns_of, reference.captured))
 
 
 def _branches(model: Zswap) -> dict[str, int]:

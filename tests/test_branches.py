@@ -13,6 +13,7 @@ from modelrun import Box, full_at
 
 from model import errno
 from model.branches import BRANCHES, branches_of
+from model.effects import DECISIONS, DEFAULTS
 from model.list_lru import ListLru
 from model.revisions import REVISIONS
 from model.revisions.mainline_7 import Mainline73
@@ -150,15 +151,33 @@ def test_a_pass_says_how_much_of_its_revision_it_saw(capsys: pytest.CaptureFixtu
     said = f"{seen} of {len(branches)} branches of mainline-7.2 occurred"
     assert main(["replay", sample]) == 0
     plain = capsys.readouterr().out
-    assert f"\n{said}; --coverage lists them\n" in plain
+    assert f"\n{said}; taken from the recording" in plain
+    assert "; --coverage lists them\n" in plain.replace("\n  ", " ")
     assert "zswap_store.erase" not in plain
     assert main(["replay", sample, "--coverage"]) == 0
-    table = capsys.readouterr().out.split(f"\n{said}:\n")[1].splitlines()
+    table = capsys.readouterr().out.split(f"\n{said}:\n")[1].split("\n\n")[0].splitlines()
     assert [line.split()[0] for line in table[1:]] == list(branches)
     for line in table[1:]:
         name, times, what = line.split(maxsplit=2)
         assert times == (f"{branches[name]:,}" if branches[name] else "-")
         assert what == BRANCHES[name]
+
+
+def test_what_is_taken_and_not_judged_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    sample = str(SAMPLES / "7.3-lz4-limits")
+    result = replay(Recording(sample))
+    assert DECISIONS["?shrink_next"] in result.taken
+    assert DECISIONS["?xa_store"] not in result.taken, "its counter stayed 0: nothing was left to answer"
+    assert "whether zswap_load() marks the folio up to date and dirty" in result.unseen
+    assert main(["replay", sample, "--coverage"]) == 0
+    listed = capsys.readouterr().out.split("\n\n")[-2:]
+    assert listed[0].splitlines() == ["taken from the recording, not judged:", *(f"  {what}" for what in result.taken)]
+    assert listed[1].splitlines() == ["in no event of this recording:", *(f"  {what}" for what in result.unseen)]
+
+
+def test_every_question_that_decides_has_its_sentence() -> None:
+    told = {"?shrink_order", "?acomp_batch"}  # what they ask is compared
+    assert set(DECISIONS) == set(DEFAULTS) - told
 
 
 def test_of_several_recordings_all_are_summed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from replay.formats.asjson import Json
 from replay.formats.ktap import Ktap
 from replay.formats.mail import Mail
 from replay.many.jobs import make_jobs
+from replay.taken import sentence as unjudged
 from replay.userrevision import load_revision
 from replay.verdict import Result
 from traces.errors import BadInput
@@ -75,6 +76,12 @@ def _with_branches(result: Result) -> Iterator[str]:
     yield from report(result)
     yield ""
     yield from branch_lines(result.revision, result.branches)
+    for head, kinds in (("taken from the recording, not judged:", result.taken),
+                        ("in no event of this recording:", result.unseen)):
+        if kinds:
+            yield ""
+            yield head
+            yield from (f"  {what}" for what in kinds)
 
 
 def _form(arguments: argparse.Namespace) -> Form | None:
@@ -111,7 +118,8 @@ def report(result: Result) -> Iterator[str]:
     yield from wrapped(f"events that are no effect of an operation: {explained or 'none'}; "
                        f"unexplained: {result.unexplained:,}")
     if result.branches:
-        yield from wrapped(f"{sentence(result.revision, result.branches)}; --coverage lists them")
+        yield from wrapped(f"{sentence(result.revision, result.branches)}; {unjudged(result.taken, result.unseen)}; "
+                           "--coverage lists them")
     for note in result.notes:
         yield from wrapped(f"note: {note}")
     total = sum(check.compared for check in result.checks)

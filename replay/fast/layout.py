@@ -16,52 +16,57 @@ from model.branches import BRANCHES
 from replay.checks import CHECKS
 from traces import schema
 
-# ---- states: (name, event of the effect, or "?" for a question, or "-" for a step without either) ----------------
+# ---- states: (name, event of the effect, or the question, or "-" for a step without either) ----------------
 _STATES: Final = (
     ("END", "-"),
     # swap_writeout()
-    ("W_START", "swap_writeout"), ("W_WHAT", "?"), ("W_ENABLED", "mem_cgroup_zswap_writeback_enabled_ret"),
+    ("W_START", "swap_writeout"), ("W_WHAT", "?swap_writeout"), ("W_ENABLED", "mem_cgroup_zswap_writeback_enabled_ret"),
     ("W_PAGE", "__swap_writepage"), ("W_RET", "swap_writeout_ret"),
     # zswap_store()
-    ("S_START", "zswap_store"), ("S_OBJCG", "?"), ("S_MAY", "obj_cgroup_may_zswap_ret"), ("S_LIMITS", "-"),
+    ("S_START", "zswap_store"), ("S_OBJCG", "?objcg"), ("S_MAY", "obj_cgroup_may_zswap_ret"), ("S_LIMITS", "-"),
     ("S_TOTAL", "zs_get_total_pages_ret"), ("S_NEXT", "-"), ("S_FAIL", "-"), ("S_ERASE", "-"),
     ("S_RET", "zswap_store_ret"),
     # one page of it
     ("P_COMPRESS", "crypto_acomp_compress"), ("P_COMPRESS_RET", "crypto_acomp_compress_ret"),
-    ("P_ENABLED", "mem_cgroup_zswap_writeback_enabled_ret"), ("P_MALLOC", "zs_malloc"), ("P_MALLOC_ERR", "?"),
-    ("P_MALLOC_NEW", "?"), ("P_TAKE", "-"), ("P_OBJ", "obj_malloc"), ("P_OBJ_RET", "obj_malloc_ret"),
+    ("P_ENABLED", "mem_cgroup_zswap_writeback_enabled_ret"), ("P_MALLOC", "zs_malloc"), ("P_MALLOC_ERR", "?zs_malloc"),
+    ("P_MALLOC_NEW", "?new_zspage"), ("P_TAKE", "-"), ("P_OBJ", "obj_malloc"), ("P_OBJ_RET", "obj_malloc_ret"),
     ("P_FULL", "fix_fullness_group"), ("P_FULL_RET", "fix_fullness_group_ret"), ("P_MALLOC_RET", "zs_malloc_ret"),
     ("P_WRITE", "zs_obj_write"), ("P_MAP", "zs_obj_read"), ("P_PUBLISH", "-"), ("P_PUBLISHED", "-"),
     ("P_CHARGE", "obj_cgroup_charge_zswap"), ("P_CHARGED", "-"), ("P_LRU", "list_lru_add"),
     ("P_LRU_RET", "list_lru_add_ret"),
     # zswap_entry_free(), zs_free()
     ("F_START", "zswap_entry_free"), ("F_LRU", "list_lru_del"), ("Z_START", "zs_free"), ("Z_OBJ", "obj_free"),
-    ("Z_FULL", "fix_fullness_group"), ("Z_FULL_RET", "fix_fullness_group_ret"), ("Z_LOCK", "?"),
+    ("Z_FULL", "fix_fullness_group"), ("Z_FULL_RET", "fix_fullness_group_ret"), ("Z_LOCK", "?trylock_zspage"),
     ("Z_PAGES", "__free_zspage"), ("Z_DONE", "-"), ("F_UNCHARGE", "obj_cgroup_uncharge_zswap"), ("F_DONE", "-"),
     # zswap_load(), zswap_decompress(), zswap_invalidate()
-    ("L_START", "zswap_load"), ("L_CACHED", "?"), ("L_FREE", "-"), ("L_RET", "zswap_load_ret"),
+    ("L_START", "zswap_load"), ("L_CACHED", "?swapcache"), ("L_FREE", "-"), ("L_RET", "zswap_load_ret"),
     ("I_START", "zswap_invalidate"),
     ("D_START", "zswap_decompress"), ("D_READ", "zs_obj_read"), ("D_CALL", "crypto_acomp_decompress"),
     ("D_CALL_RET", "crypto_acomp_decompress_ret"), ("D_GOOD", "-"), ("D_BAD", "-"),
     # zs_shrinker_scan(), zs_compact(), async_free_zspage()
     ("C_SCAN", "zs_shrinker_scan"), ("C_COMPACT", "zs_compact"), ("C_NEXT", "-"), ("C_CLASS", "__zs_compact"),
-    ("C_LOOP", "-"), ("C_LOCK", "?"), ("C_MOVE", "-"), ("C_OBJ", "obj_malloc"), ("C_OBJ_RET", "obj_malloc_ret"),
-    ("C_FREE", "obj_free"), ("C_MOVED", "-"), ("C_PAGES_LOCK", "?"), ("C_PAGES", "__free_zspage"), ("C_AFTER", "-"),
+    ("C_LOOP", "-"), ("C_LOCK", "?zspage_write_trylock"), ("C_MOVE", "-"),
+    ("C_OBJ", "obj_malloc"), ("C_OBJ_RET", "obj_malloc_ret"),
+    ("C_FREE", "obj_free"), ("C_MOVED", "-"), ("C_PAGES_LOCK", "?trylock_zspage"), ("C_PAGES", "__free_zspage"),
+    ("C_AFTER", "-"),
     ("C_CLASS_RET", "__zs_compact_ret"), ("C_COMPACT_RET", "zs_compact_ret"), ("C_SCAN_RET", "zs_shrinker_scan_ret"),
     ("A_START", "async_free_zspage"), ("A_NEXT", "-"), ("A_PAGES", "__free_zspage"),
     # shrink_memcg(), zswap_shrinker_scan(), shrink_worker(), the LRU walk, writeback
-    ("M_START", "shrink_memcg"), ("M_ENABLED", "mem_cgroup_zswap_writeback_enabled_ret"), ("M_ONLINE", "?"),
+    ("M_START", "shrink_memcg"), ("M_ENABLED", "mem_cgroup_zswap_writeback_enabled_ret"), ("M_ONLINE", "?memcg_online"),
     ("M_RET", "shrink_memcg_ret"),
     ("N_START", "zswap_shrinker_scan"), ("N_ENABLED", "mem_cgroup_zswap_writeback_enabled_ret"),
     ("N_RET", "zswap_shrinker_scan_ret"),
-    ("K_START", "shrink_worker"), ("K_NEXT", "?"), ("K_TOTALS", "-"), ("K_TOTAL", "zs_get_total_pages_ret"),
+    ("K_START", "shrink_worker"), ("K_NEXT", "?shrink_next"), ("K_TOTALS", "-"), ("K_TOTAL", "zs_get_total_pages_ret"),
     ("K_RET", "shrink_worker_ret"),
-    ("V_LOOP", "-"), ("V_OTHER", "?"), ("V_ORDER", "?"), ("V_CB", "shrink_memcg_cb"),
+    ("V_LOOP", "-"), ("V_OTHER", "?lru_list"), ("V_ORDER", "?lru_next"), ("V_CB", "shrink_memcg_cb"),
     ("V_CB_RET", "shrink_memcg_cb_ret"), ("V_END", "-"),
-    ("B_START", "zswap_writeback_entry"), ("B_CACHE", "?"), ("B_PAGE", "__swap_writepage"), ("B_DONE", "-"),
+    ("B_START", "zswap_writeback_entry"), ("B_CACHE", "?swap_cache_alloc"), ("B_PAGE", "__swap_writepage"),
+    ("B_DONE", "-"),
     ("B_RET", "zswap_writeback_entry_ret"),
 )
 STATE_NAMES: Final = tuple(name for name, _ in _STATES)
+#: state -> the question it stands at, "" for none
+QUESTION_OF: Final = tuple(kind if kind[0] == "?" else "" for _, kind in _STATES)
 (END,
  W_START, W_WHAT, W_ENABLED, W_PAGE, W_RET,
  S_START, S_OBJCG, S_MAY, S_LIMITS, S_TOTAL, S_NEXT, S_FAIL, S_ERASE, S_RET,
@@ -75,7 +80,7 @@ STATE_NAMES: Final = tuple(name for name, _ in _STATES)
  M_START, M_ENABLED, M_ONLINE, M_RET, N_START, N_ENABLED, N_RET, K_START, K_NEXT, K_TOTALS, K_TOTAL, K_RET,
  V_LOOP, V_OTHER, V_ORDER, V_CB, V_CB_RET, V_END, B_START, B_CACHE, B_PAGE, B_DONE, B_RET) = range(len(_STATES))
 #: state -> code of the event that matches it, 0 for a question, -1 for a step without either
-EFFECT: Final = np.array([0 if kind == "?" else -1 if kind == "-" else schema.CODE[kind] for _, kind in _STATES],
+EFFECT: Final = np.array([0 if kind[0] == "?" else -1 if kind == "-" else schema.CODE[kind] for _, kind in _STATES],
                          np.int64)
 
 #: the states of each module that steps through them
@@ -158,7 +163,9 @@ WORKER_ROOM: Final = 48
 (WORKER_ROOT, WORKER_RESTS, WORKER_ENDED, WORKER_WHOLE, WORKER_HIGH, WORKER_CAME, WORKER_KNOWN, SEES_REPARENT,
  WORKER_CURRENT) = range(BRANCHED + 128, BRANCHED + 128 + 9)
 WORKER_BEFORE: Final = WORKER_CURRENT + WORKER_ROOM
-SCALARS: Final = WORKER_BEFORE + WORKER_ROOM
+#: which states' questions were answered from events
+ASKED: Final = WORKER_BEFORE + WORKER_ROOM
+SCALARS: Final = ASKED + 128
 
 _BRANCH: Final = {name: number for number, name in enumerate(BRANCHES)}
 

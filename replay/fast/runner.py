@@ -396,6 +396,7 @@ class FastReplay:
             if s[L.BRANCHED + number]:
                 engine.model.reached[name] += int(s[L.BRANCHED + number])
         s[L.BRANCHED:L.BRANCHED + len(BRANCHES)] = 0
+        engine.asked.update(name for state, name in enumerate(L.QUESTION_OF) if name and s[L.ASKED + state])
         s[L.COMPARED:L.COMPARED + len(L.CHECK_IDS)] = 0
         s[L.EXPLAINED:L.EXPLAINED + len(L.EXPLANATIONS)] = 0
         engine.captured -= _never_seen(engine, memory)

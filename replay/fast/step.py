@@ -578,7 +578,8 @@ def _fingerprint() -> int:
     """A number that stands for the text of everything the loop is compiled from."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in ("layout", "tables", "rows", "store", "entry", "compact", "cursor", "walk", "advance", "tasks", "bound", "step"):
+    for name in ("layout", "tables", "rows", "store", "entry", "compact", "cursor", "walk", "advance", "tasks", "bound",
+                 "step"):
         digest.update((here / f"{name}.py").read_bytes())
     digest.update(repr((sorted(_EV.items()), list(BRANCHES))).encode())
     return int.from_bytes(digest.digest()[:6], "big")
