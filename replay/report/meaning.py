@@ -88,6 +88,10 @@ STAKES: Final[dict[str, Stake]] = {
     "load.content": (
         "data",
         "What is stored for a swap slot is not what was put there: the page's content is lost."),
+    "load.workload": (
+        "data",
+        "The workload read back other bytes than it had written. Whatever way they went, a program would have lost "
+        "them."),
     "free.entry": (
         "memory, counters",
         "Another entry was freed than the one that died, or with another length: what is left is leaked, or still "
@@ -96,6 +100,10 @@ STAKES: Final[dict[str, Stake]] = {
         "which pages are written back",
         "The LRU decides which page is written back next. Other pages go to the device; an entry on a wrong list "
         "is never found, or found under the wrong cgroup."),
+    "shrink.worker": (
+        "which pages are written back",
+        "The worker takes turns between cgroups. Where it does not, one cgroup's pages go to the device while another's "
+        "stay."),
     "memcg.charge": (
         "counters",
         "What is charged and not uncharged, or the reverse, stays in memory.zswap.current of that cgroup for as "
