@@ -12,6 +12,7 @@ import numpy as np
 from model.zswap import Zswap
 from replay.checks import Tally
 from replay.engine import Engine, LostEvents
+from replay.handlers_base import CannotFollow
 from replay.state import dump_state
 from replay.verdict import open_engine
 from traces import schema
@@ -84,6 +85,9 @@ def _walk(engine: Engine, recording: Recording, start: int, stop: int,
                 progress("replaying", number, stop)
     except LostEvents as lost:
         raise BadInput(recording.path, f"event {lost.args[0]}", "events were lost here, before the cut's end",
+                       "cut before it") from None
+    except CannotFollow as stop_:
+        raise BadInput(recording.path, f"event {engine.now}", f"the replay cannot go on before the cut's end: {stop_}",
                        "cut before it") from None
     if begin < 0:
         raise BadInput(recording.path, f"event {start}", "no task-free moment follows it", "choose an earlier start")

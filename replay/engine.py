@@ -17,10 +17,13 @@ from model.effects import EAGER, Effect, Steps
 from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, Zswap
 from replay.checks import Divergence, Tally
+from replay.comparisons import held_for
+from replay.handlers_base import CannotFollow
 from replay.predict import Predictions
-from replay.questions import Questions
+from replay.questions import ASKED, Questions
 from replay.snapshots import SnapshotChecks
 from replay.truth import TruthChecks
+from replay.uncaptured import Uncaptured, seen_only
 from traces import schema
 from traces.recording import Recording
 
@@ -93,11 +96,20 @@ class Engine(Questions):
         self.keep_going = keep_going
         self.observe = observe
         probes = recording.manifest["probes"]
-        self.captured = frozenset(probes)
         self.columns_of = {name: frozenset(probe.get("columns", ())) for name, probe in probes.items()}
         symbols = recording.manifest["config"].get("symbols", {})
         self.lru_address: int = symbols.get("zswap_list_lru", 0)
+        self.uncaptured = Uncaptured(self.columns_of, self.lru_address, seen_only=seen_only(recording.manifest))
+        self.captured = self.uncaptured.captured
+        self.held = held_for({name: self.columns_of[name] for name in self.captured})
+        #: answers that other events have to give, and events that say nothing without their columns
+        self.told_elsewhere = ASKED - self.captured
+        self.useless = frozenset(self.uncaptured.useless)
+        #: after which events the model goes on at once; where only the entry of obj_malloc() is probed, its class lock
+        #: is held there, and no further event comes before it is let go
+        self.eager = EAGER if "obj_malloc_ret" in self.captured else EAGER | {"obj_malloc"}
         self.snapshots = SnapshotChecks(recording, model, tally, self.diverge_counter)
+        self.snapshots.uncounted = self.uncaptured.uncounted()
         self.truth = TruthChecks(recording, model, predictions, tally, self.diverge)
         self.stacks: dict[int, list[Frame]] = {}
         self.foreign_adds: set[int] = set()
@@ -186,6 +198,9 @@ class Engine(Questions):
     def step(self, name: str, pid: int, i: int) -> None:
         """Explain one event."""
         self.now = self._base + i
+        if name in self.useless:
+            self.count("event without what tells what it is")
+            return
         if name in _LRU:
             if self.pool[i] != self.lru_address and not self._own_lru(pid, i):
                 if name == "list_lru_add":
@@ -233,7 +248,7 @@ class Engine(Questions):
                 frame.last = effect
                 if self.observe is not None:
                     self.observe(self._base + i, name, effect)
-                if name in EAGER:
+                if name in self.eager:
                     frame.effect = None
                     if self.advance(frame, None, i) is None:
                         stack.pop()
@@ -270,12 +285,21 @@ class Engine(Questions):
                         frame.effect = effect
                         return effect
                     send = self.resolve(effect, name, i)
+                elif kind in self.told_elsewhere:
+                    # Another event of the task tells, as it does of questions.
+                    effect = ("?" + kind, *effect[1:])
+                    if name is None:
+                        frame.effect = effect
+                        return effect
+                    send = self.resolve(effect, name, i)
                 else:
                     send = self.default(effect, frame)
         except StopIteration:
             return None
         except (LookupError, AttributeError, TypeError, ValueError) as problem:
             if not self.tally.different:
+                if self.guesses or self.uncaptured.open():
+                    raise CannotFollow(f"the model's state does not hold together ({problem!r})") from problem
                 raise
             # After a divergence kernel and model may be in states that cannot go on together.
             self.diverge("effect.order", i, recorded=schema.NAMES[self.event[i]], predicted=f"nothing: {problem!r}",
@@ -346,6 +370,9 @@ class Engine(Questions):
             if name.endswith("_ret") and self._is_first_of_task(pid, i):
                 self.count("return of a call from before the recording")
                 return
+            if name in self.uncaptured.stray:
+                self.count("part of an operation whose beginning was not probed")
+                return
         expected = stack[-1].effect if stack else None
         self.diverge("effect.order", i, recorded=name, predicted=expected[0] if expected else "no event of this task",
                      what="the kernel did something else next", frame=stack[-1] if stack else None)
@@ -388,10 +415,10 @@ class Engine(Questions):
             if order > _MAX_ORDER:
                 self.diverge("swap.writeout", i, recorded=order, predicted=f"at most {_MAX_ORDER}", what="folio order")
                 order = 0
-            folio = Folio(self.swpent[i], order, self.folio[i])
+            folio = Folio(self.swpent[i], order, self.folio[i] if self.sees(name, "folio") else -1)
             gen = model.swap_writeout(folio) if name == "swap_writeout" else model.zswap_store(folio)
         elif name == "zswap_load":
-            gen = model.zswap_load(Folio(self.swpent[i], 0, self.folio[i]))
+            gen = model.zswap_load(Folio(self.swpent[i], 0, self.folio[i] if self.sees(name, "folio") else -1))
         elif name == "zswap_invalidate":
             gen = model.zswap_invalidate(self.swpent[i])
         elif name == "zs_shrinker_scan":
@@ -420,7 +447,7 @@ class Engine(Questions):
         frame.effect = None
         if self.observe is not None:
             self.observe(number, name, effect)
-        if name in EAGER and self.advance(frame, None, i) is None:
+        if name in self.eager and self.advance(frame, None, i) is None:
             self.stacks[pid].pop()
 
     def note(self, name: str, i: int) -> None:
@@ -442,6 +469,10 @@ class Engine(Questions):
             self.write_param(self.text[i])
         else:
             self.settle(i)
+            for stack in self.stacks.values():
+                waits = stack[-1].effect if stack else None
+                if waits is not None and waits[0][1:] in self.told_elsewhere:
+                    self.guess(f"{waits[0][1:]} was not captured: what a task did before a snapshot shows only later")
             self.truth.snapshot(self.text[i], i)
             unsure = [*self.unsure.values(), *self._pages_on_their_way()]
             self.snapshots.check(self.ret[i], self._base + i, self.ts[i], unsure)

@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from model.effects import Effect
-from model.errno import E2BIG
+from model.errno import E2BIG, EINVAL
 from model.revisions.batching import as_errno
 from model.zsmalloc import PAGE_SIZE
+from replay.handlers_base import CannotFollow
 from replay.handlers_zsmalloc import ZsmallocHandlers
 from replay.snapshots import SnapshotChecks
 from traces import schema
@@ -16,10 +17,15 @@ from traces import schema
 if TYPE_CHECKING:
     from replay.engine import Frame
 
-__all__ = ["AcompHandlers"]
+__all__ = ["STRUCT_PAGE", "AcompHandlers"]
 
 #: struct page on every 64-bit configuration Debian builds.
-_STRUCT_PAGE: Final = 64
+STRUCT_PAGE: Final = 64
+
+
+#: A compress call's pages are stored before the task's next one, or the store's end.
+_STORE_ENDS: Final = frozenset({schema.CODE["crypto_acomp_compress"], schema.CODE["zswap_store_ret"],
+                                schema.CODE["swap_writeout_ret"]})
 
 
 class AcompHandlers(ZsmallocHandlers):
@@ -32,13 +38,13 @@ class AcompHandlers(ZsmallocHandlers):
     def on_compress(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the source page, how many pages and the room of a compress call."""
         folio, index, pages, pool = effect[1:5]
-        self.n["acomp.calls"] += 1
-        recorded = (self.folio[i] + self.offset[i] // PAGE_SIZE * _STRUCT_PAGE, self.offset[i] % PAGE_SIZE,
-                    self.size[i], self.dlen[i])
-        predicted = (folio.address + index * _STRUCT_PAGE, 0, pages * PAGE_SIZE, pages * PAGE_SIZE)
-        if recorded != predicted:
-            self.diverge("acomp.calls", i, recorded=recorded, predicted=predicted,
-                         what="(struct page, offset, slen, dlen) of the compress call", frame=frame)
+        # Which page of the folio it is takes both: where it begins, and how far into it.
+        page = folio.address + index * STRUCT_PAGE if folio.address >= 0 \
+            and (self.sees("crypto_acomp_compress", "offset") or not folio.order) else None
+        self.hold("crypto_acomp_compress", i, frame,
+                  (self.folio[i] + self.offset[i] // PAGE_SIZE * STRUCT_PAGE, self.offset[i] % PAGE_SIZE,
+                   self.size[i], self.dlen[i]),
+                  (page, 0, pages * PAGE_SIZE, pages * PAGE_SIZE))
         frame.scratch["content"] = self.content[i]
         # The pool the store holds, whatever is current by the time it goes on.
         frame.scratch["pool"] = pool
@@ -55,22 +61,72 @@ class AcompHandlers(ZsmallocHandlers):
         expected = self.predictions.result(content, name)
         if expected is not None:
             what = f"of {name} for page {self.predictions.page(content)}"
-            self._compare_result("store.error", ret, expected[0], f"error {what}", i, frame)
-            self._compare_result("store.length", dlen, expected[1], f"length {what}", i, frame)
+            self._compare_result("crypto_acomp_compress_ret:ret", ret, expected[0], f"error {what}", i, frame)
+            self._compare_result("crypto_acomp_compress_ret:dlen", dlen, expected[1], f"length {what}", i, frame)
         limits = self.predictions.bounds(content, name)
-        if limits is not None:
+        if limits is not None and self.held["crypto_acomp_compress_ret:dlen"].some:
             self._within(limits, ret, dlen, name, i, frame)
-        return ret, dlen, content
+        sees_ret, sees_dlen = (self.sees("crypto_acomp_compress_ret", column) for column in ("ret", "dlen"))
+        if (sees_dlen and sees_ret) or (sees_ret and ret):
+            return ret, dlen, content
+        return (*self._result_elsewhere(i + 1, content, name), content)
 
-    def _compare_result(self, check: str, recorded: int, predicted: int, what: str, i: int, frame: Frame) -> None:
+    def compress_result(self, question: Effect, name: str, i: int) -> tuple[int, int, int]:
+        """Answer for a compress call whose return was not probed: (error, dlen, content), as other events tell."""
+        frame = self.stacks[self.pid[i]][-1]
+        content: int = frame.scratch["content"]
+        if frame.scratch["pages"] > 1:
+            # What became of each page shows when its object is allocated.
+            return 0, 0, content
+        return (*self._result_elsewhere(i, content, self.compressor_of(frame)), content)
+
+    def _result_elsewhere(self, i: int, content: int, name: str) -> tuple[int, int]:
+        """Return a compress call's (error, dlen), which no probe captured: what was stored has its length.
+
+        :raises CannotFollow: where no event has a length, and the compressor does not tell what it gives
+        """
+        source = self._length_source()
+        row = self._event_ahead(i, source, 0) if source else None
+        if row is not None:
+            return 0, self.size[row]
+        expected = self.predictions.result(content, name) if name not in self.predictions.inexact else None
+        if expected is not None:
+            return expected
+        if not source:
+            raise CannotFollow("crypto_acomp_compress_ret has no ret and dlen, and no other event has a page's length")
+        self.guess("crypto_acomp_compress_ret has no ret and dlen: with which error a page was rejected is not known")
+        return EINVAL, 0
+
+    #: events that show the length of what is stored, in the order in which a store comes to them
+    _LENGTHS: Final = ("zs_malloc", "zs_malloc_ret", "zs_obj_write", "obj_cgroup_charge_zswap")
+
+    def _length_source(self) -> str:
+        """Return the first event of a store that shows the length of what is stored, ``""`` where none does."""
+        return next((name for name in self._LENGTHS if self.sees(name, "size")), "")
+
+    def _event_ahead(self, i: int, name: str, ahead: int, ends: frozenset[int] = _STORE_ENDS) -> int | None:
+        """Return the row of the task's next ``name``, ``ahead`` of them passed over, before one whose code is in
+        ``ends``; None also where the batch of rows at hand ends before.
+        """
+        pid, code = self.pid[i], schema.CODE[name]
+        for row in range(i, len(self.event)):
+            if self.pid[row] == pid:
+                if self.event[row] == code:
+                    if not ahead:
+                        return row
+                    ahead -= 1
+                elif self.event[row] in ends:
+                    break
+        return None
+
+    def _compare_result(self, key: str, recorded: int, predicted: int, what: str, i: int, frame: Frame) -> None:
         """Compare what a compressor gave; a library that is not exact here is no judge, what it misses is counted."""
-        self.n[check] += 1
-        if recorded == predicted:
+        if recorded != predicted and self.compressor_of(frame) in self.predictions.inexact:
+            if self.held[key].some:
+                self.n[self.held[key].check] += 1
+                self.tally.apart(self.held[key].check)
             return
-        if self.compressor_of(frame) in self.predictions.inexact:
-            self.tally.apart(check)
-        else:
-            self.diverge(check, i, recorded=recorded, predicted=predicted, what=what, frame=frame)
+        self.hold(key, i, frame, (recorded,), (predicted,), what=what)
 
     def _within(self, limits: tuple[int, int], ret: int, dlen: int, name: str, i: int, frame: Frame) -> None:
         """Compare the length of a hardware's result with what it can be; of an error nobody can say why it came."""
@@ -84,19 +140,14 @@ class AcompHandlers(ZsmallocHandlers):
 
     def on_decompress(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare source length and room of a decompress call with the entry's."""
-        self.n["load.result"] += 1
-        if (self.size[i], self.dlen[i]) != (effect[1], PAGE_SIZE):
-            self.diverge("load.result", i, recorded=(self.size[i], self.dlen[i]), predicted=(effect[1], PAGE_SIZE),
-                         what="(slen, dlen) of the decompress call", frame=frame)
+        self.hold("crypto_acomp_decompress", i, frame, (self.size[i], self.dlen[i]), (effect[1], PAGE_SIZE))
 
     def on_decompress_ret(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int]:
         """Compare a decompression's outcome with success; answer with the recorded one."""
-        self.n["load.result"] += 1
-        recorded = (self.ret[i], self.dlen[i])
-        if recorded != (effect[1], effect[2]):
-            self.diverge("load.result", i, recorded=recorded, predicted=(effect[1], effect[2]),
-                         what="(return value, bytes) of the decompress call", frame=frame)
-        return recorded
+        predicted = (effect[1], effect[2])
+        self.hold("crypto_acomp_decompress_ret", i, frame, (self.ret[i], self.dlen[i]), predicted)
+        seen = self.held["crypto_acomp_decompress_ret"].seen
+        return (self.ret[i] if seen[0] else predicted[0], self.dlen[i] if seen[1] else predicted[1])
 
     # ---- calls that take several pages ------------------------------------------------------------------
 
@@ -111,7 +162,10 @@ class AcompHandlers(ZsmallocHandlers):
             return None
         own = content + number if content >= 0 else -1
         first_errno = as_errno(dlen) if number == 0 and as_errno(dlen) < 0 else 0
-        row = self._allocation(i, number) if name == "zs_malloc" else None
+        source = self._length_source()
+        row = self._allocation(i, number, source) if name == "zs_malloc" or source not in ("", "zs_malloc") else None
+        if not source:
+            raise CannotFollow("zs_malloc has no size, and no other event tells the lengths of a batch's pages")
         if row is None:
             # Rejected, or the events end here: only the counters tell how many pages were at fault.
             missing = self.snapshots.next_value("reject_compress_fail") - self.model.counters.reject_compress_fail
@@ -123,7 +177,7 @@ class AcompHandlers(ZsmallocHandlers):
         limits = self.predictions.bounds(own, algorithm)
         if expected is not None:
             # An error, or a success that is no smaller than the page, is stored with the size of a page.
-            self._compare_result("store.length", size, PAGE_SIZE if expected[0] else expected[1],
+            self._compare_result(f"{source}:length", size, PAGE_SIZE if expected[0] else expected[1],
                                  f"length of {algorithm} for page {self.predictions.page(own)}", row, frame)
         elif limits is not None and size < PAGE_SIZE:
             self._within(limits, 0, size, algorithm, row, frame)
@@ -131,35 +185,22 @@ class AcompHandlers(ZsmallocHandlers):
             return size, own
         return (expected[0] if expected is not None else first_errno) or E2BIG, own
 
-    def _allocation(self, i: int, number: int) -> int | None:
+    def _allocation(self, i: int, number: int, source: str) -> int | None:
         """Return the row of the zs_malloc() of a call's page; ``i`` is that of the first page asked for there.
+
+        ``source`` is zs_malloc, or what shows the length in its place.
 
         Looks no further than the batch of rows at hand: a revision that asks for all pages of a call at once (v8, and
         the meant ones where a folio may not be written back) is told nothing of those behind it.
         """
         if self._asked_at[0] != self._row(i):
             self._asked_at = (self._row(i), number)
-        ahead = number - self._asked_at[1]
-        pid, code = self.pid[i], self.event[i]
-        end = schema.CODE["zswap_store_ret"]
-        for row in range(i, len(self.event)):
-            if self.pid[row] != pid:
-                continue
-            if self.event[row] == code:
-                if not ahead:
-                    return row
-                ahead -= 1
-            elif self.event[row] == end:
-                break
-        return None
+        return self._event_ahead(i, source, number - self._asked_at[1])
 
     def acomp_batch(self, question: Effect, name: str, i: int) -> None:
         """Compare the error of a call with what became of its pages, where the revision says how they go together."""
         _, err, lengths, expected = question
-        if expected is None:
-            return
-        self.n["acomp.batch"] += 1
-        if err != expected:
+        if expected is not None:
             failed = sum(length < 0 for length in lengths)
-            self.diverge("acomp.batch", i, recorded=err, predicted=expected,
-                         what=f"return value of a compress call of {len(lengths)} pages of which {failed} failed")
+            self.hold("crypto_acomp_compress_ret:batch", i, None, (err,), (expected,),
+                      what=f"return value of a compress call of {len(lengths)} pages of which {failed} failed")

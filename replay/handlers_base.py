@@ -5,22 +5,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from model.effects import Effect
 from model.zsmalloc import SizeClass, ZsObject, Zspage
 from model.zswap import Folio, Zswap, ZswapEntry
 from replay.checks import Tally
+from replay.comparisons import Held, held_for
 from replay.predict import Predictions
 from traces.objectword import OLD
 
 if TYPE_CHECKING:
     from replay.engine import Frame
 
-__all__ = ["Handler", "HandlerBase"]
+__all__ = ["UNKNOWN_CGROUP", "CannotFollow", "Handler", "HandlerBase"]
 
 #: (effect, row of the event in the batch, running operation) -> what the model is sent back
 Handler = Callable[[Effect, int, "Frame"], Any]
+#: Stands for a cgroup that was charged and not recorded: no kernel has anything at this address.
+UNKNOWN_CGROUP: Final = 1
+
+
+class CannotFollow(Exception):
+    """What happens here was not captured, and no other event tells: the model cannot go on.
+
+    Its argument is a sentence that says what is missing.
+    """
 
 
 class HandlerBase(ABC):
@@ -51,6 +61,9 @@ class HandlerBase(ABC):
     nid: list[int]
     content: list[int]
     text: list[str]
+    #: events whose probes captured what the replay goes by
+    captured: frozenset[str]
+    #: event -> columns that its probe captured
     columns_of: dict[str, frozenset[str]]
     stacks: dict[int, list[Frame]]
     preempted_reads: int
@@ -78,11 +91,65 @@ class HandlerBase(ABC):
         self.sg_entries = {1: 0, 2: 0}
         self.writes: list[tuple[int, int, int, int]] = []
         self.keep_writes = False
+        #: number of the event at hand
+        self.now = 0
+        #: what each comparison of :data:`replay.comparisons.COMPARISONS` can compare here, by its key
+        self.held: dict[str, Held] = held_for({})
+        #: what was assumed because nothing recorded says it -> the event it was assumed at first
+        self.guesses: dict[str, int] = {}
 
     @abstractmethod
     def diverge(self, check: str, i: int, *, recorded: Any, predicted: Any, what: str,
                 frame: Frame | None = None) -> None:
         """Report a difference; the engine says where."""
+
+    def sees(self, event: str, column: str) -> bool:
+        """True when an event's probe captured a column."""
+        return event in self.captured and column in self.columns_of.get(event, ())
+
+    def guess(self, what: str) -> None:
+        """The model goes on by something that nothing recorded says; what then differs need not be the kernel's doing.
+
+        :param what: a sentence: what was not captured, and what it leaves open
+        """
+        self.guesses.setdefault(what, self.now)
+
+    def hold(self, key: str, i: int, frame: Frame | None, recorded: tuple[Any, ...], predicted: tuple[Any, ...], *,
+             check: str = "", what: str = "") -> None:
+        """Make one comparison of :data:`replay.comparisons.COMPARISONS`: of those columns that were captured.
+
+        :param predicted: as many as ``recorded``; None for what the model does not know, which is not compared
+        :param check: in place of the comparison's own
+        :param what: what is compared, where the comparison's own words do not do
+        """
+        held = self.held[key]
+        if held.counts:
+            self.n[check or held.check] += 1
+        if recorded != predicted:
+            self._differs(held, i, frame, recorded, predicted, check or held.check, what)
+
+    def _differs(self, held: Held, i: int, frame: Frame | None, recorded: tuple[Any, ...], predicted: tuple[Any, ...],
+                 check: str, what: str) -> None:
+        kept = [seen and value is not None for seen, value in zip(held.seen, predicted, strict=True)]
+        if not any(kept):
+            self.n[check] -= held.counts
+            return
+        left = [tuple(value for value, keep in zip(values, kept, strict=True) if keep)
+                for values in (recorded, predicted)]
+        if left[0] != left[1]:
+            one, other = (values[0] if len(values) == 1 else values for values in left)
+            self.diverge(check, i, recorded=one, predicted=other, what=what or held.what(kept), frame=frame)
+
+    def comparing(self, key: str) -> Handler:
+        """Return the handler of an event that is only compared, with what its comparison says is predicted."""
+        comparison = self.held[key].comparison
+        columns, predict = self.held[key].columns, comparison.predicted
+        assert predict is not None
+
+        def handler(effect: Effect, i: int, frame: Frame) -> None:
+            self.hold(key, i, frame, tuple([getattr(self, column)[i] for column in columns]), predict(effect))
+
+        return handler
 
     @abstractmethod
     def earlier_totals(self, i: int) -> set[int]:

@@ -13,11 +13,11 @@ from traces import schema
 if TYPE_CHECKING:
     from replay.engine import Frame
 
-__all__ = ["ZsmallocHandlers", "zspage_word"]
+__all__ = ["ERR_PTR", "ZSPAGE_MAGIC", "ZsmallocHandlers", "zspage_word"]
 
-_ERR_PTR: Final = (1 << 64) - 4096
+ERR_PTR: Final = (1 << 64) - 4096
 #: struct zspage's magic, above huge (1 bit), fullness (4) and class (9).
-_ZSPAGE_MAGIC: Final = 0x58 << 14
+ZSPAGE_MAGIC: Final = 0x58 << 14
 #: Events by which a compaction that has begun may tell which pool it is about.
 _COMPACTING: Final = frozenset({"zs_compact", "__zs_compact", "__zs_compact_ret", "obj_malloc"})
 
@@ -25,7 +25,7 @@ _COMPACTING: Final = frozenset({"zs_compact", "__zs_compact", "__zs_compact_ret"
 def zspage_word(zspage: Zspage) -> int:
     """Return the first word of struct zspage: huge, listed fullness, class, magic (6.12 to 7.3)."""
     geometry = zspage.cls.geometry
-    return _ZSPAGE_MAGIC | geometry.index << 5 | zspage.group << 1 | geometry.huge
+    return ZSPAGE_MAGIC | geometry.index << 5 | zspage.group << 1 | geometry.huge
 
 
 class ZsmallocHandlers(HandlerBase):
@@ -70,15 +70,11 @@ class ZsmallocHandlers(HandlerBase):
 
     def on_zs_malloc(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the size asked for and the pool it comes from."""
-        self.n["zsmalloc.size"] += 1
-        if self.size[i] != effect[1]:
-            self.diverge("zsmalloc.size", i, recorded=self.size[i], predicted=effect[1],
-                         what="size asked of zs_malloc()", frame=frame)
+        self.hold("zs_malloc", i, frame, (self.size[i],), (effect[1],))
         pool = self._store_zs_pool(frame)
-        if not pool.address:
+        if not pool.address and self.sees("zs_malloc", "pool"):
             pool.address = self.pool[i]
-        elif pool.address != self.pool[i]:
-            self.diverge("zsmalloc.place", i, recorded=self.pool[i], predicted=pool.address, what="pool", frame=frame)
+        self.hold("zs_malloc:pool", i, frame, (self.pool[i],), (pool.address or None,))
 
     def _store_zs_pool(self, frame: Frame) -> ZsPool:
         pool = frame.scratch.get("pool")
@@ -93,27 +89,37 @@ class ZsmallocHandlers(HandlerBase):
         """Compare the zspage chosen, bind the handle."""
         zspage: Zspage = effect[1]
         obj: ZsObject = effect[2]
-        self.n["zsmalloc.place"] += 1
-        self._bind_zspage(zspage, self.zspage[i], i, frame)
-        handle = self.handle[i]
-        if not obj.address:
-            self._bind_handle(obj, handle, i, frame)
-        elif obj.address != handle:
-            self.diverge("zsmalloc.place", i, recorded=handle, predicted=obj.address,
-                         what="handle of the object that moves", frame=frame)
+        self.hold("obj_malloc", i, frame, (self.zspage[i],), (self.address_of(zspage, i, frame),))
+        self.hold("obj_malloc:handle", i, frame, (self.handle[i],), (self.handle_of(obj, i, frame),))
 
-    def _bind_zspage(self, zspage: Zspage, address: int, i: int, frame: Frame) -> None:
-        if zspage.address == address:
-            return
-        other = self.zspages.get(address)
-        if zspage.address or (other is not None and other.inuse):
-            self.diverge("zsmalloc.place", i, recorded=address, predicted=zspage.address or "a new zspage",
-                         what="zspage", frame=frame)
-            return
-        zspage.address = address
-        self.zspages[address] = zspage
+    def address_of(self, zspage: Zspage, i: int, frame: Frame) -> int | None:
+        """Return where the recorded kernel has a zspage: where it was seen first, None while it was not.
+
+        An event that shows it binds it, unless another zspage that is in use is known to be there.
+        """
+        if not zspage.address and self.sees(schema.NAMES[self.event[i]], "zspage"):
+            address = self.zspage[i]
+            other = self.zspages.get(address)
+            if other is not None and other is not zspage and other.inuse:
+                self.diverge("zsmalloc.place", i, recorded=address, predicted="a new zspage", what="zspage",
+                             frame=frame)
+                return address
+            zspage.address = address
+            self.zspages[address] = zspage
+        return zspage.address or None
+
+    def handle_of(self, obj: ZsObject, i: int, frame: Frame) -> int | None:
+        """Return the handle that the recorded kernel gave out for an object: as seen first, None while it was not."""
+        if not obj.address and self.sees(schema.NAMES[self.event[i]], "handle"):
+            self._bind_handle(obj, self.handle[i], i, frame)
+        return obj.address or None
 
     def _bind_handle(self, obj: ZsObject, handle: int, i: int, frame: Frame) -> None:
+        if "zs_free" not in self.captured:
+            # Nothing says when a handle that was given out is free again.
+            obj.address = handle
+            self.objects[handle] = obj
+            return
         self.n["zsmalloc.handle"] += 1
         if handle in self.objects:
             self.diverge("zsmalloc.handle", i, recorded=handle, predicted="a handle that is not live",
@@ -125,27 +131,23 @@ class ZsmallocHandlers(HandlerBase):
         """Compare object index, class, use count and free list of the zspage after an allocation."""
         zspage: Zspage = effect[1]
         obj: ZsObject = effect[2]
-        self.n["zsmalloc.place"] += 1
         cls = zspage.cls
-        geometry = cls.geometry
-        word = self.word[i]
-        recorded = (self.zspage[i], self.obj[i] & (1 << self.idx_bits) - 1, word, self.inuse[i], self.handle[i])
-        predicted = (zspage.address, obj.index, zspage_word(zspage), zspage.inuse, obj.address)
-        if recorded != predicted:
-            self.diverge("zsmalloc.place", i, recorded=recorded, predicted=predicted,
-                         what="(zspage, object index, class and fullness bits, objects in use, handle)",
-                         frame=frame)
+        self.hold("obj_malloc_ret", i, frame,
+                  (self.zspage[i], self.obj[i] & (1 << self.idx_bits) - 1, self.word[i], self.inuse[i], self.handle[i]),
+                  (self.address_of(zspage, i, frame), obj.index, zspage_word(zspage), zspage.inuse,
+                   self.handle_of(obj, i, frame)))
         # A reused huge zspage has no links: what is read as one is the page's own data.
-        if zspage.freeobj != UNKNOWN_LINK and self.freeobj[i] != zspage.freeobj:
-            self.diverge("zsmalloc.place", i, recorded=self.freeobj[i], predicted=zspage.freeobj,
-                         what="next free object", frame=frame)
-        self._check_frame(zspage, obj.index, self.obj[i], i, frame, bind=True)
+        if zspage.freeobj != UNKNOWN_LINK:
+            self.hold("obj_malloc_ret:freeobj", i, frame, (self.freeobj[i],), (zspage.freeobj,))
+        self._check_frame("obj_malloc_ret:obj", zspage, obj.index, i, frame)
         if zspage.inuse == 1 and zspage not in cls.groups[zspage.group]:
-            frame.inflight = geometry.pages_per_zspage
+            frame.inflight = cls.geometry.pages_per_zspage
 
-    def _check_frame(self, zspage: Zspage, index: int, word: int, i: int, frame: Frame, *,
-                     bind: bool = False) -> None:
+    def _check_frame(self, key: str, zspage: Zspage, index: int, i: int, frame: Frame) -> None:
         """Compare an object word: page frame and class bits of the page the object starts in, and its index."""
+        if not self.held[key].some:
+            return
+        word = self.obj[i]
         page = zspage.cls.geometry.size * index // PAGE_SIZE
         if word & (1 << self.idx_bits) - 1 != index:
             self.diverge("zsmalloc.place", i, recorded=word & (1 << self.idx_bits) - 1, predicted=index,
@@ -167,73 +169,53 @@ class ZsmallocHandlers(HandlerBase):
 
     def on_zs_malloc_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare handle and location of the new object, or the error."""
-        self.n["zsmalloc.place"] += 1
         handle = self.handle[i]
         if effect[1]:
-            if handle != (1 << 64) + effect[1]:
-                self.diverge("zsmalloc.place", i, recorded=handle, predicted=effect[1], what="zs_malloc() error",
-                             frame=frame)
+            self.hold("zs_malloc_ret:error", i, frame, (handle - (1 << 64) if handle > ERR_PTR else handle,),
+                      (effect[1],))
             return
         obj: ZsObject = effect[2]
-        if not obj.address and handle < _ERR_PTR:
-            self._bind_handle(obj, handle, i, frame)
-        if (handle, self.size[i]) != (obj.address, obj.size):
-            self.diverge("zsmalloc.place", i, recorded=(handle, self.size[i]), predicted=(obj.address, obj.size),
-                         what="(handle, size) of the new object", frame=frame)
-        if "obj" in self.columns_of["zs_malloc_ret"]:
-            self._check_frame(obj.zspage, obj.index, self.obj[i], i, frame)
+        known = self.handle_of(obj, i, frame) if obj.address or handle < ERR_PTR else -1
+        self.hold("zs_malloc_ret", i, frame, (handle, self.size[i]), (known, obj.size))
+        self._check_frame("zs_malloc_ret:obj", obj.zspage, obj.index, i, frame)
 
     def on_zs_free(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which object is freed and where it is."""
         obj: ZsObject = effect[1]
-        self.n["zsmalloc.handle"] += 1
-        handle = self.handle[i]
-        if handle != obj.address:
-            self.diverge("zsmalloc.handle", i, recorded=handle, predicted=obj.address, what="handle freed",
+        known = self.handle_of(obj, i, frame)
+        self.hold("zs_free", i, frame, (self.handle[i],), (known,))
+        if known is not None and self.objects.pop(known, None) is None:
+            self.diverge("zsmalloc.handle", i, recorded=self.handle[i], predicted="a live handle", what="handle freed",
                          frame=frame)
-        if self.objects.pop(obj.address, None) is None:
-            self.diverge("zsmalloc.handle", i, recorded=handle, predicted="a live handle", what="handle freed",
-                         frame=frame)
-        if "obj" in self.columns_of["zs_free"]:
-            self._check_frame(obj.zspage, obj.index, self.obj[i], i, frame)
+        self._check_frame("zs_free:obj", obj.zspage, obj.index, i, frame)
         pools = [pool.zs_pool.address for pool in self.model.pools if obj.zspage.cls in pool.zs_pool.classes]
-        if pools and pools[0] and self.pool[i] != pools[0]:
-            self.diverge("zsmalloc.place", i, recorded=self.pool[i], predicted=pools[0], what="pool", frame=frame)
+        if pools and pools[0]:
+            self.hold("zs_free:pool", i, frame, (self.pool[i],), (pools[0],))
 
     def on_obj_free(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the place that is given back: class size, page frame and index."""
         zspage: Zspage = effect[2]
-        self.n["zsmalloc.place"] += 1
-        if self.size[i] != zspage.cls.geometry.size:
-            self.diverge("zsmalloc.place", i, recorded=self.size[i], predicted=zspage.cls.geometry.size,
-                         what="class size of the object freed", frame=frame)
-        self._check_frame(zspage, effect[3], self.obj[i], i, frame)
+        self.hold("obj_free", i, frame, (self.size[i],), (zspage.cls.geometry.size,))
+        self._check_frame("obj_free:obj", zspage, effect[3], i, frame)
 
     def on_fullness(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare class, zspage and its use count before the fullness group is set right."""
         cls: SizeClass = effect[1]
         zspage: Zspage = effect[2]
-        self.n["zsmalloc.fullness"] += 1
-        recorded = (self.zspage[i], self.inuse[i], self.word[i], self.pool[i])
-        predicted = (zspage.address, zspage.inuse, zspage_word(zspage), self._class_at(self.pool[i], cls))
-        if recorded != predicted:
-            self.diverge("zsmalloc.fullness", i, recorded=recorded, predicted=predicted,
-                         what="(zspage, objects in use, class and fullness bits, size_class)", frame=frame)
+        self.hold("fix_fullness_group", i, frame, (self.zspage[i], self.inuse[i], self.word[i], self.pool[i]),
+                  (self.address_of(zspage, i, frame), zspage.inuse, zspage_word(zspage), self._class_at(cls, i)))
         frame.scratch["fullness"] = zspage
 
-    def _class_at(self, address: int, cls: SizeClass) -> int:
-        """Return the address that is known for a class, ``address`` itself when it is the first."""
-        if not cls.address:
-            cls.address = address
-            self.classes[address] = cls
-        return cls.address
+    def _class_at(self, cls: SizeClass, i: int) -> int | None:
+        """Return the address that is known for a class, this event's own when it is the first that shows one."""
+        if not cls.address and self.sees(schema.NAMES[self.event[i]], "pool"):
+            cls.address = self.pool[i]
+            self.classes[cls.address] = cls
+        return cls.address or None
 
     def on_fullness_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the new fullness group."""
-        self.n["zsmalloc.fullness"] += 1
-        if self.ret[i] != effect[1]:
-            self.diverge("zsmalloc.fullness", i, recorded=self.ret[i], predicted=effect[1],
-                         what="fullness group", frame=frame)
+        self.hold("fix_fullness_group_ret", i, frame, (self.ret[i],), (effect[1],))
         if effect[1] == 0:
             # The pages leave the pool's total after this event: another task may read it in between.
             zspage: Zspage | None = frame.scratch.get("fullness")
@@ -243,40 +225,30 @@ class ZsmallocHandlers(HandlerBase):
     def on_free_zspage(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which zspage dies."""
         zspage: Zspage = effect[2]
-        self.n["zsmalloc.place"] += 1
-        recorded = (self.zspage[i], self.pool[i])
-        predicted = (zspage.address, self._class_at(self.pool[i], zspage.cls))
-        if recorded != predicted:
-            self.diverge("zsmalloc.place", i, recorded=recorded, predicted=predicted,
-                         what="(zspage, size_class) of the zspage freed", frame=frame)
+        self.hold("__free_zspage", i, frame, (self.zspage[i], self.pool[i]),
+                  (self.address_of(zspage, i, frame), self._class_at(zspage.cls, i)))
         frame.inflight = -zspage.cls.geometry.pages_per_zspage
 
     def on_obj_write(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare handle, length and first bytes of the object written."""
         obj, length, content, raw = effect[1], effect[2], effect[3], effect[4]
         check = "store.raw" if raw else "store.bytes"
-        self.n[check] += 1
-        if (self.handle[i], self.size[i]) != (obj.address, length):
-            self.diverge(check, i, recorded=(self.handle[i], self.size[i]), predicted=(obj.address, length),
-                         what="(handle, length) of the object written", frame=frame)
+        self.hold("zs_obj_write", i, frame, (self.handle[i], self.size[i]), (self.handle_of(obj, i, frame), length),
+                  check=check)
         name = self.compressor_of(frame)
         head = self.predictions.raw_head(content, name) if raw else self.predictions.head(content, name)
-        if head is not None and "data" in self.columns_of["zs_obj_write"]:
+        if head is not None:
             # A probe reads 8 bytes of the buffer; beyond a short object's end they are left-overs.
             mask = (1 << 8 * min(8, length)) - 1
-            if self.data[i] & mask != head & mask:
-                self.diverge(check, i, recorded=self.data[i] & mask, predicted=head & mask,
-                             what="first bytes of the object written", frame=frame)
-        if self.keep_writes:
+            self.hold("zs_obj_write:data", i, frame, (self.data[i] & mask,), (head & mask,), check=check)
+        if self.keep_writes and self.held["zs_obj_write"].whole:
             self.writes.append((self._row(i), self.handle[i], length, content))
 
     def on_obj_read(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare handle and length of an object read, and that its entries cover it exactly, behind its handle."""
         obj, length, shape = effect[1], effect[2], effect[3]
-        self.n["sg.shape"] += 1
+        self.hold("zs_obj_read", i, frame, (self.handle[i], self.size[i]), (self.handle_of(obj, i, frame), length))
         self.sg_entries[len(shape)] += 1
-        columns = self.columns_of["zs_obj_read"]
-        recorded = (self.handle[i], self.size[i] if "size" in columns else length)
         geometry = obj.zspage.cls.geometry
         slot = geometry.size * obj.index
         begin = shape[0].page * PAGE_SIZE + shape[0].offset
@@ -285,9 +257,9 @@ class ZsmallocHandlers(HandlerBase):
             and all(part.offset + part.length <= PAGE_SIZE for part in shape) \
             and shape[-1].page < geometry.pages_per_zspage \
             and (len(shape) == 1 or (shape[0].offset + shape[0].length == PAGE_SIZE and shape[1].offset == 0))
-        if recorded != (obj.address, length) or not covered:
-            self.diverge("sg.shape", i, recorded=recorded, predicted=(obj.address, length, shape),
-                         what="(handle, length) of the object read", frame=frame)
+        if not covered:
+            self.diverge("sg.shape", i, recorded=(self.handle[i], self.size[i]), predicted=(obj.address, length, shape),
+                         what="entries that cover the object read", frame=frame)
 
     def on_total(self, effect: Effect, i: int, frame: Frame) -> int:
         """Compare a pool's page total as a store or the worker read it; answer with what it read."""
@@ -298,10 +270,8 @@ class ZsmallocHandlers(HandlerBase):
     def on_totals(self, i: int, frame: Frame) -> None:
         """Compare zswap_total_pages() inside an operation with the sum of what the operation read pool by pool."""
         predicted = frame.scratch.pop("totals")
-        self.n["zsmalloc.pages"] += 1
-        if self.ret[i] != predicted:
-            self.diverge("zsmalloc.pages", i, recorded=self.ret[i], predicted=predicted,
-                         what="pages of all pools, as an operation read them", frame=frame)
+        self.hold("zswap_total_pages_ret", i, frame, (self.ret[i],), (predicted,),
+                  what="pages of all pools, as an operation read them")
 
     def check_total(self, i: int) -> None:
         """Compare totals read by somebody else (debugfs, meminfo)."""
@@ -313,7 +283,8 @@ class ZsmallocHandlers(HandlerBase):
         self._compare_total(self.ret[i], predicted, i, None)
 
     def _compare_total(self, recorded: int, predicted: int, i: int, frame: Frame | None) -> None:
-        self.n["zsmalloc.pages"] += 1
+        if frame is None or self.held["zs_get_total_pages_ret"].counts:
+            self.n["zsmalloc.pages"] += 1
         self.last_total = (self._row(i), recorded)
         if recorded == predicted:
             return
@@ -335,22 +306,10 @@ class ZsmallocHandlers(HandlerBase):
     def on_compact(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the pool that is compacted."""
         pool: ZsPool = effect[1]
-        self.n["zsmalloc.compact"] += 1
-        if pool.address and self.pool[i] != pool.address:
-            self.diverge("zsmalloc.compact", i, recorded=self.pool[i], predicted=pool.address, what="pool", frame=frame)
+        self.hold("zs_compact", i, frame, (self.pool[i],), (pool.address or self.pool[i],))
 
     def on_compact_class(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which class is compacted: all of them, from the largest down."""
         cls: SizeClass = effect[1]
-        self.n["zsmalloc.compact"] += 1
-        known = self._class_at(self.pool[i], cls)
-        if known != self.pool[i]:
-            self.diverge("zsmalloc.compact", i, recorded=self.pool[i], predicted=known,
-                         what=f"size_class that is compacted (class {cls.geometry.index})", frame=frame)
-
-    def on_compact_ret(self, effect: Effect, i: int, frame: Frame) -> None:
-        """Compare the pages freed."""
-        self.n["zsmalloc.compact"] += 1
-        if self.ret[i] != effect[1]:
-            self.diverge("zsmalloc.compact", i, recorded=self.ret[i], predicted=effect[1], what="pages freed",
-                         frame=frame)
+        self.hold("__zs_compact", i, frame, (self.pool[i],), (self._class_at(cls, i),),
+                  what=f"size_class that is compacted (class {cls.geometry.index})")

@@ -8,17 +8,23 @@ same thing: the model knows things, not addresses.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from model.effects import Effect
 from model.zswap import Folio, ZswapEntry
 from replay.handlers_acomp import AcompHandlers
-from replay.handlers_base import Handler
+from replay.handlers_base import UNKNOWN_CGROUP, CannotFollow, Handler
 
 if TYPE_CHECKING:
     from replay.engine import Frame
 
-__all__ = ["Handlers"]
+__all__ = ["MAX_ENTRY_TO_LRU", "Handlers"]
+
+#: A list_head lies no further than this (bytes) behind the beginning of its zswap_entry.
+MAX_ENTRY_TO_LRU: Final = 256
+
+#: pages; what a reader that lost its CPU may be off by, and far more
+_NEAR: Final = 512
 
 
 class Handlers(AcompHandlers):
@@ -27,13 +33,14 @@ class Handlers(AcompHandlers):
     def table(self) -> dict[str, Handler]:
         """Return the handler of each effect's name."""
         return {
-            "swap_writeout": self.on_start, "swap_writeout_ret": self.on_swap_writeout_ret,
+            "swap_writeout": self.on_start, "swap_writeout_ret": self.comparing("swap_writeout_ret"),
             "__swap_writepage": self.on_swap_writepage,
-            "zswap_store": self.on_store, "zswap_store_ret": self.on_store_ret,
-            "zswap_load": self.on_start, "zswap_load_ret": self.on_load_ret,
+            "zswap_store": self.on_store, "zswap_store_ret": self.comparing("zswap_store_ret"),
+            "zswap_load": self.on_start, "zswap_load_ret": self.comparing("zswap_load_ret"),
             "zswap_invalidate": self.on_start, "zswap_decompress": self.on_decompress_entry,
             "zswap_entry_free": self.on_entry_free,
-            "zswap_writeback_entry": self.on_writeback_entry, "zswap_writeback_entry_ret": self.on_load_ret,
+            "zswap_writeback_entry": self.comparing("zswap_writeback_entry"),
+            "zswap_writeback_entry_ret": self.comparing("zswap_writeback_entry_ret"),
             "shrink_memcg_cb": self.on_shrink_memcg_cb, "shrink_memcg_cb_ret": self.on_lru_status,
             "shrink_memcg": self.on_shrink_memcg, "shrink_memcg_ret": self.on_lru_status,
             "shrink_worker": self.on_start, "shrink_worker_ret": self.on_start,
@@ -53,15 +60,25 @@ class Handlers(AcompHandlers):
             "fix_fullness_group": self.on_fullness, "fix_fullness_group_ret": self.on_fullness_ret,
             "__free_zspage": self.on_free_zspage,
             "zswap_shrinker_scan": self.on_shrinker_scan, "zswap_shrinker_scan_ret": self.on_lru_status,
-            "zs_shrinker_scan": self.on_start, "zs_shrinker_scan_ret": self.on_compact_ret,
-            "zs_compact": self.on_compact, "zs_compact_ret": self.on_compact_ret,
-            "__zs_compact": self.on_compact_class, "__zs_compact_ret": self.on_compact_ret,
+            "zs_shrinker_scan": self.on_start, "zs_shrinker_scan_ret": self.comparing("zs_shrinker_scan_ret"),
+            "zs_compact": self.on_compact, "zs_compact_ret": self.comparing("zs_compact_ret"),
+            "__zs_compact": self.on_compact_class, "__zs_compact_ret": self.comparing("__zs_compact_ret"),
         }
 
     def default(self, effect: Effect, frame: Frame) -> Any:
         """Answer an effect whose event was not recorded, from what the model or compressor says."""
-        if effect[0] == "crypto_acomp_compress_ret":
-            return (0, 0, -1)
+        name = effect[0]
+        if name == "crypto_acomp_compress":
+            frame.scratch["content"], frame.scratch["pages"], frame.scratch["pool"] = -1, effect[3], effect[4]
+        elif name == "obj_cgroup_charge_zswap":
+            # Somebody was charged: that the entry is uncharged when it ends does not depend on whom.
+            return UNKNOWN_CGROUP
+        elif name == "shrink_memcg":
+            raise CannotFollow("shrink_memcg was not captured: which cgroup a store shrank is not known")
+        elif name == "zs_get_total_pages_ret" and any(abs(effect[1] - pages) <= _NEAR for pages in (
+                self.model.max_pages(), self.model.accept_thr_pages())):
+            self.guess("zs_get_total_pages_ret was not captured: how large a store took the pool for, near its limit, "
+                       "is not known")
         return None
 
     # ---- swap layer, store, load ------------------------------------------------------------------------
@@ -72,206 +89,165 @@ class Handlers(AcompHandlers):
     def on_store(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the folio that swap_writeout() hands on."""
         folio: Folio = effect[1]
-        recorded = (self.folio[i], self.swpent[i], self.order[i])
-        if recorded != (folio.address, folio.swpent, folio.order):
-            self.diverge("swap.writeout", i, recorded=recorded, predicted=(folio.address, folio.swpent, folio.order),
-                         what="(folio, swap entry, order) handed to zswap_store()", frame=frame)
-
-    def on_swap_writeout_ret(self, effect: Effect, i: int, frame: Frame) -> None:
-        """Compare swap_writeout()'s return value."""
-        self.n["swap.writeout"] += 1
-        if self.ret[i] != effect[1]:
-            self.diverge("swap.writeout", i, recorded=self.ret[i], predicted=effect[1], what="return value",
-                         frame=frame)
+        self.hold("zswap_store", i, frame, (self.folio[i], self.swpent[i], self.order[i]),
+                  (folio.address if folio.address >= 0 else None, folio.swpent, folio.order))
+        if folio.address < 0 and self.sees("zswap_store", "folio"):
+            folio.address = self.folio[i]
 
     def on_swap_writepage(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the slot that goes to the device."""
-        self.n["swap.writeout"] += 1
         folio: Folio = effect[1]
-        recorded = (self.folio[i], self.swpent[i])
         # The folio of a writeback is a new one; that of swap_writeout() is known.
-        predicted = (self.folio[i] if folio.address < 0 else folio.address, folio.swpent)
-        if recorded != predicted:
-            self.diverge("swap.writeout", i, recorded=recorded, predicted=predicted,
-                         what="(folio, swap entry) written to the device", frame=frame)
-
-    def on_store_ret(self, effect: Effect, i: int, frame: Frame) -> None:
-        """Compare zswap_store()'s return value."""
-        self.n["store.result"] += 1
-        if self.ret[i] != int(effect[1]):
-            self.diverge("store.result", i, recorded=self.ret[i], predicted=int(effect[1]),
-                         what="return value", frame=frame)
-
-    def on_load_ret(self, effect: Effect, i: int, frame: Frame) -> None:
-        """Compare zswap_load()'s return value (a bool byte up to 6.12)."""
-        self.n["load.result"] += 1
-        if self.ret[i] != effect[1]:
-            self.diverge("load.result", i, recorded=self.ret[i], predicted=effect[1], what="return value",
-                         frame=frame)
+        self.hold("__swap_writepage", i, frame, (self.folio[i], self.swpent[i]),
+                  (folio.address if folio.address >= 0 else None, folio.swpent))
 
     def on_decompress_entry(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which entry, handle and length a load or writeback reads."""
         self.lru_moved(self.pid[i])
         entry: ZswapEntry = effect[1]
-        self.n["load.entry"] += 1
-        columns = self.columns_of["zswap_decompress"]
-        recorded = (self.swpent[i], self.handle[i], self.size[i] if "size" in columns else entry.length)
-        predicted = (entry.swpent, entry.obj.address, entry.length)
-        if recorded != predicted:
-            self.diverge("load.entry", i, recorded=recorded, predicted=predicted,
-                         what="(swap entry, handle, length) of the entry read", frame=frame)
         folio: Folio = effect[2]
-        if folio.address >= 0 and self.folio[i] != folio.address:
-            self.diverge("load.entry", i, recorded=self.folio[i], predicted=folio.address,
-                         what="folio the entry is decompressed into", frame=frame)
-        self._bind_entry(entry, i, "load.entry", frame)
+        self.hold("zswap_decompress", i, frame, (self.swpent[i], self.handle[i], self.size[i]),
+                  (entry.swpent, self.handle_of(entry.obj, i, frame), entry.length))
+        if folio.address >= 0:
+            self.hold("zswap_decompress:folio", i, frame, (self.folio[i],), (folio.address,))
+        self._bind_entry(entry, i, "zswap_decompress:entry", frame)
 
-    def _bind_entry(self, entry: ZswapEntry, i: int, check: str, frame: Frame) -> None:
+    def _bind_entry(self, entry: ZswapEntry, i: int, key: str, frame: Frame) -> None:
+        if not self.held[key].some:
+            return
         address = self.entry[i]
         if not entry.address:
             entry.address = address
         elif self.entry_to_lru is None:
             # The list_head was seen when the entry was listed, the entry itself only now.
             self.entry_to_lru = entry.address - address
-            if not 0 <= self.entry_to_lru <= 256:
-                self.diverge(check, i, recorded=address, predicted=entry.address,
+            if not 0 <= self.entry_to_lru <= MAX_ENTRY_TO_LRU:
+                self.diverge(self.held[key].check, i, recorded=address, predicted=entry.address,
                              what="address of the entry against its list_head", frame=frame)
-        elif entry.address != address + self.entry_to_lru:
-            self.diverge(check, i, recorded=address, predicted=entry.address - self.entry_to_lru,
-                         what="address of the entry", frame=frame)
+        else:
+            self.hold(key, i, frame, (address,), (entry.address - self.entry_to_lru,))
 
     def on_entry_free(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare slot, length, handle and referenced bit of a dying entry."""
         entry: ZswapEntry = effect[1]
-        self.n["free.entry"] += 1
-        columns = self.columns_of["zswap_entry_free"]
-        predicted = (entry.swpent, entry.length, entry.obj.address, int(entry.referenced))
-        recorded = (self.swpent[i], self.size[i] if "size" in columns else entry.length, self.handle[i],
-                    self.ref[i] if "ref" in columns else predicted[3])
-        if recorded != predicted:
-            self.diverge("free.entry", i, recorded=recorded, predicted=predicted,
-                         what="(swap entry, length, handle, referenced) of the entry freed", frame=frame)
-        self._bind_entry(entry, i, "free.entry", frame)
+        self.hold("zswap_entry_free", i, frame, (self.swpent[i], self.size[i], self.handle[i], self.ref[i]),
+                  (entry.swpent, entry.length, self.handle_of(entry.obj, i, frame), int(entry.referenced)))
+        self._bind_entry(entry, i, "zswap_entry_free:entry", frame)
 
     # ---- cgroup -----------------------------------------------------------------------------------------
 
     def on_may_zswap(self, effect: Effect, i: int, frame: Frame) -> bool:
         """Compare memory.zswap.max's verdict, where the model has one; answer with the recorded one."""
-        if effect[1] is None:
+        if effect[1] is None or not self.sees("obj_cgroup_charge_zswap", "memcg"):
+            # Who is charged how much was not recorded: what is left of a limit is not known either.
             return bool(self.ret[i])
-        self.n["memcg.limit"] += 1
-        if self.ret[i] != int(effect[1]) and bool(self.ret[i]) not in self.earlier_verdicts(i, self.model.zswap_max):
-            self.diverge("memcg.limit", i, recorded=self.ret[i], predicted=int(effect[1]), what="return value",
-                         frame=frame)
+        expected = int(effect[1])
+        if self.ret[i] != expected and bool(self.ret[i]) in self.earlier_verdicts(i, self.model.zswap_max):
+            expected = self.ret[i]
+        self.hold("obj_cgroup_may_zswap_ret", i, frame, (self.ret[i],), (expected,))
         return bool(self.ret[i])
 
     def on_writeback_enabled(self, effect: Effect, i: int, frame: Frame) -> bool:
         """Compare memory.zswap.writeback's verdict, where the model has one; answer with the recorded one."""
-        if effect[1] is None:
-            return bool(self.ret[i])
-        self.n["memcg.writeback"] += 1
-        if self.ret[i] != int(effect[1]):
-            self.diverge("memcg.writeback", i, recorded=self.ret[i], predicted=int(effect[1]),
-                         what="return value", frame=frame)
+        if effect[1] is not None:
+            self.hold("mem_cgroup_zswap_writeback_enabled_ret", i, frame, (self.ret[i],), (int(effect[1]),))
         return bool(self.ret[i])
 
     def on_charge(self, effect: Effect, i: int, frame: Frame) -> int:
         """Compare the bytes charged; answer with the cgroup, which must be one throughout a folio."""
-        self.n["memcg.charge"] += 1
-        if self.size[i] != effect[1]:
-            self.diverge("memcg.charge", i, recorded=self.size[i], predicted=effect[1], what="bytes charged",
-                         frame=frame)
+        self.hold("obj_cgroup_charge_zswap", i, frame, (self.size[i],), (effect[1],))
+        if not self.sees("obj_cgroup_charge_zswap", "memcg"):
+            return UNKNOWN_CGROUP
         objcg = self.memcg[i]
         first = frame.scratch.setdefault("objcg", objcg)
-        if objcg != first:
-            self.diverge("memcg.charge", i, recorded=objcg, predicted=first,
-                         what="obj_cgroup of one folio's pages", frame=frame)
+        self.hold("obj_cgroup_charge_zswap:memcg", i, frame, (objcg,), (first,))
         return objcg
 
     def on_uncharge(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the bytes uncharged, and from whom."""
         entry: ZswapEntry = effect[1]
-        self.n["memcg.charge"] += 1
-        if (self.size[i], self.memcg[i]) != (entry.length, entry.objcg):
-            self.diverge("memcg.charge", i, recorded=(self.size[i], self.memcg[i]),
-                         predicted=(entry.length, entry.objcg), what="(bytes, obj_cgroup) uncharged", frame=frame)
+        self.hold("obj_cgroup_uncharge_zswap", i, frame, (self.size[i], self.memcg[i]),
+                  (entry.length, entry.objcg if entry.objcg != UNKNOWN_CGROUP else None))
 
     # ---- LRU --------------------------------------------------------------------------------------------
 
     def on_lru_add(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int]:
         """Bind the entry's list_head; answer with the node and cgroup it is listed under."""
         entry: ZswapEntry = effect[1]
-        self.n["lru.order"] += 1
-        entry.address = self.entry[i]
+        if self.sees("list_lru_add", "entry"):
+            entry.address = self.entry[i]
         # Which mem_cgroup an obj_cgroup stands for is not recorded: the first entry tells, the others agree.
         cgroup = self.lru_cgroup(i)
-        known = self.memcg_of.setdefault(entry.objcg, cgroup)
-        if known != cgroup:
-            self.diverge("lru.order", i, recorded=cgroup, predicted=known,
-                         what="mem_cgroup of an entry's LRU", frame=frame)
+        known = self.memcg_of.setdefault(entry.objcg, cgroup) if entry.objcg != UNKNOWN_CGROUP else None
+        self.hold("list_lru_add", i, frame, (cgroup,), (known,))
         self.lru_adding(entry, self.pid[i])
         return self.nid[i], cgroup
 
     def on_lru_add_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare whether the item was added."""
         self.lru_added(self.pid[i])
-        self.n["lru.order"] += 1
-        if self.ret[i] != int(effect[1]):
-            self.diverge("lru.order", i, recorded=self.ret[i], predicted=int(effect[1]),
-                         what="list_lru_add() return value", frame=frame)
+        self.hold("list_lru_add_ret", i, frame, (self.ret[i],), (int(effect[1]),))
 
     def on_lru_del(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which item leaves which list."""
         entry: ZswapEntry = effect[1]
-        self.n["lru.order"] += 1
-        recorded = (self.entry[i], (self.nid[i], self.lru_cgroup(i)))
-        predicted = (self.lru_item(entry), entry.lru)
+        nid, cgroup = entry.lru if entry.lru is not None else (-1, -1)
         self.overlaps.pop(entry, None)
-        if recorded != predicted:
-            self.diverge("lru.order", i, recorded=recorded, predicted=predicted,
-                         what="(list_head, (node, cgroup)) taken off the LRU", frame=frame)
+        self.hold("list_lru_del", i, frame, (self.entry[i], self.nid[i], self.lru_cgroup(i)),
+                  (self.lru_item(entry), nid if self.sees("list_lru_add", "nid") else None,
+                   cgroup if self.sees("list_lru_add", "memcg") else None))
 
     def lru_cgroup(self, i: int) -> int:
         """Return the cgroup whose list a list_lru event is about: the root's has two names up to 7.0."""
         return 0 if self.memcg[i] == self.root_memcg else self.memcg[i]
 
-    def lru_item(self, entry: ZswapEntry) -> int:
-        """Return the address of an entry's list_head as recorded."""
-        return entry.address
+    def lru_item(self, entry: ZswapEntry) -> int | None:
+        """Return the address of an entry's list_head as recorded, None where it was not."""
+        return entry.address if self.sees("list_lru_add", "entry") and entry.address else None
 
     def on_shrinker_scan(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int]:
         """Answer with the cgroup and node that the dynamic shrinker scans."""
+        lacks = [column for column in ("size", "memcg", "nid") if not self.sees("zswap_shrinker_scan", column)]
+        if lacks and self.model.shrinker_enabled:
+            raise CannotFollow(f"zswap_shrinker_scan has no {' and no '.join(lacks)}: which list it walks, and how "
+                               f"far, is not known")
+        self._walks()
         return self.memcg[i], self.nid[i]
 
     def on_shrink_memcg(self, effect: Effect, i: int, frame: Frame) -> int:
         """Answer with the cgroup that is shrunk."""
+        if not self.sees("shrink_memcg", "memcg"):
+            raise CannotFollow("shrink_memcg has no memcg: which list it walks is not known")
+        self._walks()
         return self.memcg[i]
+
+    def _walks(self) -> None:
+        """A walk begins: it can be followed where what is listed, and in which order, was captured.
+
+        :raises CannotFollow: where it was not
+        """
+        if "list_lru_add" not in self.captured or not self.sees("list_lru_add", "memcg"):
+            raise CannotFollow("list_lru_add was not captured with its pool and memcg: which entries an LRU walk finds "
+                               "is not known")
+        for event in ("list_lru_add_ret", "list_lru_del", "shrink_memcg_cb"):
+            if event not in self.captured:
+                self.guess(f"{event} was not captured: how an LRU walk and other tasks came by each other is not known")
+        if not self.sees("list_lru_add", "nid"):
+            self.guess("list_lru_add has no nid: on which node's list an entry is is not known")
 
     def on_shrink_memcg_cb(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which entry the walk looks at: strict LRU order."""
         entry: ZswapEntry = effect[1]
-        self.n["lru.order"] += 1
-        if self.entry[i] != self.lru_item(entry):
-            self.diverge("lru.order", i, recorded=self.entry[i], predicted=self.lru_item(entry),
-                         what="entry the LRU walk looks at", frame=frame)
+        self.hold("shrink_memcg_cb", i, frame, (self.entry[i],), (self.lru_item(entry),))
         self.lru_moving(entry, self.pid[i])
 
     def on_lru_status(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the status of a walk's step, or shrink_memcg()'s result."""
         self.lru_moved(self.pid[i])
-        self.n["lru.order"] += 1
-        if self.ret[i] != effect[1]:
-            self.diverge("lru.order", i, recorded=self.ret[i], predicted=effect[1], what="return value",
-                         frame=frame)
-
-    def on_writeback_entry(self, effect: Effect, i: int, frame: Frame) -> None:
-        """Compare which slot is written back (6.12)."""
-        entry: ZswapEntry = effect[1]
-        self.n["lru.order"] += 1
-        if self.swpent[i] != entry.swpent:
-            self.diverge("lru.order", i, recorded=self.swpent[i], predicted=entry.swpent,
-                         what="swap entry written back", frame=frame)
+        self.hold(effect[0], i, frame, (self.ret[i],), (effect[1],))
 
     def writeback_failure(self, name: str, i: int) -> int:
         """Return the errno of a writeback that did not come to read its entry."""
+        if name in ("zswap_writeback_entry_ret", "shrink_memcg_cb_ret") and not self.sees(name, "ret"):
+            self.guess(f"{name} has no ret: why an entry was not written back is not known")
         return self.ret[i] if name == "zswap_writeback_entry_ret" else -17 if self.ret[i] == 5 else -12

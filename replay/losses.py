@@ -23,6 +23,8 @@ class Loss(NamedTuple):
     stop: int
     code: int | None
     text: str
+    #: the CPU that lost them; None: it is not known which, or a probe missed them
+    cpu: int | None = None
 
 
 def losses_of(recording: Recording, span: tuple[int, int], lag: int) -> list[Loss]:
@@ -40,7 +42,7 @@ def losses_of(recording: Recording, span: tuple[int, int], lag: int) -> list[Los
         marked[cpu] = marked.get(cpu, 0) + max(count, 0)
         if start <= span[1] + lag and stop >= span[0] - lag:
             many = f"{count:,} events" if count >= 0 else "an unknown number of events"
-            out.append(Loss(start, stop, None, f"CPU {cpu} lost {many} before {stop / 1e9:.6f} s"))
+            out.append(Loss(start, stop, None, f"CPU {cpu} lost {many} before {stop / 1e9:.6f} s", cpu))
     for loss in recording.manifest["losses"]:
         lost = loss.get("lost")
         if "probe" in loss:
@@ -49,14 +51,15 @@ def losses_of(recording: Recording, span: tuple[int, int], lag: int) -> list[Los
                 many = f"{lost:,}" if isinstance(lost, int) else "an unknown number of"
                 out.append(Loss(*span, schema.CODE.get(name), f"the probe of {name} missed {many} hits, unknown when"))
             continue
-        where = f"CPU {loss.get('cpu')}"
+        cpu = loss.get("cpu")
+        where = f"CPU {cpu}" if cpu is not None else "the recorder"
         beyond = lost - marked.get(loss.get("cpu", -1), 0) if isinstance(lost, int) else None
         if beyond is None:
-            out.append(Loss(*span, None, f"it is not known how many events {where} lost"))
+            out.append(Loss(*span, None, f"it is not known how many events {where} lost", cpu))
         elif beyond > 0:
-            out.append(Loss(*span, None, f"{where} lost {beyond:,} events at unknown times"))
+            out.append(Loss(*span, None, f"{where} lost {beyond:,} events at unknown times", cpu))
         elif loss.get("damaged_subbuffers") or loss.get("short_records"):
-            out.append(Loss(*span, None, f"what was recorded on {where} is damaged"))
+            out.append(Loss(*span, None, f"what was recorded on {where} is damaged", cpu))
     return out
 
 

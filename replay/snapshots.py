@@ -82,6 +82,8 @@ class SnapshotChecks:
         self.lagged = 0
         #: how far a zone counter in /proc/vmstat may lag behind, in pages
         self.vmstat_lag = _vmstat_lag(recording)
+        #: beginning of a counter's name -> why it cannot be told from what was captured
+        self.uncounted: dict[str, str] = {}
 
     def last_seen(self) -> dict[str, str]:
         """Return what the last snapshot passed says of the pool, for a divergence's report."""
@@ -128,10 +130,10 @@ class SnapshotChecks:
         self.window = _Window(event, ts, label)
         for name, value in recorded.items():
             check = f"counter.{name}"
-            if name.startswith("memcg.") and name not in _OUT_OF_REACH:
+            if name.startswith("memcg.") and not self._untold(name):
                 window_value = value - self.base.get(name, 0)
                 self.window.memcg[name] = window_value
-            expected = _OUT_OF_REACH.get(name, predicted.get(name))
+            expected = self._untold(name) or predicted.get(name)
             if expected is None:
                 continue
             if isinstance(expected, str):
@@ -154,6 +156,12 @@ class SnapshotChecks:
                 self.early += 1
             else:
                 self.window.open[name] = (value, expected)
+
+    def _untold(self, name: str) -> str:
+        """Return why no recorded event determines a counter, ``""`` where some do."""
+        if name in _OUT_OF_REACH:
+            return _OUT_OF_REACH[name]
+        return next((why for counter, why in self.uncounted.items() if name.startswith(counter)), "")
 
     def _equal(self, name: str, value: int, expected: int | str | None) -> bool:
         if name == "vmstat.nr_zspages" and isinstance(expected, int):

@@ -19,13 +19,17 @@ from model.revisions import REVISIONS, revision_for_line
 from model.zsmalloc import ZsPool
 from model.zswap import KERNEL_COMPRESSORS, Zswap
 from replay.checks import CHECKS, Divergence, Tally, unknown_checks
+from replay.comparisons import checks_of, missing_columns
 from replay.engine import Engine, LostEvents
 from replay.eventlines import event_lines
+from replay.excuses import excuses
+from replay.handlers_base import CannotFollow
 from replay.objectwords import set_layout
 from replay.predict import Predictions, predict
 from replay.state import load_state
 from replay.taken import taken, unseen
 from replay.truth import check_objects
+from replay.uncaptured import HOW_TO_RECORD, seen_only
 from traces.errors import BadInput
 from traces.record.release import kernel_line, release_line
 from traces.recording import Recording
@@ -298,29 +302,33 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
 
         fast = FastReplay(reference)
     lost_at: int | None = None
+    stopped_at: int | None = None
     if not reasons:
         try:
             (fast or reference).run(progress=None if progress is None else
                                     lambda done: progress("replaying", done, total))
         except LostEvents as lost:
             lost_at = int(lost.args[0])
+        except CannotFollow as stop:
+            stopped_at, reasons = reference.now, [*reasons, f"{stop}: nothing from event {reference.now} of {total} on "
+                                                           f"was compared; {HOW_TO_RECORD}"]
+            reference.events = stopped_at
         except Exception as problem:
             if type(reference.model).__module__.startswith("model."):
                 raise
             # The revision is the user's: whatever it raises is told with its event.
             raise BadInput(recording.path, f"event {reference.now}", f"revision {name} failed "
                            f"({type(problem).__name__}: {problem})", "mend the revision") from problem
-    if lost_at is None and not reasons and (keep_going or not tally.failed):
+    if lost_at is None and stopped_at is None and not reasons and (keep_going or not tally.failed):
         reference.finish()
         check_objects(recording, predictions, reference.writes, tally)
     ended = time.perf_counter()
     reasons += _loss_reasons(recording, lost_at, total) + _workload_reasons(recording, reference)
-    # A hit that its probe missed leaves no mark.  What follows it is in another order, or, where a whole operation
-    # went unseen, at another place; only what an operation's own events say is wrong all the same.
-    first = CHECKS.get(tally.divergences[0].check) if tally.failed else None
-    excused = tally.failed and not (first is not None and first.own) and _probes_missed(recording)
-    if excused:
-        reasons.append("the difference may be one of the hits that probes missed, as it is not known where those are")
+    if not seen_only(recording.manifest):
+        reasons += reference.uncaptured.essential()
+    why = excuses(recording, reference) if tally.failed else []
+    excused = bool(why)
+    reasons += why
     if tally.broken_at is not None:
         reasons.append(f"the order of effects differs at event {tally.broken_at}, which was not asked for: what the "
                        f"wanted checks compared after it may be incomplete")
@@ -363,7 +371,7 @@ def others(recording: Recording, result: Result) -> list[str] | None:
         if name != result.revision:
             tally = Tally()
             engine, _, _ = open_engine(recording, name, tally, pages=False)
-            with contextlib.suppress(LostEvents):
+            with contextlib.suppress(LostEvents, CannotFollow):
                 engine.run(stop=min(event + _FURTHER, len(recording)))
             if not tally.failed:
                 names.append(name)
@@ -420,17 +428,19 @@ def _workload_reasons(recording: Recording, engine: Engine) -> list[str]:
     return []
 
 
-def _probes_missed(recording: Recording) -> bool:
-    """True when probes are known to have missed hits."""
-    return any("probe" in loss and loss.get("lost") for loss in recording.manifest["losses"])
-
-
-def _reason(check: str, replayed: str, predictions: Predictions, tally: Tally, captured: set[str]) -> str:
+def _reason(check: str, replayed: str, predictions: Predictions, tally: Tally, captured: set[str],
+            engine: Engine, lacks: str) -> str:
     if check in tally.reasons:
         return tally.reasons[check]
     missing = [name for name in CHECKS[check].needs if name not in captured] if check in CHECKS else []
+    useless = [name for name in missing if name in engine.uncaptured.useless]
+    if useless:
+        return f"not captured: {', '.join(engine.uncaptured.lacking(name) for name in useless)}"
     if missing:
         return f"not probed: {', '.join(missing)}"
+    made = [held for held in engine.held.values() if check in checks_of(held.comparison)]
+    if lacks and made and not any(held.some for held in made):
+        return f"not captured: {lacks}"
     if check in ("store.length", "store.error") and predictions.reason:
         return predictions.reason
     if check == "acomp.batch":
@@ -443,6 +453,7 @@ def _reason(check: str, replayed: str, predictions: Predictions, tally: Tally, c
 def _check_results(recording: Recording, engine: Engine, predictions: Predictions, tally: Tally,
                    lost_at: int | None) -> list[CheckResult]:
     captured = set(engine.captured) | {"counters"}
+    recorded = engine.columns_of.keys()
     # Every event that is nobody's effect is explained as something else, or counted as unexplained.
     tally.compared["effect.order"] = engine.events - sum(engine.explained.values()) - engine.unexplained
     out = []
@@ -463,7 +474,10 @@ def _check_results(recording: Recording, engine: Engine, predictions: Prediction
     for check, compared in tally.compared.items():
         if not tally.wanted(check):
             continue
-        reason = "" if compared else _reason(check, replayed, predictions, tally, captured)
+        missing = missing_columns(check, {name: engine.columns_of[name] for name in engine.captured & recorded})
+        lacks = ", ".join(f"{event} has no {column}" for event, column in missing)
+        reason = f"not captured: {lacks}" if compared and lacks else "" if compared else \
+            _reason(check, replayed, predictions, tally, captured, engine, lacks)
         if compared and check == "store.bytes" and (predictions.reason or predictions.modelled or predictions.inexact):
             why = predictions.reason or "; ".join(predictions.inexact.values()) \
                 or "nobody can tell what hardware writes"

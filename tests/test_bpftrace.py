@@ -76,6 +76,13 @@ def test_columns_of_the_vocabulary_and_fields_of_probes() -> None:
     assert facts.notes == []
 
 
+def test_a_field_that_only_some_lines_have_is_not_captured() -> None:
+    _, _, facts = rows_of(store(1, folio=16, swpent=2) + store(2, swpent=3) + store(3, swpent=4, order=1))
+    assert facts.captured == {"zswap_store": ["swpent"]}
+    assert facts.notes == ["zswap_store has folio in 1 of 3 lines: it is not taken as captured",
+                           "zswap_store has order in 1 of 3 lines: it is not taken as captured"]
+
+
 def test_events_of_several_cpus_are_put_in_order() -> None:
     rows, _, facts = rows_of(b"".join(store(ts, ts % 2) for ts in (1, 3, 5, 7, 0, 2, 4, 6)))
     assert column(rows, "ts") == list(range(8))

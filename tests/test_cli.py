@@ -85,7 +85,9 @@ def test_the_worst_verdict_decides_the_exit_status(capsys: pytest.CaptureFixture
         writer.close({**config(), "losses": [{"cpu": 0, "lost": 3}]})
     lossy = tmp_path / "lossy"
     assert run(capsys, "replay", samples["7.3-zstd-64k"], lossy)[0] == 3
-    assert run(capsys, "replay", lossy, "--revision", "mainline-6.12")[0] == 1
+    # What differs where events were lost at an unknown place is nobody's fault for certain.
+    assert run(capsys, "replay", lossy, "--revision", "mainline-6.12")[0] == 3
+    assert run(capsys, "replay", lossy, samples["7.2-lz4-edge"], "--revision", "mainline-6.12")[0] == 1
     _, out, _ = run(capsys, "replay", lossy)
     assert out.startswith("UNDECIDED  ")
     assert "CPU 0 lost 3 events" in out

@@ -22,8 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traces.errors import BadInput
-from traces.importers import ftracetext
+from traces.importers import ftracetext, textevents
 from traces.importers.ftracetext import TextChunk, iter_text, parse_payload, sniff_text
+from traces.importers.source import RunFacts
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -208,8 +209,8 @@ def test_lines_that_do_not_fit_their_event(count: int) -> None:
     """Few lines take the slow way, many the fast one; either leaves out the same ones."""
     good = " foo-7 [003] 1.{:06}: ev: (f) a={} b=0x2\n"
     lines = [good.format(n, n) for n in range(count)]
-    lines += [" foo-7 [003] 2.000000: ev: (f) a=1\n", " foo-7 [003] 2.000001: ev: (f) b=0x1 a=1\n",
-              " foo-7 [003] 2.000002: ev: (f) a=x b=0x1\n", " foo-7 [003] 2.000003: ev: a=1 b=0x1 c=3\n",
+    lines += [" foo-7 [003] 2.000000: ev: (f) c=1\n", " foo-7 [003] 2.000001: ev: (f) b=0x1 a=1\n",
+              " foo-7 [003] 2.000002: ev: (f) a=x b=0x1\n", " foo-7 [003] 2.000003: ev: (f) a=1 c=3\n",
               " foo-7 [003] 2.000004: ev: (f) a=18446744073709551616 b=0x1\n", "CPU:3 [LOST EVENTS]\n",
               " foo-7 [003] 3.000000: ev: (f) a=18446744073709551615 b=-1\n",  # odd, but numbers of these fields
               " foo-7 [003] 3.000001: ev: (f g) h a=-7 b=3\n", " foo-7 [003] 3.000002: other: (f)\n"]
@@ -218,7 +219,36 @@ def test_lines_that_do_not_fit_their_event(count: int) -> None:
     assert got["rows"] == {"ev": list(range(count + 2)), "other": [count + 2]}
     assert got["lost"] == [(count, 3, None)]
     assert [number for number, _ in got["unparsed"]] == list(range(count + 1, count + 6))
-    assert got["unparsed"][0][1] == "ev: (f) a=1"
+    assert got["unparsed"][0][1] == "ev: (f) c=1"
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_lines_that_have_some_of_their_event_s_fields(count: int) -> None:
+    """What a line lacks is 0 and is said, and so is what only some have besides."""
+    lines = [f" foo-7 [003] 1.{number:06}: ev: (f) a={number} b=0x2\n" for number in range(count)]
+    lines += [" foo-7 [003] 2.000000: ev: (f) a=1\n", " foo-7 [003] 2.000001: ev: (f) b=0x1\n",
+              " foo-7 [003] 2.000002: ev: (f) a=1 b=0x1 c=3\n", " foo-7 [003] 3.000000: other: (f) d=1\n"]
+    (chunk,) = iter_text(io.BytesIO("".join(lines).encode()))
+    assert {key: values.tolist() for key, values in chunk.fields["ev"].items()} == {
+        "a": [*range(count), 1, 0, 1], "b": [2] * count + [0, 1, 1]}
+    assert chunk.partial == {"ev": ({"a": count + 2, "b": count + 2, "c": 1}, count + 3)}
+    assert (chunk.unparsed_total, chunk.rows["ev"].tolist()) == (0, list(range(count + 3)))
+
+
+def test_a_field_that_only_some_lines_have_is_not_captured(tmp_path: Path) -> None:
+    text = tmp_path / "trace.txt"
+    head = "# tracer: nop\n#\n"
+    text.write_text(head + "".join(f"  foo-7   [000] .....  1.{n:06}: zmalloc: (zs_malloc+0x0/0x1) pool=0x10 size={n}\n"
+                                   for n in range(3)) + "  foo-7   [000] .....  2.000000: zmalloc: (zs_malloc+0x0/0x1) "
+                    "size=7\n  foo-7   [000] .....  2.000001: zmalloc: (zs_malloc+0x0/0x1) pool=0x10 size=7 gfp=0x1\n"
+                    "  foo-7   [000] .....  3.000000: zmalloc_ret: (zs_malloc+0x0/0x1 <- f) handle=0x20\n")
+    facts = RunFacts()
+    assert sum(len(block) for block in textevents.stream(text, facts)) == 6
+    assert facts.captured == {"zs_malloc": ["size"], "zs_malloc_ret": ["handle"]}
+    assert [note for note in facts.notes if "lines" in note] == [
+        "zmalloc has pool in 4 of 5 lines: zs_malloc's pool is not taken as captured",
+        "zmalloc has gfp in 1 of 5 lines: zs_malloc's gfp is not taken as captured"]
+    assert all(loss["lost"] == 0 for loss in facts.losses)
 
 
 @pytest.mark.parametrize("line", [

@@ -15,12 +15,13 @@ from model.revisions.mainline_6_18 import Mainline618
 from model.revisions.mainline_7 import Mainline70, Mainline71, Mainline72, Mainline73
 from model.zsmalloc import SizeClass, ZsPool
 from model.zswap import Zswap
+from replay.comparisons import compared_columns
 from replay.fast import layout as L
 
 if TYPE_CHECKING:
     from replay.engine import Engine
 
-__all__ = ["compiled_base", "setup", "why_not"]
+__all__ = ["GIVEN", "HANDLED", "NEEDED", "compiled_base", "setup", "why_not"]
 
 #: What a revision may set without changing a step.
 _DATA: Final = frozenset({
@@ -28,6 +29,21 @@ _DATA: Final = frozenset({
     "SG_READS", "READS_SLOTS", "LOAD_RETURNS_BOOL", "HAS_MTHP_ZSWPOUT"})
 #: The classes whose steps are compiled, most special first.
 _COMPILED: Final = (Mainline612, Mainline618, Mainline70, Mainline71, Mainline72, Mainline73, Zswap)
+#: (event, column) that compiled code knows how to do without; without any other one the reference has the word.
+HANDLED: Final = frozenset({
+    ("zswap_decompress", "size"), ("zswap_entry_free", "size"), ("zswap_entry_free", "ref"), ("zs_malloc_ret", "obj"),
+    ("zs_free", "obj"), ("zs_obj_write", "data"), ("zs_obj_read", "size")})
+#: Events in whose place the reference asks others, assumes or stops.  Those whose beginnings go unseen without them
+#: need not be here: what then differs, the reference judges.
+NEEDED: Final = frozenset({"crypto_acomp_compress", "crypto_acomp_compress_ret", "obj_cgroup_charge_zswap",
+                           "mem_cgroup_zswap_writeback_enabled_ret", "obj_cgroup_may_zswap_ret", "zs_malloc_ret",
+                           "zs_get_total_pages_ret", "list_lru_add", "list_lru_add_ret", "list_lru_del", "obj_malloc",
+                           "obj_malloc_ret"})
+#: (event, column) that are only given to the model.
+GIVEN: Final = (("swap_writeout", "folio"), ("zswap_load", "folio"), ("list_lru_add", "entry"), ("list_lru_add", "nid"),
+                ("shrink_memcg", "memcg"))
+#: Those of the shrinker, which some recordings of kernels with it switched off lack.
+_WALKED: Final = (("zswap_shrinker_scan", "size"), ("zswap_shrinker_scan", "memcg"), ("zswap_shrinker_scan", "nid"))
 _DETAILS: Final = frozenset({"__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__",
                              "__abstractmethods__", "_abc_impl", "__annotations__", "__annotate__", "__annotate_func__",
                              "__annotations_cache__", "__dict__", "__weakref__", "__parameters__"})
@@ -54,7 +70,8 @@ def compiled_base(kind: type[Zswap]) -> tuple[type[Zswap] | None, str]:
 
 def why_not(engine: Engine) -> str:
     """Return why a replay has to be the reference's from beginning to end, or ``""``."""
-    kind = type(engine.model)
+    model = engine.model
+    kind = type(model)
     base, step = compiled_base(kind)
     if base is None:
         return f"revision {kind.__name__} has a step of its own ({step})"
@@ -63,12 +80,19 @@ def why_not(engine: Engine) -> str:
     predictions = engine.predictions
     if predictions.inexact or any(isinstance(c, ModelledCompressor) for c in predictions.compressors.values()):
         return "lengths are held against what is not exact here"
-    missing = {"crypto_acomp_compress", "crypto_acomp_compress_ret"} - engine.captured
+    if engine.useless:
+        return f"{engine.uncaptured.lacking(min(engine.useless))}"
+    missing = NEEDED - engine.captured
     if missing:
         return f"{min(missing)} was not probed"
-    if "obj_cgroup_charge_zswap" in engine.captured \
-            and "memcg" not in engine.columns_of["obj_cgroup_charge_zswap"]:
-        return "cgroups were not recorded with their charges"
+    lacks = sorted({(event, column) for event, column, _ in compared_columns() if event in engine.captured
+                    and column not in engine.columns_of[event]} - HANDLED)
+    given = [*GIVEN, *(_WALKED if model.shrinker_enabled or any("shrinker_enabled" in text for text in
+                                                                engine.recording.texts()) else ())]
+    lacks += [(event, column) for event, column in given if event in engine.captured
+              and column not in engine.columns_of[event]]
+    if lacks:
+        return f"{lacks[0][0]} has no {lacks[0][1]}"
     failing = [name for name in ("?entry_alloc", "?xa_store") if name not in engine.constant]
     if failing:
         return "slab or tree ran out of memory, which only counters tell"

@@ -15,6 +15,7 @@ import numpy as np
 from model.zswap import Zswap
 from replay.checks import Tally
 from replay.engine import Engine, LostEvents
+from replay.handlers_base import CannotFollow
 from replay.report.recorded import times_of
 from replay.verdict import open_engine
 from traces.recording import Recording
@@ -82,6 +83,8 @@ def course(recording: Recording, revision: str | type[Zswap], snapshots: Iterabl
                 progress("predicting", event, total)
     except LostEvents as lost:
         ended = f"events were lost before event {lost.args[0]:,}"
+    except CannotFollow as stopped:
+        ended = f"{stopped}: nothing from event {engine.now:,} on was predicted"
     except Exception as problem:
         if type(model).__module__.startswith("model."):
             raise

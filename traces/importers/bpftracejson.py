@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -117,6 +118,8 @@ class _Reader:
         self.cpus: set[int] = set()
         self.last_ts = 0
         self.counted: dict[str, int] = {}
+        #: event -> how many lines have each column, and how many lines there are
+        self._lines: dict[str, tuple[Counter[str], list[int]]] = {}
 
     def line(self, line: bytes) -> Iterator[Block]:
         """Read one whole line."""
@@ -184,10 +187,17 @@ class _Reader:
         else:
             arrays = {key: np.array([value], np.int64) for key, value in fields.items()}
             columns = {key: int(value[0]) for key, value in apply_moves(moves_for(name, set(arrays)), arrays).items()}
-        if not columns.keys() <= set(self.facts.captured.get(known, ())):
-            self.facts.captured[known] = sorted({*self.facts.captured.get(known, ()), *columns})
-        self.facts.captured.setdefault(known, [])
+        count, lines = self._lines.setdefault(known, (Counter(), [0]))
+        count.update(columns.keys())
+        lines[0] += 1
         return values | columns, ""
+
+    def _captured(self) -> None:
+        """What every line of an event has was captured; a line without it holds nobody's value."""
+        for name, (count, (lines,)) in self._lines.items():
+            self.facts.captured[name] = sorted(column for column, having in count.items() if having == lines)
+            self.facts.notes += [f"{name} has {column} in {having} of {lines} lines: it is not taken as captured"
+                                 for column, having in sorted(count.items()) if having < lines]
 
     def _losses(self, data: object) -> Iterator[Block]:
         count = _integer(data.get("events")) if isinstance(data, dict) else _integer(data)
@@ -208,8 +218,9 @@ class _Reader:
             self.first_bad = (self.lines, line[:_SHOWN].decode("utf-8", "backslashreplace"))
 
     def finish(self, cut_off: bool) -> None:
-        """Say what was lost and left out."""
+        """Say what was captured, lost and left out."""
         facts = self.facts
+        self._captured()
         lost = self.lost + sum(self.counted.values())
         # bpftrace counts for all CPUs together.
         facts.losses.extend({"cpu": cpu, "lost": 0, "ignored_events": self.ignored} for cpu in sorted(self.cpus))

@@ -25,6 +25,7 @@ import os
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
@@ -144,11 +145,18 @@ def parse_payload(payload: bytes) -> dict[str, int | None] | None:
 
 
 class _Template:
-    """The fields of one event, learnt from its first line."""
+    """The fields of one event, learnt from its first line.
+
+    Lines may have only some of these fields, or others besides: :meth:`partial` says which.
+    """
 
     def __init__(self, payload: bytes, fields: dict[str, int | None]) -> None:
         self.keys = tuple(fields)
         self.skipped = tuple(key for key, value in fields.items() if value is None)
+        #: lines that were used; how many of them lack a field of these, and how many have another one
+        self.lines = 0
+        self._lacking: Counter[str] = Counter()
+        self._others: Counter[str] = Counter()
         #: Value fields, and whether they are printed in hex.
         self.hex: dict[str, bool] = {}
         parts: list[bytes] = []
@@ -190,18 +198,39 @@ class _Template:
                 continue
             for column, value in zip(values, row, strict=True):
                 column[i] = value
+        self.lines += len(payloads) - len(bad)
         return {key: np.delete(np.array(column, dtype=np.uint64 if is_hex else np.int64), bad)
                 for (key, is_hex), column in zip(self.hex.items(), values, strict=True)}, bad
 
+    def _are_alike(self, keys: tuple[str, ...]) -> bool:
+        """True where fields are the template's, some of them, or more than them, in the same order.
+
+        What has none of an event's fields is no line of that event.
+        """
+        if keys == self.keys:
+            return True
+        common = [key for key in keys if key in self.keys]
+        return bool(common) and common == [key for key in self.keys if key in keys] \
+            and (len(common) == len(keys) or len(common) == len(self.keys))
+
+    def partial(self) -> dict[str, int]:
+        """Return the fields that some lines have a value of and others do not, and how many have."""
+        return {key: self.lines - count for key, count in self._lacking.items()} | dict(self._others)
+
     def _row(self, payload: bytes) -> list[int] | None:
         fields = parse_payload(payload)
-        if fields is None or tuple(fields) != self.keys:
+        if fields is None or not self._are_alike(tuple(fields)):
+            return None
+        if any(key in fields and fields[key] is None for key in self.hex):
             return None
         row: list[int] = []
+        self._others.update(key for key, value in fields.items() if value is not None and key not in self.hex)
         for key, is_hex in self.hex.items():
-            value = fields[key]
+            value = fields.get(key)
             if value is None:
-                return None
+                self._lacking[key] += 1
+                row.append(0)
+                continue
             # A number outside the column's range is kept as two's complement.
             row.append(value % (1 << 64) if is_hex else (value + (1 << 63)) % (1 << 64) - (1 << 63))
         return row
@@ -215,7 +244,8 @@ class TextChunk:
     ``names``, which only grows from chunk to chunk.  For each event name in the chunk ``rows[name]`` holds
     its row numbers, ``fields[name]`` a column per numeric field (uint64 if printed in hex, else int64, where
     a u64 above the range is kept as two's complement), ``skipped[name]`` the fields that are arrays or
-    strings, and ``strings[name]`` the text of markers and prints.
+    strings, and ``strings[name]`` the text of markers and prints.  A field that not every line of its event has is 0
+    where it is missing; ``partial[name]`` are those that some lines so far had, with how many, of how many lines.
 
     ``lost`` holds (row before which events were lost, CPU, count or None if it is not known), ``comms`` the
     comm of each pid in the chunk, and ``ts_unit_ns`` is the resolution of the stamps (1000 or 1).
@@ -236,6 +266,7 @@ class TextChunk:
     fields: dict[str, dict[str, NDArray[Any]]] = field(default_factory=dict)
     skipped: dict[str, tuple[str, ...]] = field(default_factory=dict)
     strings: dict[str, list[str]] = field(default_factory=dict)
+    partial: dict[str, tuple[dict[str, int], int]] = field(default_factory=dict)
     lost: list[tuple[int, int, int | None]] = field(default_factory=list)
     comms: dict[int, str] = field(default_factory=dict)
     unparsed: list[tuple[int, str]] = field(default_factory=list)
@@ -345,6 +376,8 @@ class _Parser:
         columns, bad = template.columns(payloads)
         if len(bad) < len(payloads):
             parts.fields[name], parts.skipped[name] = columns, template.skipped
+            if partial := template.partial():
+                parts.partial[name] = partial, template.lines
         return bad
 
     def _other_line(self, parts: TextChunk, number: int, line: bytes, row: int) -> None:

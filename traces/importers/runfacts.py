@@ -45,7 +45,7 @@ def add_config(facts: RunFacts, path: Path) -> None:
 
 
 def add_dmesg(facts: RunFacts, path: Path) -> None:
-    """Take the release (uname -r) and the banner from a boot log."""
+    """Take the release (uname -r), the banner and the number of CPUs from a boot log."""
     text = read_all(path, 64 << 20)[:1 << 16].decode("utf-8", "replace")
     banner = re.search(r"Linux version (\S+) (.*)", text)
     if banner:
@@ -54,6 +54,9 @@ def add_dmesg(facts: RunFacts, path: Path) -> None:
     cpu = re.search(r"CPU0: (.{1,100}?) \(family", text)
     if cpu:
         facts.kernel["cpu_model"] = cpu[1]
+    cpus = re.search(r"smp: Brought up \d{1,4} nodes?, (\d{1,5}) CPUs?", text)
+    if cpus:
+        facts.kernel["cpus"] = int(cpus[1])
     if "nokaslr" in text:
         facts.kernel["kaslr"] = False
 

@@ -27,7 +27,12 @@ def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
     losses: dict[int, dict[str, Any]] = {}
     last: TextChunk | None = None
     ignored: dict[str, int] = {}
+    partial: dict[str, tuple[dict[str, int], int]] = {}
+    fields: dict[str, set[str]] = {}
     for chunk in iter_text(path):
+        partial.update(chunk.partial)
+        for probe, columns in chunk.fields.items():
+            fields.setdefault(probe, set()).update(columns)
         last = chunk
         facts.ts_unit_ns = chunk.ts_unit_ns
         facts.comms.update(chunk.comms)
@@ -37,6 +42,8 @@ def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
             record = losses.setdefault(cpu, {"cpu": cpu, "lost": 0})
             record["lost"] = None if count is None or record["lost"] is None else record["lost"] + count
         yield _block(chunk, facts, ignored)
+    for probe, (found, lines) in partial.items():
+        _withdraw(facts, probe, fields[probe], found, lines)
     for record in losses.values():
         facts.losses.append(record | {"ignored_events": ignored})
     if last is None:
@@ -51,6 +58,19 @@ def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
     if last.entries is not None and last.entries[0] != last.entries[1]:
         facts.notes.append(f"the text says that {last.entries[0]} of {last.entries[1]} events were still in the buffer")
         facts.losses.append({"cpu": None, "lost": last.entries[1] - last.entries[0]})
+
+
+def _withdraw(facts: RunFacts, probe: str, fields: set[str], partial: dict[str, int], lines: int) -> None:
+    """What only some lines of an event say was not captured: a line without it holds nobody's value."""
+    name = vocabulary_name(probe)
+    if name is None:
+        return
+    for move in moves_for(probe, fields | partial.keys()):
+        lacking = next((field for field in (move.field, move.second) if field in partial), None)
+        if lacking is not None:
+            facts.captured[name] = [column for column in facts.captured.get(name, ()) if column != move.column]
+            facts.notes.append(f"{probe} has {lacking} in {partial[lacking]} of {lines} lines: {name}'s {move.column} "
+                               f"is not taken as captured")
 
 
 def _block(chunk: TextChunk, facts: RunFacts, ignored: dict[str, int]) -> Block:

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Calls without a return and returns without a call: events are missing, whatever the recording says of losses.
+
+A ring of one CPU that nobody recorded, or copied, is missed by nothing that the other CPUs' rings count.  But tasks
+move between CPUs, and what they did there is missing in the middle: a function that a task entered has to return before
+the task can enter it again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import numpy as np
+
+from traces import schema
+from traces.recording import Recording
+
+__all__ = ["broken_calls", "cpus_without_ring"]
+
+#: Functions that do not nest, not even where reclaim begins inside of what called them.
+_LEAVES: Final = ("crypto_acomp_compress", "crypto_acomp_decompress", "zs_malloc", "obj_malloc", "fix_fullness_group",
+                  "zswap_load")
+#: More CPUs than any Linux is built for.
+_MOST: Final = 1 << 16
+#: So many are no accident: one event that somebody took out of a recording breaks one call.
+_MANY: Final = 3
+
+
+def cpus_without_ring(recording: Recording) -> list[int]:
+    """Return the CPUs of the recorded box of which the recording says nothing.
+
+    Which there are the recorder says, or the kernel's log says how many; else those between others.
+    """
+    manifest = recording.manifest
+    said = {loss["cpu"] for loss in manifest["losses"] if "probe" not in loss and isinstance(loss.get("cpu"), int)}
+    capture = manifest.get("capture", {})
+    box, counted = capture.get("box", {}), capture.get("losses", {})
+    # The recorder's own count of a ring that had nothing in it.
+    counted = counted.get("cpus", {}) if isinstance(counted, dict) else {}
+    said |= {int(cpu) for cpu in counted if str(cpu).isdecimal()} if isinstance(counted, dict) else set()
+    online = box.get("cpus_online") if isinstance(box, dict) else None
+    ranges = re.findall(r"(\d{1,5})(?:-(\d{1,5}))?", online) if isinstance(online, str) else []
+    count = manifest["kernel"].get("cpus")
+    cpus = {cpu for first, last in ranges for cpu in range(int(first), min(int(last or first), _MOST) + 1)} \
+        or set(range(min(count, _MOST) if isinstance(count, int) else max(said, default=0)))
+    return sorted(cpus - said) if said else []
+
+
+def broken_calls(recording: Recording) -> str:
+    """Return a sentence on calls whose events are not all there, ``""`` where there are not so many of them."""
+    probes = recording.manifest["probes"]
+    pairs = {schema.CODE[name]: schema.CODE[f"{name}_ret"] for name in _LEAVES
+             if {name, f"{name}_ret"} <= probes.keys()}
+    codes = np.array([*pairs, *pairs.values()], np.uint8)
+    kept: list[tuple[np.ndarray, np.ndarray]] = []
+    for _, batch in recording.batches(["event", "pid"], rows=1 << 18):
+        # The idle tasks of all CPUs are one number.
+        rows = np.isin(batch["event"], codes) & (batch["pid"] != 0)
+        kept.append((batch["event"][rows].copy(), batch["pid"][rows].copy()))
+    if not kept:
+        return ""
+    event, pid = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    order = np.argsort(pid, kind="stable")
+    event, pid = event[order], pid[order]
+    found: dict[str, int] = {}
+    tasks: set[int] = set()
+    for entry, back in pairs.items():
+        rows = (event == entry) | (event == back)
+        calls, whose = event[rows], pid[rows]
+        twice = (calls[1:] == calls[:-1]) & (whose[1:] == whose[:-1])
+        if twice.any():
+            found[schema.NAMES[entry]] = int(np.count_nonzero(twice))
+            tasks.update(np.unique(whose[1:][twice]).tolist())
+    if sum(found.values()) < _MANY:
+        return ""
+    most = max(found, key=lambda name: found[name])
+    return f"{sum(found.values())} calls of {len(tasks)} tasks have no return, or returns no call ({most}() most " \
+           f"often): events are missing that nothing counts; was every CPU recorded?"

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What was not captured is not zero: recordings that hold less, and what may be said of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import replay
+import traces
+from replay.broken import broken_calls, cpus_without_ring
+from replay.checks import CHECKS, Tally
+from replay.comparisons import COMPARISONS, compared_columns, held_for, missing_columns
+from replay.engine import Engine
+from replay.fast.eligible import GIVEN, HANDLED, NEEDED
+from replay.uncaptured import COUNTED_BY, STRAY, TELLS, UNSEEN, Uncaptured
+from replay.verdict import Result, open_engine
+from tests.leaveout import LeftOut, main, opened, sweep, table, variants
+from traces import schema
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "recordings"
+FIELDS = {kind.name: set(kind.fields) for kind in schema.EVENTS}
+FULL = {kind.name: frozenset(kind.fields) for kind in schema.EVENTS}
+
+
+@pytest.fixture(scope="module")
+def edge(samples: dict[str, Path]) -> LeftOut:
+    return LeftOut(samples["7.2-lz4-edge"])
+
+
+@pytest.fixture(scope="module")
+def limits(samples: dict[str, Path]) -> LeftOut:
+    return LeftOut(samples["7.3-lz4-limits"])
+
+
+def _replayed(recording: LeftOut) -> Result:
+    return replay.replay(recording, engine="reference")
+
+
+def _check(result: Result, check: str) -> replay.verdict.CheckResult:
+    return next(each for each in result.checks if each.id == check)
+
+
+# ---- everything left out, one by one -------------------------------------------------------------------------
+
+
+def test_nothing_that_a_sample_lacks_is_the_kernel_s_fault(edge: LeftOut) -> None:
+    """Each field, probe, group, snapshot, page and ring left out: no FAIL, and no PASS where events were lost."""
+    kinds = ("fields", "probes", "groups", "snapshots", "truth", "pages", "rings")
+    counts, bad = sweep(edge, only=kinds, say=lambda line: None)
+    assert bad == []
+    assert {kind for kind, _ in counts} == set(kinds)
+    assert sum(count for (_, verdict), count in counts.items() if verdict == "PASS") > 100
+    assert not any(verdict in ("FAIL", "ERROR") for _, verdict in counts)
+    assert len(table(counts)) == len(kinds) + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "revision", "events"), [
+    ("7.3-lz4-4k", None, None), ("v14-iaa-64k", "v14", None), ("7.3.4-selftest-zswap.zr", None, 60_000)])
+def test_nothing_that_a_recording_lacks_is_the_kernel_s_fault(tmp_path: Path, name: str, revision: str | None,
+                                                              events: int | None) -> None:
+    if not (SHARED / name).exists():
+        pytest.skip(f"there is no {SHARED / name}")
+    _, bad = sweep(opened(SHARED / name, tmp_path, events), revision=revision, say=lambda line: None)
+    assert bad == []
+
+
+def test_the_sweep_says_what_is_wrong(edge: LeftOut, samples: dict[str, Path], capsys: pytest.CaptureFixture[str],
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison that takes a field for captured makes the sweep fail: it can see what it is for."""
+    monkeypatch.setattr(LeftOut, "without_field", _zeroed)
+    _, bad = sweep(edge, only=["fields"], say=lambda line: None)
+    assert len(bad) > 40
+    assert all(line.startswith("a FAIL that names the kernel: ") for line in bad)
+    assert main([str(samples["7.2-lz4-edge"]), "--only", "truth"]) == 0
+    assert "0 wrong" in capsys.readouterr().out
+
+
+def _zeroed(self: LeftOut, event: str, column: str) -> LeftOut:
+    """The field is 0, and the manifest says that it was captured."""
+    out = self.copy()
+    values = out.columns[column] = out.columns[column].copy()
+    values[out._rows([event])] = 0
+    return out
+
+
+def test_both_engines_say_the_same_of_what_is_missing(edge: LeftOut) -> None:
+    picked = [variant for variant in variants(edge) if variant.what in (
+        "obj_cgroup_may_zswap_ret.ret", "zs_malloc_ret.handle", "list_lru_add.pool", "zswap_load_ret.ret",
+        "swap_writeout.folio", "zswap_load", "zs_free", "obj_malloc_ret")]
+    assert len(picked) == 8
+    for variant in picked:
+        recording = variant.make(edge)
+        one, other = (replay.replay(recording, engine=engine) for engine in ("reference", "fast"))
+        assert (one.verdict, one.reasons, one.checks) == (other.verdict, other.reasons, other.checks), variant.what
+
+
+# ---- what a column is needed for ------------------------------------------------------------------------------
+
+
+def test_a_field_that_is_missing_is_named_and_nothing_else_is_lost(edge: LeftOut) -> None:
+    whole, result = _replayed(edge), _replayed(edge.without_field("obj_cgroup_may_zswap_ret", "ret"))
+    assert result.verdict == "PASS"
+    limit = _check(result, "memcg.limit")
+    assert (limit.compared, limit.grade) == (0, "not captured")
+    assert limit.reason == "not captured: obj_cgroup_may_zswap_ret has no ret"
+    others = {"memcg.limit", "effect.order"}
+    assert [c for c in result.checks if c.id not in others] == [c for c in whole.checks if c.id not in others]
+
+
+def test_of_a_comparison_the_captured_columns_are_left(edge: LeftOut) -> None:
+    whole, result = _replayed(edge), _replayed(edge.without_field("zswap_entry_free", "handle"))
+    assert _check(result, "free.entry").compared == _check(whole, "free.entry").compared > 0
+    assert _check(result, "free.entry").reason == "not captured: zswap_entry_free has no handle"
+    # What is left of it still tells a wrong value from a right one.
+    wrong = edge.without_field("zswap_entry_free", "handle")
+    wrong.columns["size"] = wrong.columns["size"].copy()
+    row = int(np.flatnonzero(wrong._rows(["zswap_entry_free"]))[3])
+    wrong.columns["size"][row] += 1
+    result = _replayed(wrong)
+    assert result.verdict == "FAIL"
+    assert (result.divergences[0].check, result.divergences[0].event) == ("free.entry", row)
+    assert result.divergences[0].what == "(swap entry, length, referenced) of the entry freed"
+
+
+def test_a_handle_is_bound_where_it_is_seen_first(edge: LeftOut) -> None:
+    """With no handle from zs_malloc() itself, the first event that shows it binds it, and later ones are held to it."""
+    less = edge
+    for event in ("obj_malloc", "obj_malloc_ret", "zs_malloc_ret"):
+        less = less.without_field(event, "handle")
+    result = _replayed(less)
+    assert result.verdict == "PASS"
+    assert _check(result, "zsmalloc.handle").compared > 0
+    wrong = less.copy()
+    wrong.columns["handle"] = wrong.columns["handle"].copy()
+    row = int(np.flatnonzero(wrong._rows(["zs_free"]))[2])
+    wrong.columns["handle"][row] += 8
+    result = _replayed(wrong)
+    assert (result.verdict, result.divergences[0].event) == ("FAIL", row)
+
+
+def test_a_compress_call_without_its_result_takes_it_from_what_is_stored(edge: LeftOut) -> None:
+    less = edge.without_field("crypto_acomp_compress_ret", "ret").without_field("crypto_acomp_compress_ret", "dlen")
+    for recording in (less, edge.without_probes(["crypto_acomp_compress_ret"])):
+        result = _replayed(recording)
+        assert result.verdict == "PASS"
+        assert _check(result, "store.length").compared == 0
+        assert _check(result, "zsmalloc.size").compared == _check(_replayed(edge), "zsmalloc.size").compared
+
+
+def test_a_walk_over_lists_that_were_not_captured_ends_the_replay_with_a_sentence(limits: LeftOut) -> None:
+    result = _replayed(limits.without_field("list_lru_add", "memcg"))
+    assert (result.verdict, result.divergences) == ("UNDECIDED", [])
+    assert re.match(r"list_lru_add was not captured with its pool and memcg: which entries an LRU walk finds is not "
+                    r"known: nothing from event \d+ of 14006 on was compared; 'zreplay record --plan'",
+                    result.reasons[0])
+    assert _check(result, "zsmalloc.place").compared > 0
+
+
+def test_entries_that_end_unseen_leave_every_later_difference_open(edge: LeftOut) -> None:
+    result = _replayed(edge.without_probes(["zswap_load", "zswap_load_ret"]))
+    assert result.verdict == "UNDECIDED"
+    assert any("zswap_load was not probed: entries are loaded, and end, unseen" in reason for reason in result.reasons)
+
+
+def test_a_value_that_is_wrong_by_itself_fails_all_the_same(edge: LeftOut) -> None:
+    """What an operation's own events say needs no event that went unseen."""
+    less = edge.without_probes(["zswap_load", "zswap_load_ret"])
+    less.columns["size"] = less.columns["size"].copy()
+    row = int(np.flatnonzero(less._rows(["zs_malloc"]))[0])
+    less.columns["size"][row] += 1
+    result = _replayed(less)
+    assert (result.verdict, result.divergences[0].check) == ("FAIL", "zsmalloc.size")
+
+
+def test_case_2_a_probe_without_its_field(tmp_path: Path) -> None:
+    source = ROOT.parent / "shared" / "cases" / "2" / "trace.txt"
+    if not source.is_file():
+        pytest.skip(f"there is no {source}")
+    traces_dir = tmp_path / "rec"
+    from traces.importers.directory import import_source
+    import_source(source, traces_dir, overrides={"release": "7.3.0", "compressor": "lz4", "totalram_pages": 504108})
+    result = replay.replay(traces.open_recording(traces_dir))
+    assert result.verdict == "PASS"
+    assert _check(result, "memcg.limit").reason == "not captured: obj_cgroup_may_zswap_ret has no ret"
+
+
+# ---- the tables -----------------------------------------------------------------------------------------------
+
+
+def test_every_comparison_is_of_a_column_that_the_event_has() -> None:
+    for event, column, check in compared_columns():
+        assert column in FIELDS[event], (event, column)
+        assert check in CHECKS, check
+    assert len(set(compared_columns())) == len(list(compared_columns())) - _repeated()
+
+
+def _repeated() -> int:
+    """Columns that two comparisons of one event and check look at in different ways."""
+    triples = list(compared_columns())
+    return len(triples) - len(set(triples))
+
+
+def test_every_field_of_an_effect_is_compared_or_given(samples: dict[str, Path]) -> None:
+    """A field that a probe captures and nobody looks at would be judged by nothing."""
+    engine: Engine = open_engine(traces.open_recording(samples["7.3-lz4-4k"]), None, Tally(), pages=False)[0]
+    compared = {(event, column) for event, column, _ in compared_columns()}
+    given = {*GIVEN, ("list_lru_add", "pool"), ("list_lru_del", "pool"), ("swap_writeout", "swpent"),
+             ("swap_writeout", "order"), ("zswap_load", "swpent"), ("zswap_invalidate", "swpent"),
+             ("zs_shrinker_scan", "pool"), ("zswap_shrinker_scan", "size"), ("zswap_shrinker_scan", "memcg"),
+             ("zswap_shrinker_scan", "nid")}
+    # Judged by nothing: the allocation flags.  Which entry 6.12 writes back, its slot says.
+    judged_by_nothing = {("zs_malloc", "gfp"), ("zswap_writeback_entry", "entry")}
+    fields = {(event, column) for event in engine.table() for column in FIELDS[event]}
+    assert fields - compared - given == judged_by_nothing
+
+
+def test_the_tables_of_what_is_missing_name_events_and_columns() -> None:
+    for event, columns in TELLS.items():
+        assert set(columns) <= FIELDS[event]
+    names = {name for group, _ in UNSEEN for name in group} | set(STRAY) | NEEDED
+    names |= {name for stray in STRAY.values() for name in stray} | {event for _, event, _ in COUNTED_BY}
+    assert names <= FIELDS.keys()
+    assert all(column in FIELDS[event] for event, column in (*HANDLED, *GIVEN))
+    assert Uncaptured(FULL, 0).open() == Uncaptured(FULL, 0).essential() == []
+    assert Uncaptured(FULL, 0).captured == FULL.keys()
+    assert Uncaptured(FULL, 0).uncounted() == {}
+
+
+@pytest.mark.parametrize("key", sorted(COMPARISONS))
+def test_a_comparison_counts_while_any_column_of_its_event_and_check_is_left(key: str) -> None:
+    comparison = COMPARISONS[key]
+    columns = [column for column, _ in comparison.columns]
+    for column in columns:
+        held = held_for({comparison.event: frozenset({column})})
+        assert held[key].some
+        assert held[key].whole == (len(columns) == 1)
+        if comparison.counts:
+            assert held[key].counts
+    nothing = held_for({comparison.event: frozenset()})[key]
+    assert not nothing.some
+    assert not nothing.counts
+    assert missing_columns(comparison.check, {comparison.event: frozenset()})[0][0] == comparison.event
+
+
+# ---- CPUs that nobody recorded --------------------------------------------------------------------------------
+
+
+def test_a_cpu_of_which_the_recording_says_nothing(samples: dict[str, Path]) -> None:
+    whole = LeftOut(samples["7.3-zstd-smp2"])
+    assert cpus_without_ring(whole) == []
+    first = whole.without_cpu(0, said=None)
+    assert cpus_without_ring(first) == [0]
+    result = _replayed(first)
+    assert result.verdict == "UNDECIDED"
+    assert result.reasons[-1] == "the difference may come of what happened on CPU 0, of which the recording says nothing"
+    last = whole.without_cpu(1, said=None)
+    assert cpus_without_ring(last) == []
+    for said in ({"kernel": {**last.manifest["kernel"], "cpus": 2}}, {"capture": {"box": {"cpus_online": "0-1"}}}):
+        last.manifest |= said
+        assert cpus_without_ring(last) == [1]
+        assert _replayed(last).verdict == "UNDECIDED"
+        last.manifest |= {"kernel": {"release": "7.3"}}
+    last.manifest["capture"]["losses"] = {"cpus": {"0": {}, "1": {"dropped": 0}}}
+    assert cpus_without_ring(last) == [], "the recorder counted a ring that had nothing in it"
+
+
+def test_calls_that_do_not_return_tell_of_events_that_are_missing(edge: LeftOut) -> None:
+    assert broken_calls(edge) == ""
+    rows = np.flatnonzero(edge._rows(["zs_malloc_ret"]))
+    for taken, missing in ((2, False), (3, True)):
+        less = edge.copy()
+        keep = np.ones(len(less), bool)
+        keep[rows[5:5 + 2 * taken:2]] = False
+        less._keep_rows(keep)
+        sentence = broken_calls(less)
+        assert sentence.startswith("3 calls of 1 tasks have no return, or returns no call (zs_malloc() ") == missing
+        assert _replayed(less).verdict == ("UNDECIDED" if missing else "FAIL")
+
+
+def test_an_own_difference_stands_behind_one_that_is_excused(edge: LeftOut) -> None:
+    """With --keep-going, what an operation's own events say is not excused by what came before."""
+    less = edge.copy()
+    less.manifest["losses"].append({"cpu": 1, "lost": 7})
+    sizes = less.columns["size"] = less.columns["size"].copy()
+    freed = np.flatnonzero(less._rows(["zswap_entry_free"]))[3]
+    sizes[freed] += 1
+    result = replay.replay(less, keep_going=True, engine="reference")
+    assert (result.verdict, result.divergences[0].event) == ("UNDECIDED", freed)
+    asked = np.flatnonzero(less._rows(["zs_malloc"]))[-1]
+    assert asked > freed
+    sizes[asked] += 1
+    result = replay.replay(less, keep_going=True, engine="reference")
+    assert (result.verdict, result.divergences[0].event) == ("FAIL", freed)
+    assert replay.replay(less, engine="reference").verdict == "UNDECIDED", "it was not come to"
