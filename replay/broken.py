@@ -28,7 +28,7 @@ _MANY: Final = 3
 
 
 def cpus_without_ring(recording: Recording) -> list[int]:
-    """Return the CPUs of the recorded box of which the recording says nothing.
+    """Return the CPUs of the recorded box of which the recording has no event, and says nothing.
 
     Which there are the recorder says, or the kernel's log says how many; else those between others.
     """
@@ -44,7 +44,12 @@ def cpus_without_ring(recording: Recording) -> list[int]:
     count = manifest["kernel"].get("cpus")
     cpus = {cpu for first, last in ranges for cpu in range(int(first), min(int(last or first), _MOST) + 1)} \
         or set(range(min(count, _MOST) if isinstance(count, int) else max(said, default=0)))
-    return sorted(cpus - said) if said else []
+    if not said or cpus <= said:
+        return []
+    notes = np.array([schema.CODE[name] for name in ("marker", "lost_events", "counters", "param")])
+    for _, batch in recording.batches(["cpu", "event"], rows=1 << 18):
+        said.update(np.unique(batch["cpu"][~np.isin(batch["event"], notes)]).tolist())
+    return sorted(cpus - said)
 
 
 def broken_calls(recording: Recording) -> str:
