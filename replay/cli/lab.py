@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from replay.cli import labbuild, labfuzz, labmatrix, labmeasure
+from replay.cli import labbuild, labcommand, labfuzz, labmatrix, labmeasure
 from replay.cli.labcommon import (
+    MEMORY,
     Shelf,
     add_guest_options,
     add_kernel_options,
@@ -33,11 +34,13 @@ _EPILOG = """examples:
   zreplay lab run --kernel 7.2 --compressor zstd --folio 64k -o run.zr
   zreplay lab run --kernel 7.3 --workload "limits --pages 4096" --memory 1G -o run.zr
   zreplay lab run --kernel 7.3 --workload "script --script sequence.json" -o run.zr
+  zreplay lab run --kernel 7.3 --package stress-ng --cgroup memory.max=64M -o run.zr -- \\
+      stress-ng --vm 1 --vm-bytes 128M --vm-ops 2000
   zreplay lab fuzz --kernel 7.2 --seed 1 --time 30m -o fuzz/
   zreplay lab run --kernel arch/x86/boot/bzImage --modules . -o patched.zr
 
 Needs QEMU, busybox and, for distribution kernels, apt: apt install qemu-system-x86 busybox-static
-Exit status: 0 recorded, 1 the workload read back wrong pages, 2 wrong use, 5 the guest died.
+Exit status: 0 recorded, 1 the workload read back wrong pages or COMMAND failed, 2 wrong use, 5 the guest died.
 """
 
 
@@ -47,10 +50,11 @@ def add_parser(verbs: Any) -> None:
         "lab", help="boot a kernel in QEMU and record a workload in it", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="A virtual test box: fetches a distribution's kernel by name, or takes your own, boots it in "
-                    "QEMU, runs the workload under the recorder and brings the recording out.")
+                    "QEMU, runs the workload, or a command of yours, under the recorder and brings the recording out.")
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
 
-    one = parts.add_parser("run", help="one kernel, one workload, one recording", epilog=_EPILOG,
+    one = parts.add_parser("run", help="one kernel, one workload or command, one recording", epilog=_EPILOG,
+                           usage="zreplay lab run --kernel K -o REC [options] [-- COMMAND ...]",
                            formatter_class=argparse.RawDescriptionHelpFormatter)
     add_kernel_options(one)
     one.add_argument("--chain-size", type=int, choices=range(4, 17), metavar="N",
@@ -58,7 +62,9 @@ def add_parser(verbs: Any) -> None:
     one.add_argument("-o", "--output", required=True, metavar="REC", help="recording to make; must not exist")
     add_record_options(one)
     add_guest_options(one)
-    one.set_defaults(run=run)
+    labcommand.add_command_options(one)
+    # What is not given depends on what is to run.
+    one.set_defaults(run=run, workload=None, memory=None)
 
     listing = parts.add_parser("kernels", help="list the kernels that can be had")
     listing.add_argument("--mirror", metavar="URL", help="Debian mirror (default: the one apt uses)")
@@ -74,11 +80,17 @@ def add_parser(verbs: Any) -> None:
 @told
 def run(arguments: argparse.Namespace) -> int:
     """Record one workload on one kernel."""
+    labcommand.check(arguments)
     with telling() as say:
         shelf = Shelf(arguments.mirror, say)
         kernel = shelf.get(arguments.kernel, arguments.modules)
         tools = shelf.tools() if arguments.backend == "bcc" else None
-        job = job_of(arguments, kernel, arguments.compressor, arguments.folio, tools)
+        if arguments.command:
+            job = labcommand.command_job(arguments, kernel, shelf)
+        else:
+            arguments.workload = arguments.workload or ("base",)
+            arguments.memory = arguments.memory or MEMORY
+            job = job_of(arguments, kernel, arguments.compressor, arguments.folio, tools)
         outcome = run_job(dataclasses.replace(job, chain_size=arguments.chain_size), Path(arguments.output), say)
     lost = _lost(outcome)
     print(f"{arguments.output}: {outcome.summary['rows']:,} events of {kernel.release} ({kernel.origin}), lost: {lost}")
@@ -86,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"  note: {note}")
     print("  " + ", ".join(f"{name} {value:.1f} s" for name, value in outcome.seconds.items())
           + f"; accelerator {outcome.accel}")
-    return _workload_status(outcome)
+    return _workload_status(outcome) if outcome.command is None else labcommand.tell(outcome.command)
 
 
 def _workload_status(outcome: Outcome) -> int:

@@ -29,13 +29,15 @@ from traces.workload.command import FOLIOS, WORKLOADS
 from traces.workload.command import add_arguments as add_workload_arguments
 from traces.workload.sequence import BadSequence, Sequence, load
 
-__all__ = ["DIED", "Shelf", "add_guest_options", "add_kernel_options", "add_record_options", "job_of",
-           "new_directory", "sequence_job", "tell_death", "telling", "told"]
+__all__ = ["DIED", "MEMORY", "Shelf", "add_guest_options", "add_kernel_options", "add_record_options", "job_of",
+           "modules_of", "new_directory", "record_words", "sequence_job", "tell_death", "telling", "told"]
 
 #: Exit status when the test box died.
 DIED: Final = 5
 #: MiB of memory that a guest has at least that brings BCC and trace-cmd.
 _WITH_TOOLS: Final = 2048
+#: MiB of memory that a guest has where nobody asks for another size.
+MEMORY: Final = 1024
 
 
 def add_kernel_options(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +61,7 @@ def add_record_options(parser: argparse.ArgumentParser) -> None:
                             "hash for a workload with --content)")
 
 
-def add_guest_options(parser: argparse.ArgumentParser, workload: str = "base", memory: int = 1024,
+def add_guest_options(parser: argparse.ArgumentParser, workload: str = "base", memory: int = MEMORY,
                       timeout: float = 900.0) -> None:
     """Add what the guest is made of and does, with these defaults; ``memory`` in MiB, ``timeout`` in seconds."""
     group = parser.add_argument_group("guest")
@@ -139,7 +141,7 @@ def _module(text: str) -> str:
     return " ".join((name, *words))
 
 
-def _modules(arguments: argparse.Namespace, kernel: Kernel, compressor: str) -> tuple[str, ...]:
+def modules_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str) -> tuple[str, ...]:
     """Return the modules that a guest loads beside the lab's own."""
     asked = tuple(getattr(arguments, "module", ()))
     if compressor == "deflate-iaa" and kernel.built is not None and not any(text.split()[0] == "fake_iaa"
@@ -243,7 +245,7 @@ class Shelf:
         return self._from
 
 
-def _record_words(arguments: argparse.Namespace, pages: str, *more: str) -> tuple[str, ...]:
+def record_words(arguments: argparse.Namespace, pages: str, *more: str) -> tuple[str, ...]:
     """Return the recorder's arguments: what to keep of pages, the back end, compressors that will be switched to."""
     backend = getattr(arguments, "backend", "tracefs")
     words = ("--pages", pages, *(() if backend == "tracefs" else ("--backend", backend)))
@@ -256,12 +258,12 @@ def sequence_job(sequence: Sequence, kernel: Kernel, arguments: argparse.Namespa
 
     :param arguments: what else of the guest the user chose: ``timeout``, ``accel``, perhaps ``backend``
     """
-    record = _record_words(arguments, pages, *sequence.compressors[1:])
+    record = record_words(arguments, pages, *sequence.compressors[1:])
     # BCC and its compiler are held in the guest's memory.
     memory = sequence.memory if tools is None else max(sequence.memory, _WITH_TOOLS)
     return Job(kernel, sequence.compressor, ("script", "--script", GUEST_SCRIPT), record, sequence.params, memory,
                sequence.cpus, arguments.timeout, arguments.accel, tools=tools, script=sequence.text(),
-               modules=_modules(arguments, kernel, sequence.compressor), nodes=getattr(arguments, "numa", 1))
+               modules=modules_of(arguments, kernel, sequence.compressor), nodes=getattr(arguments, "numa", 1))
 
 
 def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio: str, tools: Tools | None) -> Job:
@@ -280,10 +282,10 @@ def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio
     workload += ["--folio", own_words.folio, *(() if content is None else ("--content", GUEST_CONTENT))]
     pages = getattr(arguments, "pages", None) or ("full" if content is None else "hash")
     other = "lz4" if compressor != "lz4" else "zstd"
-    record = _record_words(arguments, pages, *((other,) if words[0] == "switch" else ()))
+    record = record_words(arguments, pages, *((other,) if words[0] == "switch" else ()))
     return Job(kernel, compressor, tuple(workload), record, dict(arguments.param), arguments.memory,
                arguments.smp or (2 if words[0] == "smp" else 1), arguments.timeout, arguments.accel, content, tools,
-               modules=_modules(arguments, kernel, compressor), nodes=arguments.numa)
+               modules=modules_of(arguments, kernel, compressor), nodes=arguments.numa)
 
 
 def told(part: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:

@@ -148,6 +148,8 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             writer.add_table("truth", truth)
         if objects is not None:
             writer.add_table("objects", objects)
+        if facts.command is not None:
+            writer.add_json("command", facts.command)
         if pages is not None:
             storing.wait()
             source = {**source, "pages_unmatched": pages.unmatched}

@@ -21,10 +21,11 @@ from traces.errors import BadInput
 from traces.importers.content import DAMAGE, chunks, open_stream, read_json
 from traces.importers.pageindex import PageIndex
 from traces.importers.source import Block, RunFacts
+from traces.lab.guestcommand import ANSWER, KEPT, STREAMS
 from traces.pages import PageStoreWriter
 from traces.schema import PAGE_SIZE
 
-__all__ = ["Capture"]
+__all__ = ["Capture", "read_command"]
 
 _HEADER: Final = b"n,ts_ns,src,digest\n"
 _ROW: Final = re.compile(rb"(\d{1,9}),(\d{1,19}),([0-9a-f]{1,16}),([0-9a-f]{64}|[0-9a-f]{40})")
@@ -88,7 +89,8 @@ class Capture:
 
     def owns(self, path: Path) -> bool:
         """True for files that mean something only together with ``capture.json``, whatever they look like."""
-        return path.name in ("capture.json", "flushed.jsonl", "control") or path.name.endswith(".part") \
+        return path.name in ("capture.json", "flushed.jsonl", "control", ANSWER, *STREAMS) \
+            or path.name.endswith(".part") \
             or re.fullmatch(r"(zmeta|pages)\.cpu\d+\.(raw|idx|bin)(\.xz|\.gz)?", path.name) is not None
 
     def _last_flush(self) -> tuple[bool, dict[str, Any] | None]:
@@ -122,6 +124,10 @@ class Capture:
                          ("recorder", "backend", "clock", "start", "stop", "box", "btf", "pages", "buffer_kb", "cgroup",
                           "command", "command_status", "plan", "losses")}
         facts.notes.extend(str(note) for note in self.status["notes"])
+        facts.command = read_command(self.directory)
+        if facts.command is not None:
+            # The recorder knows only who ran it.
+            facts.capture["command"] = Path(str(facts.command["words"][0])).name
         if self.until is not None:
             # What happened while a snapshot's files were read belongs to it: its end counts.
             late = [label for label, ts, values in facts.snapshots if _read_until(ts, values) > self.until]
@@ -196,6 +202,30 @@ class Capture:
         facts.notes.append("the workload's truth was left out: its SHA-1 digests cannot be compared with the keyed "
                            "hashes of pages; record with --pages full to check content")
         return None
+
+
+def read_command(directory: Path) -> dict[str, Any] | None:
+    """Return how a user's command ended in the lab and what it said (``stdout``, ``stderr``), None where none was run.
+
+    Where its end is missing, as of a guest that died, ``status`` is None.
+    """
+    if not any((directory / name).is_file() for name in (ANSWER, *STREAMS)):
+        return None
+    answer: dict[str, Any] = {"words": ["?"], "status": None}
+    try:
+        value = json.loads((directory / ANSWER).read_bytes())
+        if isinstance(value["words"], list) and value["words"] and isinstance(value["status"], int):
+            answer = value
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    for name in STREAMS:
+        try:
+            with (directory / name).open("rb") as stream:
+                text = stream.read(KEPT).decode("utf-8", "replace")
+        except OSError:
+            text = ""
+        answer[name.partition(".")[2]] = text
+    return answer
 
 
 def _packed(path: Path) -> list[Path]:

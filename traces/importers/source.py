@@ -35,7 +35,7 @@ class RunFacts:
     ``config``: what the model needs (compressor, chain_size, totalram_pages, parameters, addresses);
     ``snapshots``: (label, ts in ns, values); ``losses``: one dict per CPU or reader; ``notes``: sentences;
     ``complete``: False when the recorder was stopped before it could finish; ``capture``: what the project's own
-    recorder says of the run.
+    recorder says of the run; ``command``: how a user's command ended in the lab, and what it said.
     """
 
     kernel: dict[str, Any] = field(default_factory=dict)
@@ -51,6 +51,7 @@ class RunFacts:
     ts_unit_ns: int = 1
     complete: bool = True
     capture: dict[str, Any] = field(default_factory=dict)
+    command: dict[str, Any] | None = None
 
 
 def loss_record(cpu: int, damage: Damage) -> dict[str, Any]:

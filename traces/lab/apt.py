@@ -132,6 +132,13 @@ class Mirror:
         finally:
             index.unlink()
 
+    def digest(self, suite: str) -> str:
+        """Return the digest of a suite's index of today, for whoever kept what it made of an index.
+
+        :raises LabError: when the mirror does not carry the suite
+        """
+        return self._newest(suite)[0]
+
     def _newest(self, suite: str) -> tuple[str, bool]:
         """Return the digest of a suite's index of today, and whether the mirror has it under its digest.
 

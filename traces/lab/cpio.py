@@ -6,12 +6,14 @@ The format is described in Documentation/driver-api/early-userspace/buffer-forma
 
 from __future__ import annotations
 
+import io
 import os
 import stat
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
 
-__all__ = ["CpioWriter", "Member", "members"]
+__all__ = ["CpioWriter", "Member", "directories", "members"]
 
 _MAGIC: Final = b"070701"
 _FIELDS: Final = 13
@@ -20,30 +22,41 @@ _TRAILER: Final = "TRAILER!!!"
 
 
 class Member(NamedTuple):
-    """A file of an archive; ``device`` is (major, minor) of a device node."""
+    """A file of an archive; ``device`` is (major, minor) of a device node, ``owner`` (uid, gid)."""
 
     name: str
     mode: int
     data: bytes
     device: tuple[int, int]
+    owner: tuple[int, int] = (0, 0)
 
 
 class CpioWriter:
-    """Builds an archive in memory.  Directories above a member come into being with it."""
+    """Builds an archive.  Directories above a member come into being with it.
 
-    def __init__(self) -> None:
-        self._out = bytearray()
+    :param out: file to write it to; by default it is kept in memory, for :meth:`finish` to return
+    :param there: directories that an archive before this one has, and that are left as they are
+    """
+
+    def __init__(self, out: BinaryIO | None = None, there: Collection[str] = ()) -> None:
+        self._out = io.BytesIO() if out is None else out
+        self._there = there
         self._names: set[str] = set()
 
-    def _add(self, name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)) -> None:
+    def _add(self, name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0),
+             owner: tuple[int, int] = (0, 0), mtime: int = 0) -> None:
         # ino, mode, uid, gid, nlink, mtime, filesize, device of the file, device it is, name's length, checksum
         encoded = name.encode() + b"\0"
-        numbers = (len(self._names) + 1, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(encoded), 0)
+        numbers = (len(self._names) + 1, mode, *owner, 1, mtime, len(data), 0, 0, *device, len(encoded), 0)
         self._names.add(name)
-        self._out += _MAGIC + "".join(f"{number:08x}" for number in numbers).encode() + encoded
-        self._out += bytes(-len(self._out) % 4)
-        self._out += data
-        self._out += bytes(-len(self._out) % 4)
+        head = _MAGIC + "".join(f"{number:08x}" for number in numbers).encode() + encoded
+        # Every part is written whole words long: where it begins is one, then.
+        self._out.write(head + bytes(-len(head) % 4))
+        self._out.write(data)
+        self._out.write(bytes(-len(data) % 4))
+
+    def __contains__(self, path: str) -> bool:
+        return os.path.normpath(path).strip("/") in self._names
 
     def _new(self, path: str) -> str | None:
         """Return the member's name after making its directories, None when it is there already."""
@@ -55,17 +68,17 @@ class CpioWriter:
             self.directory(parent)
         return name
 
-    def directory(self, path: str) -> None:
-        """Add a directory."""
+    def directory(self, path: str, mode: int = 0o755, owner: tuple[int, int] = (0, 0)) -> None:
+        """Add a directory; ``owner`` is (uid, gid)."""
         name = self._new(path)
-        if name is not None:
-            self._add(name, stat.S_IFDIR | 0o755)
+        if name is not None and name not in self._there:
+            self._add(name, stat.S_IFDIR | mode, owner=owner)
 
-    def file(self, path: str, data: bytes, mode: int = 0o644) -> None:
+    def file(self, path: str, data: bytes, mode: int = 0o644, owner: tuple[int, int] = (0, 0), mtime: int = 0) -> None:
         """Add a regular file; the first of a name counts."""
         name = self._new(path)
         if name is not None:
-            self._add(name, stat.S_IFREG | mode, data)
+            self._add(name, stat.S_IFREG | mode, data, owner=owner, mtime=mtime)
 
     def symlink(self, path: str, target: str) -> None:
         """Add a symbolic link."""
@@ -80,9 +93,10 @@ class CpioWriter:
             self._add(name, stat.S_IFCHR | 0o600, device=(major, minor))
 
     def finish(self) -> bytes:
-        """Return the archive.  Archives may follow each other in one initramfs."""
+        """End the archive and return it, nothing where it went to a file.  Archives may follow each other in one
+        initramfs."""
         self._add(_TRAILER, 0)
-        return bytes(self._out)
+        return self._out.getvalue() if isinstance(self._out, io.BytesIO) else b""
 
 
 def members(archive: bytes) -> Iterator[Member]:
@@ -96,12 +110,34 @@ def members(archive: bytes) -> Iterator[Member]:
         if len(head) < _HEAD or not head.startswith(_MAGIC):
             raise ValueError(f"no newc header at byte {at}")
         numbers = [int(head[i:i + 8], 16) for i in range(len(_MAGIC), _HEAD, 8)]
-        mode, size, major, minor, name_size = (numbers[i] for i in (1, 6, 9, 10, 11))
+        mode, uid, gid, size, major, minor, name_size = (numbers[i] for i in (1, 2, 3, 6, 9, 10, 11))
         name = archive[at + _HEAD:at + _HEAD + name_size - 1].decode()
         begin = at + _HEAD + name_size
         begin += -begin % 4
         if name == _TRAILER:
             return
-        yield Member(name, mode, archive[begin:begin + size], (major, minor))
+        yield Member(name, mode, archive[begin:begin + size], (major, minor), (uid, gid))
         at = begin + size
         at += -at % 4
+
+
+def directories(path: Path) -> set[str]:
+    """Return the names of the directories in an archive, without reading what the files of it hold.
+
+    :raises ValueError: when it is no newc archive
+    """
+    found: set[str] = set()
+    with path.open("rb") as archive:
+        while True:
+            at, head = archive.tell(), archive.read(_HEAD)
+            if len(head) < _HEAD or not head.startswith(_MAGIC):
+                raise ValueError(f"no newc header at byte {at}")
+            numbers = [int(head[i:i + 8], 16) for i in range(len(_MAGIC), _HEAD, 8)]
+            name = archive.read(numbers[11])[:-1].decode()
+            if name == _TRAILER:
+                return found
+            if stat.S_ISDIR(numbers[1]):
+                found.add(name)
+            begin = archive.tell()
+            begin += -begin % 4 + numbers[6]
+            archive.seek(begin + -begin % 4)

@@ -33,6 +33,8 @@ _HERE: Final = "/zreplay/traces"
 _STORED: Final = Path("/sys/kernel/debug/zswap/stored_pages")
 #: Seconds that a recorder may take until its directory is there, and the kernel to free what a killed worker had.
 _PATIENCE: Final = 60.0
+#: Seconds that systemd may take to start what it starts: an emulator is slow.
+_SYSTEMD_WITHIN: Final = 300.0
 #: Seconds that the box goes on after its recorder was killed, as boxes do.
 _AFTERWARDS: Final = 0.05
 
@@ -61,6 +63,42 @@ def both(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
     outer = _recorder(["--no-pack", *job["record"], "--backend", "bcc", "--instance", "zreplay_bcc"], CAPTURE / "bcc",
                       inner)
     return {"status": run_and_send(outer, sender)}
+
+
+def foreign(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
+    """Run a user's command in a root of its own under the recorder."""
+    from traces.lab.guestcommand import root_of
+
+    if job["systemd"]:
+        say("waiting for systemd")
+        _await_systemd(root_of(job))
+    for name, value in job["cgroup"].items():
+        try:
+            Path(CGROUP, name).write_text(value)
+        except OSError as problem:
+            raise OSError(0, f"the cgroup's {name} does not take '{value}' ({problem.strerror}); give it another with "
+                             "--cgroup") from None
+    say(f"recording {job['command'][0]}")
+    return {"status": run_and_send(_recorder(["--no-pack", *job["record"]], CAPTURE,
+                                             [sys.executable, "-S", "-s", "-m", "traces.lab.guestcommand"]), sender)}
+
+
+def _await_systemd(root: str) -> None:
+    """Wait until systemd has started what it starts.
+
+    :raises OSError: when it does not come to that
+    """
+    deadline = time.monotonic() + _SYSTEMD_WITHIN
+    said = ""
+    while time.monotonic() < deadline:
+        if os.readlink("/proc/1/exe").endswith("/systemd"):
+            done = subprocess.run(["chroot", root, "/usr/bin/systemctl", "is-system-running"], capture_output=True,
+                                  text=True, check=False)
+            said = (done.stdout + done.stderr).strip()
+            if said in ("running", "degraded"):
+                return
+        time.sleep(1.0)
+    raise OSError(0, f"systemd was not up after {_SYSTEMD_WITHIN:.0f} s ({said or 'it said nothing'}); see the console")
 
 
 # Overhead
@@ -264,5 +302,5 @@ def terminals(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
 
 
 TASKS: Final[dict[str, Callable[[dict[str, Any], Sender], dict[str, Any]]]] = {
-    "record": record, "both": both, "overhead": overhead, "kills": kills,
+    "record": record, "foreign": foreign, "both": both, "overhead": overhead, "kills": kills,
     "terminals": terminals}

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -15,24 +16,29 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from traces.lab.cpio import CpioWriter
+from traces.lab.cpio import CpioWriter, directories
 from traces.lab.errors import LabError
 from traces.lab.kernels import Kernel, modules_for
+from traces.lab.roots import GUEST_ROOT, merged
 
-__all__ = ["GUEST_CONTENT", "GUEST_SCRIPT", "MODULES", "build", "content_archive", "job_archive", "stdlib_imports"]
+__all__ = ["GUEST_CONTENT", "GUEST_SCRIPT", "MODULES", "WORK", "build", "content_archive", "files_archive",
+           "job_archive", "stdlib_imports"]
 
 #: Where a workload finds the page dump or directory that it takes its pages from.
 GUEST_CONTENT: Final = "/content"
 #: Where it finds the sequence that it is to carry out.
 GUEST_SCRIPT: Final = "/script.json"
+#: Where a user's command runs, and finds the files that came with it.
+WORK: Final = "/work"
 
 #: Modules that are loaded where the kernel does not have them built in: disks, and every compressor of zswap.
 MODULES: Final = ("virtio_pci", "virtio_blk", "zsmalloc", "lz4", "lz4hc", "zstd", "deflate", "lzo", "lzo-rle", "842")
-_APPLETS: Final = ("sh", "chroot", "cp", "mount", "mkdir", "ln", "insmod", "mkswap", "swapon", "swapoff", "dmesg",
-                   "poweroff", "uname", "cat", "ls", "sync", "sleep", "timeout")
+_APPLETS: Final = ("sh", "chroot", "cp", "ifconfig", "mount", "mkdir", "ln", "insmod", "mkswap", "swapon", "swapoff",
+                   "dmesg", "poweroff", "uname", "cat", "ls", "sync", "sleep", "timeout")
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 #: What of this project goes along; its own __init__ stays here, as it would ask for pandas.
-_PARTS: Final = ("workload", "record", "lab/__init__.py", "lab/guest.py", "lab/guesttasks.py", "lab/channel.py")
+_PARTS: Final = ("workload", "record", "lab/__init__.py", "lab/guest.py", "lab/guesttasks.py", "lab/guestcommand.py",
+                 "lab/channel.py")
 
 _INIT: Final = """#!/bin/sh
 export PATH=/bin:/usr/bin:/sbin HOME=/ PYTHONPATH=/zreplay
@@ -49,6 +55,31 @@ for module in /modules/*.ko; do
     [ -e "$module" ] || continue
     insmod "$module" $(cat "${module%%.ko}.args" 2>/dev/null) || echo "zreplay-lab: $module was not loaded"
 done
+if [ -d /guest ]; then
+    # Every program of its root finds what it finds on a box; what lies in a tmpfs may be swapped, as there.
+    ifconfig lo 127.0.0.1 up
+    mkdir -p /dev/pts /dev/shm
+    mount -t devpts -o mode=620,ptmxmode=666 devpts /dev/pts
+    mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+    for name in stdin:0 stdout:1 stderr:2; do
+        ln -s /proc/self/fd/${name#*:} /dev/${name%%:*}
+    done
+    mount --bind /guest /guest
+    for part in proc sys dev; do
+        mount --rbind /$part /guest/$part
+    done
+    mount -t tmpfs -o mode=755 tmpfs /guest/run
+    mkdir -p /guest/run/lock
+    mount -t tmpfs -o mode=1777 tmpfs /guest/tmp
+    if [ -e /systemd ]; then
+        # It must be process 1, and have a root that is one; who runs beside it keeps the root there was.
+        ( PYTHONDONTWRITEBYTECODE=1 "%s" -S -s -m traces.lab.guest; sync; poweroff -f ) </dev/null &
+        cd /guest
+        mount --move . /
+        unset PYTHONPATH
+        exec chroot . /usr/lib/systemd/systemd --unit=basic.target </dev/null
+    fi
+fi
 if [ -d /tools ]; then
     for part in proc dev out zreplay boot; do
         mount --bind /$part /tools/$part
@@ -191,7 +222,7 @@ def build(kernel: Kernel, modules: Iterable[str] = ()) -> bytes:
     if kernel.config is not None:
         # Where a recorder on any box looks for it.
         archive.file(f"boot/config-{kernel.release}", kernel.config.read_bytes())
-    archive.file("init", (_INIT % python).encode(), 0o755)
+    archive.file("init", (_INIT.replace("%s", python).replace("%%", "%")).encode(), 0o755)
     return archive.finish()
 
 
@@ -199,9 +230,43 @@ def job_archive(job: dict[str, Any], script: str = "") -> bytes:
     """Return a second archive, to follow the first, with what the guest is to do, and its sequence if there is one."""
     archive = CpioWriter()
     archive.file("job.json", json.dumps(job).encode())
+    if job.get("systemd"):
+        # For who reads no JSON.
+        archive.file("systemd", b"")
     if script:
         archive.file(GUEST_SCRIPT.lstrip("/"), script.encode())
     return archive.finish()
+
+
+def files_archive(files: Iterable[tuple[Path, str]], root: Path) -> bytes:
+    """Return an archive of a user's files for the command's root, to follow that.
+
+    :param files: (path here, path there): a directory goes with all below it; links in it stay links, modes stay
+    :param root: the root's archive
+    :raises LabError: when one cannot be read
+    """
+    archive = CpioWriter(there=directories(root))
+    archive.directory(f"{GUEST_ROOT}{WORK}")
+    for path, there in files:
+        # What is named itself is meant, whatever link leads to it.
+        path = Path(os.path.realpath(path))
+        try:
+            for file in (path, *sorted(path.rglob("*"))) if path.is_dir() else (path,):
+                _user_file(archive, file, f"{GUEST_ROOT}/{merged(there)}/{file.relative_to(path)}")
+        except OSError as problem:
+            raise LabError(f"{problem.filename or path} cannot be read ({problem.strerror}); name files and "
+                           "directories with --file") from None
+    return archive.finish()
+
+
+def _user_file(archive: CpioWriter, path: Path, there: str) -> None:
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        archive.symlink(there, os.readlink(path))
+    elif stat.S_ISDIR(status.st_mode):
+        archive.directory(there, stat.S_IMODE(status.st_mode))
+    elif stat.S_ISREG(status.st_mode):
+        archive.file(there, path.read_bytes(), stat.S_IMODE(status.st_mode), mtime=int(status.st_mtime))
 
 
 def content_archive(path: Path, limit: int) -> bytes:

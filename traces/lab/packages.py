@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,8 @@ __all__ = ["KernelPackages", "Package", "closure", "compare_versions", "in_order
 _NAME: Final = re.compile(r"linux-(image|binary|modules|base)-([0-9][0-9a-z.+~]*?)-amd64")
 #: From 6.19 on ``linux-image-V`` is an empty package that depends on the others.
 _EMPTY: Final = 1 << 20
+#: Debian's policy, 2.5, the most wanted first.
+_PRIORITIES: Final = {name: rank for rank, name in enumerate(("required", "important", "standard", "optional"))}
 
 
 @dataclass(frozen=True)
@@ -71,41 +74,68 @@ def source_packages(lines: Iterable[str], suite: str) -> Iterator[Package]:
             yield from _package(stanza, suite)
 
 
-def closure(lines: Iterable[str], suite: str, names: Iterable[str], left_out: Iterable[str] = ()) -> list[Package]:
+def closure(lines: Iterable[str], suite: str, names: Iterable[str], left_out: Iterable[str] = (),
+            essential: bool = False) -> list[Package]:
     """Return packages of a ``Packages`` file with all they depend on, by name.
 
-    Of alternatives the first that the suite has is taken, itself or what provides it; versions are not compared: one
-    suite's packages go together.
+    Of alternatives one that is taken anyway satisfies, else the first that the suite has, itself or what provides it:
+    of several providers the one of the highest priority.  Versions and conflicts are not looked at: one suite's
+    packages go together.  Of several versions of a package the newest counts.
 
     :param left_out: packages that are not wanted, nor what only they depend on
+    :param essential: with the packages that all others take for granted (Debian's policy, 3.8)
     :raises KeyError: with a name that the suite does not have
     """
     stanzas: dict[str, dict[str, str]] = {}
-    providers: dict[str, str] = {}
+    providers: dict[str, list[str]] = {}
     for stanza in _stanzas(lines):
         name = stanza.get("Package", "")
-        stanzas.setdefault(name, stanza)
+        have = stanzas.get(name)
+        if have is None or compare_versions(have.get("Version", ""), stanza.get("Version", "")) < 0:
+            stanzas[name] = stanza
+    for name, stanza in stanzas.items():
         for provided in stanza.get("Provides", "").split(","):
-            providers.setdefault(_bare(provided), name)
-    found: dict[str, Package] = {}
-    todo = list(names)
+            if provided.strip():
+                providers.setdefault(_bare(provided), []).append(name)
+    for able in providers.values():
+        able.sort(key=lambda name: _PRIORITIES.get(stanzas[name].get("Priority", ""), len(_PRIORITIES)))
     without = set(left_out)
-    while todo:
-        wanted = todo.pop()
-        name = next((name for name in map(_bare, wanted.split("|")) if name in stanzas or name in providers), "")
-        if name not in stanzas:
-            name = providers.get(name, "")
-        if not name:
-            raise KeyError(wanted.strip())
-        if name in found or name in without:
+    todo = collections.deque(names)
+    if essential:
+        todo += sorted(name for name, stanza in stanzas.items() if stanza.get("Essential") == "yes")
+    found: dict[str, Package] = {}
+    # What a user names comes first, so that it decides between alternatives; then those that leave no choice.
+    asked = {name for name in map(_bare, todo) if name in stanzas} - without
+    choices: collections.deque[str] = collections.deque()
+    while todo or choices:
+        wanted = todo.popleft() if todo else choices.popleft()
+        chosen = _satisfying(wanted, stanzas, providers, asked | found.keys())
+        if chosen in found or chosen in without:
             continue
-        stanza = stanzas[name]
+        stanza = stanzas[chosen]
         for package in _package(stanza, suite):
-            found[name] = package
-        for field in ("Depends", "Pre-Depends"):
-            todo += [text for text in stanza.get(field, "").split(",")
-                     if text.strip() and not without.intersection(map(_bare, text.split("|")))]
+            found[chosen] = package
+        if chosen not in found:
+            raise KeyError(wanted.strip())
+        for field in ("Pre-Depends", "Depends"):
+            for text in stanza.get(field, "").split(","):
+                if text.strip() and not without.intersection(map(_bare, text.split("|"))):
+                    (todo if _bare(text) in stanzas and "|" not in text else choices).append(text)
     return [found[name] for name in sorted(found)]
+
+
+def _satisfying(wanted: str, stanzas: Mapping[str, object], providers: Mapping[str, list[str]],
+                taken: Collection[str]) -> str:
+    """Return the package that satisfies a dependency.
+
+    :raises KeyError: when the suite has none
+    """
+    names = [_bare(text) for text in wanted.split("|")]
+    able = [one for name in names for one in (name, *providers.get(name, ())) if one in stanzas]
+    found = next((one for one in able if one in taken), able[0] if able else "")
+    if not found:
+        raise KeyError(wanted.strip())
+    return found
 
 
 def _bare(dependency: str) -> str:

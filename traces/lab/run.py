@@ -15,24 +15,49 @@ from pathlib import Path
 from typing import Any, Final
 
 from traces.importers import import_source
+from traces.importers.capture import read_command
 from traces.lab.apt import cache_directory
 from traces.lab.channel import Receiver
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.guest import FAILED
-from traces.lab.initramfs import build, content_archive, job_archive
+from traces.lab.initramfs import WORK, build, content_archive, files_archive, job_archive
 from traces.lab.kernels import Kernel
 from traces.lab.qemu import Machine, boot, kvm_is_there, tail
+from traces.lab.roots import Root
 from traces.lab.tools import Tools
 
-__all__ = ["Job", "Outcome", "Ran", "run", "run_task"]
+__all__ = ["SWAP_SIZE", "Foreign", "Job", "Outcome", "Ran", "run", "run_task"]
 
 #: Sizes of the guest's disks in bytes; their images take what is written to them.
-_SWAP_SIZE: Final = 4 << 30
+SWAP_SIZE: Final = 4 << 30
 _RESULT_SIZE: Final = 16 << 30
+#: Bytes of memory that a guest has beside its archives while it unpacks them: they are there twice.
+_BESIDE: Final = 256 << 20
 #: Seconds within which a machine under KVM must have said something.
 _KVM_PATIENCE: Final = 60.0
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A user's command, in a root of its own.
+
+    ``files`` are (path here, path there); ``cgroup`` is what its cgroup's files are given before the recording, name ->
+    value; ``seconds`` is the time that it may take; with ``systemd`` that is the guest's process 1, in the same root.
+    """
+
+    command: tuple[str, ...]
+    root: Root
+    files: tuple[tuple[Path, str], ...] = ()
+    cgroup: dict[str, str] = field(default_factory=dict)
+    seconds: float = 600.0
+    systemd: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """Return what the guest is told of it."""
+        return {"command": list(self.command), "cgroup": self.cgroup, "seconds": self.seconds, "systemd": self.systemd,
+                "directory": WORK}
 
 
 @dataclass(frozen=True)
@@ -46,7 +71,8 @@ class Job:
     trace-cmd is asked for, and all of the guest's work then runs under their Python; with ``icount`` a guest of TCG
     counts its instructions for time; ``chain_size`` is what the kernel's configuration would say; ``modules`` are
     loaded beside the lab's own, each a name with its parameters: ``fake_iaa fail_nth=3``; ``nodes`` are its NUMA
-    nodes.
+    nodes; ``swap`` is the size of its swap in bytes; ``foreign`` is a command of the user's own that runs in place of
+    the workload.
     """
 
     kernel: Kernel
@@ -65,6 +91,8 @@ class Job:
     chain_size: int | None = None
     modules: tuple[str, ...] = ()
     nodes: int = 1
+    swap: int = SWAP_SIZE
+    foreign: Foreign | None = None
 
 
 @dataclass(frozen=True)
@@ -79,13 +107,16 @@ class Ran:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run: the importer's summary, seconds by part, how the workload ended."""
+    """What became of a run: the importer's summary, seconds by part, how the workload ended; of a user's command what
+    the guest said of it (:mod:`traces.lab.guestcommand`) with what it said itself.
+    """
 
     summary: dict[str, Any]
     seconds: dict[str, float]
     accel: str
     workload_status: int
     console: str
+    command: dict[str, Any] | None = None
 
 
 def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
@@ -101,7 +132,8 @@ def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
     """
     if os.path.lexists(out):
         raise LabError(f"{out} exists already; remove it or choose another name")
-    with run_task(job, "record", {}, out, say) as ran:
+    task, options = ("record", {}) if job.foreign is None else ("foreign", job.foreign.options())
+    with run_task(job, task, options, out, say) as ran:
         began = time.monotonic()
         say("importing")
         kernel = job.kernel
@@ -111,7 +143,7 @@ def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
                                                              "build": kernel.built})
         ran.seconds["import"] = time.monotonic() - began
         return Outcome(summary, ran.seconds, ran.accel, _workload_status(ran.capture),
-                       tail(ran.capture.parent / "console.txt"))
+                       tail(ran.capture.parent / "console.txt"), read_command(ran.capture))
 
 
 @contextmanager
@@ -135,6 +167,8 @@ def run_task(job: Job, task: str, options: dict[str, Any], out: Path, say: Say) 
         parts.append(job.tools.archive)
     if job.content is not None:
         parts.append(content_archive(job.content, job.memory << 18))
+    if job.foreign is not None:
+        parts += _root_parts(job, job.foreign)
     parts.append(job_archive({"task": task, "compressor": job.compressor, "params": job.params,
                               "workload": list(job.workload), "record": list(job.record), **options},
                              job.script))
@@ -171,6 +205,19 @@ def run_task(job: Job, task: str, options: dict[str, Any], out: Path, say: Say) 
     shutil.rmtree(partial)
 
 
+def _root_parts(job: Job, foreign: Foreign) -> list[bytes | Path]:
+    """Return the archives of a command's root.
+
+    :raises LabError: when they do not fit the guest's memory
+    """
+    files = files_archive(foreign.files, foreign.root.archive)
+    size = foreign.root.size + len(files)
+    if 2 * size + _BESIDE > job.memory << 20:
+        raise LabError(f"the packages and files have {size >> 20} MiB, which the guest holds in memory, twice while it "
+                       f"unpacks them; give it --memory {(2 * size + 2 * _BESIDE) >> 20}M")
+    return [foreign.root.archive, files]
+
+
 def _workload_status(capture: Path) -> int:
     """Return the status that the recorder saw its command end with; 0 where it says nothing."""
     try:
@@ -197,13 +244,17 @@ def _boot(job: Job, scratch: Path, parts: list[bytes | Path], partial: Path, sec
     """
     with (scratch / "initramfs").open("wb") as initramfs:
         for part in parts:
-            initramfs.write(part.read_bytes() if isinstance(part, Path) else part)
+            if isinstance(part, Path):
+                with part.open("rb") as archive:
+                    shutil.copyfileobj(archive, initramfs)
+            else:
+                initramfs.write(part)
     console = partial / "console.txt"
     accels = ["kvm"] if job.accel == "kvm" else ["tcg"]
     if job.accel == "auto" and kvm_is_there() and not _kvm_failed():
         accels = ["kvm", "tcg"]
     for accel in accels:
-        receiver = _disks(scratch, partial)
+        receiver = _disks(scratch, partial, job.swap)
         machine = Machine(job.kernel.image, scratch / "initramfs", scratch / "swap", scratch / "result", job.memory,
                           job.cpus, accel, job.icount, job.nodes)
         heard: list[str] = []
@@ -238,9 +289,9 @@ def _boot(job: Job, scratch: Path, parts: list[bytes | Path], partial: Path, sec
     raise AssertionError("the last accelerator decides")
 
 
-def _disks(scratch: Path, partial: Path) -> Receiver:
+def _disks(scratch: Path, partial: Path, swap: int) -> Receiver:
     """Make the guest's disks anew, empty, and return who listens to the second."""
-    for name, size in (("swap", _SWAP_SIZE), ("result", _RESULT_SIZE)):
+    for name, size in (("swap", swap), ("result", _RESULT_SIZE)):
         with (scratch / name).open("wb") as image:
             image.truncate(size)
     capture = partial / "capture"
