@@ -63,7 +63,8 @@ class Mirror:
         :param size: in bytes, for what is said meanwhile
         :raises LabError: when it cannot be had, or is not what it must be
         """
-        part = to.with_name(f".{to.name}.part")
+        # Another lab may fetch the same at the same time.
+        part = to.with_name(f".{to.name}.{os.getpid()}.part")
         part.unlink(missing_ok=True)
         # As root apt would fetch as its own user, who may not write into root's cache; without -q it draws bars.
         command = [str(_HELPER), "-qq", "-o", "APT::Sandbox::User=", "download-file", self.uri + name, str(part)]
@@ -109,7 +110,7 @@ class Mirror:
             packages = list(parse_index(lines, suite))
         for old in self.cache.glob(f"{suite}-*.json"):
             if re.fullmatch(re.escape(suite) + r"-[0-9a-f]{16}\.json", old.name):
-                old.unlink()
+                old.unlink(missing_ok=True)
         known.write_text(json.dumps([asdict(package) for package in packages]))
         return packages
 
@@ -120,7 +121,7 @@ class Mirror:
         :raises LabError: when the mirror does not carry it
         """
         digest, by_hash = self._newest(suite)
-        index = self.cache / f"{suite}.Packages.xz"
+        index = self.cache / f"{suite}.{os.getpid()}.Packages.xz"
         # Under its digest a file is there even while the mirror takes up a newer one.
         directory, _, _ = _INDEX.rpartition("/")
         name = f"by-hash/SHA256/{digest}" if by_hash else "Packages.xz"
@@ -130,7 +131,7 @@ class Mirror:
             with lzma.open(index, "rt", encoding="utf-8", errors="replace") as lines:
                 yield lines
         finally:
-            index.unlink()
+            index.unlink(missing_ok=True)
 
     def digest(self, suite: str) -> str:
         """Return the digest of a suite's index of today, for whoever kept what it made of an index.

@@ -391,6 +391,7 @@ class BccSession(Session):
 
     tracefs: _Tracefs
     capture: _Capture
+    locks_memory = False
 
     def __init__(self, path: Path, options: Options, box: Box) -> None:
         if os.uname().machine != "x86_64":

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from .memlock import lock_memory
 from .pages import PageTaker
 from .rings import RingReader
 
@@ -121,6 +122,8 @@ def _work(recorder: int, orders: int, answers: int, reader: RingReader, taker: P
         ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != recorder:
         return 1
+    # On a box short of memory it would wait for its own pages while the rings run over.
+    lock_memory()
     try:
         wait = 0.0
         while not select.select([orders], [], [], wait)[0]:

@@ -20,6 +20,7 @@ from .box import Box
 from .capture import AppendFile, Capture
 from .counters import snapshot
 from .errors import CannotRecord
+from .memlock import lock_memory
 from .names import DEFAULT, Names
 from .pages import PageMode, PageTaker
 from .pageworker import PageWorker
@@ -146,6 +147,9 @@ class Session:
     :param options: what to record
     :raises CannotRecord: when it cannot be done on this box
     """
+
+    #: Whether it keeps its memory from being paged out: not where that is a compiler's, too.
+    locks_memory = True
 
     def __init__(self, path: Path, options: Options, box: Box) -> None:
         self.options = options
@@ -336,6 +340,9 @@ class Session:
         self._hand_over_pages()
         if options.command:
             self._start_command()
+        if self.locks_memory:
+            # After the command was started: that has its memory as it would have it alone.
+            lock_memory()
         # The command has the priority it would have alone; a recorder that gets no CPU loses events.
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, _NICE)
