@@ -338,7 +338,7 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
                 if checks and r.id in checks and not r.compared and not r.reason.startswith(_DID_NOT_OCCUR)]
     if not tally.failed and not reasons and not any(r.compared for r in results):
         reasons.append("nothing could be compared")
-    notes = _notes(reference, predictions)
+    notes = [*_notes(reference, predictions), *_pages_missing(recording)]
     if fast is not None and fast.reason:
         notes.append(NOT_COMPILED + fast.reason)
     verdict = "FAIL" if tally.failed and not excused else "UNDECIDED" if reasons else "PASS"
@@ -500,6 +500,21 @@ def _check_results(recording: Recording, engine: Engine, predictions: Prediction
         grade = (CHECKS[check].grade if check in CHECKS else "exact") if compared else "not captured"
         out.append(CheckResult(check, compared, tally.different.get(check, 0), grade, reason))
     return out
+
+
+def _pages_missing(recording: Recording) -> list[str]:
+    """Return a note where compress calls have no page, though pages were recorded."""
+    share = recording.manifest.get("page_calls")
+    if not isinstance(share, dict):
+        missing = recording.manifest["source"].get("pages_unmatched")
+        return [f"{missing:,} compress calls have no page: their lengths are taken from the recording"] \
+            if isinstance(missing, int) and missing else []
+    calls, caught = share.get("calls"), share.get("caught")
+    if not isinstance(calls, int) or not isinstance(caught, int) or not 0 < caught < calls:
+        return []
+    why = "".join(f"; {text}" for text in share.get("why", ()) if isinstance(text, str))
+    return [f"{caught:,} of {calls:,} compress calls have their page ({100 * caught / calls:.0f} %); the lengths of "
+            f"the others are taken from the recording{why}"]
 
 
 def _notes(engine: Engine, predictions: Predictions) -> list[str]:

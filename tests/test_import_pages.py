@@ -17,6 +17,7 @@ from traces.block import Block
 from traces.importers import pagefiles
 from traces.importers.eventformat import parse_header_page
 from traces.importers.pageindex import PAGE_OFFSET_BASE, VMEMMAP_BASE, PageIndex
+from traces.importers.pageshare import page_share
 
 
 def index_of(pages: list[tuple[int, int]], known: bool = True) -> PageIndex:
@@ -216,3 +217,34 @@ def test_calls_of_more_pages_than_can_be() -> None:
     index.attach(block)
     assert (block.column("content") == -1).all()
     assert index.unmatched == len(block)
+
+
+# The share of calls whose page is known
+
+
+def _capture(**pages: object) -> dict[str, object]:
+    return {"pages": {"mode": "hash", "compressors": ["lz4"], **pages},
+            "losses": {"pages": {"0": {"overrun": 0, "commit_overrun": 0, "dropped": 0}}, "broken_pages": 0}}
+
+
+@pytest.mark.parametrize(("calls", "caught", "capture", "used", "why"), [
+    (10, 10, _capture(), {"lz4"}, []),
+    (0, 0, {}, set(), []),
+    (10, 4, _capture(), {"lz4"}, ["none of the pages that were recorded fits them"]),
+    (10, 4, _capture(), {"lz4", "zstd", "lzo"},
+     ["zswap used lzo, zstd, whose pages were not looked at: record with --compressor lzo --compressor zstd"]),
+    (10, 0, _capture(mode="none"), {"lz4"}, ["none was to be recorded (--pages none)"]),
+    (10, 4, {}, {"lz4"}, ["how many the rings lost is not known"]),
+    (10, 4, {"losses": {"pages": {"0": {"overrun": "unknown"}}}}, {"lz4"}, ["how many the rings lost is not known"])])
+def test_why_calls_have_no_page(calls: int, caught: int, capture: dict[str, object], used: set[str],
+                                why: list[str]) -> None:
+    assert page_share(calls, caught, capture, used) == {"calls": calls, "caught": caught, "why": why}
+
+
+def test_pages_that_the_rings_lost_are_counted() -> None:
+    # The kernel's selftest, as it was recorded once: two events a page, and what is lost is no more than is missing.
+    losses = {"pages": {"0": {"overrun": 203_670, "commit_overrun": 0, "dropped": 0}}, "broken_pages": 3}
+    why, = page_share(146_092, 44_254, {"losses": losses, "pages": {"mode": "hash"}}, {"lz4"})["why"]
+    assert why.startswith("about 101,838 were lost in the recorder's rings")
+    why, = page_share(20, 10, {"losses": losses}, {"lz4"})["why"]
+    assert why.startswith("about 10 were lost")

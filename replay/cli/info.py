@@ -17,6 +17,8 @@ from traces.samples import sample_paths
 
 __all__ = ["add_parser"]
 
+_COMPRESS = schema.CODE["crypto_acomp_compress"]
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
@@ -31,15 +33,17 @@ def add_parser(verbs: Any) -> None:
 def describe(recording: Recording) -> dict[str, Any]:
     """Return a recording's facts as plain data."""
     manifest = recording.manifest
-    counts = np.zeros(256, np.int64)
-    for _, columns in recording.batches(["event"], rows=1 << 18):
+    counts, caught = np.zeros(256, np.int64), 0
+    for _, columns in recording.batches(["event", "content"], rows=1 << 18):
         counts += np.bincount(columns["event"], minlength=256)
+        caught += int(np.count_nonzero((columns["content"] >= 0) & (columns["event"] == _COMPRESS)))
     segments = manifest["segments"]
     seconds = (segments[-1]["last_ts"] - segments[0]["first_ts"]) / 1e9 if segments else 0.0
     return {
         "recording": str(recording.path), "format_version": manifest["format_version"],
         "complete": manifest["complete"], "kernel": manifest["kernel"], "config": manifest["config"],
         "events": len(recording), "seconds": seconds, "pages": manifest.get("pages", {}),
+        "page_calls": {"why": [], **manifest.get("page_calls", {}), "calls": int(counts[_COMPRESS]), "caught": caught},
         "by_event": {schema.NAMES[code]: int(counts[code]) for code in np.flatnonzero(counts)},
         "snapshots": [{"label": s["label"], "ts": s["ts"]} for s in recording.snapshots],
         "start_state": (recording.path / "state.json").is_file(),
@@ -70,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         ("events", f"{facts['events']:,} in {facts['seconds']:.3f} s"),
         ("pages", f"{pages.get('references', 0):,} handed to the compressor, {pages.get('distinct', 0):,} distinct, "
                   f"{pages.get('with_bytes', 0):,} with their bytes"),
+        ("caught", _caught(facts["page_calls"])),
         ("snapshots", ", ".join(s["label"] for s in facts["snapshots"]) or "none"),
         ("starts", "with the state of a cut" if facts["start_state"] else "at the recorder's beginning"),
         ("lost", "unknown" if None in lost else f"{sum(lost):,} events"),
@@ -84,6 +89,15 @@ def run(arguments: argparse.Namespace) -> int:
     for note in facts["notes"]:
         print(f"note: {note}")
     return 0
+
+
+def _caught(share: dict[str, Any]) -> str:
+    """Return how many compress calls have their page, and why the others have none."""
+    calls, caught = share["calls"], share["caught"]
+    if not calls:
+        return "no compress call"
+    text = f"the pages of {caught:,} of {calls:,} compress calls ({100 * caught / calls:.0f} %)"
+    return "; ".join((text, *share["why"])) if caught < calls else text
 
 
 def _samples(as_json: bool) -> int:

@@ -12,7 +12,6 @@ from typing import Any
 
 from replay.cli import labbuild, labcommand, labfuzz, labmatrix, labmeasure
 from replay.cli.labcommon import (
-    MEMORY,
     Shelf,
     add_guest_options,
     add_kernel_options,
@@ -88,8 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.command:
             job = labcommand.command_job(arguments, kernel, shelf)
         else:
-            arguments.workload = arguments.workload or ("base",)
-            arguments.memory = arguments.memory or MEMORY
             job = job_of(arguments, kernel, arguments.compressor, arguments.folio, tools)
         outcome = run_job(dataclasses.replace(job, chain_size=arguments.chain_size), Path(arguments.output), say)
     lost = _lost(outcome)

@@ -22,6 +22,8 @@ from traces.lab.run import Foreign, Job
 
 __all__ = ["add_command_options", "check", "command_job", "root_of", "tell"]
 
+#: Those that every distribution's kernel has.
+_COMPRESSORS: Final = ("lz4", "lz4hc", "lzo", "lzo-rle", "zstd", "deflate")
 #: Lines of each stream that are shown.
 _SHOWN: Final = 40
 #: Directories of the guest that something is mounted over: files there would not be seen.
@@ -134,7 +136,9 @@ def command_job(arguments: argparse.Namespace, kernel: Kernel, shelf: Shelf) -> 
     foreign = Foreign(tuple(arguments.command), root, tuple(arguments.file), dict(arguments.cgroup), seconds,
                       arguments.systemd)
     memory = arguments.memory or MEMORY + (2 * root.size >> 20)
-    job = Job(kernel, arguments.compressor, (), record_words(arguments, arguments.pages or "hash"),
+    # The command may switch to any of them, and their modules are loaded.
+    others = [name for name in _COMPRESSORS if name != arguments.compressor]
+    job = Job(kernel, arguments.compressor, (), record_words(arguments, arguments.pages or "hash", *others),
               dict(arguments.param), memory, arguments.smp or 1, arguments.timeout, arguments.accel,
               modules=modules_of(arguments, kernel, arguments.compressor), nodes=arguments.numa, foreign=foreign)
     return job if arguments.swap is None else dataclasses.replace(job, swap=arguments.swap)
@@ -165,7 +169,7 @@ def tell(command: dict[str, Any]) -> int:
         print(f"the command's {name}{more}:", file=to)
         for line in lines[-_SHOWN:]:
             # Not what a terminal would obey.
-            print("  " + re.sub(r"[^\t -~\u00a0-\uffff]", "?", line), file=to)
+            print("  " + "".join(sign if sign.isprintable() or sign == "\t" else "?" for sign in line), file=to)
     status, words = command["status"], " ".join(command["words"])
     if status == 0:
         print(f"  the command ended well after {command['seconds']:.1f} s")

@@ -268,7 +268,7 @@ def sequence_job(sequence: Sequence, kernel: Kernel, arguments: argparse.Namespa
 
 def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio: str, tools: Tools | None) -> Job:
     """Return the job that the options ask for; a sequence brings its own compressor, parameters, memory and CPUs."""
-    words = arguments.workload
+    words = arguments.workload or ("base",)
     # However it is spelt: --content=PATH, --conte PATH.
     parser = _Words(add_help=False)
     parser.add_argument("--content", type=Path)
@@ -283,7 +283,7 @@ def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio
     pages = getattr(arguments, "pages", None) or ("full" if content is None else "hash")
     other = "lz4" if compressor != "lz4" else "zstd"
     record = record_words(arguments, pages, *((other,) if words[0] == "switch" else ()))
-    return Job(kernel, compressor, tuple(workload), record, dict(arguments.param), arguments.memory,
+    return Job(kernel, compressor, tuple(workload), record, dict(arguments.param), arguments.memory or MEMORY,
                arguments.smp or (2 if words[0] == "smp" else 1), arguments.timeout, arguments.accel, content, tools,
                modules=modules_of(arguments, kernel, compressor), nodes=arguments.numa)
 

@@ -18,6 +18,7 @@ from traces.errors import BadInput
 from traces.importers.merge import join
 from traces.importers.misread import MisreadColumns
 from traces.importers.pageindex import PageIndex
+from traces.importers.pageshare import page_share
 from traces.importers.source import BLOCK_ROWS, Block, RunFacts
 from traces.importers.tasks import TaskNumbers
 from traces.pages import PageStoreWriter, PageWatcher
@@ -98,6 +99,10 @@ class _Pairing:
             self._counts = np.concatenate((self._counts, np.zeros((max(most, len(self._counts)), 256), np.int64)))
         _count(tasks, block.event, self._counts)
 
+    def of(self, name: str) -> int:
+        """Return how many events of a name there were."""
+        return int(self._counts[:, schema.CODE[name]].sum())
+
     def unpaired(self, captured: set[str], pids: np.ndarray) -> list[dict[str, Any]]:
         """Return the functions whose entries and returns differ in number, per task; ``pids`` are the tasks' ids."""
         out = []
@@ -153,9 +158,10 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
         if pages is not None:
             storing.wait()
             source = {**source, "pages_unmatched": pages.unmatched}
-            if pages.unmatched:
-                facts.notes.append(f"{pages.unmatched} compress calls have no page: it was lost, or none of those "
-                                   "recorded fits; their lengths are taken from the recording")
+        share = _share(watchers.pairing.of("crypto_acomp_compress"), pages, facts)
+        if pages is not None and pages.unmatched:
+            facts.notes.append(f"{pages.unmatched} of {share['calls']} compress calls have no page: "
+                               f"{'; '.join(share['why'])}; their lengths are taken from the recording")
         captured = {"marker", "counters", "param", "lost_events", *facts.captured}
         unpaired = watchers.pairing.unpaired(captured, watchers.tasks.pids)
         facts.notes += watchers.misread.withdraw(facts.captured)
@@ -170,6 +176,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             "tasks": {str(pid): comm for pid, comm in sorted(facts.comms.items())},
             "ts_unit_ns": facts.ts_unit_ns,
             "derived_params": timeline.derived,
+            "page_calls": share,
             "notes": facts.notes,
             "source": source,
             **({"capture": facts.capture} if facts.capture else {}),
@@ -177,6 +184,12 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
         writer.close(manifest)
         return {"rows": writer.rows, "losses": facts.losses, "unpaired": unpaired, "notes": facts.notes,
                 "pages": len(writer.pages), "references": writer.pages.references}
+
+
+def _share(calls: int, pages: PageIndex | None, facts: RunFacts) -> dict[str, Any]:
+    used = {str(params["compressor"]) for _, _, values in facts.snapshots
+            if isinstance(params := values.get("params"), dict) and "compressor" in params}
+    return page_share(calls, calls - pages.unmatched if pages is not None else 0, facts.capture, used)
 
 
 class _Storing:

@@ -25,6 +25,7 @@ from .names import DEFAULT, Names
 from .pages import PageMode, PageTaker
 from .pageworker import PageWorker
 from .plan import Planned, as_json, page_plan, plan
+from .probes import PAGE_SOURCES
 from .rings import RingCopier, RingReader
 from .tracefs import Instance, Tracefs
 
@@ -177,6 +178,8 @@ class Session:
         self._taker: PageTaker | None = None
         self._worker: PageWorker | None = None
         self._status: dict[str, Any] = {}
+        #: Compressors whose pages are looked at.
+        self._looked_at: list[str] = []
         self._control = -1
         self._child: subprocess.Popen[bytes] | None = None
         #: What it was started with.
@@ -246,6 +249,8 @@ class Session:
             raise CannotRecord("the kernel took none of the probes", "see what it offers with 'zreplay record --plan'")
         pages_used, pages_refused = self.tracefs.define(page_events)
         notes += [f"page contents: {why}" for why in pages_refused.values()]
+        functions = {row.function for row in page_events if row.event in pages_used}
+        self._looked_at = [name for name in names if PAGE_SOURCES.get(name, ("",))[0] in functions]
         buffer_kb = options.buffer_kb or ring_kb(self.box.memory_kb(), 1 + bool(pages_used))
         self.meta = Instance(self.tracefs, own.instances[0], buffer_kb)
         self.pages = Instance(self.tracefs, own.instances[1], buffer_kb, _PAGE_SUBBUF_KB) if pages_used else None
@@ -299,7 +304,8 @@ class Session:
         self._status = {
             "zreplay_capture": 1, "complete": False, "recorder": VERSION, "backend": "tracefs", "clock": "mono",
             "start": None, "stop": None, "box": box.facts(), "bases": box.bases(), "btf": btf,
-            "pages": {"mode": options.pages.text, "digest": "keyed BLAKE2b, 32 bytes; SHA-1 where bytes are kept"},
+            "pages": {"mode": options.pages.text, "compressors": self._looked_at,
+                      "digest": "keyed BLAKE2b, 32 bytes; SHA-1 where bytes are kept"},
             "buffer_kb": buffer_kb, "cgroup": str(options.cgroup) if options.cgroup is not None else None,
             "command": os.path.basename(options.command[0]) if options.command else None,
             "plan": as_json(planned, used), "notes": notes, "losses": {"cpus": {}, "pages": {}, "probes": {}}}
