@@ -164,3 +164,41 @@ def test_a_sequence_is_carried_out(tmp_path: Path) -> None:
 def test_one_sequence_of_a_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _lab("fuzz", "--kernel", _KERNELS[0], "--seed", "1", "--only", "4", "-o", str(tmp_path / "f")) == 0
     assert "seed 1 number 4" in capsys.readouterr().out
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("kernel", _KERNELS)
+@pytest.mark.usefixtures("needs_qemu")
+def test_a_command_of_ones_own(kernel: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.sh").write_text("cat /proc/self/cgroup; cat /sys/fs/cgroup/rec/memory.max\n"
+                                     "ls /sys/kernel/debug/zswap /dev/pts >/dev/null && getent passwd nobody root | cut -d: -f1\n"
+                                     "sqlite3 :memory: 'WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c WHERE "
+                                     "x<60000) SELECT count(DISTINCT hex(x*x)||hex(randomblob(80))) FROM c'; exit 3\n")
+    (tmp_path / "run.sh").chmod(0o755)
+    out = tmp_path / "r.zr"
+    assert _lab("run", "--kernel", kernel, "--compressor", "lz4", "--package", "sqlite3", "--cgroup", "memory.max=8M",
+                "--file", str(tmp_path / "run.sh"), "-o", str(out), "--", "sh", "./run.sh") == 1
+    recording = open_recording(out)
+    command = recording.document("command")
+    assert command is not None
+    assert command["stdout"].splitlines() == ["0::/rec", "8388608", "nobody", "root", "60000"]
+    assert "failed with status 3" in capsys.readouterr().err
+    events = recording.frame(["event", "content"])
+    calls = events[events.event == "crypto_acomp_compress"]
+    assert len(calls) > 500
+    assert (calls.content >= 0).mean() > 0.9
+    result = replay(recording)
+    assert result.verdict == "PASS", (result.reasons, result.divergences)
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("needs_qemu")
+def test_systemd_in_the_guest(tmp_path: Path) -> None:
+    out = tmp_path / "r.zr"
+    assert _lab("run", "--kernel", _KERNELS[0], "--compressor", "lz4", "--systemd", "-o", str(out), "--", "systemd-run",
+                "--wait", "--pipe", "-p", "MemoryMax=24M", "-p", "MemoryZSwapMax=0", "sh", "-c",
+                "cat /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)/memory.zswap.max; head -c 30000000 /dev/zero | "
+                "tail -c 29000000 | wc -c") == 0
+    command = open_recording(out).document("command")
+    assert command is not None
+    assert command["stdout"].splitlines() == ["0", "29000000"]
