@@ -248,3 +248,6 @@ def test_pages_that_the_rings_lost_are_counted() -> None:
     assert why.startswith("about 101,838 were lost in the recorder's rings")
     why, = page_share(20, 10, {"losses": losses}, {"lz4"})["why"]
     assert why.startswith("about 10 were lost")
+    lost, waited = page_share(20, 10, {"losses": losses}, {"lz4"}, 3)["why"]
+    assert lost == why
+    assert waited.startswith("3 times a task waited for memory until kswapd had freed enough")

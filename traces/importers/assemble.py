@@ -189,7 +189,15 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
 def _share(calls: int, pages: PageIndex | None, facts: RunFacts) -> dict[str, Any]:
     used = {str(params["compressor"]) for _, _, values in facts.snapshots
             if isinstance(params := values.get("params"), dict) and "compressor" in params}
-    return page_share(calls, calls - pages.unmatched if pages is not None else 0, facts.capture, used)
+    waits = [_count_of(values, "pgscan_direct_throttle") for _, _, values in facts.snapshots]
+    return page_share(calls, calls - pages.unmatched if pages is not None else 0, facts.capture, used,
+                      waits[-1] - waits[0] if waits else 0)
+
+
+def _count_of(snapshot: dict[str, Any], name: str) -> int:
+    counts = snapshot.get("vmstat")
+    text = str(counts.get(name, "0")) if isinstance(counts, dict) else "0"
+    return int(text) if text.isdecimal() else 0
 
 
 class _Storing:

@@ -8,13 +8,16 @@ from typing import Any
 __all__ = ["page_share"]
 
 
-def page_share(calls: int, caught: int, facts_of_capture: dict[str, Any], used: set[str]) -> dict[str, Any]:
+def page_share(calls: int, caught: int, facts_of_capture: dict[str, Any], used: set[str],
+               throttled: int = 0) -> dict[str, Any]:
     """Return ``calls``, ``caught`` and ``why``, sentences on those that have no page; empty where all have theirs.
 
     :param calls: compress calls of the recording
     :param caught: those whose page is known
     :param facts_of_capture: what the recorder says of the run, empty of other captures
     :param used: compressors that zswap had at one of the snapshots
+    :param throttled: times that a task had to wait for kswapd before it got memory (``pgscan_direct_throttle`` of
+        /proc/vmstat): throttle_direct_reclaim() in mm/vmscan.c, which may hold a recorder up for minutes
     """
     missing = calls - caught
     out: dict[str, Any] = {"calls": calls, "caught": caught, "why": []}
@@ -40,6 +43,9 @@ def page_share(calls: int, caught: int, facts_of_capture: dict[str, Any], used: 
         # A page is two events; of some only one was lost.
         why.append(f"about {min((lost + 1) // 2 + broken, missing):,} were lost in the recorder's rings, which filled "
                    "faster than pages were hashed: give it --buffer-kb, or --pages none where they are not needed")
+        if throttled:
+            why.append(f"{throttled} times a task waited for memory until kswapd had freed enough, and the recorder's, "
+                       "where it was one of them, took no page meanwhile: give the box more memory")
     elif not known:
         why.append("how many the rings lost is not known")
     if not why:
