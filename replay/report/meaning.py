@@ -102,8 +102,8 @@ STAKES: Final[dict[str, Stake]] = {
         "is never found, or found under the wrong cgroup."),
     "shrink.worker": (
         "which pages are written back",
-        "The worker takes turns between cgroups. Where it does not, one cgroup's pages go to the device while another's "
-        "stay."),
+        "The worker takes turns between cgroups. Where it does not, one cgroup's pages go to the device while "
+        "another's stay."),
     "memcg.charge": (
         "counters",
         "What is charged and not uncharged, or the reverse, stays in memory.zswap.current of that cgroup for as "
