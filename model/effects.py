@@ -48,7 +48,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
-__all__ = ["DECISIONS", "DEFAULTS", "EAGER", "Effect", "Steps", "run"]
+__all__ = ["DECISIONS", "DEFAULTS", "EAGER", "UNSEEN", "Effect", "Steps", "run"]
 
 Effect = tuple[Any, ...]
 T = TypeVar("T")
@@ -97,6 +97,9 @@ DECISIONS: dict[str, str] = {
     "?lru_list": "under which of its two names the root's list is kept",
     "?pool_listed": "when a pool that lost its last entry leaves the list",
 }
+
+#: Effects that no probe can see.
+UNSEEN = frozenset({"memcpy"})
 
 #: After these effects the model goes on at once to its next effect (or question).  Either the kernel still
 #: holds the size class lock, so that what follows happens before any other task's effect on that class, or

@@ -12,6 +12,7 @@ import numpy as np
 from model.zswap import Zswap
 from replay.checks import Tally
 from replay.engine import Engine, LostEvents
+from replay.guard import guarded
 from replay.handlers_base import CannotFollow
 from replay.state import dump_state
 from replay.verdict import open_engine
@@ -53,8 +54,9 @@ def cut(recording: Recording, out: str, start: int, stop: int, *, revision: str 
     if not 0 <= start < min(stop, total):
         raise BadInput(recording.path, f"events {start} to {stop}", f"is no range of its {total} events",
                        "choose --from and --to within it")
-    engine, _, _ = open_engine(recording, revision, Tally(), pages=False)
-    begin, state, end = _walk(engine, recording, start, min(stop, total), progress)
+    with guarded([revision], recording.path):
+        engine, _, _ = open_engine(recording, revision, Tally(), pages=False)
+        begin, state, end = _walk(engine, recording, start, min(stop, total), progress)
     if begin >= end:
         raise BadInput(recording.path, f"events {start} to {stop}", "no operation ends in this range",
                        "choose a longer one")

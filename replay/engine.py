@@ -18,6 +18,7 @@ from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, Zswap
 from replay.checks import Divergence, Tally
 from replay.comparisons import held_for
+from replay.guard import active, watched
 from replay.handlers_base import CannotFollow
 from replay.predict import Predictions
 from replay.questions import ASKED, Questions
@@ -130,6 +131,10 @@ class Engine(Questions):
         self._out_of_step: dict[int, str] = {}
         self._base = 0
         self._handlers = self.table()
+        guard = active()
+        if guard is not None:
+            # The revision is a user's: what it does wrong is told with the event at hand.
+            guard.now = lambda: self.now
         self.settle_questions()
 
     def restart(self, model: Zswap) -> None:
@@ -436,7 +441,7 @@ class Engine(Questions):
         else:
             self.count("outside event")
             return
-        frame = Frame(name, gen, number)
+        frame = Frame(name, watched(gen), number)
         self.stacks.setdefault(pid, []).append(frame)
         effect = self.advance(frame, name, i)
         if effect is None or effect[0] != name:

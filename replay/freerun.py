@@ -21,6 +21,7 @@ from model.crypto.request import NeverCompletes, sg_init_one
 from model.effects import Effect, Steps, run
 from model.zsmalloc import PAGE_SIZE, ZsObject
 from model.zswap import Folio, Zswap, ZswapEntry, ZswapPool
+from replay.guard import watched
 
 __all__ = ["FreeRun", "Operation", "Outcome"]
 
@@ -157,7 +158,7 @@ class FreeRun:
         self._out = self._reading = None
         try:
             steps = self._steps(operation)
-            outcome.result = run(steps, self._answer, self._see) if steps is not None else None
+            outcome.result = run(watched(steps), self._answer, self._see) if steps is not None else None
         except (KernelFault, NeverCompletes) as fault:
             self.dead = f"{type(fault).__name__}: {fault}"
             outcome.problems.append(self.dead)

@@ -19,7 +19,9 @@ from model.crypto.layers import acomp_for
 from model.crypto.scomp import Synthetic
 from model.zswap import Zswap
 from replay.freerun import FreeRun, Operation, Outcome
+from replay.guard import Guard, guarded, is_own
 from replay.operations import Contents, Operations
+from replay.overrides import overrides_line
 from traces.errors import BadInput
 from traces.recording import Recording
 
@@ -127,12 +129,22 @@ def part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[str
     if not operations.contents.refs:
         raise BadInput(recording.path, "", "holds nothing of the pages that were stored",
                        "record with --pages hash or full")
+    with guarded([first[1], second[1]], recording.path) as guard:
+        out = _part(recording, first, second, operations, faults, progress, guard)
+    out.notes += [overrides_line(kind) for _, kind in (first, second) if is_own(kind)]
+    return out
+
+
+def _part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[str, type[Zswap]], operations: Operations,
+          faults: FaultPlan | None, progress: Callable[[int], None] | None, guard: Guard | None) -> Parting:
     out = Parting((first[0], second[0]))
     plans = [(faults or FaultPlan()).fresh() for _ in range(2)]
     runs = [free_run(recording, kind, operations.contents, plan)
             for (_, kind), plan in zip((first, second), plans, strict=True)]
     causes: dict[tuple[str, str], Cause] = {}
     for operation in operations:
+        if guard is not None:
+            guard.now = lambda event=operation.event: event  # type: ignore[misc]
         pair = runs[0].do(operation), runs[1].do(operation)
         out.operations += 1
         for problems, outcome in zip(out.problems, pair, strict=True):

@@ -23,8 +23,10 @@ from replay.comparisons import checks_of, missing_columns
 from replay.engine import Engine, LostEvents
 from replay.eventlines import event_lines
 from replay.excuses import excuses
+from replay.guard import guarded, is_own
 from replay.handlers_base import CannotFollow
 from replay.objectwords import set_layout
+from replay.overrides import overrides_line
 from replay.predict import Predictions, predict
 from replay.state import load_state
 from replay.taken import taken, unseen
@@ -281,8 +283,17 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
     :param engine: ``fast`` (compiled; what it cannot confirm is the reference's to judge), ``reference``, or None for
         the faster of them: below :data:`FAST_PAYS` events the reference is done before compiled code is loaded
     :param progress: called with (what, done, total)
-    :raises BadInput: when the recording or the wanted checks make no replay possible
+    :raises BadInput: when the recording, the wanted checks or a user's revision make no replay possible
     """
+    with guarded([revision], recording.path):
+        result = _replay(recording, revision, checks, keep_going, pages, engine, progress)
+    if isinstance(revision, type) and is_own(revision):
+        result.notes.insert(0, overrides_line(revision))
+    return result
+
+
+def _replay(recording: Recording, revision: str | type[Zswap] | None, checks: set[str] | None, keep_going: bool,
+            pages: bool, engine: str | None, progress: Callable[[str, int, int], None] | None) -> Result:
     unknown = unknown_checks(checks or ())
     if unknown:
         raise BadInput(recording.path, "", f"there is no check '{unknown[0]}'",
@@ -313,12 +324,6 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
             stopped_at, reasons = reference.now, [*reasons, f"{stop}: nothing from event {reference.now} of {total} on "
                                                            f"was compared; {HOW_TO_RECORD}"]
             reference.events = stopped_at
-        except Exception as problem:
-            if type(reference.model).__module__.startswith("model."):
-                raise
-            # The revision is the user's: whatever it raises is told with its event.
-            raise BadInput(recording.path, f"event {reference.now}", f"revision {name} failed "
-                           f"({type(problem).__name__}: {problem})", "mend the revision") from problem
     if lost_at is None and stopped_at is None and not reasons and (keep_going or not tally.failed):
         reference.finish()
         check_objects(recording, predictions, reference.writes, tally)

@@ -21,7 +21,7 @@ PARTS = ("path", "where", "what", "todo")
 #: A next step says what to do: it begins with one of these, or with what is wrong with an option's value.
 STEPS = {"apply", "ask", "boot", "build", "check", "choose", "close", "convert", "copy", "correct", "cut", "decompress", "end", "export", "fetch", "get",
          "give", "import", "install", "leave", "make", "mend", "mount", "name", "pass", "patch", "print", "put", "rebase", "record",
-         "remove", "replay", "report", "run", "save", "see", "split", "start", "take", "try", "use", "wait", "write"}
+         "remove", "replay", "report", "return", "run", "save", "see", "split", "start", "take", "try", "use", "wait", "write", "yield"}
 #: What libraries say of their input stands in sentences of ours.
 SAID = ("str(problem)", "str(trouble)")
 #: Sentences in one piece, by the exception or function that takes them, and which argument that is.
@@ -32,7 +32,7 @@ PROGRAMS = {"apt", "echo", "mkswap"}
 INSIDE = {"Damaged": "BadInput, by recordings", "Missing": "vmcore's findings", "LostEvents": "verdicts", "_Enough": "shrink",
           "_Odd": "the other engine", "Mismatch": "a finding: status 1", "UnsupportedCompressor": "checks that are not made",
           "CorruptData": "the model's", "KernelFault": "the model's", "NeverCompletes": "the model's",
-          "NoFit": "BadInput, by whatif"}
+          "NoFit": "BadInput, by whatif", "RevisionFault": "BadInput, by guards", "TooLong": "BadInput, by guards"}
 
 
 class Place(NamedTuple):
@@ -178,7 +178,8 @@ def _params(*names: str) -> list[Any]:
             for name in names for place in CALLED[name] if name != "OSError" or (place.call.args and ast.unparse(place.call.args[0]) == "0")]
 
 
-SENTENCES = _params("BadInput")
+#: A guard puts a fault's parts together: those are looked at where they are made.
+SENTENCES = [param for param in _params("BadInput") if param.values[0].module != "replay.guard"]
 
 
 def test_they_are_found() -> None:
@@ -245,6 +246,17 @@ def test_a_recorder_says_what_is_in_the_way_and_what_next(place: Place) -> None:
         _in_style(text)
     _steps(todo)
     assert str(CannotRecord(what[0], todo[0])).endswith(".")
+
+
+@pytest.mark.parametrize("place", _params("RevisionFault"))
+def test_a_fault_of_a_users_revision_says_what_and_what_next(place: Place) -> None:
+    assert len(place.call.args) == 3, "place, what, todo"
+    what, todo = (texts(place.call.args[at], place) for at in (1, 2))
+    for text in what:
+        # What is wrong with an effect is said in one place.
+        assert not text.startswith("<") or "wrong" in text, f"nothing is known of {text}"
+        _in_style(text)
+    _steps(todo)
 
 
 @pytest.mark.parametrize("place", _params(*ONE_PIECE))

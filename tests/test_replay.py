@@ -512,7 +512,7 @@ def test_a_revision_that_raises_is_told_with_its_event(samples: dict[str, Path])
             raise KeyError("no such thing")
             yield
 
-    with pytest.raises(BadInput, match=r"event \d+: revision Broken failed \(KeyError: 'no such thing'\)"):
+    with pytest.raises(BadInput, match=r"test_replay.py:\d+, event \d+ of .*: revision Broken raises KeyError: 'no such thing'; mend the file"):
         replay.replay(traces.open_recording(samples["7.3-lz4-4k"]), Broken)
 
 

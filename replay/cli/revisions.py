@@ -201,6 +201,8 @@ def _walk(found: Bisection, path: str) -> Iterator[str]:
                              f"{found.wanted.first[0].operation.event}", fitting(_WIDTH), subsequent_indent="  ")
     mirrors = next(step.mirrors for step in found.steps if step.name == found.brought)
     yield from textwrap.wrap(f"which is {mirrors}", fitting(_WIDTH), initial_indent="  ", subsequent_indent="  ")
+    for note in dict.fromkeys(note for step in found.steps if step.parting for note in step.parting.notes):
+        yield from textwrap.wrap(f"note: {note}", fitting(_WIDTH), subsequent_indent="  ")
     yield ""
     for step in found.steps[1:]:
         assert step.parting is not None

@@ -8,6 +8,7 @@ here with nothing beside it, as :mod:`replay.many.waiting` has it, since a worke
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
@@ -188,6 +189,10 @@ def _on_worker(order: dict[str, Any]) -> str:
         return not_done(job, f"was refused: the worker on {host} has no recording at {order['at']}",
                         "workers open recordings by their paths: mount the same file system there").to_json()
     outcome = safely(Job(job.number, job.recording, order["revision"], job.options), at=order["at"])
+    if order["revision"] != job.revision:
+        # A user's file is called what its user calls it.
+        there, here = (str(Path(name.rpartition(":")[0])) for name in (order["revision"], str(job.revision)))
+        outcome = dataclasses.replace(outcome, error=outcome.error.replace(there, here))
     return outcome.to_json()
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from model.zswap import Zswap
 from replay.checks import Tally
 from replay.engine import Engine, LostEvents
+from replay.guard import guarded
 from replay.handlers_base import CannotFollow
 from replay.report.recorded import times_of
 from replay.verdict import open_engine
@@ -52,6 +53,12 @@ def course(recording: Recording, revision: str | type[Zswap], snapshots: Iterabl
     :param progress: called with (what, events done, events in all)
     :raises BadInput: when the recording, or a user's revision, makes no replay possible
     """
+    with guarded([revision], recording.path):
+        return _course(recording, revision, snapshots, stop, progress)
+
+
+def _course(recording: Recording, revision: str | type[Zswap], snapshots: Iterable[tuple[int, int]], stop: int,
+            progress: Callable[[str, int, int], None] | None) -> Course:
     total = len(recording)
     tally = Tally()
     engine, _, _ = open_engine(recording, revision, tally, pages=False)
