@@ -86,8 +86,8 @@ def test_options_that_make_no_sense(words: tuple[str, ...], sentence: str, capsy
 
 
 @pytest.mark.parametrize(("text", "place"), [
-    ("t.sh", "/work/t.sh"), ("t.sh:other", "/work/other"), ("t.sh:sub/", "/work/sub/t.sh"), ("t.sh:/usr/bin/t", "/usr/bin/t"),
-    ("t.sh:/usr/bin/", "/usr/bin/t.sh"), ("d", "/work/d"), ("d:/opt/e", "/opt/e")])
+    ("t.sh", "/srv/t.sh"), ("t.sh:other", "/srv/other"), ("t.sh:sub/", "/srv/sub/t.sh"), ("t.sh:/usr/bin/t", "/usr/bin/t"),
+    ("t.sh:/usr/bin/", "/usr/bin/t.sh"), ("d", "/srv/d"), ("d:/opt/e", "/opt/e")])
 def test_where_files_go(text: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "t.sh").write_text("")
     (tmp_path / "d").mkdir()
@@ -382,12 +382,12 @@ def test_files_go_along_with_their_modes(tmp_path: Path) -> None:
     (tmp_path / "to").symlink_to("d/run.sh")
     root = root_file(tmp_path, "usr/bin", "var/tmp")
     found = {member.name: member for member in members(files_archive(
-        [(tmp_path / "d", "/work/d"), (tmp_path / "to", "/bin/run"), (tmp_path / "d/data", "/var/tmp/new/x")],
+        [(tmp_path / "d", "/srv/d"), (tmp_path / "to", "/bin/run"), (tmp_path / "d/data", "/var/tmp/new/x")],
         root.archive))}
-    assert found["guest/work/d/run.sh"].mode == stat.S_IFREG | 0o755
-    assert found["guest/work/d/data"].mode == stat.S_IFREG | 0o600
-    assert found["guest/work/d/link"].data == b"data"
-    assert stat.S_ISDIR(found["guest/work/d/sub"].mode)
+    assert found["guest/srv/d/run.sh"].mode == stat.S_IFREG | 0o755
+    assert found["guest/srv/d/data"].mode == stat.S_IFREG | 0o600
+    assert found["guest/srv/d/link"].data == b"data"
+    assert stat.S_ISDIR(found["guest/srv/d/sub"].mode)
     assert found["guest/usr/bin/run"].data == b"run"
     # The kernel would replace a link by a directory, and give one that is there another mode.
     assert not {"guest/bin", "guest/usr/bin", "guest/var/tmp", "guest"} & found.keys()
@@ -444,7 +444,7 @@ def test_the_job_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert set(job.record[3::2]) == {"lz4", "lz4hc", "lzo", "lzo-rle", "deflate"}, "zstd is the one it starts with"
     assert job.foreign is not None
     assert job.foreign.options() == {"command": ["true", "x"], "cgroup": {"memory.max": "1M"}, "seconds": 200.0,
-                                     "systemd": True, "directory": "/work"}
+                                     "systemd": True, "directory": "/srv"}
     told = {member.name: member.data for member in members(job_archive(job.foreign.options()))}
     assert json.loads(told["job.json"])["command"] == ["true", "x"]
     assert "systemd" in told

@@ -29,7 +29,7 @@ GUEST_CONTENT: Final = "/content"
 #: Where it finds the sequence that it is to carry out.
 GUEST_SCRIPT: Final = "/script.json"
 #: Where a user's command runs, and finds the files that came with it.
-WORK: Final = "/work"
+WORK: Final = "/srv"
 
 #: Modules that are loaded where the kernel does not have them built in: disks, and every compressor of zswap.
 MODULES: Final = ("virtio_pci", "virtio_blk", "zsmalloc", "lz4", "lz4hc", "zstd", "deflate", "lzo", "lzo-rle", "842")
