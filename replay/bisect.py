@@ -36,7 +36,7 @@ def bisect(recording: Recording, names: Sequence[tuple[str, type[Zswap]]], respe
            progress: Callable[[str, int], None] | None = None) -> Bisection:
     """Find the step that brought the gravest difference between the first and the last, or that in a respect.
 
-    A difference is the same one where it is in the same respect and first shows at the same operation.
+    A step has the difference where it parts in the same respect at the operation at which the last one first does.
 
     :param names: at least two steps, name and class, the base first
     :param respect: a key of :data:`replay.parting.RESPECTS`
@@ -64,7 +64,7 @@ def bisect(recording: Recording, names: Sequence[tuple[str, type[Zswap]]], respe
 
 
 def _same(cause: Cause, wanted: Cause) -> bool:
-    return (cause.respect, cause.first[0].operation.event) == (wanted.respect, wanted.first[0].operation.event)
+    return cause.respect == wanted.respect and wanted.first[0].operation.event in cause.events
 
 
 def series(name: str) -> list[tuple[str, type[Zswap]]]:

@@ -247,7 +247,7 @@ def partings(scenario: Scenario, one: Setup, other: Setup) -> list[Found]:
     for number, (a, b) in enumerate(zip(outcomes(scenario, one), outcomes(scenario, other), strict=True)):
         parted = differs(a, b, names)
         if parted is not None:
-            out.append(Found(number, parted[1], parted[0]))
+            out.append(Found(number, parted.sentence, parted.respect))
     return out
 
 

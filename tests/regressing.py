@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 CODE = schema.CODE
 #: Two of them do not compress.
 PAGES = [bytes([number]) * 8 + random.Random(number).randbytes(4088) for number in (*range(38), 200, 201)]
+
+
+#: When recordings begin, ns: no two at the same time, as no two runs do.
+_STARTS = itertools.count(1_000_000, 1_000_000)
 
 
 class ByFirstByte:
@@ -56,6 +61,8 @@ class Plan:
     release: str = "7.3"
     snapshots: bool = True
     without: str = ""
+    #: ns by which all of it is later, 0 for a time of its own
+    later: int = 0
 
 
 def record(path: Path, plan: Plan | None = None) -> Recording:
@@ -97,8 +104,9 @@ def record(path: Path, plan: Plan | None = None) -> Recording:
         keep = [row[COLUMN["event"]] != CODE[plan.without] for row in rows]
         texts = {sum(keep[:at]): text for at, text in texts.items()}
         rows = [row for row, kept in zip(rows, keep, strict=True) if kept]
+    later = plan.later or next(_STARTS)
     for row in rows:
-        row[0] = round(row[0] * (1 + plan.slow))
+        row[0] = round(row[0] * (1 + plan.slow)) + later
     block = np.array([[int(value) & (1 << 64) - 1 for value in row] for row in rows], np.uint64).view(np.int64).T
     with RecordingWriter(path) as writer:
         writer.write_rows(np.ascontiguousarray(block), sorted(texts.items()))

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import traces
 from model.crypto import compressor_for, known
@@ -17,9 +21,10 @@ from model.revisions import REVISIONS
 from model.revisions.v14 import V14
 from replay.bisect import bisect, series
 from replay.cli import main
-from replay.freerun import FreeRun, Operation
+from replay.cli.revisions import _lines, _plain
+from replay.freerun import FreeRun, Operation, Outcome
 from replay.operations import Operations
-from replay.parting import Parting, part
+from replay.parting import Cause, Difference, Parting, broken, differs, part
 from replay.synthetic import ImaginaryKernel, config
 from traces.errors import BadInput
 from traces.importers import import_source
@@ -187,3 +192,155 @@ def test_a_step_that_only_does_things_otherwise_is_no_fault(tmp_path: Path, caps
     record(tmp_path / "rec", [TEXT], [(0, 1)])
     assert main(["bisect", str(tmp_path / "rec"), "mainline-7.0", "v14-25"]) == 0
     assert capsys.readouterr().out.startswith("v14-25 brought it: ")
+
+
+# ---- one cause is one way ------------------------------------------------------------------------------------------
+
+
+NAMES = ("a", "b")
+quick = settings(deadline=None, max_examples=100)
+sizes = st.integers(1, 4095)
+
+
+def store(order: int, event: int = 0) -> Operation:
+    return Operation("writeout", 16, order, event=event)
+
+
+@st.composite
+def stores_that_charge_otherwise(draw: st.DrawFn) -> list[tuple[Outcome, Outcome]]:
+    """Stores of which one revision charges more than the other, each another number of bytes."""
+    out = []
+    for event in range(draw(st.integers(1, 30))):
+        order, less, more = draw(st.integers(0, 9)), draw(sizes), draw(sizes)
+        out.append((Outcome(store(order, event), counters={"memcg.zswap": less}),
+                    Outcome(store(order, event), counters={"memcg.zswap": less + more})))
+    return out
+
+
+def grouped(pairs: list[tuple[Outcome, Outcome]]) -> list[Cause]:
+    causes: dict[object, Cause] = {}
+    for pair in pairs:
+        found = differs(*pair, NAMES)
+        assert found is not None
+        causes.setdefault(found.key, Cause(found, pair)).add(found)
+    return list(causes.values())
+
+
+@quick
+@given(stores_that_charge_otherwise())
+def test_sizes_are_no_causes(pairs: list[tuple[Outcome, Outcome]]) -> None:
+    (cause,) = grouped(pairs)
+    assert (cause.respect, cause.operations, cause.first) == ("counters", len(pairs), pairs[0])
+    numbers = [(1 << one.operation.order, one.counters["memcg.zswap"], other.counters["memcg.zswap"]) for one, other in pairs]
+    assert list(zip(cause.low, cause.high, strict=True)) == [(min(each), max(each)) for each in zip(*numbers, strict=True)]
+    for low, high in zip(cause.low, cause.high, strict=True):
+        assert (f"{low} to {high}" if low != high else str(low)) in cause.sentence
+    if len(set(numbers)) == 1:
+        assert cause.sentence == cause.difference.sentence
+
+
+@quick
+@given(stores_that_charge_otherwise(), stores_that_charge_otherwise())
+def test_the_other_direction_is_another_cause(some: list[tuple[Outcome, Outcome]], others: list[tuple[Outcome, Outcome]]) -> None:
+    turned = [(other, one) for one, other in others]
+    assert [cause.operations for cause in grouped([*some, *turned])] == [len(some), len(others)]
+    # And so is what else moves, and what else is done.
+    loads = [(Outcome(Operation("load", 1), counters=one.counters), Outcome(Operation("load", 1), counters=other.counters))
+             for one, other in others]
+    assert [cause.operations for cause in grouped([*some, *loads])] == [len(some), len(others)]
+    more = [(one, Outcome(other.operation, counters={**other.counters, "stored_pages": 3})) for one, other in others]
+    assert [cause.operations for cause in grouped([*some, *more])] == [len(some), len(others)]
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 3)), min_size=1))
+def test_batches_of_any_size_are_one_way(orders: list[tuple[int, int]]) -> None:
+    pairs = []
+    for order, batch in orders:
+        pages = 1 << order
+        unit = min(pages, 1 << batch)
+        pairs.append((Outcome(store(order), calls=[1] * (pages + 1)), Outcome(store(order), calls=[unit] * (pages // unit))))
+    (cause,) = grouped(pairs)
+    assert cause.operations == len(orders)
+    assert "{" not in cause.sentence
+    assert not re.search(r"(?<!to )\b1 (pages|compress calls)\b", cause.sentence)
+
+
+def test_a_range_reads_well() -> None:
+    pairs = [(Outcome(store(order), calls=[1] * (1 << order)), Outcome(store(order), calls=[8] * ((1 << order) // 8)))
+             for order in (3, 4, 5)]
+    (cause,) = grouped(pairs)
+    assert cause.sentence == ("a store of 8 to 32 pages makes 8 to 32 compress calls of 1 page under a and 1 to 4 compress calls "
+                              "of 8 pages under b")
+    (one,) = grouped(pairs[:1])
+    assert one.sentence == ("a store of 8 pages makes 8 compress calls (8 of 1 page) under a and 1 compress call (1 of 8 pages) "
+                            "under b")
+
+
+@pytest.mark.parametrize("name", ["a{", "{}", "{0}", "}x{"])
+def test_any_name_can_stand_in_a_sentence(name: str) -> None:
+    pairs = [(Outcome(store(order), calls=[1], result=number), Outcome(store(order), calls=[8], result=number + order))
+             for order, number in ((0, 0), (3, 5), (3, 7))]
+    for one, other in pairs:
+        found = differs(one, other, (name, "b"))
+        assert found is not None
+        assert f"under {name} and " in found.sentence
+        cause = Cause(found, (one, other))
+        for number in range(2):
+            cause.add(dataclasses.replace(found, sentence=str(number), values=tuple(value + number for value in found.values)))
+        assert f"under {name} and " in cause.sentence
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(0, 1 << 40), st.integers(1, 4096), st.sampled_from([-5, -22])), min_size=1))
+def test_invariants_are_told_once_each(found: list[tuple[int, int, int]]) -> None:
+    problems = [(number, f"the page at swap entry {slot:#x} is not the page written there: {size} of 4096 bytes differ (error {err})")
+                for number, (slot, size, err) in enumerate(found)]
+    kinds = broken(problems)
+    assert len(kinds) == len({err for _, _, err in found})
+    assert sum(kind.times for kind in kinds) == len(problems)
+    assert (kinds[0].event, kinds[0].sentence) == problems[0]
+    assert broken([]) == []
+
+
+class OneByteMore(V14):
+    """Charges a byte more than it should, for every page of another length."""
+
+    def _charge(self, entry: Any) -> Any:
+        entry.length += 1
+        charged = yield from super()._charge(entry)
+        entry.length -= 1
+        return charged
+
+
+def test_a_wrong_charge_is_one_line_and_comes_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once a way for each size, and the invariant after all of them."""
+    pages = [known.noise(2)[:size] + bytes(4096 - size) for size in range(40, 3900, 40)]
+    recording = record(tmp_path / "rec", pages, [(16 * number, number % 5) for number in range(60)])
+    found = parted(recording, "v14", OneByteMore)
+    assert [cause.respect for cause in found.causes] == ["counters"] * len(found.causes)
+    assert len(found.causes) <= 2
+    assert sum(cause.operations for cause in found.causes) == 60
+    mine = tmp_path / "mine.py"
+    mine.write_text("from model.revisions.v14 import V14\n\n\nclass OneByteMore(V14):\n    def _charge(self, entry):\n"
+                    "        entry.length += 1\n        charged = yield from super()._charge(entry)\n"
+                    "        entry.length -= 1\n        return charged\n")
+    assert main(["regress", str(tmp_path / "rec"), "--revision", "v14", "--revision", f"{mine}:OneByteMore"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    broken_at = next(at for at, line in enumerate(lines) if line.startswith("OneByteMore breaks an invariant"))
+    assert broken_at < next(at for at, line in enumerate(lines) if line.startswith("1. "))
+    assert len(lines) < 80
+
+
+def test_what_is_printed_is_bounded() -> None:
+    operation = store(0)
+    causes = [Cause(Difference("order", f"way {number}", f"way {number}"), (Outcome(operation), Outcome(operation)), 2)
+              for number in range(500)]
+    found = Parting(("a", "b"), 1000, causes, ([], [(number, "x" * (number + 1)) for number in range(300)]))
+    lines = list(_lines(found, "rec"))
+    text = "\n".join(lines)
+    assert "and 480 more ways, of 960 operations: --json has them all" in lines
+    assert "and 280 more invariants: --json has them all" in lines
+    assert text.index("b breaks an invariant once, at event 0: x") < text.index("1. way 0") < text.index("20. way 19")
+    assert "21. " not in text
+    assert len(_plain(found)["causes"]) == 500

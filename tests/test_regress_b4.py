@@ -93,9 +93,17 @@ def test_a_known_series_is_compared(mail: bytes, config: Path, monkeypatch: pyte
 def test_nothing_worse_passes_and_nothing_told_warns(config: Path, monkeypatch: pytest.MonkeyPatch,
                                                      capsys: pytest.CaptureFixture[str]) -> None:
     text = config.read_text()
+    for name in ("base-2", "base-3", "new-1", "new-2", "new-3"):
+        record(config.parent / name)
+    config.write_text(text.replace('["base"]', '["base", "base-2", "base-3"]').replace('["patched"]', '["new-1", "new-2", "new-3"]'))
+    status, (result,), _ = run(monkeypatch, capsys, COVER, "--config", str(config))
+    assert (status, result["status"]) == (0, "pass"), result
+    assert "checks were told" in result["details"]
+    # One run given as both says nothing.
     config.write_text(text.replace('["patched"]', '["base"]'))
     status, (result,), _ = run(monkeypatch, capsys, COVER, "--config", str(config))
-    assert (status, result["status"]) == (0, "pass")
+    assert (status, result["status"]) == (2, "fail")
+    assert "is given twice; give each run once" in result["summary"]
     record(config.parent / "lossy", Plan(losses=[{"cpu": 0, "lost": 1}]))
     config.write_text(text.replace('["patched"]', '["lossy"]'))
     status, (result,), _ = run(monkeypatch, capsys, COVER, "--config", str(config))

@@ -28,6 +28,7 @@ from replay.regress.table import (
     mail,
     number,
     plain,
+    share_words,
     spread,
     test_words,
 )
@@ -43,7 +44,7 @@ def add_parser(verbs: Any) -> None:
         "regress", help="is a patched kernel worse than its base, and where do two revisions part",
         description="Measure recordings of two kernels and say of each measure whether the patched one is the same, "
                     "better or worse. Give three or more runs of each, of one workload: fewer allow no test. Exit "
-                    "status: 1 something is worse, 0 nothing is, 2 unreadable, 3 nothing could be told.")
+                    "status: 1 something is worse, 0 nothing is, 2 unreadable, 3 too little could be told.")
     parser.add_argument("recording", nargs="?", metavar="REC", help="a recording to hold two revisions against, with "
                         "--revision A --revision B")
     parser.add_argument("--revision", action="append", metavar="R", help="a shipped name or FILE.py:CLASS; twice")
@@ -126,8 +127,8 @@ def report(result: Regression) -> Iterator[str]:
     counts = ", ".join(f"{len(result.of(verdict)):,} {verdict}" for verdict in VERDICTS)
     yield (f"{result.verdict.upper()}  {kernels(result.patched)}, against {kernels(result.base)}; "
            f"{compressors(result)}: {len(result.checks):,} checks, {counts}")
-    for label, text in (("folios", folios(result)), ("test", test_words(result)), ("exact", exact_words(result)),
-                        ("pages", result.pages.text())):
+    for label, text in (("share", share_words(result)), ("folios", folios(result)), ("test", test_words(result)),
+                        ("exact", exact_words(result)), ("pages", result.pages.text())):
         yield from textwrap.wrap(f"{label:<8}{text}", fitting(100), subsequent_indent=" " * 8, break_on_hyphens=False)
     for note in result.notes:
         yield from wrapped(f"note: {note}", 100)

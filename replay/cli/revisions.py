@@ -17,7 +17,7 @@ from replay.bisect import Bisection, bisect, series
 from replay.cli.replay_ import load_revision
 from replay.cli.terminal import counting, fitting, table, wrapped
 from replay.freerun import Outcome
-from replay.parting import RESPECTS, Cause, Parting, part
+from replay.parting import RESPECTS, Cause, Parting, broken, part
 from traces.errors import BadInput
 from traces.recording import Recording
 
@@ -26,6 +26,8 @@ __all__ = ["add_parser", "named", "parting_status", "two_revisions"]
 #: Respects in which revisions may part without anything being worse for it.
 _HOW: Final = ("copies", "calls", "order")
 _WIDTH: Final = 100
+#: So many ways to part, and invariants, are told; --json has all.
+MOST: Final = 20
 
 
 def add_parser(verbs: Any) -> None:
@@ -101,22 +103,42 @@ def _lines(found: Parting, path: str) -> Iterator[str]:
     one, other = found.names
     parted = sum(cause.operations for cause in found.causes)
     yield from wrapped(f"{other} against {one}: {found.operations:,} operations of {path}, {parted:,} part, in "
-                       f"{len(found.causes)} ways", 1 << 20)
+                       f"{_ways(len(found.causes))}", 1 << 20)
     for note in (*found.notes, *(f"{count:,} {why} were not run" for why, count in found.left_out.items())):
         yield from textwrap.wrap(f"note: {note}", fitting(_WIDTH), subsequent_indent="  ")
-    for number, cause in enumerate(found.causes, 1):
+    # What no code may do comes before what this code does otherwise.
+    for name, problems in zip(found.names, found.problems, strict=True):
+        yield from _invariants(name, problems)
+    for number, cause in enumerate(found.causes[:MOST], 1):
         yield ""
         yield from textwrap.wrap(f"{number}. {cause.sentence}: {cause.operations:,} operation"
                                  f"{'s' * (cause.operations > 1)}, first at event {cause.first[0].operation.event}",
                                  fitting(_WIDTH), subsequent_indent="   ")
-    for name, problems in zip(found.names, found.problems, strict=True):
-        if problems:
-            yield ""
-            yield from textwrap.wrap(f"{name} breaks an invariant {len(problems):,} times; first, at event "
-                                     f"{problems[0][0]}: {problems[0][1]}", fitting(_WIDTH), subsequent_indent="   ")
+    if len(found.causes) > MOST:
+        more = sum(cause.operations for cause in found.causes[MOST:])
+        yield ""
+        yield f"and {len(found.causes) - MOST:,} more ways, of {more:,} operations: --json has them all"
     if found.causes:
         yield ""
         yield from _in_full(found.causes[0], found.names)
+
+
+def _ways(count: int) -> str:
+    return f"{count:,} way{'s' * (count != 1)}"
+
+
+def _invariants(name: str, problems: list[tuple[int, str]]) -> Iterator[str]:
+    """Yield which invariants a revision breaks, each once."""
+    kinds = broken(problems)
+    for number, kind in enumerate(kinds[:MOST]):
+        said = f"{name} breaks an invariant {kind.times:,} times; first" if not number else \
+            f"and another {kind.times:,} times; first"
+        said = said.replace(" 1 times; first", " once")
+        yield ""
+        yield from textwrap.wrap(f"{said}, at event {kind.event}: {kind.sentence}", fitting(_WIDTH),
+                                 subsequent_indent="   ")
+    if len(kinds) > MOST:
+        yield f"and {len(kinds) - MOST:,} more invariants: --json has them all"
 
 
 def _in_full(cause: Cause, names: tuple[str, str]) -> Iterator[str]:
@@ -207,7 +229,7 @@ def _walk(found: Bisection, path: str) -> Iterator[str]:
     for step in found.steps[1:]:
         assert step.parting is not None
         causes = step.parting.causes
-        yield f"{step.name}: {len(causes)} ways to part from {base}" + ("" if causes else ", none")
+        yield f"{step.name}: {_ways(len(causes))} to part from {base}" + ("" if causes else ", none")
         for cause in causes:
             yield from textwrap.wrap(f"{cause.respect}: {cause.sentence} ({cause.operations:,})", _WIDTH,
                                      initial_indent="  ", subsequent_indent="    ")

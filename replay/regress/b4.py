@@ -37,7 +37,7 @@ _MAX_CONFIG: Final = 1 << 20
 _MAX_BOUNDARIES: Final = 20
 _MAX_SUBJECT, _MAX_REFERENCES, _MAX_IDS = 2000, 1 << 16, 1000
 _TOOL: Final = "zreplay-regress"
-_STATUS: Final = {"worse": "fail", "not worse": "pass", "cannot tell": "warn"}
+_STATUS: Final = {"worse": "fail", "not worse": "pass", "undecided": "warn"}
 _MESSAGE_ID: Final = re.compile(r"<([^<>\s]{1,998})>")
 _KEYS: Final = {"name": str, "subject": str, "change-id": str, "message-id": (str, list), "revision": int,
                 "base": list, "patched": list, "margin": (int, float), "url": str}
@@ -276,5 +276,7 @@ def summary(series: Series, result: Regression) -> str:
     counts = ", ".join(f"{len(result.of(verdict))} {verdict}" for verdict in VERDICTS)
     worst = [one.measure.doc for one in result.of("worse")]
     named = f" ({'; '.join(worst[:3])}{'; ...' if len(worst) > 3 else ''})" if worst else ""
+    if result.verdict == "undecided":
+        named = f" ({result.why})"
     return (f"{series.name}: {result.verdict}{named}; {counts}; {result.patched[0].kernel} against "
             f"{result.base[0].kernel}, {len(result.patched)} and {len(result.base)} runs")

@@ -8,6 +8,8 @@ are compared exactly: nothing but the kernel can make them differ.  Over whole r
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,7 @@ from replay.regress.statistics import LEAST_RUNS, Side, Tested, holm, test
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["ALPHA", "MARGIN", "VERDICTS", "Check", "Pages", "Regression", "regress"]
+__all__ = ["ALPHA", "LEAST_SHARE", "MARGIN", "VERDICTS", "Check", "Pages", "Regression", "regress"]
 
 #: Below this corrected p value a test decides.
 ALPHA: Final = 0.05
@@ -31,6 +33,8 @@ VERDICTS: Final = ("worse", "better", "same", "cannot tell")
 ALIKE, WHOLE, PAGES = "same operations", "whole runs", "same pages"
 #: Work that differs by more than this share is not called the same.
 _SAME_WORK: Final = 0.1
+#: The share of the checks that has to be told before a kernel is called not worse.
+LEAST_SHARE: Final = 2 / 3
 _Progress = Callable[[str, int, int], None]
 
 
@@ -129,19 +133,48 @@ class Regression:
 
     @property
     def verdict(self) -> str:
-        """``worse`` where any check is; ``not worse`` where something was told and no event is missing."""
+        """``worse`` where any check is; ``not worse`` where enough was told and no event is missing; else undecided."""
         if self.of("worse"):
             return "worse"
-        return "cannot tell" if self.losses or len(self.of("cannot tell")) == len(self.checks) else "not worse"
+        return "undecided" if self.why else "not worse"
+
+    @property
+    def judged(self) -> list[Check]:
+        """The checks that could have been told: an emulator's times are shown, and never are."""
+        emulator = any(run.emulated for run in self.runs)
+        return [check for check in self.checks if not (emulator and check.measure.kind is Kind.TIME)]
+
+    @property
+    def told(self) -> int:
+        """How many of :attr:`judged` were."""
+        return sum(check.verdict != "cannot tell" for check in self.judged)
+
+    @property
+    def share(self) -> str:
+        """How many checks were told, as a sentence that also says how many have to be."""
+        told, of = self.told, len(self.judged)
+        percent = 100 * told // of if of else 0
+        times = "" if of == len(self.checks) else ", an emulator's times not counted"
+        return (f"{told:,} of {of:,} checks were told ({percent} %{times}); \"not worse\" takes "
+                f"{math.ceil(100 * LEAST_SHARE)} %")
+
+    @property
+    def why(self) -> str:
+        """Why nothing can be called not worse, ``""`` where it can."""
+        if self.losses:
+            return "events were lost"
+        return "" if self.judged and self.told >= LEAST_SHARE * len(self.judged) else self.share
 
     @property
     def exit_status(self) -> int:
-        """1 when something is worse, 0 when nothing is, 3 when nothing could be told."""
-        return {"worse": 1, "not worse": 0, "cannot tell": 3}[self.verdict]
+        """1 when something is worse, 0 when nothing is, 3 when too little could be told."""
+        return {"worse": 1, "not worse": 0, "undecided": 3}[self.verdict]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {"verdict": self.verdict, "counts": {verdict: len(self.of(verdict)) for verdict in VERDICTS},
+        return {"verdict": self.verdict, "why": self.why,
+                "share": {"told": self.told, "of": len(self.judged), "least": LEAST_SHARE},
+                "counts": {verdict: len(self.of(verdict)) for verdict in VERDICTS},
                 **{name: [{"recording": run.recording, "kernel": run.kernel, "compressor": run.compressor,
                            "folio_orders": {str(order): pages for order, pages in sorted(run.orders.items())},
                            "operations": len(run.operations.events), "emulated": run.emulated, "losses": run.losses,
@@ -172,17 +205,19 @@ def regress(base: Sequence[Recording], patched: Sequence[Recording], *, margin: 
     :param patched: one or several runs of the patched one
     :param margin: the change that does not count, as a share of the base's mean
     :param progress: called with (what, done, total) while recordings are measured
-    :raises BadInput: when the runs of a side are not of one kernel and one compressor, or one cannot be read
+    :raises BadInput: when the runs of a side are not of one kernel and one compressor, one cannot be read, or a run is
+        given twice
     """
     recordings = [*base, *patched]
+    _each_once([(str(recording.path), os.path.realpath(recording.path)) for recording in recordings])
     sides = [[measure(recording, progress=progress) for recording in side] for side in (base, patched)]
     for side in sides:
         _one_kind(side)
     runs = [*sides[0], *sides[1]]
+    _each_once([(run.recording, run.identity) for run in runs])
     losses = [f"{run.recording}: {loss}" for run in runs for loss in run.losses]
     part = alike([run.operations for run in runs], [run.start for run in runs], bool(losses),
                  any(run.keyed for run in runs))
-    itself = _the_same(base, patched)
     checks: list[Check] = []
     if part.whole:
         exact = [sides[0], sides[1]]
@@ -199,14 +234,17 @@ def regress(base: Sequence[Recording], patched: Sequence[Recording], *, margin: 
     # What is of one moment has one value, wherever it is looked at.
     done = {check.measure.id for check in checks if part.whole or "@" in check.measure.id}
     whole = [check for check in _checks(sides[0], sides[1], WHOLE) if check.measure.id not in done]
-    pages = _pages(sides, checks, itself)
-    _test(whole, margin, itself, any(run.emulated for run in runs))
+    pages = _pages(sides, checks)
+    _test(whole, margin, any(run.emulated for run in runs))
     checks += whole
     facts = [check for check in checks if check.measure.better is Better.NEITHER]
     checks = [check for check in checks if check.measure.better is not Better.NEITHER]
     if losses:
         _without_losses(checks)
-    notes = [*_notes(sides, part, itself), *_differing_work(facts)]
+    work = _differing_work(facts)
+    if work:
+        _without_sameness(checks)
+    notes = [*_notes(sides, part), *work]
     return Regression(sides[0], sides[1], part, pages, checks, facts, notes, margin,
                       sum(check.tested is not None for check in whole), losses)
 
@@ -220,10 +258,19 @@ def _one_kind(side: Sequence[Run]) -> None:
                                f"{getattr(side[0], name)}", "give the runs of one kernel and one compressor to a side")
 
 
-def _the_same(base: Sequence[Recording], patched: Sequence[Recording]) -> bool:
-    """True when both sides are the same recordings."""
-    digests = [sorted(sorted(recording.manifest["files"].items()) for recording in side) for side in (base, patched)]
-    return digests[0] == digests[1] and all(recording.manifest["files"] for recording in base)
+def _each_once(named: Sequence[tuple[str, str]]) -> None:
+    """A run given twice is one run: its spread would be 0, and what it is held against itself.
+
+    :param named: name of each recording, and what tells its run from others (``""``: nothing does)
+    :raises BadInput: for the second of two that are one
+    """
+    seen: dict[str, str] = {}
+    for name, identity in named:
+        if identity and identity in seen:
+            again = "is given twice" if name == seen[identity] else \
+                f"is the run that {seen[identity]} is: the same events at the same times"
+            raise BadInput(name, "", again, "give each run once, and record further ones")
+        seen[identity] = name
 
 
 def _checks(base: Sequence[Run], patched: Sequence[Run], scope: str) -> list[Check]:
@@ -279,22 +326,18 @@ def _exactly(check: Check, margin: float) -> Check:
     return check
 
 
-def _test(checks: Sequence[Check], margin: float, itself: bool, emulator: bool) -> None:
+def _test(checks: Sequence[Check], margin: float, emulator: bool) -> None:
     """Give the verdicts of checks on whole runs."""
     judged = [check for check in checks if check.measure.better is not Better.NEITHER]
     for check in judged:
         if check.base is None or check.patched is None:
             continue
-        if itself:
-            check.verdict, check.reason = "same", "both sides are the same recordings"
-        elif check.measure.kind is Kind.TIME and emulator:
+        if check.measure.kind is Kind.TIME and emulator:
             check.reason = "an emulator's times are not a machine's"
         elif min(check.base.runs, check.patched.runs) < LEAST_RUNS:
             check.reason = f"no test is possible with fewer than {LEAST_RUNS} runs of each kernel"
         elif check.base.steady and check.patched.steady:
             _without_spread(check)
-    if itself:
-        return
     for check in judged:
         # An emulator's times would only make the correction harder for the others.
         if check.base is not None and check.patched is not None and not (check.measure.kind is Kind.TIME and emulator):
@@ -325,11 +368,11 @@ def _without_spread(check: Check) -> None:
     check.reason = check.reason or "no run of a kernel differs from the others"
 
 
-def _pages(sides: Sequence[Sequence[Run]], checks: list[Check], itself: bool) -> Pages:
+def _pages(sides: Sequence[Sequence[Run]], checks: list[Check]) -> Pages:
     """Compare lengths of the same page contents, and add the check."""
     if any(not run.lengths.by_digest for run in (*sides[0], *sides[1])):
         return Pages(why="a recording has no page digests, or its stores did not say which length is whose")
-    if any(run.keyed for run in (*sides[0], *sides[1])) and not itself:
+    if any(run.keyed for run in (*sides[0], *sides[1])):
         return Pages(why="pages are known by digests with keys of their own (record with --pages full)")
     known: list[dict[str, int]] = []
     unsteady: set[str] = set()
@@ -367,13 +410,18 @@ def _without_losses(checks: Sequence[Check]) -> None:
             check.verdict, check.reason = "cannot tell", "events were lost"
 
 
-def _notes(sides: Sequence[Sequence[Run]], part: Alike, itself: bool) -> list[str]:
+def _without_sameness(checks: Sequence[Check]) -> None:
+    """Take back what runs cannot have the same of that did not do the same work: what is of whole runs."""
+    for check in checks:
+        if check.verdict == "same" and check.scope == WHOLE:
+            check.verdict, check.reason = "cannot tell", "base and patched did not do the same work"
+
+
+def _notes(sides: Sequence[Sequence[Run]], part: Alike) -> list[str]:
     """Return what a reader must know beside the checks."""
     notes = []
     runs = [*sides[0], *sides[1]]
     names = _names(runs)
-    if itself:
-        notes.append("both sides are the same recordings: this compares nothing")
     total = max(len(run.operations.events) for run in runs)
     if part.count:
         notes.append(f"all recordings made the first {part.count:,} of up to {total:,} operations alike (kind, slot, "

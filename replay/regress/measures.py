@@ -7,6 +7,7 @@ One pass over the events, task by task.  What is kept grows with the number of s
 
 from __future__ import annotations
 
+import hashlib
 import re
 import statistics
 from array import array
@@ -56,6 +57,8 @@ _COUNTERS, _LOST = _CODE["counters"], _CODE["lost_events"]
 #: What is looked at beyond being counted.
 _ELSE: Final = frozenset({*_BEGINS, *_ENDS, *_TIMED, *_TIMED_BEGIN, _FREE, _ENTRY_FREE, _TOTAL, _COUNTERS, _LOST})
 _COLUMNS: Final = ("ts", "cpu", "pid", "event", "swpent", "pool", "handle", "ret", "size", "content", "order", "text")
+#: What stays of an event when a recording is scrubbed, imported anew or compressed otherwise.
+_IDENTITY: Final = ("ts", "cpu", "pid", "event")
 _ERR_PTR: Final = (1 << 64) - 4095
 #: Quantiles of times: name, percent, and the fewest samples that say anything of it.
 _QUANTILES: Final = (("median", 50.0, 1), ("p90", 90.0, 10), ("p99", 99.0, 100))
@@ -112,6 +115,8 @@ class Run:
     start: str = ""
     keyed: bool = False
     emulated: bool | None = None
+    #: digest of when each event was, where, and of which task: no two runs have the same
+    identity: str = ""
 
     def put(self, made: Measure, value: float | None, why: str = "") -> None:
         """Take in a measure's value, or why there is none."""
@@ -215,9 +220,12 @@ class _Pass:
         slots = [_SLOT.get(code, -1) for code in range(256)]
         plain = [code in _SLOT and code not in _ELSE for code in range(256)]
         inside, lru = self.inside, self.lru
+        identity = hashlib.blake2b(digest_size=16)
         for base, batch in self.recording.batches(_COLUMNS):
             if base >= total:
                 break
+            # Row by row: how many rows a batch has is no part of what happened.
+            identity.update(np.stack([batch[name].astype(np.int64) for name in _IDENTITY], axis=1).tobytes())
             rows = np.flatnonzero(wanted[batch["event"]][:total - base])
             columns = [batch[name][rows].tolist() for name in _COLUMNS]
             for number, ts, cpu, pid, code, *event in zip((rows + base).tolist(), *columns, strict=True):
@@ -230,6 +238,8 @@ class _Pass:
                     self._event(number, ts, task, code, operation, *event)
             if progress is not None:
                 progress(f"measuring {self.recording.path.name}", min(base + len(batch["ts"]), total), total)
+        if total:
+            self.run.identity = identity.hexdigest()
         for task in list(self.inside):
             self._leave(task, ended=self.until is not None)
         self._results()

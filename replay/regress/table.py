@@ -18,7 +18,7 @@ from replay.regress.measures import Run
 from replay.regress.statistics import LEAST_RUNS, Side
 
 __all__ = ["MAIL_WIDTH", "change", "compressors", "exact_words", "folios", "groups", "is_zero", "kernels", "mail",
-           "number", "plain", "spread", "test_words"]
+           "number", "plain", "share_words", "spread", "test_words"]
 
 MAIL_WIDTH: Final = 75
 _NAME, _VALUE, _CHANGE, _SPREAD, _VERDICT = 26, 11, 8, 6, 6
@@ -116,6 +116,11 @@ def test_words(result: Regression) -> str:
             f"within {100 * result.margin:g}% (two one-sided tests, corrected likewise)")
 
 
+def share_words(result: Regression) -> str:
+    """Return how many checks were told of how many, and what that is enough for."""
+    return f"{result.why}: {result.share}" if result.losses else result.share
+
+
 def exact_words(result: Regression) -> str:
     total = max(len(run.operations.events) for run in result.runs)
     if not result.alike.count:
@@ -136,6 +141,7 @@ def mail(result: Regression) -> Iterator[str]:
     yield from _head("test", test_words(result))
     yield from _head("verdict", f"{result.verdict}: " + ", ".join(f"{len(result.of(verdict))} {verdict}"
                                                                    for verdict in VERDICTS))
+    yield from _head("share", share_words(result))
     yield ""
     shown = [check for check in (*result.facts, *result.checks) if not is_zero(check) and not _untested(check)]
     line = " " + "=" * (MAIL_WIDTH - 1)

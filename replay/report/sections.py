@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from replay.checks import CHECKS, Divergence
 from replay.freerun import Outcome
-from replay.parting import Cause
+from replay.parting import Cause, broken
 from replay.regress.compare import Check
 from replay.regress.table import change, number, spread
 from replay.report.markup import Markup, folded, join, row, table, tag
@@ -167,20 +167,22 @@ def revisions(material: Material) -> Markup | None:
     parts = [tag("h2", f"Where {other} parts from {one}", id="revisions"), tag("p", parting_sentence(found)),
              tag("p", "Both revisions ran the recorded operations by themselves, and were compared after each.",
                  class_="quiet")]
+    for name, problems in zip(found.names, found.problems, strict=True):
+        kinds = broken(problems)
+        if kinds:
+            rows = [row((f"{kind.event:,}", f"{kind.times:,}", kind.sentence), (0, 1)) for kind in kinds[:_MOST]]
+            first = f", the first {_MOST} kinds of them" if len(kinds) > _MOST else ""
+            parts += [tag("h3", f"Invariants that {name} breaks"),
+                      table(f"{len(problems):,} times{first}; an invariant holds whatever the code is",
+                            ("first at event", "times", "what is wrong"), rows, right=(0, 1))]
     if found.causes:
         rows = [row((cause.sentence, RESPECTS[cause.respect], f"{cause.operations:,}",
                      f"{cause.first[0].operation.event:,}"), (2, 3), data_respect=cause.respect,
                     data_operations=cause.operations, data_event=cause.first[0].operation.event)
-                for cause in found.causes]
-        parts.append(table("Ways to part, the gravest first",
+                for cause in found.causes[:_MOST]]
+        more = f", {len(found.causes) - _MOST:,} more not shown" if len(found.causes) > _MOST else ""
+        parts.append(table(f"Ways to part, the gravest first{more}",
                            ("what differs", "at stake", "operations", "first at event"), rows, right=(2, 3)))
-    for name, problems in zip(found.names, found.problems, strict=True):
-        if problems:
-            rows = [row((f"{event:,}", text), (0,)) for event, text in problems[:_MOST]]
-            first = f", the first {_MOST} of them" if len(problems) > _MOST else ""
-            parts += [tag("h3", f"Invariants that {name} breaks"),
-                      table(f"{len(problems):,} times{first}; an invariant holds whatever the code is",
-                            ("event", "what is wrong"), rows, right=(0,))]
     if found.causes:
         parts += [tag("h3", "The first of the gravest, side by side"), _outcomes(found.causes[0], found.names)]
     return tag("section", *parts, aria_labelledby="revisions", data_operations=found.operations)

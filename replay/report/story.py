@@ -73,9 +73,9 @@ def parting_sentence(found: Parting) -> str:
 
 def regression_sentence(result: Regression) -> str:
     """Return what holding base and patched against each other gave, in one sentence."""
-    said = "neither found worse nor cleared" if result.verdict == "cannot tell" else result.verdict
+    said = "neither found worse nor cleared" if result.verdict == "undecided" else result.verdict
     counts = ", ".join(f"{len(result.of(verdict)):,} {verdict}" for verdict in VERDICTS)
-    return f"The patched kernel is {said}: {len(result.checks):,} checks, {counts}."
+    return f"The patched kernel is {said}: {len(result.checks):,} checks, {counts}; {result.share}."
 
 
 def tell(result: Result, divergence: Divergence, first_ts: int | None = None) -> list[tuple[str, str]]:
