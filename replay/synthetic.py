@@ -405,4 +405,5 @@ def write_repeated(path: str, block: np.ndarray, repeat: int, revision: str = "m
         os.link(base / first["file"], base / name)
         manifest["segments"].append({**first, "file": name})
         manifest["files"][name] = manifest["files"][first["file"]]
+    manifest["rows"] = sum(segment["rows"] for segment in manifest["segments"])
     (base / "manifest.json").write_text(json.dumps(manifest))

@@ -25,12 +25,13 @@ from replay.eventlines import event_lines
 from replay.excuses import excuses
 from replay.guard import guarded, is_own
 from replay.handlers_base import CannotFollow
+from replay.losses import end_reasons, file_reasons, loss_reasons
 from replay.objectwords import set_layout
 from replay.overrides import overrides_line
 from replay.predict import Predictions, predict
 from replay.state import load_state
 from replay.taken import taken, unseen
-from replay.truth import check_objects
+from replay.truth import OBJECTS_END, check_objects
 from replay.uncaptured import HOW_TO_RECORD, seen_only
 from traces.errors import BadInput
 from traces.record.release import kernel_line, release_line
@@ -328,7 +329,14 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, checks: se
         reference.finish()
         check_objects(recording, predictions, reference.writes, tally)
     ended = time.perf_counter()
-    reasons += _loss_reasons(recording, lost_at, total) + _workload_reasons(recording, reference)
+    if lost_at is not None:
+        reasons.append(f"events were lost before event {lost_at} of {total}: nothing after it was compared")
+    reasons += loss_reasons(recording.manifest) + file_reasons(recording)
+    if lost_at is None and reference.events == total:
+        reasons += end_reasons(reference)
+        reasons += reference.truth.reasons() if tally.wanted("load.content") else []
+        reasons += [OBJECTS_END] if tally.reasons.get("store.bytes") == OBJECTS_END else []
+    reasons += _workload_reasons(recording, reference)
     if not seen_only(recording.manifest):
         reasons += reference.uncaptured.essential()
     why = excuses(recording, reference) if tally.failed else []
@@ -399,25 +407,6 @@ def _start_reasons(recording: Recording, engine: Engine) -> list[str]:
     if pages:
         return [f"zswap held {pages} pages when the recording began and no start state was recorded"]
     return []
-
-
-def _loss_reasons(recording: Recording, lost_at: int | None, total: int) -> list[str]:
-    reasons = []
-    if lost_at is not None:
-        reasons.append(f"events were lost before event {lost_at} of {total}: nothing after it was compared")
-    for loss in recording.manifest["losses"]:
-        where = f"CPU {loss.get('cpu')}"
-        if loss.get("lost") is None:
-            reasons.append(f"{where} lost events, how many is unknown")
-        elif loss["lost"]:
-            reasons.append(f"{where} lost {loss['lost']} events")
-        if loss.get("damaged_subbuffers") or loss.get("short_records"):
-            reasons.append(f"{where} has damaged sub-buffers")
-        if loss.get("unknown_events"):
-            reasons.append(f"{where} has events of types that no format describes")
-    if not recording.manifest["complete"]:
-        reasons.append("the recorder was stopped before it could finish")
-    return list(dict.fromkeys(reasons))
 
 
 def _workload_reasons(recording: Recording, engine: Engine) -> list[str]:

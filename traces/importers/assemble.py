@@ -178,12 +178,14 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             "derived_params": timeline.derived,
             "page_calls": share,
             "notes": facts.notes,
+            **({"missing": facts.missing} if facts.missing else {}),
             "source": source,
             **({"capture": facts.capture} if facts.capture else {}),
         }
         writer.close(manifest)
-        return {"rows": writer.rows, "losses": facts.losses, "unpaired": unpaired, "notes": facts.notes,
-                "pages": len(writer.pages), "references": writer.pages.references}
+        return {"rows": writer.rows, "losses": facts.losses, "missing": facts.missing, "unpaired": unpaired,
+                "notes": facts.notes, "pages": len(writer.pages),
+                "references": writer.pages.references}
 
 
 def _share(calls: int, pages: PageIndex | None, facts: RunFacts) -> dict[str, Any]:
