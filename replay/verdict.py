@@ -33,6 +33,7 @@ from replay.state import load_state
 from replay.taken import taken, unseen
 from replay.truth import OBJECTS_END, check_objects
 from replay.uncaptured import HOW_TO_RECORD, seen_only
+from replay.written import judge
 from traces.errors import BadInput
 from traces.record.release import kernel_line, release_line
 from traces.recording import Recording
@@ -249,7 +250,10 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     began = time.perf_counter()
     predictions = predictions_for(recording, kind, pages=pages, progress=progress)
     predictions.seconds = time.perf_counter() - began
+    in_use = {recording.manifest["config"]["compressor"], *switched_to(recording)}
+    reasons, notes = judge(recording, predictions, in_use)
     engine = Engine(recording, model, tally, predictions, keep_going=keep_going, observe=observe)
+    engine.start_reasons, engine.start_notes = reasons, notes
     engine.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
     state = recording.document("state")
     set_layout(engine, recording, (state or {}).get("object_layout"))
@@ -342,6 +346,7 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, checks: se
     why = excuses(recording, reference) if tally.failed else []
     excused = bool(why)
     reasons += why
+    reasons += reference.start_reasons
     if tally.broken_at is not None:
         reasons.append(f"the order of effects differs at event {tally.broken_at}, which was not asked for: what the "
                        f"wanted checks compared after it may be incomplete")
@@ -478,7 +483,10 @@ def _check_results(recording: Recording, engine: Engine, predictions: Prediction
         if compared and check == "store.bytes" and (predictions.reason or predictions.modelled or predictions.inexact):
             why = predictions.reason or "; ".join(predictions.inexact.values()) \
                 or "nobody can tell what hardware writes"
-            reason = f"handle and length only: {why}"
+            reason = f"handle and length only: {predictions.played or why}"
+            if predictions.played:
+                out.append(CheckResult(check, compared, tally.different.get(check, 0), "modelled", reason))
+                continue
         if compared and check == "counter.vmstat.nr_zspages":
             lag = engine.snapshots.vmstat_lag
             out.append(CheckResult(check, compared, tally.different.get(check, 0), "modelled",
@@ -515,7 +523,7 @@ def _pages_missing(recording: Recording) -> list[str]:
 
 
 def _notes(engine: Engine, predictions: Predictions) -> list[str]:
-    notes = [engine.layout_note] if engine.layout_note else []
+    notes = [*engine.start_notes]
     if engine.preempted_reads:
         notes.append(f"{engine.preempted_reads} totals were read while another task was about to change them")
     if any(engine.sg_entries.values()):
