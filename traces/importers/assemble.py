@@ -158,6 +158,9 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
         if pages is not None:
             storing.wait()
             source = {**source, "pages_unmatched": pages.unmatched}
+            if pages.left:
+                facts.missing.append(f"{pages.left} recorded pages belong to no compress call: calls are missing, or "
+                                     "pages and events are not of one run")
         share = _share(watchers.pairing.of("crypto_acomp_compress"), pages, facts)
         if pages is not None and pages.unmatched:
             facts.notes.append(f"{pages.unmatched} of {share['calls']} compress calls have no page: "
