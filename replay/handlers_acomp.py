@@ -137,7 +137,11 @@ class AcompHandlers(ZsmallocHandlers):
             return
         low, high = limits[0], min(limits[1], PAGE_SIZE)
         self.n["store.length"] += 1
-        if not low <= dlen <= high:
+        if low <= dlen <= high:
+            return
+        if name in self.predictions.inexact:
+            self.tally.apart("store.length")
+        else:
             self.diverge("store.length", i, recorded=dlen, predicted=f"{low} to {high}",
                          what=f"length of {name}, as its format allows", frame=frame)
 

@@ -83,9 +83,11 @@ class HandlerBase(ABC):
         #: spans (event of entry, event of return) of list_lru_add() calls that overlapped another
         self.overlaps: dict[ZswapEntry, list[int]] = {}
         self.entry_to_lru: int | None = None
-        #: how object words are laid out (replay.objectwords), and what to say of it
+        #: how object words are laid out (replay.objectwords)
         self.idx_bits, self.class_bits = OLD
-        self.layout_note = ""
+        #: what was found before the first event: why there can be no PASS, and what else is to be said
+        self.start_reasons: list[str] = []
+        self.start_notes: list[str] = []
         #: (event, pages) of the last total that was read
         self.last_total: tuple[int, int] | None = None
         self.sg_entries = {1: 0, 2: 0}

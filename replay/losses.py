@@ -1,19 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""When a recording may be missing events: where its ring says so, and what its counters say beyond that."""
+"""What a recording may be missing: where its ring says so, what its counters say beyond that, and whether its end is
+there."""
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from traces import schema
 from traces.importers.probemap import vocabulary_name
+from traces.importers.source import END
 from traces.recording import Recording
 
-__all__ = ["Loss", "losses_of"]
+if TYPE_CHECKING:
+    from replay.engine import Engine
+
+__all__ = ["Loss", "end_reasons", "file_reasons", "loss_reasons", "loss_text", "losses_of"]
 
 _LOST: Final = schema.CODE["lost_events"]
+_COUNTERS: Final = schema.CODE["counters"]
+#: Tasks that are named.
+_SHOWN: Final = 4
 
 
 class Loss(NamedTuple):
@@ -52,10 +60,10 @@ def losses_of(recording: Recording, span: tuple[int, int], lag: int) -> list[Los
                 out.append(Loss(*span, schema.CODE.get(name), f"the probe of {name} missed {many} hits, unknown when"))
             continue
         cpu = loss.get("cpu")
-        where = f"CPU {cpu}" if cpu is not None else "the recorder"
+        where = _where(loss)
         beyond = lost - marked.get(loss.get("cpu", -1), 0) if isinstance(lost, int) else None
         if beyond is None:
-            out.append(Loss(*span, None, f"it is not known how many events {where} lost", cpu))
+            out.append(Loss(*span, None, loss.get("why") or f"it is not known how many events {where} lost", cpu))
         elif beyond > 0:
             out.append(Loss(*span, None, f"{where} lost {beyond:,} events at unknown times", cpu))
         elif loss.get("damaged_subbuffers") or loss.get("short_records"):
@@ -77,3 +85,89 @@ def _marks(recording: Recording) -> list[tuple[int, int, int, int]]:
         numbers, first = np.unique(cpu[::-1], return_index=True)
         last.update(zip(numbers.tolist(), ts[len(ts) - 1 - first].tolist(), strict=True))
     return out
+
+
+def loss_text(loss: dict[str, Any]) -> str:
+    """Return in words what one of a manifest's ``losses`` says was lost, ``""`` for nothing."""
+    lost, where = loss.get("lost"), _where(loss)
+    if loss.get("why") and lost != 0:
+        return str(loss["why"])
+    if lost is None:
+        return f"{where} lost events, how many is unknown"
+    return f"{where} lost {lost} events" if lost else ""
+
+
+def _where(loss: dict[str, Any]) -> str:
+    return f"CPU {loss['cpu']}" if loss.get("cpu") is not None else str(loss.get("file") or "the recording")
+
+
+def loss_reasons(manifest: dict[str, Any]) -> list[str]:
+    """Return in sentences all that a manifest says is missing, or may be: with any of them a replay cannot PASS."""
+    reasons = []
+    for loss in manifest["losses"]:
+        where = _where(loss)
+        if text := loss_text(loss):
+            reasons.append(text)
+        if loss.get("damaged_subbuffers") or loss.get("short_records"):
+            reasons.append(f"{where} has damaged sub-buffers")
+        if loss.get("unknown_events"):
+            reasons.append(f"{where} has events of types that no format describes")
+    if not manifest["losses"]:
+        reasons.append("the recording does not say whether events were lost: import it again")
+    reasons += [str(sentence) for sentence in manifest.get("missing", ())]
+    if not manifest["complete"]:
+        reasons.append("the recorder was stopped before it could finish")
+    return list(dict.fromkeys(reasons))
+
+
+def file_reasons(recording: Recording) -> list[str]:
+    """Return what a recording's own lists say is not there any more, in sentences."""
+    manifest, reasons = recording.manifest, []
+    rows = manifest.get("rows")
+    if isinstance(rows, int) and rows != len(recording):
+        reasons.append(f"the recording was made of {rows:,} events and holds {len(recording):,}")
+    listed = {segment["file"] for segment in manifest["segments"]} | {s["file"] for s in recording.snapshots}
+    for folder, what in (("events/", "event segments"), ("counters/", "counter snapshots")):
+        left = [name for name in manifest["files"] if name.startswith(folder) and name not in listed]
+        if left:
+            reasons.append(f"the recording has files of {len(left)} {what} that its manifest does not list, the first "
+                           f"{min(left)}")
+    counters = sum(int(np.count_nonzero(batch["event"] == _COUNTERS))
+                   for _, batch in recording.batches(["event"], rows=1 << 18))
+    if counters != len(recording.snapshots):
+        reasons.append(f"the recording lists {len(recording.snapshots)} counter snapshots and its events come to "
+                       f"{counters} of them: events are missing at its end")
+    last = manifest["segments"][-1].get("last_ts") if manifest["segments"] else None
+    if last is not None and last != _last_ts(recording):
+        reasons.append("the recording's last event is not the one that its manifest says is the last")
+    return reasons
+
+
+def _last_ts(recording: Recording) -> int:
+    last = 0
+    for _, batch in recording.batches(["ts"], start=len(recording) - 1):
+        last = int(batch["ts"][-1])
+    return last
+
+
+def end_reasons(engine: Engine) -> list[str]:
+    """Return what is missing at the end of a recording that was replayed to there, in sentences.
+
+    A recording that was cut off looks like one that ended while tasks were inside an operation: a counter snapshot
+    ``end``, or the kernel's own count of events, tells the two apart.
+    """
+    open_ = [(pid, stack[0].name) for pid, stack in engine.stacks.items() if stack]
+    if not open_ or _end_told(engine.recording):
+        return []
+    shown = ", ".join(f"task {pid} in {name}()" for pid, name in open_[:_SHOWN])
+    more = f" and {len(open_) - _SHOWN} more" if len(open_) > _SHOWN else ""
+    return [f"operations do not end before the recording does ({shown}{more}) and nothing says that this is its end: "
+            f"take a counter snapshot '{END}' last, or keep the rings' statistics"]
+
+
+def _end_told(recording: Recording) -> bool:
+    """True where something says that a recording goes to its end."""
+    losses = recording.manifest["losses"]
+    if recording.snapshots:
+        return bool(recording.snapshots[-1]["label"] == END)
+    return bool(losses) and all(loss.get("counted") for loss in losses if "probe" not in loss)

@@ -72,7 +72,7 @@ def set_layout(engine: Engine, recording: Recording, kept: object = None) -> Non
     expected = layout_of_line(line)
     engine.idx_bits, engine.class_bits = found or expected
     if found is not None and line is not None and found != expected:
-        engine.layout_note = layout_note(found, line)
+        engine.start_notes.append(layout_note(found, line))
 
 
 def layout_note(found: ObjectLayout, line: tuple[int, int]) -> str:

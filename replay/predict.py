@@ -75,6 +75,8 @@ class Predictions:
         self.compressors: dict[str, Compressor] = {}
         #: compressors whose library is not exact on this machine -> what is wrong with it
         self.inexact: dict[str, str] = {}
+        #: what shows that something else plays hardware that is only modelled
+        self.played = ""
         self._store: PageStore | None = None
         #: page row of each reference (int64), for many at once; see :meth:`page`
         self.refs = np.zeros(0, np.int64)
@@ -153,6 +155,14 @@ class Predictions:
         """Take over references and digests of a page store."""
         self._store = store
         self.refs = store.refs.astype(np.int64)
+
+    def withdraw(self, name: str, reason: str) -> None:
+        """Let go of a compressor that the recorded objects are not of: nothing is held against what it gives."""
+        self.compressors.pop(name, None)
+        self._arrays.pop(name, None)
+        self._lists.pop(name, None)
+        self.inexact.pop(name, None)
+        self.reason = self.reason or reason
 
     def add(self, name: str, compressor: Compressor, results: tuple[np.ndarray, ...]) -> None:
         """Take over a compressor's results: errno, dlen, head, raw head and presence per distinct page.

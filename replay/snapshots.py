@@ -126,7 +126,8 @@ class SnapshotChecks:
         self.number = number
         recorded = dict(self._recorded(self.recording.snapshot(number)))
         predicted = dict(self._predicted(recorded))
-        label = self.recording.snapshots[number]["label"]
+        listed = self.recording.snapshots
+        label = listed[number]["label"] if 0 <= number < len(listed) else f"{number}, which the manifest does not list"
         self.window = _Window(event, ts, label)
         for name, value in recorded.items():
             check = f"counter.{name}"

@@ -277,7 +277,8 @@ class ImaginaryKernel:
         self._row("zs_free", pool=pool, handle=obj.address, obj=self._word(obj.zspage, obj.index))
 
     def _on_zs_obj_write(self, obj: ZsObject, length: int, content: Any, raw: bool) -> None:
-        data = obj.address * 0x9E3779B97F4A7C15 & (1 << 64) - 1
+        # Any bytes behind a token of lz4 with a long run of literals.
+        data = obj.address * 0x9E3779B97F4A7C15 & (1 << 64) - 256 | 0xF0
         if self._results:
             page = self.handed[content]
             written = self.pages[page] if raw else self._results[page].data
@@ -413,4 +414,5 @@ def write_repeated(path: str, block: np.ndarray, repeat: int, revision: str = "m
         os.link(base / first["file"], base / name)
         manifest["segments"].append({**first, "file": name})
         manifest["files"][name] = manifest["files"][first["file"]]
+    manifest["rows"] = sum(segment["rows"] for segment in manifest["segments"])
     (base / "manifest.json").write_text(json.dumps(manifest))

@@ -16,7 +16,13 @@ from replay.predict import Predictions
 from traces import schema
 from traces.recording import Recording
 
-__all__ = ["TruthChecks", "check_objects"]
+__all__ = ["OBJECTS_END", "TruthChecks", "check_objects"]
+
+
+#: What is said where the objects that were recorded end before the writes do.
+OBJECTS_END: Final = "objects were recorded for the first writes only"
+#: Phases that are named.
+_SHOWN: Final = 8
 
 #: The workload's marker at its end (:meth:`traces.workload.driver.Driver.verify`).
 _READ_BACK: Final = re.compile(r"workload read back (\d{1,18}) pages, (\d{1,18}) differ")
@@ -41,6 +47,10 @@ class TruthChecks:
         self._rows: dict[str, list[tuple[int, str]]] = {}
         self.elsewhere = 0
         tally.reasons["load.workload"] = "no workload says in the recording what it found in the pages it read back"
+        #: pages of the truth whose phase has ended
+        self.held = 0
+        #: there is a truth, and no digest of a page to compare it with
+        self.incomparable = False
         truth = recording.table("truth")
         if truth is None:
             tally.reasons["load.content"] = "the recording holds no truth of a workload"
@@ -52,6 +62,7 @@ class TruthChecks:
                 self._rows.setdefault(str(phase), []).append((swpent, str(sha1)))
         if not predictions.sha1:
             tally.reasons["load.content"] = "the recording says nothing of the pages' content"
+            self.incomparable = bool(self._rows)
             self._rows.clear()
 
     def marker(self, text: str, i: int) -> None:
@@ -79,7 +90,26 @@ class TruthChecks:
     def _end(self, i: int) -> None:
         rows = self._rows.pop(self.phase, None) if self.phase is not None else None
         if rows:
+            self.held += len(rows)
             self.compare(rows, i)
+
+    def reasons(self) -> list[str]:
+        """Return, once the recording has come to its end, why the truth says less than it should, in sentences.
+
+        The phase under way at the end has none: that it did not end is not the truth's fault.
+        """
+        left = [phase for phase in self._rows if phase != self.phase]
+        if self.incomparable:
+            return ["the recording holds a workload's truth and nothing of its pages' content: nothing of it could be "
+                    "compared"]
+        if left:
+            return [f"the truth of phase{'s' * (len(left) != 1)} {', '.join(left[:_SHOWN])}"
+                    f"{', ...' if len(left) > _SHOWN else ''} was not compared: no marker 'phase NAME' begins "
+                    f"{'them' if len(left) != 1 else 'it'}"]
+        if self.held and self.held == self.elsewhere:
+            return [f"none of the {self.held:,} pages of the workload's truth was in zswap at the end of its phase: "
+                    f"see whether it is of this run"]
+        return []
 
     def compare(self, rows: list[tuple[int, str]], i: int) -> None:
         """Hold what is stored at the end of a phase against (swap entry, SHA-1) of its pages."""
@@ -115,7 +145,7 @@ def check_objects(recording: Recording, predictions: Predictions, writes: list[t
         recorded = next(rows, None)
         page = predictions.page(content)
         if recorded is None:
-            tally.reasons["store.bytes"] = "objects were recorded for the first writes only"
+            tally.reasons["store.bytes"] = OBJECTS_END
             break
         data: bytes = recorded[1]
         if page < 0 or not has[page]:

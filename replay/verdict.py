@@ -25,13 +25,15 @@ from replay.eventlines import event_lines
 from replay.excuses import excuses
 from replay.guard import guarded, is_own
 from replay.handlers_base import CannotFollow
+from replay.losses import end_reasons, file_reasons, loss_reasons
 from replay.objectwords import set_layout
 from replay.overrides import overrides_line
 from replay.predict import Predictions, predict
 from replay.state import load_state
 from replay.taken import taken, unseen
-from replay.truth import check_objects
+from replay.truth import OBJECTS_END, check_objects
 from replay.uncaptured import HOW_TO_RECORD, seen_only
+from replay.written import judge
 from traces.errors import BadInput
 from traces.record.release import kernel_line, release_line
 from traces.recording import Recording
@@ -248,7 +250,10 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     began = time.perf_counter()
     predictions = predictions_for(recording, kind, pages=pages, progress=progress)
     predictions.seconds = time.perf_counter() - began
+    in_use = {recording.manifest["config"]["compressor"], *switched_to(recording)}
+    reasons, notes = judge(recording, predictions, in_use)
     engine = Engine(recording, model, tally, predictions, keep_going=keep_going, observe=observe)
+    engine.start_reasons, engine.start_notes = reasons, notes
     engine.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
     state = recording.document("state")
     set_layout(engine, recording, (state or {}).get("object_layout"))
@@ -328,12 +333,20 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, checks: se
         reference.finish()
         check_objects(recording, predictions, reference.writes, tally)
     ended = time.perf_counter()
-    reasons += _loss_reasons(recording, lost_at, total) + _workload_reasons(recording, reference)
+    if lost_at is not None:
+        reasons.append(f"events were lost before event {lost_at} of {total}: nothing after it was compared")
+    reasons += loss_reasons(recording.manifest) + file_reasons(recording)
+    if lost_at is None and reference.events == total:
+        reasons += end_reasons(reference)
+        reasons += reference.truth.reasons() if tally.wanted("load.content") else []
+        reasons += [OBJECTS_END] if tally.reasons.get("store.bytes") == OBJECTS_END else []
+    reasons += _workload_reasons(recording, reference)
     if not seen_only(recording.manifest):
         reasons += reference.uncaptured.essential()
     why = excuses(recording, reference) if tally.failed else []
     excused = bool(why)
     reasons += why
+    reasons += reference.start_reasons
     if tally.broken_at is not None:
         reasons.append(f"the order of effects differs at event {tally.broken_at}, which was not asked for: what the "
                        f"wanted checks compared after it may be incomplete")
@@ -399,25 +412,6 @@ def _start_reasons(recording: Recording, engine: Engine) -> list[str]:
     if pages:
         return [f"zswap held {pages} pages when the recording began and no start state was recorded"]
     return []
-
-
-def _loss_reasons(recording: Recording, lost_at: int | None, total: int) -> list[str]:
-    reasons = []
-    if lost_at is not None:
-        reasons.append(f"events were lost before event {lost_at} of {total}: nothing after it was compared")
-    for loss in recording.manifest["losses"]:
-        where = f"CPU {loss.get('cpu')}"
-        if loss.get("lost") is None:
-            reasons.append(f"{where} lost events, how many is unknown")
-        elif loss["lost"]:
-            reasons.append(f"{where} lost {loss['lost']} events")
-        if loss.get("damaged_subbuffers") or loss.get("short_records"):
-            reasons.append(f"{where} has damaged sub-buffers")
-        if loss.get("unknown_events"):
-            reasons.append(f"{where} has events of types that no format describes")
-    if not recording.manifest["complete"]:
-        reasons.append("the recorder was stopped before it could finish")
-    return list(dict.fromkeys(reasons))
 
 
 def _workload_reasons(recording: Recording, engine: Engine) -> list[str]:
@@ -489,7 +483,10 @@ def _check_results(recording: Recording, engine: Engine, predictions: Prediction
         if compared and check == "store.bytes" and (predictions.reason or predictions.modelled or predictions.inexact):
             why = predictions.reason or "; ".join(predictions.inexact.values()) \
                 or "nobody can tell what hardware writes"
-            reason = f"handle and length only: {why}"
+            reason = f"handle and length only: {predictions.played or why}"
+            if predictions.played:
+                out.append(CheckResult(check, compared, tally.different.get(check, 0), "modelled", reason))
+                continue
         if compared and check == "counter.vmstat.nr_zspages":
             lag = engine.snapshots.vmstat_lag
             out.append(CheckResult(check, compared, tally.different.get(check, 0), "modelled",
@@ -526,7 +523,7 @@ def _pages_missing(recording: Recording) -> list[str]:
 
 
 def _notes(engine: Engine, predictions: Predictions) -> list[str]:
-    notes = [engine.layout_note] if engine.layout_note else []
+    notes = [*engine.start_notes]
     if engine.preempted_reads:
         notes.append(f"{engine.preempted_reads} totals were read while another task was about to change them")
     if any(engine.sg_entries.values()):

@@ -158,7 +158,7 @@ def check_core(image: CoreImage, progress: Callable[[int], None] | None = None) 
         result.notes.append("zswap has no pool: it was never enabled on this box")
     for check in result.checks.values():
         if not check.compared and not check.reason:
-            check.reason = "the core has nothing of that kind"
+            check.reason = "the core has nothing of that kind" + " that is all there" * bool(image.problems.missing)
     return result
 
 
@@ -196,7 +196,8 @@ class _Pool:
         result = self.result
         chain_size: int
         for chain_size in dict.fromkeys((result.chain_size or 8, 8, *range(4, 17))):
-            if all(self._shape(cls) == self._model_shape(model) for cls, model in self._pairs(ZsPool(chain_size))):
+            if all(self._shape(cls) == self._model_shape(model) for cls, model in self._pairs(ZsPool(chain_size))
+                   if cls is not None or self.image.whole):
                 result.chain_size = chain_size
                 return chain_size
         result.notes.append(f"the size classes of zs_pool {self.image.name} are those of no ZSMALLOC_CHAIN_SIZE")
@@ -249,6 +250,8 @@ class _Pool:
             # fix_fullness_group() writes both; the list is where find_get_zspage() looks.
             compare("zsmalloc.fullness", where, (zspage.group, zspage.fullness, zspage.class_index, zspage.huge),
                     (group, group, cls.index, wanted.geometry.huge))
+        if not zspage.whole:
+            return
         compare("zsmalloc.fullness", where, zspage.inuse, len(zspage.objects))
         offsets = [-page * PAGE_SIZE % size for page in range(cls.pages_per_zspage)]
         compare("zsmalloc.pages", where, zspage.first_offsets, offsets)
@@ -267,9 +270,12 @@ class _Pool:
 
     def _totals(self) -> None:
         compare, image = self.result.compare, self.image
-        compare("counter.pages_allocated", ("zs_pool", image.name), image.pages_allocated,
-                sum(cls.pages_per_zspage * len(cls.zspages) for cls in image.classes))
+        if image.whole:
+            compare("counter.pages_allocated", ("zs_pool", image.name), image.pages_allocated,
+                    sum(cls.pages_per_zspage * len(cls.zspages) for cls in image.classes))
         for cls in image.classes:
+            if not cls.whole:
+                continue
             groups = Counter(zspage.group for zspage in cls.zspages)
             compare("counter.class_stats", (image.name, "class", cls.index), cls.stats,
                     (*(groups[group] for group in range(12)), len(cls.zspages) * cls.objs_per_zspage,
@@ -289,6 +295,8 @@ class _Pool:
         place.zspage, place.index = shadow, obj.index
         parts = self.model.zs_obj_read_sg(place, entry.length)
         frames = obj.zspage.frames
+        if not obj.zspage.whole:
+            return None
         if not compare("sg.shape", entry, [part.page < len(frames) for part in parts], [True] * len(parts)):
             return None
         out = b""
@@ -304,29 +312,39 @@ def _entries(result: CoreResult, pools: dict[int, _Pool], progress: Callable[[in
     image, compare = result.image, result.compare
     compressors = {pool.compressor: _compressor(result, pool.compressor) for pool in image.pools.values()}
     used: dict[int, Counter[int]] = {address: Counter() for address in pools}
-    raw_kept = "stored_incompressible_pages" in image.counters
+    raw_kept = "stored_incompressible_pages" in image.counters or _is_gone(image, "stored_incompressible_pages")
+    unread = 0
     for number, entry in enumerate(image.entries):
         if progress is not None and not number & 1023:
             progress(number)
         compare("entry.slot", entry, entry.swpent, entry.slot)
         pool = image.pools.get(entry.pool)
-        good = compare("entry.length", entry, (0 < entry.length <= PAGE_SIZE, pool is not None and pool.listed),
-                       (True, True))
+        # A list of pools that is not all there may have had it.
+        listed = "pools" in image.partial or (pool is not None and pool.listed)
+        good = compare("entry.length", entry, (0 < entry.length <= PAGE_SIZE, listed), (True, True))
         zs_pool = pools.get(pool.zs_pool) if pool is not None else None
         if pool is None or zs_pool is None:
             continue
         used[pool.zs_pool][entry.handle] += 1
-        if not compare("entry.handle", entry, entry.handle in zs_pool.image.handles, True) or not good:
+        there = entry.handle in zs_pool.image.handles
+        if not there and not zs_pool.image.whole:
+            unread += 1
+            continue
+        if not compare("entry.handle", entry, there, True) or not good:
             continue
         data = zs_pool.place(entry)
         if data is None:
+            unread += 1
             continue
         compressor = compressors[pool.compressor]
         if compressor is not None:
             _bytes(result, entry, compressor, data, raw_kept)
+    if unread:
+        result.reasons.append(f"the objects of {unread:,} of {len(image.entries):,} entries are not all in the core: "
+                              f"their bytes were not looked at")
     for address, counts in used.items():
         for handle in pools[address].image.handles:
-            if counts[handle] != 1:
+            if counts[handle] > 1 or (not counts[handle] and "entries" not in image.partial):
                 compare("entry.handle", ("object of handle", handle), counts[handle], 1)
 
 
@@ -385,21 +403,31 @@ def _lru(result: CoreResult) -> None:
     for lru in image.lru:
         seen.update(lru.items)
         # A list whose cgroup died and was reparented counts LONG_MIN.
-        if lru.count != -1 << 63:
+        if lru.count != -1 << 63 and lru.whole:
             result.compare("lru.entries", ("node", lru.node, "memcg", lru.memcg), lru.count, len(lru.items))
     known = {entry.lru for entry in image.entries}
     for entry in image.entries:
-        result.compare("lru.entries", entry, seen[entry.lru], 1)
+        if seen[entry.lru] or "lru" not in image.partial:
+            result.compare("lru.entries", entry, seen[entry.lru], 1)
     for link in seen:
-        if link not in known:
+        if link not in known and "entries" not in image.partial:
             result.compare("lru.entries", ("links at", link), "no entry of any tree", "an entry")
+
+
+def _is_gone(image: CoreImage, name: str) -> bool:
+    """True for a counter that the kernel has, in memory that the core does not have."""
+    return any(problem.where == f"zswap_{name}" for problem in image.problems.list)
 
 
 def _counters(result: CoreResult) -> None:
     image = result.image
     for name, count in (("stored_pages", len(image.entries)),
                         ("stored_incompressible_pages", sum(e.length == PAGE_SIZE for e in image.entries))):
-        if name in image.counters:
+        check = result.checks[f"counter.{name}"]
+        if "entries" in image.partial:
+            check.reason = "not all entries are in the core"
+        elif name in image.counters:
             result.compare(f"counter.{name}", (f"zswap_{name}",), image.counters[name], count)
         else:
-            result.checks[f"counter.{name}"].reason = f"this kernel has no zswap_{name}"
+            check.reason = f"zswap_{name} is not in the core" if _is_gone(image, name) else \
+                f"this kernel has no zswap_{name}"

@@ -333,8 +333,9 @@ def index_text(pages: Iterable[tuple[int, int, str]]) -> str:
     return "\n".join(["n,ts_ns,src,sha1", *lines, ""])
 
 
-def tracedat(rings: list[bytes], names: Iterable[str] = EVENTS, size: int = 4096, big_endian: bool = False) -> bytes:
-    """A trace.dat of version 6 with one buffer: trace-cmd.dat.v6(5)."""
+def tracedat(rings: list[bytes], names: Iterable[str] = EVENTS, size: int = 4096, big_endian: bool = False,
+             stats: Iterable[str] = ()) -> bytes:
+    """A trace.dat of version 6 with one buffer: trace-cmd.dat.v6(5); ``stats``: what CPUSTAT options say."""
     def sized(code: str, text: str) -> bytes:
         return struct.pack(f"<{code}", len(text.encode())) + text.encode()
 
@@ -344,7 +345,10 @@ def tracedat(rings: list[bytes], names: Iterable[str] = EVENTS, size: int = 4096
     out += struct.pack("<I", 1) + sized("Q", PRINT_TEXT)
     out += struct.pack("<I", 1) + b"z\0" + struct.pack("<I", len(texts)) + b"".join(sized("Q", text) for text in texts)
     out += sized("I", "") + sized("I", "") + sized("Q", "10 python3\n20 kworker/1:1\n") + struct.pack("<I", len(rings))
-    out += b"options  \0" + struct.pack("<HI", 5, 28) + b"Linux box 7.3-test x86_64\0".ljust(28, b"\0") + bytes(2)
+    out += b"options  \0" + struct.pack("<HI", 5, 28) + b"Linux box 7.3-test x86_64\0".ljust(28, b"\0")
+    for text in stats:
+        out += struct.pack("<HI", 2, len(text) + 1) + text.encode() + b"\0"
+    out += bytes(2)
     out += b"flyrecord\0"
     at = len(out) + 16 * len(rings)
     for data in rings:
@@ -408,6 +412,19 @@ def rings_of(calls: Iterable[Call] = CALLS, size: int = 4096, markers: Iterable[
     return rings
 
 
+def records_of(calls: Iterable[Call] = CALLS, markers: Iterable[tuple[int, str]] = MARKERS) -> list[int]:
+    """How many records the rings of CPU 0 and 1 have."""
+    calls = list(calls)
+    return [sum(len(call.records()) for call in calls if call.cpu == cpu) + (len(list(markers)) if cpu == 0 else 0)
+            for cpu in (0, 1)]
+
+
+def ring_stats(entries: int, **counts: int) -> str:
+    """per_cpu/cpuN/stats of a ring that nobody has read."""
+    every = {"entries": entries, "overrun": 0, "commit_overrun": 0, "dropped_events": 0, "read_events": 0, **counts}
+    return "".join(f"{name.replace('_', ' ')}: {count}\n" for name, count in every.items())
+
+
 def write_capture(directory: Path, calls: Iterable[Call] = CALLS, size: int = 4096, pages: str = "dump",
                   kaslr: bool = False) -> Path:
     """Write a run directory with everything that recordings have; ``pages``: dump, index, ring or none."""
@@ -415,6 +432,8 @@ def write_capture(directory: Path, calls: Iterable[Call] = CALLS, size: int = 40
     write_formats(directory / "formats", size)
     for cpu, data in enumerate(rings_of(calls, size)):
         (directory / f"zmeta.cpu{cpu}.raw").write_bytes(data)
+    (directory / "ring-stats.json").write_text(json.dumps({f"zmeta/cpu{cpu}": ring_stats(count)
+                                                           for cpu, count in enumerate(records_of(calls))}))
     write_counters(directory / "counters-before.json", T0 - 1000, {"enabled": "Y", "compressor": "lz4"})
     write_counters(directory / "counters-after-out1.json", T0 + 2900, {"enabled": "Y", "compressor": "zstd"})
     write_counters(directory / "counters-end.json", T0 + 9000, {"enabled": "N", "compressor": "zstd"})

@@ -240,6 +240,25 @@ def test_a_complete_capture_is_imported_whole(tmp_path: Path) -> None:
     assert manifest["capture"]["recorder"] == "0"
 
 
+@pytest.mark.parametrize(("name", "said"), [
+    ("counters-001-middle.json", ["1 of the recorder's counter snapshots are missing: 001"]),
+    ("counters-002-end.json", ["the recorder's last counter snapshot ('end') is missing"])])
+def test_snapshots_that_the_recorder_took_and_are_not_there(tmp_path: Path, name: str, said: list[str]) -> None:
+    make(tmp_path / "c")
+    (tmp_path / "c" / name).unlink()
+    summary = import_source(tmp_path / "c", tmp_path / "r")
+    assert summary["missing"] == traces.open_recording(tmp_path / "r").manifest["missing"] == said
+
+
+def test_a_truth_is_left_out_where_no_pages_were_recorded(tmp_path: Path) -> None:
+    make(tmp_path / "c")
+    (tmp_path / "c" / "capture.json").write_text(json.dumps(status(True, pages={"mode": "none"})))
+    (tmp_path / "c" / "truth.csv").write_text("phase,page,kind,sha1,swap_type,swap_offset\na,0,zero,,0,1\n")
+    summary = import_source(tmp_path / "c", tmp_path / "r")
+    assert traces.open_recording(tmp_path / "r").table("truth") is None
+    assert any("no pages were recorded that it could be compared with" in note for note in summary["notes"])
+
+
 def test_a_killed_capture_ends_where_all_cpus_are_whole(tmp_path: Path) -> None:
     flushes = make(tmp_path / "whole", pages="full")
     import_source(tmp_path / "whole", tmp_path / "r")

@@ -72,7 +72,7 @@ def test_a_sound_core_passes(tmp_path: Path, old: bool, seed: int) -> None:
 def test_addresses_are_translated_by_what_there_is(tmp_path: Path, info: dict[str, bool]) -> None:
     arguments = BOXES[False].write(tmp_path, BOXES[False].core(**info))
     if info == {"info": False, "qemu": False}:
-        with pytest.raises(BadInput, match="banner is not where the symbols say"):
+        with pytest.raises(BadInput, match="banner is not in the core"):
             read_core(**arguments)  # the program headers have the direct map but not the kernel's image
     else:
         assert check_core(read_core(**arguments)).verdict == "PASS"
@@ -303,7 +303,7 @@ def test_a_contradiction_is_caught(tmp_path: Path, damage: Callable[[Box], None]
 def test_missing_memory_leaves_the_verdict_open(tmp_path: Path) -> None:
     core = BOXES[False].core()
     result = check_core(read_core(**BOXES[False].write(tmp_path, core[:-PAGE_SIZE * 3])))
-    assert result.verdict in ("FAIL", "UNDECIDED")
+    assert result.verdict == "UNDECIDED"
     assert any("cut off" in reason for reason in result.reasons)
 
 

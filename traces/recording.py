@@ -270,10 +270,12 @@ class Recording:
         return snapshots
 
     def snapshot(self, number: int) -> dict[str, Any]:
-        """Return the values of snapshot ``number``.
+        """Return the values of snapshot ``number``, none where the manifest lists no such snapshot.
 
         :raises BadInput: when the file is not JSON
         """
+        if not 0 <= number < len(self.snapshots):
+            return {}
         path = self.path / self.snapshots[number]["file"]
         return self._json(path)
 

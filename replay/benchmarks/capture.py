@@ -108,23 +108,33 @@ def _encode(block, ids, first, columns, out):  # type: ignore[no-untyped-def]
     return at + 4096
 
 
+def _ids() -> np.ndarray:
+    """Return the event type of each code, -1 for those that no probe writes."""
+    ids = np.full(257, -1, np.int64)
+    for number, name in enumerate(probe_names().values()):
+        ids[schema.CODE[name]] = _FIRST_ID + number
+    return ids
+
+
+def _stats(events: int) -> str:
+    return f"entries: 0\noverrun: 0\ncommit overrun: 0\ndropped events: 0\nread events: {events}\n"
+
+
 def ring_bytes(block: np.ndarray) -> np.ndarray:
     """Return a block's events as sub-buffers of 4 KiB (uint8)."""
     index = {column.name: i for i, column in enumerate(schema.COLUMNS)}
     assert index["event"] == 3
     assert index["order"] == 21
-    ids = np.full(257, -1, np.int64)
     per_code: list[list[int]] = [[] for _ in range(257)]
-    for number, (probe, name) in enumerate(probe_names().items()):
+    for probe, name in probe_names().items():
         code = schema.CODE[name]
-        ids[code] = _FIRST_ID + number
         # Column -2 stands for the flags word of a folio: PG_head is set when there is an order to tell.
         per_code[code] = [-2 if column == "flags" else index[column] for _, column in source_fields(probe)]
     first = np.zeros(258, np.int64)
     first[1:] = np.cumsum([len(columns) for columns in per_code])
     columns = np.array([column for some in per_code for column in some], np.int64)
     out = np.zeros((block.shape[1] // 20 + 2) * 4096, np.uint8)
-    return out[:_encode(block, ids, first, columns, out)]
+    return out[:_encode(block, _ids(), first, columns, out)]
 
 
 def write_capture(directory: Path, block: np.ndarray, repeat: int) -> int:
@@ -140,6 +150,8 @@ def write_capture(directory: Path, block: np.ndarray, repeat: int) -> int:
             part = block.copy()
             part[0] += turn * int(block[0, -1])
             file.write(ring_bytes(part).tobytes())
+    events = int(np.count_nonzero(_ids()[block[3]] >= 0)) * repeat
+    (directory / "ring-stats.json").write_text(json.dumps({"zmeta/cpu0": _stats(events)}))
     (directory / "kernel.config").write_text(
         "#\n# Automatically generated file; DO NOT EDIT.\n# Linux/x86 7.3.0 Kernel Configuration\n#\n"
         "CONFIG_ZSMALLOC_CHAIN_SIZE=8\nCONFIG_PAGE_SHIFT=12\n")
@@ -150,8 +162,8 @@ def write_capture(directory: Path, block: np.ndarray, repeat: int) -> int:
     return int(block.shape[1]) * repeat
 
 
-def write_tracedat(path: Path, ring: np.ndarray) -> None:
-    """Write a ring as a trace.dat of version 6 with one CPU (trace-cmd.dat.v6(5))."""
+def write_tracedat(path: Path, ring: np.ndarray, events: int) -> None:
+    """Write a ring of so many events as a trace.dat of version 6 with one CPU (trace-cmd.dat.v6(5))."""
     formats = _formats()
     out = bytearray(b"\x17\x08\x44tracing6\0" + bytes([0, 8]) + struct.pack("<I", _SUBBUF))
     for name, text in ((b"header_page\0", _HEADER_PAGE), (b"header_event\0", _HEADER_EVENT)):
@@ -163,7 +175,9 @@ def write_tracedat(path: Path, ring: np.ndarray) -> None:
     out += struct.pack("<II", 0, 0)
     cmdlines = b"100 workload\n"
     out += struct.pack("<Q", len(cmdlines)) + cmdlines
-    out += struct.pack("<I", 1) + b"options  \0" + struct.pack("<H", 0) + b"flyrecord\0"
+    out += struct.pack("<I", 1) + b"options  \0"
+    stats = f"CPU: 0\n{_stats(events)}\0".encode()
+    out += struct.pack("<HI", 2, len(stats)) + stats + struct.pack("<H", 0) + b"flyrecord\0"
     start = (len(out) + 16 + _SUBBUF - 1) // _SUBBUF * _SUBBUF
     out += struct.pack("<QQ", start, ring.size)
     out += bytes(start - len(out))

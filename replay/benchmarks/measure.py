@@ -131,7 +131,7 @@ def _import_rows(rows: list[Row], base: Path, block: np.ndarray, say: Callable[[
                         note="not measured: trace-cmd is not installed (apt install trace-cmd)"))
         return
     dat = base / "trace.dat"
-    write_tracedat(dat, np.fromfile(capture / "zmeta.cpu0.raw", np.uint8))
+    write_tracedat(dat, np.fromfile(capture / "zmeta.cpu0.raw", np.uint8), events)
     say("trace-cmd report on the same events")
     theirs: list[float] = []
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from replay.cli.terminal import counting, number, steps, warn, wrapped
 from replay.compressing import CompressingBeside
+from replay.losses import loss_text
 from replay.verdict import predictions_for
 from traces.errors import BadInput
 from traces.importers import import_source
@@ -74,12 +75,14 @@ def run(arguments: argparse.Namespace) -> int:
     lost = 0
     for loss in summary["losses"]:
         if loss.get("lost") is None:
-            warn(f"CPU {loss.get('cpu')} lost events, how many is unknown: a replay cannot PASS.")
+            warn(f"{loss_text(loss)}: a replay cannot PASS.")
         else:
             lost += loss["lost"]
         if loss.get("damaged_subbuffers"):
             warn(f"CPU {loss.get('cpu')}: {loss['damaged_subbuffers']} damaged sub-buffers, the first near byte "
                  f"{loss['first_damage_offset']}.")
+    for sentence in summary["missing"]:
+        warn(f"{sentence}: a replay cannot PASS.")
     if lost:
         warn(f"{lost:,} events were lost while recording: a replay cannot PASS.")
     for pair in summary["unpaired"]:

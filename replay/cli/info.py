@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from replay.cli.terminal import table
+from replay.losses import file_reasons, loss_reasons
 from traces import schema
 from traces.recording import Recording
 from traces.samples import sample_paths
@@ -47,7 +48,8 @@ def describe(recording: Recording) -> dict[str, Any]:
         "by_event": {schema.NAMES[code]: int(counts[code]) for code in np.flatnonzero(counts)},
         "snapshots": [{"label": s["label"], "ts": s["ts"]} for s in recording.snapshots],
         "start_state": (recording.path / "state.json").is_file(),
-        "probes": manifest["probes"], "losses": manifest["losses"], "unpaired": manifest.get("unpaired", []),
+        "probes": manifest["probes"], "losses": manifest["losses"],
+        "missing": loss_reasons(manifest) + file_reasons(recording), "unpaired": manifest.get("unpaired", []),
         "source": manifest["source"], "notes": manifest.get("notes", []),
     }
 
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         ("caught", _caught(facts["page_calls"])),
         ("snapshots", ", ".join(s["label"] for s in facts["snapshots"]) or "none"),
         ("starts", "with the state of a cut" if facts["start_state"] else "at the recorder's beginning"),
-        ("lost", "unknown" if None in lost else f"{sum(lost):,} events"),
+        ("lost", "unknown" if None in lost or not lost else f"{sum(lost):,} events"),
         ("source", json.dumps(facts["source"])),
     ]
     print(table(rows))
@@ -86,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(table([("event", "count", "captured columns"),
                  *((name, f"{count:,}", " ".join(facts["probes"].get(name, {}).get("columns", ())))
                    for name, count in counts)], right=[1]))
+    for sentence in facts["missing"]:
+        print(f"missing: {sentence}")
     for note in facts["notes"]:
         print(f"note: {note}")
     return 0

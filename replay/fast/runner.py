@@ -99,7 +99,8 @@ class FastReplay:
                 except LostEvents:
                     self._leave(at)
                     raise
-                if stopped is None and self._asked(SETTLE):
+                # Operations that do not end before the recording does are the reference's to name.
+                if stopped is None and self._asked(SETTLE) and self._asked(QUIET):
                     engine.events = total
                     self._leave(at)
                     return
@@ -307,7 +308,7 @@ class FastReplay:
             "explained": dict(engine.explained), "writes": len(engine.writes),
             "snapshots": (dict(snapshots.base), copy.deepcopy(snapshots.window), snapshots.number, snapshots.late,
                           snapshots.early, snapshots.lagged),
-            "truth": (truth.phase, dict(truth._rows), truth.elsewhere),
+            "truth": (truth.phase, dict(truth._rows), truth.elsewhere, truth.held),
             "params": {name: getattr(engine.model, name) for name in _PARAMS}})
 
     def _go_back(self) -> int:
@@ -324,7 +325,7 @@ class FastReplay:
         snapshots, truth = engine.snapshots, engine.truth
         base, window, snapshots.number, snapshots.late, snapshots.early, snapshots.lagged = rest["snapshots"]
         snapshots.base, snapshots.window = dict(base), copy.deepcopy(window)
-        truth.phase, rows, truth.elsewhere = rest["truth"]
+        truth.phase, rows, truth.elsewhere, truth.held = rest["truth"]
         truth._rows = dict(rows)
         for name, value in rest["params"].items():
             setattr(engine.model, name, value)

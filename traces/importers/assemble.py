@@ -158,6 +158,9 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
         if pages is not None:
             storing.wait()
             source = {**source, "pages_unmatched": pages.unmatched}
+            if pages.left:
+                facts.missing.append(f"{pages.left} recorded pages belong to no compress call: calls are missing, or "
+                                     "pages and events are not of one run")
         share = _share(watchers.pairing.of("crypto_acomp_compress"), pages, facts)
         if pages is not None and pages.unmatched:
             facts.notes.append(f"{pages.unmatched} of {share['calls']} compress calls have no page: "
@@ -178,12 +181,14 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             "derived_params": timeline.derived,
             "page_calls": share,
             "notes": facts.notes,
+            **({"missing": facts.missing} if facts.missing else {}),
             "source": source,
             **({"capture": facts.capture} if facts.capture else {}),
         }
         writer.close(manifest)
-        return {"rows": writer.rows, "losses": facts.losses, "unpaired": unpaired, "notes": facts.notes,
-                "pages": len(writer.pages), "references": writer.pages.references}
+        return {"rows": writer.rows, "losses": facts.losses, "missing": facts.missing, "unpaired": unpaired,
+                "notes": facts.notes, "pages": len(writer.pages),
+                "references": writer.pages.references}
 
 
 def _share(calls: int, pages: PageIndex | None, facts: RunFacts) -> dict[str, Any]:

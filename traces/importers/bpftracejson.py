@@ -52,6 +52,7 @@ _MAX_IGNORED: Final = 1024
 _SHOWN: Final = 80
 _TYPES: Final = frozenset(("attached_probes", "printf", "print", "lost_events", "skipped_events", "map", "hist",
                            "stats", "time", "cat", "join", "value", "syscall", "helper_error", "errorf"))
+_LOST: Final = re.compile(rb"\s*(?:WARNING: )?[Ll]ost (\d{1,18}) events\s*")
 _NUMBER: Final = re.compile(r"(?:0x([\da-fA-F]{1,16})|(-?\d{1,20}))\Z")
 _COLUMNS: Final = schema.column_names()
 _COLUMN: Final = {name: index for index, name in enumerate(_COLUMNS)}
@@ -130,6 +131,9 @@ class _Reader:
             whole: Any = json.loads(line)
         except (ValueError, RecursionError):
             whole = None
+        if (lost := _LOST.fullmatch(line)) is not None:
+            # Its standard error, where both went into one file.
+            whole = {"type": "lost_events", "data": {"events": int(lost[1])}}
         kind = whole.get("type") if isinstance(whole, dict) else None
         if not isinstance(kind, str):
             self.leave(line)
@@ -225,17 +229,20 @@ class _Reader:
         # bpftrace counts for all CPUs together.
         facts.losses.extend({"cpu": cpu, "lost": 0, "ignored_events": self.ignored} for cpu in sorted(self.cpus))
         if lost:
-            facts.losses.append({"cpu": None, "lost": lost})
+            facts.losses.append({"cpu": None, "lost": lost, "why": f"bpftrace lost {lost} events"})
         if self.unparsed:
             number, text = self.first_bad or (0, "")
             facts.notes.append(f"{self.unparsed} lines could not be parsed, the first is line {number}: {text}")
-            facts.losses.append({"cpu": None, "lost": None, "unparsed_lines": self.unparsed})
+            facts.losses.append({"cpu": None, "lost": None, "unparsed_lines": self.unparsed,
+                                 "why": f"{self.unparsed} lines of bpftrace's output could not be read"})
         if cut_off:
             facts.notes.append("the last line is cut off")
-            facts.losses.append({"cpu": None, "lost": None, "cut_off": True})
+            facts.losses.append({"cpu": None, "lost": None, "cut_off": True,
+                                 "why": "the last line of bpftrace's output is cut off"})
         if self.window.late:
             facts.notes.append(f"{self.window.late} events came too late to be put in order by time")
-            facts.losses.append({"cpu": None, "lost": None, "backwards": self.window.late})
+            facts.losses.append({"cpu": None, "lost": None, "backwards": self.window.late,
+                                 "why": f"{self.window.late} events came too late to be put in order by time"})
 
 
 def _leaves(value: object) -> Iterator[int]:

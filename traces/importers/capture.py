@@ -20,7 +20,8 @@ import pandas as pd
 from traces.errors import BadInput
 from traces.importers.content import DAMAGE, chunks, open_stream, read_json
 from traces.importers.pageindex import PageIndex
-from traces.importers.source import Block, RunFacts
+from traces.importers.runfacts import missing_counters
+from traces.importers.source import END, Block, RunFacts
 from traces.lab.guestcommand import ANSWER, KEPT, STREAMS
 from traces.pages import PageStoreWriter
 from traces.schema import PAGE_SIZE
@@ -128,6 +129,7 @@ class Capture:
         if facts.command is not None:
             # The recorder knows only who ran it.
             facts.capture["command"] = Path(str(facts.command["words"][0])).name
+        facts.missing += self._missing_snapshots(facts)
         if self.until is not None:
             # What happened while a snapshot's files were read belongs to it: its end counts.
             late = [label for label, ts, values in facts.snapshots if _read_until(ts, values) > self.until]
@@ -140,6 +142,17 @@ class Capture:
             facts.notes.append(f"the recorder was stopped before it could finish: events are whole for its first "
                                f"{seconds:.3f} s, later ones were left out"
                                + (f", and so were the counter snapshots {', '.join(late)}" if late else ""))
+
+    def _missing_snapshots(self, facts: RunFacts) -> list[str]:
+        """Say which counter snapshots the recorder took and are not there: it numbers them, and the last is ``end``."""
+        gone = missing_counters(path.name for path in self.directory.glob("counters-*"))
+        out = []
+        if gone:
+            shown = ", ".join(f"{number:03}" for number in gone[:8]) + (", ..." if len(gone) > 8 else "")
+            out.append(f"{len(gone)} of the recorder's counter snapshots are missing: {shown}")
+        if self.complete and (not facts.snapshots or facts.snapshots[-1][0] != END):
+            out.append(f"the recorder's last counter snapshot ('{END}') is missing")
+        return out
 
     def bases(self) -> tuple[int, int] | None:
         """Return (page_offset_base, vmemmap_base) of the boot, None where the recorder could not read them."""
@@ -197,7 +210,14 @@ class Capture:
 
     def usable_truth(self, truth: pd.DataFrame | None, facts: RunFacts) -> pd.DataFrame | None:
         """Return a workload's truth, or None where its SHA-1 digests have nothing to be compared with."""
-        if truth is None or not facts.capture.get("page_digests", {}).get("keyed"):
+        if truth is None:
+            return None
+        pages = facts.capture.get("pages")
+        if isinstance(pages, dict) and pages.get("mode") == "none":
+            facts.notes.append("the workload's truth was left out: no pages were recorded that it could be compared "
+                               "with; record with --pages full to check content")
+            return None
+        if not facts.capture.get("page_digests", {}).get("keyed"):
             return truth
         facts.notes.append("the workload's truth was left out: its SHA-1 digests cannot be compared with the keyed "
                            "hashes of pages; record with --pages full to check content")

@@ -252,7 +252,7 @@ class TextChunk:
 
     The rest is said of the text from its start to the end of this chunk, so the last chunk's holds for all of
     it.  ``unparsed`` has the first 100 lines that could not be used, as (line number from 1, start of the
-    line or of its event), ``unparsed_total`` counts them all.  ``entries`` is what the kernel's header says:
+    line or of its event), ``unparsed_total`` counts them all.  ``entries`` is what the kernel's headers say together:
     events in the buffer, and written to it.  ``cut_off``: the last line has no end; it is left unparsed.
     """
 
@@ -384,7 +384,9 @@ class _Parser:
         if lost := _LOST.match(line):
             parts.lost.append((row, int(lost[1]), int(lost[2]) if lost[2] else None))
         elif entries := _ENTRIES.match(line):
-            self._entries = (int(entries[1]), int(entries[2]))
+            # per_cpu/cpuN/trace has a head for each CPU.
+            there, written = self._entries or (0, 0)
+            self._entries = (there + int(entries[1]), written + int(entries[2]))
         elif not _SKIPPED.match(line):
             self._leave(number, line)
 

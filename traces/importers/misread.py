@@ -4,7 +4,9 @@
 A probe names fields of a structure, and something (BTF, or an offset in the probe's definition) says where they are.
 On a kernel whose structure is laid out otherwise it reads something else, throughout.  Other events of the same
 operation hold the same value from a register: where they disagree with most of what was read, the column is not taken
-as captured.  One value that differs is the kernel's doing, or that of whoever changed the recording, and stays for a
+as captured, and neither are the structure's other columns that nothing shows to be right.
+
+One value that differs is the kernel's doing, or that of whoever changed the recording, and stays for a
 replay to see.
 """
 
@@ -51,26 +53,56 @@ def _compare(event, tasks, first, second, base, where, value,  # type: ignore[no
 
 
 class _Witness(NamedTuple):
-    """``event``'s ``column`` is also in ``other_column`` of the next ``other`` event of the same task."""
+    """What ``event``'s ``column`` read is also in ``other_column`` of the task's next ``other`` event.
+
+    ``before``: of its last one; ``loose``: the two need not belong together, so it may only speak for a column.  A
+    witness that is itself read from a structure counts where others speak for it.
+    """
 
     event: str
     column: str
     other: str
     other_column: str
+    before: bool = False
+    loose: bool = False
 
 
 _WITNESSES: Final = (_Witness("zswap_decompress", "size", "zs_obj_read", "size"),
-                     _Witness("zswap_entry_free", "size", "obj_cgroup_uncharge_zswap", "size"))
-#: Columns that hold a bool.
-_BOOLS: Final = (("zswap_entry_free", "ref"),)
+                     _Witness("zswap_decompress", "size", "crypto_acomp_decompress", "size"),
+                     _Witness("zswap_decompress", "handle", "zs_obj_read", "handle"),
+                     _Witness("zswap_decompress", "swpent", "zswap_load", "swpent", before=True, loose=True),
+                     _Witness("zswap_entry_free", "size", "obj_cgroup_uncharge_zswap", "size"),
+                     _Witness("zswap_entry_free", "handle", "zs_free", "handle"),
+                     _Witness("zswap_entry_free", "swpent", "zswap_load", "swpent", before=True, loose=True),
+                     _Witness("zswap_entry_free", "swpent", "zswap_invalidate", "swpent", before=True, loose=True),
+                     _Witness("zswap_decompress", "handle", "zswap_entry_free", "handle", loose=True))
+#: Columns whose values are bounded: (least, most).
+_RANGES: Final = {("zswap_entry_free", "ref"): (0, 1), ("zswap_entry_free", "size"): (1, schema.PAGE_SIZE),
+                  ("zswap_decompress", "size"): (1, schema.PAGE_SIZE)}
+#: Columns in which ZSPAGE_MAGIC is at a known place: first bit of the magic, bits, value.
+_MAGICS: Final = {("obj_malloc_ret", "word"): (14, 8, 0x58), ("fix_fullness_group", "word"): (14, 8, 0x58)}
+#: structure -> event -> columns that a probe reads from it through a pointer
+_STRUCTURES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
+    "struct zswap_entry": {"zswap_decompress": ("swpent", "size", "handle"),
+                           "zswap_entry_free": ("swpent", "size", "handle", "ref"),
+                           "zswap_writeback_entry": ("swpent",)},
+    "struct zspage": {"obj_malloc_ret": ("word", "inuse", "freeobj"), "fix_fullness_group": ("word", "inuse")}}
+_FETCHED: Final = {(event, column) for columns_of in _STRUCTURES.values() for event, columns in columns_of.items()
+                   for column in columns}
+#: Of values that had a witness, or can be, so many are wrong where a column was read from elsewhere: any other byte may
+#: be a bool by chance, a length hardly ever what another event says.
+_MOSTLY: Final = 0.5
+_SOME: Final = 0.1
 
 
 class MisreadColumns:
-    """Counts, block by block, how often columns agree with their witnesses."""
+    """Counts, block by block, how often columns agree with their witnesses, and how often they cannot be."""
 
     def __init__(self) -> None:
-        #: (event, column) -> [values that had a witness, values that cannot be]
-        self._counts: dict[tuple[str, str], list[int]] = {}
+        #: per witness: [values that had it, values that are not its]
+        self._witnessed = [[0, 0] for _ in _WITNESSES]
+        #: (event, column) -> [values, values that cannot be]
+        self._impossible: dict[tuple[str, str], list[int]] = {}
 
     def add(self, block: Block, tasks: np.ndarray) -> None:
         """Look at a block of events, of whose rows ``tasks`` numbers the tasks."""
@@ -78,34 +110,64 @@ class MisreadColumns:
             return
         most = int(tasks.max()) + 1
         waits, waiting = np.empty(most, np.bool_), np.empty(most, np.int64)
-        for event, column, other, other_column in _WITNESSES:
-            seen, wrong = _compare(block.event, tasks, schema.CODE[event], schema.CODE[other], block.first,
-                                   *block.sparse(column), *block.sparse(other_column), waits, waiting)
-            self._count(event, column, seen, wrong)
-        for event, column in _BOOLS:
-            where, value = block.sparse(column)
-            rows = where[value > 1] - block.first
-            self._count(event, column, int(np.count_nonzero(block.event == schema.CODE[event])),
-                        int(np.count_nonzero(block.event[rows] == schema.CODE[event])))
+        for counts, (event, column, other, other_column, before, _) in zip(self._witnessed, _WITNESSES, strict=True):
+            first, second = ((event, column), (other, other_column))[::-1 if before else 1]
+            seen, wrong = _compare(block.event, tasks, schema.CODE[first[0]], schema.CODE[second[0]], block.first,
+                                   *block.sparse(first[1]), *block.sparse(second[1]), waits, waiting)
+            counts[0] += seen
+            counts[1] += wrong
+        for (event, column), (least, greatest) in _RANGES.items():
+            value = self._values(block, event, column)
+            # A length of 0 that was recorded is one that was not read.
+            self._count(event, column, value, (value < least) | (value > greatest))
+        for (event, column), (at, bits, magic) in _MAGICS.items():
+            value = self._values(block, event, column)
+            self._count(event, column, value, (value >> at & (1 << bits) - 1) != magic)
 
-    def _count(self, event: str, column: str, seen: int, wrong: int) -> None:
-        counts = self._counts.setdefault((event, column), [0, 0])
-        counts[0] += seen
-        counts[1] += wrong
+    @staticmethod
+    def _values(block: Block, event: str, column: str) -> np.ndarray:
+        values: np.ndarray = block.column(column)[block.event == schema.CODE[event]]
+        return values
+
+    def _count(self, event: str, column: str, values: np.ndarray, wrong: np.ndarray) -> None:
+        counts = self._impossible.setdefault((event, column), [0, 0])
+        counts[0] += values.size
+        counts[1] += int(np.count_nonzero(wrong))
 
     def withdraw(self, captured: dict[str, list[str]]) -> list[str]:
-        """Take columns that were read wrongly out of ``captured`` and return a note for each."""
-        notes = []
-        blind = {(witness.event, witness.column) for witness in _WITNESSES
-                 if witness.other_column not in captured.get(witness.other, ())}
-        for (event, column), (seen, wrong) in self._counts.items():
+        """Take columns that were read wrongly out of ``captured`` and return a note for each.
+
+        A structure that one column shows to be laid out otherwise is not believed in its others either, unless
+        another event shows that those were read rightly.
+        """
+        there = {(event, column) for event, columns in captured.items() for column in columns}
+        wrong: dict[tuple[str, str], tuple[int, int]] = {}
+        right: set[tuple[str, str]] = set()
+        for (seen, differ), witness in zip(self._witnessed, _WITNESSES, strict=True):
             # A witness whose own column was not read (6.12's zs_map_object() has no length) says nothing.
-            if (event, column) in blind:
+            other = (witness.other, witness.other_column)
+            if not seen or other not in there or (other in _FETCHED and other not in right):
                 continue
-            # Any other byte may be 0 or 1 by chance, a length hardly ever what another event says.
-            if column not in captured.get(event, ()) or wrong <= seen * (0.1 if (event, column) in _BOOLS else 0.5):
-                continue
-            captured[event] = [name for name in captured[event] if name != column]
-            notes.append(f"{event}'s {column} is not what its name says in {wrong:,} of {seen:,} events: its probe "
-                         f"read another place of the structure, the column is not compared")
+            if differ <= seen * _MOSTLY:
+                right.add(witness[:2])
+            elif not witness.loose:
+                wrong.setdefault(witness[:2], (differ, seen))
+        for name, (seen, impossible) in self._impossible.items():
+            if impossible > seen * _SOME:
+                wrong.setdefault(name, (impossible, seen))
+        notes = []
+        for (event, column), (differ, seen) in wrong.items():
+            if (event, column) in there:
+                notes.append(f"{event}'s {column} is not what its name says in {differ:,} of {seen:,} events: its "
+                             f"probe read another place of the structure, the column is not compared")
+        for structure, columns_of in _STRUCTURES.items():
+            members = {(event, column) for event, columns in columns_of.items() for column in columns} & there
+            misread = members & wrong.keys()
+            unproven = members - wrong.keys() - right if misread else set()
+            if unproven:
+                shown = ", ".join(f"{event}'s {column}" for event, column in sorted(unproven))
+                notes.append(f"{shown}: read from the same {structure}, and no other event shows that from the right "
+                             f"place: not compared")
+            for event, column in misread | unproven:
+                captured[event] = [name for name in captured[event] if name != column]
         return notes

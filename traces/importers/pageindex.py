@@ -54,6 +54,11 @@ class PageIndex:
         frame = (address.astype(np.uint64) - np.uint64(page_offset)) >> np.uint64(12)
         self._page = (frame * np.uint64(_STRUCT_PAGE) + np.uint64(vmemmap)).view(np.int64)
 
+    @property
+    def left(self) -> int:
+        """How many pages no compress call took."""
+        return int(np.count_nonzero(~self._taken))
+
     def attach(self, block: Block, unit_ns: int = 1) -> None:
         """Fill ``content`` of a block's compress calls with the row of ``refs`` of their first page.
 

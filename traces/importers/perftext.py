@@ -145,7 +145,7 @@ def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
 
     seen = _Seen()
     # iter_text() takes open files as well as paths.
-    yield from textevents.stream(cast(Path, _Rewritten(str(path), chunks(path), seen)), facts)
+    yield from textevents.stream(cast(Path, _Rewritten(str(path), chunks(path), seen)), facts, head=False)
     if not seen.events:
         raise BadInput(path, "", "has no probe event with its task and time",
                        "print it with 'perf script -F comm,tid,cpu,time,event,trace --ns --show-lost-events'")
@@ -154,11 +154,11 @@ def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
     if seen.stats_lost and not seen.lost_lines:
         facts.notes.append("perf counts lost records, but the text does not show them: print it with "
                            "--show-lost-events")
-        facts.losses.append({"cpu": None, "lost": None})
+        facts.losses.append({"cpu": None, "lost": None, "why": f"perf lost {seen.stats_lost} records, unknown where"})
     elif not seen.lost_lines and not seen.stats:
         facts.notes.append("the text does not say whether events were lost: print it with --show-lost-events and "
                            "append the output of 'perf report --stats'")
-        facts.losses.append({"cpu": None, "lost": None})
+        facts.losses.append({"cpu": None, "lost": None, "why": "perf's text does not say whether events were lost"})
 
 
 def sniff_perf(first_bytes: bytes) -> bool:

@@ -16,7 +16,7 @@ from traces.importers.eventformat import EventFormat, HeaderPage, parse_event_fo
 from traces.importers.pagefiles import is_page_format
 from traces.importers.probemap import ProbeTable
 from traces.importers.ring import Damage
-from traces.importers.source import Block, RunFacts, block_rows, loss_record, merge_cpus, ring_blocks
+from traces.importers.source import Block, RunFacts, block_rows, count_rings, loss_record, merge_cpus, ring_blocks
 
 __all__ = ["FormatDirectory", "cpu_of", "ring_stream"]
 
@@ -115,21 +115,13 @@ def ring_stream(paths: list[Path], formats: FormatDirectory, facts: RunFacts) ->
     for number, path in enumerate(paths):
         streams.append(_one(path, cpu_of(path, number), formats, facts, block_rows(len(paths))))
     yield from merge_cpus(streams)
-    for loss in facts.losses:
-        _compare_with_stats(loss, facts)
+    # A recorder of this project has its own statistics.
+    if not facts.capture:
+        facts.notes += count_rings(facts.losses, facts.ring_stats, _ring_of, "ring-stats.json", every=False)
 
 
-def _compare_with_stats(loss: dict[str, Any], facts: RunFacts) -> None:
-    """Hold a ring's events against what the kernel counted: drops leave no mark in the ring itself."""
-    stats = facts.ring_stats.get((str(loss["file"]).split(".cpu", 1)[0], loss["cpu"]))
-    if stats is None or loss["lost"] is None:
-        return
-    counted = stats.get("overrun", 0) + stats.get("commit overrun", 0) + stats.get("dropped events", 0)
-    missing = stats.get("entries", 0) + stats.get("read events", 0) - loss["events"]
-    loss["lost"] = max(loss["lost"], counted) + max(0, missing)
-    if missing > 0:
-        facts.notes.append(f"{loss['file']} holds {loss['events']} events where the kernel counted "
-                           f"{missing + loss['events']}")
+def _ring_of(loss: dict[str, Any]) -> tuple[str, int]:
+    return str(loss["file"]).split(".cpu", 1)[0], loss["cpu"]
 
 
 def _one(path: Path, cpu: int, formats: FormatDirectory, facts: RunFacts, rows: int) -> Iterator[Block]:

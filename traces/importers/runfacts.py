@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from traces.importers.probemap import vocabulary_name
 from traces.importers.source import RunFacts
 
 __all__ = ["add_config", "add_counters", "add_dmesg", "add_probes", "add_ring_stats", "add_symbols",
-           "counter_label", "read_truth"]
+           "counter_label", "missing_counters", "read_truth"]
 
 _CONFIG_KEYS: Final = ("CONFIG_ZSMALLOC_CHAIN_SIZE", "CONFIG_ZSMALLOC_STAT", "CONFIG_NUMA", "CONFIG_PAGE_SHIFT",
                        "CONFIG_NR_CPUS", "CONFIG_CC_VERSION_TEXT", "CONFIG_PREEMPT_RT", "CONFIG_MEMCG")
@@ -95,6 +96,15 @@ def counter_label(path: Path) -> str:
     The number that a recorder put before the label (``counters-007-after-out1.json``) is no part of it.
     """
     return re.sub(r"^counters-?([0-9]{3,}-(?=.))?", "", path.name.split(".", 1)[0]) or path.name
+
+
+def missing_counters(names: Iterable[str]) -> list[int]:
+    """Return the numbers that are missing among a recorder's snapshots (``counters-007-after-out1.json``).
+
+    :param names: names of files, in any order; those without a number do not count
+    """
+    there = {int(found[1]) for name in names if (found := re.match(r"counters-([0-9]{3,6})-", name))}
+    return sorted(set(range(max(there, default=-1) + 1)) - there)
 
 
 def add_counters(facts: RunFacts, paths: list[Path]) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,8 +17,10 @@ from traces.importers.probemap import ProbeTable
 from traces.importers.ring import Damage, RingDecoder, Room
 from traces.recording import usable_cpus
 
-__all__ = ["BLOCK_ROWS", "Block", "RunFacts", "block_rows", "merge_cpus", "ring_blocks"]
+__all__ = ["BLOCK_ROWS", "END", "Block", "RunFacts", "block_rows", "count_rings", "merge_cpus", "ring_blocks"]
 
+#: What a recorder calls the counter snapshot that it takes at the end of a run.
+END: Final = "end"
 #: Rows per block: as many as a segment of a recording has.
 BLOCK_ROWS: Final = 1 << 18
 _LEAST_ROWS: Final = 1 << 13
@@ -34,8 +36,9 @@ class RunFacts:
     ``captured``: vocabulary event -> columns its probe filled; ``functions``: event -> probed kernel function;
     ``config``: what the model needs (compressor, chain_size, totalram_pages, parameters, addresses);
     ``snapshots``: (label, ts in ns, values); ``losses``: one dict per CPU or reader; ``notes``: sentences;
-    ``complete``: False when the recorder was stopped before it could finish; ``capture``: what the project's own
-    recorder says of the run; ``command``: how a user's command ended in the lab, and what it said.
+    ``missing``: sentences on what else is known to be missing (snapshots, pages; not events); ``complete``: False when
+    the recorder was stopped before it could finish; ``capture``: what the project's own recorder says of the run;
+    ``command``: how a user's command ended in the lab, and what it said.
     """
 
     kernel: dict[str, Any] = field(default_factory=dict)
@@ -48,10 +51,59 @@ class RunFacts:
     ring_stats: dict[tuple[str, int], dict[str, int]] = field(default_factory=dict)
     comms: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     ts_unit_ns: int = 1
     complete: bool = True
     capture: dict[str, Any] = field(default_factory=dict)
     command: dict[str, Any] | None = None
+
+
+def count_rings(losses: list[dict[str, Any]], stats: Mapping[Any, Mapping[str, int | float]],
+                ring_of: Callable[[dict[str, Any]], Any], source: str, *, every: bool) -> list[str]:
+    """Hold each ring's events against what the kernel counted for it, and return notes: drops leave no mark in a ring.
+
+    A ring that the kernel counted nothing of has an unknown loss, one of which nothing is there a loss of its own.
+
+    :param losses: of each ring that is there; ``lost`` is brought up to date, ``counted`` says that no event is missing
+    :param stats: ring -> ``per_cpu/cpuN/stats``; what :data:`ring_of` gives is (instance, CPU)
+    :param source: what would hold the statistics, for messages
+    :param every: an instance of which there is no ring at all is missing, too
+    """
+    notes, there = [], set()
+    for loss in losses:
+        ring = ring_of(loss)
+        there.add(ring)
+        counts = stats.get(ring)
+        if counts is None:
+            if loss["lost"] == 0:
+                loss |= {"lost": None, "why": f"what CPU {loss['cpu']} lost is not known: {source} does not hold the "
+                                              f"kernel's statistics of its ring (per_cpu/cpu{loss['cpu']}/stats)"}
+            continue
+        if loss["lost"] is None:
+            continue
+        missing = _held(counts) - loss["events"]
+        loss["lost"] = max(loss["lost"], _dropped(counts)) + max(0, missing)
+        if missing > 0:
+            notes.append(f"{loss.get('file') or 'CPU ' + str(loss['cpu'])} holds {loss['events']} events where the "
+                         f"kernel counted {_held(counts)}")
+        elif loss["lost"] == 0:
+            loss["counted"] = True
+    instances = {instance for instance, _ in there}
+    for instance, cpu in sorted(set(stats) - there):
+        counts = stats[instance, cpu]
+        gone = _held(counts) + _dropped(counts)
+        if gone and (every or instance in instances):
+            notes.append(f"the ring of CPU {cpu} is not there: the kernel counted {gone} events of it")
+            losses.append({"cpu": cpu, "lost": gone, "events": 0})
+    return notes
+
+
+def _held(counts: Mapping[str, int | float]) -> int:
+    return int(counts.get("entries", 0)) + int(counts.get("read events", 0))
+
+
+def _dropped(counts: Mapping[str, int | float]) -> int:
+    return sum(int(counts.get(name, 0)) for name in ("overrun", "commit overrun", "dropped events"))
 
 
 def loss_record(cpu: int, damage: Damage) -> dict[str, Any]:

@@ -19,21 +19,25 @@ __all__ = ["stream"]
 _COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 
 
-def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
+def stream(path: Path, facts: RunFacts, *, head: bool = True) -> Iterator[Block]:
     """Parse ftrace text and return its events in the order of its lines.
 
     Time stamps are as fine as the text prints them (``facts.ts_unit_ns``).
+
+    :param head: the text may begin with the kernel's head, which counts its events
     """
     losses: dict[int, dict[str, Any]] = {}
     last: TextChunk | None = None
     ignored: dict[str, int] = {}
     partial: dict[str, tuple[dict[str, int], int]] = {}
     fields: dict[str, set[str]] = {}
+    lines = 0
     for chunk in iter_text(path):
         partial.update(chunk.partial)
         for probe, columns in chunk.fields.items():
             fields.setdefault(probe, set()).update(columns)
         last = chunk
+        lines += chunk.ts.size
         facts.ts_unit_ns = chunk.ts_unit_ns
         facts.comms.update(chunk.comms)
         for cpu in np.unique(chunk.cpu):
@@ -48,16 +52,29 @@ def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
         facts.losses.append(record | {"ignored_events": ignored})
     if last is None:
         return
+    whole = last.entries is not None and last.entries[0] == last.entries[1] <= lines
+    if whole and all(record["lost"] == 0 for record in losses.values()):
+        for record in facts.losses:
+            record["counted"] = True
+    elif head and last.entries is None:
+        facts.notes.append("the text has no head that counts its events: losses that no line names would go unseen")
     if last.unparsed_total:
         line, text = last.unparsed[0] if last.unparsed else (0, "")
         facts.notes.append(f"{last.unparsed_total} lines could not be parsed, the first is line {line}: {text[:80]}")
-        facts.losses.append({"cpu": None, "lost": None, "unparsed_lines": last.unparsed_total})
+        facts.losses.append({"cpu": None, "lost": None, "unparsed_lines": last.unparsed_total,
+                             "why": f"{last.unparsed_total} lines of the text could not be read"})
     if last.cut_off:
         facts.notes.append("the last line is cut off")
-        facts.losses.append({"cpu": None, "lost": None, "cut_off": True})
+        facts.losses.append({"cpu": None, "lost": None, "cut_off": True, "why": "the text's last line is cut off"})
     if last.entries is not None and last.entries[0] != last.entries[1]:
         facts.notes.append(f"the text says that {last.entries[0]} of {last.entries[1]} events were still in the buffer")
-        facts.losses.append({"cpu": None, "lost": last.entries[1] - last.entries[0]})
+        facts.losses.append({"cpu": None, "lost": last.entries[1] - last.entries[0],
+                             "why": f"{last.entries[1] - last.entries[0]} events were overwritten before the text was "
+                                    f"read"})
+    if last.entries is not None and lines + last.unparsed_total < last.entries[0]:
+        gone = last.entries[0] - lines - last.unparsed_total
+        facts.losses.append({"cpu": None, "lost": gone, "why": f"the text's head says {last.entries[0]} events and "
+                             f"{lines + last.unparsed_total} follow: {gone} are missing, copy the text again"})
 
 
 def _withdraw(facts: RunFacts, probe: str, fields: set[str], partial: dict[str, int], lines: int) -> None:

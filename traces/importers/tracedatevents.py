@@ -7,12 +7,13 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from traces.errors import BadInput
 from traces.importers.eventformat import parse_event_format, parse_header_page
 from traces.importers.probemap import ProbeTable, vocabulary_name
 from traces.importers.ring import Damage
-from traces.importers.source import Block, RunFacts, block_rows, loss_record, merge_cpus, ring_blocks
+from traces.importers.source import Block, RunFacts, block_rows, count_rings, loss_record, merge_cpus, ring_blocks
 from traces.importers.tracedat import CpuData, TraceDat, open_tracedat
 
 __all__ = ["stream"]
@@ -66,7 +67,15 @@ def _events(dat: TraceDat, table: ProbeTable, path: Path, facts: RunFacts) -> It
                                            _finish(cpu, buffer.name, known, facts), rows))
         if streams:
             yield from merge_cpus(streams)
-    _missed(dat, facts)
+    # trace-cmd also kept each CPU's own statistics.
+    stats = {(stat.buffer, stat.cpu): stat.counters for stat in dat.cpustats}
+    facts.notes += count_rings(facts.losses, stats, _ring_of, "trace.dat", every=True)
+    if not facts.losses:
+        facts.losses.append({"cpu": None, "lost": None, "why": "trace.dat holds the ring of no CPU"})
+
+
+def _ring_of(loss: dict[str, Any]) -> tuple[str, int]:
+    return loss["buffer"], loss["cpu"]
 
 
 def _ids(dat: TraceDat) -> dict[str, int]:
@@ -91,14 +100,3 @@ def _finish(cpu: CpuData, buffer: str, known: dict[int, str], facts: RunFacts) -
             record["missing_bytes"] = cpu.truncated_bytes
         facts.losses.append(record)
     return done
-
-
-def _missed(dat: TraceDat, facts: RunFacts) -> None:
-    """trace-cmd also kept each CPU's own statistics: what they say was lost counts even without a mark."""
-    for stat in dat.cpustats:
-        lost = int(stat.counters.get("overrun", 0)) + int(stat.counters.get("dropped events", 0)) \
-            + int(stat.counters.get("commit overrun", 0))
-        for record in facts.losses:
-            if lost and record["cpu"] == stat.cpu and record["buffer"] == stat.buffer \
-                    and (record["lost"] or 0) < lost:
-                record["lost"] = lost

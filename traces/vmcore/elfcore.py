@@ -23,6 +23,7 @@ from traces.errors import BadInput
 
 __all__ = ["CoreFile", "QemuCpu", "open_core"]
 
+_PAGE: Final = 4096
 _PT_LOAD: Final = 1
 _PT_NOTE: Final = 4
 _PHDR: Final = np.dtype([("type", "<u4"), ("flags", "<u4"), ("offset", "<u8"), ("vaddr", "<u8"), ("paddr", "<u8"),
@@ -71,6 +72,8 @@ class CoreFile:
     vmcoreinfo: dict[str, str] = field(default_factory=dict)
     cpus: list[QemuCpu] = field(default_factory=list)
     cut_off: int = 0
+    #: place in the file of a page of memory -> it is zeros from end to end
+    _blank: dict[int, bool] = field(default_factory=dict, repr=False)
     #: physical stretches, ascending and apart from each other: start, end, place in the file
     _physical: tuple[list[int], list[int], list[int]] = field(default_factory=lambda: ([], [], []))
     #: the same for the virtual addresses that the program headers give
@@ -82,8 +85,25 @@ class CoreFile:
         return sum(self._physical[1]) - sum(self._physical[0])
 
     def physical(self, address: int, size: int) -> bytes | None:
-        """Return ``size`` bytes at a physical address, or None when the core has not all of them."""
+        """Return ``size`` bytes at a physical address, or None when the core has not all of them.
+
+        A page of zeros is one that was left out or blanked: the kernel keeps none of the structures that are read here
+        in such a page, and zswap stores no page of zeros.
+        """
         return self._find(self._physical, address, size)
+
+    def is_blank(self, address: int, *, virtual: bool = False) -> bool:
+        """True where the core has the page of an address, physical or by the program headers, and it is all zeros."""
+        starts, ends, places = self._virtual if virtual else self._physical
+        page = address & ~(_PAGE - 1)
+        at = bisect.bisect_right(starts, page) - 1
+        if at < 0 or page + _PAGE > ends[at]:
+            return False
+        place = places[at] + page - starts[at]
+        known = self._blank.get(place)
+        if known is None:
+            known = self._blank[place] = not any(self.data[place:place + _PAGE])
+        return known
 
     def virtual(self, address: int, size: int) -> bytes | None:
         """The same at a virtual address, by the program headers alone."""
@@ -92,6 +112,9 @@ class CoreFile:
     def _find(self, table: tuple[list[int], list[int], list[int]], address: int, size: int) -> bytes | None:
         starts, ends, places = table
         out = b""
+        for page in range(address & ~(_PAGE - 1), address + size, _PAGE):
+            if self.is_blank(page, virtual=table is self._virtual):
+                return None
         while True:
             at = bisect.bisect_right(starts, address) - 1
             if at < 0 or address >= ends[at]:

@@ -44,7 +44,8 @@ class CoreImage:
 
     ``entries`` by swap file and offset; ``pools`` by address, also those off the list that entries still name;
     ``zs_pools`` by address; ``counters`` without their prefix ``zswap_``; ``sources``: where symbols, layouts
-    and the translation of addresses came from; ``problems``: what could not be walked.
+    and the translation of addresses came from; ``problems``: what could not be walked; ``partial``: of which of
+    ``pools``, ``entries`` and ``lru`` some is not in the core.
     """
 
     path: Path
@@ -58,6 +59,8 @@ class CoreImage:
     lru: list[LruImage] = field(default_factory=list, repr=False)
     counters: dict[str, int] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)
+    #: what of zswap the core does not have all of: ``pools``, ``entries``, ``lru``
+    partial: set[str] = field(default_factory=set)
 
     @property
     def stored_pages(self) -> int | None:
@@ -152,6 +155,10 @@ def _relocate(core: CoreFile, table: dict[str, int]) -> dict[str, int]:
 def _release(core: CoreFile, memory: Memory, table: Mapping[str, int]) -> str:
     """Return the kernel's release, and make sure that the symbols are this kernel's: the banner lies at its own."""
     banner = memory.try_read(table["linux_banner"], 128) if "linux_banner" in table else b"Linux version ? "
+    if banner is None:
+        raise BadInput(core.path, sources_hint(memory), "the kernel's banner is not in the core, so nothing tells that "
+                       "the symbols are its own", "take the core again, with all of the kernel's own memory; if it "
+                       "has it, " + _GIVE)
     found = _BANNER.match(banner or b"")
     if found is None:
         raise BadInput(core.path, sources_hint(memory), "the kernel's banner is not where the symbols say",
@@ -183,8 +190,21 @@ def _core_btf(memory: Memory, table: Mapping[str, int]) -> bytes | None:
 def _read_all(image: CoreImage, btf: Btf, table: Mapping[str, int]) -> None:
     memory, problems = image.memory, image.problems
     image.counters = read_counters(memory, table, problems)
+
+    def whole(name: str, before: int) -> None:
+        if problems.missing > before:
+            image.partial.add(name)
+
+    missing = problems.missing
     image.pools = read_pools(memory, btf, table, problems)
+    whole("pools", missing)
+    missing = problems.missing
     image.entries = list(read_entries(memory, btf, table, problems))
+    whole("entries", missing)
+    if problems.zeros and image.stored_pages != len(image.entries):
+        # The counter says that there are more: in a page of trees that was left out, as far as can be told.
+        image.partial.add("entries")
+        problems.missing += problems.zeros
     # A pool whose compressor was replaced leaves the list only with its last entry, but a damaged or racing
     # list may miss one: entries name it still.
     for address in dict.fromkeys(entry.pool for entry in image.entries):
@@ -201,13 +221,20 @@ def _read_all(image: CoreImage, btf: Btf, table: Mapping[str, int]) -> None:
             image.zs_pools[pool.zs_pool] = read_pool(layout, pool.zs_pool, problems)
         except Missing as hole:
             problems.add("missing", f"zs_pool {pool.zs_pool:#x}", str(hole))
+    missing = problems.missing
     image.lru = read_lru(memory, btf, table, problems)
+    whole("lru", missing)
 
 
 def _vmemmap(image: CoreImage, table: Mapping[str, int]) -> int:
-    """Return where the array of struct page begins: VMCOREINFO, else the kernel's variable, else the default."""
+    """Return where the array of struct page begins: VMCOREINFO, else the kernel's variable, else the default; -1 where
+    the variable is not in the core, as it may have been moved (KASLR)."""
     given = image.core.symbol("vmemmap")
     if given:
         return given
-    raw = image.memory.try_read(table["vmemmap_base"], 8) if "vmemmap_base" in table else None
-    return int.from_bytes(raw, "little") if raw else _VMEMMAP[image.memory.levels]
+    if "vmemmap_base" not in table:
+        return _VMEMMAP[image.memory.levels]
+    raw = image.memory.try_read(table["vmemmap_base"], 8)
+    if raw is None:
+        image.problems.add("missing", "vmemmap_base", f"{table['vmemmap_base']:#x} is not in the core")
+    return int.from_bytes(raw, "little") if raw else -1

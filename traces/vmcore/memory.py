@@ -39,7 +39,8 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """Something about a structure: ``kind`` is ``missing`` (not in the core) or ``broken`` (contradicts itself)."""
+    """Something about a structure: ``kind`` is ``missing`` (not in the core), ``zeros`` (empty, or not in the core) or
+    ``broken`` (contradicts itself)."""
 
     kind: str
     where: str
@@ -52,6 +53,7 @@ class Problems:
     def __init__(self, kept: int = 2000) -> None:
         self.list: list[Problem] = []
         self.missing = 0
+        self.zeros = 0
         self.broken = 0
         self._kept = kept
 
@@ -59,6 +61,8 @@ class Problems:
         """Take one note."""
         if kind == "missing":
             self.missing += 1
+        elif kind == "zeros":
+            self.zeros += 1
         else:
             self.broken += 1
         if len(self.list) < self._kept:
@@ -154,6 +158,13 @@ class Memory:
             return self.read(address, size)
         except Missing:
             return None
+
+    def is_blank(self, address: int) -> bool:
+        """True where the core has the page of a virtual address, and it is zeros from end to end."""
+        if not self.root:
+            return self.core.is_blank(address, virtual=True)
+        frame = self._frame(address)
+        return frame >= 0 and self.core.is_blank(frame)
 
     def physical(self, address: int, size: int) -> bytes:
         """Return ``size`` bytes at a physical address."""

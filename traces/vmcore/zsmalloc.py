@@ -51,7 +51,8 @@ class ZsObjectImage:
 class ZspageImage:
     """struct zspage.  ``group``: the list it is on; ``frames``: page frame numbers of its pages, in order;
     ``first_offsets``: where each page's first object begins; ``free``: indices in the order of its freelist;
-    ``free_end``: the link of the last free one (None for a full or huge zspage)."""
+    ``free_end``: the link of the last free one (None for a full or huge zspage); ``whole``: its pages and their
+    descriptors are in the core."""
 
     address: int
     cls: ZsClassImage = field(repr=False)
@@ -67,11 +68,13 @@ class ZspageImage:
     objects: list[ZsObjectImage] = field(default_factory=list, repr=False)
     free: list[int] = field(default_factory=list)
     free_end: int | None = None
+    whole: bool = True
 
 
 @dataclass
 class ZsClassImage:
-    """struct size_class; ``stats``: zspages per fullness group, then objects allocated, then in use."""
+    """struct size_class; ``stats``: zspages per fullness group, then objects allocated, then in use; ``whole``: all of
+    its lists and zspages are in the core."""
 
     address: int
     index: int
@@ -81,17 +84,19 @@ class ZsClassImage:
     stats: tuple[int, ...]
     raw: list[int] = field(default_factory=list)  #: indices of pool->size_class[] that point here
     zspages: list[ZspageImage] = field(default_factory=list, repr=False)
+    whole: bool = True
 
 
 @dataclass
 class ZsPoolImage:
-    """struct zs_pool; ``handles`` finds an allocated object by its handle."""
+    """struct zs_pool; ``handles`` finds an allocated object by its handle; ``whole``: all of it is in the core."""
 
     address: int
     name: str
     pages_allocated: int
     classes: list[ZsClassImage] = field(default_factory=list)
     handles: dict[int, ZsObjectImage] = field(default_factory=dict, repr=False)
+    whole: bool = True
 
     @property
     def pages(self) -> int:
@@ -130,7 +135,12 @@ class ZsLayout:
         self.descriptor = max(self.next, self.zspage, self.offset) + 8
 
     def frame_of(self, page: int) -> int:
-        """page_to_pfn(): the frame number of a struct page, or -1 for an address that is none."""
+        """page_to_pfn(): the frame number of a struct page, or -1 for an address that is none.
+
+        :raises Missing: when the core does not say where the array of struct page begins
+        """
+        if self.vmemmap < 0:
+            raise Missing(page)
         frame, rest = divmod(page - self.vmemmap, self.page_size)
         return frame if rest == 0 and 0 <= frame < 1 << 40 else -1
 
@@ -151,6 +161,7 @@ def read_pool(layout: ZsLayout, address: int, problems: Problems) -> ZsPoolImage
                              memory.read(address + layout.size_class.offset, 8 * layout.classes))
     found: dict[int, ZsClassImage] = {}
     zspages: set[int] = set()
+    began = problems.missing
     for raw, pointer in enumerate(pointers):
         if pointer in found:
             found[pointer].raw.append(raw)
@@ -168,6 +179,7 @@ def read_pool(layout: ZsLayout, address: int, problems: Problems) -> ZsPoolImage
             problems.add("broken", where, f"objects of {cls.size} bytes, {cls.objs_per_zspage} to "
                                           f"{cls.pages_per_zspage} pages, are no size class")
             continue
+        missing = problems.missing
         for group in range(GROUPS):
             at = pointer + layout.lists + 16 * group
             for node in walk_list(memory, at, problems, f"{where}, fullness_list[{group}]"):
@@ -179,6 +191,8 @@ def read_pool(layout: ZsLayout, address: int, problems: Problems) -> ZsPoolImage
                 zspage = _read_zspage(layout, pool, cls, start, group, problems)
                 if zspage is not None:
                     cls.zspages.append(zspage)
+        cls.whole = problems.missing == missing
+    pool.whole = problems.missing == began
     pool.classes = sorted(found.values(), key=lambda c: c.raw[-1])
     return pool
 
@@ -214,6 +228,7 @@ def _read_zspage(layout: ZsLayout, pool: ZsPoolImage, cls: ZsClassImage, address
         _read_objects(layout, pool, zspage, content, handle, problems, where)
     except Missing as hole:
         problems.add("missing", where, str(hole))
+        zspage.whole = False
     return zspage
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from traces.vmcore.btf import Btf
-from traces.vmcore.memory import Memory, Missing, Problems, walk_list, walk_xarray
+from traces.vmcore.memory import PAGE_SIZE, Memory, Missing, Problems, walk_list, walk_xarray
 
 __all__ = ["COUNTERS", "OPTIONAL_SYMBOLS", "SYMBOLS", "EntryImage", "LruImage", "PoolImage", "read_counters",
            "read_entries", "read_lru", "read_one_pool", "read_pools"]
@@ -74,13 +74,15 @@ class EntryImage:
 class LruImage:
     """One list of zswap_list_lru: ``memcg`` is the cgroup's number, -1 for the node's own list (root cgroup).
 
-    ``count``: its nr_items; ``items``: addresses of the entries' links, head first.
+    ``count``: its nr_items; ``items``: addresses of the entries' links, head first; ``whole``: they could be followed
+    from end to end.
     """
 
     node: int
     memcg: int
     count: int
     items: list[int]
+    whole: bool = True
 
 
 def read_counters(memory: Memory, symbols: Mapping[str, int], problems: Problems) -> dict[str, int]:
@@ -150,11 +152,19 @@ def read_entries(memory: Memory, btf: Btf, symbols: Mapping[str, int], problems:
         if count * tree_size > memory.core.memory:
             problems.add("broken", where, f"has {count} trees, more than fit into memory")
             continue
+        skip_to = 0
         for number in range(count):
-            at = f"{where}, tree {number}"
-            if memory.try_read(trees + number * tree_size, tree_size) is None:
-                problems.add("missing", at, f"{trees + number * tree_size:#x} is not in the core")
-                break
+            at, place = f"{where}, tree {number}", trees + number * tree_size
+            if place < skip_to:
+                continue
+            if memory.try_read(place, tree_size) is None:
+                # A page of empty trees is zeros, as one that is not there; the others are looked at all the same.
+                blank = memory.is_blank(place)
+                skip_to = (place | PAGE_SIZE - 1) + 1
+                problems.add("zeros" if blank else "missing", at,
+                             f"{place:#x} is in a page of zeros: its trees are empty or not in the core" if blank
+                             else f"{place:#x} is not in the core")
+                continue
             for offset, pointer in walk_xarray(memory, btf, trees + number * tree_size, problems, at):
                 if offset >> _TREE_SHIFT != number:
                     problems.add("broken", at, f"holds offset {offset:#x}, which belongs into another tree")
@@ -199,7 +209,9 @@ def read_lru(memory: Memory, btf: Btf, symbols: Mapping[str, int], problems: Pro
             problems.add("missing", where, f"{address:#x} is not in the core")
             return
         count = struct.unpack_from("<q", raw, count_at)[0]
-        lists.append(LruImage(node, memcg, count, list(walk_list(memory, address + links, problems, where))))
+        missing = problems.missing
+        items = list(walk_list(memory, address + links, problems, where))
+        lists.append(LruImage(node, memcg, count, items, problems.missing == missing))
 
     try:
         if "nr_node_ids" in symbols:
