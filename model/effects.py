@@ -34,7 +34,8 @@ question                       answer (default first)
 ``?lru_list``                  None, or the other name under which an empty list's items are kept
 ``?entry_alloc_bulk``          None (all that were asked for), or how many entries the slab gave at once
 ``?sg_length``                 None (the call's own result), or (length or errno, content) of one page of a call
-``?acomp_batch``               nothing to answer: the call's error and its pages' lengths, for whoever compares them
+``?acomp_batch``               nothing to answer: a call of several pages, their lengths, and the (errors, dlens) that
+                               it may have returned for these, for whoever compares them
 ``?pool_listed``               False, or True while a pool that lost its last entry is still listed
 =============================  ==================================================================
 

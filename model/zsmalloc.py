@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from model import errno
 from model.branches import Reached
@@ -137,16 +137,17 @@ class ZsObject:
     """An allocation: what a handle stands for.
 
     ``zspage`` and ``index`` say where it is now; ``size`` is the length asked for; ``address`` (the handle) is
-    bound by a replay.
+    bound by a replay, ``holds`` is an opaque tag for whoever wants to know later what was written into it.
     """
 
-    __slots__ = ("address", "index", "size", "zspage")
+    __slots__ = ("address", "holds", "index", "size", "zspage")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.zspage: Zspage
         self.index = -1
         self.address = 0
+        self.holds: Any = None
 
     def __repr__(self) -> str:
         return f"<object {self.address:#x} of {self.size} bytes>"

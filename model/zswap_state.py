@@ -152,6 +152,8 @@ class ZswapState:
     COMPACTION_TRYLOCKS = True
     #: stored_incompressible_pages exists
     HAS_INCOMPRESSIBLE = True
+    #: what an object of a whole page is: the page itself (True), something compressed (False), or either (None)
+    WHOLE_IS_PAGE: bool | None = True
     #: objects are read through scatter-gather entries (7.0+), before that in a row
     SG_READS = True
     #: where they are not: zs_obj_read_begin() is not told the length, and copies a slot whole

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 __all__ = ["CHECKS", "Check", "Divergence", "Tally", "counter_check", "unknown_checks"]
@@ -15,6 +15,8 @@ class Check:
     """One comparison: its ``id``, what it says in one line, its ``grade``, and the recorded events it needs.
 
     ``own``: what it predicts follows from the operation's own events alone, not from what earlier ones left behind.
+    ``parts``: where it differs the model goes on in another state than the kernel, and what is predicted of that state
+    later need not hold.  Of the other checks the model takes over what was recorded, or nothing that it goes on with.
     """
 
     id: str
@@ -22,9 +24,10 @@ class Check:
     grade: str = "exact"
     needs: tuple[str, ...] = ()
     own: bool = False
+    parts: bool = False
 
 
-CHECKS: Final[dict[str, Check]] = {check.id: check for check in (
+_CHECKS: Final = (
     Check("effect.order", "each task's events come in the order the revision predicts, none missing or added"),
     Check("swap.writeout", "swap_writeout() returns, and device writes happen, as predicted",
           needs=("swap_writeout_ret",)),
@@ -35,9 +38,9 @@ CHECKS: Final[dict[str, Check]] = {check.id: check for check in (
     Check("store.bytes", "first 8 bytes of every compressed object", needs=("zs_obj_write",), own=True),
     Check("acomp.calls", "compress calls: which page, how many pages, how much room",
           needs=("crypto_acomp_compress",), own=True),
-    Check("acomp.batch", "a compress call of several pages fails if and only if one of them does, where the revision "
-          "says so", needs=("crypto_acomp_compress_ret",), own=True),
-    Check("zsmalloc.size", "size of each zs_malloc()", needs=("zs_malloc",), own=True),
+    Check("acomp.batch", "return value and dlen of a compress call of several pages go with what became of these",
+          needs=("crypto_acomp_compress_ret",), own=True),
+    Check("zsmalloc.size", "size of each zs_malloc() (its gfp flags are not judged)", needs=("zs_malloc",), own=True),
     Check("zsmalloc.pages", "zs_get_total_pages() wherever it was read", needs=("zs_get_total_pages_ret",)),
     Check("zsmalloc.place", "zspage, object index and free list of each allocation, free and move",
           needs=("obj_malloc", "obj_malloc_ret")),
@@ -65,7 +68,23 @@ CHECKS: Final[dict[str, Check]] = {check.id: check for check in (
     Check("memcg.limit", "obj_cgroup_may_zswap()", needs=("obj_cgroup_may_zswap_ret",)),
     Check("memcg.writeback", "mem_cgroup_zswap_writeback_enabled()",
           needs=("mem_cgroup_zswap_writeback_enabled_ret",)),
-)}
+    Check("invariant.load", "each page read back is the page that was stored: its object is that page, or is "
+          "decompressed to it, and nothing newer was refused", needs=("zswap_load",)),
+    Check("invariant.length", "each object asked for has 1 to 4096 bytes", needs=("zs_malloc",)),
+    Check("invariant.raw", "a page is kept as it is only where its cgroup allows writeback",
+          needs=("zs_obj_write", "mem_cgroup_zswap_writeback_enabled_ret")),
+    Check("invariant.handle", "each handle is given out when it is not live, and live when it is written, read "
+          "or freed",
+          needs=("zs_malloc_ret", "zs_free")),
+    Check("invariant.balance", "at the end entries, objects, handles, charges and counted pages go together"),
+)
+
+
+#: Checks of which a difference leaves kernel and model in different states.
+_PARTS: Final = frozenset({
+    "effect.order", "swap.writeout", "store.result", "zsmalloc.size", "zsmalloc.place", "zsmalloc.fullness",
+    "zsmalloc.compact", "zsmalloc.handle", "load.result", "load.entry", "free.entry", "lru.order", "memcg.charge"})
+CHECKS: Final[dict[str, Check]] = {check.id: replace(check, parts=check.id in _PARTS) for check in _CHECKS}
 
 
 def counter_check(name: str) -> Check:
@@ -85,7 +104,8 @@ class Divergence:
 
     ``event``: its number in the recording; ``name``: the event; ``state``: what the model held there;
     ``kernel``: what was last recorded of the kernel's own state (its pool total, its counters);
-    ``path``: the operations it happened in, outermost first, with the number of the event each began at.
+    ``path``: the operations it happened in, outermost first, with the number of the event each began at; ``follows``:
+    the event of an earlier difference that it may be a consequence of, None where it is one of its own.
     """
 
     check: str
@@ -101,6 +121,7 @@ class Divergence:
     state: dict[str, Any] = field(default_factory=dict)
     kernel: dict[str, Any] = field(default_factory=dict)
     context: tuple[str, ...] = ()
+    follows: int | None = None
 
 
 class Tally:
@@ -113,6 +134,12 @@ class Tally:
         self.only = only
         self.compared: dict[str, int] = dict.fromkeys(CHECKS, 0)
         self.different: dict[str, int] = {}
+        #: of these, how many may follow from an earlier difference
+        self.following: dict[str, int] = {}
+        #: event from which on kernel and model are in different states
+        self.parted_at: int | None = None
+        #: counter -> (recorded less predicted, event) where it differed last: it stays wrong by that much
+        self._gaps: dict[str, tuple[int, int]] = {}
         #: comparisons that came out differently but judge nothing: what was predicted is not exact here
         self.set_apart: dict[str, int] = {}
         self.reasons: dict[str, str] = {}
@@ -127,11 +154,32 @@ class Tally:
             or any(check.startswith(prefix + ".") for prefix in self.only)
 
     def differ(self, divergence: Divergence) -> None:
-        """Count a divergence; the first hundred are kept whole."""
+        """Count a divergence, and say whether it may follow from an earlier one; the first hundred are kept whole."""
         check = divergence.check
         self.different[check] = self.different.get(check, 0) + 1
+        follows = self._cause(divergence)
+        if follows is not None:
+            self.following[check] = self.following.get(check, 0) + 1
+            divergence = replace(divergence, follows=follows)
+        self.part(check, divergence.event)
         if len(self.divergences) < self.kept:
             self.divergences.append(divergence)
+
+    def part(self, check: str, event: int) -> None:
+        """A check differed, asked for or not: from here on kernel and model may be in different states."""
+        if self.parted_at is None and check in CHECKS and CHECKS[check].parts:
+            self.parted_at = event
+
+    def _cause(self, divergence: Divergence) -> int | None:
+        """Return the event of the difference that this one may follow from."""
+        check = CHECKS.get(divergence.check)
+        if check is None and isinstance(divergence.recorded, int) and isinstance(divergence.predicted, int):
+            # A counter: what it once missed, or counted too much, it is wrong by at every later snapshot.
+            gap, before = divergence.recorded - divergence.predicted, self._gaps.get(divergence.check)
+            self._gaps[divergence.check] = (gap, divergence.event if before is None or before[0] != gap else before[1])
+            if self.parted_at is None and before is not None and before[0] == gap:
+                return before[1]
+        return None if check is not None and check.own else self.parted_at
 
     def apart(self, check: str) -> None:
         """Count a difference from a prediction that is known not to be exact on this machine."""

@@ -74,6 +74,7 @@ COMPARISONS: Final[dict[str, Comparison]] = {
     "crypto_acomp_compress_ret:ret": _is("crypto_acomp_compress_ret", "store.error", "ret=error"),
     "crypto_acomp_compress_ret:dlen": _is("crypto_acomp_compress_ret", "store.length", "dlen=length"),
     "crypto_acomp_compress_ret:batch": _is("crypto_acomp_compress_ret", "acomp.batch", _RET),
+    "crypto_acomp_compress_ret:batch_dlen": _is("crypto_acomp_compress_ret", "acomp.batch", "dlen=dlen", counts=False),
     "crypto_acomp_decompress": _is("crypto_acomp_decompress", "load.result", "size=slen, dlen=dlen",
                                    "of the decompress call"),
     "crypto_acomp_decompress_ret": _is("crypto_acomp_decompress_ret", "load.result", "ret=return value, dlen=bytes",

@@ -528,6 +528,7 @@ class Engine(Questions):
                 frame: Frame | None = None) -> None:
         """Report a difference at row ``i`` of the batch."""
         if not self.tally.wanted(check):
+            self.tally.part(check, self._base + i)
             if check == "effect.order" and self.tally.broken_at is None:
                 self.tally.broken_at = self._base + i
             return
@@ -558,6 +559,14 @@ class Engine(Questions):
             self.tally.differ(Divergence(check, event, "counters", recorded, predicted, what, ts, 0, 0, (),
                                          self.describe_state(None), self.kernel_state()))
 
+    def unbalanced(self, found: int, due: int, what: str) -> None:
+        """Report what does not go together at the recording's end: at its last event."""
+        if self.tally.wanted("invariant.balance"):
+            segments = self.recording.manifest["segments"]
+            self.tally.differ(Divergence(
+                "invariant.balance", max(0, self.events - 1), "end", found, due, self.blame(what),
+                segments[-1]["last_ts"] if segments else 0, 0, 0, (), self.describe_state(None), self.kernel_state()))
+
     def kernel_state(self) -> dict[str, Any]:
         """Return what was last recorded of the kernel's own state."""
         state: dict[str, Any] = {}
@@ -566,9 +575,10 @@ class Engine(Questions):
         return {**state, **self.snapshots.last_seen()}
 
     def finish(self) -> None:
-        """The recording is over: settle operations and the last snapshot."""
+        """The recording is over: settle operations and the last snapshot, and see whether all goes together."""
         self.settle(0)
         self.snapshots.close()
+        self.balance(self.captured)
 
     def _row(self, i: int) -> int:
         return self._base + i

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from model.effects import Effect
 from model.errno import E2BIG, EINVAL
+from model.revisions.batchcompress import Call, CompressToScatterList
 from model.revisions.batching import as_errno
 from model.zsmalloc import PAGE_SIZE
 from replay.handlers_base import CannotFollow
@@ -21,8 +22,8 @@ __all__ = ["STRUCT_PAGE", "AcompHandlers"]
 
 #: struct page on every 64-bit configuration Debian builds.
 STRUCT_PAGE: Final = 64
-
-
+#: MAX_ERRNO of include/linux/err.h
+_MAX_ERRNO: Final = 4095
 #: A compress call's pages are stored before the task's next one, or the store's end.
 _STORE_ENDS: Final = frozenset({schema.CODE["crypto_acomp_compress"], schema.CODE["zswap_store_ret"],
                                 schema.CODE["swap_writeout_ret"]})
@@ -53,6 +54,9 @@ class AcompHandlers(ZsmallocHandlers):
     def on_compress_ret(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int, int]:
         """Compare error and length with what the compressor gives; answer with the recorded ones."""
         ret, dlen = self.ret[i], self.dlen[i]
+        sees_ret, sees_dlen = (self.sees("crypto_acomp_compress_ret", column) for column in ("ret", "dlen"))
+        whole = frame.scratch["pages"] == 1 and sees_ret and sees_dlen
+        frame.scratch["result"] = (ret, as_errno(dlen)) if whole else None
         content: int = frame.scratch["content"]
         name = self.compressor_of(frame)
         if frame.scratch["pages"] > 1:
@@ -66,7 +70,6 @@ class AcompHandlers(ZsmallocHandlers):
         limits = self.predictions.bounds(content, name)
         if limits is not None and self.held["crypto_acomp_compress_ret:dlen"].some:
             self._within(limits, ret, dlen, name, i, frame)
-        sees_ret, sees_dlen = (self.sees("crypto_acomp_compress_ret", column) for column in ("ret", "dlen"))
         if (sees_dlen and sees_ret) or (sees_ret and ret):
             return ret, dlen, content
         return (*self._result_elsewhere(i + 1, content, name), content)
@@ -154,7 +157,9 @@ class AcompHandlers(ZsmallocHandlers):
         predicted = (effect[1], effect[2])
         self.hold("crypto_acomp_decompress_ret", i, frame, (self.ret[i], self.dlen[i]), predicted)
         seen = self.held["crypto_acomp_decompress_ret"].seen
-        return (self.ret[i] if seen[0] else predicted[0], self.dlen[i] if seen[1] else predicted[1])
+        answer = (self.ret[i] if seen[0] else predicted[0], self.dlen[i] if seen[1] else predicted[1])
+        self.inflated(answer, frame)
+        return answer
 
     # ---- calls that take several pages ------------------------------------------------------------------
 
@@ -165,9 +170,9 @@ class AcompHandlers(ZsmallocHandlers):
         error, unless the compressor is known to give exactly that.  None: the call had one page, and returned it.
         """
         _, _, _, pages, err, dlen, content, number = question
-        if pages == 1:
-            return None
         own = content + number if content >= 0 else -1
+        if pages == 1:
+            return self._stale_length(err, dlen, own, name, i)
         first_errno = as_errno(dlen) if number == 0 and as_errno(dlen) < 0 else 0
         source = self._length_source()
         row = self._allocation(i, number, source) if name == "zs_malloc" or source not in ("", "zs_malloc") else None
@@ -178,6 +183,9 @@ class AcompHandlers(ZsmallocHandlers):
             missing = self.snapshots.next_value("reject_compress_fail") - self.model.counters.reject_compress_fail
             return (first_errno or err or E2BIG, own) if missing > 0 else (1, own)
         size = self.size[row]
+        if not 0 < size <= PAGE_SIZE:
+            # No page's: a length that was not written.
+            return size, own
         frame = self.stacks[self.pid[i]][-1]
         algorithm = self.compressor_of(frame)
         expected = self.predictions.result(own, algorithm)
@@ -188,9 +196,49 @@ class AcompHandlers(ZsmallocHandlers):
                                  f"length of {algorithm} for page {self.predictions.page(own)}", row, frame)
         elif limits is not None and size < PAGE_SIZE:
             self._within(limits, 0, size, algorithm, row, frame)
-        if size < PAGE_SIZE or expected == (0, PAGE_SIZE):
+        if size < PAGE_SIZE or expected == (0, PAGE_SIZE) or self._is_success(question, own, row, frame):
             return size, own
         return (expected[0] if expected is not None else first_errno) or E2BIG, own
+
+    def _stale_length(self, err: int, dlen: int, content: int, name: str, i: int) -> tuple[int, int] | None:
+        """Answer for a call of one page: its own result; a whole page's length where it failed and wrote none.
+
+        zswap sets the length before the call.  Where it kept something else than the page then, that shows in the
+        object's first bytes.
+        """
+        if not err or dlen != PAGE_SIZE or name != "zs_malloc" or not self.sees("zs_malloc", "size") \
+                or self.size[i] != PAGE_SIZE:
+            return None
+        frame = self.stacks[self.pid[i]][-1]
+        return (PAGE_SIZE, content) if self._written_is_page(content, i, frame) is False else None
+
+    def _is_success(self, question: Effect, content: int, row: int, frame: Frame) -> bool:
+        """True where an object of a whole page is known to be what the compressor wrote, and not the page itself."""
+        is_page = self._written_is_page(content, row, frame)
+        if is_page is not None:
+            return not is_page
+        call = Call(*question[1:7])
+        number = question[7]
+        # As meant a page is kept as it is in either case: there the likelier one counts, that it did not compress.
+        sees_err, sees_dlen = (self.sees("crypto_acomp_compress_ret", column) for column in ("ret", "dlen"))
+        if isinstance(self.model, CompressToScatterList) and self.model.WHOLE_IS_PAGE is None:
+            if sees_err and call.err == 0 and self.model.batch_error([-1]):
+                # It would have failed if any page of it had.
+                return True
+            if sees_dlen and number == 0 and self.model.compress_call == "table":
+                return as_errno(call.dlen) == PAGE_SIZE
+        return False
+
+    def _written_is_page(self, content: int, i: int, frame: Frame) -> bool | None:
+        """True where the next object this task writes begins like the page itself, None where nothing tells."""
+        if not self.sees("zs_obj_write", "data"):
+            return None
+        pid, code = self.pid[i], schema.CODE["zs_obj_write"]
+        for row in range(i, len(self.event)):
+            if self.pid[row] == pid and self.event[row] == code:
+                length = self.size[row] if self.sees("zs_obj_write", "size") else PAGE_SIZE
+                return self.begins_like_page(content, self.data[row], length, frame)
+        return None
 
     def _allocation(self, i: int, number: int, source: str) -> int | None:
         """Return the row of the zs_malloc() of a call's page; ``i`` is that of the first page asked for there.
@@ -205,9 +253,31 @@ class AcompHandlers(ZsmallocHandlers):
         return self._event_ahead(i, source, number - self._asked_at[1])
 
     def acomp_batch(self, question: Effect, name: str, i: int) -> None:
-        """Compare the error of a call with what became of its pages, where the revision says how they go together."""
-        _, err, lengths, expected = question
-        if expected is not None:
-            failed = sum(length < 0 for length in lengths)
-            self.hold("crypto_acomp_compress_ret:batch", i, None, (err,), (expected,),
-                      what=f"return value of a compress call of {len(lengths)} pages of which {failed} failed")
+        """Compare what a call of several pages returned, and left as dlen, with what became of its pages.
+
+        Where a page failed, the first one's errno is any: dlen is the only place that tells it.
+        """
+        _, call, lengths, (errors, dlens) = question
+        stack = self.stacks.get(self.pid[i])
+        frame = stack[-1] if stack else None
+        dlen, whole = as_errno(call.dlen), call.pages * PAGE_SIZE
+        of = f"a compress call of {call.pages} pages"
+        failed = f", of which {sum(length < 0 for length in lengths)} failed" if lengths else ""
+        told = all(self.sees("crypto_acomp_compress_ret", column) for column in ("ret", "dlen"))
+        if not lengths and call.err not in errors and dlen == whole and frame is not None and told:
+            # Before the driver wrote any: what they were set to, or left at, by an earlier call.
+            self.n["invariant.length"] += 1
+            self.broken("invariant.length", i, recorded=dlen, predicted=f"an errno, or 1 to {PAGE_SIZE}", frame=frame,
+                        what=f"{of} failed with {call.err} and left the lengths as they were, stale, which are read")
+            return
+        self.hold("crypto_acomp_compress_ret:batch", i, frame, (call.err,),
+                  (call.err if call.err in errors else _one_of(errors),), what=f"return value of {of}{failed}")
+        good = dlen in dlens or (dlens <= {E2BIG} and -_MAX_ERRNO <= dlen < 0) or (not dlens and 0 < dlen <= PAGE_SIZE)
+        due = dlen if good else "an errno" if dlens == {E2BIG} else _one_of(dlens) or f"an errno, or 1 to {PAGE_SIZE}"
+        self.hold("crypto_acomp_compress_ret:batch_dlen", i, frame, (dlen,), (due,),
+                  what=f"dlen that {of} left{failed}")
+
+
+def _one_of(values: frozenset[int]) -> int | str:
+    """A value that must be one of several, for people."""
+    return next(iter(values)) if len(values) == 1 else " or ".join(str(value) for value in sorted(values, reverse=True))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from model.effects import Effect
 from model.zsmalloc import HANDLE_SIZE, PAGE_SIZE, UNKNOWN_LINK, SizeClass, ZsObject, Zspage, ZsPool
-from replay.handlers_base import HandlerBase
+from replay.invariants import Invariants
 from traces import schema
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def zspage_word(zspage: Zspage) -> int:
     return ZSPAGE_MAGIC | geometry.index << 5 | zspage.group << 1 | geometry.huge
 
 
-class ZsmallocHandlers(HandlerBase):
+class ZsmallocHandlers(Invariants):
     """Comparison of zsmalloc's effects."""
 
     def current_zs_pool(self) -> ZsPool:
@@ -76,6 +76,7 @@ class ZsmallocHandlers(HandlerBase):
                 and self.is_address(self.pool[i], "zsmalloc.place", "pool", i, frame):
             pool.address = self.pool[i]
         self.hold("zs_malloc:pool", i, frame, (self.pool[i],), (pool.address or None,))
+        self.object_asked(i, frame)
 
     def _store_zs_pool(self, frame: Frame) -> ZsPool:
         pool = frame.scratch.get("pool")
@@ -128,6 +129,7 @@ class ZsmallocHandlers(HandlerBase):
         if handle in self.objects:
             self.diverge("zsmalloc.handle", i, recorded=handle, predicted="a handle that is not live",
                          what="handle given out", frame=frame)
+        self.handle_given(handle, i, frame)
         obj.address = handle
         self.objects[handle] = obj
 
@@ -188,6 +190,7 @@ class ZsmallocHandlers(HandlerBase):
         obj: ZsObject = effect[1]
         known = self.handle_of(obj, i, frame)
         self.hold("zs_free", i, frame, (self.handle[i],), (known,))
+        self.handle_used("zs_free", i, frame, "free")
         if known is not None and self.objects.pop(known, None) is None:
             self.diverge("zsmalloc.handle", i, recorded=self.handle[i], predicted="a live handle", what="handle freed",
                          frame=frame)
@@ -249,6 +252,8 @@ class ZsmallocHandlers(HandlerBase):
             self.hold("zs_obj_write:data", i, frame, (self.data[i] & mask,), (head & mask,), check=check)
         if self.keep_writes and self.held["zs_obj_write"].whole:
             self.writes.append((self._row(i), self.handle[i], length, content))
+        self.handle_used("zs_obj_write", i, frame, "write")
+        self.object_written(effect, i, frame)
 
     def on_obj_read(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare handle and length of an object read, and that its entries cover it exactly, behind its handle."""
@@ -266,6 +271,8 @@ class ZsmallocHandlers(HandlerBase):
         if not covered:
             self.diverge("sg.shape", i, recorded=(self.handle[i], self.size[i]), predicted=(obj.address, length, shape),
                          what="entries that cover the object read", frame=frame)
+        self.handle_used("zs_obj_read", i, frame, "read")
+        self.object_read(length, frame)
 
     def on_total(self, effect: Effect, i: int, frame: Frame) -> int:
         """Compare a pool's page total as a store or the worker read it; answer with what it read."""

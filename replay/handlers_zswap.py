@@ -33,14 +33,14 @@ class Handlers(AcompHandlers):
     def table(self) -> dict[str, Handler]:
         """Return the handler of each effect's name."""
         return {
-            "swap_writeout": self.on_start, "swap_writeout_ret": self.comparing("swap_writeout_ret"),
+            "swap_writeout": self.on_writeout, "swap_writeout_ret": self.comparing("swap_writeout_ret"),
             "__swap_writepage": self.on_swap_writepage,
-            "zswap_store": self.on_store, "zswap_store_ret": self.comparing("zswap_store_ret"),
-            "zswap_load": self.on_start, "zswap_load_ret": self.comparing("zswap_load_ret"),
+            "zswap_store": self.on_store, "zswap_store_ret": self.on_store_ret,
+            "zswap_load": self.on_start, "zswap_load_ret": self.on_load_ret,
             "zswap_invalidate": self.on_start, "zswap_decompress": self.on_decompress_entry,
             "zswap_entry_free": self.on_entry_free,
             "zswap_writeback_entry": self.comparing("zswap_writeback_entry"),
-            "zswap_writeback_entry_ret": self.comparing("zswap_writeback_entry_ret"),
+            "zswap_writeback_entry_ret": self.on_load_ret,
             "shrink_memcg_cb": self.on_shrink_memcg_cb, "shrink_memcg_cb_ret": self.on_lru_status,
             "shrink_memcg": self.on_shrink_memcg, "shrink_memcg_ret": self.on_lru_status,
             "shrink_worker": self.on_start, "shrink_worker_ret": self.on_start,
@@ -79,6 +79,14 @@ class Handlers(AcompHandlers):
                 self.model.max_pages(), self.model.accept_thr_pages())):
             self.guess("zs_get_total_pages_ret was not captured: how large a store took the pool for, near its limit, "
                        "is not known")
+        elif name == "zswap_decompress":
+            self.reading(effect, frame)
+        elif name == "zs_obj_read":
+            self.object_read(effect[2], frame)
+        elif name == "crypto_acomp_decompress_ret":
+            self.inflated((effect[1], effect[2]), frame)
+        elif name in ("zs_obj_write", "memcpy"):
+            self.object_written(effect, None, frame)
         return None
 
     # ---- swap layer, store, load ------------------------------------------------------------------------
@@ -86,9 +94,14 @@ class Handlers(AcompHandlers):
     def on_start(self, effect: Effect, i: int, frame: Frame) -> None:
         """The beginning of an operation has nothing to compare: it is what the model is given."""
 
+    def on_writeout(self, effect: Effect, i: int, frame: Frame) -> None:
+        """A folio is to be written out: nothing to compare."""
+        frame.scratch["folio"] = effect[1]
+
     def on_store(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the folio that swap_writeout() hands on."""
         folio: Folio = effect[1]
+        frame.scratch["folio"] = folio
         self.hold("zswap_store", i, frame, (self.folio[i], self.swpent[i], self.order[i]),
                   (folio.address if folio.address >= 0 else None, folio.swpent, folio.order))
         if folio.address < 0 and self.sees("zswap_store", "folio"):
@@ -101,6 +114,16 @@ class Handlers(AcompHandlers):
         self.hold("__swap_writepage", i, frame, (self.folio[i], self.swpent[i]),
                   (folio.address if folio.address >= 0 else None, folio.swpent))
 
+    def on_store_ret(self, effect: Effect, i: int, frame: Frame) -> None:
+        """Compare zswap_store()'s return value."""
+        self.hold("zswap_store_ret", i, frame, (self.ret[i],), (int(effect[1]),))
+        self.store_returned(bool(self.ret[i] if self.sees("zswap_store_ret", "ret") else effect[1]), i, frame)
+
+    def on_load_ret(self, effect: Effect, i: int, frame: Frame) -> None:
+        """Compare zswap_load()'s return value (a bool byte up to 6.12), or that of a writeback."""
+        self.hold(effect[0], i, frame, (self.ret[i],), (int(effect[1]),))
+        self.page_read(i, frame)
+
     def on_decompress_entry(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which entry, handle and length a load or writeback reads."""
         self.lru_moved(self.pid[i])
@@ -111,6 +134,7 @@ class Handlers(AcompHandlers):
         if folio.address >= 0:
             self.hold("zswap_decompress:folio", i, frame, (self.folio[i],), (folio.address,))
         self._bind_entry(entry, i, "zswap_decompress:entry", frame)
+        self.reading(effect, frame)
 
     def _bind_entry(self, entry: ZswapEntry, i: int, key: str, frame: Frame) -> None:
         if not self.held[key].some:
@@ -135,6 +159,8 @@ class Handlers(AcompHandlers):
         self.hold("zswap_entry_free", i, frame, (self.swpent[i], self.size[i], self.handle[i], self.ref[i]),
                   (entry.swpent, entry.length, self.handle_of(entry.obj, i, frame), int(entry.referenced)))
         self._bind_entry(entry, i, "zswap_entry_free:entry", frame)
+        self.page_read(i, frame)
+        self.outdated.pop(entry, None)
 
     # ---- cgroup -----------------------------------------------------------------------------------------
 
@@ -151,6 +177,8 @@ class Handlers(AcompHandlers):
 
     def on_writeback_enabled(self, effect: Effect, i: int, frame: Frame) -> bool:
         """Compare memory.zswap.writeback's verdict, where the model has one; answer with the recorded one."""
+        if self.sees("mem_cgroup_zswap_writeback_enabled_ret", "ret"):
+            frame.scratch["writeback"] = bool(self.ret[i])
         if effect[1] is not None:
             self.hold("mem_cgroup_zswap_writeback_enabled_ret", i, frame, (self.ret[i],), (int(effect[1]),))
         return bool(self.ret[i])
@@ -248,6 +276,7 @@ class Handlers(AcompHandlers):
         """Compare the status of a walk's step, or shrink_memcg()'s result."""
         self.lru_moved(self.pid[i])
         self.hold(effect[0], i, frame, (self.ret[i],), (effect[1],))
+        self.page_read(i, frame)
 
     def writeback_failure(self, name: str, i: int) -> int:
         """Return the errno of a writeback that did not come to read its entry."""

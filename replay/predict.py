@@ -136,12 +136,15 @@ class Predictions:
         return any(isinstance(compressor, ModelledCompressor) for compressor in self.compressors.values())
 
     def head(self, content: int, name: str) -> int | None:
-        """Return the first 8 bytes of the compressed page as a little-endian number; of exact compressors only."""
+        """Return the first 8 bytes of the compressed page as a little-endian number; of exact compressors only.
+
+        None where the compressor fails: nobody knows what it leaves in its buffer then.
+        """
         columns = self._list(name) if name not in self.inexact and not self._is_modelled(name) else None
         if columns is None or not 0 <= content < len(self._refs):
             return None
         page = self._refs[content]
-        return columns.head[page] if columns.has[page] else None
+        return columns.head[page] if columns.has[page] and not columns.err[page] else None
 
     def raw_head(self, content: int, name: str) -> int | None:
         """Return the first 8 bytes of the page itself as a little-endian number."""

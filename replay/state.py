@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from model.counters import DEBUGFS, VMSTAT
-from model.zsmalloc import ZsObject, Zspage, ZsPool
+from model.zsmalloc import PAGE_SIZE, ZsObject, Zspage, ZsPool
 from model.zswap import Zswap, ZswapEntry, ZswapPool
+from replay.invariants import Written
 from traces.errors import BadInput
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ def dump_state(engine: Engine) -> dict[str, Any]:
         rows.append([entry.swpent, entry.length, objects[entry.obj], entry.objcg, list(entry.lru or ()),
                      int(entry.referenced), entry.content, entry.address, model.pools.index(entry.pool)])
     counters = {name: getattr(model.counters, name) for name in (*DEBUGFS, *VMSTAT)}
+    # Where a revision leaves open what an object of a whole page is, the state says it of each.
+    whole = {} if model.WHOLE_IS_PAGE is not None else {"whole_pages": [
+        [number, None if entry.obj.holds is None else entry.obj.holds.page_itself]
+        for entry, number in entries.items() if entry.length == PAGE_SIZE]}
     return {
         "version": _VERSION,
         "params": {name: getattr(model, name) for name in (*_PARAMS, *_LATER)},
@@ -70,6 +75,7 @@ def dump_state(engine: Engine) -> dict[str, Any]:
         "phase": engine.truth.phase,
         "inlined": sorted(engine.seen_inlined),
         "object_layout": [engine.idx_bits, engine.class_bits],
+        **whole,
     }
 
 
@@ -143,6 +149,8 @@ def _load(engine: Engine, state: dict[str, Any]) -> None:
             entry = _at(entries, number)
             if entry.lru != (nid, cgroup) or not model.lru.add((nid, cgroup), entry):
                 raise ValueError(f"entry {number} is not listed where it says")
+    _load_objects(model, entries, state)
+    engine.zswpout_due = model.counters.zswpout
     engine.memcg_of = {_objcg(objcg): _address(memcg) for objcg, memcg in state["memcg_of"]}
     engine.root_memcg = _address(state["root_memcg"], -1)
     engine.lru_address = _address(state["lru_address"])
@@ -151,6 +159,19 @@ def _load(engine: Engine, state: dict[str, Any]) -> None:
     engine.truth.phase = None if state["phase"] is None else str(state["phase"])
     engine.has_state = True
     engine.seen_inlined = {str(name) for name in state["inlined"]}
+
+
+def _load_objects(model: Zswap, entries: list[ZswapEntry], state: dict[str, Any]) -> None:
+    """Tell what each entry's object holds: what has less than a page is compressed, of a whole page the state says it.
+
+    Where it does not, the revision that wrote it left nothing open, and is the one at hand; or it is another one, and
+    nobody knows.
+    """
+    told: dict[int, bool | None] = {number: None if is_page is None else bool(is_page)
+                                    for number, is_page in state.get("whole_pages", ())}
+    for number, entry in enumerate(entries):
+        is_page = False if entry.length < PAGE_SIZE else told.get(number, model.WHOLE_IS_PAGE)
+        entry.obj.holds = None if is_page is None else Written(entry.length, is_page)
 
 
 def _at(rows: list[_T], number: int) -> _T:

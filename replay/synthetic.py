@@ -7,14 +7,16 @@ replay itself (any sequence of operations, with a known outcome).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 
 from model.crypto import Compressor
 from model.effects import Effect, Steps, run
@@ -136,7 +138,9 @@ class ImaginaryKernel:
             lengths = [self._length(number)[0] for number in range(self._pages)]
             # As posted nothing says that an error found at completion was lost: the batch's call returns 0.
             error = self.model.batch_error(lengths) if isinstance(self.model, CompressToScatterList) else None
-            return error or 0, lengths[0], len(self.handed) - self._pages if self.pages else -1
+            # v12 finds lengths through pointers: what was asked for stays where it was.
+            dlen = self._pages * PAGE_SIZE if self.model.compress_call == "dlens" else lengths[0]
+            return error or 0, dlen, len(self.handed) - self._pages if self.pages else -1
         if self._results:
             result = self._results[(self._folio.swpent + self._index) % len(self._results)]
             return result.err, result.dlen, len(self.handed) - 1
@@ -320,6 +324,25 @@ class ImaginaryKernel:
 
     # ---- output -----------------------------------------------------------------------------------------
 
+    def write(self, path: str | Path, texts: Sequence[tuple[int, str]] = (), *, digests: bool = False,
+              truth: pd.DataFrame | None = None) -> None:
+        """Write what was done as a recording, with the pages that were stored where there are any.
+
+        :param texts: rows of markers and what they say
+        :param digests: keep digests of the pages only
+        :param truth: what the workload knows, as :file:`truth.parquet` has it
+        """
+        made = config(self.revision)
+        made["config"]["compressor"] = self.model.pools[0].tfm_name
+        with RecordingWriter(str(path)) as writer:
+            writer.write_rows(self.block(), list(texts))
+            for number in self.handed:
+                page = self.pages[number]
+                writer.pages.add(*((None, hashlib.sha1(page).hexdigest()) if digests else (page,)))
+            if truth is not None:
+                writer.add_table("truth", truth)
+            writer.close(made)
+
     def block(self) -> np.ndarray:
         """Return the events so far as an int64 block (columns x rows)."""
         rows = np.array(self.rows, dtype=object).T
@@ -355,21 +378,19 @@ def cycle(events: int, seed: int = 1, revision: str = "mainline-7.3") -> np.ndar
     return kernel.block()
 
 
-def write_pages_recording(path: str, pages: list[bytes], compressor: Compressor, rounds: int = 2) -> None:
-    """Write a recording in which every page is stored and loaded again, ``rounds`` times, with its bytes."""
-    kernel = ImaginaryKernel(pages=pages, compressor=compressor)
+def write_pages_recording(path: str, pages: list[bytes], compressor: Compressor, rounds: int = 2,
+                          revision: str = "mainline-7.3", *, digests: bool = False) -> None:
+    """Write a recording in which every page is stored and loaded again, ``rounds`` times, with its bytes.
+
+    :param digests: keep digests of the pages only
+    """
+    kernel = ImaginaryKernel(revision, pages=pages, compressor=compressor)
     for _ in range(rounds):
         for slot in range(len(pages)):
             kernel.store(slot)
         for slot in range(len(pages)):
             kernel.load(slot)
-    made = config()
-    made["config"]["compressor"] = compressor.name
-    with RecordingWriter(path) as writer:
-        writer.write_rows(kernel.block())
-        for page in kernel.handed:
-            writer.pages.add(pages[page])
-        writer.close(made)
+    kernel.write(path, digests=digests)
 
 
 def config(revision: str = "mainline-7.3", totalram_pages: int = _TOTALRAM) -> dict[str, Any]:

@@ -56,13 +56,27 @@ NOT_COMPILED: Final = "the reference replayed all of it: "
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check's outcome: ``grade`` is ``exact``, ``modelled`` or ``not captured``, ``reason`` says why."""
+    """One check's outcome: ``grade`` is ``exact``, ``modelled`` or ``not captured``, ``reason`` says why.
+
+    Of those ``different`` as many as ``following`` may be consequences of an earlier difference, of whatever check.
+    """
 
     id: str
     compared: int
     different: int
     grade: str
     reason: str
+    following: int = 0
+
+    @property
+    def independent(self) -> int:
+        """Differences that follow from no earlier one."""
+        return self.different - self.following
+
+    @property
+    def differences(self) -> str:
+        """Return them for people: those of their own, and behind a plus those that may follow from another."""
+        return f"{self.independent:,}" + (f" +{self.following:,}" if self.following else "")
 
 
 @dataclass
@@ -254,6 +268,7 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     reasons, notes = judge(recording, predictions, in_use)
     engine = Engine(recording, model, tally, predictions, keep_going=keep_going, observe=observe)
     engine.start_reasons, engine.start_notes = reasons, notes
+    engine.revision_name = name
     engine.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
     state = recording.document("state")
     set_layout(engine, recording, (state or {}).get("object_layout"))
@@ -376,10 +391,13 @@ def _branches(model: Zswap) -> dict[str, int]:
     return {name: model.reached[name] for name in branches_of(type(model), ZsPool, ListLru)}
 
 
-def others(recording: Recording, result: Result) -> list[str] | None:
+def others(recording: Recording, result: Result, *, pages: bool = True) -> list[str] | None:
     """Return the shipped revisions that go past a result's first divergence without diverging.
 
-    None where there is none, or so much lies before it that trying them all would take long.
+    They are replayed as the result was: with what their own compressors give for the recorded pages, or without.  None
+    where there is no divergence, or so much lies before it that trying them all would take long.
+
+    :param pages: the result's replay compared lengths and bytes
     """
     if not result.divergences or result.divergences[0].event > _EARLY:
         return None
@@ -388,7 +406,7 @@ def others(recording: Recording, result: Result) -> list[str] | None:
     for name in REVISIONS:
         if name != result.revision:
             tally = Tally()
-            engine, _, _ = open_engine(recording, name, tally, pages=False)
+            engine, _, _ = open_engine(recording, name, tally, pages=pages)
             with contextlib.suppress(LostEvents, CannotFollow):
                 engine.run(stop=min(event + _FURTHER, len(recording)))
             if not tally.failed:
@@ -445,8 +463,10 @@ def _reason(check: str, replayed: str, predictions: Predictions, tally: Tally, c
         return f"not captured: {lacks}"
     if check in ("store.length", "store.error") and predictions.reason:
         return predictions.reason
+    if check == "invariant.balance":
+        return "the replay did not come to the end of the recording"
     if check == "acomp.batch":
-        return "this revision compresses page by page, or leaves open which error a call of several pages returns"
+        return "no compress call of several pages was looked at: this revision, or this compressor, takes page by page"
     if check == "store.error" and predictions.modelled:
         return "why hardware fails cannot be told from the page"
     return _DID_NOT_OCCUR + replayed
@@ -456,6 +476,11 @@ def _check_results(recording: Recording, engine: Engine, predictions: Prediction
                    lost_at: int | None) -> list[CheckResult]:
     captured = set(engine.captured) | {"counters"}
     recorded = engine.columns_of.keys()
+
+    def outcome(check: str, grade: str, reason: str) -> CheckResult:
+        return CheckResult(check, tally.compared[check], tally.different.get(check, 0), grade, reason,
+                           tally.following.get(check, 0))
+
     # Every event that is nobody's effect is explained as something else, or counted as unexplained.
     tally.compared["effect.order"] = engine.events - sum(engine.explained.values()) - engine.unexplained
     out = []
@@ -480,30 +505,32 @@ def _check_results(recording: Recording, engine: Engine, predictions: Prediction
         lacks = ", ".join(f"{event} has no {column}" for event, column in missing)
         reason = f"not captured: {lacks}" if compared and lacks else "" if compared else \
             _reason(check, replayed, predictions, tally, captured, engine, lacks)
+        if compared and check == "invariant.load" and not reason:
+            # Pages read back that were stored before the recording began.
+            reason = tally.reasons.get(check, "")
         if compared and check == "store.bytes" and (predictions.reason or predictions.modelled or predictions.inexact):
             why = predictions.reason or "; ".join(predictions.inexact.values()) \
                 or "nobody can tell what hardware writes"
             reason = f"handle and length only: {predictions.played or why}"
             if predictions.played:
-                out.append(CheckResult(check, compared, tally.different.get(check, 0), "modelled", reason))
+                out.append(outcome(check, "modelled", reason))
                 continue
         if compared and check == "counter.vmstat.nr_zspages":
             lag = engine.snapshots.vmstat_lag
-            out.append(CheckResult(check, compared, tally.different.get(check, 0), "modelled",
-                                   f"/proc/vmstat lags by up to {lag} pages: each CPU holds back its changes"))
+            out.append(outcome(check, "modelled",
+                               f"/proc/vmstat lags by up to {lag} pages: each CPU holds back its changes"))
             continue
         if compared and predictions.inexact and check in ("store.length", "store.error"):
             why = "; ".join(predictions.inexact.values())
-            out.append(CheckResult(check, compared, tally.different.get(check, 0), "modelled",
-                                   f"{why}; {tally.set_apart.get(check, 0)} of {compared} results were others, which "
-                                   f"judges nothing"))
+            out.append(outcome(check, "modelled", f"{why}; {tally.set_apart.get(check, 0)} of {compared} results were "
+                               f"others, which judges nothing"))
             continue
         if compared and predictions.modelled and check == "store.length":
-            out.append(CheckResult(check, compared, tally.different.get(check, 0), "modelled",
-                                   "hardware's lengths are held against the least and the most that they can be"))
+            out.append(outcome(check, "modelled",
+                               "hardware's lengths are held against the least and the most that they can be"))
             continue
         grade = (CHECKS[check].grade if check in CHECKS else "exact") if compared else "not captured"
-        out.append(CheckResult(check, compared, tally.different.get(check, 0), grade, reason))
+        out.append(outcome(check, grade, reason))
     return out
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from model import errno
 from model.effects import Steps
-from model.revisions.batching import BatchedStore
+from model.revisions.batching import BatchedStore, as_errno
 from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, ZswapEntry, ZswapPool
 
@@ -59,6 +59,7 @@ class CompressToScatterList(BatchedStore):
     """
 
     CHECKS_LENGTH = False
+    WHOLE_IS_PAGE: bool | None = None
 
     def zswap_compress_batch(self, folio: Folio, pages: range, entries: Sequence[ZswapEntry], pool: ZswapPool,
                              writeback: bool) -> Steps[bool]:
@@ -82,16 +83,22 @@ class CompressToScatterList(BatchedStore):
             self.reached["zswap_compress.batch_failed"] += 1
             yield from self._reject_units(call)
             return False
-        lengths = []
+        lengths: list[int] = []
         for number, entry in enumerate(entries):
             length, entry.content = yield from self._sg_length(call, number)
             lengths.append(length)
             if not (yield from self._store_unit(entry, length)):
+                yield from self._told(call, lengths)
                 return False
         if len(entries) > 1:
             self.reached["zswap_compress.batch_error"] += sum(length < 0 for length in lengths)
-            yield ("?acomp_batch", call.err, lengths, self.batch_error(lengths))
+        yield from self._told(call, lengths)
         return True
+
+    def _told(self, call: Call, lengths: Sequence[int]) -> Steps[None]:
+        """What is to be known of the lengths of a call of several pages is known: what may it have returned?"""
+        if call.pages > 1:
+            yield ("?acomp_batch", call, lengths, self.batch_results(call, lengths))
 
     def _sg_length(self, call: Call, number: int) -> Steps[tuple[int, object]]:
         """(int)sg->length of one page of a call, and its content; by default the call's own error or length."""
@@ -123,6 +130,27 @@ class CompressToScatterList(BatchedStore):
             if length < 0:
                 self.reached["zswap_compress.batch_error"] += 1
                 self._count_reject(length, 0)
+        # Which of them failed only counters tell, not how long the others are.
+        yield from self._told(call, ())
+
+    def batch_results(self, call: Call, lengths: Sequence[int]) -> tuple[frozenset[int], frozenset[int]]:
+        """What a call over several pages may return, and leave as ``dlen``, for what is known of its pages' lengths.
+
+        :param lengths: of the first pages, as many as are known; an errno for one that failed
+        """
+        if call.err and as_errno(call.dlen) == call.err and all(length < 0 for length in lengths):
+            # The driver took none of it: one error for the call and every page of it (v12 14/23, v14 12/26).
+            return frozenset({call.err}), frozenset({call.err})
+        certain = self.batch_error(lengths) if lengths else errno.EINVAL
+        errors = {certain if certain is not None else 0}
+        if len(lengths) < call.pages or (certain is None and any(length < 0 for length in lengths)):
+            # As posted both occur: submission's errors are returned, those of completion are lost (18/26).
+            errors |= {0, errno.EINVAL} if lengths else {errno.EINVAL}
+        return frozenset(errors), self.batch_dlens(call, lengths)
+
+    def batch_dlens(self, call: Call, lengths: Sequence[int]) -> frozenset[int]:
+        """What a call over several pages may leave as ``dlen``: the first entry's length, or its errno (v14 13/26)."""
+        return frozenset(lengths[:1])
 
     def batch_error(self, lengths: Sequence[int]) -> int | None:
         """What a call over several pages returns for these lengths; None: anything, as posted.
@@ -142,6 +170,7 @@ class CompressToScatterListMeant(CompressToScatterList):
     """
 
     CHECKS_LENGTH = True
+    WHOLE_IS_PAGE = True
 
     def _store_units(self, call: Call, entries: Sequence[ZswapEntry],
                      writeback: bool) -> Steps[bool]:
@@ -159,7 +188,9 @@ class CompressToScatterListMeant(CompressToScatterList):
                 failed = True
         if failed:
             self.reached["zswap_compress.no_writeback"] += 1
+            yield from self._told(call, ())
             return False
+        yield from self._told(call, [length for length, _ in units])
         for entry, (length, content) in zip(entries, units, strict=True):
             entry.content = content
             if not (yield from self._store_unit(entry, length)):

@@ -27,6 +27,7 @@ class Mainline612(Zswap):
     #: __zs_compact() takes migrate_write_lock()
     COMPACTION_TRYLOCKS = False
     HAS_INCOMPRESSIBLE = False
+    WHOLE_IS_PAGE = False
     HAS_MTHP_ZSWPOUT = False
     LOAD_RETURNS_BOOL = True
     SG_READS = False

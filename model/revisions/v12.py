@@ -8,9 +8,10 @@ from typing import Final
 
 from model import errno
 from model.effects import Steps
-from model.revisions.batchcompress import CompressPageByPage, CompressToScatterList, CompressToScatterListMeant
+from model.revisions.batchcompress import Call, CompressPageByPage, CompressToScatterList, CompressToScatterListMeant
 from model.revisions.batching import BatchedStore
 from model.revisions.mainline_6_18 import Mainline618
+from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, ZswapEntry, ZswapPool
 
 __all__ = ["V12", "V12Meant", "V12Patch22"]
@@ -67,6 +68,10 @@ class V12(_V12Entries, CompressToScatterList):
         """-EINVAL when a page of the call failed, at submission or at completion (14/23), else 0."""
         return errno.EINVAL if any(length < 0 for length in lengths) else 0
 
+    def batch_dlens(self, call: Call, lengths: Sequence[int]) -> frozenset[int]:
+        """What was asked for: a driver writes lengths through pointers; what it leaves here nobody reads."""
+        return frozenset({call.pages * PAGE_SIZE, *lengths[:1]})
+
 
 class V12Meant(_V12Entries, CompressToScatterListMeant):
     """v12 as its text means it: what does not get smaller is kept as it is, handles are set before any failure."""
@@ -74,6 +79,7 @@ class V12Meant(_V12Entries, CompressToScatterListMeant):
     mirrors = f"v12 of zswap compression batching as meant, <{_SERIES}-24-kanchana.p.sridhar@intel.com>"
     crypto_layer = "v12"
     compress_call = "dlens"
+    batch_dlens = V12.batch_dlens
 
     def zswap_alloc_entries(self, folio: Folio, pages: range, pool: ZswapPool) -> Steps[list[ZswapEntry] | None]:
         """In bulk, else one by one; what was had by then is given back, and nothing else."""

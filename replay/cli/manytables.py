@@ -75,7 +75,8 @@ def _cell(row: Sequence[Verdict], number: int) -> list[str]:
 def _sum_cell(found: CheckSum | None) -> str:
     if found is None:
         return ""
-    cell = f"{found.compared:,} / {found.different:,}" if found.compared else "-"
+    further = f" +{found.following:,}" if found.following else ""
+    cell = f"{found.compared:,} / {found.different - found.following:,}{further}" if found.compared else "-"
     return f"{cell}, {found.not_compared} not" if found.not_compared and found.compared else cell
 
 

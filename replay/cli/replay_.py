@@ -109,11 +109,15 @@ def report(result: Result) -> Iterator[str]:
         yield from wrapped(f"  {reason}", 1 << 20)
     rows = [("check", "compared", "different", "grade")]
     for check in result.checks:
-        rows.append((check.id, f"{check.compared:,}", f"{check.different:,}" if check.compared else "-", check.grade))
+        rows.append((check.id, f"{check.compared:,}", check.differences if check.compared else "-", check.grade))
     yield table(rows, right=[1, 2])
     for reason in dict.fromkeys(check.reason for check in result.checks if check.reason):
         names = [check.id for check in result.checks if check.reason == reason]
         yield from wrapped(f"{', '.join(names)}: {reason}")
+    following = sum(check.following for check in result.checks)
+    if following:
+        yield from wrapped(f"+: {following:,} differences that may follow from an earlier one: kernel and model have "
+                           f"been in different states since")
     explained = ", ".join(f"{count:,} {how}" for how, count in result.explained.items())
     yield from wrapped(f"events that are no effect of an operation: {explained or 'none'}; "
                        f"unexplained: {result.unexplained:,}")
@@ -136,7 +140,12 @@ def report(result: Result) -> Iterator[str]:
             yield "other revisions were not tried: too many events lie before it"
         for other in result.divergences[1:]:
             yield (f"also {other.check} at event {other.event} ({other.name}): {other.what}: recorded "
-                   f"{value(other.recorded)}, predicted {value(other.predicted)}")
+                   f"{value(other.recorded)}, predicted {value(other.predicted)}{follows(other)}")
+
+
+def follows(divergence: Divergence) -> str:
+    """Return what a divergence may be a consequence of, in brackets; nothing for one of its own."""
+    return "" if divergence.follows is None else f" (may follow from the difference at event {divergence.follows})"
 
 
 def divergence_lines(divergence: Divergence) -> Iterator[str]:

@@ -129,6 +129,7 @@ def entry_step(m, f, st, code, answered, answer):
         m[f + L.Q_THEN] = L.THEN_END
         st = L.F_START
     elif st == L.D_START:
+        m[f + L.Q_READING] = 1
         entry = m[f + L.Q_READ]
         m[_BR_READ_TWO if on_two_pages(m, m[entry + L.E_OBJ], m[entry + L.E_LENGTH]) else _BR_READ_ONE] += 1
         st = L.D_READ

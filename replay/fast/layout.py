@@ -123,13 +123,14 @@ SRC, SRC_END, SRC_STEP = ISOLATE_SRC.start, ISOLATE_SRC.stop, ISOLATE_SRC.step
 #: a task; ADDING and MOVING are the entries of a list_lru_add() and of a walk's move under way, or -1
 (T_PID, T_TOP, T_FOREIGN, T_COUNTING, T_FIRST, T_UNSURE, T_ADDING, T_ADDED_AT, T_MOVING, T_MOVED_AT,
  T_UNSURE_LENGTH, T_UNSURE_ABOUT, T_NEXT, T_WIDTH) = range(14)
-#: a running operation: registers; NODES has a bit for each NUMA node that shrink_memcg() has still to walk
+#: a running operation: registers; NODES has a bit for each NUMA node that shrink_memcg() has still to walk,
+#: READING says that a page was read back that no event behind it has come of yet
 (Q_OP, Q_STATE, Q_WAITS, Q_START, Q_UP, Q_TASK, Q_SWPENT, Q_FOLIO, Q_ORDER, Q_INDEX, Q_ENTRY, Q_OBJ, Q_ZSPAGE,
  Q_CLASS, Q_HAS_OBJCG, Q_LENGTH, Q_CONTENT, Q_RAW, Q_ERROR, Q_ANSWERED, Q_ANSWER, Q_ANSWER2, Q_EXPECTED, Q_VALUE,
  Q_FREED, Q_THEN, Q_PLACE, Q_NEW, Q_DRY, Q_TOTALS, Q_FIRST_OBJCG, Q_INFLIGHT, Q_FULLNESS, Q_READ, Q_READ_THEN,
  Q_CLASS_AT, Q_DST, Q_SRC, Q_AT, Q_CLASS_FREED, Q_POOL_FREED, Q_MEMCG, Q_NID, Q_LIST, Q_BUDGET,
  Q_REMOVED, Q_ALONE, Q_WALK, Q_MET, Q_VICTIM, Q_GEN, Q_WRITTEN, Q_FAILURES, Q_ATTEMPTS, Q_THRESHOLD,
- Q_LISTED_AS, Q_VICTIM_SWPENT, Q_SHRINK_THEN, Q_NODES, Q_SCANNED, Q_WIDTH) = range(61)
+ Q_LISTED_AS, Q_VICTIM_SWPENT, Q_SHRINK_THEN, Q_NODES, Q_SCANNED, Q_READING, Q_WIDTH) = range(62)
 #: where zswap_entry_free() was called from
 THEN_PUBLISHED, THEN_ERASE, THEN_LOADED, THEN_END, THEN_WRITE = range(5)
 #: where shrink_memcg() was called from
@@ -187,7 +188,7 @@ def branch(name: str) -> int:
 CHECK_IDS: Final = tuple(CHECKS)
 (H_ORDER, H_WRITEOUT, H_RESULT, H_LENGTH, H_ERROR, H_RAW, H_BYTES, H_CALLS, H_BATCH, H_SIZE, H_PAGES, H_PLACE,
  H_FULLNESS, H_COMPACT, H_HANDLE, H_SG, H_LOAD, H_ENTRY, H_CONTENT, H_WORKLOAD, H_FREE, H_LRU, H_WORKER, H_CHARGE,
- H_LIMIT, H_WRITEBACK) = range(len(CHECK_IDS))
+ H_LIMIT, H_WRITEBACK, H_INV_LOAD, H_INV_LENGTH, H_INV_RAW, H_INV_HANDLE, H_INV_BALANCE) = range(len(CHECK_IDS))
 EXPLANATIONS: Final = ("another LRU", "reading of totals", "outside event", "zswap_shrinker_count()",
                        "return of a call from before the recording")
 (X_LRU, X_TOTALS, X_OUTSIDE, X_COUNTING, X_BEFORE) = range(len(EXPLANATIONS))

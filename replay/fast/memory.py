@@ -22,6 +22,7 @@ from replay.fast import tables
 from replay.fast.bound import UNBOUND
 from replay.fast.rows import new_entry
 from replay.fast.tasks import operation, task_of
+from replay.invariants import Holdings
 from traces import schema
 
 if TYPE_CHECKING:
@@ -135,6 +136,21 @@ class Memory:
         found = self.m[at + 1:at + 2 * slots:2]
         rows: list[int] = found[found >= 0].tolist()
         return rows
+
+    def holdings(self, zswpout: int) -> Holdings:
+        """Return what is held, as Invariants.holdings() does.
+
+        zswpout needs no sum of its own: the state that counts it (P_LRU_RET) is the one that goes to S_RET with
+        success, whose event is compared.
+        """
+        m, live = self.m, np.array(self.live(), np.int64)
+        lengths, about = m[live + L.E_LENGTH], m[live + L.E_ABOUT]
+        charges = [(unsigned(m[row + L.G_OBJCG]), int(m[row + L.G_ZSWAP]), int(lengths[about == row].sum()))
+                   for row in self.rows(int(m[L.ACCOUNTS]), L.G_NEXT) if m[row + L.G_HAS_ACCOUNT]]
+        objects = sum(int(m[cls + L.K_INUSE]) for cls in self._class_rows.values())
+        return Holdings(len(live), int(m[L.ENTRIES_LIVE]), objects,
+                        int(m[L.OBJECTS_LIVE]), int(m[L.N_STORED]), zswpout, zswpout, tuple(charges),
+                        under_way=sum(bool(task[L.T_TOP] >= 0) for task in self.tasks()))
 
     # ---- what the model's counters say -----------------------------------------------------------------
 

@@ -167,6 +167,9 @@ class FastReplay:
         """
         engine = self.engine
         window = engine.snapshots.window
+        # Entries that are out of date are the reference's to follow.
+        if engine.outdated or engine.zswpout_due != engine.model.counters.zswpout:
+            return False
         if engine.tally.different or engine.tally.broken_at is not None or not engine.lru_address \
                 or len(engine.model.pools) != 1 or engine.adding or engine._out_of_step \
                 or (window is not None and window.open):
@@ -443,6 +446,7 @@ class FastReplay:
         self._flush()
         self._judge_again()
         engine.stacks.clear()
+        engine.held_at_end = memory.holdings(engine.model.counters.zswpout)
         self.confirmed += engine.events - start
 
 

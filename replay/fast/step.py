@@ -249,7 +249,8 @@ def _make(stands_for: int) -> Any:
                         m[f + L.Q_ANSWER2] = dlen[i]
                     elif code == _ZS_MALLOC:
                         check = L.H_SIZE
-                        differs = size[i] != m[f + L.Q_LENGTH]
+                        m[L.COMPARED + L.H_INV_LENGTH] += 1
+                        differs = size[i] != m[f + L.Q_LENGTH] or size[i] == 0 or size[i] > _PAGE
                         if m[L.POOL_ADDRESS] == 0:
                             m[L.POOL_ADDRESS] = pool[i]
                         differs = differs or m[L.POOL_ADDRESS] != pool[i] or pool[i] == 0
@@ -260,6 +261,7 @@ def _make(stands_for: int) -> Any:
                         differs = zspage_differs(m, m[f + L.Q_ZSPAGE], zspage[i]) or handle[i] == 0
                         if m[it + L.O_ADDRESS] == 0:
                             m[L.COMPARED + L.H_HANDLE] += 1
+                            m[L.COMPARED + L.H_INV_HANDLE] += 1
                             m[it + L.O_ADDRESS] = handle[i]
                             differs = keep(m, L.HANDLES_AT, handle[i], it) == 0 or differs
                         else:
@@ -282,6 +284,7 @@ def _make(stands_for: int) -> Any:
                             it = m[f + L.Q_OBJ]
                             if m[it + L.O_ADDRESS] == 0 and not -PAGE_SIZE <= handle[i] < 0:
                                 m[L.COMPARED + L.H_HANDLE] += 1
+                                m[L.COMPARED + L.H_INV_HANDLE] += 1
                                 m[it + L.O_ADDRESS] = handle[i]
                                 differs = keep(m, L.HANDLES_AT, handle[i], it) == 0
                             differs = differs or handle[i] != m[it + L.O_ADDRESS] or size[i] != m[it + L.O_SIZE] \
@@ -289,6 +292,10 @@ def _make(stands_for: int) -> Any:
                                     and frame_differs(m, m[it + L.O_ZSPAGE], m[it + L.O_INDEX], obj[i]))
                     elif code == _WRITE:
                         check = L.H_RAW if m[f + L.Q_RAW] else L.H_BYTES
+                        m[L.COMPARED + L.H_INV_HANDLE] += 1
+                        # Of the steps compiled only P_ENABLED makes an object raw, behind the answer "allowed".
+                        if m[f + L.Q_RAW] and m[L.CAPTURED + _ENABLED]:
+                            m[L.COMPARED + L.H_INV_RAW] += 1
                         length = m[f + L.Q_LENGTH]
                         differs = handle[i] != m[m[f + L.Q_OBJ] + L.O_ADDRESS] or size[i] != length
                         which = m[f + L.Q_CONTENT]
@@ -304,6 +311,7 @@ def _make(stands_for: int) -> Any:
                             m[L.WRITES] += 1
                     elif code == _READ:
                         check = L.H_SG
+                        m[L.COMPARED + L.H_INV_HANDLE] += 1
                         if m[f + L.Q_STATE] == L.P_MAP:
                             it, length = m[f + L.Q_OBJ], m[f + L.Q_LENGTH]
                         else:
@@ -346,6 +354,7 @@ def _make(stands_for: int) -> Any:
                             or entry_differs(m, it, entry[i])
                     elif code == _ZS_FREE:
                         check = L.H_HANDLE
+                        m[L.COMPARED + L.H_INV_HANDLE] += 1
                         it = m[f + L.Q_OBJ]
                         differs = handle[i] != m[it + L.O_ADDRESS] or forget(m, L.HANDLES_AT, m[it + L.O_ADDRESS]) < 0 \
                             or (m[L.WORD_FREE] and frame_differs(m, m[it + L.O_ZSPAGE], m[it + L.O_INDEX], obj[i])) \
@@ -446,6 +455,15 @@ def _make(stands_for: int) -> Any:
                             m[L.WHY] = -4
                             return i, L.ODD
                     m[L.COMPARED + check] += 1
+                    # The page read back, looked at behind the same events as by Invariants.page_read(): it is the page
+                    # stored.  Of the steps compiled D_READ decompresses nothing of just those objects that P_ENABLED
+                    # made of the page itself (a whole page's length, not in 6.12, which has none and decompresses all);
+                    # their bytes were compared when they were written, lengths at both ends, and of a decompression
+                    # _INFLATE_RET takes nothing but success for a match.  What a refused store leaves is not here.
+                    if m[f + L.Q_READING] and (code == _FREE_ENTRY or code == _LOAD_RET or code == _WRITEBACK_RET
+                                               or code == _CB_RET or code == _SHRINK_RET or code == _SHRINKER_RET):
+                        m[f + L.Q_READING] = 0
+                        m[L.COMPARED + L.H_INV_LOAD] += 1
                     if differs:
                         m[L.WHY] = check
                         return i, L.ODD

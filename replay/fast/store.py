@@ -123,6 +123,10 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
             st = L.S_START
     elif st == L.S_START:
         if m[L.KIND_612] and m[f + L.Q_ORDER]:
+            # What is stored at its slots is out of date then, which only the reference keeps in mind.
+            for index in range(1 << m[f + L.Q_ORDER]):
+                if find(m, L.TREE_AT, m[f + L.Q_SWPENT] + index) >= 0:
+                    return L.UNKNOWN
             m[_BR_REFUSED] += 1
             m[L.UNTOLD] = 1
             m[f + L.Q_VALUE] = 0

@@ -4,7 +4,7 @@
 The one place that says what a verdict is to a harness; KTAP and JUnit XML only write it down.
 
 - PASS and FAIL: a check that differed failed; one that compared and did not differ passed; one that compared nothing is
-  skipped, with its reason.
+  skipped, with its reason, and so is one whose differences may all follow from another check's.
 - UNDECIDED: every check is skipped, also one that compared and found no difference.  Harnesses add up what passed
   below a test (kunit's parser takes a run with one passed subtest and no failed one as passed, whatever the outer line
   says), and a recording with lost events can never pass.
@@ -82,7 +82,9 @@ def judge(job: Job, outcome: Outcome, names: Names) -> Suite:
         # What diverged fails also where it was not one of the wanted checks.
         checks += [CheckResult(check, 0, sum(each.check == check for each in result.divergences), "exact", "")
                    for check in dict.fromkeys(each.check for each in result.divergences) if check not in listed]
-    cases = tuple(_case(check, result) for check in checks)
+    # Where nothing failed by itself (its cause was not asked for), consequences have to fail: some case must.
+    independent = any(check.independent for check in checks)
+    cases = tuple(_case(check, result, independent) for check in checks)
     if result.verdict == "PASS":
         return Suite(name, "pass", "", cases, result)
     if result.verdict == "FAIL":
@@ -90,14 +92,16 @@ def judge(job: Job, outcome: Outcome, names: Names) -> Suite:
     return Suite(name, "skip", one_line("; ".join([result.verdict, *result.reasons])), cases, result)
 
 
-def _case(check: CheckResult, result: Result) -> Case:
+def _case(check: CheckResult, result: Result, independent: bool) -> Case:
     found = tuple(each for each in result.divergences if each.check == check.id)
     if result.verdict not in ("PASS", "FAIL"):
         what = f"compared {check.compared}, different {check.different}" if check.compared or check.different \
             else one_line(check.reason)
         return Case(check.id, "skip", f"{result.verdict}: {what}", found)
     if check.different:
-        return Case(check.id, "fail", f"compared {check.compared}, different {check.different}", found)
+        also = f", {check.following} more may follow from an earlier difference" if check.following else ""
+        return Case(check.id, "fail" if check.independent or not independent else "skip",
+                    f"compared {check.compared}, different {check.independent}{also}", found)
     if not check.compared:
         return Case(check.id, "skip", one_line(check.reason))
     reason = f": {one_line(check.reason)}" if check.reason else ""

@@ -75,7 +75,8 @@ class Ktap:
         if case.divergences:
             yield from (_diagnostic(line) for line in self._lines(case.divergences[0]))
             for other in case.divergences[1:1 + _FURTHER]:
-                yield one_line(f"# also at event {other.event} ({other.name}): {other.what}")
+                after = "" if other.follows is None else f" (may follow from event {other.follows})"
+                yield one_line(f"# also at event {other.event} ({other.name}): {other.what}{after}")
             if len(case.divergences) > 1 + _FURTHER:
                 yield f"# and {len(case.divergences) - 1 - _FURTHER} more"
         if case.status == "fail":

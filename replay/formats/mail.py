@@ -143,7 +143,7 @@ def _did(facts: Asked | None, events: int) -> list[str]:
 
 
 def _sums(checks: Sequence[CheckResult]) -> str:
-    differing = sum(check.different > 0 for check in checks)
+    differing = sum(check.independent > 0 for check in checks)
     compared = sum(check.compared > 0 or check.different > 0 for check in checks)
     total = sum(check.compared for check in checks)
     return f"{compared} compared {total:,} values, {differing} differ; {len(checks) - compared} could not compare"
@@ -174,12 +174,15 @@ def _check_table(result: Result) -> Iterator[str]:
     without: dict[str, list[str]] = {}
     for check in result.checks:
         if check.compared or check.different:
-            yield from _row((check.id, _count(check.compared, 11), _count(check.different, 9), check.grade))
+            yield from _row((check.id, _count(check.compared, 11), _differences(check), check.grade))
         else:
             without.setdefault(check.reason, []).append(check.id)
     yield _RULE
     for reason, names in without.items():
         yield from _wrapped(f"- {', '.join(names)}: {reason}")
+    following = sum(check.following for check in result.checks)
+    if following:
+        yield from _wrapped(f"- +: {following:,} differences that may follow from an earlier one")
     if result.verdict == "FAIL":
         yield from _wrapped("- what comes after the first divergence was not compared, unless --keep-going was given")
 
@@ -196,6 +199,11 @@ def _row(cells: tuple[str, str, str, str]) -> Iterator[str]:
 def _count(value: int, width: int) -> str:
     text = f"{value:,}"
     return text if len(text) <= width else str(value)
+
+
+def _differences(check: CheckResult) -> str:
+    texts = check.differences, check.differences.replace(",", ""), f"+{check.following}"
+    return next((text for text in texts if len(text) <= 9), texts[-1])
 
 
 def _wrapped(text: str) -> list[str]:

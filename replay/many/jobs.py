@@ -163,7 +163,7 @@ def attempt(job: Job, loaded: str | type[Zswap] | None = None, *, at: str | None
         revision = loaded if loaded is not None else load_revision(job.revision)
         result = replay(recording, revision, progress=progress, **options)
         if result.verdict == "FAIL":
-            result.explained_by = others(recording, result)
+            result.explained_by = others(recording, result, pages=bool(options.get("pages", True)))
     except BadInput as problem:
         sentence = str(problem)
         return Outcome(job.number, None, UNREADABLE, sentence.replace(at, job.recording) if at else sentence)

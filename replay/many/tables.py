@@ -34,7 +34,8 @@ class Verdict:
 class CheckSum:
     """One check under one revision (``asked``), over all recordings that were replayed under it.
 
-    ``not_compared`` of these ``recordings`` had nothing to compare, or could not.
+    ``not_compared`` of these ``recordings`` had nothing to compare, or could not.  Of those ``different`` as many as
+    ``following`` may be consequences of an earlier difference.
     """
 
     check: str
@@ -43,6 +44,7 @@ class CheckSum:
     different: int
     recordings: int
     not_compared: int
+    following: int = 0
 
 
 def verdicts(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> list[Verdict]:
@@ -75,7 +77,8 @@ def check_sums(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> list[Che
             of = [check for result in several for check in result.checks if check.id == name]
             found.append(CheckSum(name, asked, sum(check.compared for check in of),
                                   sum(check.different for check in of), len(several),
-                                  len(several) - sum(check.compared > 0 for check in of)))
+                                  len(several) - sum(check.compared > 0 for check in of),
+                                  sum(check.following for check in of)))
     return found
 
 

@@ -99,7 +99,8 @@ def _wrong(result: Result) -> str:
         return "explained_by"
     if not isinstance(result.checks, list) or not all(
             isinstance(each.id, str) and isinstance(each.grade, str) and isinstance(each.reason, str)
-            and _count(each.compared) and _count(each.different) for each in result.checks):
+            and _count(each.compared) and _count(each.different) and _count(each.following)
+            and each.following <= each.different for each in result.checks):
         return "checks"
     if not all(_divergence(each) for each in result.divergences):
         return "divergences"
@@ -110,6 +111,7 @@ def _divergence(each: Any) -> bool:
     return (all(isinstance(getattr(each, name), str) for name in ("check", "name", "what"))
             and all(type(getattr(each, name)) is int for name in ("event", "ts", "pid", "cpu"))
             and all(isinstance(name, str) and type(start) is int for name, start in each.path)
+            and (each.follows is None or _count(each.follows))
             and isinstance(each.state, dict) and isinstance(each.kernel, dict) and _texts(list(each.context)))
 
 

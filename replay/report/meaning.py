@@ -114,6 +114,25 @@ STAKES: Final[dict[str, Stake]] = {
     "memcg.writeback": (
         "where pages go",
         "Where memory.zswap.writeback is 0, no page of the cgroup may reach the swap device."),
+    "invariant.load": (
+        "data",
+        "A page was read back that is not the page stored: its reader goes on with other bytes. No revision can mean "
+        "that; one that predicts it is wrong."),
+    "invariant.length": (
+        "data",
+        "A length that no compressor gave went on to zs_malloc(): it was left over from an earlier call, or never "
+        "written, and so may be what is taken for the page."),
+    "invariant.raw": (
+        "where pages go",
+        "A page that does not compress was kept, though its cgroup forbids writeback: the store should have been "
+        "refused."),
+    "invariant.handle": (
+        "data",
+        "A handle that is used after it was freed, or given out twice, leads to memory of two objects at once."),
+    "invariant.balance": (
+        "memory, counters",
+        "What was taken was not given back, or was counted without being there: memory is lost, or whoever reads the "
+        "counters sees pages that do not exist."),
 }
 _COUNTERS: Final = {
     "zswap": "whoever reads /sys/kernel/debug/zswap sees another number than the operations add up to",

@@ -100,8 +100,9 @@ def _table(caption: str, members: Sequence[CheckResult]) -> Markup:
     for check in members:
         doc = CHECKS[check.id].doc if check.id in CHECKS else ""
         name = join([tag("code", check.id), tag("span", doc, class_="doc") if doc else None])
-        outcome = "differs" if check.different else "equal" if check.compared else "not compared"
-        cells = (name, f"{check.compared:,}", f"{check.different:,}" if check.compared else "-", outcome, check.grade,
+        outcome = "differs" if check.independent else "may follow" if check.different else \
+            "equal" if check.compared else "not compared"
+        cells = (name, f"{check.compared:,}", check.differences if check.compared else "-", outcome, check.grade,
                  check.reason)
         rows.append(row(cells, (1, 2), (3, 4), class_="differs" if check.different else None, data_check=check.id,
                         data_compared=check.compared, data_different=check.different, data_grade=check.grade))
@@ -127,11 +128,13 @@ def divergence(material: Material) -> Markup:
     parts += [tag("h3", "Events around it"), _events(first)]
     if len(result.divergences) > 1:
         rows = [(f"{each.event:,}", tag("code", each.check), each.name, each.what, shown(each.recorded),
-                 shown(each.predicted)) for each in result.divergences[1:]]
+                 shown(each.predicted), "" if each.follows is None else f"{each.follows:,}")
+                for each in result.divergences[1:]]
         counted = sum(check.different for check in result.checks)
         note = f"{len(rows):,} more" + (f" of {counted:,} differences in all" if counted > len(rows) + 1 else "")
         parts += [tag("h3", "Further differences"),
-                  table(note, ("event", "check", "at", "compared was", "recorded", "predicted"), rows, right=(0,))]
+                  table(note, ("event", "check", "at", "compared was", "recorded", "predicted",
+                               "may follow from event"), rows, right=(0, 6))]
     return tag("section", *parts, aria_labelledby="divergence", data_event=first.event, data_check=first.check,
                data_recorded=shown(first.recorded), data_predicted=shown(first.predicted))
 

@@ -118,8 +118,10 @@ def _doc(name: Any) -> str:
 def _rest(result: Result, divergence: Divergence) -> str:
     """Say what was compared after a divergence, and who else explains it."""
     others = len(result.divergences) - 1
+    following = sum(each.follows is not None for each in result.divergences)
+    may = f" ({following:,} of them may follow from an earlier one)" if following else ""
     if result.events > divergence.event + 1:
-        went = (f"The replay went on to event {result.events - 1:,} and found {others:,} more, listed below"
+        went = (f"The replay went on to event {result.events - 1:,} and found {others:,} more{may}, listed below"
                 if others else f"The replay went on to event {result.events - 1:,} and found no other")
     else:
         went = "The replay ends here: nothing after it was compared"

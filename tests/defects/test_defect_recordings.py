@@ -87,7 +87,8 @@ def l1(path: Path, revision: str) -> traces.Recording:
 @pytest.mark.parametrize("revision", ["v14", "v12"])
 def test_l1_fails_where_compressed_bytes_are_written_for_the_page(tmp_path: Path, revision: str) -> None:
     recording = l1(tmp_path / "rec", revision)
-    assert judged(recording, revision) == ("PASS", "", -1)
+    # The posting predicts just that: an invariant has the word, behind the load's read.
+    assert judged(recording, revision) == ("FAIL", "invariant.load", event_of(recording, "zswap_entry_free"))
     assert judged(recording, f"{revision}-meant") == ("FAIL", "store.raw", event_of(recording, "zs_obj_write"))
 
 
@@ -110,9 +111,10 @@ def l2(path: Path, revision: str) -> traces.Recording:
 def test_l2_fails_where_the_second_batch_is_stored(tmp_path: Path) -> None:
     """The recorded call says 0 though one of its pages failed: as meant the folio is rejected there."""
     recording = l2(tmp_path / "rec", "v14")
-    assert judged(recording, "v14") == ("PASS", "", -1)
-    # The first object of the second batch, the ninth in all: here the meant one gives the folio up.
-    assert judged(recording, "v14-meant") == ("FAIL", "effect.order", event_of(recording, "zs_malloc", 8))
+    assert judged(recording, "v14") == ("FAIL", "invariant.raw", event_of(recording, "zs_obj_write", 15))
+    # The first object of the second batch, the ninth in all: here the meant one gives the folio up, for a page that
+    # the call should have failed for.
+    assert judged(recording, "v14-meant") == ("FAIL", "acomp.batch", event_of(recording, "zs_malloc", 8))
     assert judged(recording, "v12")[0] == "FAIL"
 
 
@@ -148,7 +150,7 @@ def l15(path: Path, revision: str) -> traces.Recording:
 
 def test_l15_fails_where_the_refused_folio_leaves_its_pages(tmp_path: Path) -> None:
     recording = l15(tmp_path / "rec", "v6")
-    assert judged(recording, "v6") == ("PASS", "", -1)
+    assert judged(recording, "v6") == ("FAIL", "invariant.load", event_of(recording, "zswap_entry_free"))
     assert judged(recording, "v6-meant") == ("FAIL", "effect.order", event_of(recording, "zswap_store_ret", 1))
     assert judged(l15(tmp_path / "meant", "v6-meant"), "v6-meant") == ("PASS", "", -1)
 
@@ -157,7 +159,7 @@ def test_l7_fails_at_the_counter(tmp_path: Path) -> None:
     kernel = kernel_of("v14-on-7.3", "lz4", [TEXT] * 16)
     assert kernel.store(0, 4)
     recording = write(tmp_path / "rec", kernel, "lz4")
-    assert judged(recording, "v14-on-7.3") == ("PASS", "", -1)
+    assert judged(recording, "v14-on-7.3") == ("FAIL", "invariant.balance", len(recording) - 1)
     verdict, check, event = judged(recording, "v14")
     assert (verdict, check, event) == ("FAIL", "counter.zswap.reject_kmemcache_fail", event_of(recording, "counters", 1))
 
@@ -167,7 +169,7 @@ def test_l16_fails_at_the_counter(tmp_path: Path) -> None:
     kernel.model.set_param("mthp_enabled", "Y")
     kernel.store(0, 4)
     recording = write(tmp_path / "rec", kernel, "lz4", mthp_enabled="Y")
-    assert judged(recording, "v6") == ("PASS", "", -1)
+    assert judged(recording, "v6") == ("FAIL", "invariant.balance", event_of(recording, "zswap_store_ret"))
     verdict, check, event = judged(recording, "v6-meant")
     assert (verdict, check, event) == ("FAIL", "counter.vmstat.zswpout", event_of(recording, "counters", 1))
 
@@ -184,4 +186,6 @@ def test_calls_of_several_pages_are_recorded_as_they_are_replayed(tmp_path: Path
     sizes = frame[frame.event == "crypto_acomp_compress"]["size"].tolist()
     assert sum(sizes) == 4096 << order
     assert max(sizes) == min(8, 1 << order) * 4096
-    assert judged(recording, revision) == ("PASS", "", -1)
+    # What L7 leaks from each batch of several pages does not come back.
+    leaks = revision == "v14-on-7.3" and order > 0
+    assert judged(recording, revision)[:2] == (("FAIL", "invariant.balance") if leaks else ("PASS", ""))
