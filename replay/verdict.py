@@ -254,6 +254,7 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     set_layout(engine, recording, (state or {}).get("object_layout"))
     if state is not None:
         load_state(engine, state)
+        engine.settings.begin(model, engine.truth.phase)
     return engine, name, predictions
 
 
@@ -328,7 +329,8 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, checks: se
         reference.finish()
         check_objects(recording, predictions, reference.writes, tally)
     ended = time.perf_counter()
-    reasons += _loss_reasons(recording, lost_at, total) + _workload_reasons(recording, reference)
+    reasons += [*_loss_reasons(recording, lost_at, total), *_workload_reasons(recording, reference),
+                *reference.settings.reasons]
     if not seen_only(recording.manifest):
         reasons += reference.uncaptured.essential()
     why = excuses(recording, reference) if tally.failed else []
@@ -449,6 +451,8 @@ def _reason(check: str, replayed: str, predictions: Predictions, tally: Tally, c
     made = [held for held in engine.held.values() if check in checks_of(held.comparison)]
     if lacks and made and not any(held.some for held in made):
         return f"not captured: {lacks}"
+    if tally.unknown[check]:
+        return f"none of {tally.unknown[check]:,} could be compared: {engine.settings.said_why(check)}"
     if check in ("store.length", "store.error") and predictions.reason:
         return predictions.reason
     if check == "acomp.batch":
@@ -486,6 +490,9 @@ def _check_results(recording: Recording, engine: Engine, predictions: Prediction
         lacks = ", ".join(f"{event} has no {column}" for event, column in missing)
         reason = f"not captured: {lacks}" if compared and lacks else "" if compared else \
             _reason(check, replayed, predictions, tally, captured, engine, lacks)
+        if compared and tally.unknown[check]:
+            unknown = f"{tally.unknown[check]:,} more were not compared: {engine.settings.said_why(check)}"
+            reason = f"{reason}; {unknown}" if reason else unknown
         if compared and check == "store.bytes" and (predictions.reason or predictions.modelled or predictions.inexact):
             why = predictions.reason or "; ".join(predictions.inexact.values()) \
                 or "nobody can tell what hardware writes"
@@ -526,7 +533,7 @@ def _pages_missing(recording: Recording) -> list[str]:
 
 
 def _notes(engine: Engine, predictions: Predictions) -> list[str]:
-    notes = [engine.layout_note] if engine.layout_note else []
+    notes = [*engine.settings.notes, *([engine.layout_note] if engine.layout_note else [])]
     if engine.preempted_reads:
         notes.append(f"{engine.preempted_reads} totals were read while another task was about to change them")
     if any(engine.sg_entries.values()):

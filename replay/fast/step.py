@@ -27,8 +27,10 @@ from replay.fast.bound import (
     zspage_differs,
     zspage_word,
 )
+from replay.fast.settings import MOMENT, NOBODY, setting_of
 from replay.fast.tables import account_of, bare, forget, keep
 from replay.fast.tasks import begins, ends, is_quiet, is_under_way, operation, popped, reparent, settle, task_of
+from replay.settings import EVENTS as SETTINGS
 from traces import schema
 
 __all__ = ["QUIET", "SETTLE", "run"]
@@ -51,6 +53,7 @@ _STARTS: Final = _flags({"swap_writeout", "zswap_store", "zswap_load", "zswap_in
 _ANYWHERE: Final = _flags({"zs_shrinker_scan", "zs_compact", "zswap_shrinker_scan", "shrink_memcg"})
 _OUTSIDE: Final = _flags({"zswap_folio_swapin", "zs_page_migrate", "zswap_pool_create", "zswap_pool_create_ret",
                           "zswap_shrinker_count", "zswap_shrinker_count_ret"})
+_SETTING: Final = _flags(set(SETTINGS))
 _RETURNS: Final = _flags({name for name in _EV if name.endswith("_ret")})
 _EAGER: Final = _flags({"obj_malloc_ret", "obj_free", "fix_fullness_group", "fix_fullness_group_ret", "__free_zspage",
                         "list_lru_del", "zswap_entry_free", "zswap_load_ret", "zswap_store_ret", "swap_writeout_ret",
@@ -409,8 +412,17 @@ def _make(fingerprint: int) -> Any:
                         m[f + L.Q_ANSWER2] = dlen[i]
                     elif code == _MAY or code == _ENABLED:
                         check = L.H_LIMIT if code == _MAY else L.H_WRITEBACK
+                        if m[L.SAYS_WHOSE]:
+                            said = setting_of(m, f, code == _MAY, pool[i] if code == _MAY else memcg[i])
+                            if said == MOMENT:
+                                m[L.WHY] = check
+                                return i, L.ODD
+                            if said == NOBODY:
+                                m[L.NOBODY_S_LIMIT if code == _MAY else L.NOBODY_S_WRITEBACK] += 1
+                            m[f + L.Q_EXPECTED] = said
                         if m[f + L.Q_EXPECTED] < 0:
                             m[L.COMPARED + check] -= 1
+                            m[L.UNKNOWN_LIMIT if code == _MAY else L.UNKNOWN_WRITEBACK] += 1
                         else:
                             differs = ret[i] != m[f + L.Q_EXPECTED]
                         m[f + L.Q_ANSWER] = 1 if ret[i] else 0
@@ -514,6 +526,8 @@ def _make(fingerprint: int) -> Any:
                         m[L.WHY] = -2
                         return i, L.ODD
                     return i, L.NOTE
+                if _SETTING[code]:
+                    return i, L.NOTE
                 if _OUTSIDE[code]:
                     m[L.EXPLAINED + L.X_OUTSIDE] += 1
                     if code == _MIGRATE:
@@ -579,7 +593,7 @@ def _fingerprint() -> int:
     here = Path(__file__).parent
     digest = hashlib.sha256()
     for name in ("layout", "tables", "rows", "store", "entry", "compact", "cursor", "walk", "advance", "tasks", "bound",
-                 "step"):
+                 "settings", "step"):
         digest.update((here / f"{name}.py").read_bytes())
     digest.update(repr((sorted(_EV.items()), list(BRANCHES))).encode())
     return int.from_bytes(digest.digest()[:6], "big")
