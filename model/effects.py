@@ -25,6 +25,9 @@ question                       answer (default first)
 ``?swapcache``                 True, or False when a load read past the swap cache (up to 6.19)
 ``?swap_cache_alloc``          0, or the errno with which writeback could not get a folio
 ``?memcg_online``              True, or False for a memcg going away
+``?may_zswap``                 True, or False where a cgroup's limits, which nothing says, are reached
+``?zswap_writeback``           True, or False where a cgroup, of which nothing says so, forbids writeback
+``?shrinker_enabled``          True, or False where nothing says whether the dynamic shrinker is on, and it is off
 ``?shrink_next``               None (a pass over the hierarchy ends) or the cgroup the worker shrinks next
 ``?shrink_order``              nothing to answer: the cgroup the worker came to, and whether it is in order
 ``?xa_store``                  0, or the errno with which the tree could not take a new entry
@@ -65,6 +68,9 @@ DEFAULTS: dict[str, Any] = {
     "?swapcache": True,
     "?swap_cache_alloc": 0,
     "?memcg_online": True,
+    "?may_zswap": True,
+    "?zswap_writeback": True,
+    "?shrinker_enabled": True,
     "?shrink_next": None,
     "?shrink_order": None,
     "?xa_store": 0,
@@ -93,6 +99,9 @@ DECISIONS: dict[str, str] = {
     "?swapcache": "whether a load goes past the swap cache",
     "?swap_cache_alloc": "whether writeback gets a folio",
     "?memcg_online": "whether a cgroup is going away",
+    "?may_zswap": "whether a cgroup's limit, where nothing tells, refuses a page",
+    "?zswap_writeback": "whether a cgroup, where nothing tells, allows writeback",
+    "?shrinker_enabled": "whether the dynamic shrinker, where nothing tells, is on",
     "?shrink_next": "which cgroups there are for the worker, and when it was once round",
     "?lru_next": "in which order additions to a list were made that ran at one time",
     "?lru_list": "under which of its two names the root's list is kept",

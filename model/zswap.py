@@ -29,11 +29,15 @@ class Zswap(SwapLayer, ZswapWriteback):
         """The cgroup part of a store's prologue: memory.zswap.max, with one try to write back."""
         # Whose folio this is shows only when it is charged: with one cgroup there is no doubt.
         expected = None
-        if len(self.memcgs) <= 1:
+        if self.zswap_max is not None and len(self.memcgs) <= 1:
             account = next(iter(self.memcgs.values()), MemcgZswap())
             expected = account.may_zswap(self.zswap_max)
         allowed: bool | None = yield ("obj_cgroup_may_zswap_ret", expected)
-        if (expected if allowed is None else allowed) is False:
+        if allowed is None:
+            allowed = expected
+        if allowed is None:
+            allowed = yield ("?may_zswap",)
+        if not allowed:
             self.reached["zswap_store.memcg_full"] += 1
             if (yield from self.shrink_memcg(None)):
                 return False

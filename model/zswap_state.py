@@ -7,10 +7,12 @@ The functions that change it are in :mod:`model.zswap` (store, load), :mod:`mode
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from model.branches import Reached
+from model.cgroups import Cgroups
 from model.counters import Counters
 from model.effects import Steps
 from model.ledger import Ledger
@@ -25,6 +27,7 @@ __all__ = ["KERNEL_COMPRESSORS", "Folio", "ZswapEntry", "ZswapPool", "ZswapState
 #: Everything that zswap's compressor parameter accepts somewhere.
 KERNEL_COMPRESSORS: Final = ("zstd", "lz4", "lz4hc", "lzo", "lzo-rle", "deflate", "842", "deflate-iaa",
                              "deflate-iaa-dynamic")
+_BYTES: Final = re.compile(r"(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)?([KMGTPEkmgtpe]?)")
 #: SWAP_CLUSTER_MAX
 SWAP_CLUSTER_MAX: Final = 32
 
@@ -57,14 +60,19 @@ def kstrtouint(text: str) -> int:
 
 
 def memparse(text: str) -> int:
-    """memparse(): a number of bytes with an optional suffix K, M, G, T, P or E.
+    """memparse(): a number of bytes with an optional suffix K, M, G, T, P or E; 0 where there is no number.
+
+    The number is decimal, 0x or octal after a leading 0; what does not fit 64 bits is cut off.
 
     :raises ValueError: for anything else
     """
-    if not text.isalnum() or not text.isascii():
+    found = _BYTES.fullmatch(text)
+    if found is None:
         raise ValueError(f"not a number of bytes: {text!r}")
-    shift = 10 * (1 + "KMGTPE".find(text[-1].upper()))
-    return int(text[:-1] if shift else text, 0) << shift
+    digits, suffix = found[1] or "0", found[2]
+    octal = digits[0] == "0" and digits[1:2] not in ("x", "X")
+    shift = 10 * (1 + "KMGTPE".find(suffix.upper())) if suffix else 0
+    return int(digits, 8 if octal else 0) << shift & (1 << 64) - 1
 
 
 class Folio:
@@ -169,8 +177,8 @@ class ZswapState:
         self.enabled = True
         self.max_pool_percent = 20
         self.accept_threshold_percent = 90
-        #: taken to be on until it is switched off: else zswap_shrinker_scan() would not be called
-        self.shrinker_enabled = False
+        #: None: nothing says
+        self.shrinker_enabled: bool | None = False
         self.pool_reached_full = False
         #: called before a cgroup's account, and before the pools' total, changes; for whoever replays readers
         self.account_observer: Callable[[MemcgZswap], None] | None = None
@@ -186,9 +194,12 @@ class ZswapState:
         self.worker = WorkerCursor()
         self.counters = Counters()
         self.memcgs: dict[int, MemcgZswap] = {}
-        #: memory.zswap.max in pages and memory.zswap.writeback of the cgroup that is recorded
-        self.zswap_max = UNLIMITED
-        self.writeback_enabled = True
+        #: the hierarchy, as far as it is known
+        self.cgroups = Cgroups()
+        #: memory.zswap.max in pages and memory.zswap.writeback of the one cgroup whose folios these are; None: nothing
+        #: says
+        self.zswap_max: int | None = UNLIMITED
+        self.writeback_enabled: bool | None = True
         self._writeback_was_off = False
         #: folios were seen whose cgroup nothing told, or that belong to the root's
         self.untold_folios = False
@@ -335,7 +346,16 @@ class ZswapState:
         allowed: bool | None = yield ("mem_cgroup_zswap_writeback_enabled_ret", expected)
         if allowed is None:
             allowed = self.writeback_enabled if expected is None else expected
-        return allowed
+        if allowed is None:
+            allowed = yield ("?zswap_writeback",)
+        return bool(allowed)
+
+    def _writeback_expected(self) -> bool | None:
+        """What a walk expects of its cgroup's memory.zswap.writeback.
+
+        Once one has had it off, which one this is decides, and the outside says.
+        """
+        return None if self._writeback_was_off or self.writeback_enabled is None else True
 
     # ---- entries ----------------------------------------------------------------------------------------
 

@@ -97,9 +97,7 @@ class ZswapWriteback(ZswapState, ABC):
         return result
 
     def _shrink_memcg(self, cgroup: int) -> Steps[int]:
-        # Once a cgroup has had its writeback switched off, which one this is decides: the outside says.
-        expected = None if self._writeback_was_off else True
-        if not (yield from self.mem_cgroup_zswap_writeback_enabled(expected)):
+        if not (yield from self.mem_cgroup_zswap_writeback_enabled(self._writeback_expected())):
             self.reached["shrink_memcg.no_writeback"] += 1
             return errno.ENOENT
         if not (yield ("?memcg_online", cgroup)):
@@ -130,8 +128,10 @@ class ZswapWriteback(ZswapState, ABC):
         return result
 
     def _shrinker_scan(self, nr_to_scan: int, cgroup: int, nid: int) -> Steps[int]:
-        expected = None if self._writeback_was_off else True
-        if not self.shrinker_enabled or not (yield from self.mem_cgroup_zswap_writeback_enabled(expected)):
+        enabled = self.shrinker_enabled
+        if enabled is None:
+            enabled = yield ("?shrinker_enabled",)
+        if not enabled or not (yield from self.mem_cgroup_zswap_writeback_enabled(self._writeback_expected())):
             self.reached["zswap_shrinker_scan.off"] += 1
             return SHRINK_STOP
         met: list[ZswapEntry] = []

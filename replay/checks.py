@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -142,6 +143,8 @@ class Tally:
         self._gaps: dict[str, tuple[int, int]] = {}
         #: comparisons that came out differently but judge nothing: what was predicted is not exact here
         self.set_apart: dict[str, int] = {}
+        #: comparisons that could not be made because nothing says what decides them
+        self.unknown: Counter[str] = Counter()
         self.reasons: dict[str, str] = {}
         self.divergences: list[Divergence] = []
         self.kept = 100

@@ -22,6 +22,8 @@ from replay.guard import active, watched
 from replay.handlers_base import CannotFollow
 from replay.predict import Predictions
 from replay.questions import ASKED, Questions
+from replay.settings import EVENTS as SETTINGS
+from replay.settings import Settings
 from replay.snapshots import SnapshotChecks
 from replay.truth import TruthChecks
 from replay.uncaptured import Uncaptured, seen_only
@@ -113,6 +115,8 @@ class Engine(Questions):
         self.snapshots = SnapshotChecks(recording, model, tally, self.diverge_counter)
         self.snapshots.uncounted = self.uncaptured.uncounted()
         self.truth = TruthChecks(recording, model, predictions, tally, self.diverge)
+        self.settings = Settings(recording)
+        self.settings.begin(model)
         self.stacks: dict[int, list[Frame]] = {}
         self.foreign_adds: set[int] = set()
         #: tasks of the batches before this one
@@ -143,8 +147,9 @@ class Engine(Questions):
         self.model = self.snapshots.model = self.truth.model = model
         model.total_observer = self._total_changes
         model.account_observer = self._account_changes
+        model.cgroups = self.settings.cgroups
         for bound in (self.zspages, self.objects, self.classes, self.memcg_of, self.overlaps, self.adding,
-                      self.stacks, self.unsure):
+                      self.stacks, self.unsure, self.charges):
             bound.clear()
 
     # ---- driving ----------------------------------------------------------------------------------------
@@ -329,6 +334,10 @@ class Engine(Questions):
 
     def outside_operation(self, name: str, pid: int, i: int, stack: list[Frame] | None) -> None:
         """An event that the task's running operation, if any, does not expect."""
+        if name in SETTINGS:
+            self.count("setting")
+            self.settings.at(self.now, self.model)
+            return
         if pid in self._out_of_step:
             if name == self._out_of_step[pid] + "_ret":
                 del self._out_of_step[pid]
@@ -469,16 +478,18 @@ class Engine(Questions):
             self.truth.marker(self.text[i], i)
             # A workload may say in a marker what it writes where: "param NAME=VALUE", "cgroup FILE=VALUE".
             kind, _, setting = self.text[i].partition(" ")
-            if kind in ("param", "cgroup") and "=" in setting:
+            if kind in ("param", "cgroup") and "=" in setting and self.settings.takes(kind):
                 self.write_param(setting)
         elif name == "param":
-            self.write_param(self.text[i])
+            if self.settings.takes(name):
+                self.write_param(self.text[i])
         else:
             self.settle(i)
             for stack in self.stacks.values():
                 waits = stack[-1].effect if stack else None
                 if waits is not None and waits[0][1:] in self.told_elsewhere:
                     self.guess(f"{waits[0][1:]} was not captured: what a task did before a snapshot shows only later")
+            self.settings.reading(self.model, self.ret[i])
             self.truth.snapshot(self.text[i], i)
             unsure = [*self.unsure.values(), *self._pages_on_their_way()]
             self.snapshots.check(self.ret[i], self._base + i, self.ts[i], unsure)
@@ -547,7 +558,7 @@ class Engine(Questions):
             return pid in self._in_count or pid not in self.seen_pids | set(self.pid[:self.now - self._base])
         expected = stack[-1].effect if stack else None
         asked = expected is not None and expected[0] == "mem_cgroup_zswap_writeback_enabled_ret"
-        return self.model.shrinker_enabled and not asked
+        return self.model.shrinker_enabled is not False and not asked
 
     def diverge_counter(self, check: str, event: int, ts: int, recorded: int, predicted: int, what: str) -> None:
         """Report a counter that differs at a snapshot."""

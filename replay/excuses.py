@@ -83,6 +83,8 @@ def _excuses(recording: Recording, engine: Engine, first: Divergence) -> list[st
         out += [f"the difference may come of what was not captured: {what}"
                 for what in [*engine.uncaptured.open(),
                              *(what for what, event in engine.guesses.items() if event <= first.event)]]
+        if engine.settings.unsafe:
+            out.append("the difference may come from a parameter that changed, as it is not known when")
     return list(dict.fromkeys(out))
 
 

@@ -13,6 +13,7 @@ from model.zswap import Folio, Zswap, ZswapEntry
 from replay.checks import Tally
 from replay.comparisons import Held, held_for
 from replay.predict import Predictions
+from replay.settings import Settings
 from traces.objectword import OLD
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ class HandlerBase(ABC):
     columns_of: dict[str, frozenset[str]]
     stacks: dict[int, list[Frame]]
     preempted_reads: int
+    settings: Settings
+    #: questions that were answered from events
+    asked: set[str]
 
     def __init__(self, model: Zswap, tally: Tally, predictions: Predictions) -> None:
         self.model = model
@@ -166,6 +170,14 @@ class HandlerBase(ABC):
     @abstractmethod
     def earlier_verdicts(self, i: int, limit: int) -> set[bool]:
         """Return what obj_cgroup_may_zswap() would have said at any moment since the task's previous event."""
+
+    @abstractmethod
+    def limit_answers(self, i: int) -> tuple[frozenset[bool], str]:
+        """Return what obj_cgroup_may_zswap() may say at an event that names a mem_cgroup, and why it is either."""
+
+    @abstractmethod
+    def writeback_answers(self, i: int) -> tuple[frozenset[bool], str]:
+        """The same of mem_cgroup_zswap_writeback_enabled()."""
 
     @abstractmethod
     def lru_adding(self, entry: ZswapEntry, pid: int) -> None:

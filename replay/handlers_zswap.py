@@ -10,21 +10,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from model.cgroups import EITHER
 from model.effects import Effect
 from model.zswap import Folio, ZswapEntry
 from replay.handlers_acomp import AcompHandlers
 from replay.handlers_base import UNKNOWN_CGROUP, CannotFollow, Handler
+from replay.settings import UNCHARGED, UNSAID, WHOSE
 
 if TYPE_CHECKING:
     from replay.engine import Frame
 
-__all__ = ["MAX_ENTRY_TO_LRU", "Handlers"]
+__all__ = ["MAX_ENTRY_TO_LRU", "QUESTION", "Handlers"]
 
 #: A list_head lies no further than this (bytes) behind the beginning of its zswap_entry.
 MAX_ENTRY_TO_LRU: Final = 256
 
 #: pages; what a reader that lost its CPU may be off by, and far more
 _NEAR: Final = 512
+#: What is taken from the recording where a check does not know what to predict.
+QUESTION: Final = {"memcg.limit": "?may_zswap", "memcg.writeback": "?zswap_writeback"}
 
 
 class Handlers(AcompHandlers):
@@ -166,21 +170,41 @@ class Handlers(AcompHandlers):
 
     def on_may_zswap(self, effect: Effect, i: int, frame: Frame) -> bool:
         """Compare memory.zswap.max's verdict, where the model has one; answer with the recorded one."""
-        if effect[1] is None or not self.sees("obj_cgroup_charge_zswap", "memcg"):
+        key = "obj_cgroup_may_zswap_ret"
+        if self.settings.whose:
+            return self._one_of(key, *self.limit_answers(i), i, frame)
+        if effect[1] is None:
+            return self._one_of(key, EITHER, WHOSE if len(self.model.memcgs) > 1 else UNSAID, i, frame)
+        if not self.sees("obj_cgroup_charge_zswap", "memcg"):
             # Who is charged how much was not recorded: what is left of a limit is not known either.
-            return bool(self.ret[i])
-        expected = int(effect[1])
-        if self.ret[i] != expected and bool(self.ret[i]) in self.earlier_verdicts(i, self.model.zswap_max):
+            return self._one_of(key, EITHER, UNCHARGED, i, frame)
+        expected, limit = int(effect[1]), self.model.zswap_max
+        if self.ret[i] != expected and limit is not None and bool(self.ret[i]) in self.earlier_verdicts(i, limit):
             expected = self.ret[i]
-        self.hold("obj_cgroup_may_zswap_ret", i, frame, (self.ret[i],), (expected,))
+        self.hold(key, i, frame, (self.ret[i],), (expected,))
         return bool(self.ret[i])
 
     def on_writeback_enabled(self, effect: Effect, i: int, frame: Frame) -> bool:
         """Compare memory.zswap.writeback's verdict, where the model has one; answer with the recorded one."""
-        if self.sees("mem_cgroup_zswap_writeback_enabled_ret", "ret"):
+        key = "mem_cgroup_zswap_writeback_enabled_ret"
+        if self.sees(key, "ret"):
             frame.scratch["writeback"] = bool(self.ret[i])
-        if effect[1] is not None:
-            self.hold("mem_cgroup_zswap_writeback_enabled_ret", i, frame, (self.ret[i],), (int(effect[1]),))
+        if self.settings.whose:
+            return self._one_of(key, *self.writeback_answers(i), i, frame)
+        if effect[1] is None:
+            return self._one_of(key, EITHER, WHOSE if self.settings.own else UNSAID, i, frame)
+        self.hold(key, i, frame, (self.ret[i],), (int(effect[1]),))
+        return bool(self.ret[i])
+
+    def _one_of(self, key: str, answers: frozenset[bool], why: str, i: int, frame: Frame) -> bool:
+        """Compare a recorded answer with those that may be given; where that is either, count why."""
+        if len(answers) > 1:
+            check = self.held[key].check
+            self.tally.unknown[check] += 1
+            self.settings.why[check][why] += 1
+            self.asked.add(QUESTION[check])
+        else:
+            self.hold(key, i, frame, (self.ret[i],), (int(True in answers),))
         return bool(self.ret[i])
 
     def on_charge(self, effect: Effect, i: int, frame: Frame) -> int:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from model.cgroups import EITHER, Cgroup
 from model.effects import DEFAULTS, Effect
 from model.errno import ENOMEM
 from model.memcg import MemcgZswap
@@ -20,6 +21,7 @@ from replay.checks import Tally
 from replay.handlers_base import CannotFollow
 from replay.handlers_zswap import Handlers
 from replay.predict import Predictions
+from replay.settings import CHANGING, CLOSE, UNSAID, WHOSE, Settings
 from replay.snapshots import SnapshotChecks
 from traces import schema
 
@@ -54,6 +56,9 @@ class Questions(Handlers):
     """Answers, and the memory of what tasks that were interrupted may still see."""
 
     snapshots: SnapshotChecks
+    settings: Settings
+    #: task -> what counters changed when it was let go on from its last event
+    unsure: dict[int, dict[str, int]]
     #: number of the batch's first event
     _base: int
 
@@ -63,6 +68,8 @@ class Questions(Handlers):
         self.totals: deque[tuple[int, list[int]]] = deque(maxlen=REMEMBERED)
         model.total_observer = self._total_changes
         model.account_observer = self._account_changes
+        #: (event, account, bytes before the change that followed) of the last changes of what cgroups are charged
+        self.charges: deque[tuple[int, MemcgZswap, int]] = deque(maxlen=REMEMBERED)
         #: zswap's list_lru_add() calls that have not returned, and (by ~task) the move that a walk is at
         self.adding: dict[int, tuple[ZswapEntry, int]] = {}
         self.reordered = 0
@@ -80,6 +87,7 @@ class Questions(Handlers):
             "?zspage_write_trylock": lambda question, name, i: name in _TAKES,
             "?new_zspage": lambda question, name, i: name in _TAKES and self.sees(name, "zspage")
             and self._is_new(self.zspage[i]),
+            "?shrinker_enabled": lambda question, name, i: name != "zswap_shrinker_scan_ret",
             "?lru_next": lambda question, name, i: self._other_order(question[1], name, i),
             "?lru_list": lambda question, name, i: self._root_list(question[1], name, i),
             "?pool_listed": lambda question, name, i: name == "zs_get_total_pages_ret",
@@ -205,6 +213,7 @@ class Questions(Handlers):
         self.totals.append((self.now, [pool.zs_pool.pages_allocated for pool in self.model.pools]))
 
     def _account_changes(self, account: MemcgZswap) -> None:
+        self.charges.append((self.now, account, account.zswap))
         self.snapshots.remember(self.now, account)
 
     def since_previous(self, i: int) -> int:
@@ -230,6 +239,68 @@ class Questions(Handlers):
         since = self.since_previous(i)
         return {limit > 0 and account.zswap // PAGE_SIZE < limit
                 for account in self.snapshots.accounts_since(since)}
+
+    # ---- whose setting decides ---------------------------------------------------------------------------
+
+    def limit_answers(self, i: int) -> tuple[frozenset[bool], str]:
+        """Return what obj_cgroup_may_zswap() may say at an event that names a mem_cgroup, and why it may be either."""
+        settings = self.settings
+        cgroup = settings.node_of.get(self.pool[i])
+        if cgroup is None:
+            return EITHER, WHOSE
+        settings.of_objcg[self.memcg[i]] = cgroup
+        since = self.since_previous(i)
+        if settings.leaving or settings.changed >= since:
+            return EITHER, CHANGING
+        answers = settings.cgroups.may_zswap(cgroup, lambda at: self._held(at, since))
+        return answers, CLOSE if settings.static(cgroup, self.model)[0] == -2 else UNSAID
+
+    def writeback_answers(self, i: int) -> tuple[frozenset[bool], str]:
+        """The same of mem_cgroup_zswap_writeback_enabled() and the mem_cgroup that an event names."""
+        settings, enabled = self.settings, self.settings.enabled(self.model)
+        sees = self.sees("mem_cgroup_zswap_writeback_enabled_ret", "memcg")
+        if enabled == {False} or (sees and not self.memcg[i]):
+            return frozenset({True}), ""
+        cgroup = settings.node_of.get(self.memcg[i]) if sees else None
+        if cgroup is None:
+            return EITHER, WHOSE
+        if settings.changed >= self.since_previous(i):
+            return EITHER, CHANGING
+        answers = settings.cgroups.writeback_enabled(cgroup)
+        if len(enabled) > 1:
+            answers |= {True}
+        return answers, UNSAID
+
+    def _held(self, cgroup: Cgroup, since: int) -> tuple[int, int]:
+        """Return the least and the most bytes that a cgroup and those below it were charged since an event.
+
+        A charge is counted somewhere between its event and the next one of its task.
+        """
+        if not self.sees("obj_cgroup_charge_zswap", "memcg") or not self.sees("obj_cgroup_uncharge_zswap", "memcg"):
+            # Who is charged how much was not recorded.
+            return 0, 1 << 62
+        before: dict[MemcgZswap, list[int]] = {}
+        for event, account, zswap in reversed(self.charges):
+            if event < since:
+                break
+            before.setdefault(account, []).append(zswap)
+        low = high = 0
+        for objcg, account in self.model.memcgs.items():
+            whose = self.settings.cgroup_of(objcg, self.memcg_of)
+            if whose is None or whose.is_below(cgroup):
+                values = (account.zswap, *before.get(account, ()))
+                low += min(values) if whose is not None else 0
+                high += max(values)
+        for stack in self.stacks.values():
+            for frame in stack:
+                if frame.effect is not None:
+                    continue
+                if frame.last[0] == "obj_cgroup_charge_zswap":
+                    high += frame.last[1]
+                elif frame.last[0] == "obj_cgroup_uncharge_zswap":
+                    low -= frame.last[1].length
+        # A task that was let go on has counted in the model what it may not have counted yet.
+        return max(0, low - PAGE_SIZE * len(self.unsure)), high + PAGE_SIZE * len(self.unsure)
 
     # ---- the LRU as walks show it ------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ _PARAMS: Final = {"enabled": bool, "max_pool_percent": int, "accept_threshold_pe
                   "zswap_max": int, "writeback_enabled": bool, "untold_folios": bool}
 #: those that states of before they were kept do not have
 _LATER: Final = {"shrinker_enabled": bool, "_writeback_was_off": bool}
+#: those that nothing may have said
+_UNKNOWN: Final = frozenset({"zswap_max", "writeback_enabled", "shrinker_enabled"})
 #: MAX_PAGE_ORDER
 _MAX_ORDER: Final = 10
 _MEMCG: Final = ("incompressible", "zswap", "zswapped", "zswpin", "zswpout", "zswpwb")
@@ -75,6 +77,7 @@ def dump_state(engine: Engine) -> dict[str, Any]:
         "phase": engine.truth.phase,
         "inlined": sorted(engine.seen_inlined),
         "object_layout": [engine.idx_bits, engine.class_bits],
+        "settings": engine.settings.dump(),
         **whole,
     }
 
@@ -123,7 +126,8 @@ def _load(engine: Engine, state: dict[str, Any]) -> None:
     model = engine.model
     for name, kind in {**_PARAMS, **_LATER}.items():
         if name in _PARAMS or name in state["params"]:
-            setattr(model, name, kind(state["params"][name]))
+            value = state["params"][name]
+            setattr(model, name, None if value is None and name in _UNKNOWN else kind(value))
     for name, value in state["counters"].items():
         if name not in DEBUGFS and name not in VMSTAT:
             raise ValueError(f"there is no counter '{name}'")

@@ -25,6 +25,7 @@ from model.revisions.batchcompress import CompressToScatterList
 from model.zsmalloc import PAGE_SIZE, SizeClass, ZsObject, Zspage, ZsPool
 from model.zswap import Folio, Zswap, ZswapEntry, ZswapPool
 from replay.handlers_zsmalloc import zspage_word
+from replay.settings import EVENTS as SETTINGS
 from traces import schema
 from traces.objectword import layout_of_line
 from traces.record.release import release_line
@@ -45,6 +46,10 @@ _POOL_STEP: Final = 1 << 34
 _ENTRY_LRU: Final = 0x28
 _NS_PER_EVENT: Final = 700
 _TOTALRAM: Final = 1 << 20
+
+
+#: Functions that settings of cgroups decide.
+_ASKED: Final = ("obj_cgroup_may_zswap_ret", "mem_cgroup_zswap_writeback_enabled_ret")
 
 
 class ImaginaryKernel:
@@ -395,9 +400,11 @@ def write_pages_recording(path: str, pages: list[bytes], compressor: Compressor,
 
 def config(revision: str = "mainline-7.3", totalram_pages: int = _TOTALRAM) -> dict[str, Any]:
     """Return the parts of a manifest that tell a replay how the imaginary box was set up."""
-    probes = {kind.name: {"columns": list(kind.fields), "function": kind.name} for kind in schema.EVENTS
+    # Whose settings decide, and what they are, nothing of it says.
+    probes = {kind.name: {"columns": [name for name in kind.fields if name == "ret" or kind.name not in _ASKED],
+                          "function": kind.name} for kind in schema.EVENTS
               if not (revision != "mainline-6.12" and kind.name.startswith("zswap_writeback_entry"))
-              and not kind.name.startswith("zs_compact")}
+              and not kind.name.startswith("zs_compact") and kind.name not in SETTINGS}
     return {
         "kernel": {"release": revision.removeprefix("mainline-"), "version": revision.removeprefix("mainline-") + ".0"},
         "config": {"compressor": "lz4", "chain_size": 8, "totalram_pages": totalram_pages,

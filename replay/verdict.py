@@ -274,6 +274,7 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     set_layout(engine, recording, (state or {}).get("object_layout"))
     if state is not None:
         load_state(engine, state)
+        engine.settings.begin(model, engine.truth.phase)
     return engine, name, predictions
 
 
@@ -356,6 +357,7 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, checks: se
         reasons += reference.truth.reasons() if tally.wanted("load.content") else []
         reasons += [OBJECTS_END] if tally.reasons.get("store.bytes") == OBJECTS_END else []
     reasons += _workload_reasons(recording, reference)
+    reasons += reference.settings.reasons
     if not seen_only(recording.manifest):
         reasons += reference.uncaptured.essential()
     why = excuses(recording, reference) if tally.failed else []
@@ -461,6 +463,8 @@ def _reason(check: str, replayed: str, predictions: Predictions, tally: Tally, c
     made = [held for held in engine.held.values() if check in checks_of(held.comparison)]
     if lacks and made and not any(held.some for held in made):
         return f"not captured: {lacks}"
+    if tally.unknown[check]:
+        return f"none of {tally.unknown[check]:,} could be compared: {engine.settings.said_why(check)}"
     if check in ("store.length", "store.error") and predictions.reason:
         return predictions.reason
     if check == "invariant.balance":
@@ -508,6 +512,9 @@ def _check_results(recording: Recording, engine: Engine, predictions: Prediction
         if compared and check == "invariant.load" and not reason:
             # Pages read back that were stored before the recording began.
             reason = tally.reasons.get(check, "")
+        if compared and tally.unknown[check]:
+            unknown = f"{tally.unknown[check]:,} more were not compared: {engine.settings.said_why(check)}"
+            reason = f"{reason}; {unknown}" if reason else unknown
         if compared and check == "store.bytes" and (predictions.reason or predictions.modelled or predictions.inexact):
             why = predictions.reason or "; ".join(predictions.inexact.values()) \
                 or "nobody can tell what hardware writes"
@@ -550,7 +557,7 @@ def _pages_missing(recording: Recording) -> list[str]:
 
 
 def _notes(engine: Engine, predictions: Predictions) -> list[str]:
-    notes = [*engine.start_notes]
+    notes = [*engine.start_notes, *engine.settings.notes]
     if engine.preempted_reads:
         notes.append(f"{engine.preempted_reads} totals were read while another task was about to change them")
     if any(engine.sg_entries.values()):

@@ -29,7 +29,7 @@ from traces.record.bccring import SUBBUF, Sorter, SubbufferWriter, events_in
 from traces.record.bccsession import load_bcc, ring_pages
 from traces.record.errors import CannotRecord
 from traces.record.pages import PageMode, PageTaker
-from traces.record.plan import Kernel, plan
+from traces.record.plan import Kernel, Planned, plan
 from traces.record.probes import PAGE_SOURCES, PROBES
 from traces.record.session import Options
 
@@ -195,7 +195,7 @@ def test_every_event_of_a_full_plan_has_a_handler_and_a_format(without: set[str]
     assert all(places[entry] < places[event] for event, entry in made.pairs.items())
     assert {"comp_ret", "obj_malloc_ret", "lru_add_ret"} <= set(made.pairs)
     # A return that asks for nothing but its value needs no hook at the entry.
-    assert "may_zswap" not in made.pairs
+    assert "store_ret" not in made.pairs
 
 
 def test_bcc_finds_all_that_it_includes_of_the_kernel(tmp_path: Path) -> None:
@@ -656,3 +656,20 @@ def test_a_session_takes_its_own_name_and_keeps_its_own_capture(tmp_path: Path, 
         bccsession.BccSession(tmp_path / "d", Options(PageMode("none"), instance="b"), box)
     session.capture.close()
     session.tracefs.close()
+
+
+def test_texts_are_bounded_and_other_modules_parameters_are_left_out() -> None:
+    """A text has 64 bytes in a record, its end included; of parameters only those that begin with "zswap." are written."""
+    line = "p:zreplay/param_set param_attr_store name=+0(+8(+56($arg1))):string val=+0($arg3):string"
+    definition = parse(line)
+    assert [(field.name, field.size, field.offset) for field in definition.fields] == [("name", 64, 8), ("val", 64, 72)]
+    assert definition.size == 136
+    text = program([definition], [], None, 1, 1).text
+    assert "char name[64]" in text
+    assert "bpf_probe_read_kernel_str(e->val, 64, (void *)((u64)ctx->dx + 0));" in text
+    wanted = int.from_bytes(b"zswap.", "little")
+    assert f"if ((get64(get64(get64((u64)ctx->di + 56) + 8) + 0) & 0xffffffffffffULL) != {wanted:#x}ULL) return 0;" in text
+    fields = parse_event_format(event_format(0, definition), "f").fields
+    assert (fields["name"].offset, fields["val"].size, fields["val"].is_elsewhere) == (8, 64, False)
+    _, refused = definitions_of([Planned("param_set", "", "", ("p:z/param_set f val=$arg1:string",), "", ())])
+    assert "is no place of a text" in refused["param_set"]

@@ -20,9 +20,10 @@ from replay.cli import record
 from traces.importers.content import classify
 from traces.importers.runfacts import add_config, add_dmesg
 from traces.importers.source import RunFacts
-from traces.record import command
+from traces.record import cgroups, command
 from traces.record.box import Box
 from traces.record.build import build
+from traces.record.cgroups import read_settings
 from traces.record.command import main, split_command
 from traces.record.counters import snapshot
 from traces.record.errors import CannotRecord
@@ -69,6 +70,42 @@ def test_snapshot_has_the_keys_of_the_format(tmp_path: Path) -> None:
     assert list(values)[:6] == ["t", "zswap_debugfs", "vmstat", "meminfo", "params", "memcg"]
     empty = snapshot(None, tmp_path / "nothing")
     assert (empty["memcg"], empty["vmstat"], "iaa_crypto" in empty) == ({}, {}, False)
+
+
+def test_settings_of_all_cgroups(tmp_path: Path) -> None:
+    """Parents come before their children; the root has no limit, and a cgroup without the controller no file at all."""
+    top = "sys/fs/cgroup"
+    tree(tmp_path, {
+        "proc/self/mounts": "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n",
+        "sys/module/zswap/parameters/enabled": "Y\n", "sys/module/zswap/parameters/compressor": "lz4\n",
+        f"{top}/memory.zswap.writeback": "1\n", f"{top}/cgroup.procs": "",
+        f"{top}/system.slice/memory.zswap.max": "max\n", f"{top}/system.slice/memory.zswap.writeback": "0\n",
+        f"{top}/system.slice/memory.zswap.current": "4096\n",
+        f"{top}/system.slice/a.service/memory.zswap.max": "0\n", f"{top}/user.slice/cgroup.procs": "",
+    })
+    said = read_settings(tmp_path)
+    assert said["params"] == {"enabled": "Y", "compressor": "lz4"}
+    assert said["t"] <= said["t_end"]
+    assert [{name: value for name, value in row.items() if name != "id"} for row in said["cgroups"]] == [
+        {"path": "/", "memory.zswap.writeback": "1", "root": True},
+        {"path": "/system.slice", "memory.zswap.max": "max", "memory.zswap.writeback": "0",
+         "memory.zswap.current": "4096"},
+        {"path": "/system.slice/a.service", "memory.zswap.max": "0"}, {"path": "/user.slice"}]
+    assert [row["id"] for row in said["cgroups"]] == [
+        (tmp_path / top / name).stat().st_ino for name in ("", "system.slice", "system.slice/a.service", "user.slice")]
+    # In a cgroup namespace what is at the top is not the root.
+    (tmp_path / top / "cgroup.type").write_text("domain\n")
+    assert "root" not in read_settings(tmp_path)["cgroups"][0]
+    assert read_settings(tmp_path / "nothing") | {"t": 0, "t_end": 0} == {"t": 0, "t_end": 0, "params": {}, "cgroups": []}
+
+
+def test_more_cgroups_than_are_read_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, {"proc/self/mounts": "none /a\\040b cgroup2 rw 0 0\n",
+                    **{f"a b/{name}/memory.zswap.max": "max\n" for name in "cdef"}})
+    assert len(read_settings(tmp_path)["cgroups"]) == 5
+    monkeypatch.setattr(cgroups, "_MOST", 3)
+    said = read_settings(tmp_path)
+    assert (len(said["cgroups"]), said["left_out"]) == (3, 2)
 
 
 def test_kernel_facts(tmp_path: Path) -> None:

@@ -147,6 +147,54 @@ def test_sign_extension_of_every_width(size: int, signed: bool) -> None:
     assert out.block(row, 0, []).column("ret").tolist() == [_signed(value % (1 << 64)) if size == 8 else value for value in values]
 
 
+_LOC = """name: param_set
+ID: 77
+format:
+	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
+	field:unsigned char common_flags;	offset:2;	size:1;	signed:0;
+	field:unsigned char common_preempt_count;	offset:3;	size:1;	signed:0;
+	field:int common_pid;	offset:4;	size:4;	signed:1;
+
+	field:unsigned long __probe_ip;	offset:8;	size:8;	signed:0;
+	field:__data_loc char[] name;	offset:16;	size:4;	signed:1;
+	field:__data_loc char[] val;	offset:20;	size:4;	signed:1;
+print fmt: ""
+"""
+
+
+def _of_locs(*records: bytes) -> tuple[list[tuple[int, str]], list[str]]:
+    """Decode records that say themselves where their texts are; returns the texts by row, and the columns captured."""
+    table = ProbeTable.build([parse_event_format(_LOC, "x")])
+    data = rb.ring((n, rb.common(77, 1) + bytes(8) + record) for n, record in enumerate(records, 1))
+    _, row, texts = RingDecoder(table, header()).feed(np.frombuffer(data, np.uint8), Room(1 << 12), 0)
+    assert row == len(records)
+    return texts, table.captured["param_attr_store"]
+
+
+def _loc(at: int, text: bytes, length: int | None = None) -> bytes:
+    return struct.pack("<I", (len(text) if length is None else length) << 16 | at)
+
+
+def test_texts_that_are_elsewhere_in_their_record() -> None:
+    """The kernel writes "zswap.enabled" and "Y\\n" behind the fields, and in each where that is (__data_loc)."""
+    name, value = b"zswap.enabled\0", b"Y\n\0"
+    whole = _loc(24, name) + _loc(24 + len(name), value) + name + value
+    # The place and the length of what is not there end with the record.
+    beyond = _loc(4000, name) + _loc(24, value, 60000) + value
+    nothing = _loc(24, b"") + _loc(24, b"")
+    texts, captured = _of_locs(whole, beyond, nothing)
+    assert texts == [(0, "zswap.enabled=Y"), (1, "=Y"), (2, "=")]
+    assert captured == ["text"]
+
+
+@given(st.binary(min_size=8, max_size=64))
+@examples(50)
+def test_texts_that_are_anywhere_are_read_from_their_record_alone(record: bytes) -> None:
+    texts, _ = _of_locs(record + b"\0" * (-len(record) % 4), _loc(24, b"NEXT") * 2 + b"NEXT")
+    assert texts[-1] == (1, "NEXT=NEXT")
+    assert "NEXT" not in texts[0][1] or b"NEXT" in record
+
+
 def test_markers_keep_their_text() -> None:
     texts = ["a", "", "x" * 1000, "zwei\nzeilen", "ünïcode ✓"]
     got = decode(rb.ring([(5, rb.marker(text)) for text in texts] + [(6, rb.marker("no newline", newline=False))]))

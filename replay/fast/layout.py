@@ -91,6 +91,8 @@ EFFECT: Final = np.array([0 if kind[0] == "?" else -1 if kind == "-" else schema
 LAST_OF_STORE: Final = P_LRU_RET
 LAST_OF_ENTRY: Final = D_BAD
 LAST_OF_COMPACT: Final = A_PAGES
+#: memory.zswap.max of which nothing says what it is; a switch of which nothing does is -1
+NO_LIMIT_SAID: Final = -2
 #: in place of a state: only the reference can tell
 UNKNOWN: Final = -1
 
@@ -154,7 +156,9 @@ _ORDERS: Final = 12
  HISTORY_AT, HISTORY_MASK, TOTALS_AT,
  KIND_612, KIND_CACHED, HAS_INCOMP, ROOT_OBJCG, HAS_MTHP, SHRINK_BUDGET, TRYLOCKS, MAPS_FAILURE,
  SIZE_READ, SIZE_FREED, REF_FREED, WORD_MALLOC, WORD_FREE, DATA_WRITTEN, SIZE_OBJ_READ, SEES_PAGES_FREE,
- SEES_MAY, SEES_COUNT, KEEP_WRITES) = range(N_MTHP + _ORDERS, N_MTHP + _ORDERS + 84)
+ SEES_MAY, SEES_COUNT, KEEP_WRITES, UNKNOWN_LIMIT, UNKNOWN_WRITEBACK, NOBODY_S_LIMIT, NOBODY_S_WRITEBACK,
+ SAYS_WHOSE, SAYS_WHOSE_WRITEBACK, SETTING_AT, CGROUPS_AT,
+ CGROUPS_MASK) = range(N_MTHP + _ORDERS, N_MTHP + _ORDERS + 93)
 #: how often each check compared, each explanation was given; which events were captured (by code); the row of each raw
 #: size class; the rows of the distinct ones, largest first
 COMPARED: Final = 128

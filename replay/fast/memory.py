@@ -72,7 +72,7 @@ class Memory:
         self.m[L.HISTORY_AT] = self._take(8 * rows_kept)
         self.m[L.TOTALS_AT] = self._take(2 * L.TOTALS_ROOM)
         for table in (L.TREE_AT, L.HANDLES_AT, L.ADDRESSES_AT, L.TASKS_AT):
-            self._rehash(table, 2048)
+            self.rehash(table, 2048)
         #: counters that differ by what a task has not counted yet, for tasks of before this replay took over
         self.carried: dict[int, dict[str, int]] = {}
 
@@ -91,7 +91,8 @@ class Memory:
             self.m = np.concatenate([self.m, np.zeros(len(self.m), np.int64)])
             self.m[L.LENGTH] = len(self.m)
 
-    def _rehash(self, table: int, slots: int) -> None:
+    def rehash(self, table: int, slots: int) -> None:
+        """Give a hash table a new area of so many slots."""
         self._reach(int(self.m[L.TOP]) + 2 * slots)
         tables.rehash(self.m, table, slots)
 
@@ -101,7 +102,7 @@ class Memory:
         for table, used in ((L.TREE_AT, m[L.TREE]), (L.HANDLES_AT, m[L.OBJECTS_LIVE]),
                             (L.ADDRESSES_AT, m[L.ADDRESSES]), (L.TASKS_AT, m[L.TASK_COUNT])):
             if 2 * (used + L.ROOM) > self.m[table + 1]:
-                self._rehash(table, 4 * (int(self.m[table + 1]) + 1))
+                self.rehash(table, 4 * (int(self.m[table + 1]) + 1))
         self._take(0)
 
     def copy(self) -> np.ndarray:
@@ -180,10 +181,10 @@ class Memory:
         s[L.ENABLED] = model.enabled
         s[L.MAX_PAGES] = _limit(model.max_pages())
         s[L.ACCEPT_PAGES] = _limit(model.accept_thr_pages())
-        s[L.ZSWAP_MAX] = _limit(model.zswap_max)
-        s[L.WRITEBACK] = model.writeback_enabled
+        s[L.ZSWAP_MAX] = L.NO_LIMIT_SAID if model.zswap_max is None else _limit(model.zswap_max)
+        s[L.WRITEBACK] = -1 if model.writeback_enabled is None else model.writeback_enabled
         s[L.WAS_OFF] = model._writeback_was_off
-        s[L.SHRINKER] = model.shrinker_enabled
+        s[L.SHRINKER] = -1 if model.shrinker_enabled is None else model.shrinker_enabled
 
     # ---- to the reference --------------------------------------------------------------------------------
 
@@ -253,6 +254,7 @@ class Memory:
             "lru_address": unsigned(s[L.LRU_ADDRESS]), "entry_to_lru": None if to_lru == UNBOUND else to_lru,
             "counter_base": dict(engine.snapshots.base), "phase": engine.truth.phase,
             "inlined": ["zs_compact"] if s[L.SEEN_INLINED] else [],
+            "settings": engine.settings.dump(),
         }
 
     def _objcg(self, entry: int) -> int | None:
@@ -348,7 +350,7 @@ class Memory:
     def _keep(self, table: int, key: int, row: int, used: int) -> None:
         """Keep a row for a key, where there may be no room yet."""
         if 2 * (used + L.ROOM) > self.m[table + 1]:
-            self._rehash(table, 4 * (int(self.m[table + 1]) + 1))
+            self.rehash(table, 4 * (int(self.m[table + 1]) + 1))
         tables.keep(self.m, table, key, row)
 
     def _load_pool(self, pool: dict[str, Any]) -> list[int]:
@@ -437,7 +439,7 @@ def _with_classes(chain_size: int) -> tuple[np.ndarray, dict[int, int]]:
     m = np.zeros(1 << 18, np.int64)
     m[L.LENGTH] = len(m)
     for scalar in (L.ENTRIES_SPARE, L.OBJECTS_SPARE, L.FRAMES_SPARE, L.ZSPAGES, L.ACCOUNTS, L.LISTS, L.TASKS,
-                   L.TOTAL_AT, L.TREE_AT, L.HANDLES_AT, L.ADDRESSES_AT, L.TASKS_AT):
+                   L.TOTAL_AT, L.TREE_AT, L.HANDLES_AT, L.ADDRESSES_AT, L.TASKS_AT, L.CGROUPS_AT):
         m[scalar] = -1
     top = L.SCALARS
     rows: dict[int, int] = {}

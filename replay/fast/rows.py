@@ -63,7 +63,9 @@ def count(m, account, column, pages):
 
 @njit(nogil=True, error_model="numpy")
 def may_zswap(m):
-    """What Zswap._may_zswap() expects: 1, 0, or -1 where several cgroups leave it open."""
+    """What Zswap._may_zswap() expects: 1, 0, or -1 where several cgroups or a limit that nothing says leave it open."""
+    if m[L.ZSWAP_MAX] == L.NO_LIMIT_SAID:
+        return -1
     found = -1
     account = m[L.ACCOUNTS]
     while account >= 0:

@@ -23,7 +23,10 @@ from replay.fast.cursor import holds, show_cursor, take_cursor
 from replay.fast.eligible import setup, why_not
 from replay.fast.memory import LAST_EFFECT, Memory, signed, unsigned
 from replay.fast.rows import truth_held
+from replay.fast.settings import take_settings
 from replay.fast.step import QUIET, SETTLE, run
+from replay.handlers_zswap import QUESTION
+from replay.settings import EVENTS as SETTINGS
 from replay.state import dump_state, load_state
 from traces import schema
 
@@ -48,6 +51,8 @@ _KEEP: Final = 1 << 20
 #: How far past a stop the reference goes at least before it hands back, or as far as there are live entries: handing
 #: over and back costs what those cost.
 _PAST: Final = 1 << 12
+#: The same where a cgroup's limit made the compiled loop stop again and again.
+_LONGEST: Final = 1 << 20
 
 
 class _Odd(Exception):
@@ -75,6 +80,7 @@ class FastReplay:
         self.confirmed = 0
         self.stretches: list[tuple[int, int]] = []
         self._memory: Memory | None = None
+        self._past = _PAST
         self._kept: tuple[int, np.ndarray, dict[str, Any]] | None = None
         self._predicted = _predicted(engine.predictions, engine.model.pools[0].tfm_name)
         self._diverge = (engine.snapshots.diverge, engine.truth.diverge)
@@ -105,9 +111,12 @@ class FastReplay:
                     self._leave(at)
                     return
                 odd = total if stopped is None else stopped
+                if self._memory is not None and self._memory.m[L.WHY] in (L.H_LIMIT, L.H_WRITEBACK):
+                    # Where the moment decides about a cgroup, it will do so again soon.
+                    self._past = min(4 * self._past, _LONGEST)
                 quiet = self._hand_over()
                 self.confirmed += quiet - at
-            back = self._reference(quiet, odd + max(_PAST, len(engine.model.tree)), progress)
+            back = self._reference(quiet, odd + max(self._past, len(engine.model.tree)), progress)
             self.stretches.append((quiet, total if back is None else back))
             if back is None:
                 return
@@ -135,6 +144,7 @@ class FastReplay:
         memory.take_params(model)
         take_cursor(memory.m, model.worker)
         setup(engine, memory.m)
+        take_settings(memory, engine)
         memory.m[[L.CAPTURED + schema.CODE[name] for name in engine.captured if name in schema.CODE]] = 1
         s = memory.m
         s[L.IDX_BITS], s[L.CLASS_BITS], s[L.HAS_STATE] = engine.idx_bits, engine.class_bits, engine.has_state
@@ -244,6 +254,9 @@ class FastReplay:
         """
         engine, memory = self.engine, self._memory
         assert memory is not None
+        if name in SETTINGS:
+            self._setting(number)
+            return
         memory.show(engine.model)
         engine.count(name)
         if name == "lost_events":
@@ -253,11 +266,14 @@ class FastReplay:
             engine.snapshots.close()
             engine.truth.marker(text, number)
             kind, _, setting = text.partition(" ")
-            if kind in ("param", "cgroup") and "=" in setting:
+            if kind in ("param", "cgroup") and "=" in setting and engine.settings.takes(kind):
                 self._param(setting)
         elif name == "param":
-            self._param(text)
+            if engine.settings.takes(name):
+                self._param(text)
         else:
+            engine.settings.reading(engine.model, ret)
+            memory.take_params(engine.model)
             engine.truth.snapshot(text, number)
             engine.snapshots.check(ret, number, 0, [])
             window = engine.snapshots.window
@@ -272,6 +288,20 @@ class FastReplay:
         self.engine.write_param(setting)
         assert self._memory is not None
         self._memory.take_params(self.engine.model)
+
+    def _setting(self, number: int) -> None:
+        """A setting is written, or a cgroup comes or goes.
+
+        :raises _Odd: where another pool comes to be
+        """
+        engine, memory = self.engine, self._memory
+        assert memory is not None
+        if engine.settings.switches(number, engine.model):
+            raise _Odd
+        engine.count("setting")
+        engine.settings.at(number, engine.model)
+        memory.take_params(engine.model)
+        take_settings(memory, engine)
 
     def _truth(self, rows: list[tuple[int, str]], i: int) -> None:
         """TruthChecks.compare() over the tables.
@@ -312,7 +342,7 @@ class FastReplay:
             "snapshots": (dict(snapshots.base), copy.deepcopy(snapshots.window), snapshots.number, snapshots.late,
                           snapshots.early, snapshots.lagged),
             "truth": (truth.phase, dict(truth._rows), truth.elsewhere, truth.held),
-            "params": {name: getattr(engine.model, name) for name in _PARAMS}})
+            "params": {name: getattr(engine.model, name) for name in _PARAMS}, "settings": engine.settings.kept()})
 
     def _go_back(self) -> int:
         """Go back to what was kept last; returns the event before which that was."""
@@ -332,6 +362,7 @@ class FastReplay:
         truth._rows = dict(rows)
         for name, value in rest["params"].items():
             setattr(engine.model, name, value)
+        engine.settings.rewind(*rest["settings"])
         return at
 
     def _hand_over(self) -> int:
@@ -401,6 +432,14 @@ class FastReplay:
                 engine.model.reached[name] += int(s[L.BRANCHED + number])
         s[L.BRANCHED:L.BRANCHED + len(BRANCHES)] = 0
         engine.asked.update(name for state, name in enumerate(L.QUESTION_OF) if name and s[L.ASKED + state])
+        several = sum(bool(row[L.G_HAS_ACCOUNT]) for row in memory.accounts()) > 1
+        for number, name in ((L.UNKNOWN_LIMIT, "memcg.limit"), (L.UNKNOWN_WRITEBACK, "memcg.writeback")):
+            # The two that count whose setting is not known follow these.
+            engine.settings.not_told(name, int(s[number]), int(s[number + 2]), several)
+            engine.tally.unknown[name] += int(s[number])
+            if s[number]:
+                engine.asked.add(QUESTION[name])
+            s[number] = s[number + 2] = 0
         s[L.COMPARED:L.COMPARED + len(L.CHECK_IDS)] = 0
         s[L.EXPLAINED:L.EXPLAINED + len(L.EXPLANATIONS)] = 0
         engine.captured -= _never_seen(engine, memory)

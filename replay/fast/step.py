@@ -28,9 +28,11 @@ from replay.fast.bound import (
     zspage_word,
 )
 from replay.fast.fingerprint import fingerprint
+from replay.fast.settings import MOMENT, NOBODY, setting_of
 from replay.fast.tables import account_of, bare, forget, keep
 from replay.fast.tasks import begins, ends, is_quiet, is_under_way, operation, popped, reparent, settle, task_of
 from replay.handlers_acomp import STRUCT_PAGE
+from replay.settings import EVENTS as SETTINGS
 from traces import schema
 
 __all__ = ["QUIET", "SETTLE", "run"]
@@ -51,6 +53,7 @@ def _flags(names: Any) -> np.ndarray:
 _STARTS: Final = _flags(engine.STARTS)
 _ANYWHERE: Final = _flags(engine.ANYWHERE)
 _OUTSIDE: Final = _flags(engine.OUTSIDE)
+_SETTING: Final = _flags(set(SETTINGS))
 _RETURNS: Final = _flags({name for name in _EV if name.endswith("_ret")})
 _READINGS: Final = _flags(engine.READINGS)
 _EAGER: Final = _flags(EAGER)
@@ -250,7 +253,7 @@ def _make(stands_for: int) -> Any:
                     elif code == _ZS_MALLOC:
                         check = L.H_SIZE
                         m[L.COMPARED + L.H_INV_LENGTH] += 1
-                        differs = size[i] != m[f + L.Q_LENGTH] or size[i] == 0 or size[i] > _PAGE
+                        differs = size[i] != m[f + L.Q_LENGTH] or size[i] == 0 or size[i] > PAGE_SIZE
                         if m[L.POOL_ADDRESS] == 0:
                             m[L.POOL_ADDRESS] = pool[i]
                         differs = differs or m[L.POOL_ADDRESS] != pool[i] or pool[i] == 0
@@ -418,8 +421,17 @@ def _make(stands_for: int) -> Any:
                         m[f + L.Q_ANSWER2] = dlen[i]
                     elif code == _MAY or code == _ENABLED:
                         check = L.H_LIMIT if code == _MAY else L.H_WRITEBACK
+                        if m[L.SAYS_WHOSE]:
+                            said = setting_of(m, f, code == _MAY, pool[i] if code == _MAY else memcg[i])
+                            if said == MOMENT:
+                                m[L.WHY] = check
+                                return i, L.ODD
+                            if said == NOBODY:
+                                m[L.NOBODY_S_LIMIT if code == _MAY else L.NOBODY_S_WRITEBACK] += 1
+                            m[f + L.Q_EXPECTED] = said
                         if m[f + L.Q_EXPECTED] < 0:
                             m[L.COMPARED + check] -= 1
+                            m[L.UNKNOWN_LIMIT if code == _MAY else L.UNKNOWN_WRITEBACK] += 1
                         else:
                             differs = ret[i] != m[f + L.Q_EXPECTED]
                         m[f + L.Q_ANSWER] = 1 if ret[i] else 0
@@ -532,6 +544,8 @@ def _make(stands_for: int) -> Any:
                     if (code == _MARKER or code == _COUNTERS) and not settle(m):
                         m[L.WHY] = -2
                         return i, L.ODD
+                    return i, L.NOTE
+                if _SETTING[code]:
                     return i, L.NOTE
                 if _OUTSIDE[code]:
                     m[L.EXPLAINED + L.X_OUTSIDE] += 1

@@ -154,6 +154,8 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
             st = L.S_LIMITS
     elif st == L.S_MAY:
         allowed = answer if answered else m[f + L.Q_EXPECTED]
+        if allowed < 0:
+            return L.UNKNOWN
         if allowed == 0:
             m[_BR_MEMCG_FULL] += 1
             m[f + L.Q_MEMCG] = 0
@@ -223,6 +225,8 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
             st = L.W_ENABLED
     elif st == L.W_ENABLED:
         allowed = answer if answered else m[f + L.Q_EXPECTED]
+        if allowed < 0:
+            return L.UNKNOWN
         if allowed:
             m[_BR_DEVICE] += 1
             st = L.W_PAGE
@@ -264,6 +268,8 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
             st = L.P_MALLOC
     elif st == L.P_ENABLED:
         allowed = answer if answered else m[f + L.Q_EXPECTED]
+        if allowed < 0:
+            return L.UNKNOWN
         if allowed:
             m[_BR_RAW] += 1
             m[f + L.Q_RAW] = 1

@@ -99,12 +99,14 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
     if st == L.M_START:
         if answered:
             m[f + L.Q_MEMCG] = answer
-        m[f + L.Q_EXPECTED] = -1 if m[L.WAS_OFF] and m[L.ENABLED] else 1
+        m[f + L.Q_EXPECTED] = -1 if (m[L.WAS_OFF] or m[L.WRITEBACK] < 0) and m[L.ENABLED] else 1
         st = L.M_ENABLED
     elif st == L.M_ENABLED:
         allowed = answer if answered else m[f + L.Q_EXPECTED]
         if allowed < 0:
             allowed = m[L.WRITEBACK]
+        if allowed < 0:
+            return L.UNKNOWN
         if allowed:
             st = L.M_ONLINE
         else:
@@ -150,8 +152,10 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
                         st = L.K_RET
     elif st == L.N_START:
         m[f + L.Q_VALUE] = SHRINK_STOP
+        if m[L.SHRINKER] < 0:
+            return L.UNKNOWN
         if m[L.SHRINKER]:
-            m[f + L.Q_EXPECTED] = -1 if m[L.WAS_OFF] and m[L.ENABLED] else 1
+            m[f + L.Q_EXPECTED] = -1 if (m[L.WAS_OFF] or m[L.WRITEBACK] < 0) and m[L.ENABLED] else 1
             st = L.N_ENABLED
         else:
             m[_BR_OFF] += 1
@@ -160,6 +164,8 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
         allowed = answer if answered else m[f + L.Q_EXPECTED]
         if allowed < 0:
             allowed = m[L.WRITEBACK]
+        if allowed < 0:
+            return L.UNKNOWN
         m[f + L.Q_VALUE] = SHRINK_STOP
         st = L.N_RET
         if not allowed:

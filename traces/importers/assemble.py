@@ -31,10 +31,16 @@ _PAIRS: Final = [(kind.code, schema.CODE[kind.name + "_ret"]) for kind in schema
                  if kind.name + "_ret" in schema.CODE]
 
 
+def _of_writes(facts: RunFacts) -> list[str]:
+    """Return the columns that were captured of writes to module parameters."""
+    return facts.captured.get("param_attr_store", [])
+
+
 class _Timeline:
     """Rows that the ring does not hold: counter snapshots and the parameter writes seen between them."""
 
     def __init__(self, facts: RunFacts) -> None:
+        self._facts = facts
         #: (stamp, order among equal stamps, values, text): snapshot n has the order 2 n.
         self.pending: list[tuple[int, int, dict[str, int], str]] = []
         self._waiting: list[tuple[int, int, str, int]] = []
@@ -54,9 +60,13 @@ class _Timeline:
 
     def place(self, block: Block, last: bool) -> Block:
         """Insert what falls into a block's time; ``last`` also takes what comes after all events."""
-        stamps, texts = block.ts, block.texts
+        stamps = block.ts
+        texts = [(row, text) for row, text in block.texts if block.event[row] == schema.CODE["marker"]]
         end = int(stamps[-1]) if stamps.size else 0
         rows: list[tuple[int, dict[str, int], str]] = []
+        if "text" in _of_writes(self._facts):
+            # The probe on the writes says when.
+            self._waiting = []
         # A workload that announces its writes (marker "param NAME=VALUE") needs nothing derived.
         said = {(int(stamps[row]), text.removeprefix("param ")) for row, text in texts if text.startswith("param ")}
         self._waiting = [w for w in self._waiting if not any(w[0] <= at <= w[1] and text == w[2] for at, text in said)]

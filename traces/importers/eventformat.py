@@ -25,13 +25,17 @@ _MAX_EVENT = 1 << 20
 
 @dataclass(frozen=True)
 class Field:
-    """One field of an event: byte ``offset`` and ``size`` in the record, ``count`` > 1 for an array."""
+    """One field of an event: byte ``offset`` and ``size`` in the record.
+
+    ``is_elsewhere``: what is there says where in the record the field is, and how long (``__data_loc``).
+    """
 
     name: str
     offset: int
     size: int
     signed: bool
     is_array: bool
+    is_elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,16 @@ def _fields(text: str, path: str) -> dict[str, Field]:
     for match in _FIELD.finditer(text):
         declaration = match["decl"].strip()
         is_array = declaration.endswith("]")
-        name = re.split(r"[\s*]+", declaration.split("[", 1)[0].strip())[-1]
+        # An array's bounds are behind its name, but for those that are elsewhere: "__data_loc char[] name".
+        place = declaration.rpartition("]")[2] if declaration.startswith("__data_loc ") else ""
+        name = re.split(r"[\s*]+", place.strip() or declaration.split("[", 1)[0].strip())[-1]
         offset, size = _number(match["offset"]), _number(match["size"])
         if not name or offset < 0 or size < 0 or offset + size > _MAX_EVENT:
             raise BadInput(path, f"field '{declaration}'",
                            f"offset {match['offset'][:12]} and size {match['size'][:12]} make no sense",
                            "copy the format file again from the tracefs of the recorded boot")
-        fields[name] = Field(name, offset, size, match["signed"] == "1", is_array)
+        fields[name] = Field(name, offset, size, match["signed"] == "1", is_array,
+                             declaration.startswith("__data_loc "))
     return fields
 
 

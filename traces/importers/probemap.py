@@ -15,14 +15,15 @@ import numpy as np
 from traces import schema
 from traces.importers.eventformat import EventFormat
 
-__all__ = ["COPY", "MASK_LINK", "ORDER", "TEXT", "Move", "ProbeTable", "apply_moves", "moves_for", "probe_names",
-           "source_fields", "vocabulary_name"]
+__all__ = ["COPY", "MASK_LINK", "ORDER", "TEXT", "TEXT_AT", "Move", "ProbeTable", "apply_moves", "moves_for",
+           "probe_names", "source_fields", "vocabulary_name"]
 
 #: How a field becomes a column value.
 COPY: Final = 0  #: as it is
 MASK_LINK: Final = 1  #: scatterlist.page_link: the low two bits are flags (include/linux/scatterlist.h)
 ORDER: Final = 2  #: folio order: second field's low byte if PG_head (bit 6 of flags) is set, else 0
 TEXT: Final = 3  #: NUL-terminated text to the end of the record
+TEXT_AT: Final = 4  #: the same where the field's low half says (__data_loc), of the length in its high half
 
 _PG_HEAD = 6
 
@@ -59,10 +60,10 @@ _MAP: Final[dict[str, tuple[str, str]]] = {
     "comp_ret": ("crypto_acomp_compress_ret", "ret dlen"),
     "decomp": ("crypto_acomp_decompress", "size=slen dlen"),
     "decomp_ret": ("crypto_acomp_decompress_ret", "ret dlen"),
-    "may_zswap": ("obj_cgroup_may_zswap_ret", "ret"),
+    "may_zswap": ("obj_cgroup_may_zswap_ret", "ret memcg=objcg pool=memcg"),
     "charge": ("obj_cgroup_charge_zswap", "memcg=objcg size"),
     "uncharge": ("obj_cgroup_uncharge_zswap", "memcg=objcg size"),
-    "wb_enabled": ("mem_cgroup_zswap_writeback_enabled_ret", "ret"),
+    "wb_enabled": ("mem_cgroup_zswap_writeback_enabled_ret", "ret memcg"),
     "lru_add": ("list_lru_add", "pool=lru entry=item nid memcg"),
     "lru_add_ret": ("list_lru_add_ret", "ret"),
     "lru_del": ("list_lru_del", "pool=lru entry=item nid memcg"),
@@ -86,6 +87,17 @@ _MAP: Final[dict[str, tuple[str, str]]] = {
     "zsc": ("__zs_compact", "pool=class"),
     "zsc_ret": ("__zs_compact_ret", "ret=freed"),
     "zs_migrate": ("zs_page_migrate", "folio=page"),
+    "param_set": ("param_attr_store", "text=name,val"),
+    "param_set_ret": ("param_attr_store_ret", "ret"),
+    "zmax_set": ("zswap_max_write", "data=cgid text=val"),
+    "zmax_set_ret": ("zswap_max_write_ret", "ret"),
+    "zwb_set": ("zswap_writeback_write", "data=cgid text=val"),
+    "zwb_set_ret": ("zswap_writeback_write_ret", "ret"),
+    "css_online": ("mem_cgroup_css_online", "memcg pool=parent data=cgid"),
+    "css_offline": ("mem_cgroup_css_offline", "memcg"),
+    "css_offline_ret": ("mem_cgroup_css_offline_ret", "memcg"),
+    "css_reset": ("mem_cgroup_css_reset", "memcg"),
+    "zcurrent": ("zswap_current_read_ret", "memcg pool=parent data=cgid ret=bytes"),
     "print": ("marker", "text=buf"),
     "tracing_mark_write": ("marker", "text=buf"),
 }
@@ -93,7 +105,7 @@ _MAP: Final[dict[str, tuple[str, str]]] = {
 
 @dataclass(frozen=True)
 class Move:
-    """One field to one column: ``how`` is COPY, MASK_LINK, ORDER or TEXT."""
+    """One field to one column: ``how`` is COPY, MASK_LINK, ORDER or TEXT; texts of one column are joined by "="."""
 
     column: str
     how: int
@@ -117,6 +129,9 @@ def source_fields(probe: str) -> list[tuple[str, str]]:
     out: list[tuple[str, str]] = []
     for item in _MAP[probe][1].split():
         column, _, source = item.partition("=")
+        if column == "text":
+            out += [(name, column) for name in source.split(",")]
+            continue
         first, _, second = (source or column).split("|")[0].partition(",")
         out.append((first, "flags" if second else column))
         if second:
@@ -133,16 +148,18 @@ def moves_for(probe: str, available: set[str]) -> list[Move]:
     for item in _MAP[probe][1].split():
         column, _, source = item.partition("=")
         source = source or column
-        if "," in source:
+        if column == "text":
+            names = source.split(",")
+            # Half of "name=value" is no text.
+            moves += [Move(column, TEXT, name) for name in names if available.issuperset(names)]
+        elif "," in source:
             first, second = source.split(",")
             if {first, second} <= available:
                 moves.append(Move(column, ORDER, first, second))
-            continue
-        for name in source.split("|"):
-            if name in available:
-                how = MASK_LINK if name == "pglink" else TEXT if column == "text" else COPY
-                moves.append(Move(column, how, name))
-                break
+        else:
+            name = next((name for name in source.split("|") if name in available), None)
+            if name is not None:
+                moves.append(Move(column, MASK_LINK if name == "pglink" else COPY, name))
     return moves
 
 
@@ -203,11 +220,11 @@ class ProbeTable:
             for step in moves_for(fmt.name, {f.name for f in fmt.fields.values()}):
                 field = fmt.fields[step.field]
                 second = fmt.fields[step.second].offset if step.second else 0
-                if step.how != TEXT and field.size not in (1, 2, 4, 8):
+                how = TEXT_AT if step.how == TEXT and field.is_elsewhere else step.how
+                if (how != TEXT and field.size not in (1, 2, 4, 8)) or (how == TEXT_AT and field.size != 4):
                     continue
-                move.append((step.how, columns[step.column], field.offset, field.size,
-                             int(field.signed), second))
-                end = max(end, field.offset + (0 if step.how == TEXT else field.size), second + 1)
+                move.append((how, columns[step.column], field.offset, field.size, int(field.signed), second))
+                end = max(end, field.offset + (0 if how == TEXT else field.size), second + 1)
                 kept.append(step.column)
             plan_of_id[fmt.id] = len(code)
             code.append(schema.CODE[name])
@@ -215,7 +232,7 @@ class ProbeTable:
             first.append(len(move))
             pid_offset.append(fmt.fields["common_pid"].offset)
             names.append(name)
-            captured[name] = kept
+            captured[name] = list(dict.fromkeys(kept))
         return cls(plan_of_id, np.array(code, np.int64), np.array(need, np.int64), np.array(first, np.int64),
                    np.array(move, np.int64).reshape(-1, 6), np.array(pid_offset, np.int64), names, captured,
                    ignored)

@@ -19,7 +19,7 @@ from traces.block import SPARSE, Block, sparse_index
 from traces.compiled import at as _at
 from traces.compiled import compiled
 from traces.importers.eventformat import HeaderPage
-from traces.importers.probemap import COPY, MASK_LINK, ORDER, TEXT, ProbeTable
+from traces.importers.probemap import COPY, MASK_LINK, ORDER, TEXT, TEXT_AT, ProbeTable
 
 __all__ = ["Damage", "RingDecoder", "Room"]
 
@@ -34,7 +34,7 @@ _FIRST_SPARSE = schema.column_names().index(SPARSE[0])
 _LOST = schema.CODE["lost_events"]
 #: How a field is read: two words, (a part of) one word, byte by byte.  What is made of it is added.
 _WORDS, _WORD, _BYTES = range(3)
-_LINK, _ORDER, _TEXT = 4, 8, 15
+_LINK, _ORDER, _TEXT, _TEXT_AT = 4, 8, 15, 19
 
 # State slots that live across calls for one CPU.
 _S_TS, _S_DAMAGED, _S_FIRST_DAMAGE, _S_LOST, _S_LOST_UNKNOWN, _S_BASE, _S_SHORT, _S_TEXTS, _S_DISCARDED, \
@@ -183,6 +183,11 @@ def _decode(buf, words, subbuf, data_at, commit_size, most,  # type: ignore[no-u
                             texts[slot, 0] = row
                             texts[slot, 1] = place
                             texts[slot, 2] = body + size
+                            if how == _TEXT_AT:
+                                v = _le(buf, place, 4)
+                                place = min(body + (v & 0xFFFF), body + size)
+                                texts[slot, 1] = place
+                                texts[slot, 2] = min(place + (v >> 16), body + size)
                             state[_S_TEXTS] = slot + 1
                             continue
                         if how >= _LINK:
@@ -218,8 +223,8 @@ def _steps(move: np.ndarray) -> np.ndarray:
     """
     out = np.zeros((move.shape[0], 8), np.int64)
     for number, (how, column, offset, size, signed, second) in enumerate(move.tolist()):
-        if how == TEXT:
-            out[number] = _TEXT, 0, offset, 0, 0, 0, 0, 0
+        if how in (TEXT, TEXT_AT):
+            out[number] = _TEXT if how == TEXT else _TEXT_AT, 0, offset, 0, 0, 0, 0, 0
             continue
         if size == 8:
             read = _WORDS if offset & 3 == 0 else _BYTES
@@ -325,14 +330,17 @@ class RingDecoder:
         """Decode whole sub-buffers from ``buf`` (uint8) into ``room`` from ``row`` on.
 
         Stops where there might be no room for one more sub-buffer.  Returns (bytes consumed, next row, the texts
-        of marker rows as (row, text)).
+        as (row, text): of markers, and of what is written to settings).
         """
         used, row = self._run(buf, room, row)
-        texts = []
+        texts: list[tuple[int, str]] = []
         for slot in range(int(self._state[_S_TEXTS])):
             at, start, end = (int(v) for v in self._texts[slot])
-            raw = bytes(buf[start:end]).split(b"\0", 1)[0]
-            texts.append((at, raw.decode("utf-8", "replace").rstrip("\n")))
+            text = bytes(buf[start:end]).split(b"\0", 1)[0].decode("utf-8", "replace").rstrip("\n")
+            if texts and texts[-1][0] == at:
+                texts[-1] = (at, f"{texts[-1][1]}={text}")
+            else:
+                texts.append((at, text))
         return used, row, texts
 
     @property

@@ -37,14 +37,19 @@ _FIRST_PAGE_ID = 3000
 _COMMON = 8
 _LRU_EVENTS = ("lru_add", "lru_add_ret", "lru_del")
 _REGISTERS = ("di", "si", "dx", "cx", "r8", "r9")
-_FIELD = re.compile(r"(\w+)=(\S+):([xus])(8|16|32|64)")
+_FIELD = re.compile(r"(\w+)=(\S+):(?:([xus])(8|16|32|64)|string)")
+#: How names of zswap's parameters begin.
+_OURS = b"zswap."
+#: Bytes that are kept of a text, its end included.
+_TEXT = 64
 _DEREFERENCE = re.compile(r"\+(\d+)\((.+)\)")
 #: Calls under way at once whose arguments are kept for their return.
 _OPEN_CALLS = 16384
 
 
 class Field(NamedTuple):
-    """A field of an event: ``expression`` as in dynamic_events, ``offset`` and ``size`` in the body, bytes."""
+    """A field of an event: ``expression`` as in dynamic_events, ``offset`` and ``size`` in the body, bytes; a text is
+    longer than any number."""
 
     name: str
     expression: str
@@ -102,8 +107,9 @@ def parse(line: str) -> Definition:
         match = _FIELD.fullmatch(word)
         if match is None:
             raise ValueError(f"the field '{word}' is of no simple type")
-        size = int(match[4]) // 8
-        at = at + size - 1 & -size
+        size = int(match[4]) // 8 if match[4] else _TEXT
+        width = min(size, 8)
+        at = at + width - 1 & -width
         fields.append(Field(match[1], match[2], size, match[3] == "s", at))
         at += size
     # The compiler pads a struct with a u64 in it the same way.
@@ -133,10 +139,22 @@ def _value(expression: str, size: int, saved: bool) -> str:
     return f"call->arg[{int(number[1]) - 1}]" if saved else f"(u64)ctx->{_REGISTERS[int(number[1]) - 1]}"
 
 
+def _text_at(expression: str, saved: bool) -> str:
+    """Return C for where a text is that an expression of dynamic_events dereferences.
+
+    :raises ValueError: when it is none of those that plans have
+    """
+    inner = _DEREFERENCE.fullmatch(expression)
+    if inner is None:
+        raise ValueError(f"'{expression}' is no place of a text")
+    return f"{_value(inner[2], 8, saved)} + {inner[1]}"
+
+
 def _struct(number: int, definition: Definition) -> str:
     lines = [f"struct record_{number} {{", "\tu64 begun, ts;", "\tu32 cpu, missing;",
              "\tu16 type;", "\tu8 flags, preempt;", "\ts32 pid;"]
-    lines += [f"\tu{8 * field.size} {field.name};" for field in definition.fields]
+    lines += [f"\tu{8 * field.size} {field.name};" if field.size < _TEXT else
+              f"\tchar {field.name}[{_TEXT}] __attribute__((aligned(8)));" for field in definition.fields]
     return "\n".join([*lines, "} __attribute__((aligned(8)));\n"])
 
 
@@ -153,6 +171,8 @@ def _emit(number: int, definition: Definition, saved: bool) -> list[str]:
              f"e->type = {_FIRST_ID + number};",
              "e->pid = (s32)bpf_get_current_pid_tgid();"]
     lines += [f"e->{field.name} = (u{8 * field.size}){_value(field.expression, field.size, saved)};"
+              if field.size < _TEXT else
+              f"bpf_probe_read_kernel_str(e->{field.name}, {_TEXT}, (void *)({_text_at(field.expression, saved)}));"
               for field in definition.fields]
     return [*lines, "events.ringbuf_submit(e, 0);"]
 
@@ -167,6 +187,16 @@ def _only(lru: int | None, definition: Definition, saved: bool) -> list[str]:
     if lru is None or definition.event not in _LRU_EVENTS or expression is None:
         return []
     return [f"if ({_value(expression, 8, saved)} != {lru:#x}ULL) return 0;"]
+
+
+def _ours(definition: Definition) -> list[str]:
+    """Return the statements that leave out other modules' parameters."""
+    if definition.event != "param_set":
+        return []
+    name = next(field for field in definition.fields if field.name == "name")
+    mask = (1 << 8 * len(_OURS)) - 1
+    wanted = int.from_bytes(_OURS, "little")
+    return [f"if ((get64({_text_at(name.expression, False)}) & {mask:#x}ULL) != {wanted:#x}ULL) return 0;"]
 
 
 _PRELUDE = """#include <uapi/linux/ptrace.h>
@@ -266,7 +296,7 @@ def program(definitions: Sequence[Definition], pages: Sequence[tuple[str, str, s
             pairs[definitions[number].event] = name
             lines += ["{", *("\t" + line for line in _keep(number, definitions[number], total + number, lru)), "}"]
         if at is not None:
-            lines += ["if (!is_running()) return 0;", *_only(lru, definitions[at], False),
+            lines += ["if (!is_running()) return 0;", *_only(lru, definitions[at], False), *_ours(definitions[at]),
                       *_emit(at, definitions[at], False)]
         text.append(_function(f"on_{name}", lines))
         hooks.append(Hook(name, f"on_{name}", f"p:{group}/{name} {function}"))
@@ -329,9 +359,15 @@ print fmt: ""
 
 def event_format(number: int, definition: Definition) -> str:
     """Return the ``format`` of event ``number`` of a program."""
-    fields = "".join(f"\tfield:{'s' if field.signed else 'u'}{8 * field.size} {field.name};\toffset:{field.offset};\t"
-                     f"size:{field.size};\tsigned:{int(field.signed)};\n" for field in definition.fields)
+    fields = "".join(f"\tfield:{_declared(field)};\toffset:{field.offset};\tsize:{field.size};\t"
+                     f"signed:{int(field.signed)};\n" for field in definition.fields)
     return _FORMAT.format(name=definition.event, number=_FIRST_ID + number, fields=fields)
+
+
+def _declared(field: Field) -> str:
+    if field.size == _TEXT:
+        return f"char {field.name}[{_TEXT}]"
+    return f"{'s' if field.signed else 'u'}{8 * field.size} {field.name}"
 
 
 def half_formats(number: int) -> tuple[tuple[int, str], tuple[int, str]]:
@@ -425,7 +461,10 @@ def definitions_of(planned: Iterable[Planned]) -> tuple[list[Definition], dict[s
         try:
             definition = parse(row.lines[-1])
             for field in definition.fields:
-                _value(field.expression, field.size, definition.at_return)
+                if field.size < _TEXT:
+                    _value(field.expression, field.size, definition.at_return)
+                else:
+                    _text_at(field.expression, definition.at_return)
         except ValueError as problem:
             refused[row.event] = str(problem)
             continue

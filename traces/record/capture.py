@@ -158,6 +158,10 @@ class Capture:
         self.write_json(name, values)
         return name
 
+    def change_snapshot(self, label: str, values: dict[str, Any]) -> None:
+        """Write the last counter snapshot, which has this label, once more."""
+        self.write_json(f"counters-{self._snapshots - 1:03d}-{label}.json", values)
+
     def flush(self, until: int, losses: dict[str, Any], wait: bool = False) -> None:
         """Bring what was appended so far to disk, beside the caller; a flush under way is not joined by a second.
 

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .cgroups import read_settings
+
 __all__ = ["snapshot"]
 
 #: Counters of /proc/vmstat that have to do with reclaim, swap and compressed memory.
@@ -69,5 +71,6 @@ def snapshot(cgroup: Path | None, root: Path = Path("/")) -> dict[str, Any]:
     crypto = root / "sys/kernel/debug/iaa-crypto"
     if crypto.is_dir():
         values["iaa_crypto"] = _files(crypto)
+    values["settings"] = read_settings(root)
     values["t_end"] = time.clock_gettime_ns(time.CLOCK_MONOTONIC) / 1e9
     return values

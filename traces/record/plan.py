@@ -13,6 +13,7 @@ from .probes import OFFSETS, PAGE_SOURCES, PROBES, PROTOTYPES, Probe
 __all__ = ["Kernel", "Planned", "as_json", "describe", "page_plan", "plan", "wanted_names"]
 
 _DEFAULT = Names.of()
+_OFFSET = re.compile(r"\{([a-z0-9_.|]+)\}")
 #: Bytes of a page per event field and fields per event: an event holds at most 3 KiB, a field 64 words.
 _PIECE = 512
 
@@ -46,7 +47,9 @@ class Planned(NamedTuple):
 
 def wanted_names() -> tuple[set[str], set[str]]:
     """Return the names of (functions, structs) that a plan asks BTF for."""
-    return ({name for probe in PROBES for name in probe.functions}, {name.split(".")[0] for name in OFFSETS})
+    members = [*OFFSETS, *(name for probe in PROBES for field in probe.fields for names in _OFFSET.findall(field)
+                           for name in names.split("|"))]
+    return ({name for probe in PROBES for name in probe.functions}, {name.split(".")[0] for name in members})
 
 
 def plan(kernel: Kernel, content: bool = False, group: str = _DEFAULT.group) -> list[Planned]:
@@ -76,7 +79,8 @@ def _plan_one(probe: Probe, kernel: Kernel, content: bool, group: str) -> Planne
             fetched.append(text)
         elif not field.endswith("?"):
             return Planned(probe.event, probe.vocabulary, function, (),
-                           f"{function}() has no parameter for the field {field.split('=')[0]} in this kernel",
+                           f"{function}() has no parameter for the field {field.split('=')[0]} in this kernel, or no "
+                           "BTF says where it is",
                            probe.checks)
     return Planned(probe.event, probe.vocabulary, function,
                    _lines(group, probe.event, function, probe.at_return, fetched, kernel), "", probe.checks)
@@ -87,7 +91,7 @@ def _exists(function: str, kernel: Kernel) -> bool:
 
 
 def _fill(field: str, parameters: list[str], btf: Btf | None) -> str | None:
-    """Return a field with registers and offsets put in, None when a parameter is not there."""
+    """Return a field with registers and offsets put in, None when there is no such parameter or no known offset."""
     missing = False
 
     def argument(match: re.Match[str]) -> str:
@@ -99,10 +103,17 @@ def _fill(field: str, parameters: list[str], btf: Btf | None) -> str | None:
         return ""
 
     def offset(match: re.Match[str]) -> str:
-        found = btf.offset(*match[1].split(".")) if btf is not None else None
-        return str(OFFSETS[match[1]] if found is None else found)
+        nonlocal missing
+        for name in match[1].split("|"):
+            structure, member = name.split(".")
+            found = btf.offset(structure, member) if btf is not None else None
+            found = OFFSETS.get(name) if found is None else found
+            if found is not None:
+                return str(found)
+        missing = True
+        return ""
 
-    text = re.sub(r"\$(?!retval)([a-z_|]+)", argument, re.sub(r"\{([a-z0-9_.]+)\}", offset, field))
+    text = re.sub(r"\$(?!retval)([a-z_|]+)", argument, _OFFSET.sub(offset, field))
     return None if missing else text
 
 

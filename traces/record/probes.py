@@ -2,7 +2,8 @@
 """The probes a recording is made of: event names, the kernel functions they may hook, the fields they fetch.
 
 Fields are written as in ``dynamic_events``, with two things left open that differ between kernels: ``$name`` is
-the function's parameter of that name, ``{struct.member}`` a byte offset.  :mod:`plan` fills them in.  A field
+the function's parameter of that name, ``{struct.member}`` a byte offset, of the first there is where several are named
+with ``|`` between them.  :mod:`plan` fills them in.  A field
 marked ``?`` is left out where the function has no such parameter; one marked ``!`` is content of user memory.
 """
 
@@ -43,6 +44,11 @@ _ENTRY = ("entry=$entry:x64 swp=+{zswap_entry.swpentry}($entry):x64 len=+{zswap_
           "handle=+{zswap_entry.handle}($entry):x64")
 _ZSPAGE = "zw0=+0($zspage):x32 inuse=+{zspage.inuse}($zspage):u32"
 _SHRINK = "nid=+{shrink_control.nid}($sc):s32 memcg=+{shrink_control.memcg}($sc):x64"
+#: A cgroup is known by its id, which is the inode number of its directory.
+_FILE = ("cgid=+{kernfs_node.id}(+{kernfs_node.__parent|kernfs_node.parent}(+{kernfs_open_file.kn}($of))):u64 "
+         "val=+0($buf):string")
+_CSS = ("memcg=$css:x64 parent=+{cgroup_subsys_state.parent}($css):x64 "
+        "cgid=+{kernfs_node.id}(+{cgroup.kn}(+{cgroup_subsys_state.cgroup}($css))):u64")
 _DEST = "dlen=+{acomp_req.dlen}($req):u32"
 # The per-folio name of the function came with 6.18.
 _OUT = "swap_writeout swap_writepage"
@@ -103,13 +109,13 @@ PROBES: tuple[Probe, ...] = (
     _probe("pool_create", "zswap_pool_create", "zswap_pool_create"),
     _probe("pool_create_ret", "zswap_pool_create_ret", "zswap_pool_create%return", "ret=$retval:x64"),
     _probe("may_zswap", "obj_cgroup_may_zswap_ret", "obj_cgroup_may_zswap%return",
-           "ret=$retval:u8", "memcg.limit"),
+           "ret=$retval:u8 objcg=$objcg:x64? memcg=+{obj_cgroup.memcg}($objcg):x64?", "memcg.limit"),
     _probe("charge", "obj_cgroup_charge_zswap", "obj_cgroup_charge_zswap", "objcg=$objcg:x64 size=$size:u32",
            "memcg.charge"),
     _probe("uncharge", "obj_cgroup_uncharge_zswap", "obj_cgroup_uncharge_zswap", "objcg=$objcg:x64 size=$size:u32",
            "memcg.charge"),
     _probe("wb_enabled", "mem_cgroup_zswap_writeback_enabled_ret", "mem_cgroup_zswap_writeback_enabled%return",
-           "ret=$retval:u8", "memcg.writeback"),
+           "ret=$retval:u8 memcg=$memcg:x64?", "memcg.writeback"),
     _probe("obj_malloc", "obj_malloc", "obj_malloc", "zspage=$zspage:x64 handle=$handle:x64", "zsmalloc.place"),
     _probe("obj_malloc_ret", "obj_malloc_ret", "obj_malloc%return",
            f"obj=$retval:x64 zspage=$zspage:x64 handle=$handle:x64 {_ZSPAGE} "
@@ -139,6 +145,24 @@ PROBES: tuple[Probe, ...] = (
            "lru.order"),
     _probe("lru_reparent", "memcg_reparent_list_lrus", "memcg_reparent_list_lrus",
            "memcg=$memcg:x64 parent=$parent:x64", "lru.order"),
+    # Settings from outside.  A write holds from somewhere between its entry and its return on.
+    _probe("param_set", "param_attr_store", "param_attr_store",
+           "name=+0(+{kernel_param.name}(+{param_attribute.param}($mattr))):string val=+0($buf):string"),
+    _probe("param_set_ret", "param_attr_store_ret", "param_attr_store%return", "ret=$retval:s64"),
+    _probe("zmax_set", "zswap_max_write", "zswap_max_write", _FILE, "memcg.limit"),
+    _probe("zmax_set_ret", "zswap_max_write_ret", "zswap_max_write%return", "ret=$retval:s64", "memcg.limit"),
+    _probe("zwb_set", "zswap_writeback_write", "zswap_writeback_write", _FILE, "memcg.writeback"),
+    _probe("zwb_set_ret", "zswap_writeback_write_ret", "zswap_writeback_write%return", "ret=$retval:s64",
+           "memcg.writeback"),
+    _probe("css_online", "mem_cgroup_css_online", "mem_cgroup_css_online", _CSS, "memcg.limit memcg.writeback"),
+    _probe("css_offline", "mem_cgroup_css_offline", "mem_cgroup_css_offline", "memcg=$css:x64", "memcg.limit"),
+    _probe("css_offline_ret", "mem_cgroup_css_offline_ret", "mem_cgroup_css_offline%return", "memcg=$css:x64",
+           "memcg.limit"),
+    _probe("css_reset", "mem_cgroup_css_reset", "mem_cgroup_css_reset", "memcg=$css:x64",
+           "memcg.limit memcg.writeback"),
+    # Whoever reads memory.zswap.current shows which mem_cgroup a cgroup is: the recorder reads all of them.
+    _probe("zcurrent", "zswap_current_read_ret", "zswap_current_read%return", f"{_CSS} bytes=$retval:u64",
+           "memcg.limit memcg.writeback"),
 )
 
 #: Parameters where the kernel has no BTF of a function: as in Linux 6.12 to 7.3, and 7.2 where these differ.
@@ -159,15 +183,18 @@ PROTOTYPES: dict[str, str] = {
     "obj_cgroup_charge_zswap": "objcg size", "obj_cgroup_uncharge_zswap": "objcg size",
     "mem_cgroup_zswap_writeback_enabled": "memcg", "list_lru_add": "lru item nid memcg",
     "list_lru_del": "lru item nid memcg", "memcg_reparent_list_lrus": "memcg parent",
+    "param_attr_store": "mattr mk buf len", "zswap_max_write": "of buf nbytes off",
+    "zswap_writeback_write": "of buf nbytes off", "mem_cgroup_css_online": "css", "mem_cgroup_css_offline": "css",
+    "mem_cgroup_css_reset": "css", "zswap_current_read": "css cft",
 }
 
-#: Byte offsets where the kernel has no BTF: x86-64, Linux 6.12 to 7.3.
+#: Byte offsets where the kernel has no BTF: x86-64, Linux 6.12 to 7.3.  What is not here hangs on the configuration.
 OFFSETS: dict[str, int] = {
     "folio.flags": 0, "folio.swap": 40, "folio._flags_1": 64, "zswap_entry.swpentry": 0, "zswap_entry.length": 8,
     "zswap_entry.referenced": 12, "zswap_entry.handle": 24, "acomp_req.src": 48, "acomp_req.slen": 64,
     "acomp_req.dlen": 68, "scatterlist.page_link": 0, "scatterlist.offset": 8, "zspage.inuse": 4,
     "zspage.freeobj": 8, "shrink_control.nid": 4, "shrink_control.nr_to_scan": 8, "shrink_control.memcg": 24,
-    "shrinker.private_data": 88,
+    "shrinker.private_data": 88, "obj_cgroup.memcg": 16,
 }
 
 #: Compressor -> the function of it whose argument is the source page's virtual address, and that argument.

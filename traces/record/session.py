@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from .box import Box
 from .capture import AppendFile, Capture
+from .cgroups import read_settings
 from .counters import snapshot
 from .errors import CannotRecord
 from .memlock import lock_memory
@@ -272,7 +273,7 @@ class Session:
         self._describe(planned, used, notes, kernel.btf is not None, buffer_kb)
 
     def _own_lru_only(self, used: dict[str, str], notes: list[str]) -> None:
-        """Leave out what other LRUs of the system do, where the kernel can tell them apart."""
+        """Leave out what other LRUs and parameters of the system do, where the kernel can tell them apart."""
         lru = self.box.addresses.get("zswap_list_lru")
         if lru is None:
             notes.append("zswap_list_lru is not among the kernel's symbols: list_lru events of other LRUs are recorded "
@@ -281,6 +282,11 @@ class Session:
         for event in ("lru_add", "lru_add_ret", "lru_del"):
             if event in used and not self.meta.filter(self.tracefs.names.group, event, f"lru == {lru:#x}"):
                 notes.append(f"the kernel takes no filter for {event}: those of other LRUs are recorded too")
+
+        # Others' parameters are nobody's business here.
+        if "param_set" in used and not self.meta.filter(self.tracefs.names.group, "param_set", 'name ~ "zswap.*"'):
+            notes.append("the kernel takes no filter for param_set: writes to parameters of other modules are recorded "
+                         "too")
 
     def _write_formats(self, used: dict[str, str]) -> None:
         events = self.tracefs.root / "events"
@@ -333,11 +339,14 @@ class Session:
         os.mkfifo(self.capture.path / "control", 0o600)
         self._control = os.open(self.capture.path / "control", os.O_RDWR | os.O_NONBLOCK)
         # Snapshot first: what happens before the rings are on must not be missing from it.
-        self._note_state(self.snapshot("before"))
+        first = self.snapshot("before")
+        self._note_state(first)
         start = _now()
         if self.pages is not None:
             self.pages.switch(True)
         self.meta.switch(True)
+        # Settings once more: from here on the probes see whoever writes one, and which cgroup is which.
+        self.capture.change_snapshot("before", {**first, "settings": read_settings()})
         self._status["start"] = start
         self.capture.write_json("capture.json", self._status)
         # What is to be copied has a line of its own.
