@@ -76,7 +76,8 @@ def _take(value: Any, where: str, out: dict[str, str]) -> None:
 
 def _looked_up(code: CodeType) -> Iterator[tuple[str, str]]:
     """Yield every name that a function, or one inside it, looks up in its module, and the attribute it takes of it."""
-    steps = list(dis.get_instructions(code))
+    # A function with many names has prefixes before them, which are steps of their own.
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
     for step, after in itertools.pairwise(steps):
         if step.opname == "LOAD_GLOBAL":
             yield step.argval, after.argval if after.opname in ("LOAD_ATTR", "LOAD_METHOD") else ""
