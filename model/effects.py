@@ -31,9 +31,15 @@ question                       answer (default first)
 ``?shrink_next``               None (a pass over the hierarchy ends) or the cgroup the worker shrinks next
 ``?shrink_order``              nothing to answer: the cgroup the worker came to, and whether it is in order
 ``?xa_store``                  0, or the errno with which the tree could not take a new entry
+``?class_lock``                nothing to answer: a size class's lock is not had yet
+``?compacting``                None, or whether zs_compact() found another one under way in its pool
+``?compact_end``               False, or True when compaction found nothing to move though there is something by now
+``?contended``                 False, or True when a task waiting for the pool's lock had compaction put its target back
 ``?zspage_write_trylock``      True, or False when compaction found the source zspage in use (6.18 and later)
 ``?new_zspage``                False, or True when a new zspage is used although another has room by now
-``?lru_next``                  None, or the item the walk looks at where the order of additions was open
+``?lru_next``                  None (the head, or the end of an empty list), False where the list was empty when the
+                               walk had its lock, or the item it found where additions or removals were under way
+``?lru_more``                  None, or whether there was another item behind one that was rotated
 ``?lru_list``                  None, or the other name under which an empty list's items are kept
 ``?entry_alloc_bulk``          None (all that were asked for), or how many entries the slab gave at once
 ``?sg_length``                 None (the call's own result), or (length or errno, content) of one page of a call
@@ -74,10 +80,15 @@ DEFAULTS: dict[str, Any] = {
     "?shrink_next": None,
     "?shrink_order": None,
     "?xa_store": 0,
+    "?class_lock": None,
+    "?compacting": None,
+    "?compact_end": False,
+    "?contended": False,
     "?zspage_write_trylock": True,
     "?pool_listed": False,
     "?new_zspage": False,
     "?lru_next": None,
+    "?lru_more": None,
     "?lru_list": None,
     "?entry_alloc_bulk": None,
     "?sg_length": None,
@@ -95,7 +106,6 @@ DECISIONS: dict[str, str] = {
     "?new_zspage": "which zspage an object goes into, where another task listed one with room meanwhile",
     "?xa_store": "whether the tree has memory for an entry",
     "?trylock_zspage": "whether an empty zspage's pages can be locked at once",
-    "?zspage_write_trylock": "whether compaction finds a zspage in use",
     "?swapcache": "whether a load goes past the swap cache",
     "?swap_cache_alloc": "whether writeback gets a folio",
     "?memcg_online": "whether a cgroup is going away",

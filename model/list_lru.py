@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from itertools import islice
 from typing import Final, Generic, TypeVar
 
 from model.branches import Reached
 from model.effects import Steps
 
-__all__ = ["LRU_REMOVED_RETRY", "LRU_RETRY", "LRU_ROTATE", "LRU_STOP", "ListLru"]
+__all__ = ["LRU_REMOVED_RETRY", "LRU_RETRY", "LRU_ROTATE", "LRU_STOP", "Key", "ListLru"]
 
 #: enum lru_status, the values zswap's callback returns (6.12 to 7.3)
 LRU_REMOVED_RETRY: Final = 1
@@ -30,10 +31,28 @@ class ListLru(Generic[T]):
         self.lists: dict[Key, OrderedDict[T, None]] = {}
         #: how often each branch was taken
         self.reached: Reached = Reached() if reached is None else reached
+        #: items that a walk found listed before their list_lru_add() was seen to be done
+        self.found_early: set[T] = set()
+        #: called with the key of a list that ceases to be empty, or becomes so
+        self.observer: Callable[[Key], None] | None = None
+
+    def _observe(self, key: Key) -> None:
+        if self.observer is not None:
+            self.observer(key)
+
+    def add_early(self, key: Key, item: T) -> None:
+        """A walk found an item whose list_lru_add() is under way: it was added."""
+        self.add(key, item)
+        self.found_early.add(item)
 
     def add(self, key: Key, item: T) -> bool:
         """list_lru_add(): to the tail; False when it is already listed."""
+        if item in self.found_early:
+            self.found_early.discard(item)
+            return True
         listed = self.lists.get(key)
+        if not listed:
+            self._observe(key)
         if listed is None:
             listed = self.lists[key] = OrderedDict()
         if item in listed:
@@ -47,6 +66,8 @@ class ListLru(Generic[T]):
         if listed is None or item not in listed:
             return False
         del listed[item]
+        if not listed:
+            self._observe(key)
         return True
 
     def splice(self, source: Key, target: Key) -> list[T]:
@@ -55,6 +76,8 @@ class ListLru(Generic[T]):
         if not moved:
             return []
         self.reached["memcg_reparent_list_lrus.some"] += 1
+        for key in (source, target):
+            self._observe(key)
         merged: OrderedDict[T, None] = OrderedDict(moved)
         merged.update(self.lists.get(target, {}))
         self.lists[target] = merged
@@ -78,8 +101,12 @@ class ListLru(Generic[T]):
         """
         removed = 0
         while budget:
+            # What is at the head once the lock is had shows in the callback, and that nothing was there in no event.
+            found: T | bool | None = yield ("?lru_next", key)
+            if found is False:
+                break
             listed = self.lists.get(key)
-            if not listed:
+            if found is None and not listed:
                 # Up to 7.0 the root cgroup's list has two names: none, and the root cgroup itself.
                 other: Key | None = yield ("?lru_list", key)
                 if other is None:
@@ -88,17 +115,15 @@ class ListLru(Generic[T]):
                 continue
             # All that was rotated since the last restart sits at the tail, so the item that followed the one
             # just rotated is the head now.  Only a lone item has the list head as its successor.
-            item = next(iter(listed))
-            # Additions made at one time may have been listed in either order: what the walk finds tells.
-            found: T | None = yield ("?lru_next", listed)
-            if found is not None:
-                item = found
-            alone = len(listed) == 1
+            item: T = next(iter(self.lists[key])) if found is None else found  # type: ignore[assignment]
+            alone = listed is None or all(other is item for other in islice(listed, 2))
             budget -= 1
-            listed.move_to_end(item)
+            if listed is not None and item in listed:
+                listed.move_to_end(item)
             status = yield from callback(item)
             if status == LRU_ROTATE:
-                if alone:
+                more: bool | None = yield ("?lru_more", key)
+                if not more if more is not None else alone:
                     self.reached["list_lru_walk_one.alone"] += 1
                     break
             elif status == LRU_STOP:

@@ -165,7 +165,8 @@ class SgEntry:
 class SizeClass:
     """struct size_class: the zspages of one geometry in fullness groups, head of each list last."""
 
-    __slots__ = ("address", "geometry", "groups", "objs_allocated", "objs_inuse", "times_dry", "zspages")
+    __slots__ = ("_watched", "address", "geometry", "groups", "objs_allocated", "objs_inuse", "times_dry", "was_idle",
+                 "zspages")
 
     def __init__(self, geometry: ClassGeometry) -> None:
         self.geometry = geometry
@@ -174,8 +175,11 @@ class SizeClass:
         self.objs_inuse = 0
         self.zspages = 0
         self.address = 0
-        #: how often the last zspage with room was filled
+        #: how often the class lock was let go with no zspage left that has room
         self.times_dry = 0
+        self._watched = False
+        #: since :meth:`watch` there was a moment at which compaction would have found nothing to move
+        self.was_idle = False
 
     def get_fullness_group(self, zspage: Zspage) -> int:
         """get_fullness_group(): the group a zspage belongs to by its objects in use."""
@@ -210,6 +214,29 @@ class SizeClass:
             return 0
         return unused // self.geometry.objs_per_zspage * self.geometry.pages_per_zspage
 
+    def is_compactable(self) -> bool:
+        """True where __zs_compact() finds something to move: pages to free, and a source and a target."""
+        return self.can_compact() > 0 and sum(len(self.groups[group]) for group in ISOLATE_SRC) > 1
+
+    def watch(self) -> None:
+        """Compaction waits for the class lock: remember from now on whether it may find nothing to move."""
+        self._watched = True
+        self.was_idle = not self.is_compactable()
+
+    def unwatch(self) -> None:
+        """It has it."""
+        self._watched = False
+
+    def unlocked(self) -> None:
+        """The class lock is let go, with everything in its place."""
+        if self._watched and not self.was_idle:
+            self.was_idle = not self.is_compactable()
+
+    def count_dry(self) -> None:
+        """Called where a zspage with room left its list for good: whoever looks for room now may find none."""
+        if self.first(FIND) is None:
+            self.times_dry += 1
+
 
 #: find_get_zspage() looks from the fullest list down to the empty zspages that await their deferred free.
 FIND = range(RATIO_99, RATIO_0 - 1, -1)
@@ -237,6 +264,8 @@ class ZsPool:
         self.pages_allocated = 0
         self.pages_compacted = 0
         self.compaction_in_progress = False
+        #: how many compactions there were
+        self.compactions = 0
         #: compaction gives a class up at a zspage that somebody reads (zspage_write_trylock()); up to 6.12 it waits
         self.compaction_trylocks = True
         self.address = 0
@@ -277,7 +306,8 @@ class ZsPool:
         if zspage is not None:
             self.reached["zs_malloc.room" if zspage.inuse else "zs_malloc.empty"] += 1
             yield from self.obj_malloc(zspage, obj)
-            yield from self.fix_fullness_group(cls, zspage)
+            if (yield from self.fix_fullness_group(cls, zspage)) == RATIO_100:
+                cls.count_dry()
         else:
             self.reached["zs_malloc.new"] += 1
             zspage = Zspage(cls)
@@ -287,12 +317,15 @@ class ZsPool:
             cls.objs_allocated += cls.geometry.objs_per_zspage
             self._add_pages(cls.geometry.pages_per_zspage)
         cls.objs_inuse += 1
+        cls.unlocked()
         yield ("zs_malloc_ret", 0, obj)
         return obj
 
-    def obj_malloc(self, zspage: Zspage, obj: ZsObject) -> Steps[None]:
+    def obj_malloc(self, zspage: Zspage, obj: ZsObject, put_back: int = -1) -> Steps[None]:
         """obj_malloc(): take the head of the freelist for ``obj``."""
         yield ("obj_malloc", zspage, obj)
+        if put_back >= 0 and (yield ("?contended", zspage, put_back)):
+            zspage.group = put_back
         index = zspage.freeobj
         zspage.freeobj = zspage.link[index]
         zspage.objects[index] = obj
@@ -323,14 +356,14 @@ class ZsPool:
         if group != zspage.group:
             cls.remove_zspage(zspage)
             cls.insert_zspage(zspage, group)
-            if group == RATIO_100 and cls.first(FIND) is None:
-                cls.times_dry += 1
         yield ("fix_fullness_group_ret", group)
         return group
 
     def zs_free(self, obj: ZsObject) -> Steps[None]:
         """zs_free(): give an object back; an empty zspage is freed if all its pages can be locked."""
         yield ("zs_free", obj)
+        # Until the class lock is had, compaction may move the object.
+        yield ("?class_lock", obj)
         cls = obj.zspage.cls
         zspage = obj.zspage
         cls.objs_inuse -= 1
@@ -338,6 +371,8 @@ class ZsPool:
         group = yield from self.fix_fullness_group(cls, zspage)
         if group == RATIO_0:
             yield from self.free_zspage(cls, zspage)
+            cls.count_dry()
+        cls.unlocked()
 
     def free_zspage(self, cls: SizeClass, zspage: Zspage) -> Steps[None]:
         """free_zspage(): return an empty zspage's pages, or leave it listed for the deferred free.
@@ -373,9 +408,11 @@ class ZsPool:
             self.reached["async_free_zspage.some"] += 1
         for cls, zspage in empty:
             cls.remove_zspage(zspage)
+            cls.count_dry()
         for cls, zspage in empty:
             yield ("__free_zspage", cls, zspage)
             self._drop(cls)
+            cls.unlocked()
 
     # ---- reading ----------------------------------------------------------------------------------------
 
@@ -417,16 +454,24 @@ class ZsPool:
     # ---- compaction -------------------------------------------------------------------------------------
 
     def zs_compact(self) -> Steps[int]:
-        """zs_compact(): all classes from the largest down; returns the pages freed, 0 when one is under way."""
+        """zs_compact(): all classes from the largest down; returns the pages freed, 0 when one is under way.
+
+        The flag that says so is taken and given back outside of what can be observed: the outside may know better.
+        """
         yield ("zs_compact", self)
         freed = 0
-        if not self.compaction_in_progress:
+        refused: bool | None = yield ("?compacting", self)
+        if not (self.compaction_in_progress if refused is None else refused):
+            self.compactions += 1
+            mine = self.compactions
             self.compaction_in_progress = True
             try:
                 for cls in self.classes:
                     freed += yield from self.__zs_compact(cls)
             finally:
-                self.compaction_in_progress = False
+                # Another task may have had the flag before this one was seen to be done.
+                if self.compactions == mine:
+                    self.compaction_in_progress = False
         else:
             self.reached["zs_compact.busy"] += 1
         self.pages_compacted += freed
@@ -444,48 +489,66 @@ class ZsPool:
         return result
 
     def __zs_compact(self, cls: SizeClass) -> Steps[int]:
-        """__zs_compact(): move objects from the emptiest to the fullest zspages of one class."""
+        """__zs_compact(): move objects from the emptiest to the fullest zspages of one class.
+
+        The class lock is dropped whenever the target is full or another task waits for the pool's lock, and others may
+        then allocate and free in the class.  The target is put back each time here: where nobody waited and the lock
+        was kept it is the first of the fullest still, and taken again at once, with the group it had when it was first
+        taken.  What compaction does once it has the lock again shows in its next event, or not at all when there is
+        nothing left to move: what it found then may have changed before that event.
+        """
         yield ("__zs_compact", cls)
         freed = 0
-        dst: Zspage | None = None
-        while cls.can_compact():
+        kept: tuple[Zspage, int] | None = None
+        cls.watch()
+        while not (yield ("?compact_end", cls, kept is None)) and cls.can_compact():
+            dst = cls.first(ISOLATE_DST)
             if dst is None:
-                dst = cls.first(ISOLATE_DST)
-                if dst is None:
-                    break
-                cls.remove_zspage(dst)
+                break
+            cls.remove_zspage(dst)
+            put_back = -1
+            if kept is not None and kept[0] is dst and kept[1] != dst.group:
+                put_back, dst.group = dst.group, kept[1]
             src = cls.first(ISOLATE_SRC)
             if src is None:
+                cls.insert_zspage(dst, cls.get_fullness_group(dst))
                 break
             cls.remove_zspage(src)
             if self.compaction_trylocks and not (yield ("?zspage_write_trylock", src)):
                 self.reached["zs_compact.in_use"] += 1
-                cls.insert_zspage(src, cls.get_fullness_group(src))
+                for zspage in (src, dst):
+                    cls.insert_zspage(zspage, cls.get_fullness_group(zspage))
                 break
-            yield from self._migrate_zspage(src, dst)
+            yield from self._migrate_zspage(src, dst, put_back)
             group = cls.get_fullness_group(src)
             cls.insert_zspage(src, group)
             if group == RATIO_0:
                 self.reached["zs_compact.emptied"] += 1
                 yield from self.free_zspage(cls, src)
                 freed += cls.geometry.pages_per_zspage
-            if cls.get_fullness_group(dst) == RATIO_100:
+            group = cls.get_fullness_group(dst)
+            kept = (dst, dst.group) if group != RATIO_100 else None
+            if group == RATIO_100:
                 self.reached["zs_compact.filled"] += 1
-                cls.insert_zspage(dst, RATIO_100)
-                dst = None
-        if dst is not None:
-            cls.insert_zspage(dst, cls.get_fullness_group(dst))
+            cls.insert_zspage(dst, group)
+            cls.count_dry()
+            cls.watch()
+        cls.unwatch()
         yield ("__zs_compact_ret", freed)
         return freed
 
-    def _migrate_zspage(self, src: Zspage, dst: Zspage) -> Steps[None]:
-        """migrate_zspage(): objects in address order until the source is empty or the target full."""
+    def _migrate_zspage(self, src: Zspage, dst: Zspage, put_back: int) -> Steps[None]:
+        """migrate_zspage(): objects in address order until the source is empty or the target full.
+
+        :param put_back: the group the target has if it was put back, -1 where it has that anyhow
+        """
         objs = dst.cls.geometry.objs_per_zspage
         for index, obj in enumerate(src.objects):
             if obj is None:
                 continue
             # The handle first points to the new place; then the old place is released.
-            yield from self.obj_malloc(dst, obj)
+            yield from self.obj_malloc(dst, obj, put_back)
+            put_back = -1
             yield ("obj_free", obj, src, index)
             self._release(src, index)
             if dst.inuse == objs or src.inuse == 0:

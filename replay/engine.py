@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from model.effects import EAGER, Effect, Steps
-from model.zsmalloc import PAGE_SIZE
+from model.zsmalloc import PAGE_SIZE, ZsPool
 from model.zswap import Folio, Zswap
 from replay.checks import Divergence, Tally
 from replay.comparisons import held_for
@@ -28,6 +28,7 @@ from replay.snapshots import SnapshotChecks
 from replay.truth import TruthChecks
 from replay.uncaptured import Uncaptured, seen_only
 from traces import schema
+from traces.errors import BadInput
 from traces.recording import Recording
 
 __all__ = ["ANYWHERE", "COLUMNS", "INLINED", "MAX_ORDER", "OUTSIDE", "READINGS", "STARTS", "Engine", "Frame",
@@ -119,8 +120,6 @@ class Engine(Questions):
         self.settings.begin(model)
         self.stacks: dict[int, list[Frame]] = {}
         self.foreign_adds: set[int] = set()
-        #: tasks of the batches before this one
-        self.seen_pids: set[int] = set()
         self.has_state = False
         self.seen_inlined: set[str] = set()
         self.events = 0
@@ -148,8 +147,10 @@ class Engine(Questions):
         model.total_observer = self._total_changes
         model.account_observer = self._account_changes
         model.cgroups = self.settings.cgroups
+        model.lru.observer = self.lru_empty
         for bound in (self.zspages, self.objects, self.classes, self.memcg_of, self.overlaps, self.adding,
-                      self.stacks, self.unsure, self.charges):
+                      self.adding_to, self.deleting, self.empty_at, self.walking, self.stacks, self.unsure,
+                      self.charges):
             bound.clear()
 
     # ---- driving ----------------------------------------------------------------------------------------
@@ -176,13 +177,32 @@ class Engine(Questions):
             first = max(0, start - base)
             last = count if stop is None else min(count, stop - base)
             codes, pids = self.event, self.pid
-            for i in range(first, last):
-                self.step(names[codes[i]], pids[i], i)
-                if self.tally.divergences and not self.keep_going:
-                    self.events = base + i + 1
-                    return
+            with self.faults():
+                for i in range(first, last):
+                    self.step(names[codes[i]], pids[i], i)
+                    if self.tally.divergences and not self.keep_going:
+                        self.events = base + i + 1
+                        return
             self.events = base + last
             yield self.events
+
+    @contextlib.contextmanager
+    def faults(self) -> Iterator[None]:
+        """Make one sentence of what a shipped model, or the replay itself, raises; a user's revision is told apart.
+
+        :raises BadInput: in place of any other exception
+        """
+        try:
+            yield
+        except (BadInput, LostEvents, CannotFollow, MemoryError):
+            raise
+        except Exception as problem:
+            if not type(self.model).__module__.startswith("model."):
+                raise
+            raise BadInput(self.recording.path, f"event {self.now}", f"the model of {self.model.mirrors} failed there "
+                           f"({type(problem).__name__}: {problem})",
+                           "this is a fault of zreplay and says nothing about the kernel: report it with this "
+                           "recording") from problem
 
     def each(self) -> Iterator[int]:
         """Replay everything event by event, yielding before each the number of the event to come."""
@@ -192,13 +212,14 @@ class Engine(Questions):
             self.next_batch(base, columns)
             for i in range(len(self.event)):
                 yield base + i
-                self.step(names[self.event[i]], self.pid[i], i)
+                with self.faults():
+                    self.step(names[self.event[i]], self.pid[i], i)
 
     def next_batch(self, base: int, columns: dict[str, Any]) -> None:
         """Take the next batch of events."""
         self._base = base
-        if base:
-            self.seen_pids.update(self.pid)
+        self.last_seen.update(zip(self.pid, range(self._loaded, self._loaded + len(self.pid)), strict=True))
+        self._loaded = base
         self.load(columns)
 
     def load(self, columns: dict[str, Any]) -> None:
@@ -226,6 +247,8 @@ class Engine(Questions):
             return
         if self.unsure:
             self.unsure.pop(pid, None)
+        if self.deleting:
+            self.deleting.pop(pid, None)
         stack = self.stacks.get(pid)
         if name == "zswap_total_pages_ret" and stack and "totals" in stack[-1].scratch:
             # Whether this function is inlined where zswap decides by it is the compiler's choice; it changes nothing.
@@ -415,7 +438,7 @@ class Engine(Questions):
 
     def _is_first_of_task(self, pid: int, i: int) -> bool:
         """True for a task's very first event in a recording that has no start state."""
-        return not self.has_state and pid not in self.seen_pids and pid not in self.pid[:i]
+        return not self.has_state and pid not in self.last_seen and pid not in self.pid[:i]
 
     def begin(self, name: str, pid: int, i: int) -> None:
         """Start an operation for the event that begins it."""
@@ -425,6 +448,7 @@ class Engine(Questions):
             self.snapshots.operation()
         model, number = self.model, self._base + i
         gen: Steps[Any]
+        compacts: ZsPool | None = None
         if name in ("swap_writeout", "zswap_store"):
             order = self.order[i]
             if order > MAX_ORDER:
@@ -437,9 +461,11 @@ class Engine(Questions):
         elif name == "zswap_invalidate":
             gen = model.zswap_invalidate(self.swpent[i])
         elif name == "zs_shrinker_scan":
-            gen = self.compacted_pool(pid, i).zs_shrinker_scan()
+            compacts = self.compacted_pool(pid, i)
+            gen = compacts.zs_shrinker_scan()
         elif name == "zs_compact":
-            gen = self.compacted_pool(pid, i).zs_compact()
+            compacts = self.compacted_pool(pid, i)
+            gen = compacts.zs_compact()
         elif name == "zswap_shrinker_scan":
             gen = model.zswap_shrinker_scan(self.size[i], self.memcg[i], self.nid[i])
         elif name == "shrink_worker":
@@ -452,6 +478,8 @@ class Engine(Questions):
             self.count("outside event")
             return
         frame = Frame(name, watched(gen), number)
+        if compacts is not None:
+            frame.scratch["compacts"] = compacts
         self.stacks.setdefault(pid, []).append(frame)
         effect = self.advance(frame, name, i)
         if effect is None or effect[0] != name:
@@ -555,7 +583,7 @@ class Engine(Questions):
         """True when a question about writeback may be zswap_shrinker_count()'s: only inside it, where it is probed."""
         if {"zswap_shrinker_count", "zswap_shrinker_count_ret"} <= self.captured:
             # A recording, or a cut of one, may begin inside it.
-            return pid in self._in_count or pid not in self.seen_pids | set(self.pid[:self.now - self._base])
+            return pid in self._in_count or (pid not in self.last_seen and pid not in self.pid[:self.now - self._base])
         expected = stack[-1].effect if stack else None
         asked = expected is not None and expected[0] == "mem_cgroup_zswap_writeback_enabled_ret"
         return self.model.shrinker_enabled is not False and not asked
@@ -587,7 +615,8 @@ class Engine(Questions):
 
     def finish(self) -> None:
         """The recording is over: settle operations and the last snapshot, and see whether all goes together."""
-        self.settle(0)
+        with self.faults():
+            self.settle(0)
         self.snapshots.close()
         self.balance(self.captured)
 

@@ -32,8 +32,9 @@ _BATCH: Final = 8
 #: MAX_ERRNO of include/linux/err.h
 _MAX_ERRNO: Final = 4095
 #: Answers of an operation that are kept as the outside gives them.
-_QUIET: Final = frozenset({"?trylock_zspage", "?zspage_write_trylock", "?new_zspage", "?lru_next", "?lru_list",
-                           "?pool_listed", "?acomp_batch", "?shrink_next", "?memcg_online"})
+_QUIET: Final = frozenset({"?trylock_zspage", "?zspage_write_trylock", "?class_lock", "?compacting", "?compact_end",
+                           "?contended", "?new_zspage", "?lru_next", "?lru_more", "?lru_list", "?pool_listed",
+                           "?acomp_batch", "?shrink_next", "?memcg_online"})
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ class HandlerBase(ABC):
         self.root_memcg = -1
         #: spans (event of entry, event of return) of list_lru_add() calls that overlapped another
         self.overlaps: dict[ZswapEntry, list[int]] = {}
+        #: task -> the list that its list_lru_add() is about
+        self.adding_to: dict[int, tuple[int, int]] = {}
         self.entry_to_lru: int | None = None
         #: how object words are laid out (replay.objectwords)
         self.idx_bits, self.class_bits = OLD
@@ -94,6 +96,8 @@ class HandlerBase(ABC):
         self.start_notes: list[str] = []
         #: (event, pages) of the last total that was read
         self.last_total: tuple[int, int] | None = None
+        #: the last event at which a compaction of any pool returned
+        self.last_compacted = -1
         self.sg_entries = {1: 0, 2: 0}
         self.writes: list[tuple[int, int, int, int]] = []
         self.keep_writes = False
@@ -186,6 +190,10 @@ class HandlerBase(ABC):
     @abstractmethod
     def lru_added(self, pid: int) -> None:
         """It returned."""
+
+    @abstractmethod
+    def lru_deleting(self, entry: ZswapEntry, pid: int) -> None:
+        """list_lru_del() of an entry was entered."""
 
     @abstractmethod
     def lru_moving(self, entry: ZswapEntry, pid: int) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from model.effects import Effect
 from model.zsmalloc import HANDLE_SIZE, PAGE_SIZE, UNKNOWN_LINK, SizeClass, ZsObject, Zspage, ZsPool
+from replay.handlers_base import Handler
 from replay.invariants import Invariants
 from traces import schema
 
@@ -241,6 +242,7 @@ class ZsmallocHandlers(Invariants):
     def on_obj_write(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare handle, length and first bytes of the object written."""
         obj, length, content, raw = effect[1], effect[2], effect[3], effect[4]
+        frame.scratch["held"] = obj
         check = "store.raw" if raw else "store.bytes"
         self.hold("zs_obj_write", i, frame, (self.handle[i], self.size[i]), (self.handle_of(obj, i, frame), length),
                   check=check)
@@ -258,6 +260,7 @@ class ZsmallocHandlers(Invariants):
     def on_obj_read(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare handle and length of an object read, and that its entries cover it exactly, behind its handle."""
         obj, length, shape = effect[1], effect[2], effect[3]
+        frame.scratch["held"] = obj
         self.hold("zs_obj_read", i, frame, (self.handle[i], self.size[i]), (self.handle_of(obj, i, frame), length))
         self.sg_entries[len(shape)] += 1
         geometry = obj.zspage.cls.geometry
@@ -321,9 +324,20 @@ class ZsmallocHandlers(Invariants):
         pool: ZsPool = effect[1]
         self.hold("zs_compact", i, frame, (self.pool[i],), (pool.address or self.pool[i],))
 
+    def on_compacted(self, name: str) -> Handler:
+        """Return the handler of the end of a compaction, which compares the pages freed."""
+        compare = self.comparing(name)
+
+        def handler(effect: Effect, i: int, frame: Frame) -> None:
+            self.last_compacted = self._row(i)
+            compare(effect, i, frame)
+
+        return handler
+
     def on_compact_class(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which class is compacted: all of them, from the largest down."""
         cls: SizeClass = effect[1]
+        frame.scratch["class"] = cls
         self.hold("__zs_compact", i, frame, (self.pool[i],),
                   (self._class_at(cls, "zsmalloc.compact", i, frame),),
                   what=f"size_class that is compacted (class {cls.geometry.index})")

@@ -64,8 +64,8 @@ class Handlers(AcompHandlers):
             "fix_fullness_group": self.on_fullness, "fix_fullness_group_ret": self.on_fullness_ret,
             "__free_zspage": self.on_free_zspage,
             "zswap_shrinker_scan": self.on_shrinker_scan, "zswap_shrinker_scan_ret": self.on_lru_status,
-            "zs_shrinker_scan": self.on_start, "zs_shrinker_scan_ret": self.comparing("zs_shrinker_scan_ret"),
-            "zs_compact": self.on_compact, "zs_compact_ret": self.comparing("zs_compact_ret"),
+            "zs_shrinker_scan": self.on_start, "zs_shrinker_scan_ret": self.on_compacted("zs_shrinker_scan_ret"),
+            "zs_compact": self.on_compact, "zs_compact_ret": self.on_compacted("zs_compact_ret"),
             "__zs_compact": self.on_compact_class, "__zs_compact_ret": self.comparing("__zs_compact_ret"),
         }
 
@@ -236,6 +236,7 @@ class Handlers(AcompHandlers):
         known = self.memcg_of.setdefault(entry.objcg, cgroup) if entry.objcg != UNKNOWN_CGROUP else None
         self.hold("list_lru_add", i, frame, (cgroup,), (known,))
         self.lru_adding(entry, self.pid[i])
+        self.adding_to[self.pid[i]] = self.nid[i], cgroup
         return self.nid[i], cgroup
 
     def on_lru_add_ret(self, effect: Effect, i: int, frame: Frame) -> None:
@@ -248,6 +249,7 @@ class Handlers(AcompHandlers):
         entry: ZswapEntry = effect[1]
         nid, cgroup = entry.lru if entry.lru is not None else (-1, -1)
         self.overlaps.pop(entry, None)
+        self.lru_deleting(entry, self.pid[i])
         self.hold("list_lru_del", i, frame, (self.entry[i], self.nid[i], self.lru_cgroup(i)),
                   (self.lru_item(entry), nid if self.sees("list_lru_add", "nid") else None,
                    cgroup if self.sees("list_lru_add", "memcg") else None))

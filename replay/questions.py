@@ -8,14 +8,15 @@ guessed: an answer that the next event does not give is the quiet one, and what 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, Final
 
 from model.cgroups import EITHER, Cgroup
 from model.effects import DEFAULTS, Effect
 from model.errno import ENOMEM
+from model.list_lru import Key
 from model.memcg import MemcgZswap
-from model.zsmalloc import PAGE_SIZE
+from model.zsmalloc import PAGE_SIZE, SizeClass, Zspage, ZsPool
 from model.zswap import Zswap, ZswapEntry
 from replay.checks import Tally
 from replay.handlers_base import CannotFollow
@@ -24,6 +25,9 @@ from replay.predict import Predictions
 from replay.settings import CHANGING, CLOSE, UNSAID, WHOSE, Settings
 from replay.snapshots import SnapshotChecks
 from traces import schema
+
+if TYPE_CHECKING:
+    from replay.engine import Frame
 
 __all__ = ["ASKED", "REMEMBERED", "Questions"]
 
@@ -50,6 +54,16 @@ _OF_A_STORE: Final = frozenset({"obj_cgroup_may_zswap_ret", "mem_cgroup_zswap_wr
                                 "zs_malloc", "zs_malloc_ret", "obj_malloc", "obj_malloc_ret", "zs_obj_write",
                                 "zs_obj_read", "list_lru_add", "list_lru_add_ret", "obj_cgroup_charge_zswap",
                                 "zswap_store_ret", "__swap_writepage", *_OF_AN_END})
+#: what compaction shows while it moves objects
+_MOVING: Final = frozenset({"obj_malloc", "obj_malloc_ret", "obj_free", "__free_zspage"})
+#: what shows that zs_compact() has the pool to itself, its entries, and its returns
+_CLASS: Final = "__zs_compact"
+_COMPACTORS: Final = frozenset({"zs_compact", "zs_shrinker_scan"})
+_COMPACTED: Final = frozenset(f"{name}_ret" for name in _COMPACTORS)
+#: at these events a task is about to ask for a pool's lock
+_WAITERS: Final = frozenset({"zs_obj_read", "zs_obj_write", "zs_free", "zs_page_migrate"})
+#: after these effects a task may hold a zspage's reader lock until its next event
+_READERS: Final = frozenset({"zs_obj_read", "zs_obj_write", "crypto_acomp_decompress", "crypto_acomp_decompress_ret"})
 
 
 class Questions(Handlers):
@@ -64,14 +78,26 @@ class Questions(Handlers):
 
     def __init__(self, model: Zswap, tally: Tally, predictions: Predictions) -> None:
         super().__init__(model, tally, predictions)
+        #: task -> number of its last event, of tasks seen in the batches before this one
+        self.last_seen: dict[int, int] = {}
+        self._loaded = 0
+        #: compacting task -> its last event before it had the class lock again
+        self.resumed: dict[int, int] = {}
         #: (event, pages of each pool before the change that followed) of the last changes
         self.totals: deque[tuple[int, list[int]]] = deque(maxlen=REMEMBERED)
         model.total_observer = self._total_changes
         model.account_observer = self._account_changes
         #: (event, account, bytes before the change that followed) of the last changes of what cgroups are charged
         self.charges: deque[tuple[int, MemcgZswap, int]] = deque(maxlen=REMEMBERED)
+        model.lru.observer = self.lru_empty
         #: zswap's list_lru_add() calls that have not returned, and (by ~task) the move that a walk is at
         self.adding: dict[int, tuple[ZswapEntry, int]] = {}
+        #: task -> (entry, list) of a list_lru_del() that has shown and may not have had the list's lock yet
+        self.deleting: dict[int, tuple[ZswapEntry, Key | None]] = {}
+        #: list -> the last event at which it may have been empty
+        self.empty_at: dict[Key, int] = {}
+        #: walking task -> whether what other tasks were adding or removing leaves open what followed the entry it is at
+        self.walking: dict[int, bool] = {}
         self.reordered = 0
         self._answers: dict[str, Answer] = {
             "?zs_malloc": lambda question, name, i: self._zs_malloc_error(name, i),
@@ -84,11 +110,15 @@ class Questions(Handlers):
             "?swapcache": lambda question, name, i: self._frees_what_it_loaded(name),
             "?swap_cache_alloc": lambda question, name, i: self._writeback_error(name, i),
             "?memcg_online": lambda question, name, i: name != "shrink_memcg_ret",
-            "?zspage_write_trylock": lambda question, name, i: name in _TAKES,
+            "?zspage_write_trylock": lambda question, name, i: name in _MOVING or not self.is_read(question[1], i),
+            "?compacting": self._compacting,
+            "?contended": self._contended,
+            "?compact_end": self._compact_end,
             "?new_zspage": lambda question, name, i: name in _TAKES and self.sees(name, "zspage")
             and self._is_new(self.zspage[i]),
             "?shrinker_enabled": lambda question, name, i: name != "zswap_shrinker_scan_ret",
-            "?lru_next": lambda question, name, i: self._other_order(question[1], name, i),
+            "?lru_next": self._lru_next,
+            "?lru_more": self._lru_more,
             "?lru_list": lambda question, name, i: self._root_list(question[1], name, i),
             "?pool_listed": lambda question, name, i: name == "zs_get_total_pages_ret",
             "?sg_length": self.sg_length,
@@ -112,6 +142,8 @@ class Questions(Handlers):
         if not self.sees_zspage_free():
             # Nothing to come will tell: go on, as the kernel has most likely done.
             self.constant["?trylock_zspage"] = True
+        if "obj_free" not in self.captured:
+            self.constant["?class_lock"] = None
 
     def resolve(self, question: Effect, name: str, i: int) -> Any:
         """Answer a question from the next event of the same task."""
@@ -207,6 +239,76 @@ class Questions(Handlers):
         """True when the recorded kernel frees zspages in a function that was probed everywhere it happens."""
         return "__free_zspage" in self.captured
 
+    # ---- compaction ---------------------------------------------------------------------------------------
+
+    def _compact_end(self, question: Effect, name: str, i: int) -> bool:
+        """Whether compaction was done with a class when it had the lock; what it moves shows under the lock."""
+        self.resumed[self.pid[i]] = self.since_previous(i)
+        return name not in _MOVING and bool(_MOVING & self.captured) and bool(question[1].was_idle)
+
+    def is_read(self, zspage: Zspage, i: int) -> bool:
+        """True where another task may have held a zspage's reader lock since the task's previous event.
+
+        zspage_write_trylock() fails for no other reason.
+        """
+        if not {"zs_obj_read", "zs_obj_write"} <= self.captured:
+            return True
+        me = self.pid[i]
+        for pid, stack in self.stacks.items():
+            if pid != me and any(frame.last[0] in _READERS and self._class_read(frame) in (None, zspage.cls)
+                                 for frame in stack):
+                return True
+        since = self.since_previous(i)
+        if since < self._base:
+            return True
+        # Who was done before the event at hand: which object that was may not be known any more.
+        for row in range(i - 1, since - self._base, -1):
+            if self.pid[row] != me and schema.NAMES[self.event[row]] in _READERS:
+                obj = self.objects.get(self.handle[row])
+                if obj is None or obj.zspage.cls is zspage.cls:
+                    return True
+        return False
+
+    def _contended(self, question: Effect, name: str, i: int) -> bool:
+        """Whether compaction put its target back because another task waited for the pool's lock.
+
+        The fullness bits of the target tell, which are set right only then; obj_malloc()'s return shows them.
+        """
+        return name == "obj_malloc_ret" and self.sees(name, "word") \
+            and self.word[i] >> 1 & 15 == question[2] and self._waits(i)
+
+    def _waits(self, i: int) -> bool:
+        """True where another task may have waited for a pool's lock since the task let its class's lock go."""
+        me = self.pid[i]
+        if any(frame.last[0] in _WAITERS for pid, stack in self.stacks.items() if pid != me for frame in stack):
+            return True
+        since = self.resumed[me]
+        return since < self._base or not self.captured >= _WAITERS \
+            or any(self.pid[row] != me and schema.NAMES[self.event[row]] in _WAITERS
+                   for row in range(i - 1, since - self._base, -1))
+
+    @staticmethod
+    def _class_read(frame: Frame) -> SizeClass | None:
+        obj = frame.scratch.get("held")
+        return obj.zspage.cls if obj is not None else None
+
+    def _compacting(self, question: Effect, name: str, i: int) -> bool | None:
+        """Whether zs_compact() found another one under way; None where that is as the model has it.
+
+        The flag is taken after the probe at the function's entry, and given back before the one at its return.
+        """
+        pool: ZsPool = question[1]
+        if name not in _COMPACTED and name != _CLASS:
+            return None
+        me = self.pid[i]
+        others = [frame for pid, stack in self.stacks.items() if pid != me
+                  for frame in stack if frame.scratch.get("compacts") is pool]
+        if name != _CLASS:
+            return True if others or self.last_compacted > self.since_previous(i) else None
+        sure = [frame for frame in others if frame.last[0] not in _COMPACTORS
+                and (frame.last[0] != "__zs_compact_ret" or frame.scratch.get("class") is not pool.classes[-1])]
+        return None if sure else False
+
     # ---- readers that are older than what they read -----------------------------------------------------
 
     def _total_changes(self) -> None:
@@ -217,7 +319,7 @@ class Questions(Handlers):
         self.snapshots.remember(self.now, account)
 
     def since_previous(self, i: int) -> int:
-        """Return the number of the event before the one at hand of the same task, as far as the batch goes back.
+        """Return the number of the event before the one at hand of the same task, 0 where it has shown none.
 
         A task that lost its CPU between reading a value and the probe that shows it has read what stood at any
         moment since then.
@@ -226,7 +328,7 @@ class Questions(Handlers):
         for row in range(i - 1, -1, -1):
             if self.pid[row] == pid:
                 return self._base + row
-        return self._base
+        return self.last_seen.get(pid, 0)
 
     def earlier_totals(self, i: int) -> set[int]:
         """Return the totals of any pool since the task's previous event, that of now included."""
@@ -316,6 +418,26 @@ class Questions(Handlers):
         entry, _ = self.adding.pop(pid, (None, 0))
         if entry in self.overlaps:
             self.overlaps[entry][1] = self.now
+        key = self.adding_to.pop(pid, None)
+        if key is not None and self._only_coming(key, entry):
+            # Where the model let it go on early, the list may have been empty up to here.
+            self.empty_at[key] = self.now
+
+    def _only_coming(self, key: Key, but: ZswapEntry | None) -> bool:
+        """True where all that is listed, but one entry, are additions under way."""
+        listed: Collection[ZswapEntry] = self.model.lru.lists.get(key, {})
+        if len(listed) > 1 + len(self.adding):
+            return False
+        coming = {id(entry) for entry, _ in self.adding.values()}
+        return all(entry is but or id(entry) in coming for entry in listed)
+
+    def lru_empty(self, key: Key) -> None:
+        """A list ceases to be empty, or becomes so."""
+        self.empty_at[key] = self.now
+
+    def lru_deleting(self, entry: ZswapEntry, pid: int) -> None:
+        """list_lru_del() of an entry was entered: up to the task's next event a walk may still find it."""
+        self.deleting[pid] = (entry, entry.lru)
 
     def lru_moving(self, entry: ZswapEntry, pid: int) -> None:
         """A walk's callback begins: under the list's lock it, or the walk, moves the entry to the tail.
@@ -330,10 +452,53 @@ class Questions(Handlers):
         """The lock was let go."""
         self.lru_added(~pid)
 
-    def _other_order(self, listed: Iterable[ZswapEntry], name: str, i: int) -> ZswapEntry | None:
-        """The entry a walk looks at, when it is not the head but may stand before it: their additions overlapped."""
-        if name != "shrink_memcg_cb":
+    def _lru_next(self, question: Effect, name: str, i: int) -> ZswapEntry | bool | None:
+        """What a walk finds at the head of a list when it has the lock: the callback's entry, or nothing at all.
+
+        None where that is as the model has it, or cannot be.
+        """
+        key: Key = question[1]
+        if "shrink_memcg_cb" not in self.captured:
             return None
+        listed = self.model.lru.lists.get(key)
+        if name != "shrink_memcg_cb":
+            # Another task may have listed an entry since; the list must have been empty after the task's last event.
+            empty = self.empty_at.get(key, -1) > self.since_previous(i) or self._only_coming(key, None)
+            return False if listed and empty else None
+        if not (self.sees(name, "entry") and self.sees("list_lru_add", "entry")):
+            return None
+        coming = {pid: entry for pid, (entry, _) in self.adding.items() if self.adding_to.get(pid) == key}
+        self.walking[self.pid[i]] = bool(coming) or any(where == key for _, where in self.deleting.values())
+        if listed and next(iter(listed)).address == self.entry[i]:
+            return None
+        return self._other_order(listed or (), i) or self._moving(key, listed or (), coming, i)
+
+    def _lru_more(self, question: Effect, name: str, i: int) -> bool | None:
+        """Whether a walk goes on after a rotation, where other tasks were adding to the list or taking off it."""
+        if "shrink_memcg_cb" not in self.captured or not self.walking.get(self.pid[i]):
+            return None
+        return name == "shrink_memcg_cb"
+
+    def _moving(self, key: Key, listed: Iterable[ZswapEntry], coming: dict[int, ZswapEntry],
+                i: int) -> ZswapEntry | None:
+        """The entry a walk looks at, where another task is just adding it or taking it off."""
+        address = self.entry[i]
+        for entry, where in self.deleting.values():
+            if where == key and entry.address == address:
+                return entry
+        for pid, entry in coming.items():
+            if entry.address == address and pid >= 0 and entry not in listed:
+                began = self.adding[pid][1]
+                spans = [self.overlaps.get(other) for other in listed]
+                if any(span is None or span[1] < began for span in spans):
+                    return None
+                entry.lru = key
+                self.model.lru.add_early(key, entry)
+                return entry
+        return None
+
+    def _other_order(self, listed: Iterable[ZswapEntry], i: int) -> ZswapEntry | None:
+        """The entry a walk looks at, when it is not the head but may stand before it: their additions overlapped."""
         address = self.entry[i]
         passed: list[list[int] | None] = []
         for entry in listed:

@@ -71,6 +71,7 @@ class ImaginaryKernel:
         self._results = [compressor.compress(page) for page in self.pages] if compressor is not None else []
         self.model: Zswap = REVISIONS[revision](totalram_pages=totalram_pages,
                                                 compressor=compressor.name if compressor is not None else "lz4")
+        self.model.set_param("shrinker_enabled", "Y")
         self.length = length or (lambda swpent: 100 + swpent * 2654435761 % 4100)
         self.rows: list[list[int]] = []
         self.pid = 100
@@ -220,14 +221,14 @@ class ImaginaryKernel:
     def _on_shrink_memcg_cb(self, entry: ZswapEntry) -> None:
         self._row("shrink_memcg_cb", entry=entry.address + _ENTRY_LRU)
 
-    def _on_shrink_memcg(self, cgroup: int | None) -> None:
-        self._row("shrink_memcg", memcg=_MEMCG)
+    def _on_zswap_writeback_entry(self, entry: ZswapEntry) -> None:
+        self._row("zswap_writeback_entry", entry=entry.address, swpent=entry.swpent)
 
     def _on_zswap_shrinker_scan(self, nr_to_scan: int, cgroup: int | None, nid: int) -> None:
         self._row("zswap_shrinker_scan", size=nr_to_scan, memcg=_MEMCG, nid=nid)
 
-    def _on_zswap_writeback_entry(self, entry: ZswapEntry) -> None:
-        self._row("zswap_writeback_entry", swpent=entry.swpent)
+    def _on_shrink_memcg(self, cgroup: int | None) -> None:
+        self._row("shrink_memcg", memcg=_MEMCG)
 
     def _on_crypto_acomp_compress(self, folio: Folio, index: int, pages: int, pool: ZswapPool) -> None:
         self._index = index
@@ -408,7 +409,8 @@ def config(revision: str = "mainline-7.3", totalram_pages: int = _TOTALRAM) -> d
     return {
         "kernel": {"release": revision.removeprefix("mainline-"), "version": revision.removeprefix("mainline-") + ".0"},
         "config": {"compressor": "lz4", "chain_size": 8, "totalram_pages": totalram_pages,
-                   "params": {"enabled": "Y", "max_pool_percent": "20", "accept_threshold_percent": "90"},
+                   "params": {"enabled": "Y", "max_pool_percent": "20", "accept_threshold_percent": "90",
+                              "shrinker_enabled": "Y"},
                    "symbols": {"zswap_list_lru": _LRU}},
         "probes": probes, "losses": [{"cpu": 0, "lost": 0}], "unpaired": [], "tasks": {}, "ts_unit_ns": 1,
         "notes": ["synthetic: made by the model, says nothing about any kernel"], "source": {"importer": "synthetic"},

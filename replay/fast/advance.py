@@ -10,6 +10,8 @@ generator is suspended.
 
 from __future__ import annotations
 
+from typing import Final
+
 from numba import njit
 
 from replay.fast import layout as L
@@ -17,9 +19,11 @@ from replay.fast.compact import compact_step
 from replay.fast.entry import entry_step
 from replay.fast.store import store_step
 from replay.fast.walk import walk_step
+from traces import schema
 
 __all__ = ["ENDED", "STANDS", "UNKNOWN", "advance"]
 
+_OBJ_FREE: Final = schema.CODE["obj_free"]
 #: what became of an operation: it has ended, it stands at an effect or question, or only the reference can tell
 ENDED, STANDS, UNKNOWN = range(3)
 
@@ -51,8 +55,9 @@ def advance(m, f, code, handle_at, zspage_at, ret_at, memcg_at, entry_at):
             if m[L.CAPTURED + effect]:
                 break
             answered = 0
-        # Where no event would tell whether a zspage's pages could be locked, nothing is waited for.
-        elif effect == 0 and code == 0 and (m[L.SEES_PAGES_FREE] or not (st == L.Z_LOCK or st == L.C_PAGES_LOCK)):
+        # Where no event would tell whether a zspage's pages could be locked, or a lock was had, nothing is waited for.
+        elif effect == 0 and code == 0 and (m[L.SEES_PAGES_FREE] or not (st == L.Z_LOCK or st == L.C_PAGES_LOCK)) \
+                and (st != L.Z_CLASS_LOCK or m[L.CAPTURED + _OBJ_FREE]):
             break
     m[f + L.Q_STATE] = st
     m[f + L.Q_WAITS] = 1

@@ -21,25 +21,38 @@ _EV: Final = schema.CODE
 _SCAN_OP: Final = _EV["zs_shrinker_scan"]
 _OBJ_MALLOC: Final = _EV["obj_malloc"]
 _FREE_ZSPAGE: Final = _EV["__free_zspage"]
+_CLASS: Final = _EV["__zs_compact"]
 # branches
 _BR_BUSY: Final = L.branch("zs_compact.busy")
 _BR_NONE: Final = L.branch("zs_compact.none")
 _BR_EMPTIED: Final = L.branch("zs_compact.emptied")
 _BR_FILLED: Final = L.branch("zs_compact.filled")
-_BR_IN_USE: Final = L.branch("zs_compact.in_use")
 _BR_ZSPAGE: Final = L.branch("zs_free.zspage")
 _BR_DEFERRED: Final = L.branch("zs_free.deferred")
 _BR_ASYNC: Final = L.branch("async_free_zspage.some")
 
 
 @njit(nogil=True, error_model="numpy")
-def _class_done(m, f):
-    """The end of ZsPool.__zs_compact()'s loop."""
-    target = m[f + L.Q_DST]
-    if target >= 0:
-        group_insert(m, target, fullness(m, target))
-    m[f + L.Q_VALUE] = m[f + L.Q_CLASS_FREED]
-    return L.C_CLASS_RET
+def _isolate(m, f):
+    """Take a target and a source off their lists; False where there are no two zspages or nothing to gain."""
+    number = m[f + L.Q_CLASS]
+    if (m[number + L.K_ALLOCATED] - m[number + L.K_INUSE]) // m[number + L.K_OBJS] <= 0:
+        return False
+    target = group_first(m, number, L.DST, L.DST_END, L.DST_STEP)
+    if target < 0:
+        return False
+    group = m[target + L.Z_GROUP]
+    group_remove(m, target)
+    source = group_first(m, number, L.SRC, L.SRC_END, L.SRC_STEP)
+    if source < 0:
+        group_insert(m, target, group)
+        return False
+    group_remove(m, source)
+    # Where the lock was kept since the last zspage, the target was not put back either: it has its old group still.
+    if target == m[f + L.Q_DST]:
+        m[target + L.Z_GROUP] = m[f + L.Q_KEPT]
+    m[f + L.Q_DST], m[f + L.Q_SRC], m[f + L.Q_AT] = target, source, 0
+    return True
 
 
 @njit(nogil=True, error_model="numpy")
@@ -49,6 +62,11 @@ def compact_step(m, f, st, code):
     if st == L.C_SCAN:
         st = L.C_COMPACT
     elif st == L.C_COMPACT:
+        st = L.C_FLAG
+    elif st == L.C_FLAG:
+        # Where the flag is not as it was found, the reference knows why.
+        if m[L.CAPTURED + _CLASS] and (m[L.COMPACTING] == 0) != (code == _CLASS):
+            return L.UNKNOWN
         m[f + L.Q_POOL_FREED] = 0
         if m[L.COMPACTING]:
             m[_BR_BUSY] += 1
@@ -72,29 +90,14 @@ def compact_step(m, f, st, code):
         m[f + L.Q_CLASS_FREED] = 0
         st = L.C_LOOP
     elif st == L.C_LOOP:
-        number = m[f + L.Q_CLASS]
-        st = L.C_AFTER
-        if (m[number + L.K_ALLOCATED] - m[number + L.K_INUSE]) // m[number + L.K_OBJS] > 0:
-            if m[f + L.Q_DST] < 0:
-                m[f + L.Q_DST] = group_first(m, number, L.DST, L.DST_END, L.DST_STEP)
-                if m[f + L.Q_DST] >= 0:
-                    group_remove(m, m[f + L.Q_DST])
-            if m[f + L.Q_DST] >= 0:
-                m[f + L.Q_SRC] = group_first(m, number, L.SRC, L.SRC_END, L.SRC_STEP)
-                if m[f + L.Q_SRC] >= 0:
-                    group_remove(m, m[f + L.Q_SRC])
-                    m[f + L.Q_AT] = 0
-                    st = L.C_LOCK if m[L.TRYLOCKS] else L.C_MOVE
-        if st == L.C_AFTER:
-            st = _class_done(m, f)
-    elif st == L.C_LOCK:
-        if code == _OBJ_MALLOC:
+        if _isolate(m, f):
+            # Why compaction leaves what it could move, only the reference can tell.
+            if code != _OBJ_MALLOC:
+                return L.UNKNOWN
             st = L.C_MOVE
         else:
-            m[_BR_IN_USE] += 1
-            source = m[f + L.Q_SRC]
-            group_insert(m, source, fullness(m, source))
-            st = _class_done(m, f)
+            m[f + L.Q_VALUE] = m[f + L.Q_CLASS_FREED]
+            st = L.C_CLASS_RET
     elif st == L.C_MOVE:
         number, source = m[f + L.Q_CLASS], m[f + L.Q_SRC]
         places = m[source + L.Z_PLACES]
@@ -149,9 +152,11 @@ def compact_step(m, f, st, code):
         st = L.C_AFTER
     elif st == L.C_AFTER:
         target = m[f + L.Q_DST]
-        if m[target + L.Z_INUSE] == m[m[f + L.Q_CLASS] + L.K_OBJS]:
+        m[f + L.Q_KEPT] = m[target + L.Z_GROUP]
+        group = fullness(m, target)
+        group_insert(m, target, group)
+        if group == RATIO_100:
             m[_BR_FILLED] += 1
-            group_insert(m, target, RATIO_100)
             m[f + L.Q_DST] = -1
         st = L.C_LOOP
     elif st == L.C_CLASS_RET:

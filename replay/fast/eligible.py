@@ -114,7 +114,6 @@ def setup(engine: Engine, out: np.ndarray) -> None:
     out[L.ROOT_OBJCG] = model.ROOT_OBJCG
     out[L.HAS_MTHP] = model.HAS_MTHP_ZSWPOUT
     out[L.SHRINK_BUDGET] = model.SHRINK_BUDGET
-    out[L.TRYLOCKS] = model.pools[0].zs_pool.compaction_trylocks
     out[L.MAPS_FAILURE] = base is not None and (old or issubclass(base, Mainline71))
     out[L.SIZE_READ] = column("zswap_decompress", "size")
     out[L.SIZE_FREED], out[L.REF_FREED] = column("zswap_entry_free", "size"), column("zswap_entry_free", "ref")

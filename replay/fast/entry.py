@@ -50,6 +50,8 @@ def entry_step(m, f, st, code, answered, answer):
         m[f + L.Q_OBJ] = m[entry + L.E_OBJ]
         st = L.Z_START
     elif st == L.Z_START:
+        st = L.Z_CLASS_LOCK
+    elif st == L.Z_CLASS_LOCK:
         obj = m[f + L.Q_OBJ]
         zspage = m[obj + L.O_ZSPAGE]
         m[f + L.Q_ZSPAGE] = zspage

@@ -39,7 +39,8 @@ _STATES: Final = (
     ("P_CHARGE", "obj_cgroup_charge_zswap"), ("P_CHARGED", "-"), ("P_LRU", "list_lru_add"),
     ("P_LRU_RET", "list_lru_add_ret"),
     # zswap_entry_free(), zs_free()
-    ("F_START", "zswap_entry_free"), ("F_LRU", "list_lru_del"), ("Z_START", "zs_free"), ("Z_OBJ", "obj_free"),
+    ("F_START", "zswap_entry_free"), ("F_LRU", "list_lru_del"), ("Z_START", "zs_free"), ("Z_CLASS_LOCK", "?class_lock"),
+    ("Z_OBJ", "obj_free"),
     ("Z_FULL", "fix_fullness_group"), ("Z_FULL_RET", "fix_fullness_group_ret"), ("Z_LOCK", "?trylock_zspage"),
     ("Z_PAGES", "__free_zspage"), ("Z_DONE", "-"), ("F_UNCHARGE", "obj_cgroup_uncharge_zswap"), ("F_DONE", "-"),
     # zswap_load(), zswap_decompress(), zswap_invalidate()
@@ -48,9 +49,9 @@ _STATES: Final = (
     ("D_START", "zswap_decompress"), ("D_READ", "zs_obj_read"), ("D_CALL", "crypto_acomp_decompress"),
     ("D_CALL_RET", "crypto_acomp_decompress_ret"), ("D_GOOD", "-"), ("D_BAD", "-"),
     # zs_shrinker_scan(), zs_compact(), async_free_zspage()
-    ("C_SCAN", "zs_shrinker_scan"), ("C_COMPACT", "zs_compact"), ("C_NEXT", "-"), ("C_CLASS", "__zs_compact"),
-    ("C_LOOP", "-"), ("C_LOCK", "?zspage_write_trylock"), ("C_MOVE", "-"),
-    ("C_OBJ", "obj_malloc"), ("C_OBJ_RET", "obj_malloc_ret"),
+    ("C_SCAN", "zs_shrinker_scan"), ("C_COMPACT", "zs_compact"), ("C_FLAG", "?compacting"), ("C_NEXT", "-"),
+    ("C_CLASS", "__zs_compact"), ("C_LOOP", "?compact_end"), ("C_MOVE", "-"), ("C_OBJ", "obj_malloc"),
+    ("C_OBJ_RET", "obj_malloc_ret"),
     ("C_FREE", "obj_free"), ("C_MOVED", "-"), ("C_PAGES_LOCK", "?trylock_zspage"), ("C_PAGES", "__free_zspage"),
     ("C_AFTER", "-"),
     ("C_CLASS_RET", "__zs_compact_ret"), ("C_COMPACT_RET", "zs_compact_ret"), ("C_SCAN_RET", "zs_shrinker_scan_ret"),
@@ -62,7 +63,7 @@ _STATES: Final = (
     ("N_RET", "zswap_shrinker_scan_ret"),
     ("K_START", "shrink_worker"), ("K_NEXT", "?shrink_next"), ("K_TOTALS", "-"), ("K_TOTAL", "zs_get_total_pages_ret"),
     ("K_RET", "shrink_worker_ret"),
-    ("V_LOOP", "-"), ("V_OTHER", "?lru_list"), ("V_ORDER", "?lru_next"), ("V_CB", "shrink_memcg_cb"),
+    ("V_LOOP", "-"), ("V_NEXT", "?lru_next"), ("V_OTHER", "?lru_list"), ("V_ORDER", "-"), ("V_CB", "shrink_memcg_cb"),
     ("V_CB_RET", "shrink_memcg_cb_ret"), ("V_END", "-"),
     ("B_START", "zswap_writeback_entry"), ("B_CACHE", "?swap_cache_alloc"), ("B_PAGE", "__swap_writepage"),
     ("B_DONE", "-"),
@@ -76,13 +77,14 @@ QUESTION_OF: Final = tuple(kind if kind[0] == "?" else "" for _, kind in _STATES
  S_START, S_OBJCG, S_MAY, S_LIMITS, S_TOTAL, S_NEXT, S_FAIL, S_ERASE, S_RET,
  P_COMPRESS, P_COMPRESS_RET, P_ENABLED, P_MALLOC, P_MALLOC_ERR, P_MALLOC_NEW, P_TAKE, P_OBJ, P_OBJ_RET,
  P_FULL, P_FULL_RET, P_MALLOC_RET, P_WRITE, P_MAP, P_PUBLISH, P_PUBLISHED, P_CHARGE, P_CHARGED, P_LRU, P_LRU_RET,
- F_START, F_LRU, Z_START, Z_OBJ, Z_FULL, Z_FULL_RET, Z_LOCK, Z_PAGES, Z_DONE, F_UNCHARGE, F_DONE,
+ F_START, F_LRU, Z_START, Z_CLASS_LOCK, Z_OBJ, Z_FULL, Z_FULL_RET, Z_LOCK, Z_PAGES, Z_DONE, F_UNCHARGE, F_DONE,
  L_START, L_CACHED, L_FREE, L_RET, I_START,
  D_START, D_READ, D_CALL, D_CALL_RET, D_GOOD, D_BAD,
- C_SCAN, C_COMPACT, C_NEXT, C_CLASS, C_LOOP, C_LOCK, C_MOVE, C_OBJ, C_OBJ_RET, C_FREE, C_MOVED, C_PAGES_LOCK,
+ C_SCAN, C_COMPACT, C_FLAG, C_NEXT, C_CLASS, C_LOOP, C_MOVE, C_OBJ, C_OBJ_RET, C_FREE, C_MOVED, C_PAGES_LOCK,
  C_PAGES, C_AFTER, C_CLASS_RET, C_COMPACT_RET, C_SCAN_RET, A_START, A_NEXT, A_PAGES,
  M_START, M_ENABLED, M_ONLINE, M_RET, N_START, N_ENABLED, N_RET, K_START, K_NEXT, K_TOTALS, K_TOTAL, K_RET,
- V_LOOP, V_OTHER, V_ORDER, V_CB, V_CB_RET, V_END, B_START, B_CACHE, B_PAGE, B_DONE, B_RET) = range(len(_STATES))
+ V_LOOP, V_NEXT, V_OTHER, V_ORDER, V_CB, V_CB_RET, V_END, B_START, B_CACHE, B_PAGE, B_DONE,
+ B_RET) = range(len(_STATES))
 #: state -> code of the event that matches it, 0 for a question, -1 for a step without either
 EFFECT: Final = np.array([0 if kind[0] == "?" else -1 if kind == "-" else schema.CODE[kind] for _, kind in _STATES],
                          np.int64)
@@ -124,7 +126,7 @@ SRC, SRC_END, SRC_STEP = ISOLATE_SRC.start, ISOLATE_SRC.stop, ISOLATE_SRC.step
 (R_NID, R_MEMCG, R_HEAD, R_TAIL, R_COUNT, R_ALIVE, R_NEXT, R_WIDTH) = range(8)
 #: a task; ADDING and MOVING are the entries of a list_lru_add() and of a walk's move under way, or -1
 (T_PID, T_TOP, T_FOREIGN, T_COUNTING, T_FIRST, T_UNSURE, T_ADDING, T_ADDED_AT, T_MOVING, T_MOVED_AT,
- T_UNSURE_LENGTH, T_UNSURE_ABOUT, T_NEXT, T_WIDTH) = range(14)
+ T_UNSURE_LENGTH, T_UNSURE_ABOUT, T_LAST, T_NEXT, T_WIDTH) = range(15)
 #: a running operation: registers; NODES has a bit for each NUMA node that shrink_memcg() has still to walk,
 #: READING says that a page was read back that no event behind it has come of yet
 (Q_OP, Q_STATE, Q_WAITS, Q_START, Q_UP, Q_TASK, Q_SWPENT, Q_FOLIO, Q_ORDER, Q_INDEX, Q_ENTRY, Q_OBJ, Q_ZSPAGE,
@@ -132,7 +134,7 @@ SRC, SRC_END, SRC_STEP = ISOLATE_SRC.start, ISOLATE_SRC.stop, ISOLATE_SRC.step
  Q_FREED, Q_THEN, Q_PLACE, Q_NEW, Q_DRY, Q_TOTALS, Q_FIRST_OBJCG, Q_INFLIGHT, Q_FULLNESS, Q_READ, Q_READ_THEN,
  Q_CLASS_AT, Q_DST, Q_SRC, Q_AT, Q_CLASS_FREED, Q_POOL_FREED, Q_MEMCG, Q_NID, Q_LIST, Q_BUDGET,
  Q_REMOVED, Q_ALONE, Q_WALK, Q_MET, Q_VICTIM, Q_GEN, Q_WRITTEN, Q_FAILURES, Q_ATTEMPTS, Q_THRESHOLD,
- Q_LISTED_AS, Q_VICTIM_SWPENT, Q_SHRINK_THEN, Q_NODES, Q_SCANNED, Q_READING, Q_WIDTH) = range(62)
+ Q_LISTED_AS, Q_VICTIM_SWPENT, Q_SHRINK_THEN, Q_NODES, Q_SCANNED, Q_KEPT, Q_READING, Q_WIDTH) = range(63)
 #: where zswap_entry_free() was called from
 THEN_PUBLISHED, THEN_ERASE, THEN_LOADED, THEN_END, THEN_WRITE = range(5)
 #: where shrink_memcg() was called from
@@ -154,11 +156,11 @@ _ORDERS: Final = 12
  ADDING, SEEN_INLINED, PREEMPTED, REORDERED, READS_ONE, READS_TWO, QUIET_AT, WHY, WRITES, TREE, ADDRESSES, TOTAL_AT,
  TOTAL_READ, TREE_AT, TREE_MASK, HANDLES_AT, HANDLES_MASK, ADDRESSES_AT, ADDRESSES_MASK, TASKS_AT, TASKS_MASK,
  HISTORY_AT, HISTORY_MASK, TOTALS_AT,
- KIND_612, KIND_CACHED, HAS_INCOMP, ROOT_OBJCG, HAS_MTHP, SHRINK_BUDGET, TRYLOCKS, MAPS_FAILURE,
+ KIND_612, KIND_CACHED, HAS_INCOMP, ROOT_OBJCG, HAS_MTHP, SHRINK_BUDGET, MAPS_FAILURE,
  SIZE_READ, SIZE_FREED, REF_FREED, WORD_MALLOC, WORD_FREE, DATA_WRITTEN, SIZE_OBJ_READ, SEES_PAGES_FREE,
  SEES_MAY, SEES_COUNT, KEEP_WRITES, UNKNOWN_LIMIT, UNKNOWN_WRITEBACK, NOBODY_S_LIMIT, NOBODY_S_WRITEBACK,
  SAYS_WHOSE, SAYS_WHOSE_WRITEBACK, SETTING_AT, CGROUPS_AT,
- CGROUPS_MASK) = range(N_MTHP + _ORDERS, N_MTHP + _ORDERS + 93)
+ CGROUPS_MASK) = range(N_MTHP + _ORDERS, N_MTHP + _ORDERS + 92)
 #: how often each check compared, each explanation was given; which events were captured (by code); the row of each raw
 #: size class; the rows of the distinct ones, largest first
 COMPARED: Final = 128

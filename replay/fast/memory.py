@@ -406,11 +406,12 @@ class Memory:
 
     def load_tasks(self, engine: Engine) -> None:
         """Take over the tasks seen, what they are in, and what they may not have counted."""
-        for pid in dict.fromkeys([*engine.seen_pids, *engine.stacks, *engine.unsure]):
+        for pid in dict.fromkeys([*engine.last_seen, *engine.stacks, *engine.unsure]):
             self.grow()
             self.m[L.NOW] = -1
             at = int(task_of(self.m, pid))
             task = self.m[at:at + L.T_WIDTH]
+            task[L.T_LAST] = engine.last_seen.get(pid, 0)
             task[L.T_FOREIGN], task[L.T_COUNTING] = pid in engine.foreign_adds, pid in engine._in_count
             if pid in engine.unsure:
                 task[L.T_UNSURE] = 3

@@ -406,7 +406,7 @@ class FastReplay:
         engine, s = self.engine, memory.m
         tasks = memory.tasks()
         engine.pid = []
-        engine.seen_pids = {int(task[L.T_PID]) for task in tasks}
+        engine.last_seen = {int(task[L.T_PID]): int(task[L.T_LAST]) for task in tasks}
         engine.foreign_adds = {int(task[L.T_PID]) for task in tasks if task[L.T_FOREIGN]}
         engine._in_count = {int(task[L.T_PID]) for task in tasks if task[L.T_COUNTING]}
         engine.snapshots.history.clear()
@@ -461,10 +461,11 @@ class FastReplay:
             codes, pids = engine.event, engine.pid
             for i in range(max(0, start - base), len(codes)):
                 if base + i >= least and not i & 63 and self._fits():
-                    engine.seen_pids.update(engine.pid[:engine.now + 1 - engine._base])
+                    engine.last_seen.update((pid, base + row) for row, pid in enumerate(engine.pid[:i]))
                     engine.events = base + i
                     return base + i
-                engine.step(names[codes[i]], pids[i], i)
+                with engine.faults():
+                    engine.step(names[codes[i]], pids[i], i)
                 if engine.tally.divergences and not engine.keep_going:
                     engine.events = base + i + 1
                     return None

@@ -130,6 +130,7 @@ def _make(stands_for: int) -> Any:
             if pid[i] != last_pid or task < 0:
                 last_pid = np.int64(pid[i])
                 task = task_of(m, last_pid)
+            m[task + L.T_LAST] = base + i
             if code == _LRU_ADD or code == _LRU_DEL:
                 if pool[i] != m[L.LRU_ADDRESS]:
                     if code == _LRU_ADD:

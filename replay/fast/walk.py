@@ -215,13 +215,21 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
     elif st == L.K_RET:
         return L.END
     elif st == L.V_LOOP:
-        row = m[f + L.Q_LIST]
+        st = L.V_NEXT
         if m[f + L.Q_BUDGET] == 0:
             m[_BR_BUDGET] += 1
             st = L.V_END
-        elif row < 0 or m[row + L.R_COUNT] == 0:
+    elif st == L.V_NEXT:
+        row = m[f + L.Q_LIST]
+        if row < 0 or not m[row + L.R_ALIVE] or m[row + L.R_MEMCG] != m[f + L.Q_LISTED_AS]:
+            row = list_of(m, m[f + L.Q_NID], m[f + L.Q_LISTED_AS])
+            m[f + L.Q_LIST] = row
+        if row < 0 or m[row + L.R_COUNT] == 0:
             st = L.V_OTHER
         else:
+            # A walk that ends though there is something now: the reference knows whether it was there before.
+            if m[L.CAPTURED + _CB] and code != _CB:
+                return L.UNKNOWN
             st = L.V_ORDER
     elif st == L.V_OTHER:
         st = L.V_END

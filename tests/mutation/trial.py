@@ -140,6 +140,8 @@ def _judge(sample: Sample) -> tuple[str, str, int | None, str]:
     except _TooLong:
         return "timeout", "", None, ""
     except BadInput as problem:
+        if problem.__cause__ is not None:  # what the model raised, as Engine.faults() tells it
+            return "exception", "", None, f"{type(problem.__cause__).__name__}: {problem.__cause__}"[:200]
         return "refused", "", None, str(problem).replace(str(sample.path), sample.name)
     except (Exception, MemoryError) as problem:
         return "exception", "", None, f"{type(problem).__name__}: {problem}"[:200]
