@@ -199,8 +199,11 @@ def said(page: Element) -> dict[str, tuple[int, int, str]]:
         different = int(data["data-different"])
         assert cells[0].startswith(data["data-check"])
         assert cells[1] == f"{int(data['data-compared']):,}"
-        assert cells[2] == (f"{different:,}" if cells[1] != "0" else "-")
-        assert cells[3] == ("differs" if different else "equal" if cells[1] != "0" else "not compared")
+        # Behind the plus are those that may follow from an earlier one.
+        own, _, following = cells[2].replace(",", "").partition(" +")
+        assert own == "-" if cells[1] == "0" else int(own) + int(following or 0) == different
+        assert cells[3] == ("not compared" if own == "-" else "equal" if not different else
+                            "differs" if int(own) else "may follow")
         assert cells[4] == data["data-grade"]
         out[data["data-check"]] = (int(data["data-compared"]), different, f"{cells[4]}|{cells[5]}")
     return out
