@@ -140,6 +140,12 @@ class HandlerBase(ABC):
             one, other = (values[0] if len(values) == 1 else values for values in left)
             self.diverge(check, i, recorded=one, predicted=other, what=what or held.what(kept), frame=frame)
 
+    def is_address(self, address: int, check: str, what: str, i: int, frame: Frame | None) -> bool:
+        """True for an address that a probe captured; 0 is none, and differs from whatever the kernel has there."""
+        if not address:
+            self.diverge(check, i, recorded=0, predicted="an address", what=what, frame=frame)
+        return address != 0
+
     def comparing(self, key: str) -> Handler:
         """Return the handler of an event that is only compared, with what its comparison says is predicted."""
         comparison = self.held[key].comparison

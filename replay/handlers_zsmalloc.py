@@ -72,7 +72,8 @@ class ZsmallocHandlers(Invariants):
         """Compare the size asked for and the pool it comes from."""
         self.hold("zs_malloc", i, frame, (self.size[i],), (effect[1],))
         pool = self._store_zs_pool(frame)
-        if not pool.address and self.sees("zs_malloc", "pool"):
+        if not pool.address and self.sees("zs_malloc", "pool") \
+                and self.is_address(self.pool[i], "zsmalloc.place", "pool", i, frame):
             pool.address = self.pool[i]
         self.hold("zs_malloc:pool", i, frame, (self.pool[i],), (pool.address or None,))
         self.object_asked(i, frame)
@@ -100,6 +101,8 @@ class ZsmallocHandlers(Invariants):
         """
         if not zspage.address and self.sees(schema.NAMES[self.event[i]], "zspage"):
             address = self.zspage[i]
+            if not self.is_address(address, "zsmalloc.place", "zspage", i, frame):
+                return None
             other = self.zspages.get(address)
             if other is not None and other is not zspage and other.inuse:
                 self.diverge("zsmalloc.place", i, recorded=address, predicted="a new zspage", what="zspage",
@@ -111,7 +114,8 @@ class ZsmallocHandlers(Invariants):
 
     def handle_of(self, obj: ZsObject, i: int, frame: Frame) -> int | None:
         """Return the handle that the recorded kernel gave out for an object: as seen first, None while it was not."""
-        if not obj.address and self.sees(schema.NAMES[self.event[i]], "handle"):
+        if not obj.address and self.sees(schema.NAMES[self.event[i]], "handle") \
+                and self.is_address(self.handle[i], "zsmalloc.handle", "handle given out", i, frame):
             self._bind_handle(obj, self.handle[i], i, frame)
         return obj.address or None
 
@@ -206,12 +210,14 @@ class ZsmallocHandlers(Invariants):
         cls: SizeClass = effect[1]
         zspage: Zspage = effect[2]
         self.hold("fix_fullness_group", i, frame, (self.zspage[i], self.inuse[i], self.word[i], self.pool[i]),
-                  (self.address_of(zspage, i, frame), zspage.inuse, zspage_word(zspage), self._class_at(cls, i)))
+                  (self.address_of(zspage, i, frame), zspage.inuse, zspage_word(zspage),
+                   self._class_at(cls, "zsmalloc.fullness", i, frame)))
         frame.scratch["fullness"] = zspage
 
-    def _class_at(self, cls: SizeClass, i: int) -> int | None:
+    def _class_at(self, cls: SizeClass, check: str, i: int, frame: Frame) -> int | None:
         """Return the address that is known for a class, this event's own when it is the first that shows one."""
-        if not cls.address and self.sees(schema.NAMES[self.event[i]], "pool"):
+        if not cls.address and self.sees(schema.NAMES[self.event[i]], "pool") \
+                and self.is_address(self.pool[i], check, "size_class", i, frame):
             cls.address = self.pool[i]
             self.classes[cls.address] = cls
         return cls.address or None
@@ -229,7 +235,7 @@ class ZsmallocHandlers(Invariants):
         """Compare which zspage dies."""
         zspage: Zspage = effect[2]
         self.hold("__free_zspage", i, frame, (self.zspage[i], self.pool[i]),
-                  (self.address_of(zspage, i, frame), self._class_at(zspage.cls, i)))
+                  (self.address_of(zspage, i, frame), self._class_at(zspage.cls, "zsmalloc.place", i, frame)))
         frame.inflight = -zspage.cls.geometry.pages_per_zspage
 
     def on_obj_write(self, effect: Effect, i: int, frame: Frame) -> None:
@@ -318,5 +324,6 @@ class ZsmallocHandlers(Invariants):
     def on_compact_class(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which class is compacted: all of them, from the largest down."""
         cls: SizeClass = effect[1]
-        self.hold("__zs_compact", i, frame, (self.pool[i],), (self._class_at(cls, i),),
+        self.hold("__zs_compact", i, frame, (self.pool[i],),
+                  (self._class_at(cls, "zsmalloc.compact", i, frame),),
                   what=f"size_class that is compacted (class {cls.geometry.index})")

@@ -140,6 +140,8 @@ class Handlers(AcompHandlers):
         if not self.held[key].some:
             return
         address = self.entry[i]
+        if not self.is_address(address, self.held[key].check, "address of the entry", i, frame):
+            return
         if not entry.address:
             entry.address = address
         elif self.entry_to_lru is None:
@@ -202,7 +204,8 @@ class Handlers(AcompHandlers):
     def on_lru_add(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int]:
         """Bind the entry's list_head; answer with the node and cgroup it is listed under."""
         entry: ZswapEntry = effect[1]
-        if self.sees("list_lru_add", "entry"):
+        if self.sees("list_lru_add", "entry") \
+                and self.is_address(self.entry[i], "lru.order", "list_head of the entry listed", i, frame):
             entry.address = self.entry[i]
         # Which mem_cgroup an obj_cgroup stands for is not recorded: the first entry tells, the others agree.
         cgroup = self.lru_cgroup(i)

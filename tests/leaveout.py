@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a replay makes of a recording that holds less: fields, probes, settings, snapshots left out one by one.
 
-    PYTHONPATH=. python -m tests.leaveout RECORDING_OR_CAPTURE [--events N] [--only fields,probes,...] [--verbose]
+    PYTHONPATH=. python -m tests.leaveout RECORDING_OR_CAPTURE [--events N] [--only fields,probes,...] [--what zs_malloc]
+        [--verbose]
 
 A recording (or a capture, which is imported first) is held in memory; each variant is it without one thing, with a
 manifest that says so as the manifest of a recorder that never had it would.  Of each variant the verdict is printed,
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 
 import replay
+from replay.checks import CHECKS
 from replay.verdict import Result
 from traces import schema
 from traces.importers.directory import import_source
@@ -281,7 +283,7 @@ def wrong(variant: Variant, result: Result, whole: Result) -> str:
     """Return what is wrong with a variant's verdict, ``""`` for nothing."""
     if result.verdict == "PASS" and variant.loses:
         return "a PASS that hides a loss"
-    if result.verdict == "FAIL" and whole.verdict == "PASS":
+    if result.verdict == "FAIL" and not whole.divergences:
         return "a FAIL that names the kernel"
     if result.verdict == "FAIL" and (result.divergences[0].check, result.divergences[0].name) != \
             (whole.divergences[0].check, whole.divergences[0].name):
@@ -299,18 +301,20 @@ def _line(result: Result) -> str:
     return "; ".join(result.reasons)
 
 
-def sweep(whole: LeftOut, *, only: Sequence[str] = (), revision: str | None = None, engine: str | None = "reference",
-          say: Callable[[str], None] = print, verbose: bool = False) -> tuple[dict[tuple[str, str], int], list[str]]:
+def sweep(whole: LeftOut, *, only: Sequence[str] = (), what: str = "", revision: str | None = None, engine: str | None = "reference",
+          but: Sequence[str] = (), say: Callable[[str], None] = print, verbose: bool = False) -> tuple[dict[tuple[str, str], int], list[str]]:
     """Replay every variant; returns how many of each kind had which verdict, and what is wrong, a line each."""
+    asked = {*CHECKS, "counter"} - set(but) if but else None
+
     def run(recording: LeftOut) -> Result:
-        return replay.replay(recording, revision, engine=engine)
+        return replay.replay(recording, revision, checks=asked, engine=engine)
 
     base = run(whole)
     say(f"the whole: {base.verdict} {_line(base)}")
     counts: Counter[tuple[str, str]] = Counter()
     bad = []
     for variant in variants(whole):
-        if only and variant.kind not in only:
+        if (only and variant.kind not in only) or what not in variant.what:
             continue
         began = time.monotonic()
         try:
@@ -359,12 +363,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="fields, probes, groups, settings, snapshots, truth, pages, rings")
     parser.add_argument("--revision")
     parser.add_argument("--engine", default="reference")
+    parser.add_argument("--but", default="", help="checks that are not asked for: the whole fails them")
+    parser.add_argument("--what", default="", help="only variants that have this in their name")
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         whole = opened(given.recording, Path(scratch), given.events)
-        counts, bad = sweep(whole, only=[kind for kind in given.only.split(",") if kind], revision=given.revision,
-                            engine=given.engine, verbose=given.verbose)
+        counts, bad = sweep(whole, only=[kind for kind in given.only.split(",") if kind], what=given.what,
+                            revision=given.revision,
+                            engine=given.engine, verbose=given.verbose,
+                            but=[check for check in given.but.split(",") if check])
     print("\n".join(table(counts)))
     print(f"{len(bad)} wrong")
     return 1 if bad else 0

@@ -190,6 +190,35 @@ def test_case_2_a_probe_without_its_field(tmp_path: Path) -> None:
     assert _check(result, "memcg.limit").reason == "not captured: obj_cgroup_may_zswap_ret has no ret"
 
 
+@pytest.mark.parametrize(("event", "column", "check"), [
+    ("zs_malloc", "pool", "zsmalloc.place"), ("obj_malloc", "zspage", "zsmalloc.place"),
+    ("obj_malloc", "handle", "zsmalloc.handle"), ("fix_fullness_group", "pool", "zsmalloc.fullness"),
+    ("list_lru_add", "entry", "lru.order"), ("zswap_entry_free", "entry", "free.entry")])
+def test_0_is_no_address_where_the_column_was_captured(edge: LeftOut, event: str, column: str, check: str) -> None:
+    """The first event that shows an address binds it; one that shows 0 is wrong, and is no reason to wait for another."""
+    wrong = edge.copy()
+    wrong.columns[column] = wrong.columns[column].copy()
+    rows = np.flatnonzero(wrong._rows([event]) & (wrong.columns["pool"] == edge.columns["pool"][
+        np.flatnonzero(edge._rows([event]))[-1]]) if event == "list_lru_add" else wrong._rows([event]))
+    wrong.columns[column][rows[0]] = 0
+    result = _replayed(wrong)
+    assert result.verdict == "FAIL"
+    assert (result.divergences[0].check, result.divergences[0].event) == (check, rows[0])
+    assert (result.divergences[0].recorded, result.divergences[0].predicted) == (0, "an address")
+    assert difference(result, replay.replay(wrong, engine="fast")) == ""
+
+
+def test_when_a_snapshot_was_read_is_told_by_the_readings(edge: LeftOut) -> None:
+    """Without zswap_total_pages() a counter that differs may have changed while its file was being read."""
+    for recording, verdict in ((edge, "FAIL"), (edge.without_probes(["zswap_total_pages_ret"]), "UNDECIDED")):
+        wrong = recording.copy()
+        entry, values = wrong.kept_snapshots[2]
+        debugfs = {**values["zswap_debugfs"], "stored_pages": int(values["zswap_debugfs"]["stored_pages"]) + 1}
+        wrong.kept_snapshots[2] = (entry, {**values, "zswap_debugfs": debugfs})
+        result = _replayed(wrong)
+        assert (result.verdict, result.divergences[0].check) == (verdict, "counter.zswap.stored_pages")
+
+
 # ---- the tables -----------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Recorded addresses, object words and totals held against what is known of them, compiled.
 
-As in :mod:`replay.handlers_zsmalloc`: the first address seen binds, later ones have to be the same.
+As in :mod:`replay.handlers_zsmalloc`: the first address seen binds, later ones have to be the same; 0 is none.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -49,6 +49,8 @@ def zspage_word(m, zspage):
 @njit(nogil=True, error_model="numpy")
 def class_differs(m, number, address):
     """ZsmallocHandlers._class_at(): True where a class is known at another address."""
+    if address == 0:
+        return True
     if m[number + L.K_ADDRESS] == 0:
         m[number + L.K_ADDRESS] = address
     return m[number + L.K_ADDRESS] != address
@@ -58,6 +60,8 @@ def class_differs(m, number, address):
 def entry_differs(m, entry, address):
     """Handlers._bind_entry(): True where an entry is known at another address."""
     known = m[entry + L.E_ADDRESS]
+    if address == 0:
+        return True
     if known == 0:
         m[entry + L.E_ADDRESS] = address
         return False
@@ -70,6 +74,8 @@ def entry_differs(m, entry, address):
 @njit(nogil=True, error_model="numpy")
 def zspage_differs(m, zspage, address):
     """ZsmallocHandlers._bind_zspage(): True where the zspage is known elsewhere, or another one here."""
+    if address == 0:
+        return True
     if m[zspage + L.Z_ADDRESS] == address:
         return False
     other = find(m, L.ADDRESSES_AT, address)

@@ -224,7 +224,7 @@ def _make(fingerprint: int) -> Any:
                         if not m[about + L.G_HAS_MEMCG]:
                             m[about + L.G_HAS_MEMCG] = 1
                             m[about + L.G_MEMCG] = group
-                        differs = m[about + L.G_MEMCG] != group
+                        differs = m[about + L.G_MEMCG] != group or entry[i] == 0
                         begins(m, it, task, L.T_ADDING)
                         m[f + L.Q_ANSWER] = group
                         m[f + L.Q_ANSWER2] = nid[i]
@@ -254,11 +254,12 @@ def _make(fingerprint: int) -> Any:
                         differs = size[i] != m[f + L.Q_LENGTH] or size[i] == 0 or size[i] > _PAGE
                         if m[L.POOL_ADDRESS] == 0:
                             m[L.POOL_ADDRESS] = pool[i]
-                        differs = differs or m[L.POOL_ADDRESS] != pool[i]
+                        differs = differs or m[L.POOL_ADDRESS] != pool[i] or pool[i] == 0
                     elif code == _OBJ_MALLOC:
                         check = L.H_PLACE
                         it = m[f + L.Q_OBJ]
-                        differs = zspage_differs(m, m[f + L.Q_ZSPAGE], zspage[i])
+                        # 0 is no address: the reference says so.
+                        differs = zspage_differs(m, m[f + L.Q_ZSPAGE], zspage[i]) or handle[i] == 0
                         if m[it + L.O_ADDRESS] == 0:
                             m[L.COMPARED + L.H_HANDLE] += 1
                             m[L.COMPARED + L.H_INV_HANDLE] += 1
