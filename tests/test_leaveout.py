@@ -11,6 +11,7 @@ import pytest
 
 import replay
 import traces
+from replay.agreement import difference
 from replay.broken import broken_calls, cpus_without_ring
 from replay.checks import CHECKS, Tally
 from replay.comparisons import COMPARISONS, compared_columns, held_for, missing_columns
