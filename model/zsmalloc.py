@@ -18,26 +18,27 @@ from model import errno
 from model.branches import Reached
 from model.effects import Steps
 
-__all__ = ["HANDLE_SIZE", "PAGE_SIZE", "UNKNOWN_LINK", "SgEntry", "SizeClass", "ZsObject", "ZsPool", "Zspage",
-           "huge_class_size", "size_classes"]
+__all__ = ["FIND", "FREELIST_END", "FREELIST_MASK", "HANDLE_SIZE", "ISOLATE_DST", "ISOLATE_SRC", "MIN_ALLOC_SIZE",
+           "PAGE_SIZE", "RATIO_0", "RATIO_10", "RATIO_99", "RATIO_100", "SIZE_CLASSES", "SIZE_CLASS_DELTA",
+           "UNKNOWN_LINK", "SgEntry", "SizeClass", "ZsObject", "ZsPool", "Zspage", "huge_class_size", "size_classes"]
 
 PAGE_SIZE: Final = 4096
 #: ZS_HANDLE_SIZE: every object outside the huge class starts with its handle.
 HANDLE_SIZE: Final = 8
 #: ZS_MIN_ALLOC_SIZE of every 64-bit configuration with 4 KiB pages.
-_MIN_ALLOC: Final = 32
+MIN_ALLOC_SIZE: Final = 32
 #: ZS_SIZE_CLASS_DELTA
-_DELTA: Final = PAGE_SIZE >> 8
+SIZE_CLASS_DELTA: Final = PAGE_SIZE >> 8
 #: ZS_SIZE_CLASSES
-_CLASSES: Final = (PAGE_SIZE - _MIN_ALLOC + _DELTA - 1) // _DELTA + 1
+SIZE_CLASSES: Final = (PAGE_SIZE - MIN_ALLOC_SIZE + SIZE_CLASS_DELTA - 1) // SIZE_CLASS_DELTA + 1
 #: enum fullness_group: 0 empty, 1..10 by inuse ratio, 11 full
-_RATIO_0: Final = 0
-_RATIO_10: Final = 1
-_RATIO_99: Final = 10
-_RATIO_100: Final = 11
+RATIO_0: Final = 0
+RATIO_10: Final = 1
+RATIO_99: Final = 10
+RATIO_100: Final = 11
 #: End of a freelist as init_zspage() leaves it; one trip through obj_free() clears the top bit.
-_FREELIST_END: Final = 0xFFFFFFFF
-_FREELIST_MASK: Final = 0x7FFFFFFF
+FREELIST_END: Final = 0xFFFFFFFF
+FREELIST_MASK: Final = 0x7FFFFFFF
 #: A link that is object data: only in a huge zspage that was emptied and not yet freed.
 UNKNOWN_LINK: Final = -1
 
@@ -75,8 +76,8 @@ def size_classes(chain_size: int = 8) -> tuple[ClassGeometry, ...]:
         raise ValueError(f"ZSMALLOC_CHAIN_SIZE is 4 to 16, not {chain_size}")
     table: list[ClassGeometry] = []
     previous: ClassGeometry | None = None
-    for index in range(_CLASSES - 1, -1, -1):
-        size = min(_MIN_ALLOC + index * _DELTA, PAGE_SIZE)
+    for index in range(SIZE_CLASSES - 1, -1, -1):
+        size = min(MIN_ALLOC_SIZE + index * SIZE_CLASS_DELTA, PAGE_SIZE)
         pages = _pages_per_zspage(size, chain_size)
         objs = pages * PAGE_SIZE // size
         # can_merge(): the class above already has this shape, its (larger) stride serves both.
@@ -88,9 +89,9 @@ def size_classes(chain_size: int = 8) -> tuple[ClassGeometry, ...]:
 
 def get_size_class_index(size: int) -> int:
     """get_size_class_index() of ``size`` bytes, handle included: the raw class number."""
-    if size <= _MIN_ALLOC:
+    if size <= MIN_ALLOC_SIZE:
         return 0
-    return min(_CLASSES - 1, (size - _MIN_ALLOC + _DELTA - 1) // _DELTA)
+    return min(SIZE_CLASSES - 1, (size - MIN_ALLOC_SIZE + SIZE_CLASS_DELTA - 1) // SIZE_CLASS_DELTA)
 
 
 def huge_class_size(chain_size: int = 8) -> int:
@@ -122,9 +123,9 @@ class Zspage:
         # init_zspage() links every place at which an object would start, also a last one that the zspage has
         # no room for: its tail waste.  Nothing is ever allocated there, but the full zspage points at it.
         wasted = geometry.pages_per_zspage * PAGE_SIZE > count * geometry.size
-        self.link = [*range(1, count), count if wasted else _FREELIST_END]
+        self.link = [*range(1, count), count if wasted else FREELIST_END]
         self.objects: list[ZsObject | None] = [None] * count
-        self.group = _RATIO_0
+        self.group = RATIO_0
         self.address = 0
         self.frames: list[int] = [-1] * cls.geometry.pages_per_zspage
 
@@ -168,7 +169,7 @@ class SizeClass:
 
     def __init__(self, geometry: ClassGeometry) -> None:
         self.geometry = geometry
-        self.groups: list[OrderedDict[Zspage, None]] = [OrderedDict() for _ in range(_RATIO_100 + 1)]
+        self.groups: list[OrderedDict[Zspage, None]] = [OrderedDict() for _ in range(RATIO_100 + 1)]
         self.objs_allocated = 0
         self.objs_inuse = 0
         self.zspages = 0
@@ -180,9 +181,9 @@ class SizeClass:
         """get_fullness_group(): the group a zspage belongs to by its objects in use."""
         inuse, objs = zspage.inuse, self.geometry.objs_per_zspage
         if inuse == 0:
-            return _RATIO_0
+            return RATIO_0
         if inuse == objs:
-            return _RATIO_100
+            return RATIO_100
         return 100 * inuse // objs // 10 + 1
 
     def insert_zspage(self, zspage: Zspage, group: int) -> None:
@@ -211,9 +212,9 @@ class SizeClass:
 
 
 #: find_get_zspage() looks from the fullest list down to the empty zspages that await their deferred free.
-_FIND = range(_RATIO_99, _RATIO_0 - 1, -1)
-_ISOLATE_DST = range(_RATIO_99, _RATIO_10 - 1, -1)
-_ISOLATE_SRC = range(_RATIO_10, _RATIO_99 + 1)
+FIND = range(RATIO_99, RATIO_0 - 1, -1)
+ISOLATE_DST = range(RATIO_99, RATIO_10 - 1, -1)
+ISOLATE_SRC = range(RATIO_10, RATIO_99 + 1)
 
 
 class ZsPool:
@@ -252,9 +253,9 @@ class ZsPool:
         -EINVAL for 0 bytes, -ENOSPC for more than a page, -ENOMEM when the outside says so.
         """
         yield ("zs_malloc", size)
-        cls = self.size_class[min(get_size_class_index(size + HANDLE_SIZE), _CLASSES - 1)]
+        cls = self.size_class[min(get_size_class_index(size + HANDLE_SIZE), SIZE_CLASSES - 1)]
         # -1: nothing to take from since before the lock was first taken.
-        dry = cls.times_dry if cls.first(_FIND) is not None else -1
+        dry = cls.times_dry if cls.first(FIND) is not None else -1
         failure: int = yield ("?zs_malloc", size)
         if size == 0:
             failure = errno.EINVAL
@@ -266,7 +267,7 @@ class ZsPool:
             yield ("zs_malloc_ret", failure, None)
             return failure
         obj = ZsObject(size)
-        zspage = cls.first(_FIND)
+        zspage = cls.first(FIND)
         # The class lock is dropped while a new zspage is allocated; meanwhile others may list one with room.
         if zspage is not None and dry != cls.times_dry and (yield ("?new_zspage", cls)):
             self.reached["zs_malloc.raced"] += 1
@@ -310,7 +311,7 @@ class ZsPool:
     def _release(zspage: Zspage, index: int) -> None:
         # The kernel shifts a 32-bit index left by OBJ_TAG_BITS into the link: the top bit is lost.  A huge
         # zspage has no room for a link: whoever reads one there finds the object's data.
-        zspage.link[index] = UNKNOWN_LINK if zspage.cls.geometry.huge else zspage.freeobj & _FREELIST_MASK
+        zspage.link[index] = UNKNOWN_LINK if zspage.cls.geometry.huge else zspage.freeobj & FREELIST_MASK
         zspage.freeobj = index
         zspage.objects[index] = None
         zspage.inuse -= 1
@@ -322,7 +323,7 @@ class ZsPool:
         if group != zspage.group:
             cls.remove_zspage(zspage)
             cls.insert_zspage(zspage, group)
-            if group == _RATIO_100 and cls.first(_FIND) is None:
+            if group == RATIO_100 and cls.first(FIND) is None:
                 cls.times_dry += 1
         yield ("fix_fullness_group_ret", group)
         return group
@@ -335,7 +336,7 @@ class ZsPool:
         cls.objs_inuse -= 1
         yield from self.obj_free(obj)
         group = yield from self.fix_fullness_group(cls, zspage)
-        if group == _RATIO_0:
+        if group == RATIO_0:
             yield from self.free_zspage(cls, zspage)
 
     def free_zspage(self, cls: SizeClass, zspage: Zspage) -> Steps[None]:
@@ -367,7 +368,7 @@ class ZsPool:
         yield ("async_free_zspage",)
         # All lists are spliced together before the first zspage is freed: from here on zs_malloc() finds none
         # of them.  Each class's list goes in front of the ones before it: the highest class is freed first.
-        empty = [(cls, zspage) for cls in self.classes for zspage in reversed(cls.groups[_RATIO_0])]
+        empty = [(cls, zspage) for cls in self.classes for zspage in reversed(cls.groups[RATIO_0])]
         if empty:
             self.reached["async_free_zspage.some"] += 1
         for cls, zspage in empty:
@@ -449,11 +450,11 @@ class ZsPool:
         dst: Zspage | None = None
         while cls.can_compact():
             if dst is None:
-                dst = cls.first(_ISOLATE_DST)
+                dst = cls.first(ISOLATE_DST)
                 if dst is None:
                     break
                 cls.remove_zspage(dst)
-            src = cls.first(_ISOLATE_SRC)
+            src = cls.first(ISOLATE_SRC)
             if src is None:
                 break
             cls.remove_zspage(src)
@@ -464,13 +465,13 @@ class ZsPool:
             yield from self._migrate_zspage(src, dst)
             group = cls.get_fullness_group(src)
             cls.insert_zspage(src, group)
-            if group == _RATIO_0:
+            if group == RATIO_0:
                 self.reached["zs_compact.emptied"] += 1
                 yield from self.free_zspage(cls, src)
                 freed += cls.geometry.pages_per_zspage
-            if cls.get_fullness_group(dst) == _RATIO_100:
+            if cls.get_fullness_group(dst) == RATIO_100:
                 self.reached["zs_compact.filled"] += 1
-                cls.insert_zspage(dst, _RATIO_100)
+                cls.insert_zspage(dst, RATIO_100)
                 dst = None
         if dst is not None:
             cls.insert_zspage(dst, cls.get_fullness_group(dst))

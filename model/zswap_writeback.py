@@ -11,12 +11,12 @@ from model.effects import Steps
 from model.list_lru import LRU_REMOVED_RETRY, LRU_RETRY, LRU_ROTATE, LRU_STOP
 from model.zswap_state import Folio, ZswapEntry, ZswapState
 
-__all__ = ["ZswapWriteback"]
+__all__ = ["MAX_RECLAIM_RETRIES", "SHRINK_STOP", "ZswapWriteback"]
 
 #: SHRINK_STOP, ~0UL, as a signed number
-_SHRINK_STOP: Final = -1
+SHRINK_STOP: Final = -1
 #: MAX_RECLAIM_RETRIES
-_MAX_RECLAIM_RETRIES: Final = 16
+MAX_RECLAIM_RETRIES: Final = 16
 
 
 class ZswapWriteback(ZswapState, ABC):
@@ -133,7 +133,7 @@ class ZswapWriteback(ZswapState, ABC):
         expected = None if self._writeback_was_off else True
         if not self.shrinker_enabled or not (yield from self.mem_cgroup_zswap_writeback_enabled(expected)):
             self.reached["zswap_shrinker_scan.off"] += 1
-            return _SHRINK_STOP
+            return SHRINK_STOP
         met: list[ZswapEntry] = []
 
         def shrink_memcg_cb(entry: ZswapEntry) -> Steps[int]:
@@ -145,7 +145,7 @@ class ZswapWriteback(ZswapState, ABC):
         removed, _ = yield from self.lru.walk_one((nid, cgroup), shrink_memcg_cb, nr_to_scan)
         stopped = bool(met) or not removed
         self.reached["zswap_shrinker_scan.none" if stopped else "zswap_shrinker_scan.some"] += 1
-        return _SHRINK_STOP if stopped else removed
+        return SHRINK_STOP if stopped else removed
 
     def shrink_worker(self) -> Steps[None]:
         """shrink_worker(): write back, cgroup by cgroup, down to the acceptance threshold.
@@ -165,7 +165,7 @@ class ZswapWriteback(ZswapState, ABC):
                 if not attempts:
                     self.reached["shrink_worker.idle_pass"] += 1
                     failures += 1
-                    if failures == _MAX_RECLAIM_RETRIES:
+                    if failures == MAX_RECLAIM_RETRIES:
                         self.reached["shrink_worker.retries"] += 1
                         break
                 attempts = 0
@@ -176,7 +176,7 @@ class ZswapWriteback(ZswapState, ABC):
                     attempts += 1
                     if result:
                         failures += 1
-                        if failures == _MAX_RECLAIM_RETRIES:
+                        if failures == MAX_RECLAIM_RETRIES:
                             self.reached["shrink_worker.retries"] += 1
                             break
             if (yield from self._read_totals()) <= threshold:

@@ -28,7 +28,8 @@ from replay.uncaptured import Uncaptured, seen_only
 from traces import schema
 from traces.recording import Recording
 
-__all__ = ["COLUMNS", "Engine", "Frame", "LostEvents"]
+__all__ = ["ANYWHERE", "COLUMNS", "INLINED", "MAX_ORDER", "OUTSIDE", "READINGS", "STARTS", "Engine", "Frame",
+           "LostEvents"]
 
 #: what a replay reads
 COLUMNS: Final = ("ts", "cpu", "pid", "event", "swpent", "folio", "entry", "handle", "obj", "zspage", "pool", "memcg",
@@ -39,20 +40,20 @@ STARTS: Final = frozenset({"swap_writeout", "zswap_store", "zswap_load", "zswap_
                            "zs_compact", "shrink_worker", "shrink_memcg", "zswap_shrinker_scan",
                            "async_free_zspage"})
 #: Operations that reclaim starts wherever memory is allocated.
-_ANYWHERE: Final = frozenset({"zs_shrinker_scan", "zs_compact", "zswap_shrinker_scan", "shrink_memcg"})
+ANYWHERE: Final = frozenset({"zs_shrinker_scan", "zs_compact", "zswap_shrinker_scan", "shrink_memcg"})
 _LRU: Final = frozenset({"list_lru_add", "list_lru_del"})
 #: Events that say something to nobody's operation; counted as outside events.
-_OUTSIDE: Final = frozenset({"zswap_folio_swapin", "zs_page_migrate", "zswap_pool_create", "zswap_pool_create_ret",
+OUTSIDE: Final = frozenset({"zswap_folio_swapin", "zs_page_migrate", "zswap_pool_create", "zswap_pool_create_ret",
                              "zswap_shrinker_count", "zswap_shrinker_count_ret"})
-_READINGS: Final = frozenset({"zs_get_total_pages_ret", "zswap_total_pages_ret"})
+READINGS: Final = frozenset({"zs_get_total_pages_ret", "zswap_total_pages_ret"})
 
 
 #: Functions that some builds inline into the caller the model goes through, though a probe can be attached.
-_INLINED: Final = frozenset({"zs_compact"})
+INLINED: Final = frozenset({"zs_compact"})
 
 
 #: MAX_PAGE_ORDER is 10 with 4 KiB pages; nothing larger is a folio.
-_MAX_ORDER: Final = 10
+MAX_ORDER: Final = 10
 
 
 class LostEvents(Exception):
@@ -240,14 +241,14 @@ class Engine(Questions):
             if effect is None:
                 stack.pop()
                 continue
-            if effect[0] != name and effect[0] in _INLINED and effect[0] not in self.seen_inlined:
+            if effect[0] != name and effect[0] in INLINED and effect[0] not in self.seen_inlined:
                 # The probe is attached to a function that this build also inlines into its caller.
                 self.captured -= {effect[0], effect[0] + "_ret"}
                 frame.effect = None
                 frame.answer = None
                 continue
             if effect[0] == name:
-                if name in _INLINED:
+                if name in INLINED:
                     self.seen_inlined.add(name)
                 frame.answer = self._handlers[name](effect, i, frame)
                 frame.last = effect
@@ -342,7 +343,7 @@ class Engine(Questions):
         if (pid == 0 and name in ("counters", "param", "lost_events")) or name == "marker":
             self.note(name, i)
             return
-        if name in _OUTSIDE:
+        if name in OUTSIDE:
             self.count("outside event")
             if name == "zs_page_migrate":
                 self.forget_frames()
@@ -362,7 +363,7 @@ class Engine(Questions):
             self.count("zswap_shrinker_count()")
             return
         if not stack:
-            if name in _READINGS:
+            if name in READINGS:
                 self.settle(i)
                 self.check_total(i)
                 self.snapshots.reading(name)
@@ -395,7 +396,7 @@ class Engine(Questions):
         if not stack:
             # With swap_writeout() probed, no store comes from anywhere else.
             return name != "zswap_store" or "swap_writeout" not in self.captured
-        if name in _ANYWHERE:
+        if name in ANYWHERE:
             return True
         effect = stack[-1].effect
         if effect is None or effect[0] == "?swap_cache_alloc":
@@ -417,8 +418,8 @@ class Engine(Questions):
         gen: Steps[Any]
         if name in ("swap_writeout", "zswap_store"):
             order = self.order[i]
-            if order > _MAX_ORDER:
-                self.diverge("swap.writeout", i, recorded=order, predicted=f"at most {_MAX_ORDER}", what="folio order")
+            if order > MAX_ORDER:
+                self.diverge("swap.writeout", i, recorded=order, predicted=f"at most {MAX_ORDER}", what="folio order")
                 order = 0
             folio = Folio(self.swpent[i], order, self.folio[i] if self.sees(name, "folio") else -1)
             gen = model.swap_writeout(folio) if name == "swap_writeout" else model.zswap_store(folio)

@@ -23,10 +23,10 @@ from replay.predict import Predictions
 from replay.snapshots import SnapshotChecks
 from traces import schema
 
-__all__ = ["ASKED", "Questions"]
+__all__ = ["ASKED", "REMEMBERED", "Questions"]
 
 #: How many changes of a total are remembered for readers that lost their CPU.
-_REMEMBERED: Final = 1 << 14
+REMEMBERED: Final = 1 << 14
 
 Answer = Callable[[Effect, str, int], Any]
 
@@ -60,7 +60,7 @@ class Questions(Handlers):
     def __init__(self, model: Zswap, tally: Tally, predictions: Predictions) -> None:
         super().__init__(model, tally, predictions)
         #: (event, pages of each pool before the change that followed) of the last changes
-        self.totals: deque[tuple[int, list[int]]] = deque(maxlen=_REMEMBERED)
+        self.totals: deque[tuple[int, list[int]]] = deque(maxlen=REMEMBERED)
         model.total_observer = self._total_changes
         model.account_observer = self._account_changes
         #: zswap's list_lru_add() calls that have not returned, and (by ~task) the move that a walk is at

@@ -13,13 +13,14 @@ from typing import Final
 import numpy as np
 from numba import njit
 
+from model.zsmalloc import PAGE_SIZE
 from replay.fast import layout as L
 from replay.fast.tables import find, keep
+from replay.handlers_zsmalloc import ZSPAGE_MAGIC
+from replay.handlers_zswap import MAX_ENTRY_TO_LRU
 
 __all__ = ["UNBOUND", "class_differs", "entry_differs", "frame_differs", "read_before", "zspage_differs", "zspage_word"]
 
-_PAGE: Final = 4096
-_MAGIC: Final = 0x58 << 14
 #: None, where the distance between an entry and its list_head is not known yet
 UNBOUND: Final = -(1 << 62)
 
@@ -31,7 +32,7 @@ def frame_differs(m, zspage, index, word):
     if word & ((1 << bits) - 1) != index:
         return True
     number = m[zspage + L.Z_CLASS]
-    page = L.Z_FRAMES + m[number + L.K_SIZE] * index // _PAGE
+    page = L.Z_FRAMES + m[number + L.K_SIZE] * index // PAGE_SIZE
     high = (word >> bits) & ((1 << (64 - bits)) - 1)
     if m[zspage + page] == -1:
         m[zspage + page] = high
@@ -43,7 +44,7 @@ def frame_differs(m, zspage, index, word):
 def zspage_word(m, zspage):
     """zspage_word()"""
     number = m[zspage + L.Z_CLASS]
-    return _MAGIC | m[number + L.K_INDEX] << 5 | m[zspage + L.Z_GROUP] << 1 | m[number + L.K_HUGE]
+    return ZSPAGE_MAGIC | m[number + L.K_INDEX] << 5 | m[zspage + L.Z_GROUP] << 1 | m[number + L.K_HUGE]
 
 
 @njit(nogil=True, error_model="numpy")
@@ -63,7 +64,7 @@ def entry_differs(m, entry, address):
         return False
     if m[L.ENTRY_TO_LRU] == UNBOUND:
         m[L.ENTRY_TO_LRU] = known - address
-        return not 0 <= known - address <= 256
+        return not 0 <= known - address <= MAX_ENTRY_TO_LRU
     return known != address + m[L.ENTRY_TO_LRU]
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from numba import njit
 
+from model.zsmalloc import RATIO_0, RATIO_100
 from replay.fast import layout as L
 from replay.fast.rows import drop, free_zspage, fullness, release, take
 from replay.fast.tables import group_first, group_insert, group_remove
@@ -75,11 +76,11 @@ def compact_step(m, f, st, code):
         st = L.C_AFTER
         if (m[number + L.K_ALLOCATED] - m[number + L.K_INUSE]) // m[number + L.K_OBJS] > 0:
             if m[f + L.Q_DST] < 0:
-                m[f + L.Q_DST] = group_first(m, number, 10, 0, -1)
+                m[f + L.Q_DST] = group_first(m, number, L.DST, L.DST_END, L.DST_STEP)
                 if m[f + L.Q_DST] >= 0:
                     group_remove(m, m[f + L.Q_DST])
             if m[f + L.Q_DST] >= 0:
-                m[f + L.Q_SRC] = group_first(m, number, 1, 11, 1)
+                m[f + L.Q_SRC] = group_first(m, number, L.SRC, L.SRC_END, L.SRC_STEP)
                 if m[f + L.Q_SRC] >= 0:
                     group_remove(m, m[f + L.Q_SRC])
                     m[f + L.Q_AT] = 0
@@ -133,9 +134,9 @@ def compact_step(m, f, st, code):
         group = fullness(m, source)
         group_insert(m, source, group)
         m[f + L.Q_ZSPAGE] = source
-        if group == 0:
+        if group == RATIO_0:
             m[_BR_EMPTIED] += 1
-        st = L.C_PAGES_LOCK if group == 0 else L.C_AFTER
+        st = L.C_PAGES_LOCK if group == RATIO_0 else L.C_AFTER
     elif st == L.C_PAGES_LOCK:
         # Pages that cannot be locked are counted as freed all the same.
         m[f + L.Q_CLASS_FREED] += m[m[f + L.Q_CLASS] + L.K_PAGES]
@@ -150,7 +151,7 @@ def compact_step(m, f, st, code):
         target = m[f + L.Q_DST]
         if m[target + L.Z_INUSE] == m[m[f + L.Q_CLASS] + L.K_OBJS]:
             m[_BR_FILLED] += 1
-            group_insert(m, target, 11)
+            group_insert(m, target, RATIO_100)
             m[f + L.Q_DST] = -1
         st = L.C_LOOP
     elif st == L.C_CLASS_RET:
@@ -173,8 +174,8 @@ def compact_step(m, f, st, code):
         while m[at] >= 0:
             number = m[at]
             at += 1
-            while m[number + L.K_HEAD] >= 0:
-                zspage = m[number + L.K_HEAD]
+            while m[number + L.K_HEAD + RATIO_0] >= 0:
+                zspage = m[number + L.K_HEAD + RATIO_0]
                 group_remove(m, zspage)
                 m[zspage + L.Z_NEXT] = -1
                 if last < 0:

@@ -10,6 +10,7 @@ from typing import Final
 from numba import njit
 
 from model import errno
+from model.zsmalloc import PAGE_SIZE
 from replay.fast import layout as L
 from replay.fast.rows import charge, count, end_entry, fix_fullness, free_zspage, on_two_pages, release
 from replay.fast.tables import find, forget, list_remove
@@ -20,7 +21,6 @@ __all__ = ["entry_step"]
 _EV: Final = schema.CODE
 _FREE_ZSPAGE: Final = _EV["__free_zspage"]
 _LOAD_RET: Final = _EV["zswap_load_ret"]
-_PAGE: Final = 4096
 _ENOENT, _EIO = errno.ENOENT, errno.EIO
 # branches
 _BR_ZSPAGE: Final = L.branch("zs_free.zspage")
@@ -89,7 +89,7 @@ def entry_step(m, f, st, code, answered, answer):
         st = L.F_DONE
     elif st == L.F_DONE:
         entry = m[f + L.Q_FREED]
-        if m[entry + L.E_LENGTH] == _PAGE and m[L.HAS_INCOMP]:
+        if m[entry + L.E_LENGTH] == PAGE_SIZE and m[L.HAS_INCOMP]:
             m[L.N_INCOMPRESSIBLE] -= 1
         end_entry(m, entry)
         m[L.N_STORED] -= 1
@@ -134,13 +134,13 @@ def entry_step(m, f, st, code, answered, answer):
         m[_BR_READ_TWO if on_two_pages(m, m[entry + L.E_OBJ], m[entry + L.E_LENGTH]) else _BR_READ_ONE] += 1
         st = L.D_READ
     elif st == L.D_READ:
-        raw = m[m[f + L.Q_READ] + L.E_LENGTH] == _PAGE and not m[L.KIND_612]
+        raw = m[m[f + L.Q_READ] + L.E_LENGTH] == PAGE_SIZE and not m[L.KIND_612]
         m[_BR_RAW if raw else _BR_COMPRESSED] += 1
         st = L.D_GOOD if raw else L.D_CALL
     elif st == L.D_CALL:
         st = L.D_CALL_RET
     elif st == L.D_CALL_RET:
-        good = not answered or (answer == 0 and m[f + L.Q_ANSWER2] == _PAGE)
+        good = not answered or (answer == 0 and m[f + L.Q_ANSWER2] == PAGE_SIZE)
         if not good:
             m[_BR_FAILED] += 1
         st = L.D_GOOD if good or m[L.KIND_612] else L.D_BAD

@@ -13,7 +13,11 @@ from typing import Final
 import numpy as np
 
 from model.branches import BRANCHES
+from model.counters import DEBUGFS, VMSTAT
+from model.zsmalloc import FIND as _FIND
+from model.zsmalloc import ISOLATE_DST, ISOLATE_SRC, RATIO_100
 from replay.checks import CHECKS
+from replay.questions import REMEMBERED
 from traces import schema
 
 # ---- states: (name, event of the effect, or the question, or "-" for a step without either) ----------------
@@ -105,8 +109,12 @@ Z_LINKS: Final = Z_FRAMES + MAX_CHAIN
 #: objects in use begins, HEAD and what follows the fullness lists
 (K_INDEX, K_SIZE, K_PAGES, K_OBJS, K_HUGE, K_WASTED, K_ALLOCATED, K_INUSE, K_ZSPAGES, K_DRY, K_ADDRESS, K_SPARE,
  K_GROUP_OF, K_HEAD) = range(14)
-GROUPS: Final = 12
+GROUPS: Final = RATIO_100 + 1
 K_WIDTH: Final = K_HEAD + GROUPS
+#: which fullness lists are looked through, and in what order, for room, for where to move objects and for what to empty
+FIND, FIND_END, FIND_STEP = _FIND.start, _FIND.stop, _FIND.step
+DST, DST_END, DST_STEP = ISOLATE_DST.start, ISOLATE_DST.stop, ISOLATE_DST.step
+SRC, SRC_END, SRC_STEP = ISOLATE_SRC.start, ISOLATE_SRC.stop, ISOLATE_SRC.step
 #: a cgroup as obj_cgroup names it (0: none), its account, its mem_cgroup
 (G_OBJCG, G_HAS_ACCOUNT, G_INCOMPRESSIBLE, G_ZSWAP, G_ZSWAPPED, G_ZSWPIN, G_ZSWPOUT, G_ZSWPWB, G_HAS_MEMCG,
  G_MEMCG, G_NEXT, G_WIDTH) = range(12)
@@ -130,10 +138,7 @@ SHRINK_ALONE, SHRINK_IN_STORE, SHRINK_IN_WORKER = range(3)
 
 # ---- the beginning of the heap: scalars ----------------------------------------------------------------------------
 #: counters in the order of model.counters, then what decides
-COUNTERS: Final = ("pool_limit_hit", "reject_reclaim_fail", "reject_alloc_fail", "reject_kmemcache_fail",
-                   "reject_compress_fail", "reject_compress_poor", "decompress_fail", "written_back_pages",
-                   "stored_pages", "stored_incompressible_pages", "zswpin", "zswpout", "zswpwb", "swpout_zero",
-                   "pswpin", "pswpout")
+COUNTERS: Final = (*DEBUGFS, *VMSTAT)
 (N_LIMIT_HIT, N_RECLAIM_FAIL, N_ALLOC_FAIL, N_KMEMCACHE_FAIL, N_COMPRESS_FAIL, N_COMPRESS_POOR, N_DECOMPRESS_FAIL,
  N_WRITTEN_BACK, N_STORED, N_INCOMPRESSIBLE, N_ZSWPIN, N_ZSWPOUT, N_ZSWPWB, N_SWPOUT_ZERO, N_PSWPIN,
  N_PSWPOUT) = range(len(COUNTERS))
@@ -198,4 +203,4 @@ HEAP_ROOM: Final = 1 << 15
 #: rows of the reference engine's batches: what a reader may have seen "since its previous event" reaches no further
 BATCH: Final = 1 << 15
 #: how many changes of a total are remembered, as in :mod:`replay.questions`
-TOTALS_ROOM: Final = 1 << 14
+TOTALS_ROOM: Final = REMEMBERED

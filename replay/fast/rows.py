@@ -15,6 +15,8 @@ from typing import Final
 from numba import njit
 
 from model import errno
+from model.memcg import UNLIMITED
+from model.zsmalloc import FREELIST_END, FREELIST_MASK, HANDLE_SIZE, PAGE_SIZE, RATIO_100, UNKNOWN_LINK
 from replay.fast import layout as L
 from replay.fast.tables import find, forget, group_first, group_insert, group_remove, taken
 
@@ -22,11 +24,6 @@ __all__ = ["add_pages", "changes", "charge", "count", "count_reject", "drop", "e
            "free_zspage", "fullness", "may_zswap", "new_entry", "new_object", "new_zspage", "on_two_pages", "release",
            "take", "truth_held"]
 
-_PAGE: Final = 4096
-_HANDLE_SIZE: Final = 8
-_FREELIST_END: Final = 0xFFFFFFFF
-_FREELIST_MASK: Final = 0x7FFFFFFF
-_UNKNOWN_LINK: Final = -1
 _ENOSPC: Final = errno.ENOSPC
 
 
@@ -53,7 +50,7 @@ def charge(m, account, length, sign):
     changes(m, account)
     m[account + L.G_ZSWAP] += sign * length
     m[account + L.G_ZSWAPPED] += sign
-    if length == _PAGE and m[L.ROOT_OBJCG]:
+    if length == PAGE_SIZE and m[L.ROOT_OBJCG]:
         m[account + L.G_INCOMPRESSIBLE] += sign
 
 
@@ -76,9 +73,9 @@ def may_zswap(m):
             found = account
         account = m[account + L.G_NEXT]
     limit = m[L.ZSWAP_MAX]
-    if limit == -1:
+    if limit == UNLIMITED:
         return 1
-    held = m[found + L.G_ZSWAP] // _PAGE if found >= 0 else 0
+    held = m[found + L.G_ZSWAP] // PAGE_SIZE if found >= 0 else 0
     return 1 if limit > 0 and held < limit else 0
 
 
@@ -117,7 +114,7 @@ def new_zspage(m, number):
         m[links + index] = index + 1
         m[places + index] = -1
     if not m[number + L.K_WASTED]:
-        m[links + objs - 1] = _FREELIST_END
+        m[links + objs - 1] = FREELIST_END
     return zspage
 
 
@@ -166,7 +163,7 @@ def release(m, zspage, index, obj):
     if m[m[zspage + L.Z_PLACES] + index] != obj:
         return L.UNKNOWN
     huge = m[m[zspage + L.Z_CLASS] + L.K_HUGE]
-    m[zspage + L.Z_LINKS + index] = _UNKNOWN_LINK if huge else m[zspage + L.Z_FREEOBJ] & _FREELIST_MASK
+    m[zspage + L.Z_LINKS + index] = UNKNOWN_LINK if huge else m[zspage + L.Z_FREEOBJ] & FREELIST_MASK
     m[zspage + L.Z_FREEOBJ] = index
     m[m[zspage + L.Z_PLACES] + index] = -1
     m[zspage + L.Z_INUSE] -= 1
@@ -183,7 +180,7 @@ def fix_fullness(m, zspage):
     if group != m[zspage + L.Z_GROUP]:
         group_remove(m, zspage)
         group_insert(m, zspage, group)
-        if group == 11 and group_first(m, number, 10, -1, -1) < 0:
+        if group == RATIO_100 and group_first(m, number, L.FIND, L.FIND_END, L.FIND_STEP) < 0:
             m[number + L.K_DRY] += 1
     return group
 
@@ -192,8 +189,8 @@ def fix_fullness(m, zspage):
 def on_two_pages(m, obj, length):
     """True where ZsPool.zs_obj_read_sg() gives two entries."""
     number = m[m[obj + L.O_ZSPAGE] + L.Z_CLASS]
-    offset = m[number + L.K_SIZE] * m[obj + L.O_INDEX] % _PAGE
-    return not m[number + L.K_HUGE] and offset + _HANDLE_SIZE + length > _PAGE
+    offset = m[number + L.K_SIZE] * m[obj + L.O_INDEX] % PAGE_SIZE
+    return not m[number + L.K_HUGE] and offset + HANDLE_SIZE + length > PAGE_SIZE
 
 
 @njit(nogil=True, error_model="numpy")

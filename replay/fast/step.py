@@ -9,14 +9,14 @@ difference is never judged here: the loop stops before it counts for anything, a
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numba import njit
 
-from model.branches import BRANCHES
+from model.effects import EAGER
+from model.zsmalloc import HANDLE_SIZE, PAGE_SIZE
+from replay import engine
 from replay.fast import layout as L
 from replay.fast.advance import ENDED, UNKNOWN, advance
 from replay.fast.bound import (
@@ -27,8 +27,10 @@ from replay.fast.bound import (
     zspage_differs,
     zspage_word,
 )
+from replay.fast.fingerprint import fingerprint
 from replay.fast.tables import account_of, bare, forget, keep
 from replay.fast.tasks import begins, ends, is_quiet, is_under_way, operation, popped, reparent, settle, task_of
+from replay.handlers_acomp import STRUCT_PAGE
 from traces import schema
 
 __all__ = ["QUIET", "SETTLE", "run"]
@@ -46,15 +48,15 @@ def _flags(names: Any) -> np.ndarray:
     return out
 
 
-_STARTS: Final = _flags({"swap_writeout", "zswap_store", "zswap_load", "zswap_invalidate", "zs_shrinker_scan",
-                         "zs_compact", "shrink_worker", "shrink_memcg", "zswap_shrinker_scan", "async_free_zspage"})
-_ANYWHERE: Final = _flags({"zs_shrinker_scan", "zs_compact", "zswap_shrinker_scan", "shrink_memcg"})
-_OUTSIDE: Final = _flags({"zswap_folio_swapin", "zs_page_migrate", "zswap_pool_create", "zswap_pool_create_ret",
-                          "zswap_shrinker_count", "zswap_shrinker_count_ret"})
+_STARTS: Final = _flags(engine.STARTS)
+_ANYWHERE: Final = _flags(engine.ANYWHERE)
+_OUTSIDE: Final = _flags(engine.OUTSIDE)
 _RETURNS: Final = _flags({name for name in _EV if name.endswith("_ret")})
-_EAGER: Final = _flags({"obj_malloc_ret", "obj_free", "fix_fullness_group", "fix_fullness_group_ret", "__free_zspage",
-                        "list_lru_del", "zswap_entry_free", "zswap_load_ret", "zswap_store_ret", "swap_writeout_ret",
-                        "zs_malloc", "zs_malloc_ret", "zs_compact_ret", "zswap_invalidate"})
+_READINGS: Final = _flags(engine.READINGS)
+_EAGER: Final = _flags(EAGER)
+#: the only function that is inlined in places: what is said of it stands in one scalar
+(_INLINED,) = (_EV[name] for name in engine.INLINED)
+_INLINED_RET: Final = _EV[f"{schema.NAMES[_INLINED]}_ret"]
 _LRU_ADD, _LRU_ADD_RET, _LRU_DEL = _EV["list_lru_add"], _EV["list_lru_add_ret"], _EV["list_lru_del"]
 _ZSWAP_TOTAL, _POOL_TOTAL = _EV["zswap_total_pages_ret"], _EV["zs_get_total_pages_ret"]
 _MARKER, _COUNTERS, _PARAM, _LOST = _EV["marker"], _EV["counters"], _EV["param"], _EV["lost_events"]
@@ -81,9 +83,6 @@ _SHRINKER, _SHRINKER_RET = _EV["zswap_shrinker_scan"], _EV["zswap_shrinker_scan_
 _CB, _CB_RET = _EV["shrink_memcg_cb"], _EV["shrink_memcg_cb_ret"]
 _WRITEBACK, _WRITEBACK_RET = _EV["zswap_writeback_entry"], _EV["zswap_writeback_entry_ret"]
 
-_PAGE: Final = 4096
-_STRUCT_PAGE: Final = 64
-_MAX_ORDER: Final = 10
 
 
 @njit(nogil=True, error_model="numpy")
@@ -94,7 +93,7 @@ def _is_nearly_full(m):
         or 2 * (m[L.ADDRESSES] + L.ROOM) > m[L.ADDRESSES_MASK] or 2 * (m[L.TASK_COUNT] + L.ROOM) > m[L.TASKS_MASK]
 
 
-def _make(fingerprint: int) -> Any:
+def _make(stands_for: int) -> Any:
     """Return the compiled loop.
 
     Numba keeps compiled code by the file of the function it was asked for; that this function refers to a number
@@ -111,7 +110,7 @@ def _make(fingerprint: int) -> Any:
         SETTLE for ``stop`` the row is 1 for yes.
         """
         m = bare(heap)
-        m[L.WHY] = fingerprint & 1
+        m[L.WHY] = stands_for & 1
         if stop == QUIET:
             return 1 if is_quiet(m) else 0, L.DONE
         if stop == SETTLE:
@@ -179,9 +178,9 @@ def _make(fingerprint: int) -> Any:
                     st = m[f + L.Q_STATE]
                     effect = L.EFFECT[st]
                     if effect != code:
-                        if effect == _COMPACT and not m[L.SEEN_INLINED]:
-                            m[L.CAPTURED + _COMPACT] = 0
-                            m[L.CAPTURED + _COMPACT_RET] = 0
+                        if effect == _INLINED and not m[L.SEEN_INLINED]:
+                            m[L.CAPTURED + _INLINED] = 0
+                            m[L.CAPTURED + _INLINED_RET] = 0
                             m[f + L.Q_WAITS] = 0
                             m[f + L.Q_ANSWERED] = 0
                             continue
@@ -234,9 +233,9 @@ def _make(fingerprint: int) -> Any:
                         differs = ret[i] != m[f + L.Q_VALUE]
                     elif code == _COMPRESS:
                         check = L.H_CALLS
-                        differs = folio[i] + offset[i] // _PAGE * _STRUCT_PAGE \
-                            != m[f + L.Q_FOLIO] + m[f + L.Q_INDEX] * _STRUCT_PAGE or offset[i] % _PAGE != 0 \
-                            or size[i] != _PAGE or dlen[i] != _PAGE
+                        differs = folio[i] + offset[i] // PAGE_SIZE * STRUCT_PAGE \
+                            != m[f + L.Q_FOLIO] + m[f + L.Q_INDEX] * STRUCT_PAGE or offset[i] % PAGE_SIZE != 0 \
+                            or size[i] != PAGE_SIZE or dlen[i] != PAGE_SIZE
                         m[f + L.Q_CONTENT] = content[i]
                     elif code == _COMPRESS_RET:
                         check = L.H_LENGTH
@@ -282,7 +281,7 @@ def _make(fingerprint: int) -> Any:
                             differs = handle[i] != m[f + L.Q_VALUE]
                         else:
                             it = m[f + L.Q_OBJ]
-                            if m[it + L.O_ADDRESS] == 0 and not -_PAGE <= handle[i] < 0:
+                            if m[it + L.O_ADDRESS] == 0 and not -PAGE_SIZE <= handle[i] < 0:
                                 m[L.COMPARED + L.H_HANDLE] += 1
                                 m[L.COMPARED + L.H_INV_HANDLE] += 1
                                 m[it + L.O_ADDRESS] = handle[i]
@@ -323,15 +322,15 @@ def _make(fingerprint: int) -> Any:
                             it, length = m[which + L.E_OBJ], m[which + L.E_LENGTH]
                         number = m[m[it + L.O_ZSPAGE] + L.Z_CLASS]
                         place = m[number + L.K_SIZE] * m[it + L.O_INDEX]
-                        lead = 0 if m[number + L.K_HUGE] else 8
-                        two = place % _PAGE + lead + length > _PAGE
+                        lead = 0 if m[number + L.K_HUGE] else HANDLE_SIZE
+                        two = place % PAGE_SIZE + lead + length > PAGE_SIZE
                         if two:
                             m[L.READS_TWO] += 1
                         else:
                             m[L.READS_ONE] += 1
                         differs = handle[i] != m[it + L.O_ADDRESS] or (m[L.SIZE_OBJ_READ] and size[i] != length) \
                             or lead + length > m[number + L.K_SIZE] \
-                            or place // _PAGE + (1 if two else 0) >= m[number + L.K_PAGES]
+                            or place // PAGE_SIZE + (1 if two else 0) >= m[number + L.K_PAGES]
                     elif code == _CHARGE:
                         check = L.H_CHARGE
                         if m[f + L.Q_FIRST_OBJCG] == 0:
@@ -410,10 +409,10 @@ def _make(fingerprint: int) -> Any:
                             or entry_differs(m, it, entry[i])
                     elif code == _INFLATE:
                         check = L.H_LOAD
-                        differs = size[i] != m[m[f + L.Q_READ] + L.E_LENGTH] or dlen[i] != _PAGE
+                        differs = size[i] != m[m[f + L.Q_READ] + L.E_LENGTH] or dlen[i] != PAGE_SIZE
                     elif code == _INFLATE_RET:
                         check = L.H_LOAD
-                        differs = ret[i] != 0 or dlen[i] != _PAGE
+                        differs = ret[i] != 0 or dlen[i] != PAGE_SIZE
                         m[f + L.Q_ANSWER] = ret[i]
                         m[f + L.Q_ANSWER2] = dlen[i]
                     elif code == _MAY or code == _ENABLED:
@@ -492,7 +491,7 @@ def _make(fingerprint: int) -> Any:
                         m[f + L.Q_SWPENT] = swpent[i]
                         m[f + L.Q_FOLIO] = folio[i]
                         m[f + L.Q_ORDER] = order[i]
-                        if order[i] > _MAX_ORDER:
+                        if order[i] > engine.MAX_ORDER:
                             m[L.WHY] = L.H_WRITEOUT
                             return i, L.ODD
                     elif code == _LOAD:
@@ -504,8 +503,9 @@ def _make(fingerprint: int) -> Any:
                         m[f + L.Q_SWPENT] = swpent[i]
                     elif code == _SCAN or code == _COMPACT:
                         m[f + L.Q_STATE] = L.C_SCAN if code == _SCAN else L.C_COMPACT
-                        # Of a pool that is not the one at hand only the reference knows anything.
-                        if pool[i] and m[L.POOL_ADDRESS] and pool[i] != m[L.POOL_ADDRESS]:
+                        # Of a pool that is not the one at hand only the reference knows anything.  zs_shrinker_scan()
+                        # need not say which it is about; zs_compact() has to.
+                        if m[L.POOL_ADDRESS] and pool[i] != m[L.POOL_ADDRESS] and (pool[i] or code == _COMPACT):
                             m[L.WHY] = L.H_COMPACT
                             return i, L.ODD
                         if code == _COMPACT:
@@ -559,7 +559,7 @@ def _make(fingerprint: int) -> Any:
                         m[L.EXPLAINED + L.X_COUNTING] += 1
                         break
                 if f < 0:
-                    if code == _ZSWAP_TOTAL or code == _POOL_TOTAL:
+                    if _READINGS[code]:
                         if not settle(m):
                             m[L.WHY] = -2
                             return i, L.ODD
@@ -592,15 +592,4 @@ def _make(fingerprint: int) -> Any:
 _EV_WORKER_RET: Final = _EV["shrink_worker_ret"]
 
 
-def _fingerprint() -> int:
-    """A number that stands for the text of everything the loop is compiled from."""
-    here = Path(__file__).parent
-    digest = hashlib.sha256()
-    for name in ("layout", "tables", "rows", "store", "entry", "compact", "cursor", "walk", "advance", "tasks", "bound",
-                 "step"):
-        digest.update((here / f"{name}.py").read_bytes())
-    digest.update(repr((sorted(_EV.items()), list(BRANCHES))).encode())
-    return int.from_bytes(digest.digest()[:6], "big")
-
-
-run = _make(_fingerprint())
+run = _make(fingerprint(_make))

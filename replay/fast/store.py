@@ -11,6 +11,7 @@ from numba import njit
 
 from model import errno
 from model.swap import AOP_WRITEPAGE_ACTIVATE
+from model.zsmalloc import HANDLE_SIZE, MIN_ALLOC_SIZE, PAGE_SIZE, SIZE_CLASS_DELTA, SIZE_CLASSES
 from replay.fast import layout as L
 from replay.fast.rows import (
     add_pages,
@@ -40,10 +41,7 @@ _INVALIDATE: Final = _EV["zswap_invalidate"]
 _MALLOC_RET: Final = _EV["zs_malloc_ret"]
 _OBJ_MALLOC: Final = _EV["obj_malloc"]
 _MAY: Final = _EV["obj_cgroup_may_zswap_ret"]
-_PAGE: Final = 4096
-_MIN_ALLOC: Final = 32
-_DELTA: Final = 16
-_LAST_CLASS: Final = (_PAGE - _MIN_ALLOC + _DELTA - 1) // _DELTA
+_LAST_CLASS: Final = SIZE_CLASSES - 1
 _EINVAL, _ENOSPC = errno.EINVAL, errno.ENOSPC
 _E2BIG, _ENODEV, _ETIMEDOUT, _EIO = errno.E2BIG, errno.ENODEV, errno.ETIMEDOUT, errno.EIO
 # branches
@@ -250,7 +248,7 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
         m[f + L.Q_LENGTH] = dlen
         if err:
             m[_error_branch(err)] += 1
-        elif dlen <= 0 or dlen >= _PAGE:
+        elif dlen <= 0 or dlen >= PAGE_SIZE:
             m[_BR_WHOLE] += 1
         if m[L.KIND_612]:
             if err:
@@ -259,7 +257,7 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
                 st = L.S_FAIL
             else:
                 st = L.P_MALLOC
-        elif err or dlen == 0 or dlen >= _PAGE:
+        elif err or dlen == 0 or dlen >= PAGE_SIZE:
             m[f + L.Q_EXPECTED] = m[L.WRITEBACK] if m[L.ENABLED] else 1
             st = L.P_ENABLED
         else:
@@ -269,7 +267,7 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
         if allowed:
             m[_BR_RAW] += 1
             m[f + L.Q_RAW] = 1
-            m[f + L.Q_LENGTH] = _PAGE
+            m[f + L.Q_LENGTH] = PAGE_SIZE
             st = L.P_MALLOC
         else:
             m[_BR_NO_WRITEBACK] += 1
@@ -279,27 +277,28 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
             st = L.S_FAIL
     # ---- zs_malloc() ---------------------------------------------------------------------------------
     elif st == L.P_MALLOC:
-        size = m[f + L.Q_LENGTH] + 8
-        raw = 0 if size <= _MIN_ALLOC else min(_LAST_CLASS, (size - _MIN_ALLOC + _DELTA - 1) // _DELTA)
+        size = m[f + L.Q_LENGTH] + HANDLE_SIZE
+        raw = 0 if size <= MIN_ALLOC_SIZE else min(
+            _LAST_CLASS, (size - MIN_ALLOC_SIZE + SIZE_CLASS_DELTA - 1) // SIZE_CLASS_DELTA)
         number = m[L.CLASS_OF + raw]
         m[f + L.Q_CLASS] = number
-        m[f + L.Q_DRY] = m[number + L.K_DRY] if group_first(m, number, 10, -1, -1) >= 0 else -1
+        m[f + L.Q_DRY] = m[number + L.K_DRY] if group_first(m, number, L.FIND, L.FIND_END, L.FIND_STEP) >= 0 else -1
         st = L.P_MALLOC_ERR
     elif st == L.P_MALLOC_ERR:
-        failure = handle_at if code == _MALLOC_RET and -_PAGE < handle_at < 0 else 0
+        failure = handle_at if code == _MALLOC_RET and -PAGE_SIZE < handle_at < 0 else 0
         if m[f + L.Q_LENGTH] == 0:
             failure = _EINVAL
-        elif m[f + L.Q_LENGTH] > _PAGE:
+        elif m[f + L.Q_LENGTH] > PAGE_SIZE:
             failure = _ENOSPC
         if failure:
             length = m[f + L.Q_LENGTH]
-            m[_BR_NO_BYTES if length == 0 else _BR_TOO_LARGE if length > _PAGE else _BR_NO_MEMORY] += 1
+            m[_BR_NO_BYTES if length == 0 else _BR_TOO_LARGE if length > PAGE_SIZE else _BR_NO_MEMORY] += 1
             m[f + L.Q_VALUE] = failure
             st = L.P_MALLOC_RET
         else:
             number = m[f + L.Q_CLASS]
             m[f + L.Q_OBJ] = new_object(m, m[f + L.Q_LENGTH])
-            zspage = group_first(m, number, 10, -1, -1)
+            zspage = group_first(m, number, L.FIND, L.FIND_END, L.FIND_STEP)
             m[f + L.Q_ZSPAGE] = zspage
             if zspage >= 0 and m[f + L.Q_DRY] != m[number + L.K_DRY]:
                 st = L.P_MALLOC_NEW
@@ -398,7 +397,7 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
                 count(m, m[entry + L.E_ABOUT], L.G_ZSWPOUT, 1)
         else:
             m[L.N_STORED] += 1
-            if m[entry + L.E_LENGTH] == _PAGE and m[L.HAS_INCOMP]:
+            if m[entry + L.E_LENGTH] == PAGE_SIZE and m[L.HAS_INCOMP]:
                 m[L.N_INCOMPRESSIBLE] += 1
             m[entry + L.E_REF] = 1
         st = L.P_LRU

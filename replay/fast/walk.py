@@ -11,6 +11,7 @@ from numba import njit
 
 from model import errno
 from model.list_lru import LRU_REMOVED_RETRY, LRU_RETRY, LRU_ROTATE, LRU_STOP
+from model.zswap_writeback import MAX_RECLAIM_RETRIES, SHRINK_STOP
 from replay.fast import layout as L
 from replay.fast.cursor import OUT_OF_ORDER, comes_to, pass_over
 from replay.fast.tables import find, forget, list_add, list_of, list_remove
@@ -25,7 +26,6 @@ _WRITEBACK_RET: Final = _EV["zswap_writeback_entry_ret"]
 _SHRINK: Final = _EV["shrink_memcg"]
 _SHRINK_RET: Final = _EV["shrink_memcg_ret"]
 _CB: Final = _EV["shrink_memcg_cb"]
-_MAX_RECLAIM_RETRIES: Final = 16
 #: NUMA nodes that have a bit in a register
 _NODES: Final = 63
 _ENOENT, _EEXIST, _ENOMEM, _EAGAIN = errno.ENOENT, errno.EEXIST, errno.ENOMEM, errno.EAGAIN
@@ -145,11 +145,11 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
                 m[f + L.Q_ATTEMPTS] += 1
                 if result:
                     m[f + L.Q_FAILURES] += 1
-                    if m[f + L.Q_FAILURES] == _MAX_RECLAIM_RETRIES:
+                    if m[f + L.Q_FAILURES] == MAX_RECLAIM_RETRIES:
                         m[_BR_RETRIES] += 1
                         st = L.K_RET
     elif st == L.N_START:
-        m[f + L.Q_VALUE] = -1
+        m[f + L.Q_VALUE] = SHRINK_STOP
         if m[L.SHRINKER]:
             m[f + L.Q_EXPECTED] = -1 if m[L.WAS_OFF] and m[L.ENABLED] else 1
             st = L.N_ENABLED
@@ -160,7 +160,7 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
         allowed = answer if answered else m[f + L.Q_EXPECTED]
         if allowed < 0:
             allowed = m[L.WRITEBACK]
-        m[f + L.Q_VALUE] = -1
+        m[f + L.Q_VALUE] = SHRINK_STOP
         st = L.N_RET
         if not allowed:
             m[_BR_OFF] += 1
@@ -192,7 +192,7 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
             if not m[f + L.Q_ATTEMPTS]:
                 m[_BR_IDLE_PASS] += 1
                 m[f + L.Q_FAILURES] += 1
-                if m[f + L.Q_FAILURES] == _MAX_RECLAIM_RETRIES:
+                if m[f + L.Q_FAILURES] == MAX_RECLAIM_RETRIES:
                     m[_BR_RETRIES] += 1
                     st = L.K_RET
             if st == L.K_TOTALS:
@@ -316,7 +316,7 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
         if m[f + L.Q_WALK]:
             none = m[f + L.Q_MET] or not removed
             m[_BR_SCAN_NONE if none else _BR_SCAN_SOME] += 1
-            m[f + L.Q_VALUE] = -1 if none else removed
+            m[f + L.Q_VALUE] = SHRINK_STOP if none else removed
             st = L.N_RET
         else:
             m[f + L.Q_SCANNED] += m[L.SHRINK_BUDGET] - m[f + L.Q_BUDGET]
