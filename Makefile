@@ -38,11 +38,12 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/zreplay bench --json bench.json
 
-# Changes the model in one place after the other: do the checks notice on the samples?  Some ten minutes.  A recording of
-# the posted v14 beside them: make mutation MUTATION="--extra REC"
+# Changes the model in one place after the other: do the checks notice on the samples?  Then the compiled engine: does the
+# sweep?  Some fifteen minutes.  A recording of the posted v14 beside them: make mutation MUTATION="--extra REC"
 MUTATION ?=
 mutation: $(VENV)/.installed
 	$(BIN)/python -m tests.mutation --json mutation.json --markdown docs/mutation.md $(MUTATION)
+	$(BIN)/python -m tests.mutation.compiled --json mutation-compiled.json --markdown docs/mutation-compiled.md
 
 # One file for test boxes: Python 3.9 and root, no packages.
 recorder:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["KINDS", "OBSERVERS", "Mutant", "choose", "enumerate_mutants", "mutated", "reading_sources", "shared_names"]
+__all__ = ["COMPILED_KINDS", "KINDS", "OBSERVERS", "Mutant", "choose", "enumerate_mutants", "mutated", "reading_sources", "shared_names"]
 
 #: kind -> what is done
 KINDS: Final = {
@@ -30,6 +30,8 @@ KINDS: Final = {
     "errno": "another errno",
     "order": "the other end: min and max, the tail of a list for its head",
 }
+#: the same with what is only done to the compiled engine, which is made of comparisons
+COMPILED_KINDS: Final = {**KINDS, "operand": "one of several conditions left out"}
 #: Names that only whoever replays reads: which readers lost their CPU, which folios' cgroups nothing told.
 OBSERVERS: Final = frozenset({"observer", "account_observer", "total_observer", "untold_folios", "_changes",
                               "_total_changes"})
@@ -122,8 +124,8 @@ def _targets(node: ast.stmt) -> list[ast.expr]:
 class _Finder:
     """Walks a module and yields every site at which it can be changed."""
 
-    def __init__(self, shared: frozenset[str]) -> None:
-        self.shared = shared
+    def __init__(self, shared: frozenset[str], operands: bool = False) -> None:
+        self.shared, self.operands = shared, operands
         self.scope: list[str] = []
         self.functions = 0
         self.statement = 0
@@ -202,6 +204,11 @@ class _Finder:
                 yield self._compare(node, position, _COMPARE[type(op)]())
         elif isinstance(node, ast.BoolOp):
             yield self._operator(node, node, ast.And() if isinstance(node.op, ast.Or) else ast.Or())
+            for number in range(len(node.values) if self.operands else 0):
+                # What is left of two is the other: "x and True", "x or False".
+                same = ast.copy_location(ast.Constant(isinstance(node.op, ast.And)), node)
+                values = [*node.values[:number], same, *node.values[number + 1:]]
+                yield self._set(node, node, "values", values, "operand")
         elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC \
                 and not isinstance(node.left, ast.List | ast.Tuple):
             yield self._operator(node, node, _ARITHMETIC[type(node.op)]())
@@ -218,6 +225,10 @@ class _Finder:
             yield self._errno(node)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _OTHER_END:
             yield self._other_end(node, node.func)
+        if self.operands and isinstance(node, ast.Subscript):
+            # Where something lies in the compiled engine's tables is no matter of what a kernel does.
+            yield from self.expr(node.value)
+            return
         for child in ast.iter_child_nodes(node):
             if not isinstance(child, ast.expr_context | ast.operator | ast.cmpop | ast.boolop | ast.unaryop):
                 yield from self.expr(child)
@@ -280,8 +291,8 @@ class _Finder:
                      self.statement)
 
 
-def _sites(tree: ast.Module, shared: frozenset[str]) -> list[_Site]:
-    return list(_Finder(shared).block(tree.body))
+def _sites(tree: ast.Module, shared: frozenset[str], operands: bool = False) -> list[_Site]:
+    return list(_Finder(shared, operands).block(tree.body))
 
 
 def reading_sources(root: Path) -> list[Path]:
@@ -300,17 +311,19 @@ def shared_names(sources: Iterable[Path]) -> frozenset[str]:
     return frozenset(names)
 
 
-def enumerate_mutants(root: Path, path: str, shared: frozenset[str] = frozenset()) -> list[Mutant]:
+def enumerate_mutants(root: Path, path: str, shared: frozenset[str] = frozenset(), *,
+                      operands: bool = False) -> list[Mutant]:
     """Return every change that can be made to a file, in the order of its text.
 
     :param root: the checkout
     :param path: the file, relative to it
     :param shared: module constants to leave alone (:func:`shared_names`)
+    :param operands: for the compiled engine: leave out single conditions of several too, and leave alone what lies where
     """
     tree = ast.parse((root / path).read_text())
     found = []
     seen: Counter[tuple[str, str, str]] = Counter()
-    for number, site in enumerate(_sites(tree, shared)):
+    for number, site in enumerate(_sites(tree, shared, operands)):
         line: int = getattr(site.node, "lineno", 0)
         look = (site.function, site.before, site.after)
         seen[look] += 1
@@ -319,13 +332,13 @@ def enumerate_mutants(root: Path, path: str, shared: frozenset[str] = frozenset(
     return found
 
 
-def mutated(source: str, number: int, shared: frozenset[str] = frozenset()) -> ast.Module:
+def mutated(source: str, number: int, shared: frozenset[str] = frozenset(), *, operands: bool = False) -> ast.Module:
     """Return the syntax tree of a file with its ``number``-th change made; line numbers stay as they were.
 
     :raises IndexError: when there is no such change
     """
     tree = ast.parse(source)
-    _sites(tree, shared)[number].apply()
+    _sites(tree, shared, operands)[number].apply()
     return ast.fix_missing_locations(tree)
 
 

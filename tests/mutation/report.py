@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.mutation.mutator import KINDS, Mutant
+from tests.mutation.mutator import COMPILED_KINDS, KINDS, Mutant
 from tests.mutation.trial import OUTCOMES, Sample, Trial
 
-__all__ = ["REASONS", "Explanation", "Explanations", "explanations", "markdown", "score_lines"]
+__all__ = ["COMPILED_OUTCOMES", "REASONS", "Explanation", "Explanations", "compiled_markdown", "explanations", "markdown",
+           "score_lines"]
 
 #: why a mutant can survive
 REASONS: Final = {
@@ -83,14 +84,14 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "none"
 
 
-def score_lines(trials: Sequence[Trial]) -> list[str]:
+def score_lines(trials: Sequence[Trial], outcomes: Mapping[str, str] = OUTCOMES) -> list[str]:
     """Return the score in a few lines."""
     count = Counter(t.outcome for t in trials)
     reached = [t for t in trials if t.reaching]
     caught = count["caught"]
     return [
         f"{len(trials)} mutants: {caught} caught by a check ({_percent(caught, len(trials))}), "
-        + ", ".join(f"{count[o]} {o}" for o in OUTCOMES if o != "caught"),
+        + ", ".join(f"{count[o]} {o}" for o in outcomes if o != "caught"),
         f"{len(reached)} of them change code that some sample runs: {caught} caught by a check "
         f"({_percent(caught, len(reached))}), {sum(t.outcome == 'survived' for t in reached)} survived",
     ]
@@ -127,15 +128,15 @@ def _what_caught(trial: Trial) -> str:
         f"{trial.outcome} in {trial.sample}"
 
 
-def _scores(trials: Sequence[Trial], key: str) -> list[str]:
-    lines = [f"| {key} | mutants | " + " | ".join(OUTCOMES) + " | run by a sample |",
-             "|---" * (len(OUTCOMES) + 3) + "|"]
+def _scores(trials: Sequence[Trial], key: str, outcomes: Mapping[str, str] = OUTCOMES) -> list[str]:
+    lines = [f"| {key} | mutants | " + " | ".join(outcomes) + " | run by a sample |",
+             "|---" * (len(outcomes) + 3) + "|"]
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(trial.mutant.path if key == "file" else trial.mutant.kind, []).append(trial)
     for name, group in sorted(groups.items()):
         count = Counter(t.outcome for t in group)
-        lines.append(f"| {name} | {len(group)} | " + " | ".join(str(count[o]) for o in OUTCOMES)
+        lines.append(f"| {name} | {len(group)} | " + " | ".join(str(count[o]) for o in outcomes)
                      + f" | {sum(bool(t.reaching) for t in group)} |")
     return lines
 
@@ -203,7 +204,7 @@ decorators, `raise` and `assert` with their texts, strings, `__slots__`, `__all_
 observers only (which task lost its CPU before it read a total), constants that the replay itself imports (`PAGE_SIZE` and the like),
 the first assignments of `__init__`, and numbers returned right after an effect that tells the same. `model/effects.py`
 (how the model speaks), `model/errno.py`, `model/ledger.py` (an oracle, not a kernel) and `model/crypto/` (held against reference
-vectors and recorded lengths elsewhere) are not mutated.
+vectors and recorded lengths elsewhere) are not mutated. The compiled engine has [a page of its own](mutation-compiled.md).
 """
 
 
@@ -254,4 +255,45 @@ def markdown(groups: Sequence[tuple[str, list[Trial], list[Sample], int]], known
                   *_catchers(trials), "", "## Survivors", *_survivors(trials, known),
                   *(_elsewhere(trials, elsewhere) if elsewhere and not number else []), "", "## Every mutant",
                   *_table(trials), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+#: how a mutant of the compiled engine can come out, the plainest first
+COMPILED_OUTCOMES: Final = {
+    "caught": "with one of the recordings it goes past what the reference calls a difference, counts otherwise, or ends with other tables",
+    "handed over": "it leaves to the reference what it should confirm: that takes longer, and no verdict is another one",
+    "exception": "Python's own error, such as an index outside the tables",
+    "timeout": "it does not end",
+    "survived": "it does with every recording, changed or not, what the engine unchanged does",
+}
+_COMPILED_INTRO: Final = """# Mutation: what the sweep catches of the compiled engine
+
+`make mutation` also changes the compiled engine (`replay/fast/`) in one place, and runs it over the recordings of the exhaustive sweep
+(`tests/sweeping.py`): as they are, and with each value that the reference reads changed, one at a time. That the engine unchanged says
+the same as the reference of all of these is what `tests/test_sweep.py` holds; so a mutant that does anything else says something else
+than the reference. Nothing is compiled for it: with Numba's JIT switched off the functions are plain Python on the same tables, which
+takes a second for what takes half a minute to compile. This page is written by `python -m tests.mutation.compiled`; reasons of survivors come from
+`tests/mutation/survivors-compiled.toml`, and a survivor without one makes the command fail.
+
+Left out: what runs on import (names of columns, constants that come from the model and the reference), and where a hash table looks first.
+`layout.py` is names, `memory.py`, `runner.py` and `eligible.py` are no part of what is compiled.
+"""
+
+
+def compiled_markdown(trials: Sequence[Trial], samples: Sequence[Sample], population: int, changed: int, known: Explanations,
+                      seed: int) -> str:
+    """Return docs/mutation-compiled.md.
+
+    :param population: how many mutants there are to choose from
+    :param changed: how many changed recordings each was tried on, as far as they run what is changed
+    """
+    lines = [_COMPILED_INTRO, "## Score", "", *(f"- {line}" for line in score_lines(trials, COMPILED_OUTCOMES)),
+             f"- {_fair(trials, known).removesuffix(')')}; what is handed over is not among the caught)",
+             f"- every single condition left out, and a choice of the other {population:,} possible changes (seed {seed})",
+             f"- tried on {len(samples)} recordings as they are and {changed:,} with one value changed: "
+             + ", ".join(f"{s.name} ({s.events:,} events)" for s in samples), "",
+             *(f"- `{name}`: {text}" for name, text in COMPILED_OUTCOMES.items()), "",
+             *_scores(trials, "file", COMPILED_OUTCOMES), "", *_scores(trials, "kind", COMPILED_OUTCOMES), "",
+             *(f"- `{kind}`: {COMPILED_KINDS[kind]}" for kind in sorted(COMPILED_KINDS)), "",
+             *_catchers(trials), "", "## Survivors", *_survivors(trials, known), "", "## Every mutant", *_table(trials), ""]
     return "\n".join(lines).rstrip() + "\n"
