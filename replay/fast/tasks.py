@@ -19,6 +19,7 @@ __all__ = ["begins", "ends", "is_quiet", "is_under_way", "operation", "popped", 
 
 _INVALIDATE: Final = schema.CODE["zswap_invalidate"]
 _SHRINK: Final = schema.CODE["shrink_memcg"]
+_BR_REPARENTED: Final = L.branch("memcg_reparent_list_lrus.some")
 _FOREVER: Final = 1 << 62
 _SPREAD: Final = -7046029254386353131  # 2^64 / golden ratio, odd
 
@@ -211,6 +212,7 @@ def reparent(m, gone, parent):
             m[row + L.R_ALIVE] = 0
             if m[row + L.R_COUNT] == 0:
                 continue
+            m[_BR_REPARENTED] += 1
             target = list_of(m, m[row + L.R_NID], parent)
             if target < 0:
                 # The target comes into being with what it gets: the row goes on under the parent's name.

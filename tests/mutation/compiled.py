@@ -52,6 +52,7 @@ QUOTAS: Final = {
     "replay/fast/advance.py": 8,
     "replay/fast/bound.py": 22,
     "replay/fast/compact.py": 24,
+    "replay/fast/cursor.py": 16,
     "replay/fast/entry.py": 24,
     "replay/fast/rows.py": 24,
     "replay/fast/step.py": 60,
@@ -145,8 +146,8 @@ def _go(step: Any, run: Run, m: np.ndarray, first: int, last: int) -> int:
 
 
 def _counts(m: np.ndarray) -> tuple[int, ...]:
-    """How often each check compared, what was explained how."""
-    return (*m[L.COMPARED:L.CAPTURED].tolist(), *m[[L.PREEMPTED, L.REORDERED, L.READS_ONE, L.READS_TWO]].tolist())
+    """How often each check compared, what was explained how, which branches were gone through; shrink_worker()'s order."""
+    return (*m[L.COMPARED:L.CAPTURED].tolist(), *m[L.BRANCHED:L.SCALARS].tolist(), *m[[L.PREEMPTED, L.REORDERED, L.READS_ONE, L.READS_TWO]].tolist())
 
 
 def _tables(run: Run, m: np.ndarray) -> str:
