@@ -51,6 +51,9 @@ def zspage_word(m, zspage):
 def class_differs(m, number, address):
     """ZsmallocHandlers._class_at(): True where a class is known at another address."""
     if m[number + L.K_ADDRESS] == 0:
+        # No address is none to compare with: what that counts for, the reference says.
+        if address == 0:
+            return True
         m[number + L.K_ADDRESS] = address
     return m[number + L.K_ADDRESS] != address
 

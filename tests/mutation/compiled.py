@@ -18,6 +18,7 @@ import importlib  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import pickle  # noqa: E402
+import random  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
@@ -328,12 +329,19 @@ def mutants(quotas: dict[str, int], seed: int) -> tuple[list[Mutant], int]:
 
 
 def tried(chosen: Sequence[Mutant], runs: Sequence[Run], jobs: int = 1,
-          progress: Callable[[str, int, int], None] | None = None) -> list[Trial]:
-    """Try every mutant, each in a process forked from this one; returns trials in the mutants' order."""
+          progress: Callable[[str, int, int], None] | None = None, minutes: float = 1e9) -> list[Trial]:
+    """Try every mutant, each in a process forked from this one; returns trials in the mutants' order.
+
+    :param minutes: after so many none is begun any more; they are taken in a random order, the same every time
+    """
     trials: dict[int, Trial] = {}
-    waiting = list(enumerate(chosen))[::-1]
+    waiting = list(enumerate(chosen))
+    random.Random(len(chosen)).shuffle(waiting)
+    end = time.monotonic() + 60 * minutes
     running: dict[int, tuple[int, int, float]] = {}
     while waiting or running:
+        if time.monotonic() > end:
+            waiting.clear()
         while waiting and len(running) < jobs:
             number, mutant = waiting.pop()
             read, write = os.pipe()
@@ -352,7 +360,7 @@ def tried(chosen: Sequence[Mutant], runs: Sequence[Run], jobs: int = 1,
         trials[number].seconds = round(time.monotonic() - began, 2)
         if progress is not None:
             progress("mutants of the compiled engine", len(trials), len(chosen))
-    return [trials[number] for number in range(len(chosen))]
+    return [trials[number] for number in sorted(trials)]
 
 
 def _child(mutant: Mutant, runs: Sequence[Run], write: int) -> None:
@@ -373,6 +381,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", metavar="TEXT", help="only mutants whose name holds this")
     parser.add_argument("--all", action="store_true", help="every mutant there is instead of a choice")
     parser.add_argument("--share", type=float, default=1.0, help="this share of the usual number (default 1)")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no mutant after so many minutes")
+    parser.add_argument("--kind", help="only mutants of this kind")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default 2)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every trial there")
     parser.add_argument("--from", dest="result", metavar="FILE", type=Path,
@@ -393,13 +403,14 @@ def main(argv: list[str] | None = None) -> int:
     else:
         quotas = {path: 1 << 20 if args.all else max(1, round(args.share * quota)) for path, quota in QUOTAS.items()}
         chosen, population = mutants(quotas, args.seed)
-        chosen = [mutant for mutant in chosen if not args.only or args.only in mutant.name]
+        chosen = [mutant for mutant in chosen if (not args.only or args.only in mutant.name)
+                  and args.kind in (None, mutant.kind)]
         with tempfile.TemporaryDirectory() as folder, steps() as progress:
             warnings.simplefilter("ignore")
             with np.errstate(all="ignore"):
                 runs = prepared(Path(folder))
             changed = sum(len(run.did) - 1 for run in runs)
-            trials = tried(chosen, runs, args.jobs, progress)
+            trials = tried(chosen, runs, args.jobs, progress, args.minutes)
         samples = [Sample(run.name, events=run.events) for run in runs]
     if args.json:
         rows = [{"path": s.path, "events": s.events} for s in samples]
