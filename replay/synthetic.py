@@ -230,12 +230,6 @@ class ImaginaryKernel:
     def _on_shrink_memcg(self, cgroup: int | None) -> None:
         self._row("shrink_memcg", memcg=_MEMCG)
 
-    def _on_zswap_shrinker_scan(self, nr_to_scan: int, cgroup: int | None, nid: int) -> None:
-        self._row("zswap_shrinker_scan", size=nr_to_scan, memcg=_MEMCG, nid=nid)
-
-    def _on_zswap_writeback_entry(self, entry: ZswapEntry) -> None:
-        self._row("zswap_writeback_entry", swpent=entry.swpent)
-
     def _on_crypto_acomp_compress(self, folio: Folio, index: int, pages: int, pool: ZswapPool) -> None:
         self._index = index
         self._pages = pages
