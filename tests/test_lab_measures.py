@@ -117,7 +117,7 @@ def test_what_kills_left_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         if source.name == "gap":
             manifest["losses"][0]["lost"] = 3
         if source.name == "other":
-            manifest["kernel"].update(release="7.3.0", version="7.3.0")
+            manifest["kernel"].update(release="6.12.0", version="6.12.0")
         (out / "manifest.json").write_text(json.dumps(manifest))
         return {}
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import numba
 
-numba.config.DISABLE_JIT = True
+if __name__ == "__main__":
+    # Not where a test run looks for doctests here: all that it compiles after that would be plain Python.
+    numba.config.DISABLE_JIT = True
 
 import argparse  # noqa: E402
 import importlib  # noqa: E402
