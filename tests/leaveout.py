@@ -132,6 +132,17 @@ class LeftOut(Recording):
         self.columns["ret"] = self.columns["ret"].copy()
         self.columns["ret"][notes] = np.arange(len(left))
         self.kept_snapshots = [self.kept_snapshots[number] for number in left]
+        self._agree()
+
+    def _agree(self) -> None:
+        """Let the manifest say what is there, as one that was made so would."""
+        manifest = self.manifest
+        manifest["rows"] = len(self)
+        if manifest["segments"] and len(self):
+            manifest["segments"][-1]["last_ts"] = int(self.columns["ts"][-1])
+        kept = {entry["file"] for entry, _ in self.kept_snapshots}
+        manifest["files"] = {name: digest for name, digest in manifest["files"].items()
+                             if not name.startswith("counters/") or name in kept}
 
     def without_field(self, event: str, column: str) -> LeftOut:
         """Leave out one field of one probe."""

@@ -24,7 +24,8 @@ def result() -> Result:
                   [CheckResult("effect.order", 30, 0, "exact", ""), CheckResult("store.length", 9, 1, "exact", "")],
                   [divergence], ["a reason"], {"counters": 2}, 1,
                   ["a note", "7 distinct pages compressed, 0 results kept from before"], ["mainline-7.3"],
-                  {"compress": 1.0, "replay": 2.0})
+                  {"compress": 1.0, "replay": 2.0}, branches={"zs_malloc.new": 1}, taken=["a decision"],
+                  unseen=["an effect"])
 
 
 def test_an_engine_may_say_what_it_is(result: Result) -> None:

@@ -243,7 +243,10 @@ def test_every_field_of_an_effect_is_compared_or_given(samples: dict[str, Path])
     given = {*GIVEN, ("list_lru_add", "pool"), ("list_lru_del", "pool"), ("swap_writeout", "swpent"),
              ("swap_writeout", "order"), ("zswap_load", "swpent"), ("zswap_invalidate", "swpent"),
              ("zs_shrinker_scan", "pool"), ("zswap_shrinker_scan", "size"), ("zswap_shrinker_scan", "memcg"),
-             ("zswap_shrinker_scan", "nid")}
+             ("zswap_shrinker_scan", "nid"),
+             # Whose answer it is.
+             ("obj_cgroup_may_zswap_ret", "memcg"), ("obj_cgroup_may_zswap_ret", "pool"),
+             ("mem_cgroup_zswap_writeback_enabled_ret", "memcg")}
     # Judged by nothing: the allocation flags.  Which entry 6.12 writes back, its slot says.
     judged_by_nothing = {("zs_malloc", "gfp"), ("zswap_writeback_entry", "entry")}
     fields = {(event, column) for event in engine.table() for column in FIELDS[event]}

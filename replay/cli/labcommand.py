@@ -122,7 +122,7 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.backend != "tracefs":
         raise LabError("a command is recorded with --backend tracefs; leave the other out")
     if arguments.folio != "4k":
-        raise LabError("--folio is of the workload; a command asks for large folios itself")
+        raise LabError("--folio is of the workload; leave it out: a command asks for large folios itself")
 
 
 def command_job(arguments: argparse.Namespace, kernel: Kernel, shelf: Shelf) -> Job:

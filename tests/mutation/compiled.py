@@ -15,36 +15,36 @@ if __name__ == "__main__":
     # Not where a test run looks for doctests here: all that it compiles after that would be plain Python.
     numba.config.DISABLE_JIT = True
 
-import argparse  # noqa: E402
-import importlib  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import pickle  # noqa: E402
-import random  # noqa: E402
-import signal  # noqa: E402
-import sys  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
-import warnings  # noqa: E402
-from collections.abc import Callable, Iterator, Sequence  # noqa: E402
-from dataclasses import dataclass, field  # noqa: E402
-from pathlib import Path  # noqa: E402
-from types import FrameType, ModuleType  # noqa: E402
-from typing import Any, Final  # noqa: E402
+import argparse
+import importlib
+import json
+import os
+import pickle
+import random
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any, Final
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from replay.checks import Tally  # noqa: E402
-from replay.cli.terminal import steps  # noqa: E402
-from replay.fast import layout as L  # noqa: E402
-from replay.verdict import open_engine  # noqa: E402
-from tests.mutation.hook import Substitute  # noqa: E402
-from tests.mutation.mutator import Mutant, choose, enumerate_mutants, mutated  # noqa: E402
-from tests.mutation.report import COMPILED_OUTCOMES, compiled_markdown, explanations, score_lines  # noqa: E402
-from tests.mutation.trial import Sample, Trial  # noqa: E402
-from tests.sweeping import Change, changes, imaginary, watch  # noqa: E402
-from tests.tampering import Tampered  # noqa: E402
-from traces.samples import sample_paths  # noqa: E402
+from replay.checks import Tally
+from replay.cli.terminal import steps
+from replay.fast import layout as L
+from replay.verdict import open_engine
+from tests.mutation.hook import Substitute
+from tests.mutation.mutator import Mutant, choose, enumerate_mutants, mutated
+from tests.mutation.report import COMPILED_OUTCOMES, compiled_markdown, explanations, score_lines
+from tests.mutation.trial import Sample, Trial
+from tests.sweeping import Change, changes, imaginary, watch
+from tests.tampering import Tampered
+from traces.samples import sample_paths
 
 __all__ = ["QUOTAS", "Run", "mutants", "prepared", "tried"]
 
