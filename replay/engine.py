@@ -118,6 +118,7 @@ class Engine(Questions):
         self.truth = TruthChecks(recording, model, predictions, tally, self.diverge)
         self.settings = Settings(recording)
         self.settings.begin(model)
+        self.pid: list[int] = []
         self.stacks: dict[int, list[Frame]] = {}
         self.foreign_adds: set[int] = set()
         self.has_state = False

@@ -291,13 +291,12 @@ class Settings:
                 "leaving": sorted(self.leaving),
                 "params": {name: _listed(values) for name, values in self._param_values.items()}}
 
-    def not_told(self, check: str, count: int, nobody: int, several: bool) -> None:
+    def not_told(self, check: str, count: int, nobody: int) -> None:
         """Count comparisons of a check that compiled code could not make.
 
         :param nobody: those of which nothing says whose setting it is
-        :param several: more cgroups than one were charged
         """
-        if not self.whose and (several if check == "memcg.limit" else self.own):
+        if not self.whose and check == "memcg.writeback" and self.own:
             nobody = count
         for why, number in ((WHOSE, nobody), (UNSAID, count - nobody)):
             if number:

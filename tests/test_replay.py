@@ -55,7 +55,12 @@ def test_sample_passes(results: dict[str, replay.Result], samples: dict[str, Pat
     assert result.revision == f"mainline-{name.split('-')[0]}"
 
 
-@pytest.mark.parametrize("check", sorted(set(CHECKS) - {"acomp.batch"}))  # no mainline kernel has such calls
+#: What no sample can show: no mainline kernel has calls of several pages; what the samples' workload found, and in which
+#: hierarchy the worker goes round, was not recorded when they were made (tests/test_truth*.py, tests/test_worker_cursor.py).
+IN_NO_SAMPLE = {"acomp.batch", "load.workload", "shrink.worker"}
+
+
+@pytest.mark.parametrize("check", sorted(set(CHECKS) - IN_NO_SAMPLE))
 def test_every_check_compares_something_in_some_sample(results: dict[str, replay.Result], check: str) -> None:
     compared = {name: next(c.compared for c in result.checks if c.id == check) for name, result in results.items()}
     assert any(compared.values()), compared

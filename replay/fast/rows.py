@@ -22,7 +22,7 @@ from replay.fast.tables import find, forget, group_first, group_insert, group_re
 
 __all__ = ["add_pages", "changes", "charge", "count", "count_reject", "drop", "end_entry", "fix_fullness",
            "free_zspage", "fullness", "may_zswap", "new_entry", "new_object", "new_zspage", "on_two_pages", "release",
-           "take", "truth_held"]
+           "several_accounts", "take", "truth_held"]
 
 _ENOSPC: Final = errno.ENOSPC
 
@@ -79,6 +79,17 @@ def may_zswap(m):
         return 1
     held = m[found + L.G_ZSWAP] // PAGE_SIZE if found >= 0 else 0
     return 1 if limit > 0 and held < limit else 0
+
+
+@njit(nogil=True, error_model="numpy")
+def several_accounts(m):
+    """True where more cgroups than one were charged."""
+    found = 0
+    account = m[L.ACCOUNTS]
+    while account >= 0 and found < 2:
+        found += m[account + L.G_HAS_ACCOUNT] != 0
+        account = m[account + L.G_NEXT]
+    return found > 1
 
 
 @njit(nogil=True, error_model="numpy")

@@ -432,10 +432,9 @@ class FastReplay:
                 engine.model.reached[name] += int(s[L.BRANCHED + number])
         s[L.BRANCHED:L.BRANCHED + len(BRANCHES)] = 0
         engine.asked.update(name for state, name in enumerate(L.QUESTION_OF) if name and s[L.ASKED + state])
-        several = sum(bool(row[L.G_HAS_ACCOUNT]) for row in memory.accounts()) > 1
         for number, name in ((L.UNKNOWN_LIMIT, "memcg.limit"), (L.UNKNOWN_WRITEBACK, "memcg.writeback")):
             # The two that count whose setting is not known follow these.
-            engine.settings.not_told(name, int(s[number]), int(s[number + 2]), several)
+            engine.settings.not_told(name, int(s[number]), int(s[number + 2]))
             engine.tally.unknown[name] += int(s[number])
             if s[number]:
                 engine.asked.add(QUESTION[name])

@@ -28,6 +28,7 @@ from replay.fast.bound import (
     zspage_word,
 )
 from replay.fast.fingerprint import fingerprint
+from replay.fast.rows import several_accounts
 from replay.fast.settings import MOMENT, NOBODY, setting_of
 from replay.fast.tables import account_of, bare, forget, keep
 from replay.fast.tasks import begins, ends, is_quiet, is_under_way, operation, popped, reparent, settle, task_of
@@ -433,6 +434,8 @@ def _make(stands_for: int) -> Any:
                         if m[f + L.Q_EXPECTED] < 0:
                             m[L.COMPARED + check] -= 1
                             m[L.UNKNOWN_LIMIT if code == _MAY else L.UNKNOWN_WRITEBACK] += 1
+                            if code == _MAY and not m[L.SAYS_WHOSE] and several_accounts(m):
+                                m[L.NOBODY_S_LIMIT] += 1
                         else:
                             differs = ret[i] != m[f + L.Q_EXPECTED]
                         m[f + L.Q_ANSWER] = 1 if ret[i] else 0

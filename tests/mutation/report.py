@@ -204,7 +204,7 @@ decorators, `raise` and `assert` with their texts, strings, `__slots__`, `__all_
 observers only (which task lost its CPU before it read a total), constants that the replay itself imports (`PAGE_SIZE` and the like),
 the first assignments of `__init__`, and numbers returned right after an effect that tells the same. `model/effects.py`
 (how the model speaks), `model/errno.py`, `model/ledger.py` (an oracle, not a kernel) and `model/crypto/` (held against reference
-vectors and recorded lengths elsewhere) are not mutated. The compiled engine has [a page of its own](mutation-compiled.md).
+vectors and recorded lengths elsewhere) are not mutated. The compiled engine has a command of its own, `python -m tests.mutation.compiled`.
 """
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from traces.importers import import_source
-from traces.importers.capture import read_command
 from traces.lab.apt import cache_directory
 from traces.lab.channel import Receiver
 from traces.lab.errors import GuestDied, LabError
@@ -141,6 +140,9 @@ def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
         origin = kernel.origin if kernel.origin != str(kernel.image) else kernel.image.name
         summary = import_source(ran.capture, out, overrides={"chain_size": job.chain_size, "origin": origin,
                                                              "build": kernel.built})
+        # Only now: it takes a compiler to import.
+        from traces.importers.capture import read_command
+
         ran.seconds["import"] = time.monotonic() - began
         return Outcome(summary, ran.seconds, ran.accel, _workload_status(ran.capture),
                        tail(ran.capture.parent / "console.txt"), read_command(ran.capture))
