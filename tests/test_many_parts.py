@@ -165,7 +165,7 @@ def test_tables_add_up_and_fit() -> None:
     by = {(row["check"], row["asked"]): row for row in plain["checks"]}
     assert by["store.length", jobs[1].revision] == {
         "check": "store.length", "asked": jobs[1].revision, "compared": 3000, "different": 3, "recordings": 3,
-        "not_compared": 0}
+        "not_compared": 0, "following": 0}
     assert by["counter.b", jobs[1].revision]["not_compared"] == 1
     assert by["counter.a", jobs[1].revision]["not_compared"] == 2
     assert by["lru.order", jobs[1].revision]["not_compared"] == 3

@@ -173,7 +173,7 @@ def test_scenario(box: FakeBox, tmp_path: Path, name: str) -> None:
     status, markers = run(box, tmp_path, name, "--pages", "128", "--procs", "2" if name == "smp" else "1")
     assert status == 0
     assert settings(box) == before
-    phases = re.findall(r"phase ([a-z][a-z0-9-]*?)(?=phase|param|cgroup|$)", markers)
+    phases = re.findall(r"phase ([a-z][a-z0-9-]*?)(?=phase|param|cgroup|workload|$)", markers)
     assert phases[-2:] == ["final", "exit"]
     assert len(set(phases)) == len(phases)
     labels = {path.name.removeprefix("counters-").removesuffix(".json")

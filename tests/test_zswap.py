@@ -570,7 +570,9 @@ def test_numbers_as_the_kernel_reads_them() -> None:
         with pytest.raises(ValueError, match=r"\S"):
             kstrtouint(text)
     assert [memparse(text) for text in ("4096", "4k", "1M", "2G", "0x1000")] == [4096, 4096, 1 << 20, 1 << 31, 4096]
-    for text in ("", "-1", "M", "1X"):
+    # Where there is no number, the kernel takes 0.
+    assert [memparse(text) for text in ("", "M")] == [0, 0]
+    for text in ("-1", "1X"):
         with pytest.raises(ValueError, match=r"\S"):
             memparse(text)
 
