@@ -147,9 +147,12 @@ class Questions(Handlers):
 
     def resolve(self, question: Effect, name: str, i: int) -> Any:
         """Answer a question from the next event of the same task."""
-        self.asked.add(question[0])
         answer = self._answers.get(question[0])
-        return answer(question, name, i) if answer is not None else DEFAULTS[question[0]]
+        given = answer(question, name, i) if answer is not None else DEFAULTS[question[0]]
+        # Under which name a list is kept is asked of every empty one, and decides only where there is another.
+        if question[0] != "?lru_list" or given is not None:
+            self.asked.add(question[0])
+        return given
 
     def _writeout(self, name: str) -> str:
         """What became of a folio that swap_writeout() was given: the task's next event tells."""

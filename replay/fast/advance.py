@@ -38,7 +38,9 @@ def advance(m, f, code, handle_at, zspage_at, ret_at, memcg_at, entry_at):
     answered = m[f + L.Q_ANSWERED] if not m[f + L.Q_WAITS] else 0
     answer = m[f + L.Q_ANSWER]
     while True:
-        if L.EFFECT[st] == 0 and not ((st == L.Z_LOCK or st == L.C_PAGES_LOCK) and not m[L.SEES_PAGES_FREE]):
+        # (Under which name a list is kept is asked of every empty one, and decides only where there is another.)
+        if L.EFFECT[st] == 0 and st != L.V_OTHER \
+                and not ((st == L.Z_LOCK or st == L.C_PAGES_LOCK) and not m[L.SEES_PAGES_FREE]):
             m[L.ASKED + st] = 1
         if st <= L.LAST_OF_STORE:
             st = store_step(m, f, st, code, answered, answer, handle_at, zspage_at)

@@ -239,6 +239,7 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
             while entry >= 0 and m[entry + L.E_ADDRESS] != entry_at:
                 entry = m[entry + L.E_NEXT]
             if entry >= 0:
+                m[L.ASKED + L.V_OTHER] = 1
                 m[L.ROOT_MEMCG] = m[f + L.Q_LISTED_AS]
                 m[f + L.Q_LISTED_AS] = 0
                 m[f + L.Q_LIST] = row
