@@ -19,8 +19,6 @@ __all__ = ["Loss", "end_reasons", "file_reasons", "loss_reasons", "loss_text", "
 
 _LOST: Final = schema.CODE["lost_events"]
 _COUNTERS: Final = schema.CODE["counters"]
-#: The label of the recorder's last snapshot (:data:`traces.importers.source.END`, which takes a compiler to import).
-_END: Final = "end"
 #: Tasks that are named.
 _SHOWN: Final = 4
 
@@ -163,12 +161,12 @@ def end_reasons(engine: Engine) -> list[str]:
     shown = ", ".join(f"task {pid} in {name}()" for pid, name in open_[:_SHOWN])
     more = f" and {len(open_) - _SHOWN} more" if len(open_) > _SHOWN else ""
     return [f"operations do not end before the recording does ({shown}{more}) and nothing says that this is its end: "
-            f"take a counter snapshot '{_END}' last, or keep the rings' statistics"]
+            f"take a counter snapshot '{schema.END}' last, or keep the rings' statistics"]
 
 
 def _end_told(recording: Recording) -> bool:
     """True where something says that a recording goes to its end."""
     losses = recording.manifest["losses"]
     if recording.snapshots:
-        return bool(recording.snapshots[-1]["label"] == _END)
+        return bool(recording.snapshots[-1]["label"] == schema.END)
     return bool(losses) and all(loss.get("counted") for loss in losses if "probe" not in loss)

@@ -25,6 +25,7 @@ __all__ = [
     "ABSENT",
     "CODE",
     "COLUMNS",
+    "END",
     "EVENTS",
     "FORMAT_VERSION",
     "NAMES",
@@ -39,6 +40,8 @@ __all__ = [
 
 FORMAT_VERSION: Final = 1
 PAGE_SIZE: Final = 4096
+#: What a recorder calls the counter snapshot that it takes at the end of a run.
+END: Final = "end"
 
 #: swp_entry_t: the swap type sits above bit 58 on every 64-bit architecture (include/linux/swapops.h).
 SWP_TYPE_SHIFT: Final = 58

@@ -21,10 +21,10 @@ from traces.errors import BadInput
 from traces.importers.content import DAMAGE, chunks, open_stream, read_json
 from traces.importers.pageindex import PageIndex
 from traces.importers.runfacts import missing_counters
-from traces.importers.source import END, Block, RunFacts
+from traces.importers.source import Block, RunFacts
 from traces.lab.guestcommand import ANSWER, KEPT, STREAMS
 from traces.pages import PageStoreWriter
-from traces.schema import PAGE_SIZE
+from traces.schema import END, PAGE_SIZE
 
 __all__ = ["Capture", "read_command"]
 

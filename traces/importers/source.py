@@ -17,10 +17,8 @@ from traces.importers.probemap import ProbeTable
 from traces.importers.ring import Damage, RingDecoder, Room
 from traces.recording import usable_cpus
 
-__all__ = ["BLOCK_ROWS", "END", "Block", "RunFacts", "block_rows", "count_rings", "merge_cpus", "ring_blocks"]
+__all__ = ["BLOCK_ROWS", "Block", "RunFacts", "block_rows", "count_rings", "merge_cpus", "ring_blocks"]
 
-#: What a recorder calls the counter snapshot that it takes at the end of a run.
-END: Final = "end"
 #: Rows per block: as many as a segment of a recording has.
 BLOCK_ROWS: Final = 1 << 18
 _LEAST_ROWS: Final = 1 << 13
