@@ -114,7 +114,6 @@ class Handlers(AcompHandlers):
     def on_swap_writepage(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the slot that goes to the device."""
         folio: Folio = effect[1]
-        # The folio of a writeback is a new one; that of swap_writeout() is known.
         self.hold("__swap_writepage", i, frame, (self.folio[i], self.swpent[i]),
                   (folio.address if folio.address >= 0 else None, folio.swpent))
 
@@ -137,6 +136,9 @@ class Handlers(AcompHandlers):
                   (entry.swpent, self.handle_of(entry.obj, i, frame), entry.length))
         if folio.address >= 0:
             self.hold("zswap_decompress:folio", i, frame, (self.folio[i],), (folio.address,))
+        elif self.sees("zswap_decompress", "folio"):
+            # Writeback's folio is a new one: the one that goes to the device has to be the same.
+            folio.address = self.folio[i]
         self._bind_entry(entry, i, "zswap_decompress:entry", frame)
         self.reading(effect, frame)
 

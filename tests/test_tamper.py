@@ -96,9 +96,6 @@ def _not_compared(recording: Tampered, change: Change, original: dict[str, np.nd
     if (event, column) == ("zs_obj_write", "data") and pages.get("with_bytes", 0) < pages.get("distinct", 0):
         # Its first bytes are held against what the compressor's format allows alone.
         return f"{event}.{column} of a page whose bytes were not kept"
-    if (event, column) == ("__swap_writepage", "folio"):
-        # A gap: it could be held against the folio that the entry was decompressed into.
-        return f"{event}.{column} of a writeback is a new folio's, and is not held against the one decompressed into"
     if column in ADDRESSES and not _named_again(original, change.event, column):
         return f"{event}.{column} names something that nothing else in the recording names"
     return ""

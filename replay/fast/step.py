@@ -400,7 +400,8 @@ def _make(stands_for: int) -> Any:
                         if m[f + L.Q_STATE] == L.W_PAGE:
                             differs = folio[i] != m[f + L.Q_FOLIO] or swpent[i] != m[f + L.Q_SWPENT]
                         else:
-                            differs = swpent[i] != m[f + L.Q_VICTIM_SWPENT]
+                            differs = swpent[i] != m[f + L.Q_VICTIM_SWPENT] \
+                                or (m[f + L.Q_VICTIM_FOLIO] != 0 and folio[i] != m[f + L.Q_VICTIM_FOLIO])
                     elif code == _LOAD_RET or code == _WRITEBACK_RET:
                         check = L.H_LOAD
                         differs = ret[i] != m[f + L.Q_VALUE]
@@ -413,6 +414,8 @@ def _make(stands_for: int) -> Any:
                             or (m[L.SIZE_READ] and size[i] != m[it + L.E_LENGTH]) \
                             or (not m[f + L.Q_READ_THEN] and folio[i] != m[f + L.Q_FOLIO]) \
                             or entry_differs(m, it, entry[i])
+                        if m[f + L.Q_READ_THEN]:
+                            m[f + L.Q_VICTIM_FOLIO] = folio[i]
                     elif code == _INFLATE:
                         check = L.H_LOAD
                         differs = size[i] != m[m[f + L.Q_READ] + L.E_LENGTH] or dlen[i] != PAGE_SIZE
