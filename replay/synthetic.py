@@ -211,6 +211,9 @@ class ImaginaryKernel:
         self._row("zswap_invalidate", swpent=swpent)
 
     def _on_zswap_decompress(self, entry: ZswapEntry, folio: Folio) -> None:
+        if folio.address < 0:
+            # Writeback's, which is a new one in the swap cache: somewhere else than the folio that was stored.
+            folio.address = _MEMMAP + (1 << 40) + folio.swpent * 64
         self._row("zswap_decompress", entry=entry.address, swpent=entry.swpent, size=entry.length,
                   handle=entry.obj.address, folio=folio.address)
 

@@ -268,6 +268,14 @@ def imaginary(path: Path, revision: str) -> Tampered:
     kernel = _Kernel(revision, pages=pages, compressor=compressor)
     model = kernel.model
     model.shrinker_enabled = True
+    marks = []
+
+    def write(kind: str, setting: str) -> None:
+        marks.append(kernel.mark(f"{kind} {setting}"))
+        model.set_param(*setting.split("="))
+
+    # What nothing says is not compared.
+    write("cgroup", "memory.zswap.writeback=1")
     for slot in range(60):
         kernel.pid = 100 + slot % 3
         kernel.store(slot)
@@ -278,12 +286,6 @@ def imaginary(path: Path, revision: str) -> Tampered:
     # A slot that zswap still holds a page for.
     kernel.store(7)
     kernel.outside()
-    marks = []
-
-    def write(kind: str, setting: str) -> None:
-        marks.append(kernel.mark(f"{kind} {setting}"))
-        model.set_param(*setting.split("="))
-
     # Nothing is taken any more, by the cgroup's limit and by the pool's.
     write("cgroup", "memory.zswap.max=0")
     kernel.store(600)
@@ -335,11 +337,7 @@ NOT_REACHED: Final[dict[str, set[Pair]]] = {
     **{line: _WRITEBACK for line in LINES if line != "mainline-6.12"},
 }
 #: (event, column) that is read and never the only thing that is wrong -> on which lines, and why
-NEVER_NOTICED: Final[dict[Pair, tuple[tuple[str, ...], str]]] = {
-    ("mem_cgroup_zswap_writeback_enabled_ret", "ret"): (
-        ("mainline-6.18", "mainline-7.0", "mainline-7.1", "mainline-7.2"),
-        "the recordings say nothing of memory.zswap.writeback: whichever answer is taken from them"),
-}
+NEVER_NOTICED: Final[dict[Pair, tuple[tuple[str, ...], str]]] = {}
 #: event -> columns that are recorded, and that the reference reads nowhere: nothing that it predicts depends on them
 NEVER_READ: Final[dict[str, set[str]]] = {
     # An entry's address, which its slot names as well.

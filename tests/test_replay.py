@@ -101,6 +101,11 @@ def test_what_a_model_does_its_own_replay_explains(tmp_path_factory: pytest.Temp
         if what == "store":
             kernel.store(slot)
         elif what == "big":
+            if revision == "mainline-6.12":
+                # It refuses the folio and leaves what its slots held: a swap layer that gave a large folio slots in use
+                # would lose pages, and invariant.load says so.  The kernel's frees them first.
+                for used in range(slot // 4 * 4, slot // 4 * 4 + 4):
+                    kernel.invalidate(used)
             kernel.store(slot // 4 * 4, 2)
         elif what == "load":
             kernel.load(slot)

@@ -401,7 +401,7 @@ def _make(stands_for: int) -> Any:
                             differs = folio[i] != m[f + L.Q_FOLIO] or swpent[i] != m[f + L.Q_SWPENT]
                         else:
                             differs = swpent[i] != m[f + L.Q_VICTIM_SWPENT] \
-                                or (m[f + L.Q_VICTIM_FOLIO] != 0 and folio[i] != m[f + L.Q_VICTIM_FOLIO])
+                                or (m[f + L.Q_VICTIM_FOLIO] != -1 and folio[i] != m[f + L.Q_VICTIM_FOLIO])
                     elif code == _LOAD_RET or code == _WRITEBACK_RET:
                         check = L.H_LOAD
                         differs = ret[i] != m[f + L.Q_VALUE]

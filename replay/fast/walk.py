@@ -294,7 +294,7 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
                 m[L.TREE] -= 1
             m[f + L.Q_READ] = entry
             m[f + L.Q_READ_THEN] = 1
-            m[f + L.Q_VICTIM_FOLIO] = 0
+            m[f + L.Q_VICTIM_FOLIO] = -1
             st = L.D_START
     elif st == L.B_PAGE:
         m[L.N_PSWPOUT] += 1
