@@ -149,9 +149,9 @@ class Engine(Questions):
         model.account_observer = self._account_changes
         model.cgroups = self.settings.cgroups
         model.lru.observer = self.lru_empty
-        for bound in (self.zspages, self.objects, self.classes, self.memcg_of, self.overlaps, self.adding,
-                      self.adding_to, self.deleting, self.empty_at, self.walking, self.stacks, self.unsure,
-                      self.charges):
+        for bound in (self.zspages, self.objects, self.classes, self.memcg_of, self.memcg_was, self.memcg_before,
+                      self.overlaps, self.adding, self.adding_to, self.deleting, self.empty_at, self.walking,
+                      self.stacks, self.unsure, self.charges):
             bound.clear()
 
     # ---- driving ----------------------------------------------------------------------------------------
@@ -388,7 +388,8 @@ class Engine(Questions):
         if name == "memcg_reparent_list_lrus":
             gone, parent = self.memcg[i], self.pool[i] if self.pool[i] != self.root_memcg else 0
             self.model.memcg_reparent_list_lrus(gone, parent)
-            self.memcg_of = {objcg: parent if memcg == gone else memcg for objcg, memcg in self.memcg_of.items()}
+            for objcg in [objcg for objcg, memcg in self.memcg_of.items() if memcg == gone]:
+                self.memcg_of[objcg], self.memcg_was[objcg] = parent, gone
             self.count("outside event")
             return
         if name == "mem_cgroup_zswap_writeback_enabled_ret" and self._counting(pid, stack):

@@ -19,12 +19,14 @@ from traces.objectword import OLD
 if TYPE_CHECKING:
     from replay.engine import Frame
 
-__all__ = ["UNKNOWN_CGROUP", "CannotFollow", "Handler", "HandlerBase"]
+__all__ = ["OTHER_CGROUP", "UNKNOWN_CGROUP", "CannotFollow", "Handler", "HandlerBase"]
 
 #: (effect, row of the event in the batch, running operation) -> what the model is sent back
 Handler = Callable[[Effect, int, "Frame"], Any]
 #: Stands for a cgroup that was charged and not recorded: no kernel has anything at this address.
 UNKNOWN_CGROUP: Final = 1
+#: Stands for another cgroup that may have been charged at the address of one's obj_cgroup; its account stays empty.
+OTHER_CGROUP: Final = 2
 
 
 class CannotFollow(Exception):
@@ -81,7 +83,11 @@ class HandlerBase(ABC):
         self.zspages: dict[int, Zspage] = {}
         self.objects: dict[int, ZsObject] = {}
         self.classes: dict[int, SizeClass] = {}
+        #: obj_cgroup -> the mem_cgroup it belongs to, by the list that its entries went to; what that was before the
+        #: cgroup went away; and what it was while entries were charged to it, where it may be another's by now
         self.memcg_of: dict[int | None, int] = {}
+        self.memcg_was: dict[int | None, int] = {}
+        self.memcg_before: dict[int | None, int] = {}
         #: the root's mem_cgroup, once a walk has shown which it is (up to 7.0)
         self.root_memcg = -1
         #: spans (event of entry, event of return) of list_lru_add() calls that overlapped another

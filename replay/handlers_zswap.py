@@ -14,7 +14,7 @@ from model.cgroups import EITHER
 from model.effects import Effect
 from model.zswap import Folio, ZswapEntry
 from replay.handlers_acomp import AcompHandlers
-from replay.handlers_base import UNKNOWN_CGROUP, CannotFollow, Handler
+from replay.handlers_base import OTHER_CGROUP, UNKNOWN_CGROUP, CannotFollow, Handler
 from replay.settings import UNCHARGED, UNSAID, WHOSE
 
 if TYPE_CHECKING:
@@ -217,7 +217,29 @@ class Handlers(AcompHandlers):
         objcg = self.memcg[i]
         first = frame.scratch.setdefault("objcg", objcg)
         self.hold("obj_cgroup_charge_zswap:memcg", i, frame, (objcg,), (first,))
+        if objcg in self.memcg_of and not self._is_charged(objcg):
+            # No event tells that an obj_cgroup is freed.  One whose cgroup went away, and that no entry keeps, may have
+            # been, and another cgroup's may be where it was; or it is kept by what else is charged to it.
+            self.memcg_before[objcg] = self.memcg_of.pop(objcg)
+            self.memcg_was.pop(objcg, None)
         return objcg
+
+    def _is_charged(self, objcg: int) -> bool:
+        """True where an entry is charged to an obj_cgroup, and so keeps it, by the events up to now."""
+        account = self.model.memcgs.get(objcg)
+        pages = account.zswapped if account is not None else 0
+        if pages > sum(map(len, self.stacks.values())):
+            return True
+        for stack in self.stacks.values():
+            for frame in stack:
+                if frame.effect is not None:
+                    continue
+                # The model counts when the task does its next thing.
+                if frame.last[0] == "obj_cgroup_charge_zswap":
+                    pages += frame.answer == objcg
+                elif frame.last[0] == "obj_cgroup_uncharge_zswap":
+                    pages -= frame.last[1].objcg == objcg
+        return pages > 0
 
     def on_uncharge(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the bytes uncharged, and from whom."""
@@ -234,8 +256,20 @@ class Handlers(AcompHandlers):
                 and self.is_address(self.entry[i], "lru.order", "list_head of the entry listed", i, frame):
             entry.address = self.entry[i]
         # Which mem_cgroup an obj_cgroup stands for is not recorded: the first entry tells, the others agree.
-        cgroup = self.lru_cgroup(i)
-        known = self.memcg_of.setdefault(entry.objcg, cgroup) if entry.objcg != UNKNOWN_CGROUP else None
+        cgroup, objcg = self.lru_cgroup(i), entry.objcg
+        known = None
+        if objcg != UNKNOWN_CGROUP:
+            if objcg not in self.memcg_of:
+                self.memcg_of[objcg] = cgroup
+                if self.memcg_before.pop(objcg, cgroup) != cgroup:
+                    # What the account has counted may be of two cgroups.
+                    self.model.memcg(OTHER_CGROUP)
+            known = self.memcg_of[objcg]
+            if self.memcg_was.get(objcg) == cgroup:
+                # list_lru_add() of a cgroup that has gone away adds to its parent's list.
+                cgroup = known
+            elif self._is_leaving(known, cgroup):
+                known = cgroup
         self.hold("list_lru_add", i, frame, (cgroup,), (known,))
         self.lru_adding(entry, self.pid[i])
         self.adding_to[self.pid[i]] = self.nid[i], cgroup
@@ -252,9 +286,20 @@ class Handlers(AcompHandlers):
         nid, cgroup = entry.lru if entry.lru is not None else (-1, -1)
         self.overlaps.pop(entry, None)
         self.lru_deleting(entry, self.pid[i])
-        self.hold("list_lru_del", i, frame, (self.entry[i], self.nid[i], self.lru_cgroup(i)),
+        named = self.lru_cgroup(i)
+        if (entry.objcg in self.memcg_was and self.memcg_was[entry.objcg] == named) or self._is_leaving(cgroup, named):
+            named = cgroup
+        self.hold("list_lru_del", i, frame, (self.entry[i], self.nid[i], named),
                   (self.lru_item(entry), nid if self.sees("list_lru_add", "nid") else None,
                    cgroup if self.sees("list_lru_add", "memcg") else None))
+
+    def _is_leaving(self, cgroup: int, parent: int) -> bool:
+        """True while a cgroup goes away, whose obj_cgroups may be its parent's before its lists are (up to 7.2)."""
+        node_of, root = self.settings.node_of, self.root_memcg
+        if cgroup not in self.settings.leaving or cgroup not in node_of:
+            return False
+        above = node_of[cgroup].parent
+        return above is not None and (node_of.get(parent or root) is above or (parent == 0 and above.is_root))
 
     def lru_cgroup(self, i: int) -> int:
         """Return the cgroup whose list a list_lru event is about: the root's has two names up to 7.0."""

@@ -352,6 +352,8 @@ class Questions(Handlers):
         settings = self.settings
         cgroup = settings.node_of.get(self.pool[i])
         if cgroup is None:
+            # What its obj_cgroup's address was charged to before need not be it.
+            settings.of_objcg.pop(self.memcg[i], None)
             return EITHER, WHOSE
         settings.of_objcg[self.memcg[i]] = cgroup
         since = self.since_previous(i)

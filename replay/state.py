@@ -70,6 +70,7 @@ def dump_state(engine: Engine) -> dict[str, Any]:
         "lru": [[nid, cgroup, [entries[entry] for entry in listed]]
                 for (nid, cgroup), listed in model.lru.lists.items()],
         "memcg_of": list(engine.memcg_of.items()),
+        "memcg_was": list(engine.memcg_was.items()),
         "root_memcg": engine.root_memcg,
         "lru_address": engine.lru_address,
         "entry_to_lru": engine.entry_to_lru,
@@ -155,7 +156,9 @@ def _load(engine: Engine, state: dict[str, Any]) -> None:
                 raise ValueError(f"entry {number} is not listed where it says")
     _load_objects(model, entries, state)
     engine.zswpout_due = model.counters.zswpout
-    engine.memcg_of = {_objcg(objcg): _address(memcg) for objcg, memcg in state["memcg_of"]}
+    # What an earlier version wrote has no memcg_was.
+    engine.memcg_of, engine.memcg_was = ({_objcg(objcg): _address(memcg) for objcg, memcg in state.get(name, ())}
+                                         for name in ("memcg_of", "memcg_was"))
     engine.root_memcg = _address(state["root_memcg"], -1)
     engine.lru_address = _address(state["lru_address"])
     engine.entry_to_lru = None if state["entry_to_lru"] is None else int(state["entry_to_lru"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,9 @@ class SettingBox:
         self.rows: list[dict[str, int]] = []
         self.texts: list[tuple[int, str]] = []
         self.ids: dict[str, int] = {"/": 1}
+        #: cgroups whose obj_cgroup or mem_cgroup lies where that of another one was
+        self.objcg_of: dict[str, int] = {}
+        self.memcg_of: dict[str, int] = {}
         self.limits: dict[str, str] = {}
         self.writeback: dict[str, str] = {"/": "1"}
         self.params = {"enabled": "Y", "max_pool_percent": "20", "accept_threshold_percent": "90", "compressor": "lz4",
@@ -83,11 +87,11 @@ class SettingBox:
 
     def memcg(self, path: str) -> int:
         """Return a cgroup's mem_cgroup."""
-        return _MEMCG + 0x1000 * self.ids[path]
+        return self.memcg_of.get(path) or _MEMCG + 0x1000 * self.ids[path]
 
     def objcg(self, path: str) -> int:
         """Return a cgroup's obj_cgroup."""
-        return _OBJCG + 0x100 * self.ids[path]
+        return self.objcg_of.get(path) or _OBJCG + 0x100 * self.ids[path]
 
     def add(self, name: str, task: int = 100, text: str = "", **columns: int) -> None:
         """Add an event."""
@@ -108,18 +112,21 @@ class SettingBox:
         said = {"t": ts / 1e9, "t_end": end / 1e9, "params": dict(self.params), "cgroups": cgroups, **settings}
         self.snapshots.append((ts, label, {"t": ts / 1e9, "params": dict(self.params), "settings": said}))
 
-    def create(self, path: str) -> None:
-        """mkdir"""
+    def create(self, path: str, objcg: int = 0, memcg: int = 0) -> None:
+        """mkdir; ``objcg`` and ``memcg``: addresses that are used again"""
+        self.objcg_of[path], self.memcg_of[path] = objcg, memcg
         self.ids[path] = 10 + len(self.ids) + sum(row["event"] == schema.CODE["mem_cgroup_css_offline"]
                                                   for row in self.rows)
         self.limits[path], self.writeback[path] = "max", "1"
         self.add("mem_cgroup_css_online", memcg=self.memcg(path), pool=self.memcg(self.parent(path)),
                  data=self.ids[path])
 
-    def remove(self, path: str) -> None:
-        """rmdir"""
+    def remove(self, path: str, before: Callable[[], None] = bool, after: Callable[[], None] = bool) -> None:
+        """rmdir; ``before`` and ``after`` the reparenting of its lists something else happens"""
         self.add("mem_cgroup_css_offline", 7, memcg=self.memcg(path))
+        before()
         self.add("memcg_reparent_list_lrus", 7, memcg=self.memcg(path), pool=self.memcg(self.parent(path)))
+        after()
         self.add("mem_cgroup_css_offline_ret", 7, memcg=self.memcg(path))
 
     def write(self, path: str, file: str, text: str, task: int = 50, ret: int | None = None) -> None:

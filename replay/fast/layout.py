@@ -119,9 +119,10 @@ K_WIDTH: Final = K_HEAD + GROUPS
 FIND, FIND_END, FIND_STEP = _FIND.start, _FIND.stop, _FIND.step
 DST, DST_END, DST_STEP = ISOLATE_DST.start, ISOLATE_DST.stop, ISOLATE_DST.step
 SRC, SRC_END, SRC_STEP = ISOLATE_SRC.start, ISOLATE_SRC.stop, ISOLATE_SRC.step
-#: a cgroup as obj_cgroup names it (0: none), its account, its mem_cgroup
+#: a cgroup as obj_cgroup names it (0: none), its account, its mem_cgroup (HAD: what it was, where it may be another's
+#: by now) and what that was before the cgroup went away (0: nothing)
 (G_OBJCG, G_HAS_ACCOUNT, G_INCOMPRESSIBLE, G_ZSWAP, G_ZSWAPPED, G_ZSWPIN, G_ZSWPOUT, G_ZSWPWB, G_HAS_MEMCG,
- G_MEMCG, G_NEXT, G_WIDTH) = range(12)
+ G_MEMCG, G_HAD_MEMCG, G_WAS, G_NEXT, G_WIDTH) = range(14)
 #: one list of the LRU
 (R_NID, R_MEMCG, R_HEAD, R_TAIL, R_COUNT, R_ALIVE, R_NEXT, R_WIDTH) = range(8)
 #: a task; ADDING and MOVING are the entries of a list_lru_add() and of a walk's move under way, or -1

@@ -250,6 +250,7 @@ class Memory:
             "pools": [pool], "entries": rows, "lru": lru,
             "memcg_of": [[unsigned(row[L.G_OBJCG]) or None, unsigned(row[L.G_MEMCG])] for row in accounts
                          if row[L.G_HAS_MEMCG]],
+            "memcg_was": [[unsigned(row[L.G_OBJCG]), unsigned(row[L.G_WAS])] for row in accounts if row[L.G_WAS]],
             "root_memcg": int(s[L.ROOT_MEMCG]) if s[L.ROOT_MEMCG] == -1 else unsigned(s[L.ROOT_MEMCG]),
             "lru_address": unsigned(s[L.LRU_ADDRESS]), "entry_to_lru": None if to_lru == UNBOUND else to_lru,
             "counter_base": dict(engine.snapshots.base), "phase": engine.truth.phase,
@@ -318,6 +319,8 @@ class Memory:
         for objcg, memcg in state["memcg_of"]:
             account = self._account(objcg or 0)
             self.m[account + L.G_HAS_MEMCG], self.m[account + L.G_MEMCG] = 1, signed(memcg)
+        for objcg, memcg in state["memcg_was"]:
+            self.m[self._account(objcg) + L.G_WAS] = signed(memcg)
         objects = self._load_pool(pool)
         entries = [self._load_entry(row, objects, spans) for row in state["entries"]]
         self.m[L.ENTRIES_LIVE] = len(entries)

@@ -31,7 +31,19 @@ from replay.fast.fingerprint import fingerprint
 from replay.fast.rows import several_accounts
 from replay.fast.settings import MOMENT, NOBODY, setting_of
 from replay.fast.tables import account_of, bare, forget, keep
-from replay.fast.tasks import begins, ends, is_quiet, is_under_way, operation, popped, reparent, settle, task_of
+from replay.fast.tasks import (
+    begins,
+    ends,
+    is_quiet,
+    is_under_way,
+    learn_memcg,
+    may_be_anothers,
+    operation,
+    popped,
+    reparent,
+    settle,
+    task_of,
+)
 from replay.handlers_acomp import STRUCT_PAGE
 from replay.settings import EVENTS as SETTINGS
 from traces import schema
@@ -226,8 +238,7 @@ def _make(stands_for: int) -> Any:
                         if about < 0:
                             about = account_of(m, 0)
                         if not m[about + L.G_HAS_MEMCG]:
-                            m[about + L.G_HAS_MEMCG] = 1
-                            m[about + L.G_MEMCG] = group
+                            learn_memcg(m, about, group)
                         differs = m[about + L.G_MEMCG] != group or entry[i] == 0
                         begins(m, it, task, L.T_ADDING)
                         m[f + L.Q_ANSWER] = group
@@ -343,6 +354,7 @@ def _make(stands_for: int) -> Any:
                             m[f + L.Q_FIRST_OBJCG] = memcg[i]
                         differs = size[i] != m[m[f + L.Q_ENTRY] + L.E_LENGTH] \
                             or memcg[i] != m[f + L.Q_FIRST_OBJCG] or memcg[i] == 0
+                        may_be_anothers(m, f, account_of(m, memcg[i]))
                         m[f + L.Q_ANSWER] = memcg[i]
                     elif code == _UNCHARGE:
                         check = L.H_CHARGE

@@ -12,10 +12,12 @@ from numba import njit
 from replay.fast import layout as L
 from replay.fast.advance import ENDED, UNKNOWN, advance
 from replay.fast.cursor import gone as gone_away
-from replay.fast.tables import chain, find, keep, list_of, taken
+from replay.fast.tables import account_of, chain, find, keep, list_of, taken
+from replay.handlers_base import OTHER_CGROUP
 from traces import schema
 
-__all__ = ["begins", "ends", "is_quiet", "is_under_way", "operation", "popped", "reparent", "settle", "task_of"]
+__all__ = ["begins", "ends", "is_quiet", "is_under_way", "learn_memcg", "may_be_anothers", "operation", "popped",
+           "reparent", "settle", "task_of"]
 
 _INVALIDATE: Final = schema.CODE["zswap_invalidate"]
 _SHRINK: Final = schema.CODE["shrink_memcg"]
@@ -235,4 +237,46 @@ def reparent(m, gone, parent):
     while row >= 0:
         if m[row + L.G_HAS_MEMCG] and m[row + L.G_MEMCG] == gone:
             m[row + L.G_MEMCG] = parent
+            m[row + L.G_WAS] = gone
         row = m[row + L.G_NEXT]
+
+
+@njit(nogil=True, error_model="numpy")
+def may_be_anothers(m, f, account):
+    """Operation ``f`` charges an obj_cgroup that no entry is charged to: its cgroup is to be learned anew."""
+    if not m[account + L.G_HAS_MEMCG] or _is_charged(m, f, account):
+        return
+    m[account + L.G_HAS_MEMCG] = 0
+    m[account + L.G_HAD_MEMCG] = 1
+    m[account + L.G_WAS] = 0
+
+
+@njit(nogil=True, error_model="numpy")
+def _is_charged(m, but, account):
+    """ZswapHandlers._is_charged(); ``but``: the operation that charges now."""
+    pages = m[account + L.G_ZSWAPPED]
+    if pages > m[L.FRAMES]:
+        return True
+    task = m[L.TASKS]
+    while task >= 0:
+        f = m[task + L.T_TOP]
+        while f >= 0:
+            if f != but and not m[f + L.Q_WAITS]:
+                # It counts when the task does its next thing.
+                if m[f + L.Q_STATE] == L.P_CHARGE:
+                    pages += m[f + L.Q_ANSWERED] and m[f + L.Q_ANSWER] == m[account + L.G_OBJCG]
+                elif m[f + L.Q_STATE] == L.F_UNCHARGE:
+                    pages -= m[m[f + L.Q_FREED] + L.E_ABOUT] == account
+            f = m[f + L.Q_UP]
+        task = m[task + L.T_NEXT]
+    return pages > 0
+
+
+@njit(nogil=True, error_model="numpy")
+def learn_memcg(m, account, group):
+    """The first entry of an obj_cgroup is listed: its mem_cgroup is the list's."""
+    m[account + L.G_HAS_MEMCG] = 1
+    if m[account + L.G_HAD_MEMCG] and m[account + L.G_MEMCG] != group:
+        m[account_of(m, OTHER_CGROUP) + L.G_HAS_ACCOUNT] = 1
+    m[account + L.G_HAD_MEMCG] = 0
+    m[account + L.G_MEMCG] = group

@@ -187,7 +187,7 @@ def classify(path: Path, header: HeaderPage | None = None) -> str:
             if value and all(isinstance(text, str) and text.startswith("entries:") for text in value.values()):
                 return "ringstats"
             return "symbols" if "zswap_list_lru" in value else "json"
-    if head.startswith((b"f:", b"p:", b"r:", b"e:", b"r256:")):
+    if head.startswith((b"f:", b"f256:", b"p:", b"r:", b"e:", b"r256:")):
         return "probes"
     if b"Kernel Configuration" in head[:400]:
         return "config"
