@@ -294,7 +294,7 @@ class Handlers(AcompHandlers):
                    cgroup if self.sees("list_lru_add", "memcg") else None))
 
     def _is_leaving(self, cgroup: int, parent: int) -> bool:
-        """True while a cgroup goes away, whose obj_cgroups may be its parent's before its lists are (up to 7.2)."""
+        """True while a cgroup goes away, whose obj_cgroups are its parent's before its lists are (6.12)."""
         node_of, root = self.settings.node_of, self.root_memcg
         if cgroup not in self.settings.leaving or cgroup not in node_of:
             return False

@@ -99,7 +99,7 @@ def test_an_uncharge_that_is_not_counted_yet_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("early", [True, False])
 def test_while_a_cgroup_goes_away_its_entries_are_listed_under_either_name(early: bool, tmp_path: Path) -> None:
-    """Up to 7.2 obj_cgroups are the parent's before the lists are, from 7.3 on after."""
+    """Obj_cgroups are the parent's before the lists are in 6.12, after them in 7.3."""
     box = SettingBox("/a", "/b")
     box.create("/a/c")
     for number in range(3):
