@@ -42,8 +42,8 @@ COLUMNS: Final = ("ts", "cpu", "pid", "event", "swpent", "folio", "entry", "hand
 STARTS: Final = frozenset({"swap_writeout", "zswap_store", "zswap_load", "zswap_invalidate", "zs_shrinker_scan",
                            "zs_compact", "shrink_worker", "shrink_memcg", "zswap_shrinker_scan",
                            "async_free_zspage"})
-#: Operations that reclaim starts wherever memory is allocated.
-ANYWHERE: Final = frozenset({"zs_shrinker_scan", "zs_compact", "zswap_shrinker_scan", "shrink_memcg"})
+#: Operations that reclaim starts wherever memory is allocated: shrinkers.  shrink_memcg() is none, only zswap calls it.
+ANYWHERE: Final = frozenset({"zs_shrinker_scan", "zs_compact", "zswap_shrinker_scan"})
 _LRU: Final = frozenset({"list_lru_add", "list_lru_del"})
 #: Events that say something to nobody's operation; counted as outside events.
 OUTSIDE: Final = frozenset({"zswap_folio_swapin", "zs_page_migrate", "zswap_pool_create", "zswap_pool_create_ret",

@@ -19,8 +19,9 @@ import pytest
 import replay
 import traces
 from model.crypto import compressor_for
-from tests.sweeping import NEVER_READ, Read, watch
-from tests.tampering import UNDECIDED, Change, Tampered, name_of, no_effect, outlives, run, tamper
+from replay.engine import READINGS
+from tests.sweeping import NEVER_READ, Read, outcome, watch
+from tests.tampering import UNDECIDED, Change, Tampered, drop, name_of, neighbours, no_effect, outlives, run, tamper
 from traces import schema
 from traces.errors import BadInput
 from traces.samples import sample_paths
@@ -28,21 +29,22 @@ from traces.samples import sample_paths
 CHANGES = 500
 #: the recordings with most events, largest first
 LARGEST = [path.name for path in sorted(sample_paths(), key=lambda path: -len(traces.open_recording(path)))[:6]]
-#: How many events may pass before a missing or moved event shows: an operation without a cgroup looks the same up
-#: to its first charge.
+#: How many events of its task may pass before a missing or moved event shows: an operation without a cgroup looks the
+#: same up to its first charge.
 SOON = 16
 
 
-def _judge(recording: Tampered, original: dict[str, np.ndarray], change: Change, read: Read) -> str:
+def _judge(recording: Tampered, original: dict[str, np.ndarray], change: Change, read: Read,
+           inside: dict[int, tuple[str, ...]]) -> str:
     """Return how a change came out: where it was caught, or why it is invisible; '' when neither."""
     result = run(recording)
     caught = min((d.event for d in result.divergences), default=-1)
     if change.kind in ("drop", "swap"):
         now = dict(recording.columns)
         recording.columns.update(original)
-        reasons = [no_effect(recording, change.event)]
+        reasons = [no_effect(recording, change.event, inside.get(change.event, ()))]
         if change.kind == "swap":
-            reasons.append(no_effect(recording, change.event + 1))
+            reasons.append(no_effect(recording, change.event + 1, inside.get(change.event + 1, ())))
             codes, pids = original["event"], original["pid"]
             starts = [schema.NAMES[codes[e]] for e in (change.event, change.event + 1)]
             if codes[change.event] == codes[change.event + 1] and all(
@@ -53,7 +55,10 @@ def _judge(recording: Tampered, original: dict[str, np.ndarray], change: Change,
         recording.columns.update(now)
         change.invisible = change.invisible or next((reason for reason in reasons if reason), "")
     elif change.kind in ("field", "task"):
-        change.invisible = change.invisible or no_effect(recording, change.event) or _outlives(recording, original, change)
+        if name_of(recording, change.event) not in READINGS:
+            # What is read there is compared, whoever reads it.
+            change.invisible = change.invisible or no_effect(recording, change.event)
+        change.invisible = change.invisible or _outlives(recording, original, change)
     if result.verdict == "PASS" and change.kind == "field":
         reason = _not_compared(recording, change, original, read)
         if reason:
@@ -63,9 +68,7 @@ def _judge(recording: Tampered, original: dict[str, np.ndarray], change: Change,
     if result.verdict == "FAIL":
         if caught == change.event or (change.kind in ("drop", "swap") and caught == change.event + 1):
             return "caught at the event"
-        if change.kind in ("drop", "swap") and 0 <= caught - change.event <= SOON:
-            return "caught in the same operation"
-        if change.kind == "field" and 0 < caught - change.event <= SOON:
+        if change.kind in ("drop", "swap", "field") and 0 <= _passed(recording, original, change.event, caught) <= SOON:
             # What the model was given there, the operation's next effects contradict.
             return "caught in the same operation"
         if change.first_seen and caught > change.event:
@@ -74,6 +77,11 @@ def _judge(recording: Tampered, original: dict[str, np.ndarray], change: Change,
             return "caught later, though nothing need have shown it"
         return ""
     return f"invisible: {change.invisible}" if change.invisible else ""
+
+
+def _passed(recording: Tampered, original: dict[str, np.ndarray], event: int, caught: int) -> int:
+    """Return how many events of the changed one's task there are from it to where it was caught."""
+    return int(np.count_nonzero(recording.columns["pid"][event:caught] == original["pid"][event])) if caught >= event else -1
 
 
 def _outlives(recording: Tampered, original: dict[str, np.ndarray], change: Change) -> str:
@@ -96,6 +104,9 @@ def _not_compared(recording: Tampered, change: Change, original: dict[str, np.nd
     if (event, column) == ("zs_obj_write", "data") and pages.get("with_bytes", 0) < pages.get("distinct", 0):
         # Its first bytes are held against what the compressor's format allows alone.
         return f"{event}.{column} of a page whose bytes were not kept"
+    if event == "swap_writeout" and column == "folio" \
+            and name_of(recording, neighbours(recording, change.event)[1]) == "swap_writeout_ret":
+        return f"{event}.{column} of a folio of zeros, which goes nowhere"
     if column in ADDRESSES and not _named_again(original, change.event, column):
         return f"{event}.{column} names something that nothing else in the recording names"
     return ""
@@ -138,13 +149,13 @@ def _changes(samples: dict[str, Path], capsys: pytest.CaptureFixture[str], name:
     recording = Tampered(samples[name])
     assert run(recording).verdict == "PASS"
     read = watch(recording)
-    original = dict(recording.columns)
+    original, inside = dict(recording.columns), read.inside()
     chance = random.Random(f"{name} {changes}")
     score: Counter[str] = Counter()
     missed = []
     for _ in range(changes):
         change = tamper(recording, chance)
-        outcome = _judge(recording, original, change, read)
+        outcome = _judge(recording, original, change, read, inside)
         change.undo()
         score[outcome or "MISSED"] += 1
         if not outcome:
@@ -155,6 +166,58 @@ def _changes(samples: dict[str, Path], capsys: pytest.CaptureFixture[str], name:
             print(f"  {count:4}  {outcome}")
     assert run(recording).verdict == "PASS", "taking the changes back must restore the recording"
     assert not missed, "\n".join(missed)
+
+
+def _contexts(recording: Tampered) -> dict[tuple[str, str, str], int]:
+    """One event of every kind between two of its task: (before, event, after) by name -> its number."""
+    names = [schema.NAMES[code] for code in recording.columns["event"].tolist()]
+    tasks: dict[int, list[int]] = {}
+    for event, pid in enumerate(recording.columns["pid"].tolist()):
+        tasks.setdefault(pid, []).append(event)
+    found: dict[tuple[str, str, str], list[int]] = {}
+    for pid, events in tasks.items():
+        for before, event, after in zip([-1, *events], events, [*events[1:], -1], strict=False):
+            if pid:
+                found.setdefault((names[before] if before >= 0 else "", names[event], names[after] if after >= 0 else ""),
+                                 []).append(event)
+    return {context: events[len(events) // 2] for context, events in found.items()}
+
+
+def _left_out(samples: dict[str, Path], capsys: pytest.CaptureFixture[str], name: str) -> None:
+    recording = Tampered(samples[name])
+    assert run(recording).verdict == "PASS"
+    inside = watch(recording).inside()
+    contexts = _contexts(recording)
+    score: Counter[str] = Counter()
+    hidden = []
+    for (before, event, after), number in contexts.items():
+        reason = no_effect(recording, number, inside.get(number, ()))
+        change = drop(recording, number)
+        result, different = outcome(recording)
+        change.undo()
+        assert not different, f"without {event} at {number}: {different}"
+        verdict = result.verdict
+        score[f"PASS: {reason}" if verdict == "PASS" else verdict] += 1
+        if verdict == "PASS" and not reason:
+            hidden.append(f"{event} at {number}, between {before or 'nothing'} and {after or 'nothing'}")
+    with capsys.disabled():
+        print(f"\n{name}: {len(contexts)} single events left out, one of each kind between two others of its task")
+        for what, count in score.most_common():
+            print(f"  {count:4}  {what}")
+    assert score["FAIL"] > 20
+    assert not hidden, "\n".join(hidden)
+
+
+@pytest.mark.parametrize("name", ["7.2-lz4-edge", "7.3-lz4-limits"])
+def test_no_lost_event_passes(samples: dict[str, Path], capsys: pytest.CaptureFixture[str], name: str) -> None:
+    _left_out(samples, capsys, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.name for path in sample_paths()))
+def test_no_lost_event_passes_in_any_sample(samples: dict[str, Path], capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Nothing tells how many events there should be: what is missing shows, or no other event depends on it."""
+    _left_out(samples, capsys, name)
 
 
 @pytest.mark.parametrize("seed", range(20))
