@@ -25,6 +25,7 @@ from model.effects import Effect
 from model.revisions import MAINLINE, REVISIONS, revision_for_line
 from replay.agreement import difference
 from replay.checks import Tally
+from replay.comparisons import COMPARISONS
 from replay.engine import COLUMNS, Engine
 from replay.synthetic import ImaginaryKernel, config
 from replay.verdict import Result, open_engine
@@ -33,8 +34,9 @@ from traces import schema
 from traces.record.release import kernel_line
 from traces.recording import Recording, RecordingWriter
 
-__all__ = ["KINDS", "LINES", "NEVER_NOTICED", "NEVER_READ", "NOT_REACHED", "NOT_SWEPT", "Change", "Pair", "Place", "Read",
-           "changed", "changes", "few", "imaginary", "line_of", "outcome", "recorded_pairs", "watch"]
+__all__ = ["KINDS", "LINES", "NEVER_NOTICED", "NEVER_READ", "NOT_COMPARED", "NOT_REACHED", "NOT_SWEPT", "Change", "Pair",
+           "Place", "Read", "changed", "changes", "compared", "few", "imaginary", "line_of", "outcome", "recorded_pairs",
+           "watch"]
 
 #: kinds of change: one more, none, another value that this column of such an event has, the other sign
 KINDS: Final = ("+1", "0", "other", "sign")
@@ -74,6 +76,10 @@ class Read:
     def pairs(self) -> set[Pair]:
         """Every event and column that was read."""
         return {place.pair for place in self.places}
+
+    def inside(self) -> dict[int, tuple[str, ...]]:
+        """Event -> the operations that its task is in, of events of which anything was read."""
+        return {row: place.operations for place, rows in self.places.items() for row in rows}
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,41 @@ def watch(recording: Tampered, revision: str | None = None) -> Read:
     return Read(places, {row: frozenset(columns) for row, columns in rows.items()})
 
 
+class _Noted(dict):  # type: ignore[type-arg]
+    """Comparisons that tell which of them are asked for."""
+
+    def __init__(self, held: dict[str, Any], note: Any) -> None:
+        super().__init__(held)
+        self._note = note
+
+    def __getitem__(self, key: str) -> Any:
+        if sys._getframe(1).f_code.co_name != "hold":
+            for column, _ in COMPARISONS[key].columns:
+                self._note((key, column))
+        return super().__getitem__(key)
+
+
+def compared(recording: Tampered) -> set[tuple[str, str]]:
+    """Replay a recording by the reference and return every comparison that it makes: (its key, column), of columns for
+    which something is predicted.
+    """
+    engine, _, _ = open_engine(recording, None, Tally())
+    found: set[tuple[str, str]] = set()
+    hold = engine.hold
+
+    def noted(key: str, i: int, frame: Any, values: tuple[Any, ...], predicted: tuple[Any, ...], **words: str) -> None:
+        found.update((key, column) for (column, _), value in zip(COMPARISONS[key].columns, predicted, strict=True)
+                     if value is not None)
+        hold(key, i, frame, values, predicted, **words)
+
+    engine.hold = noted  # type: ignore[method-assign,assignment]
+    engine.held = _Noted(engine.held, found.add)
+    engine.run()
+    engine.finish()
+    assert not engine.tally.divergences
+    return found
+
+
 def changes(recording: Tampered, read: Read, kinds: tuple[str, ...] = KINDS, each: int = 1) -> Iterator[Change]:
     """Yield changes for every place: of each kind, to that many of its events, the first and others spread behind it."""
     for place, rows in read.places.items():
@@ -211,9 +252,13 @@ class changed:
 
 
 class _Kernel(ImaginaryKernel):
-    """One that shows zs_compact() too, whose writeback fails at times, and whose shrink_worker() finds a cgroup."""
+    """One that shows zs_compact() and zswap_total_pages() too, whose writeback fails at times, that runs out of memory when
+    it is told to, and whose shrink_worker() finds a cgroup.
+    """
 
     asked = 0
+    #: how many more objects there is memory for before one is refused; below 0 there is enough
+    room = -1
     #: what a cgroup that went away had for a parent
     parent = 0
 
@@ -224,10 +269,17 @@ class _Kernel(ImaginaryKernel):
         if effect[0] == "?swap_cache_alloc" and effect[1].swpent % 5 == 3:
             # The folio is in the swap cache again.
             return errno.EEXIST
+        if effect[0] == "?zs_malloc":
+            self.room -= 1
+            return errno.ENOMEM if self.room == -1 else 0
         return super()._answer(effect)
 
     def _write(self, effect: Effect) -> None:
-        if effect[0] == "zs_compact":
+        if effect[0] == "zs_get_total_pages_ret":
+            # One pool: zswap_total_pages() is what it read.
+            super()._write(effect)
+            self._row("zswap_total_pages_ret", ret=effect[1])
+        elif effect[0] == "zs_compact":
             self._row("zs_compact", pool=self._pool(effect[1]))
         elif effect[0] == "zs_compact_ret":
             self._row("zs_compact_ret", ret=effect[1])
@@ -295,6 +347,11 @@ def imaginary(path: Path, revision: str) -> Tampered:
     kernel.store(11)
     write("param", "max_pool_percent=20")
     kernel.store(620)
+    # No memory for an object, and for the second of a folio.
+    kernel.room = 0
+    kernel.store(630)
+    kernel.room = 1
+    kernel.store(640, 2)
     # Many of one size, of which every other goes: compaction has something to move.
     alike = range(len(pages) * 20 + 20, len(pages) * 60, len(pages))
     for slot in alike:
@@ -335,6 +392,10 @@ NOT_REACHED: Final[dict[str, set[Pair]]] = {
     # 6.12 writes an object through the pointer that it has mapped: no event shows that.
     "mainline-6.12": {("zs_obj_write", "data"), ("zs_obj_write", "handle"), ("zs_obj_write", "size")},
     **{line: _WRITEBACK for line in LINES if line != "mainline-6.12"},
+}
+#: comparisons, by the end of their keys, that no line makes -> why
+NOT_COMPARED: Final[dict[str, str]] = {
+    ":batch": "a compress call of mainline is of one page", ":batch_dlen": "the same", ":length": "the same",
 }
 #: (event, column) that is read and never the only thing that is wrong -> on which lines, and why
 NEVER_NOTICED: Final[dict[Pair, tuple[tuple[str, ...], str]]] = {}

@@ -10,17 +10,20 @@ from functools import cache
 
 import pytest
 
+from replay.comparisons import COMPARISONS, compared_columns
 from replay.fast import step
 from tests.sweeping import (
     LINES,
     NEVER_NOTICED,
     NEVER_READ,
+    NOT_COMPARED,
     NOT_REACHED,
     Change,
     Pair,
     Read,
     changed,
     changes,
+    compared,
     few,
     imaginary,
     line_of,
@@ -109,6 +112,16 @@ def test_what_is_not_reached_and_not_read_is_listed(made: dict[str, Tampered]) -
     every = set().union(*reads.values())
     assert {line: every - found for line, found in reads.items() if every - found} == NOT_REACHED
     assert recorded - every == {(event, column) for event, columns in NEVER_READ.items() for column in columns}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_comparison_is_swept(made: dict[str, Tampered], line: str) -> None:
+    """Each column that the reference compares, under each of its comparisons, is changed on every line: or it is named."""
+    assert {(event, column) for event, column, _ in compared_columns()} - watch(made[line]).pairs() == NOT_REACHED[line]
+    every = {(key, column) for key, comparison in COMPARISONS.items() for column, _ in comparison.columns}
+    assert every - compared(made[line]) == {
+        (key, column) for key, column in every
+        if key.endswith(tuple(NOT_COMPARED)) or (COMPARISONS[key].event, column) in NOT_REACHED[line]}
 
 
 def test_a_comparison_too_few_is_noticed(made: dict[str, Tampered], monkeypatch: pytest.MonkeyPatch) -> None:
