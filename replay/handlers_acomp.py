@@ -70,7 +70,7 @@ class AcompHandlers(ZsmallocHandlers):
         limits = self.predictions.bounds(content, name)
         if limits is not None and self.held["crypto_acomp_compress_ret:dlen"].some:
             self._within(limits, ret, dlen, name, i, frame)
-        if (sees_dlen and sees_ret) or (sees_ret and ret):
+        if sees_ret and (sees_dlen or ret):
             return ret, dlen, content
         return (*self._result_elsewhere(i + 1, content, name), content)
 
@@ -90,9 +90,18 @@ class AcompHandlers(ZsmallocHandlers):
         """
         source = self._length_source()
         row = self._event_ahead(i, source, 0) if source else None
-        if row is not None:
-            return 0, self.size[row]
         expected = self.predictions.result(content, name) if name not in self.predictions.inexact else None
+        if row is not None:
+            size = self.size[row]
+            if size != PAGE_SIZE or self.sees("crypto_acomp_compress_ret", "ret"):
+                return 0, size
+            # A page that did not compress, which is kept as it is, or one that compressed to no less.
+            is_page = self._written_is_page(content, row, self.stacks[self.pid[row]][-1])
+            if is_page is None and expected is None:
+                self.guess("crypto_acomp_compress_ret has no ret: whether an object of a whole page is the page itself "
+                           "is not known")
+            whole = not is_page if is_page is not None else expected is not None and not expected[0]
+            return 0 if whole else (expected[0] if expected is not None else 0) or E2BIG, size
         if expected is not None:
             return expected
         if not source:
