@@ -322,16 +322,17 @@ def test_a_cpu_of_which_the_recording_says_nothing(samples: dict[str, Path]) -> 
     assert cpus_without_ring(last) == [], "the recorder counted a ring that had nothing in it"
 
 
-def test_calls_that_do_not_return_tell_of_events_that_are_missing(edge: LeftOut) -> None:
+@pytest.mark.parametrize("name", ["zs_malloc", "swap_writeout", "zswap_store"])
+def test_calls_that_do_not_return_tell_of_events_that_are_missing(name: str, edge: LeftOut) -> None:
     assert broken_calls(edge) == ""
-    rows = np.flatnonzero(edge._rows(["zs_malloc_ret"]))
+    rows = np.flatnonzero(edge._rows([f"{name}_ret"]))
     for taken, missing in ((2, False), (3, True)):
         less = edge.copy()
         keep = np.ones(len(less), bool)
         keep[rows[5:5 + 2 * taken:2]] = False
         less._keep_rows(keep)
         sentence = broken_calls(less)
-        assert sentence.startswith("3 calls of 1 tasks have no return, or returns no call (zs_malloc() ") == missing
+        assert sentence.startswith(f"3 calls of 1 tasks have no return, or returns no call ({name}() ") == missing
         assert _replayed(less).verdict == ("UNDECIDED" if missing else "FAIL")
 
 
