@@ -28,6 +28,7 @@ import numpy as np
 
 import replay
 from replay.checks import CHECKS
+from replay.cut import cut
 from replay.verdict import Result
 from traces import schema
 from traces.importers.directory import import_source
@@ -61,24 +62,18 @@ GROUPS = {
 
 
 class LeftOut(Recording):
-    """A recording in memory, of which things can be left out; copies share what they do not change.
+    """A recording in memory, of which things can be left out; copies share what they do not change."""
 
-    :param events: how many events to take from its beginning; None for all
-    """
-
-    def __init__(self, path: Path, events: int | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.columns: dict[str, np.ndarray] = {}
         for name in COLUMNS:
             parts = [batch[name].copy() for _, batch in super().batches([name], rows=1 << 20)]
-            self.columns[name] = np.concatenate(parts)[:events]
+            self.columns[name] = np.concatenate(parts)
         self.kept_snapshots = [(entry, self._json(self.path / entry["file"])) for entry in self.manifest["snapshots"]]
         self.tables = {name: super(LeftOut, self).table(name) for name in ("truth", "objects")}
         self.state = super().document("state")
         self.with_pages = True
-        if events is not None and events < super().__len__():
-            # The beginning of a recording that went on: nothing was lost before its end.
-            self._keep_rows(np.ones(len(self), bool))
 
     def copy(self) -> LeftOut:
         """Return another that can be changed."""
@@ -324,6 +319,8 @@ def sweep(whole: LeftOut, *, only: Sequence[str] = (), what: str = "", revision:
     say(f"the whole: {base.verdict} {_line(base)}")
     counts: Counter[tuple[str, str]] = Counter()
     bad = []
+    if base.verdict == "UNDECIDED":
+        bad.append(f"the whole is UNDECIDED, so that no variant can tell anything: {_line(base)}")
     for variant in variants(whole):
         if (only and variant.kind not in only) or what not in variant.what:
             continue
@@ -357,13 +354,20 @@ def table(counts: dict[tuple[str, str], int]) -> list[str]:
     return lines
 
 
-def opened(path: Path, scratch: Path, events: int | None) -> LeftOut:
-    """Return a recording, or a capture imported into ``scratch``, to leave things out of."""
+def opened(path: Path, scratch: Path, events: int | None, revision: str | None = None) -> LeftOut:
+    """Return a recording, or a capture imported into ``scratch``, to leave things out of.
+
+    :param events: so many from its beginning, and those up to where no task is inside an operation: where one is, no
+        variant could be a PASS
+    """
     if not (path / "manifest.json").is_file():
         out = scratch / (path.name + ".zr")
         import_source(path, out)
         path = out
-    return LeftOut(path, events)
+    if events is not None:
+        cut(Recording(path), str(scratch / "beginning.zr"), 0, events, revision=revision)
+        path = scratch / "beginning.zr"
+    return LeftOut(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -379,7 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
-        whole = opened(given.recording, Path(scratch), given.events)
+        whole = opened(given.recording, Path(scratch), given.events, given.revision)
         counts, bad = sweep(whole, only=[kind for kind in given.only.split(",") if kind], what=given.what,
                             revision=given.revision,
                             engine=given.engine, verbose=given.verbose,

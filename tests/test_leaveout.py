@@ -68,7 +68,7 @@ def test_nothing_that_a_recording_lacks_is_the_kernel_s_fault(tmp_path: Path, na
                                                               events: int | None) -> None:
     if not (SHARED / name).exists():
         pytest.skip(f"there is no {SHARED / name}")
-    _, bad = sweep(opened(SHARED / name, tmp_path, events), revision=revision, say=lambda line: None)
+    _, bad = sweep(opened(SHARED / name, tmp_path, events, revision), revision=revision, say=lambda line: None)
     assert bad == []
 
 
@@ -89,6 +89,18 @@ def _zeroed(self: LeftOut, event: str, column: str) -> LeftOut:
     values = out.columns[column] = out.columns[column].copy()
     values[out._rows([event])] = 0
     return out
+
+
+def test_a_whole_that_is_undecided_tells_nothing(edge: LeftOut) -> None:
+    """No variant of it could be a PASS that hides a loss."""
+    less = edge.without_losses()
+    assert _replayed(less).verdict == "UNDECIDED"
+    _, bad = sweep(less, only=["truth"], say=lambda line: None)
+    assert [line.partition(":")[0] for line in bad] == ["the whole is UNDECIDED, so that no variant can tell anything"]
+
+
+def test_a_beginning_ends_where_no_task_is_inside_an_operation(samples: dict[str, Path], tmp_path: Path) -> None:
+    assert _replayed(opened(samples["7.2-lz4-edge"], tmp_path, 700)).verdict == "PASS"
 
 
 def test_both_engines_say_the_same_of_what_is_missing(edge: LeftOut) -> None:
