@@ -270,7 +270,8 @@ class ZsmallocHandlers(Invariants):
             and sum(part.length for part in shape) == length \
             and all(part.offset + part.length <= PAGE_SIZE for part in shape) \
             and shape[-1].page < geometry.pages_per_zspage \
-            and (len(shape) == 1 or (shape[0].offset + shape[0].length == PAGE_SIZE and shape[1].offset == 0))
+            and (len(shape) == 1 or (shape[0].offset + shape[0].length == PAGE_SIZE
+                                     and (shape[1].page, shape[1].offset) == (shape[0].page + 1, 0)))
         if not covered:
             self.diverge("sg.shape", i, recorded=(self.handle[i], self.size[i]), predicted=(obj.address, length, shape),
                          what="entries that cover the object read", frame=frame)

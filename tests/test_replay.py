@@ -22,6 +22,7 @@ from model.crypto import compressor_for, known
 from model.crypto.lz4 import Lz4
 from model.revisions import MAINLINE
 from model.revisions.mainline_7 import Mainline73
+from model.zsmalloc import SgEntry, ZsObject, ZsPool
 from model.zswap import Folio
 from replay.checks import CHECKS
 from replay.synthetic import ImaginaryKernel, config, write_recording
@@ -587,3 +588,17 @@ def test_checks_are_asked_for_by_the_part_before_their_point(samples: dict[str, 
     assert {check.id for check in result.checks if check.compared} == {"load.result", "load.entry", "load.content"}
     with pytest.raises(BadInput, match="there is no check 'loa'"):
         replay.replay(traces.open_recording(samples["7.2-lz4-edge"]), checks={"loa"})
+
+
+@pytest.mark.parametrize(("second", "verdict"), [(1, "PASS"), (-1, "FAIL"), (2, "FAIL"), (0, "FAIL")])
+def test_a_read_goes_on_on_the_next_page(samples: dict[str, Path], monkeypatch: pytest.MonkeyPatch, second: int,
+                                         verdict: str) -> None:
+    """The entries of a read are derived, not recorded: a step of one's own that takes another page is told so."""
+    def read(self: ZsPool, obj: ZsObject, length: int) -> tuple[SgEntry, ...]:
+        shape = whole(self, obj, length)
+        return shape if len(shape) == 1 else (shape[0], SgEntry(shape[0].page + second, 0, shape[1].length))
+
+    whole = ZsPool.zs_obj_read_sg
+    monkeypatch.setattr(ZsPool, "zs_obj_read_sg", read)
+    result = replay.replay(traces.open_recording(samples["7.2-lz4-edge"]))
+    assert (result.verdict, {d.check for d in result.divergences}) == (verdict, {"sg.shape"} if verdict == "FAIL" else set())
