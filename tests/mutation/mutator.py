@@ -32,9 +32,10 @@ KINDS: Final = {
 }
 #: the same with what is only done to the compiled engine, which is made of comparisons
 COMPILED_KINDS: Final = {**KINDS, "operand": "one of several conditions left out"}
-#: Names that only whoever replays reads: which readers lost their CPU, which folios' cgroups nothing told.
+#: Names that only whoever replays reads: which readers lost their CPU, which folios' cgroups nothing told, which branches
+#: were gone through.
 OBSERVERS: Final = frozenset({"observer", "account_observer", "total_observer", "untold_folios", "_changes",
-                              "_total_changes"})
+                              "_total_changes", "reached"})
 _UNTOUCHED: Final = frozenset({"__slots__", "__all__", "mirrors"})
 _COMPARE: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
