@@ -23,6 +23,7 @@ from model import errno
 from model.crypto import compressor_for
 from model.effects import Effect
 from model.revisions import MAINLINE, REVISIONS, revision_for_line
+from model.zsmalloc import PAGE_SIZE
 from replay.agreement import difference
 from replay.checks import Tally
 from replay.comparisons import COMPARISONS
@@ -53,12 +54,15 @@ LINES: Final = tuple(sorted(MAINLINE))
 
 @dataclass(frozen=True)
 class Place:
-    """One place of the reference that reads ``column`` of an ``event`` whose task is in ``operations``."""
+    """One place of the reference that reads ``column`` of an ``event`` whose task is in ``operations``; ``again`` where the
+    innermost of them has had such an event before: another page of a folio, another entry of a walk.
+    """
 
     event: str
     column: str
     operations: tuple[str, ...]
     code: str
+    again: bool = False
 
     @property
     def pair(self) -> Pair:
@@ -130,13 +134,17 @@ def watch(recording: Tampered, revision: str | None = None) -> Read:
     engine, _, _ = open_engine(recording, revision, Tally())
     places: dict[Place, list[int]] = {}
     rows: dict[int, set[str]] = {}
+    #: (first event of an operation, event) -> where it had that first
+    first: dict[tuple[int, str], int] = {}
 
     def note(row: int, column: str, code: str) -> None:
         number = engine._base + row
         if name_of(recording, number) in _RECORDER_S:
             return
         stack = engine.stacks.get(int(recording.columns["pid"][number]), ())
-        place = Place(name_of(recording, number), column, tuple(frame.name for frame in stack), code)
+        name = name_of(recording, number)
+        again = bool(stack) and first.setdefault((stack[-1].start, name), number) < number
+        place = Place(name, column, tuple(frame.name for frame in stack), code, again)
         found = places.setdefault(place, [])
         if not found or found[-1] != number:
             found.append(number)
@@ -257,6 +265,8 @@ class _Kernel(ImaginaryKernel):
     """
 
     asked = 0
+    #: the next folio's slots are found free, and are given back inside swap_writeout()
+    frees = False
     #: how many more objects there is memory for before one is refused; below 0 there is enough
     room = -1
     #: what a cgroup that went away had for a parent
@@ -269,6 +279,10 @@ class _Kernel(ImaginaryKernel):
         if effect[0] == "?swap_cache_alloc" and effect[1].swpent % 5 == 3:
             # The folio is in the swap cache again.
             return errno.EEXIST
+        if effect[0] == "?swap_writeout" and self.frees:
+            self.frees = False
+            self.invalidate(effect[1].swpent)
+            return "free"
         if effect[0] == "?zs_malloc":
             self.room -= 1
             return errno.ENOMEM if self.room == -1 else 0
@@ -279,6 +293,9 @@ class _Kernel(ImaginaryKernel):
             # One pool: zswap_total_pages() is what it read.
             super()._write(effect)
             self._row("zswap_total_pages_ret", ret=effect[1])
+        elif effect[0] == "mem_cgroup_zswap_writeback_enabled_ret" and effect[1] is None:
+            # Once it was off for a cgroup, a walk does not know which one this is.
+            self._row(effect[0], ret=int(bool(self.model.writeback_enabled)))
         elif effect[0] == "zs_compact":
             self._row("zs_compact", pool=self._pool(effect[1]))
         elif effect[0] == "zs_compact_ret":
@@ -369,6 +386,29 @@ def imaginary(path: Path, revision: str) -> Tampered:
         kernel.do(model.zswap_shrinker_scan(8))
     for _ in range(3):
         kernel.do(model.shrink_worker())
+    # A cgroup that may have one page more, and one that has all it may have.
+    for more in (1, 0):
+        held = next(iter(model.memcgs.values())).zswap // PAGE_SIZE
+        write("cgroup", f"memory.zswap.max={(held + more) * PAGE_SIZE}")
+        kernel.store(700 + more)
+    write("cgroup", "memory.zswap.max=max")
+    # swap_writeout() finds slots that nobody uses any more: zswap holds a page for one of them.
+    for slot in (sorted(model.tree)[0], 720):
+        kernel.frees = True
+        kernel.store(slot)
+    # Switched off: nothing is stored, what is there is loaded, replaced and freed.
+    write("param", "enabled=N")
+    kernel.store(730)
+    kernel.store(sorted(model.tree)[0])
+    kernel.load(sorted(model.tree)[0])
+    write("param", "enabled=Y")
+    # Nothing is written back: what does not compress is not kept, and what zswap does not take stays where it is.
+    write("cgroup", "memory.zswap.writeback=0")
+    for slot in range(len(pages) * 20 - 3, len(pages) * 20 + 1):
+        kernel.store(slot)
+    kernel.do(model.shrink_memcg(None))
+    write("cgroup", "memory.zswap.writeback=1")
+    kernel.do(model.shrink_memcg(None))
     kernel.reparent()
     for slot in sorted(model.tree)[-2:]:
         kernel.invalidate(slot)
