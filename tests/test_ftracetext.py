@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from traces.errors import BadInput
 from traces.importers import ftracetext, textevents
 from traces.importers.ftracetext import TextChunk, iter_text, parse_payload, sniff_text
+from traces.importers.probemap import known_probe, moves_for, probe_names, source_fields, vocabulary_name
 from traces.importers.source import RunFacts
 
 if sys.version_info >= (3, 14):
@@ -197,6 +198,52 @@ def test_payload(payload: str, fields: dict[str, int | None]) -> None:
     assert got["fields"].get("ev", {}) == {key: [value] for key, value in wrapped.items() if value is not None}
     (chunk,) = iter_text(io.BytesIO(f" foo-7 [003] 1.000002: ev: {payload}\n".encode()))
     assert chunk.skipped["ev"] == tuple(key for key, value in fields.items() if value is None)
+
+
+@pytest.mark.parametrize(("payload", "value"), [
+    ("ret=(1)", 1), ("ret=(0)", 0), ("ret=','(44)", 44), ("ret=' '(32)", 32), ("ret='('(40)", 40),
+    ("ret='''(39)", 39), ("ret=0xffea (65514)", 65514),
+    ("ret=0xffffffea (-22)", -22), ("ret=0xffffffffffffffea (-22)", -22),
+    ("ret=0xffff888006966000 (-131391529000960)", -131391529000960)])
+@pytest.mark.parametrize("count", [1, 40])
+def test_numbers_as_the_option_fields_prints_them(payload: str, value: int, count: int) -> None:
+    line = f"c-1 [000] ...1. 1.000001: store_ret: __probe_ip=0xffffffff81725254 (18446744071586206292) {payload} n=0x2 (2)"
+    found = one(f"{line}\n" * count)
+    assert not found["unparsed"]
+    assert found["fields"]["store_ret"]["ret"] == [value] * count
+    assert found["fields"]["store_ret"]["n"] == [2] * count
+
+
+def test_markers_as_the_option_fields_prints_them() -> None:
+    assert one("c-1 [000] ...1. 1.000001: print: ip=0xffffffff81725254 (-2123214252) buf=phase out1")["strings"] \
+        == {"print": ["phase out1"]}
+
+
+@pytest.mark.parametrize(("event", "known"), [
+    ("zswap_store", "zswap_store"), ("zswap_store_ret", "zswap_store_ret"), ("zswap_store__return", "zswap_store_ret"),
+    ("zswap_store__exit", "zswap_store_ret"), ("zswap_store__entry", "zswap_store"), ("p_zswap_store_0", "zswap_store"),
+    ("r_zswap_store_0", "zswap_store_ret"), ("store", "zswap_store"), ("p_zswap_store_12", None), ("zswap_stor", None),
+    ("zs_compact", "zs_compact"), ("shrink_memcg__return", "shrink_memcg_ret"), ("marker", None)])
+def test_events_may_bear_the_name_of_their_function(event: str, known: str | None) -> None:
+    assert vocabulary_name(event) == known
+    if known is not None:
+        assert moves_for(event, {"ret", "folio", "pool", "memcg"})
+
+
+def test_every_event_of_the_vocabulary_may_bear_its_function_s_name() -> None:
+    for probe, name in probe_names().items():
+        assert vocabulary_name(name) == name
+        assert set(source_fields(probe)) == set(source_fields(known_probe(name)))
+
+
+def test_two_events_of_one_function_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "trace.txt"
+    line = "c-1 [000] ...1. 1.000001: %s: (zswap_store+0x4/0xcd0) folio=0x1 swp=0x1\n"
+    path.write_text(line % "store" + line % "zswap_store")
+    facts = RunFacts()
+    assert sum(len(block) for block in textevents.stream(path, facts)) == 2
+    assert [loss["why"] for loss in facts.losses if loss["cpu"] is None] == [
+        "zswap_store was recorded by several events (store, zswap_store): a call may stand there twice"]
 
 
 @pytest.mark.parametrize("payload", [b"a=18446744073709551616", b"a=-9223372036854775809", b"a=1 " * 600])

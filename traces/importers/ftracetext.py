@@ -61,7 +61,7 @@ _WORTH_COMPILING: Final = 16
 
 #: Events whose payload is free text, and what stands before it.
 _TEXT_EVENTS: Final = frozenset(("tracing_mark_write", "print", "bprint", "bputs"))
-_PRINT_PREFIX: Final = re.compile(rb"ip=[^ ]* buf=|(?:0x)?[\w.+/]+: ")
+_PRINT_PREFIX: Final = re.compile(rb"ip=[^ ]*(?: \(-?\d+\))? buf=(?:<INVALID-SIZE>)?|(?:0x)?[\w.+/]+: ")
 
 # TASK_COMM_LEN is 16, but workers show longer names; the bound also keeps the search for the '-' linear.
 # The pid is followed by the id of the thread group if the option record-tgid is set.
@@ -122,6 +122,16 @@ _TOKEN: Final = re.compile(rb" *(?:(__probe_\w+)=([\da-f]{1,16})(?= |$)|"
                            + _OPAQUE + rb")|(\([^()]*\)|[^ ]+))")
 
 
+# The trace option 'fields' prints a number as hex of its size and signed in brackets, one byte as character and
+# in brackets: only the brackets say what a negative number of 4 bytes is.
+_OF_FIELDS: Final = re.compile(rb"(?<=[\w.]=)(?:0x[\da-f]{1,16} |'[ -~]'|)\((-?\d{1,20})\)(?= |$)", re.M)
+
+
+def _plain(payload: bytes) -> bytes:
+    """Write the numbers of the option 'fields' as those of any other text."""
+    return _OF_FIELDS.sub(rb"\1", payload)
+
+
 def parse_payload(payload: bytes) -> dict[str, int | None] | None:
     """The fields of one event's ``key=value`` payload; None for values that are not one integer.
 
@@ -130,7 +140,7 @@ def parse_payload(payload: bytes) -> dict[str, int | None] | None:
     :return: None if a number fits neither int64 nor uint64, or the payload is longer than a real one
     """
     fields: dict[str, int | None] = {}
-    for count, token in enumerate(_TOKEN.finditer(payload.rstrip(b" "))):
+    for count, token in enumerate(_TOKEN.finditer(_plain(payload.rstrip(b" ")))):
         if count >= _MAX_TOKENS:
             return None
         address, bare, key, hexadecimal, decimal, _ = token.groups()
@@ -368,6 +378,8 @@ class _Parser:
             parts.fields[name], parts.skipped[name] = {}, ()
             return []
         template = self._templates.get(code)
+        if _OF_FIELDS.search(payloads[0]):
+            payloads = list(map(_plain, payloads))
         if template is None:
             first = next(((p, f) for p in payloads if (f := parse_payload(p)) is not None), None)
             if first is None:

@@ -30,7 +30,6 @@ from typing import Final, cast
 
 from traces.errors import BadInput
 from traces.importers import textevents
-from traces.importers.probemap import probe_names
 from traces.importers.source import Block, RunFacts
 
 __all__ = ["rewrite", "sniff_perf", "stream"]
@@ -51,15 +50,6 @@ _OTHER_RECORD: Final = re.compile(_HEAD + rb"PERF_RECORD_")
 _STATS: Final = re.compile(rb" *(?P<what>[A-Z_0-9]{2,32}) events: +(?P<count>\d{1,18})(?: +\(.*\))?\s*$")
 _STATS_HEAD: Final = re.compile(rb"(?:Aggregated stats|[\w.:-]{1,128} stats):\s*(?:\(.*\))?\s*$")
 
-#: what 'perf probe' calls an event -> the recording scripts' name for it
-_ALIASES: Final[dict[bytes, bytes]] = {}
-for _probe, _name in probe_names().items():
-    _ALIASES.setdefault(_name.encode(), _probe.encode())
-    if _name.endswith("_ret"):
-        _ALIASES.setdefault(_name.removesuffix("_ret").encode() + b"__return", _probe.encode())
-for _probe in probe_names():
-    _ALIASES.pop(_probe.encode(), None)
-
 
 class _Seen:
     """What the rewriting of one text found out about it."""
@@ -77,11 +67,10 @@ def rewrite(line: bytes, seen: _Seen) -> bytes:
     if found := _EVENT.match(line):
         seen.events += 1
         seen.without_cpu += found["cpu"] is None
-        event = _ALIASES.get(found["event"], found["event"])
         # A ': ' in a comm would look like the name of a trace-cmd instance.
         comm = found["comm"].strip().replace(b": ", b":_")
         return b"%s-%s [%s] %s: %s: %s" % (comm, found["tid"] or found["pid"], found["cpu"] or b"000", found["time"],
-                                           event, found["rest"])
+                                           found["event"], found["rest"])
     if found := _LOST.match(line):
         seen.lost_lines += 1
         return b"CPU:%d [LOST %s EVENTS]" % (int(found["cpu"] or 0), found["count"])

@@ -2,11 +2,15 @@
 """Which foreign probe event is which event of the vocabulary, and which of its fields fill which columns.
 
 The keys are the event names that recording scripts gave their dynamic events (``dynamic_events`` in tracefs
-ties them to kernel functions).  Adding a script's names means adding rows here, nothing else.
+ties them to kernel functions).  Adding a script's names means adding rows here, nothing else.  Events that bear
+the function's name are known too (:func:`known_probe`), as the vocabulary of traces/FORMAT.md writes it
+(``zswap_store``, ``zswap_store_ret``), and as 'perf probe' (``zswap_store__return``), the kernel's fprobes
+(``zswap_store__entry``, ``zswap_store__exit``) and its unnamed kprobes (``p_zswap_store_0``, ``r_zswap_store_0``) do.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,8 +19,8 @@ import numpy as np
 from traces import schema
 from traces.importers.eventformat import EventFormat
 
-__all__ = ["COPY", "MASK_LINK", "ORDER", "TEXT", "TEXT_AT", "Move", "ProbeTable", "apply_moves", "moves_for",
-           "probe_names", "source_fields", "vocabulary_name"]
+__all__ = ["COPY", "MASK_LINK", "ORDER", "TEXT", "TEXT_AT", "Move", "ProbeTable", "apply_moves", "known_probe",
+           "moves_for", "probe_names", "source_fields", "vocabulary_name"]
 
 #: How a field becomes a column value.
 COPY: Final = 0  #: as it is
@@ -113,9 +117,32 @@ class Move:
     second: str = ""
 
 
+#: vocabulary event -> the first row of it
+_OF_NAME: Final[dict[str, str]] = {}
+for _probe, (_name, _) in _MAP.items():
+    if _name != "marker":
+        _OF_NAME.setdefault(_name, _probe)
+#: how an event tells that it is a function's entry or its return; the kernel makes these names itself
+_ENTRY: Final = re.compile(r"(.+)__entry|p_(.+)_0")
+_RETURN: Final = re.compile(r"(.+)__(?:return|exit)|r_(.+)_0")
+
+
+def known_probe(event: str) -> str:
+    """Return the row's name of an event that bears its function's name; any other name as it is."""
+    if event in _MAP:
+        return event
+    if found := _ENTRY.fullmatch(event):
+        name = found[1] or found[2]
+    elif found := _RETURN.fullmatch(event):
+        name = (found[1] or found[2]) + "_ret"
+    else:
+        name = event
+    return _OF_NAME.get(name, event)
+
+
 def vocabulary_name(probe: str) -> str | None:
     """Return the vocabulary's name of a probe event, or None when the vocabulary has no such event."""
-    row = _MAP.get(probe)
+    row = _MAP.get(known_probe(probe))
     return row[0] if row else None
 
 
@@ -145,7 +172,7 @@ def moves_for(probe: str, available: set[str]) -> list[Move]:
     A field the probe did not capture leaves its column absent; the manifest lists what was captured.
     """
     moves: list[Move] = []
-    for item in _MAP[probe][1].split():
+    for item in _MAP[known_probe(probe)][1].split():
         column, _, source = item.partition("=")
         source = source or column
         if column == "text":

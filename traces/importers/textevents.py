@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def stream(path: Path, facts: RunFacts, *, head: bool = True) -> Iterator[Block]
         _withdraw(facts, probe, fields[probe], found, lines)
     for record in losses.values():
         facts.losses.append(record | {"ignored_events": ignored})
+    _twice(facts, fields)
     if last is None:
         return
     whole = last.entries is not None and last.entries[0] == last.entries[1] <= lines
@@ -75,6 +76,20 @@ def stream(path: Path, facts: RunFacts, *, head: bool = True) -> Iterator[Block]
         gone = last.entries[0] - lines - last.unparsed_total
         facts.losses.append({"cpu": None, "lost": gone, "why": f"the text's head says {last.entries[0]} events and "
                              f"{lines + last.unparsed_total} follow: {gone} are missing, copy the text again"})
+
+
+def _twice(facts: RunFacts, probes: Iterable[str]) -> None:
+    """Two probes of one function print each of its calls twice, unless they took turns: nobody can tell."""
+    of: dict[str, list[str]] = {}
+    for probe in probes:
+        name = vocabulary_name(probe)
+        if name not in (None, "marker"):
+            of.setdefault(str(name), []).append(probe)
+    for name, several in sorted(of.items()):
+        if len(several) > 1:
+            why = f"{name} was recorded by several events ({', '.join(sorted(several))}): a call may stand there twice"
+            facts.notes.append(f"{why}; leave out the lines of one of them")
+            facts.losses.append({"cpu": None, "lost": None, "why": why})
 
 
 def _withdraw(facts: RunFacts, probe: str, fields: set[str], partial: dict[str, int], lines: int) -> None:
