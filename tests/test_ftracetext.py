@@ -21,8 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from traces import schema
 from traces.errors import BadInput
-from traces.importers import ftracetext, textevents
+from traces.importers import ftracetext, textevents, textorder
 from traces.importers.ftracetext import TextChunk, iter_text, parse_payload, sniff_text
 from traces.importers.probemap import known_probe, moves_for, probe_names, source_fields, vocabulary_name
 from traces.importers.source import RunFacts
@@ -234,6 +235,49 @@ def test_every_event_of_the_vocabulary_may_bear_its_function_s_name() -> None:
     for probe, name in probe_names().items():
         assert vocabulary_name(name) == name
         assert set(source_fields(probe)) == set(source_fields(known_probe(name)))
+
+
+LINE = "c-%d [%03d] ...1. %d.%06d: store: (zswap_store+0x4/0xcd0) folio=0x%x swp=0x1\n"
+
+
+def ordered(tmp_path: Path, text: str, **options: int) -> tuple[list[tuple[int, int]], RunFacts]:
+    """Return (stamp in us, folio) of each event, as imported."""
+    path = tmp_path / "trace.txt"
+    path.write_text(text)
+    facts = RunFacts()
+    blocks = textorder.in_order(textevents._as_printed(path, facts, True), facts, **options)
+    rows = np.concatenate([block.columns() for block in blocks], axis=1)
+    at = {name: index for index, name in enumerate(schema.column_names())}
+    return list(zip((rows[at["ts"]] // 1000).tolist(), rows[at["folio"]].tolist(), strict=True)), facts
+
+
+def unknown(facts: RunFacts) -> list[str]:
+    return [loss["why"] for loss in facts.losses if loss["lost"] is None]
+
+
+def test_files_of_several_cpus_are_merged_by_time(tmp_path: Path) -> None:
+    cpus = [[LINE % (7 + cpu, cpu, 1, 10 * n + cpu, 100 * cpu + n) for n in range(5)] for cpu in range(3)]
+    sorted_lines = [cpus[cpu][n] for n in range(5) for cpu in range(3)]
+    expected, facts = ordered(tmp_path, "".join(sorted_lines))
+    assert not any("backwards" in note for note in facts.notes)
+    for order in ((2, 1, 0), (0, 2, 1), (0, 1, 2)):
+        found, facts = ordered(tmp_path, "# tracer: nop\n".join(["", *("".join(cpus[cpu]) for cpu in order)]))
+        assert found == expected
+        assert any("put in order by time" in note for note in facts.notes)
+        assert not unknown(facts)
+
+
+def test_a_cpu_whose_time_runs_backwards_is_said(tmp_path: Path) -> None:
+    found, facts = ordered(tmp_path, LINE % (7, 1, 2, 0, 1) + LINE % (7, 0, 1, 0, 2) + LINE % (7, 1, 1, 0, 3))
+    assert [folio for _, folio in found] == [1, 2, 3]
+    assert unknown(facts) == ["time runs backwards on CPU 1, from 2.000000000 to 1.000000000: the order of events is "
+                              "not known"]
+
+
+def test_a_text_too_long_to_be_put_in_order_is_said(tmp_path: Path) -> None:
+    found, facts = ordered(tmp_path, LINE % (7, 1, 2, 0, 1) + LINE % (7, 0, 1, 0, 2), held_rows=1)
+    assert [folio for _, folio in found] == [1, 2]
+    assert "too long to be put in order" in unknown(facts)[0]
 
 
 def test_two_events_of_one_function_are_said(tmp_path: Path) -> None:

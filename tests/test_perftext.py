@@ -97,6 +97,43 @@ def test_call_chains_and_comments_are_passed_over() -> None:
     assert facts.notes == []
 
 
+@pytest.mark.parametrize("frame", [
+    b"        ffffffff816d5de4 zswap_store+0x4 ([kernel.kallsyms])\n  zswap.c:1432\n",
+    b"        ffffffff816d5de4 zswap_store+0x4 ([kernel.kallsyms])\n  mm/zswap.c:1432 (discriminator 3)\n",
+    b"        ffffffff816d5de4 zswap_store+0x4\n  ??:?\n",
+    b"            7f3d11a0 operator==(a const&)+0x10 (/usr/lib/libx=1.so)\n  /a b/c.cc:12\n"])
+def test_call_chains_with_lines_of_source_are_passed_over(frame: bytes) -> None:
+    lines = DEFAULT.splitlines(keepends=True)
+    rows, _, facts = rows_of(frame.join(lines) + STATS)
+    assert np.array_equal(rows, rows_of(DEFAULT + STATS)[0])
+    assert not [loss for loss in facts.losses if loss["lost"] != 0]
+
+
+@pytest.mark.parametrize("line", [b"   beef 136 [000]  9.803915: z:store (ffffffff816d5de4)\n",
+                                  b"   x 136 [000]  9.803915: z:12\n"])
+def test_a_damaged_event_is_no_frame_of_a_chain(line: bytes) -> None:
+    _, _, facts = rows_of(DEFAULT + line + STATS)
+    assert [loss["unparsed_lines"] for loss in facts.losses if "unparsed_lines" in loss] == [1]
+
+
+def test_differences_of_time_are_added_up() -> None:
+    text = (b"a 1 [000] 0.000000: z:store: (ffff) folio=0x1\n" b"a 1 [000] 5.000002: z:zmalloc: (ffff) size=1\n"
+            b"a 1 [001] 0.000003: cycles: 12\n" b"a 1 [001] 0.000004: z:store_ret: (ffff <- ffff) ret=1\n"
+            b"a 1 [001] 0.000000: PERF_RECORD_LOST lost 3\n" b"a 1 [000] 0.000001: z:load: (ffff) folio=0x2\n")
+    rows, _, facts = rows_of(text)
+    assert column(rows, "ts") == [0, 5000002000, 5000009000, 5000010000, 5000010000]
+    assert [name for name in names(rows) if name != "lost_events"] == [
+        "zswap_store", "zs_malloc", "zswap_store_ret", "zswap_load"]
+    assert any("--deltatime" in note for note in facts.notes)
+
+
+def test_time_that_begins_at_0_and_never_runs_backwards_is_no_difference() -> None:
+    rows, _, facts = rows_of(b"a 1 [000] 0.000000: z:store: (ffff) folio=0x1\n"
+                             b"a 1 [000] 5.000002: z:zmalloc: (ffff) size=1\n" + STATS)
+    assert column(rows, "ts") == [0, 5000002000]
+    assert not any("--deltatime" in note for note in facts.notes)
+
+
 def test_losses_are_counted_where_they_happened() -> None:
     lost = b"swapper     0 [001]     9.803935: PERF_RECORD_LOST lost 12\n"
     lines = DEFAULT.splitlines(keepends=True)

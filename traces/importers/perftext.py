@@ -7,10 +7,10 @@ perf_event__fprintf_lost() in tools/perf/util/event.c, perf 6.1 to 7.3.  Underst
     python3     136 [000]     9.803915:   z:lru_add: (ffffffff81725254) lru=0xffff88800 item=0x0 nid=0
     python3     136/140  [000]     9.803915217: probe:zswap_store__return: (ffff <- ffff) ret=0x1
 
-with the fields ``-F [comm,][pid,]tid,[cpu,]time,event,trace``, with nanoseconds (``--ns``), and with call
-chains, which are passed over.  Of ``pid/tid`` the thread counts: the kernel calls that pid.  Event names are
-those that :mod:`traces.importers.probemap` knows, in any group, or the probed kernel function as 'perf probe'
-names it (``zswap_store``, ``zswap_store__return``).
+with the fields ``-F [comm,][pid,]tid,[cpu,]time,event,trace``, with nanoseconds (``--ns``), with differences of
+time (``--deltatime``), and with call chains (also ``-F +srcline``), which are passed over.  Of ``pid/tid`` the
+thread counts: the kernel calls that pid.  Event names are those that :mod:`traces.importers.probemap` knows, in any
+group, among them the probed kernel function as 'perf probe' names it (``zswap_store``, ``zswap_store__return``).
 
 A line is rewritten as a line of ftrace text and goes through :mod:`traces.importers.textevents`, so that both
 kinds of text fill the same columns.  Stamps are microseconds unless ``--ns`` was given.
@@ -45,7 +45,10 @@ _HEAD: Final = (rb" *(?P<comm>[^ \n].{0,63}?|) *(?<![^ \n])(?P<pid>\d{1,10})(?:/
 _EVENT: Final = re.compile(_HEAD + rb"(?:\d{1,20} +)?[\w.-]{1,64}:(?P<event>[\w.]{1,64})(?::[a-zA-Z]{1,8})?: *"
                                    rb"(?P<rest>.*)$")
 _LOST: Final = re.compile(_HEAD + rb"PERF_RECORD_LOST(?:_SAMPLES)? lost (?P<count>\d{1,18})\s*$")
-_CHAIN: Final = re.compile(rb"[ \t]+[\da-f]{4,16} [^=]*$")
+#: frames of a call chain, and under each with '-F +srcline' its line of source; neither has a stamp
+_CHAIN: Final = re.compile(rb"[ \t]+(?!.*\d\.\d{6})(?:[\da-f]{4,16} (?:[^=]*|.*\([^()]*\)\s*)$|"
+                           rb"[^=]*[\w.?+-]:(?:\d{1,7}|\?)(?: \(discriminator \d{1,5}\))?\s*$)")
+_ANY: Final = re.compile(_HEAD)
 _OTHER_RECORD: Final = re.compile(_HEAD + rb"PERF_RECORD_")
 _STATS: Final = re.compile(rb" *(?P<what>[A-Z_0-9]{2,32}) events: +(?P<count>\d{1,18})(?: +\(.*\))?\s*$")
 _STATS_HEAD: Final = re.compile(rb"(?:Aggregated stats|[\w.:-]{1,128} stats):\s*(?:\(.*\))?\s*$")
@@ -54,12 +57,23 @@ _STATS_HEAD: Final = re.compile(rb"(?:Aggregated stats|[\w.:-]{1,128} stats):\s*
 class _Seen:
     """What the rewriting of one text found out about it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, differences: bool = False) -> None:
+        #: stamps are the time since the line before (--deltatime), and the time of the last line so far, in ns
+        self.differences = differences
+        self.now = 0
         self.events = 0
         self.without_cpu = 0
         self.lost_lines = 0
         self.stats = False
         self.stats_lost = 0
+
+    def time(self, printed: bytes) -> bytes:
+        """Return a line's time as text; it counts for the lines after it."""
+        if not self.differences:
+            return printed
+        seconds, _, digits = printed.partition(b".")
+        self.now += int(seconds) * 10**9 + int(digits) * 10 ** (9 - len(digits))
+        return b"%d.%0*d" % (self.now // 10**9, len(digits), self.now % 10**9 // 10 ** (9 - len(digits)))
 
 
 def rewrite(line: bytes, seen: _Seen) -> bytes:
@@ -69,8 +83,10 @@ def rewrite(line: bytes, seen: _Seen) -> bytes:
         seen.without_cpu += found["cpu"] is None
         # A ': ' in a comm would look like the name of a trace-cmd instance.
         comm = found["comm"].strip().replace(b": ", b":_")
-        return b"%s-%s [%s] %s: %s: %s" % (comm, found["tid"] or found["pid"], found["cpu"] or b"000", found["time"],
-                                           found["event"], found["rest"])
+        return b"%s-%s [%s] %s: %s: %s" % (comm, found["tid"] or found["pid"], found["cpu"] or b"000",
+                                           seen.time(found["time"]), found["event"], found["rest"])
+    if seen.differences and (found := _ANY.match(line)):
+        seen.time(found["time"])
     if found := _LOST.match(line):
         seen.lost_lines += 1
         return b"CPU:%d [LOST %s EVENTS]" % (int(found["cpu"] or 0), found["count"])
@@ -124,15 +140,39 @@ class _Rewritten(io.RawIOBase):
         return out
 
 
+def _differences(blocks: Iterable[bytes]) -> bool:
+    """True for the stamps of --deltatime: the first is 0 and they run backwards, where perf sorts by time."""
+    rest, last = b"", -1.0
+    for block in blocks:
+        lines = (rest + block).split(b"\n")
+        rest = lines.pop()[:_MAX_LINE]
+        for line in lines:
+            found = _ANY.match(line[:_MAX_LINE])
+            if found is None:
+                continue
+            now = float(found["time"])
+            if last < 0 < now:
+                return False
+            if now < last:
+                return True
+            last = now
+    return False
+
+
 def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
-    """Parse perf text and return its events in the order of its lines, which perf sorts by time.
+    """Parse perf text and return its events in the order of time, as perf prints them.
+
+    Stamps of --deltatime are added up; without --ns each has lost up to a microsecond.
 
     :raises BadInput: when no line of it is an event with task and time, or its compressed data is damaged
     """
     # content recognises perf text with this module, so it cannot be imported before it.
     from traces.importers.content import chunks
 
-    seen = _Seen()
+    seen = _Seen(differences=_differences(chunks(path)))
+    if seen.differences:
+        facts.notes.append("stamps are the time since the line before (--deltatime): they were added up, so the times "
+                           "of far events are about right only")
     # iter_text() takes open files as well as paths.
     yield from textevents.stream(cast(Path, _Rewritten(str(path), chunks(path), seen)), facts, head=False)
     if not seen.events:

@@ -13,6 +13,7 @@ from traces import schema
 from traces.importers.ftracetext import TextChunk, iter_text
 from traces.importers.probemap import apply_moves, moves_for, vocabulary_name
 from traces.importers.source import Block, RunFacts
+from traces.importers.textorder import in_order
 
 __all__ = ["stream"]
 
@@ -20,13 +21,18 @@ _COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 
 
 def stream(path: Path, facts: RunFacts, *, head: bool = True) -> Iterator[Block]:
-    """Parse ftrace text and return its events in the order of its lines.
+    """Parse ftrace text and return its events in the order of time (:mod:`traces.importers.textorder`).
 
     Time stamps are as fine as the text prints them (``facts.ts_unit_ns``).
 
     :param head: the text may begin with the kernel's head, which counts its events
     """
+    return in_order(_as_printed(path, facts, head), facts)
+
+
+def _as_printed(path: Path, facts: RunFacts, head: bool) -> Iterator[Block]:
     losses: dict[int, dict[str, Any]] = {}
+    now = 0
     last: TextChunk | None = None
     ignored: dict[str, int] = {}
     partial: dict[str, tuple[dict[str, int], int]] = {}
@@ -45,7 +51,8 @@ def stream(path: Path, facts: RunFacts, *, head: bool = True) -> Iterator[Block]
         for _, cpu, count in chunk.lost:
             record = losses.setdefault(cpu, {"cpu": cpu, "lost": 0})
             record["lost"] = None if count is None or record["lost"] is None else record["lost"] + count
-        yield _block(chunk, facts, ignored)
+        yield _block(chunk, facts, ignored, now)
+        now = int(chunk.ts[-1]) if chunk.ts.size else now
     for probe, (found, lines) in partial.items():
         _withdraw(facts, probe, fields[probe], found, lines)
     for record in losses.values():
@@ -105,7 +112,8 @@ def _withdraw(facts: RunFacts, probe: str, fields: set[str], partial: dict[str, 
                                f"is not taken as captured")
 
 
-def _block(chunk: TextChunk, facts: RunFacts, ignored: dict[str, int]) -> Block:
+def _block(chunk: TextChunk, facts: RunFacts, ignored: dict[str, int], now: int) -> Block:
+    """Return a chunk's events; ``now`` is the last stamp before it.  A loss is at the stamp of the next line."""
     rows = chunk.ts.size
     out = np.zeros((len(schema.COLUMNS), rows), np.int64)
     out[_COLUMN["content"]] = -1
@@ -129,7 +137,7 @@ def _block(chunk: TextChunk, facts: RunFacts, ignored: dict[str, int]) -> Block:
     keep = out[_COLUMN["event"]] != 0
     lost = [(int(np.count_nonzero(keep[:row])), {"event": schema.CODE["lost_events"], "cpu": cpu,
                                                  "ret": -1 if count is None else count,
-                                                 "ts": int(chunk.ts[min(row, rows - 1)]) if rows else 0}, "")
+                                                 "ts": int(chunk.ts[min(row, rows - 1)]) if rows else now}, "")
             for row, cpu, count in chunk.lost]
     place = np.cumsum(keep) - 1
     block = Block.of(out[:, keep], sorted((int(place[row]), text) for row, text in texts))
