@@ -9,8 +9,14 @@ from typing import Final
 from model.effects import Steps
 from model.zswap_state import Folio, ZswapState
 
-__all__ = ["AOP_WRITEPAGE_ACTIVATE", "SwapLayer"]
+__all__ = ["AOP_WRITEPAGE_ACTIVATE", "PG_DIRTY", "PG_RECLAIM", "PG_UPTODATE", "WRITTEN_BACK", "SwapLayer"]
 
+#: Bits of folio->flags (enum pageflags in include/linux/page-flags.h, the same from 6.12 to 7.3).
+PG_UPTODATE: Final = 1 << 3
+PG_DIRTY: Final = 1 << 4
+PG_RECLAIM: Final = 1 << 16
+#: What zswap_writeback_entry() sets in the folio that it hands to the device.
+WRITTEN_BACK: Final = PG_UPTODATE | PG_RECLAIM
 #: swap_writeout() of a folio that may not be written back: it stays in memory.
 AOP_WRITEPAGE_ACTIVATE: Final = 0x80000
 
@@ -51,7 +57,7 @@ class SwapLayer(ZswapState, ABC):
         yield ("swap_writeout_ret", 0)
         return 0
 
-    def swap_writepage(self, folio: Folio) -> Steps[None]:
-        """__swap_writepage(): the folio goes to the swap device."""
-        yield ("__swap_writepage", folio)
+    def swap_writepage(self, folio: Folio, flags: int = 0) -> Steps[None]:
+        """__swap_writepage(): the folio goes to the swap device. ``flags``: what zswap has set in it, if it did."""
+        yield ("__swap_writepage", folio, flags)
         self.counters.pswpout += folio.nr_pages

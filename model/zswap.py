@@ -11,7 +11,7 @@ from __future__ import annotations
 from model import errno
 from model.effects import Steps
 from model.memcg import MemcgZswap
-from model.swap import AOP_WRITEPAGE_ACTIVATE, SwapLayer
+from model.swap import AOP_WRITEPAGE_ACTIVATE, PG_DIRTY, PG_UPTODATE, SwapLayer
 from model.zsmalloc import PAGE_SIZE
 from model.zswap_state import KERNEL_COMPRESSORS, Folio, ZswapEntry, ZswapPool
 from model.zswap_writeback import ZswapWriteback
@@ -267,7 +267,8 @@ class Zswap(SwapLayer, ZswapWriteback):
         self._count_load(entry)
         self.tree.pop(folio.swpent, None)
         yield from self.zswap_entry_free(entry)
-        yield ("zswap_load_ret", 0)
+        # Nothing else holds the page any more: a folio that is not dirty would be dropped.
+        yield ("zswap_load_ret", 0, folio, PG_UPTODATE | PG_DIRTY)
         return 0
 
     def _count_load(self, entry: ZswapEntry) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 from model import errno
 from model.effects import Steps
 from model.list_lru import LRU_REMOVED_RETRY, LRU_RETRY, LRU_ROTATE, LRU_STOP
+from model.swap import WRITTEN_BACK
 from model.zswap_state import Folio, ZswapEntry, ZswapState
 
 __all__ = ["MAX_RECLAIM_RETRIES", "SHRINK_STOP", "ZswapWriteback"]
@@ -31,7 +32,7 @@ class ZswapWriteback(ZswapState, ABC):
         """See :meth:`model.zswap.Zswap.zswap_entry_free`."""
 
     @abstractmethod
-    def swap_writepage(self, folio: Folio) -> Steps[None]:
+    def swap_writepage(self, folio: Folio, flags: int = 0) -> Steps[None]:
         """See :meth:`model.swap.SwapLayer.swap_writepage`."""
 
     def zswap_writeback_entry(self, entry: ZswapEntry, swpent: int) -> Steps[int]:
@@ -49,7 +50,7 @@ class ZswapWriteback(ZswapState, ABC):
         self.tree.pop(swpent, None)
         self._count_writeback(entry)
         yield from self.zswap_entry_free(entry)
-        yield from self.swap_writepage(folio)
+        yield from self.swap_writepage(folio, WRITTEN_BACK)
         return 0
 
     def _alloc_failure(self, failure: int) -> int:

@@ -55,6 +55,10 @@ _CHECKS: Final = (
           needs=("zswap_load_ret",)),
     Check("load.entry", "a load reads the entry, handle and length that were stored last",
           needs=("zswap_decompress",)),
+    Check("load.folio", "a folio that was loaded is up to date, and dirty where zswap keeps nothing of it",
+          needs=("zswap_load_ret",), own=True),
+    Check("writeback.folio", "a folio that is written back is up to date, and such folios are marked for reclaim",
+          needs=("__swap_writepage",), own=True),
     Check("load.content", "what is stored for a swap slot is what the workload put there, and objects as "
           "written decompress to it"),
     Check("load.workload", "every page that the workload read back is the one it had written, as it says itself"),

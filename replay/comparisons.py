@@ -60,6 +60,8 @@ COMPARISONS: Final[dict[str, Comparison]] = {
                             "written to the device"),
     "zswap_store_ret": _is("zswap_store_ret", "store.result", _RET, predicted=_value),
     "zswap_load_ret": _is("zswap_load_ret", "load.result", _RET, predicted=_value),
+    "zswap_load_ret:word": _is("zswap_load_ret", "load.folio", "word=PG_uptodate and PG_dirty of the folio loaded"),
+    "__swap_writepage:word": _is("__swap_writepage", "writeback.folio", "word=PG_uptodate of the folio written back"),
     "zswap_decompress": _is("zswap_decompress", "load.entry", "swpent=swap entry, handle=handle, size=length",
                             "of the entry read"),
     "zswap_decompress:folio": _is("zswap_decompress", "load.entry",

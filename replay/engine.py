@@ -55,6 +55,8 @@ READINGS: Final = frozenset({"zs_get_total_pages_ret", "zswap_total_pages_ret"})
 INLINED: Final = frozenset({"zs_compact"})
 
 
+#: So many folios written back, and none of them marked for reclaim, are no accident.
+_MANY: Final = 16
 #: MAX_PAGE_ORDER is 10 with 4 KiB pages; nothing larger is a folio.
 MAX_ORDER: Final = 10
 
@@ -621,6 +623,12 @@ class Engine(Questions):
             self.settle(0)
         self.snapshots.close()
         self.balance(self.captured)
+        if self.written_back >= _MANY and not self.marked_for_reclaim:
+            # A page fault that finds such a folio in the swap cache clears the mark, which is PG_readahead too: of one
+            # folio nothing can be said.
+            self.tally.differ(Divergence(
+                "writeback.folio", self.events - 1, "__swap_writepage", 0, f"some of {self.written_back}",
+                "folios written back that are marked for reclaim (PG_reclaim), in the whole recording", 0, 0, 0))
 
     def _row(self, i: int) -> int:
         return self._base + i

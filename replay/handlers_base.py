@@ -105,6 +105,9 @@ class HandlerBase(ABC):
         #: the last event at which a compaction of any pool returned
         self.last_compacted = -1
         self.sg_entries = {1: 0, 2: 0}
+        #: folios that writeback handed to the device, and those of them that were marked for reclaim
+        self.written_back = 0
+        self.marked_for_reclaim = 0
         self.writes: list[tuple[int, int, int, int]] = []
         self.keep_writes = False
         #: number of the event at hand

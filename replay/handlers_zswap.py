@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from model.cgroups import EITHER
 from model.effects import Effect
+from model.swap import PG_DIRTY, PG_RECLAIM, PG_UPTODATE
 from model.zswap import Folio, ZswapEntry
 from replay.handlers_acomp import AcompHandlers
 from replay.handlers_base import OTHER_CGROUP, UNKNOWN_CGROUP, CannotFollow, Handler
 from replay.settings import UNCHARGED, UNSAID, WHOSE
+from traces import schema
 
 if TYPE_CHECKING:
     from replay.engine import Frame
@@ -116,16 +118,41 @@ class Handlers(AcompHandlers):
         folio: Folio = effect[1]
         self.hold("__swap_writepage", i, frame, (self.folio[i], self.swpent[i]),
                   (folio.address if folio.address >= 0 else None, folio.swpent))
+        if effect[2] and self.held["__swap_writepage:word"].some:
+            self.hold("__swap_writepage:word", i, frame, (self.word[i] & PG_UPTODATE,), (PG_UPTODATE,))
+            self.written_back += 1
+            self.marked_for_reclaim += bool(self.word[i] & PG_RECLAIM)
+
+    def on_load_ret(self, effect: Effect, i: int, frame: Frame) -> None:
+        """Compare zswap_load()'s return value (a bool byte up to 6.12), or that of a writeback, and what it made of
+        the folio.
+        """
+        self.hold(effect[0], i, frame, (self.ret[i],), (int(effect[1]),))
+        if len(effect) > 2 and self.held["zswap_load_ret:word"].some:
+            folio, wanted = effect[2:]
+            recorded = self.word[i] & wanted
+            if recorded != wanted and self._written_meanwhile(folio, i):
+                # The folio was unlocked: whoever wrote it out again has cleaned it.
+                recorded |= PG_DIRTY & wanted
+            self.hold("zswap_load_ret:word", i, frame, (recorded,), (wanted,))
+        self.page_read(i, frame)
+
+    def _written_meanwhile(self, folio: Folio, i: int) -> bool:
+        """True where another task may have written a folio out since the last event of this one."""
+        if "swap_writeout" not in self.captured:
+            return True
+        code, pid = schema.CODE["swap_writeout"], self.pid[i]
+        for row in range(i - 1, -1, -1):
+            if self.pid[row] == pid:
+                return False
+            if self.event[row] == code and self.folio[row] in (folio.address, 0):
+                return True
+        return True
 
     def on_store_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare zswap_store()'s return value."""
         self.hold("zswap_store_ret", i, frame, (self.ret[i],), (int(effect[1]),))
         self.store_returned(bool(self.ret[i] if self.sees("zswap_store_ret", "ret") else effect[1]), i, frame)
-
-    def on_load_ret(self, effect: Effect, i: int, frame: Frame) -> None:
-        """Compare zswap_load()'s return value (a bool byte up to 6.12), or that of a writeback."""
-        self.hold(effect[0], i, frame, (self.ret[i],), (int(effect[1]),))
-        self.page_read(i, frame)
 
     def on_decompress_entry(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which entry, handle and length a load or writeback reads."""

@@ -204,8 +204,11 @@ class ImaginaryKernel:
     def _on_zswap_load(self, folio: Folio) -> None:
         self._row("zswap_load", folio=folio.address, swpent=folio.swpent)
 
-    def _on_swap_writepage(self, folio: Folio) -> None:
-        self._row("__swap_writepage", folio=folio.address, swpent=folio.swpent)
+    def _on_swap_writepage(self, folio: Folio, flags: int) -> None:
+        self._row("__swap_writepage", folio=folio.address, swpent=folio.swpent, word=flags)
+
+    def _on_zswap_load_ret(self, ret: int, _folio: Folio | None = None, flags: int = 0) -> None:
+        self._row("zswap_load_ret", ret=ret, word=flags)
 
     def _on_zswap_invalidate(self, swpent: int) -> None:
         self._row("zswap_invalidate", swpent=swpent)

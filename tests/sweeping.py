@@ -382,7 +382,7 @@ def imaginary(path: Path, revision: str) -> Tampered:
     kernel.do(model.zswap_shrinker_scan(80))
     for _ in range(4):
         kernel.do(model.shrink_memcg(None))
-    for _ in range(2):
+    for _ in range(4):
         kernel.do(model.zswap_shrinker_scan(8))
     for _ in range(3):
         kernel.do(model.shrink_worker())

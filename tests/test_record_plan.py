@@ -265,3 +265,25 @@ def test_btf_bit_fields_and_damage() -> None:
     for damaged in (b"", blob[:20], blob[:-1], b"\0" + blob[1:], blob[:24] + b"\0\0\0\0\0\0\0\x1f" + blob[32:]):
         with pytest.raises(ValueError, match="BTF"):
             Btf(damaged, (), {"bits"})
+
+
+def test_a_folio_s_flags_are_read_only_where_their_bits_are_known() -> None:
+    """A kernel whose enum pageflags has other numbers: what the importer would take for PG_dirty is another flag."""
+    functions = parse(KERNELS["7.2"])
+
+    def made(reclaim: int) -> dict[str, Planned]:
+        out = BtfBlob()
+        for name, parameters in functions.items():
+            out.function(name, parameters)
+        flags = {**probes.FLAG_BITS, "PG_reclaim": reclaim}
+        out.add(6, "pageflags", 4, len(flags), more=b"".join(
+            struct.pack("<II", out.string(name), bit) for name, bit in flags.items()))
+        return rows(plan(Kernel(set(functions), set(functions), Btf(out.blob(), *wanted_names()))))
+
+    usual, other = made(16), made(17)
+    assert "fl=+0($arg1):x32" in usual["load_ret"].lines[0]
+    assert "fl=+0($arg2):x8" not in other["load_ret"].lines[0]
+    assert "ret=$retval:s32" in other["load_ret"].lines[0]
+    assert "fl=" not in other["load_ret"].lines[0] + other["swapwrite"].lines[0]
+    assert other["swap_out"].lines == ()
+    assert "fl" in other["swap_out"].why

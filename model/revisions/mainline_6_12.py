@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from model import errno
 from model.effects import Steps
+from model.swap import PG_DIRTY, PG_UPTODATE, WRITTEN_BACK
 from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, Zswap, ZswapEntry
 
@@ -114,12 +115,14 @@ class Mainline612(Zswap):
             return 0
         yield from self.zswap_decompress(entry, folio)
         self._count_load(entry)
+        flags = PG_UPTODATE
         if (yield ("?swapcache", folio)):
+            flags |= PG_DIRTY
             self.tree.pop(folio.swpent, None)
             yield from self.zswap_entry_free(entry)
         else:
             self.reached["zswap_load.past_cache"] += 1
-        yield ("zswap_load_ret", 1)
+        yield ("zswap_load_ret", 1, folio, flags)
         return 1
 
     def zswap_writeback_entry(self, entry: ZswapEntry, swpent: int) -> Steps[int]:
@@ -143,7 +146,7 @@ class Mainline612(Zswap):
         yield from self.zswap_decompress(entry, folio)
         self._count_writeback(entry)
         yield from self.zswap_entry_free(entry)
-        yield ("__swap_writepage", folio)
+        yield ("__swap_writepage", folio, WRITTEN_BACK)
         self.counters.pswpout += 1
         return 0
 

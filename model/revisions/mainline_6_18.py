@@ -6,6 +6,7 @@ from __future__ import annotations
 from model import errno
 from model.effects import Steps
 from model.revisions.mainline_7 import Mainline70
+from model.swap import PG_DIRTY, PG_UPTODATE
 from model.zswap import Folio
 
 __all__ = ["Mainline618"]
@@ -35,12 +36,14 @@ class Mainline618(Mainline70):
             yield ("zswap_load_ret", errno.EIO)
             return errno.EIO
         self._count_load(entry)
+        flags = PG_UPTODATE
         if (yield ("?swapcache", folio)):
+            flags |= PG_DIRTY
             self.tree.pop(folio.swpent, None)
             yield from self.zswap_entry_free(entry)
         else:
             self.reached["zswap_load.past_cache"] += 1
-        yield ("zswap_load_ret", 0)
+        yield ("zswap_load_ret", 0, folio, flags)
         return 0
 
 

@@ -32,7 +32,8 @@ _COMPILED: Final = (Mainline612, Mainline618, Mainline70, Mainline71, Mainline72
 #: (event, column) that compiled code knows how to do without; without any other one the reference has the word.
 HANDLED: Final = frozenset({
     ("zswap_decompress", "size"), ("zswap_entry_free", "size"), ("zswap_entry_free", "ref"), ("zs_malloc_ret", "obj"),
-    ("zs_free", "obj"), ("zs_obj_write", "data"), ("zs_obj_read", "size")})
+    ("zs_free", "obj"), ("zs_obj_write", "data"), ("zs_obj_read", "size"), ("zswap_load_ret", "word"),
+    ("__swap_writepage", "word")})
 #: Events in whose place the reference asks others, assumes or stops.  Those whose beginnings go unseen without them
 #: need not be here: what then differs, the reference judges.
 NEEDED: Final = frozenset({"crypto_acomp_compress", "crypto_acomp_compress_ret", "obj_cgroup_charge_zswap",
@@ -121,6 +122,7 @@ def setup(engine: Engine, out: np.ndarray) -> None:
     out[L.DATA_WRITTEN], out[L.SIZE_OBJ_READ] = column("zs_obj_write", "data"), column("zs_obj_read", "size")
     out[L.SEES_PAGES_FREE] = engine.sees_zspage_free()
     out[L.SEES_MAY] = "obj_cgroup_may_zswap_ret" in engine.captured
+    out[L.WORD_LOADED], out[L.WORD_WRITTEN] = column("zswap_load_ret", "word"), column("__swap_writepage", "word")
     out[L.SEES_REPARENT] = "memcg_reparent_list_lrus" in engine.captured
     out[L.SEES_COUNT] = {"zswap_shrinker_count", "zswap_shrinker_count_ret"} <= engine.captured
     out[L.KEEP_WRITES] = engine.keep_writes

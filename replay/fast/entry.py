@@ -191,6 +191,7 @@ def entry_step(m, f, st, code, answered, answer):
             return L.UNKNOWN
         m[L.TREE] -= 1
         m[f + L.Q_FREED] = entry
+        m[f + L.Q_DIRTIED] = 1
         m[f + L.Q_THEN] = L.THEN_LOADED
         st = L.F_START
     elif st == L.L_RET:

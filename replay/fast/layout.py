@@ -135,8 +135,8 @@ SRC, SRC_END, SRC_STEP = ISOLATE_SRC.start, ISOLATE_SRC.stop, ISOLATE_SRC.step
  Q_FREED, Q_THEN, Q_PLACE, Q_NEW, Q_DRY, Q_TOTALS, Q_FIRST_OBJCG, Q_INFLIGHT, Q_FULLNESS, Q_READ, Q_READ_THEN,
  Q_CLASS_AT, Q_DST, Q_SRC, Q_AT, Q_CLASS_FREED, Q_POOL_FREED, Q_MEMCG, Q_NID, Q_LIST, Q_BUDGET,
  Q_REMOVED, Q_ALONE, Q_WALK, Q_MET, Q_VICTIM, Q_GEN, Q_WRITTEN, Q_FAILURES, Q_ATTEMPTS, Q_THRESHOLD,
- Q_LISTED_AS, Q_VICTIM_SWPENT, Q_SHRINK_THEN, Q_NODES, Q_SCANNED, Q_KEPT, Q_READING, Q_VICTIM_FOLIO,
- Q_WIDTH) = range(64)
+ Q_LISTED_AS, Q_VICTIM_SWPENT, Q_SHRINK_THEN, Q_NODES, Q_SCANNED, Q_KEPT, Q_READING, Q_VICTIM_FOLIO, Q_DIRTIED,
+ Q_WIDTH) = range(65)
 #: where zswap_entry_free() was called from
 THEN_PUBLISHED, THEN_ERASE, THEN_LOADED, THEN_END, THEN_WRITE = range(5)
 #: where shrink_memcg() was called from
@@ -166,7 +166,7 @@ _ORDERS: Final = 12
 #: how often each check compared, each explanation was given; which events were captured (by code); the row of each raw
 #: size class; the rows of the distinct ones, largest first
 COMPARED: Final = 128
-EXPLAINED: Final = COMPARED + 32
+EXPLAINED: Final = COMPARED + 64
 CAPTURED: Final = EXPLAINED + 16
 CLASS_OF: Final = CAPTURED + 256
 DESCENDING: Final = CLASS_OF + 256
@@ -175,7 +175,8 @@ BRANCHED: Final = DESCENDING + 256
 #: what the worker's passes have shown (:mod:`replay.fast.cursor`): so many cgroups in each of two passes
 WORKER_ROOM: Final = 48
 (WORKER_ROOT, WORKER_RESTS, WORKER_ENDED, WORKER_WHOLE, WORKER_HIGH, WORKER_CAME, WORKER_KNOWN, SEES_REPARENT,
- WORKER_CURRENT) = range(BRANCHED + 128, BRANCHED + 128 + 9)
+ WORD_LOADED, WORD_WRITTEN, WRITTEN_BACK, MARKED_FOR_RECLAIM,
+ WORKER_CURRENT) = range(BRANCHED + 128, BRANCHED + 128 + 13)
 WORKER_BEFORE: Final = WORKER_CURRENT + WORKER_ROOM
 #: which states' questions were answered from events
 ASKED: Final = WORKER_BEFORE + WORKER_ROOM
@@ -195,8 +196,9 @@ def branch(name: str) -> int:
 # ---- checks and explanations, as the compiled loop counts them ---------------------------------------------------
 CHECK_IDS: Final = tuple(CHECKS)
 (H_ORDER, H_WRITEOUT, H_RESULT, H_LENGTH, H_ERROR, H_RAW, H_BYTES, H_CALLS, H_BATCH, H_SIZE, H_PAGES, H_PLACE,
- H_FULLNESS, H_COMPACT, H_HANDLE, H_SG, H_LOAD, H_ENTRY, H_CONTENT, H_WORKLOAD, H_FREE, H_LRU, H_WORKER, H_CHARGE,
- H_LIMIT, H_WRITEBACK, H_INV_LOAD, H_INV_LENGTH, H_INV_RAW, H_INV_HANDLE, H_INV_BALANCE) = range(len(CHECK_IDS))
+ H_FULLNESS, H_COMPACT, H_HANDLE, H_SG, H_LOAD, H_ENTRY, H_FOLIO, H_WRITTEN, H_CONTENT, H_WORKLOAD, H_FREE, H_LRU,
+ H_WORKER, H_CHARGE, H_LIMIT, H_WRITEBACK, H_INV_LOAD, H_INV_LENGTH, H_INV_RAW, H_INV_HANDLE,
+ H_INV_BALANCE) = range(len(CHECK_IDS))
 EXPLANATIONS: Final = ("another LRU", "reading of totals", "outside event", "zswap_shrinker_count()",
                        "return of a call from before the recording")
 (X_LRU, X_TOTALS, X_OUTSIDE, X_COUNTING, X_BEFORE) = range(len(EXPLANATIONS))

@@ -150,6 +150,7 @@ class FastReplay:
         s[L.IDX_BITS], s[L.CLASS_BITS], s[L.HAS_STATE] = engine.idx_bits, engine.class_bits, engine.has_state
         s[L.COMPACTING] = model.pools[0].zs_pool.compaction_in_progress
         s[L.PREEMPTED], s[L.REORDERED] = engine.preempted_reads, engine.reordered
+        s[L.WRITTEN_BACK], s[L.MARKED_FOR_RECLAIM] = engine.written_back, engine.marked_for_reclaim
         s[L.READS_ONE], s[L.READS_TWO] = engine.sg_entries[1], engine.sg_entries[2]
         if engine.last_total is not None:
             s[L.TOTAL_AT], s[L.TOTAL_READ] = engine.last_total
@@ -444,6 +445,7 @@ class FastReplay:
         engine.captured -= _never_seen(engine, memory)
         engine.preempted_reads, engine.reordered = int(s[L.PREEMPTED]), int(s[L.REORDERED])
         engine.sg_entries = {1: int(s[L.READS_ONE]), 2: int(s[L.READS_TWO])}
+        engine.written_back, engine.marked_for_reclaim = int(s[L.WRITTEN_BACK]), int(s[L.MARKED_FOR_RECLAIM])
         if s[L.TOTAL_AT] >= 0:
             engine.last_total = (int(s[L.TOTAL_AT]), int(s[L.TOTAL_READ]))
 

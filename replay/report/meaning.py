@@ -88,6 +88,14 @@ STAKES: Final[dict[str, Stake]] = {
     "load.content": (
         "data",
         "What is stored for a swap slot is not what was put there: the page's content is lost."),
+    "load.folio": (
+        "data",
+        "zswap keeps nothing of a page that it gave back. A folio that is not dirty is dropped under memory pressure, "
+        "and the page with it."),
+    "writeback.folio": (
+        "data, memory",
+        "A folio that is written out without being up to date carries no page; one that is not marked for reclaim "
+        "stays in memory, and writeback freed nothing."),
     "load.workload": (
         "data",
         "The workload read back other bytes than it had written. Whatever way they went, a program would have lost "

@@ -35,11 +35,11 @@ _PG_HEAD = 6
 _MAP: Final[dict[str, tuple[str, str]]] = {
     "swap_out": ("swap_writeout", "folio=folio|page swpent=swp order=fl,fl1"),
     "swap_out_ret": ("swap_writeout_ret", "ret"),
-    "swapwrite": ("__swap_writepage", "folio=folio swpent=swp"),
+    "swapwrite": ("__swap_writepage", "folio=folio swpent=swp word=fl"),
     "store": ("zswap_store", "folio swpent=swp order=fl,fl1"),
     "store_ret": ("zswap_store_ret", "ret"),
     "load": ("zswap_load", "folio swpent=swp"),
-    "load_ret": ("zswap_load_ret", "ret"),
+    "load_ret": ("zswap_load_ret", "ret word=fl"),
     "inval": ("zswap_invalidate", "swpent=swp"),
     "dec": ("zswap_decompress", "entry swpent=swp size=len handle folio"),
     "efree": ("zswap_entry_free", "entry swpent=swp size=len handle ref"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Just enough of BTF to place probe arguments: parameter names of functions, byte offsets of struct members.
+"""Just enough of BTF to place probe arguments: parameters of functions, offsets of struct members, values of enums.
 
 Reads the blob of ``/sys/kernel/btf/vmlinux``; mirrors include/uapi/linux/btf.h (Linux 6.12 to 7.3).
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 __all__ = ["Btf"]
 
 _MAGIC = 0xEB9F
-_PTR, _STRUCT, _UNION, _FUNC, _FUNC_PROTO = 2, 4, 5, 12, 13
+_PTR, _STRUCT, _UNION, _ENUM, _FUNC, _FUNC_PROTO = 2, 4, 5, 6, 12, 13
 _TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG = 8, 9, 10, 11, 18
 #: Bytes that follow the 12 of ``struct btf_type``: fixed, and per ``vlen`` entry.
 _FIXED = {1: 4, 3: 12, 14: 4, 17: 4}
@@ -27,7 +27,7 @@ class Btf:
 
     :param blob: the bytes of a vmlinux BTF
     :param functions: names of functions whose parameters are wanted
-    :param structs: names of structs whose members are wanted
+    :param structs: names of structs whose members are wanted, and of enums
     :raises ValueError: when the blob is not BTF of this byte order, or ends too early
     """
 
@@ -70,7 +70,7 @@ class Btf:
             if kind == _FUNC:
                 if name in functions:
                     self._functions[functions[name]] = proto
-            elif kind == _STRUCT and name in structs:
+            elif kind in (_STRUCT, _ENUM) and name in structs:
                 self._structs.setdefault(structs[name], len(places) - 1)
             at += 12 + _FIXED.get(kind, 0) + _EACH.get(kind, 0) * (info & 0xFFFF)
 
@@ -101,6 +101,13 @@ class Btf:
         number = self._structs.get(structure)
         bits = self._member(number, member, _DEPTH) if number else None
         return None if bits is None else bits // 8
+
+    def values(self, enum: str) -> dict[str, int]:
+        """Return what the names of an enum stand for; nothing where there is no such enum."""
+        number = self._structs.get(enum)
+        at, kind, _, count, _ = self._type(number) if number else (0, 0, 0, 0, 0)
+        pairs = [struct.unpack_from("<II", self._types, at + 12 + 8 * i) for i in range(count)] if kind == _ENUM else []
+        return {self._string(name): value for name, value in pairs}
 
     def _member(self, number: int, wanted: str, depth: int) -> int | None:
         at, kind, flag, count, size = self._type(number)

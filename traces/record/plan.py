@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .btf import Btf
 from .names import Names
-from .probes import OFFSETS, PAGE_SOURCES, PROBES, PROTOTYPES, Probe
+from .probes import FLAG_BITS, OFFSETS, PAGE_SOURCES, PROBES, PROTOTYPES, Probe
 
 __all__ = ["Kernel", "Planned", "as_json", "describe", "page_plan", "plan", "wanted_names"]
 
@@ -49,10 +49,10 @@ class Planned(NamedTuple):
 
 
 def wanted_names() -> tuple[set[str], set[str]]:
-    """Return the names of (functions, structs) that a plan asks BTF for."""
+    """Return the names of (functions, structs and enums) that a plan asks BTF for."""
     members = [*OFFSETS, *(name for probe in PROBES for field in probe.fields for names in _OFFSET.findall(field)
                            for name in names.split("|"))]
-    return ({name for probe in PROBES for name in probe.functions}, {name.split(".")[0] for name in members})
+    return ({name for probe in PROBES for name in probe.functions}, {"pageflags", *(name.split(".")[0] for name in members)})
 
 
 def plan(kernel: Kernel, content: bool = False, group: str = _DEFAULT.group) -> list[Planned]:
@@ -109,6 +109,8 @@ def _fill(field: str, parameters: list[str], btf: Btf | None) -> str | None:
         nonlocal missing
         for name in match[1].split("|"):
             structure, member = name.split(".")
+            if name == "folio.flags" and not _known_flags(btf):
+                continue
             found = btf.offset(structure, member) if btf is not None else None
             found = OFFSETS.get(name) if found is None else found
             if found is not None:
@@ -118,6 +120,12 @@ def _fill(field: str, parameters: list[str], btf: Btf | None) -> str | None:
 
     text = re.sub(r"\$(?!retval)([a-z_|]+)", argument, _OFFSET.sub(offset, field))
     return None if missing else text
+
+
+def _known_flags(btf: Btf | None) -> bool:
+    """True unless the kernel's page flags are other bits than the importer takes them for."""
+    values = btf.values("pageflags") if btf is not None else {}
+    return all(values.get(name, bit) == bit for name, bit in FLAG_BITS.items())
 
 
 def _lines(group: str, event: str, function: str, at_return: bool, fields: list[str],

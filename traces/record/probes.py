@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["OFFSETS", "PAGE_SOURCES", "PROBES", "PROTOTYPES", "Probe"]
+__all__ = ["FLAG_BITS", "OFFSETS", "PAGE_SOURCES", "PROBES", "PROTOTYPES", "Probe"]
 
 
 class Probe(NamedTuple):
@@ -37,7 +37,7 @@ def _probe(event: str, vocabulary: str, functions: str, fields: str = "", checks
 
 
 # Every field costs the workload the time to fetch it: there is none that no column is made of, and none is wider than
-# its column.  Of the flags PG_head is wanted, bit 6.
+# its column.  Of the flags before a store PG_head is wanted, bit 6.
 _SLOT = "folio=$folio:x64 swp=+{folio.swap}($folio):x64"
 _FOLIO = _SLOT + " fl=+{folio.flags}($folio):x8 fl1=+{folio._flags_1}($folio):x8"
 _ENTRY = ("entry=$entry:x64 swp=+{zswap_entry.swpentry}($entry):x64 len=+{zswap_entry.length}($entry):u32 "
@@ -59,7 +59,7 @@ PROBES: tuple[Probe, ...] = (
     _probe("swap_out", "swap_writeout", _OUT, _FOLIO.replace("$folio", "$folio|page"), "swap.writeout effect.order"),
     _probe("swap_out_ret", "swap_writeout_ret", _OUT + "%return", "ret=$retval:s32", "swap.writeout"),
     _probe("swapwrite", "__swap_writepage", "__swap_writepage",
-           _SLOT, "swap.writeout"),
+           _SLOT + " fl=+{folio.flags}($folio):x32?", "swap.writeout writeback.folio"),
     _probe("store", "zswap_store", "zswap_store", _FOLIO, "effect.order store.result store.length acomp.calls"),
     _probe("store_ret", "zswap_store_ret", "zswap_store%return", "ret=$retval:u8", "store.result"),
     _probe("comp", "crypto_acomp_compress", _COMPRESS,
@@ -82,7 +82,8 @@ PROBES: tuple[Probe, ...] = (
     _probe("objread", "zs_obj_read", "zs_obj_read_sg_begin zs_obj_read_begin zs_map_object",
            "handle=$handle:x64 len=$mem_len:u32?", "sg.shape"),
     _probe("load", "zswap_load", "zswap_load", _SLOT, "load.result load.entry effect.order"),
-    _probe("load_ret", "zswap_load_ret", "zswap_load%return", "ret=$retval:s32", "load.result"),
+    _probe("load_ret", "zswap_load_ret", "zswap_load%return",
+           "ret=$retval:s32 fl=+{folio.flags}($folio):x32?", "load.result load.folio"),
     _probe("dec", "zswap_decompress", "zswap_decompress", _ENTRY + " folio=$folio:x64", "load.entry"),
     _probe("inval", "zswap_invalidate", "zswap_invalidate", "swp=$swp:x64", "effect.order"),
     _probe("efree", "zswap_entry_free", "zswap_entry_free",
@@ -196,6 +197,9 @@ OFFSETS: dict[str, int] = {
     "zspage.freeobj": 8, "shrink_control.nid": 4, "shrink_control.nr_to_scan": 8, "shrink_control.memcg": 24,
     "shrinker.private_data": 88, "obj_cgroup.memcg": 16,
 }
+
+#: Bits of a folio's flags that are read, by their names in enum pageflags: the same from 6.12 to 7.3.
+FLAG_BITS: dict[str, int] = {"PG_uptodate": 3, "PG_dirty": 4, "PG_head": 6, "PG_reclaim": 16}
 
 #: Compressor -> the function of it whose argument is the source page's virtual address, and that argument.
 #: These live in modules, whose parameters vmlinux BTF does not have; they are the same from 6.12 to 7.3.
