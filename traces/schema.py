@@ -78,7 +78,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
     Column("dlen", "uint32", "bytes", "room at the destination on entry, length written on return"),
     Column("offset", "uint32", "bytes", "offset of the source in its folio's scatter list entry"),
     Column("gfp", "uint32", "flags", "allocation flags"),
-    Column("word", "uint32", "bits", "first word of struct zspage (huge, fullness, class, magic), or of a folio's flags"),
+    Column("word", "uint32", "bits", "first word of struct zspage (huge, fullness, class, magic) or folio flags"),
     Column("inuse", "uint32", "objects", "objects in use in the zspage"),
     Column("freeobj", "uint32", "index", "head of the zspage's free list"),
     Column("order", "uint8", "log2 pages", "folio order"),

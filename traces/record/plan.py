@@ -52,7 +52,8 @@ def wanted_names() -> tuple[set[str], set[str]]:
     """Return the names of (functions, structs and enums) that a plan asks BTF for."""
     members = [*OFFSETS, *(name for probe in PROBES for field in probe.fields for names in _OFFSET.findall(field)
                            for name in names.split("|"))]
-    return ({name for probe in PROBES for name in probe.functions}, {"pageflags", *(name.split(".")[0] for name in members)})
+    return ({name for probe in PROBES for name in probe.functions},
+            {"pageflags", *(name.split(".")[0] for name in members)})
 
 
 def plan(kernel: Kernel, content: bool = False, group: str = _DEFAULT.group) -> list[Planned]:
