@@ -10,6 +10,7 @@ the branches of its own version of it.
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -168,8 +169,8 @@ def branches_of(kind: type, *parts: type) -> tuple[str, ...]:
 
 def _methods(name: str, kinds: Iterable[type]) -> Iterator[types.FunctionType]:
     for kind in kinds:
-        method: Any = getattr(kind, name, None)
-        if isinstance(method, types.FunctionType):
+        method = _unwrapped(getattr(kind, name, None))
+        if method is not None:
             yield method
 
 
@@ -177,12 +178,19 @@ def _above(function: types.FunctionType, kind: type) -> Iterator[types.FunctionT
     """Yield what super() finds for a method: the same name in the classes behind the one that defines it."""
     name = function.__name__
     mro = kind.__mro__
-    at = next((place for place, each in enumerate(mro) if each.__dict__.get(name) is function), len(mro))
+    at = next((place for place, each in enumerate(mro) if _unwrapped(each.__dict__.get(name)) is function),
+              len(mro))
     for each in mro[at + 1:]:
-        method = each.__dict__.get(name)
-        if isinstance(method, types.FunctionType):
+        method = _unwrapped(each.__dict__.get(name))
+        if method is not None:
             yield method
             return
+
+
+def _unwrapped(method: Any) -> types.FunctionType | None:
+    """Return the function that was written: a user's own methods are watched by others around them."""
+    method = inspect.unwrap(method) if callable(method) else method
+    return method if isinstance(method, types.FunctionType) else None
 
 
 def _nested(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from replay.verdict import Result
 
-__all__ = ["covered", "missing", "only_one", "sentence", "summed"]
+__all__ = ["covered", "missing", "only_one", "seen", "sentence", "summed"]
 
 
 def covered(results: Iterable[Result]) -> dict[str, dict[str, int]]:
@@ -40,3 +40,12 @@ def only_one(first: Mapping[str, int], second: Mapping[str, int]) -> tuple[list[
     both = [name for name in first if name in second]
     return ([name for name in both if first[name] and not second[name]],
             [name for name in both if second[name] and not first[name]])
+
+
+def seen(names: tuple[str, str], branches: tuple[Mapping[str, int], Mapping[str, int]]) -> str:
+    """Return in one line how much of two revisions was seen, and which branches that both have only one took."""
+    parts = [sentence(name, taken) for name, taken in zip(names, branches, strict=True)]
+    for name, only in zip(names, only_one(*branches), strict=True):
+        if only:
+            parts.append(f"only {name} came to {', '.join(only)}")
+    return "; ".join(parts)

@@ -23,6 +23,7 @@ from replay.freerun import FreeRun, Operation, Outcome
 from replay.guard import Guard, guarded, is_own
 from replay.operations import Contents, Operations
 from replay.overrides import overrides_line
+from replay.verdict import branches_taken
 from traces.errors import BadInput
 from traces.recording import Recording
 
@@ -134,7 +135,7 @@ class Parting:
     """What two revisions made of a recording's operations.
 
     ``names``: of both; ``problems``: invariants that either broke, as (event, sentence); ``left_out``: operations that
-    were not run, by why.
+    were not run, by why; ``branches``: how often each took each of its branches (:mod:`model.branches`).
     """
 
     names: tuple[str, str]
@@ -143,6 +144,7 @@ class Parting:
     problems: tuple[list[tuple[int, str]], list[tuple[int, str]]] = field(default_factory=lambda: ([], []))
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    branches: tuple[dict[str, int], dict[str, int]] = field(default_factory=lambda: ({}, {}))
 
 
 class _Recorded(StandIn):
@@ -236,6 +238,7 @@ def _part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[st
                  for fault in plan.unused()]
     for problems, run in zip(out.problems, runs, strict=True):
         problems += [(len(recording), text) for text in run.imbalances()]
+    out.branches = branches_taken(runs[0].model), branches_taken(runs[1].model)
     order = list(RESPECTS)
     out.causes = sorted(causes.values(), key=lambda cause: (order.index(cause.respect), cause.first[0].operation.event))
     if not operations.contents.real:

@@ -38,8 +38,8 @@ from traces.errors import BadInput
 from traces.record.release import kernel_line, release_line
 from traces.recording import Recording
 
-__all__ = ["EXIT", "FAST_PAYS", "NOT_COMPILED", "CheckResult", "Result", "effects", "open_engine", "others",
-           "predictions_for", "replay"]
+__all__ = ["EXIT", "FAST_PAYS", "NOT_COMPILED", "CheckResult", "Result", "branches_taken", "effects", "open_engine",
+           "others", "predictions_for", "replay"]
 
 #: verdict -> exit status (kselftest's 4 for SKIP)
 EXIT: Final = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, "SKIP": 4}
@@ -384,11 +384,11 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, checks: se
         unexplained=reference.unexplained, notes=notes,
         seconds={"compress": predictions.seconds, "replay": ended - began - predictions.seconds},
         engine="reference" if fast is None or fast.reason else "fast", compiled=fast.confirmed if fast else 0,
-        branches=_branches(reference.model), taken=taken(reference.asked),
+        branches=branches_taken(reference.model), taken=taken(reference.asked),
         unseen=unseen(reference.columns_of, reference.captured))
 
 
-def _branches(model: Zswap) -> dict[str, int]:
+def branches_taken(model: Zswap) -> dict[str, int]:
     """Return how often each branch of a model's class was taken, 0 included."""
     return {name: model.reached[name] for name in branches_of(type(model), ZsPool, ListLru)}
 

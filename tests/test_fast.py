@@ -261,6 +261,11 @@ def test_whatever_a_model_does(tmp_path_factory: pytest.TempPathFactory, revisio
     for what, slot, order in steps:
         kernel.pid = 100 + slot % 3
         if what < 5:
+            if what < 2 and order and revision == "mainline-6.12":
+                # It refuses the folio and leaves what its slots held: whoever reads them later gets an old page.  A
+                # swap layer frees the slots that it gives to a large folio.
+                for used in range(slot << order, (slot << order) + (1 << order)):
+                    kernel.invalidate(used)
             kernel.store(slot << order, order if what < 2 else 0)
         elif what < 7:
             kernel.load(slot)

@@ -156,7 +156,10 @@ def test_the_commands_say_it(samples: dict[str, Path], capsys: pytest.CaptureFix
     assert "1. a load gives the page under mainline-7.2 and other bytes under v14: 10 operations" in text
     assert "which the load takes for the page itself" in text
     assert main(["regress", sample, "--revision", "mainline-7.2", "--revision", "mainline-7.3", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["causes"] == []
+    plain = json.loads(capsys.readouterr().out)
+    assert plain["causes"] == []
+    assert plain["branches"]["mainline-7.2"]["zswap_load.stored"] > 0
+    assert plain["branches"]["mainline-7.2"] == plain["branches"]["mainline-7.3"]
     assert main(["bisect", sample, "--series", "v14"]) == 1
     assert capsys.readouterr().out.startswith("v14 brought it: a load gives the page under mainline-7.0")
     fix = tmp_path / "fix.py"
@@ -330,6 +333,18 @@ def test_a_wrong_charge_is_one_line_and_comes_first(tmp_path: Path, capsys: pyte
     broken_at = next(at for at, line in enumerate(lines) if line.startswith("OneByteMore breaks an invariant"))
     assert broken_at < next(at for at, line in enumerate(lines) if line.startswith("1. "))
     assert len(lines) < 80
+
+
+def test_what_a_recording_did_not_come_to_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That two revisions do the same holds for the branches that were taken, and one may take more than the other."""
+    record(tmp_path / "rec", [TEXT], [(0, 0), (16, 2)])
+    mine = tmp_path / "mine.py"
+    mine.write_text("from model.revisions.mainline_7 import Mainline72\n\n\nclass Off(Mainline72):\n"
+                    "    def zswap_load(self, folio):\n        if False:\n            yield\n"
+                    "        self.reached['zswap_load.none'] += 1\n        return -2\n")
+    assert main(["regress", str(tmp_path / "rec"), "--revision", "mainline-7.2", "--revision", f"{mine}:Off"]) == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert "only Off came to zswap_load.none" in text
 
 
 def test_what_is_printed_is_bounded() -> None:

@@ -16,6 +16,7 @@ from model.zswap import Zswap
 from replay.bisect import Bisection, bisect, series
 from replay.cli.replay_ import load_revision
 from replay.cli.terminal import counting, fitting, table, wrapped
+from replay.coverage import seen
 from replay.freerun import Outcome
 from replay.parting import RESPECTS, Cause, Parting, broken, part
 from traces.errors import BadInput
@@ -106,6 +107,9 @@ def _lines(found: Parting, path: str) -> Iterator[str]:
                        f"{_ways(len(found.causes))}", 1 << 20)
     for note in (*found.notes, *(f"{count:,} {why} were not run" for why, count in found.left_out.items())):
         yield from textwrap.wrap(f"note: {note}", fitting(_WIDTH), subsequent_indent="  ")
+    if found.operations:
+        yield from textwrap.wrap(f"branches: {seen(found.names, found.branches)}", fitting(_WIDTH),
+                                 subsequent_indent="  ")
     # What no code may do comes before what this code does otherwise.
     for name, problems in zip(found.names, found.problems, strict=True):
         yield from _invariants(name, problems)
@@ -191,7 +195,7 @@ _ROWS: Final[dict[str, Callable[[Outcome], Iterable[str]]]] = {
 
 def _plain(found: Parting) -> dict[str, Any]:
     return {"revisions": list(found.names), "operations": found.operations, "left_out": found.left_out,
-            "notes": found.notes,
+            "notes": found.notes, "branches": dict(zip(found.names, found.branches, strict=True)),
             "causes": [{"respect": cause.respect, "sentence": cause.sentence, "operations": cause.operations,
                         "event": cause.first[0].operation.event} for cause in found.causes],
             "problems": {name: [{"event": event, "sentence": text} for event, text in problems]

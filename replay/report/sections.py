@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from replay.checks import CHECKS, Divergence
+from replay.coverage import seen
 from replay.freerun import Outcome
 from replay.parting import Cause, broken
 from replay.regress.compare import Check
@@ -261,6 +262,8 @@ def reasons(material: Material) -> Markup:
              *result.notes, *material.notes]
     if material.parting is not None:
         notes += material.parting.notes
+        if material.parting.operations:
+            notes.append(f"branches: {seen(material.parting.names, material.parting.branches)}")
         notes += [f"{count:,} {why} were not run through both revisions"
                   for why, count in material.parting.left_out.items()]
     parts += [tag("p", "Beside that:"), tag("ul", *(tag("li", note) for note in notes))]
