@@ -39,8 +39,10 @@ BRANCHES: Final[dict[str, str]] = {
     "zswap_store.erase": "a store that failed erases what its slots held before",
     "zswap_store.partial": "a large folio fails after some of its pages were stored",
     "zswap_check_limits.full": "the pool is at its limit",
+    "zswap_check_limits.limit": "the pool is at its limit to the page",
     "zswap_check_limits.band": "the pool was full and is between acceptance threshold and limit: refused",
     "zswap_check_limits.accept": "the pool was full and is below the acceptance threshold: accepted again",
+    "zswap_check_limits.threshold": "the pool was full and is at the acceptance threshold to the page: accepted again",
     "zswap_store_page.no_entry": "the slab has no zswap_entry",
     "zswap_store_page.no_tree": "the tree has no memory for the entry",
     "zswap_store_page.replace": "an entry replaces another one at its slot",
@@ -83,6 +85,7 @@ BRANCHES: Final[dict[str, str]] = {
     "shrink_worker.pass": "the worker went once round the cgroups",
     "shrink_worker.idle_pass": "the worker went once round the cgroups and found nothing to try",
     "shrink_worker.threshold": "the worker reached the acceptance threshold",
+    "shrink_worker.to_the_page": "the worker stops with the pool at the acceptance threshold to the page",
     "shrink_worker.retries": "the worker gives up after too many failures",
     "memcg_reparent_list_lrus.some": "a dying cgroup's entries go to its parent",
     # mm/zswap.c: pools

@@ -305,11 +305,16 @@ class ZswapState:
         limit = self.max_pages()
         if current >= limit:
             self.reached["zswap_check_limits.full"] += 1
+            if current == limit:
+                self.reached["zswap_check_limits.limit"] += 1
             self.counters.pool_limit_hit += 1
             self.pool_reached_full = True
         elif self.pool_reached_full:
-            if current <= self.accept_thr_pages():
+            threshold = self.accept_thr_pages()
+            if current <= threshold:
                 self.reached["zswap_check_limits.accept"] += 1
+                if current == threshold:
+                    self.reached["zswap_check_limits.threshold"] += 1
                 self.pool_reached_full = False
             else:
                 self.reached["zswap_check_limits.band"] += 1

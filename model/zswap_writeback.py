@@ -180,8 +180,11 @@ class ZswapWriteback(ZswapState, ABC):
                         if failures == MAX_RECLAIM_RETRIES:
                             self.reached["shrink_worker.retries"] += 1
                             break
-            if (yield from self._read_totals()) <= threshold:
+            current = yield from self._read_totals()
+            if current <= threshold:
                 self.reached["shrink_worker.threshold"] += 1
+                if current == threshold:
+                    self.reached["shrink_worker.to_the_page"] += 1
                 break
         yield ("shrink_worker_ret",)
 

@@ -22,6 +22,7 @@ MIXES: Final[dict[str, tuple[tuple[str, int], ...]]] = {
     "poor": (("random", 40), ("half", 30), ("text", 30)),
     "zeros": (("zeros", 1),), "text": (("text", 1),), "code": (("code", 1),), "random": (("random", 1),),
     "json": (("json", 1),), "pointers": (("pointers", 1),), "half": (("half", 1),),
+    "dense": (("dense", 1),),
     "edges": (("edge", 3), ("text", 4), ("random", 1)),
 }
 #: How many bytes of a random page have to occur twice for its compressed form to take 4096 bytes: one more than that is
@@ -95,6 +96,10 @@ class MadePages:
         size = rng.choice((512, 1024, 2048, 3072))
         return rng.randbytes(size) + self._text_page(rng)[:PAGE_SIZE - size]
 
+    def _dense(self, rng: random.Random) -> bytes:
+        """What compresses to some 3600 bytes: zsmalloc gives an object of more than 3264 a page of its own."""
+        return rng.randbytes(3560) + bytes(PAGE_SIZE - 3560)
+
     def _sparse(self, rng: random.Random) -> bytes:
         page = bytearray(PAGE_SIZE)
         for _ in range(rng.randrange(1, 40)):
@@ -123,7 +128,8 @@ class MadePages:
 #: kind -> how :class:`MadePages` makes one
 KINDS: Final[dict[str, Callable[[MadePages, random.Random], bytes]]] = {
     "zeros": MadePages._zeros, "same": MadePages._same, "random": MadePages._random, "text": MadePages._text_page,
-    "code": MadePages._code_page, "half": MadePages._half, "sparse": MadePages._sparse,
+    "code": MadePages._code_page, "half": MadePages._half, "dense": MadePages._dense,
+    "sparse": MadePages._sparse,
     "pointers": MadePages._pointers, "json": MadePages._json, "edge": MadePages._edge,
 }
 

@@ -85,18 +85,18 @@ def _pages_over_limit(d: Driver) -> int:
 
 
 def limits(d: Driver) -> None:
-    """The pool limit with its worker and hysteresis, memory.zswap.max, memory.zswap.writeback."""
+    """The pool limit with its worker and hysteresis, memory.zswap.max, memory.zswap.writeback; the limit to the page."""
     n = d.pages
     unit = d.folio // PAGE_SIZE
     d.map("a", n, "mixed")
     with d.phase("out1"):
         d.out("a")
 
-    over = _pages_over_limit(d)
-    if not over:
+    room = _pages_over_limit(d)
+    if not room:
         print("max_pool_percent=0 in place of 1: this box has much memory", flush=True)
-    d.param("max_pool_percent", 1 if over else 0)
-    over = over or n
+    d.param("max_pool_percent", 1 if room else 0)
+    over = room or n
     d.map("b", over, "solid")
     with d.phase("limit"):
         d.out("b", **_SLOWLY)
@@ -147,7 +147,28 @@ def limits(d: Driver) -> None:
         d.out("g")
     with d.phase("compact"):
         d.drop_caches()
-    _end(d, *"abcefg")
+    with d.phase("checked"):
+        d.read(*"abcefg")
+    for region in "abcefg":
+        d.unmap(region)
+    # Objects of "dense" pages have a page each: such a pool grows and shrinks by one, and comes to its limit and to its
+    # threshold to the page, as long as nothing is written back.
+    steps = over // 64 + 32
+    d.map("h", over * 5 // 8, "dense")
+    d.map("i", steps, "dense")
+    d.param("accept_threshold_percent", 98)
+    d.param("max_pool_percent", 1 if room else 0)
+    d.memcg("memory.zswap.writeback", 0)
+    with d.phase("to-the-limit"):
+        d.out("h", chunk=16)
+    with d.phase("to-the-page"):
+        for page in range(steps):
+            d.unmap("h", first=page, last=page + 1)
+            d.out("i", first=page, last=page + 1)
+    d.memcg("memory.zswap.writeback", 1)
+    d.param("accept_threshold_percent", 90)
+    d.param("max_pool_percent", 20)
+    _end(d, "h", "i")
 
 
 def switch(d: Driver) -> None:
