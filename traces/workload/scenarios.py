@@ -85,7 +85,7 @@ def _pages_over_limit(d: Driver) -> int:
 
 
 def limits(d: Driver) -> None:
-    """The pool limit with its worker and hysteresis, memory.zswap.max, memory.zswap.writeback; the limit to the page."""
+    """The pool limit with its worker and hysteresis, also to the page; memory.zswap.max, memory.zswap.writeback."""
     n = d.pages
     unit = d.folio // PAGE_SIZE
     d.map("a", n, "mixed")
