@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from traces import open_recording, schema
 from traces.errors import BadInput
 from traces.importers import bpftracejson
+from traces.importers.bpftracejson import sniff_bpftrace
 from traces.importers.content import classify
 from traces.importers.directory import import_source
 from traces.importers.source import RunFacts
@@ -74,6 +75,51 @@ def test_columns_of_the_vocabulary_and_fields_of_probes() -> None:
     assert facts.comms == {136: "guest"}
     assert lost(facts) == [0, 0]
     assert facts.notes == []
+
+
+NEW = b'{"type": "attached_probes", "count": 5, "data": {"probes": 5}}\n'
+#: records of bpftrace 0.24 and later that say nothing of events
+OTHERS = [b'{"type": "value", "data": 7}\n', b'{"type": "tseries", "data": {"@a": [[1, 2]]}}\n',
+          b'{"type": "helper_error", "msg": "No such file", "helper": "x", "retcode": -2, "line": 1, "col": 2}\n',
+          b'{"type": "runtime_error", "msg": "div by 0", "line": 1}\n', b'{"type": "warnf", "data": "careful"}\n',
+          b'{"type": "errorf", "data": "bad", "filename": "a.bt"}\n']
+
+
+@pytest.mark.parametrize("first", [ATTACHED, NEW, *OTHERS, b"Attaching 5 probes...\n", b"a.bt:1:1-2: WARNING: x\n\n" + NEW])
+def test_what_newer_versions_begin_with(first: bytes, tmp_path: Path) -> None:
+    text = first + store(5, swpent=2)
+    assert sniff_bpftrace(text)
+    rows, _, facts = rows_of(text)
+    assert column(rows, "ts") == [5]
+    assert lost(facts) == [0]
+    path = tmp_path / "out.json"
+    path.write_bytes(text)
+    assert import_source(path, tmp_path / "r")["rows"] == 1
+
+
+def test_errors_and_unknown_records_are_said() -> None:
+    _, _, facts = rows_of(NEW + OTHERS[2] + OTHERS[5] + b'{"type": "news", "data": 1}\n' + store(1))
+    assert facts.notes == ["bpftrace or its script reports 2 errors, the first: No such file",
+                           "1 records of type 'news' were left out: zreplay does not know it"]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_array_of_records(indent: int | None) -> None:
+    text = NEW + store(5, swpent=2) + b'{"type": "lost_events", "data": {"events": 12}}\n' + store(6)
+    whole = json.dumps([json.loads(line) for line in text.splitlines()], indent=indent).encode()
+    assert sniff_bpftrace(whole)
+    rows, _, facts = rows_of(whole)
+    assert np.array_equal(rows, rows_of(text)[0])
+    assert lost(facts) == [0, 12]
+    _, _, facts = rows_of(whole[:-1])
+    assert any(loss.get("cut_off") for loss in facts.losses)
+    _, _, facts = rows_of(whole[:-1] + b", {]")
+    assert any(loss["lost"] is None for loss in facts.losses)
+
+
+def test_text_between_records_is_no_banner() -> None:
+    _, _, facts = rows_of(NEW + b"text\n" + store(1))
+    assert any(loss.get("unparsed_lines") == 1 for loss in facts.losses)
 
 
 def test_a_field_that_only_some_lines_have_is_not_captured() -> None:

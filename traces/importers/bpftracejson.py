@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``bpftrace -f json``: events that a script printed as JSON objects.
 
-Mirrors JsonOutput in bpftrace's src/output.cpp (0.17 to 0.24): one JSON object per line, ``type`` and
-``data``.  What is imported, by convention, is every printf() whose text is one JSON object::
+Mirrors JsonOutput in bpftrace's src/output.cpp (0.17 to 0.27): one JSON object per line, ``type`` and mostly
+``data``; also as one JSON array, and after text of standard error.  What is imported, by convention, is every
+printf() whose text is one JSON object::
 
     fprobe:vmlinux:zswap_store {
       printf("{\\"ts\\":%lld,\\"cpu\\":%d,\\"pid\\":%d,\\"comm\\":\\"%s\\",\\"event\\":\\"zswap_store\\",
@@ -30,10 +31,11 @@ turn, so lines of several CPUs are put in order by time within windows of some h
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +53,13 @@ _MAX_LINE: Final = 1 << 16
 _MAX_IGNORED: Final = 1024
 _SHOWN: Final = 80
 _TYPES: Final = frozenset(("attached_probes", "printf", "print", "lost_events", "skipped_events", "map", "hist",
-                           "stats", "time", "cat", "join", "value", "syscall", "helper_error", "errorf"))
+                           "stats", "time", "cat", "join", "value", "syscall", "tseries", "helper_error",
+                           "runtime_error", "errorf", "warnf"))
+#: what a script or bpftrace itself says went wrong; none of it counts events
+_ERRORS: Final = frozenset(("helper_error", "runtime_error", "errorf", "warnf"))
+_SNIFFED_LINES: Final = 100
+_BETWEEN: Final = " \t\r\n,"
+
 _LOST: Final = re.compile(rb"\s*(?:WARNING: )?[Ll]ost (\d{1,18}) events\s*")
 _NUMBER: Final = re.compile(r"(?:0x([\da-fA-F]{1,16})|(-?\d{1,20}))\Z")
 _COLUMNS: Final = schema.column_names()
@@ -118,6 +126,11 @@ class _Reader:
         self.ignored: dict[str, int] = {}
         self.cpus: set[int] = set()
         self.last_ts = 0
+        #: whether a record was seen, lines of text before the first one, records of errors and the first, other types
+        self.begun = False
+        self.before = self.errors = 0
+        self.first_error = ""
+        self.unknown: Counter[str] = Counter()
         self.counted: dict[str, int] = {}
         #: event -> how many lines have each column, and how many lines there are
         self._lines: dict[str, tuple[Counter[str], list[int]]] = {}
@@ -134,10 +147,18 @@ class _Reader:
         if (lost := _LOST.fullmatch(line)) is not None:
             # Its standard error, where both went into one file.
             whole = {"type": "lost_events", "data": {"events": int(lost[1])}}
+        if whole is None and not self.begun and not line.lstrip().startswith((b"{", b"[")):
+            self.before += 1
+            return
+        yield from self.record(whole, line)
+
+    def record(self, whole: Any, line: bytes) -> Iterator[Block]:
+        """Take a decoded record; ``line`` is its text, for messages."""
         kind = whole.get("type") if isinstance(whole, dict) else None
         if not isinstance(kind, str):
             self.leave(line)
             return
+        self.begun = True
         data = whole.get("data")
         if kind == "printf":
             yield from self._printf(data, line)
@@ -150,6 +171,12 @@ class _Reader:
                     self.counted[name] = sum(_leaves(value))
                 else:
                     self._ignore(f"map {name}")
+        elif kind in _ERRORS:
+            self.errors += 1
+            said = data if isinstance(data, str) else whole.get("msg")
+            self.first_error = self.first_error or (said if isinstance(said, str) else kind).strip()[:_SHOWN]
+        elif kind not in _TYPES and len(self.unknown) < _MAX_IGNORED:
+            self.unknown[kind[:64]] += 1
 
     def _printf(self, data: object, line: bytes) -> Iterator[Block]:
         if isinstance(data, str) and not data.lstrip().startswith("{"):
@@ -225,6 +252,12 @@ class _Reader:
         """Say what was captured, lost and left out."""
         facts = self.facts
         self._captured()
+        if self.before:
+            facts.notes.append(f"{self.before} lines of text before the first record were passed over")
+        if self.errors:
+            facts.notes.append(f"bpftrace or its script reports {self.errors} errors, the first: {self.first_error}")
+        facts.notes += [f"{count} records of type '{kind}' were left out: zreplay does not know it"
+                        for kind, count in sorted(self.unknown.items())]
         lost = self.lost + sum(self.counted.values())
         # bpftrace counts for all CPUs together.
         facts.losses.extend({"cpu": cpu, "lost": 0, "ignored_events": self.ignored} for cpu in sorted(self.cpus))
@@ -265,11 +298,22 @@ def stream(path: Path, facts: RunFacts, rows: int = BLOCK_ROWS) -> Iterator[Bloc
     :raises BadInput: when it has no event, or its compressed data is damaged
     """
     # content recognises these files with this module, so it cannot be imported before it.
-    from traces.importers.content import chunks
+    from traces.importers.content import chunks, read_head
 
     reader = _Reader(path, facts, rows)
+    is_array = read_head(path, _MAX_LINE).lstrip().startswith(b"[")
+    cut_off = yield from (_array if is_array else _lines)(reader, chunks(path))
+    yield from reader.window.rest()
+    if not reader.events:
+        raise BadInput(path, "", "has no printf() with an event in it",
+                       "print events as traces/importers/bpftracejson.py says")
+    reader.finish(cut_off)
+
+
+def _lines(reader: _Reader, blocks: Iterator[bytes]) -> Generator[Block, None, bool]:
+    """Read a record a line; return whether the last line is cut off."""
     rest, skipping = b"", False
-    for chunk in chunks(path):
+    for chunk in blocks:
         lines = (rest + chunk).split(b"\n")
         rest = lines.pop()
         for line in lines:
@@ -285,21 +329,61 @@ def stream(path: Path, facts: RunFacts, rows: int = BLOCK_ROWS) -> Iterator[Bloc
         if skipping or len(rest) > _MAX_LINE:
             rest, skipping = b"", True
     # bpftrace ends every line: one without an end was cut off, even if it looks whole.
-    cut_off = bool(rest.strip()) or skipping
-    yield from reader.window.rest()
-    if not reader.events:
-        raise BadInput(path, "", "has no printf() with an event in it",
-                       "print events as traces/importers/bpftracejson.py says")
-    reader.finish(cut_off)
+    return bool(rest.strip()) or skipping
+
+
+def _array(reader: _Reader, blocks: Iterator[bytes]) -> Generator[Block, None, bool]:
+    """Read the records of one array, printed over any lines; return whether it does not end."""
+    decode = json.JSONDecoder().raw_decode
+    text = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    rest, begun = "", False
+    for chunk in blocks:
+        rest += text.decode(chunk)
+        at = 0
+        while True:
+            while at < len(rest) and rest[at] in _BETWEEN:
+                at += 1
+            if not begun and at < len(rest):
+                begun, at = True, at + 1
+                continue
+            if at < len(rest) and rest[at] == "]":
+                return False
+            try:
+                whole, end = decode(rest, at)
+            except (ValueError, RecursionError):
+                break
+            # A number may go on in the next chunk.
+            if end == len(rest) and not isinstance(whole, dict):
+                break
+            reader.lines += 1
+            yield from reader.record(whole, rest[at:at + _SHOWN].encode("utf-8", "replace"))
+            at = end
+        rest = rest[at:]
+        if len(rest) > _MAX_LINE:
+            reader.lines += 1
+            reader.leave(rest[:_SHOWN].encode("utf-8", "replace"))
+            return True
+    return True
 
 
 def sniff_bpftrace(first_bytes: bytes) -> bool:
     """Tell from the first (decompressed) bytes of a file whether it is ``bpftrace -f json`` output."""
-    line = first_bytes.lstrip().split(b"\n", 1)[0]
-    if not line.startswith(b"{") or len(line) > _MAX_LINE:
+    if b"\0" in first_bytes:
         return False
-    try:
-        whole = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(whole, dict) and whole.keys() == {"type", "data"} and whole["type"] in _TYPES
+    if first_bytes.lstrip().startswith(b"["):
+        text = first_bytes.decode("utf-8", "replace").lstrip()[1:].lstrip()
+        try:
+            return _is_record(json.JSONDecoder().raw_decode(text)[0])
+        except (ValueError, RecursionError):
+            return False
+    for line in first_bytes.split(b"\n", _SNIFFED_LINES)[:_SNIFFED_LINES]:
+        if line.lstrip().startswith(b"{") and len(line) <= _MAX_LINE:
+            try:
+                return _is_record(json.loads(line))
+            except (ValueError, RecursionError):
+                return False
+    return False
+
+
+def _is_record(whole: object) -> bool:
+    return isinstance(whole, dict) and isinstance(whole.get("type"), str) and whole["type"] in _TYPES
