@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from traces import schema
 from traces.errors import BadInput
-from traces.importers import ftracetext, textevents, textorder
+from traces.importers import ftracetext, import_source, textevents, textorder
 from traces.importers.ftracetext import TextChunk, iter_text, parse_payload, sniff_text
 from traces.importers.probemap import known_probe, moves_for, probe_names, source_fields, vocabulary_name
 from traces.importers.source import RunFacts
@@ -278,6 +278,74 @@ def test_a_text_too_long_to_be_put_in_order_is_said(tmp_path: Path) -> None:
     found, facts = ordered(tmp_path, LINE % (7, 1, 2, 0, 1) + LINE % (7, 0, 1, 0, 2), held_rows=1)
     assert [folio for _, folio in found] == [1, 2]
     assert "too long to be put in order" in unknown(facts)[0]
+
+
+def imported(tmp_path: Path, text: str | bytes) -> tuple[list[tuple[int, int]], RunFacts]:
+    """Return (stamp in ns, folio) of each event of a file, as imported."""
+    path = tmp_path / "trace.txt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    facts = RunFacts()
+    rows = np.concatenate([block.columns() for block in textevents.stream(path, facts)], axis=1)
+    at = {name: index for index, name in enumerate(schema.column_names())}
+    return list(zip(rows[at["ts"]].tolist(), rows[at["folio"]].tolist(), strict=True)), facts
+
+
+STORE = "store: (zswap_store+0x4/0xcd0) folio=0x%x swp=0x1"
+REPORTED = ("            task-100     [000] ...2.    11.171384: <stack trace>\n => zswap_store\n => swap_writeout\n",
+            "            task-100     [000] ...2.    11.171384: <user stack trace>\n =>  <00007f2a>\n => ??\n",
+            "            task-100     [000] ...2.    11.171384: kernel_stack:         <stack trace >\n"
+            "=> zswap_store (ffffffff81725254)\n=> [FTRACE TRAMPOLINE]\n")
+
+
+@pytest.mark.parametrize("stack", REPORTED)
+def test_stack_traces_are_passed_over(stack: str, tmp_path: Path) -> None:
+    line = "            task-100     [000] ...2.    11.171384: " + STORE % 7 + "\n"
+    head = "# tracer: nop\n#\n# entries-in-buffer/entries-written: %d/%d   #P:1\n#\n"
+    found, facts = imported(tmp_path, head % (4, 4) + (line + stack) * 2)
+    assert found == [(11171384000, 7)] * 2
+    assert [loss["lost"] for loss in facts.losses] == [0]
+    _, facts = imported(tmp_path, head % (5, 5) + (line + stack) * 2)
+    assert [loss["lost"] for loss in facts.losses] == [0, 1]
+
+
+@pytest.mark.parametrize(("line", "stamp", "clock"), [
+    ("    task-100       0...2. 2766us : ", 2766000, "latency"),
+    ("    task     100   0...2. 2766us : ", 2766000, "latency"),
+    ("    task-100       0d.h3. 2766us!: ", 2766000, "latency"),
+    (" a-1 b 2-100      11d.h3. 2766us+: ", 2766000, "latency"),
+    ("[   20.200000]     task-100       0...1. 11168452us : ", 11168452000, "latency"),
+    ("<4>[   20.200000][ T100]     task-100       0...1. 11168452us : ", 11168452000, "latency"),
+    ("            task-100   [000]  11171218000: ", 11171218000, "raw"),
+    ("            task-100   [000] d..2.  99: ", 99, "raw"),
+    ("inst:       task-100   [000]  123456789012345678: ", 123456789012345678, "raw"),
+    ("            task-100   [000] ...2. 11.171218: ", 11171218000, "")])
+def test_other_heads_of_a_line(line: str, stamp: int, clock: str, tmp_path: Path) -> None:
+    text = "".join(f"{line}{STORE % n}\n" for n in range(3))
+    assert sniff_text(text.encode())
+    for start in ("", "# tracer: nop\n#\n"):
+        found, facts = imported(tmp_path, start + text)
+        assert found == [(stamp, n) for n in range(3)]
+        assert facts.clock == clock
+        assert bool(clock) == any(note.startswith("stamps are") for note in facts.notes)
+        assert not [loss for loss in facts.losses if loss["lost"] != 0]
+
+
+def test_the_text_of_an_oops(tmp_path: Path) -> None:
+    log = "[   20.1] x\n[   20.100000] Dumping ftrace buffer:\n[   20.100000] ---------------------------------\n"
+    line = "[   20.200000]     task-100       0...1. 11168452us : %s\n"
+    found, facts = imported(tmp_path, log + line % (STORE % 1) + line % "<stack trace>" + line % (STORE % 2))
+    assert found == [(11168452000, 1), (11168452000, 2)]
+    assert [loss["unparsed_lines"] for loss in facts.losses if "unparsed_lines" in loss] == [1]
+
+
+@pytest.mark.parametrize(("text", "where"), [
+    ("# tracer: function_graph\n#\n 0)               |  zswap_store() {\n", "line 3: cannot be read"),
+    ("# tracer: nop\n" + "c-1 [000] ...1. 1.000001: sched_switch: a=1\n" * 2, "its events are sched_switch)")])
+def test_a_text_without_a_known_event_says_what_it_has(text: str, where: str, tmp_path: Path) -> None:
+    path = tmp_path / "trace.txt"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=re.escape(where)):
+        import_source(path, tmp_path / "rec")
 
 
 def test_two_events_of_one_function_are_said(tmp_path: Path) -> None:

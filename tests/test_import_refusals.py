@@ -241,3 +241,34 @@ def test_json_that_is_nested_too_deeply(tmp_path: Path) -> None:
     source = rb.write_capture(tmp_path / "run", pages="none")
     (source / "counters-deep.json").write_bytes(b'{"a":' * 100000)
     imported(source, tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"zswap monitor attached\n" + b"stored 4096 pages\n" * 400, b"\nzswap monitor attached\n",
+                                  b"zswap monitor attached\n\x1b[1mbold\n" * 300])
+def test_a_text_of_no_known_kind_is_shown(text: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_bytes(text)
+    assert content.classify(path) == "unknown"
+    with pytest.raises(BadInput) as problem:
+        import_source(path, tmp_path / "rec")
+    said = str(problem.value)
+    line = 1 + text.startswith(b"\n")
+    assert f"log.txt, line {line}: is of no kind that zreplay can import: 'zswap monitor attached'" in said
+    for kind in ("trace-cmd report", "perf script", "bpftrace -f json"):
+        assert kind in said
+
+
+def test_whole_pages_of_text_are_pages(tmp_path: Path) -> None:
+    path = tmp_path / "pages.bin"
+    path.write_bytes(b"a line\n".ljust(4096, b"x"))
+    assert content.classify(path) == "pages"
+
+
+def test_snapshots_beside_events_of_another_clock_are_missing(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "trace.txt").write_text("task-100   [000]  11171218000: store: (zswap_store+0x4/0xcd0) folio=0x1 swp=0x1\n")
+    (source / "counters-end.json").write_bytes(b'{"t": 11.2, "zswap_debugfs": {}}')
+    summary = import_source(source, tmp_path / "rec")
+    assert summary["rows"] == 1
+    assert summary["missing"] == ["1 counter snapshots cannot be put in place: the events' stamps are of another clock (raw)"]

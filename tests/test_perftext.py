@@ -17,6 +17,7 @@ from traces.errors import BadInput
 from traces.importers import perftext, textevents
 from traces.importers.content import classify
 from traces.importers.directory import import_source
+from traces.importers.rewritten import Rewritten
 from traces.importers.source import RunFacts
 
 COLUMN = {name: index for index, name in enumerate(schema.column_names())}
@@ -244,8 +245,8 @@ def test_any_bytes_are_read_or_refused(noise: bytes, at: int, to: int) -> None:
 def test_the_size_of_chunks_does_not_matter(size: int) -> None:
     seen = perftext._Seen()
     text = DEFAULT * 3
-    whole = perftext._Rewritten("x", [text], perftext._Seen()).read()
-    parts = perftext._Rewritten("x", [text[i:i + size] for i in range(0, len(text), size)], seen).read()
+    whole = Rewritten("x", [text], lambda line: perftext.rewrite(line, perftext._Seen())).read()
+    parts = Rewritten("x", [text[i:i + size] for i in range(0, len(text), size)], lambda line: perftext.rewrite(line, seen)).read()
     assert parts == whole
     assert seen.events == 15
 

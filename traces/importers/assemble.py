@@ -141,21 +141,24 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
     :param progress: called with the number of events written so far
     :raises BadInput: when the pages do not line up with the compress calls, or ``out`` exists
     """
-    timeline, watchers = _Timeline(facts), _Watchers()
+    watchers = _Watchers()
     if beside is not None:
         beside.begin(facts.kernel, facts.config)
     with RecordingWriter(out) as writer, _Storing(pages, writer.pages, beside) as storing:
         held: Block | None = None
+        timeline: _Timeline | None = None
         for block in _whole(blocks):
+            timeline = timeline or _timeline(facts)
             if held is not None:
                 _write(writer, timeline.place(held, False), watchers, pages, progress, facts.ts_unit_ns)
             held = block
         # A recorder that was killed while it armed its probes has nothing, and says so.
         if held is None and not facts.snapshots and (facts.complete or not facts.capture):
-            raise BadInput(source.get("path", out), "", "holds no event that zreplay knows",
+            raise BadInput(source.get("path", out), "", f"holds no event that zreplay knows{_others(facts)}",
                            "check that the probes of traces/FORMAT.md were recorded")
         if held is None:
             held = Block.empty()
+        timeline = timeline or _timeline(facts)
         _write(writer, timeline.place(held, True), watchers, pages, progress, facts.ts_unit_ns)
         for label, ts, values in facts.snapshots:
             writer.add_snapshot(label, ts, values)
@@ -213,6 +216,24 @@ def _count_of(snapshot: dict[str, Any], name: str) -> int:
     counts = snapshot.get("vmstat")
     text = str(counts.get(name, "0")) if isinstance(counts, dict) else "0"
     return int(text) if text.isdecimal() else 0
+
+
+def _others(facts: RunFacts) -> str:
+    counts: dict[str, int] = {}
+    for loss in facts.losses:
+        for name, count in loss.get("ignored_events", {}).items():
+            counts[name] = max(count, counts.get(name, 0))
+    some = ", ".join(sorted(counts, key=lambda name: (-counts[name], name))[:8])
+    return f" (its events are {some})" if some else ""
+
+
+def _timeline(facts: RunFacts) -> _Timeline:
+    """Begin with what falls between events, when the first ones have told which clock theirs is."""
+    if facts.clock and facts.snapshots:
+        facts.missing.append(f"{len(facts.snapshots)} counter snapshots cannot be put in place: the events' stamps are "
+                             f"of another clock ({facts.clock})")
+        facts.snapshots.clear()
+    return _Timeline(facts)
 
 
 class _Storing:

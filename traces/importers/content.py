@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["DAMAGE", "chunks", "classify", "open_stream", "read_all", "read_head", "read_json"]
+__all__ = ["DAMAGE", "chunks", "classify", "first_line", "open_stream", "read_all", "read_head", "read_json"]
 
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -166,7 +167,7 @@ def classify(path: Path, header: HeaderPage | None = None) -> str:
     ``pages``, ``truth``, ``counters``, ``objects``, ``config``, ``dmesg``, ``probes``, ``symbols``,
     ``ringstats``, ``json``, ``empty`` or ``unknown``.
 
-    ``pages`` is said of any file made of whole pages that is nothing else.
+    ``pages`` is said of any file of pages that is nothing else, not of lines of text.
     """
     head = read_head(path, _HEAD if header is None else max(_HEAD, header.size))
     if not head:
@@ -201,7 +202,24 @@ def classify(path: Path, header: HeaderPage | None = None) -> str:
         return "ring"
     if _is_objects(head):
         return "objects"
-    return "pages" if len(head) >= 4096 else "unknown"
+    return "pages" if len(head) >= 4096 and not _is_text(path, head) else "unknown"
+
+
+def _is_text(path: Path, head: bytes) -> bool:
+    """True for lines of text: a page may hold text, but a file of pages is of whole ones."""
+    return b"\n" in head and not re.search(rb"[^\t\n\r\x1b -~\x80-\xff]", head[:4096]) \
+        and path.stat().st_size % 4096 != 0
+
+
+def first_line(path: Path) -> tuple[int, str]:
+    """Return the first line of a file that is not blank, shortened, with its number; 0 for a file that is no text."""
+    head = read_head(path, 4096)
+    for number, line in enumerate(head.split(b"\n"), 1):
+        if b"\0" in line:
+            break
+        if line.strip():
+            return number, line[:80].decode("utf-8", "backslashreplace").strip()
+    return 0, ""
 
 
 def _is_objects(head: bytes) -> bool:

@@ -13,7 +13,7 @@ from traces.errors import BadInput
 from traces.importers import bpftracejson, perftext, textevents, tracedatevents
 from traces.importers.assemble import assemble
 from traces.importers.capture import Capture
-from traces.importers.content import classify
+from traces.importers.content import classify, first_line
 from traces.importers.pagefiles import bases_of, page_ring, read_objects, read_page_index
 from traces.importers.pageindex import PageIndex
 from traces.importers.rings import FormatDirectory, ring_stream
@@ -27,6 +27,7 @@ from traces.importers.runfacts import (
     read_truth,
 )
 from traces.importers.source import Block, RunFacts
+from traces.importers.textforms import KINDS
 from traces.pages import PageWatcher
 
 __all__ = ["import_source"]
@@ -190,6 +191,10 @@ class _Import:
                         if path not in paths:
                             self.facts.notes.append(f"{path.name} was not used: events came from {paths[0].name}")
                 return self._open(kind, paths)
+        for path in self.by_kind.get("unknown", []) if not self.src.is_dir() else []:
+            number, line = first_line(path)
+            if number:
+                raise BadInput(path, f"line {number}", f"is of no kind that zreplay can import: '{line}'", KINDS)
         kinds = ", ".join(sorted(self.by_kind)) or "nothing"
         raise BadInput(self.src, "", f"holds no trace that zreplay can import (found: {kinds})",
                        "give a trace.dat, ftrace text, or raw ring buffers with their formats/")

@@ -9,8 +9,8 @@ kernel/trace/trace.c (Linux 6.12 to 7.3), and trace_show_data() in tracecmd/trac
     inst:    python3-136   [000]     9.803914813: lru_add:      __probe_ip=ffffffff81725254 lru=0xffff88800
 
 the second with or without instance name, flags (also the forms of -l and -R of newer versions) and
-nanoseconds (-t), and the marks for lost events.  Stamps must be seconds: those of the clocks 'counter' and
-'x86-tsc' say nothing about time, and such lines are left unparsed.
+nanoseconds (-t), the marks for lost events, and stack traces, which are passed over.  Stamps must be seconds: other
+forms are rewritten (:mod:`traces.importers.textforms`).
 
 A block of text is cut into heads by one regular expression, and the payloads of each event into values by
 one more that is made from the event's first line.  Payloads that this one does not match go through
@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traces.errors import BadInput
+from traces.importers.textforms import form_of
 from traces.importers.tracedat import sniff_tracedat
 
 if sys.version_info >= (3, 14):
@@ -109,7 +110,9 @@ def _layout_of(block: bytes, kernel: bool) -> _Layout | None:
 
 _LOST: Final = re.compile(rb"(?:[^ :]{1,64}:)? *CPU:(\d{1,5}) "
                           rb"\[(?:LOST )?(?:(\d{1,18}) )?EVENTS(?: DROPPED)?\]")
-_SKIPPED: Final = re.compile(rb"\s*$|\s*#|(?:[^ :]{1,64}:)? *cpus=\d+$|CPU \d+ is empty$|version = \d+$|"
+#: What the option 'stacktrace' prints after an event: a head that is an entry of its own, and the calls.
+_STACK: Final = re.compile(rb".{0,200}: <(?:user )?stack trace ?>\s*$")
+_SKIPPED: Final = re.compile(rb"\s*$|\s*#| *=> |(?:[^ :]{1,64}:)? *cpus=\d+$|CPU \d+ is empty$|version = \d+$|"
                              rb"(?:[^ :]{1,64}:)? *CPU:\d+ \[SUBBUFFER START\]")
 _ENTRIES: Final = re.compile(rb"# *entries-in-buffer/entries-written: *(\d{1,18})/(\d{1,18})")
 
@@ -263,7 +266,8 @@ class TextChunk:
     The rest is said of the text from its start to the end of this chunk, so the last chunk's holds for all of
     it.  ``unparsed`` has the first 100 lines that could not be used, as (line number from 1, start of the
     line or of its event), ``unparsed_total`` counts them all.  ``entries`` is what the kernel's headers say together:
-    events in the buffer, and written to it.  ``cut_off``: the last line has no end; it is left unparsed.
+    events in the buffer, and written to it; of these ``stacks`` were stack traces.  ``cut_off``: the last line has no
+    end; it is left unparsed.
     """
 
     ts: NDArray[np.int64]
@@ -282,6 +286,7 @@ class TextChunk:
     unparsed: list[tuple[int, str]] = field(default_factory=list)
     unparsed_total: int = 0
     entries: tuple[int, int] | None = None
+    stacks: int = 0
     cut_off: bool = False
 
 
@@ -299,6 +304,7 @@ class _Parser:
         self._shown: list[tuple[int, str]] = []
         self._unparsed = 0
         self._entries: tuple[int, int] | None = None
+        self._stacks = 0
         self._names: list[str] = []
         self._codes: dict[bytes, int] = {b"": -1}
         self._templates: dict[int, _Template] = {}
@@ -358,7 +364,7 @@ class _Parser:
 
     def _finish(self, parts: TextChunk) -> TextChunk:
         parts.names, parts.unparsed = list(self._names), list(self._shown)
-        parts.unparsed_total, parts.entries = self._unparsed, self._entries
+        parts.unparsed_total, parts.entries, parts.stacks = self._unparsed, self._entries, self._stacks
         return parts
 
     def _find_layout(self, block: bytes) -> _Layout:
@@ -399,6 +405,8 @@ class _Parser:
             # per_cpu/cpuN/trace has a head for each CPU.
             there, written = self._entries or (0, 0)
             self._entries = (there + int(entries[1]), written + int(entries[2]))
+        elif _STACK.match(line):
+            self._stacks += 1
         elif not _SKIPPED.match(line):
             self._leave(number, line)
 
@@ -501,4 +509,5 @@ def sniff_text(first_bytes: bytes) -> bool:
         return False
     if b"\0" in head:
         return False
-    return re.match(rb"# tracer: |cpus=\d+\n", head) is not None or _layout_of(head, kernel=False) is not None
+    return re.match(rb"# tracer: |cpus=\d+\n", head) is not None or _layout_of(head, kernel=False) is not None \
+        or form_of(head) != ""

@@ -22,20 +22,18 @@ with an unknown loss.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, cast
+from typing import BinaryIO, Final, cast
 
 from traces.errors import BadInput
 from traces.importers import textevents
+from traces.importers.rewritten import MAX_LINE, Rewritten
 from traces.importers.source import Block, RunFacts
 
 __all__ = ["rewrite", "sniff_perf", "stream"]
 
-#: No line of perf is longer: a probe has at most 128 arguments.
-_MAX_LINE: Final = 1 << 16
 _SNIFFED_LINES: Final = 400
 
 # TASK_COMM_LEN is 16, workers show longer names; the bound keeps the search for the task linear.
@@ -101,53 +99,14 @@ def rewrite(line: bytes, seen: _Seen) -> bytes:
     return b"? " + line[:200].replace(b": ", b":")
 
 
-class _Rewritten(io.RawIOBase):
-    """The text as ftrace text, line for line, so that line numbers stay."""
-
-    def __init__(self, name: str, chunks: Iterable[bytes], seen: _Seen) -> None:
-        self.name = name
-        self._blocks = self._make(chunks, seen)
-        self._rest = b""
-
-    @staticmethod
-    def _make(chunks: Iterable[bytes], seen: _Seen) -> Iterator[bytes]:
-        rest = b""
-        skipping = False
-        for chunk in chunks:
-            lines = (rest + chunk).split(b"\n")
-            rest = lines.pop()
-            if skipping and lines:
-                lines[0], skipping = b"? a line that is too long", False
-            if lines:
-                yield b"\n".join([rewrite(line.rstrip(b"\r"), seen) for line in lines]) + b"\n"
-            if skipping or len(rest) > _MAX_LINE:
-                rest, skipping = b"", True
-        if rest or skipping:
-            # A number in a line without an end may have lost digits: it is left without one here too.
-            yield rewrite(rest, seen) or b"? the last line is cut off"
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        while size < 0 or len(self._rest) < size:
-            block = next(self._blocks, None)
-            if block is None:
-                break
-            self._rest += block
-        size = len(self._rest) if size < 0 else size
-        out, self._rest = self._rest[:size], self._rest[size:]
-        return out
-
-
 def _differences(blocks: Iterable[bytes]) -> bool:
     """True for the stamps of --deltatime: the first is 0 and they run backwards, where perf sorts by time."""
     rest, last = b"", -1.0
     for block in blocks:
         lines = (rest + block).split(b"\n")
-        rest = lines.pop()[:_MAX_LINE]
+        rest = lines.pop()[:MAX_LINE]
         for line in lines:
-            found = _ANY.match(line[:_MAX_LINE])
+            found = _ANY.match(line[:MAX_LINE])
             if found is None:
                 continue
             now = float(found["time"])
@@ -173,8 +132,8 @@ def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
     if seen.differences:
         facts.notes.append("stamps are the time since the line before (--deltatime): they were added up, so the times "
                            "of far events are about right only")
-    # iter_text() takes open files as well as paths.
-    yield from textevents.stream(cast(Path, _Rewritten(str(path), chunks(path), seen)), facts, head=False)
+    lines = cast(BinaryIO, Rewritten(str(path), chunks(path), lambda line: rewrite(line, seen)))
+    yield from textevents.stream(lines, facts, head=False)
     if not seen.events:
         raise BadInput(path, "", "has no probe event with its task and time",
                        "print it with 'perf script -F comm,tid,cpu,time,event,trace --ns --show-lost-events'")
@@ -195,7 +154,7 @@ def sniff_perf(first_bytes: bytes) -> bool:
     if b"\0" in first_bytes:
         return False
     for line in first_bytes.split(b"\n", _SNIFFED_LINES)[:_SNIFFED_LINES]:
-        found = _EVENT.match(line[:_MAX_LINE])
+        found = _EVENT.match(line[:MAX_LINE])
         if found is not None:
             return True
     return False

@@ -51,6 +51,8 @@ class RunFacts:
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     ts_unit_ns: int = 1
+    #: what stamps are where they are not the time of the snapshots: snapshots cannot be put in place then
+    clock: str = ""
     complete: bool = True
     capture: dict[str, Any] = field(default_factory=dict)
     command: dict[str, Any] | None = None

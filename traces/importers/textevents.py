@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from traces import schema
+from traces.errors import BadInput
 from traces.importers.ftracetext import TextChunk, iter_text
 from traces.importers.probemap import apply_moves, moves_for, vocabulary_name
+from traces.importers.rewritten import Rewritten
 from traces.importers.source import Block, RunFacts
+from traces.importers.textforms import FORMS, KINDS, form_of, rewrite
 from traces.importers.textorder import in_order
 
 __all__ = ["stream"]
@@ -20,7 +23,7 @@ __all__ = ["stream"]
 _COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 
 
-def stream(path: Path, facts: RunFacts, *, head: bool = True) -> Iterator[Block]:
+def stream(path: Path | BinaryIO, facts: RunFacts, *, head: bool = True) -> Iterator[Block]:
     """Parse ftrace text and return its events in the order of time (:mod:`traces.importers.textorder`).
 
     Time stamps are as fine as the text prints them (``facts.ts_unit_ns``).
@@ -30,7 +33,7 @@ def stream(path: Path, facts: RunFacts, *, head: bool = True) -> Iterator[Block]
     return in_order(_as_printed(path, facts, head), facts)
 
 
-def _as_printed(path: Path, facts: RunFacts, head: bool) -> Iterator[Block]:
+def _as_printed(path: Path | BinaryIO, facts: RunFacts, head: bool) -> Iterator[Block]:
     losses: dict[int, dict[str, Any]] = {}
     now = 0
     last: TextChunk | None = None
@@ -38,7 +41,7 @@ def _as_printed(path: Path, facts: RunFacts, head: bool) -> Iterator[Block]:
     partial: dict[str, tuple[dict[str, int], int]] = {}
     fields: dict[str, set[str]] = {}
     lines = 0
-    for chunk in iter_text(path):
+    for chunk in iter_text(_opened(path, facts)):
         partial.update(chunk.partial)
         for probe, columns in chunk.fields.items():
             fields.setdefault(probe, set()).update(columns)
@@ -60,6 +63,11 @@ def _as_printed(path: Path, facts: RunFacts, head: bool) -> Iterator[Block]:
     _twice(facts, fields)
     if last is None:
         return
+    if head and not facts.captured and not facts.snapshots and last.unparsed:
+        number, text = last.unparsed[0]
+        raise BadInput(getattr(path, "name", "") if not isinstance(path, Path) else path, f"line {number}",
+                       f"cannot be read, and no event of the text is known: '{text[:80]}'", KINDS)
+    lines += last.stacks
     whole = last.entries is not None and last.entries[0] == last.entries[1] <= lines
     if whole and all(record["lost"] == 0 for record in losses.values()):
         for record in facts.losses:
@@ -83,6 +91,21 @@ def _as_printed(path: Path, facts: RunFacts, head: bool) -> Iterator[Block]:
         gone = last.entries[0] - lines - last.unparsed_total
         facts.losses.append({"cpu": None, "lost": gone, "why": f"the text's head says {last.entries[0]} events and "
                              f"{lines + last.unparsed_total} follow: {gone} are missing, copy the text again"})
+
+
+def _opened(path: Path | BinaryIO, facts: RunFacts) -> Path | BinaryIO:
+    """Return a text to read, rewritten where its lines have another head; what that means for times is noted."""
+    # content recognises these files with ftracetext, so it cannot be imported before it.
+    from traces.importers.content import chunks, read_head
+
+    if not isinstance(path, Path):
+        return path
+    form = form_of(read_head(path, 1 << 16))
+    if not form:
+        return path
+    facts.notes.append(FORMS[form])
+    facts.clock = form
+    return cast(BinaryIO, Rewritten(str(path), chunks(path), lambda line: rewrite(line, form)))
 
 
 def _twice(facts: RunFacts, probes: Iterable[str]) -> None:
