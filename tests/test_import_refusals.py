@@ -272,3 +272,55 @@ def test_snapshots_beside_events_of_another_clock_are_missing(tmp_path: Path) ->
     summary = import_source(source, tmp_path / "rec")
     assert summary["rows"] == 1
     assert summary["missing"] == ["1 counter snapshots cannot be put in place: the events' stamps are of another clock (raw)"]
+
+
+LINES = """\
+ c-1 [000] ...1. 1.000001: store: (zswap_store+0x4/0xcd0) folio=0xffffea0000000000 fl=%s swp=0x1 fl1=0x2
+ c-1 [000] ...1. 1.000002: comp: (crypto_acomp_compress+0x4/0xe0) pglink=0xffffea0000000002 off=0 slen=%d room=4096
+ c-1 [000] ...1. 1.000003: decomp: (x+0x4/0xe0) slen=100 dlen=%d
+"""
+
+
+@pytest.mark.parametrize(("name", "data", "said"), [
+    ("trace.txt", LINES % ("0x0", 16384, 4096), "crypto_acomp_compress() of 16384 bytes for one page: pages of 2^14 bytes are not modelled"),
+    ("trace.txt", LINES % ("0x0", 4096, 65536), "crypto_acomp_decompress() of 65536 bytes for one page: pages of 2^16 bytes are"),
+    ("kernel.config", "#\n# Linux/arm64 6.12.0 Kernel Configuration\n", "kernel.config: was recorded on arm64, which is not modelled"),
+    ("kernel.config", "#\n# Linux/x86 6.12.0 Kernel Configuration\nCONFIG_X86_32=y\n", "kernel.config: was recorded on i386"),
+    ("kernel.config", "#\n# Linux/x86 6.12.0 Kernel Configuration\nCONFIG_X86_64=y\n", ""),
+    ("dmesg", "[    0.0] Linux version 6.12.0-21-arm64 (a@b) (gcc-12)\n", "dmesg: was recorded on arm64"),
+    ("dmesg", "[    0.0] Linux version 6.12.0 (a@b) (aarch64-linux-gnu-gcc-12 (x) 12)\n", "dmesg: was recorded on aarch64"),
+    ("dmesg", "[    0.0] Linux version 6.12.0-amd64 (a@b) (x86_64-linux-gnu-gcc-12 (x) 12)\n", ""),
+    ("trace.txt", LINES % ("0x40", 16384, 4096), ""),  # a batch of a large folio
+])
+def test_other_machines_and_page_sizes_are_refused(name: str, data: str, said: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "trace.txt").write_text(LINES % ("0x0", 4096, 4096))
+    (source / name).write_text(data)
+    if not said:
+        assert import_source(source, tmp_path / "rec")["rows"] == 3
+        return
+    with pytest.raises(BadInput) as problem:
+        import_source(source, tmp_path / "rec")
+    assert said in str(problem.value)
+    assert not (tmp_path / "rec").exists()
+
+
+@pytest.mark.parametrize(("release", "machine"), [
+    ("6.12.0-21-arm64", "arm64"), ("7.3.4-200.fc45.aarch64", "aarch64"), ("6.12.0-arm64-16k", "arm64"), ("6.1.0-686-pae", "686"),
+    ("6.12.117+deb13-cloud-amd64", ""), ("7.3.4-200.fc45.x86_64", ""), ("6.12.686", ""), ("7.3-rc7", "")])
+def test_a_release_may_name_another_machine(release: str, machine: str, tmp_path: Path) -> None:
+    path = tmp_path / "trace.txt"
+    path.write_text(LINES % ("0x0", 4096, 4096))
+    if not machine:
+        assert import_source(path, tmp_path / "rec", overrides={"release": release})["rows"] == 3
+        return
+    with pytest.raises(BadInput, match=f"was recorded on {machine}, which is not modelled; record on x86-64"):
+        import_source(path, tmp_path / "rec", overrides={"release": release})
+
+
+def test_perf_s_head_may_name_another_machine(tmp_path: Path) -> None:
+    path = tmp_path / "perf.txt"
+    path.write_text("# ========\n# arch : aarch64\n#\na 1 [000] 1.000001: z:store: (ffff) folio=0x1\n")
+    with pytest.raises(BadInput, match="perf's head: was recorded on aarch64"):
+        import_source(path, tmp_path / "rec")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -14,11 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from traces import schema
+from traces.block import Block
 from traces.errors import BadInput
+from traces.importers import tracedatevents
+from traces.importers.source import RunFacts
 from traces.importers.tracedat import TraceDat, open_tracedat, sniff_tracedat
 
 if sys.version_info >= (3, 14):
@@ -668,3 +674,82 @@ def test_converted_recording(version: str, compression: str, tmp_path: Path) -> 
                      "clock", "cpustats", "page_size", "long_size"):
             assert getattr(converted, name) == getattr(original, name)
         assert content_of(converted)["zmeta"] == content_of(original)["zmeta"]
+
+
+def taken(tmp_path: Path, data: bytes, instance: str | None = None) -> tuple[list[int], RunFacts]:
+    """Return the stamps of a file's events, as imported, and the facts."""
+    path = tmp_path / "trace.dat"
+    path.write_bytes(data)
+    facts = RunFacts(instance=instance)
+    blocks = [block.columns() for block in tracedatevents.stream(path, facts)]
+    return np.concatenate(blocks, axis=1)[schema.column_names().index("ts")].tolist(), facts
+
+
+def unknown(facts: RunFacts) -> list[str]:
+    return [loss["why"] for loss in facts.losses if loss.get("cpu") is None]
+
+
+ONE = {"": {0: page(1) + page(2) + page(3)}}
+
+
+def clocked(clock: str, *options: tuple[int, bytes]) -> bytes:
+    """A file whose clock is another one: in its TRACECLOCK option and behind its table."""
+    return Spec(data=ONE, options=options).v6().replace(CLOCKS.encode(), f"[{clock}]".ljust(len(CLOCKS)).encode()) \
+        .replace(struct.pack("<Q", 6) + b"[mono]", struct.pack("<Q", 6) + b"      ")
+
+
+@pytest.mark.parametrize("version", ["v6", "v7"])
+def test_the_same_event_in_two_instances_is_said(version: str, tmp_path: Path) -> None:
+    data = getattr(Spec(), version)()
+    _, facts = taken(tmp_path, data)
+    assert unknown(facts)[-1:] == ["zswap_store: recorded in several instances (top, zmeta): a call may stand there twice"]
+    stamps, facts = taken(tmp_path, data, "top")
+    assert stamps == [1000, 2000, 3000]
+    assert not any("twice" in why for why in unknown(facts))
+    stamps, facts = taken(tmp_path, data, "zmeta")
+    assert stamps == [4000] * 25
+    with pytest.raises(BadInput, match="has no instance 'x'; choose one of top, zmeta"):
+        taken(tmp_path, data, "x")
+
+
+@pytest.mark.parametrize("clock", ["x86-tsc", "counter", "tai", "new"])
+def test_a_clock_that_counts_no_seconds_is_said(clock: str, tmp_path: Path) -> None:
+    stamps, facts = taken(tmp_path, clocked(clock))
+    assert (stamps, facts.clock) == ([1000, 2000, 3000], clock)
+    assert f"stamps are of the clock {clock}, which counts no seconds: the order of events is known, times are not" \
+        in facts.notes
+
+
+@pytest.mark.parametrize("clock", ["local", "global", "mono", "boot"])
+def test_clocks_of_nanoseconds_are_taken_as_they_are(clock: str, tmp_path: Path) -> None:
+    assert taken(tmp_path, clocked(clock))[0] == [1000, 2000, 3000]
+    assert not taken(tmp_path, clocked(clock))[1].clock
+
+
+@pytest.mark.parametrize(("multiplier", "shift"), [(1 << 30, 31), (1431655765, 32), ((1 << 32) - 1, 1), (7, 0)])
+def test_cycles_are_converted_as_the_file_says(multiplier: int, shift: int, tmp_path: Path) -> None:
+    option = (14, struct.pack("<IIQ", multiplier, shift, 5))
+    stamps, facts = taken(tmp_path, clocked("x86-tsc", option))
+    assert stamps == [seed * 1000 * multiplier >> shift for seed in (1, 2, 3)]
+    assert "stamps are of the clock x86-tsc, converted to ns as TSC2NSEC says" in facts.notes
+    assert taken(tmp_path, clocked("counter", option))[0] == [1000, 2000, 3000]
+
+
+def test_large_cycles_are_converted_without_overflow() -> None:
+    stamps = np.array([(1 << 61) + 12345, 1 << 40, 0])
+    block = Block.of(np.vstack([stamps, np.zeros((len(schema.COLUMNS) - 1, 3), np.int64)]))
+    codes = np.zeros(256, bool)
+    (block,) = tracedatevents._watched(iter([block]), codes, (1431655765, 32))
+    assert block.ts.tolist() == [int(ts) * 1431655765 >> 32 for ts in stamps]
+
+
+@pytest.mark.parametrize(("old", "new", "said"), [
+    (b"7.3-amd64 x86_64", b"7.3-test aarch64", "its UNAME: was recorded on aarch64, which is not modelled; record on x86-64"),
+    (b"7.3-amd64 x86_64", b"7.3-test riscv64", "was recorded on riscv64"),
+    (b"tracing6\0\0\x08" + struct.pack("<I", PAGE), b"tracing6\0\0\x08" + struct.pack("<I", 16384),
+     "its header: pages of 2^14 bytes are not modelled; record on a kernel with 4 KiB pages")])
+def test_other_machines_are_refused(old: bytes, new: bytes, said: str, tmp_path: Path) -> None:
+    data = Spec(data=ONE).v6()
+    assert data.count(old) == 1
+    with pytest.raises(BadInput, match=re.escape(said)):
+        taken(tmp_path, data.replace(old, new))

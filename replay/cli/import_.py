@@ -28,6 +28,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("-o", "--output", metavar="REC", required=True, help="recording to make; must not exist")
     parser.add_argument("--events", metavar="FILE", help="which file of SRC holds the events, when several do")
     parser.add_argument("--formats", metavar="DIR", help="event formats of the recorded boot (raw rings)")
+    parser.add_argument("--instance", metavar="NAME", help="which instance of a trace.dat to take ('top': the one "
+                                                           "without a name), when several recorded the same events")
     parser.add_argument("--kernel", metavar="RELEASE", help="kernel release, where SRC does not say")
     parser.add_argument("--compressor", metavar="NAME", help="zswap compressor, where SRC does not say")
     parser.add_argument("--totalram-pages", metavar="N", type=number, help="pages of RAM, where SRC does not say")
@@ -55,7 +57,8 @@ def _compress(path: str, beside: CompressingBeside) -> tuple[list[str], str]:
 def run(arguments: argparse.Namespace) -> int:
     """Import and say what came of it."""
     overrides = {"release": arguments.kernel, "compressor": arguments.compressor,
-                 "totalram_pages": arguments.totalram_pages, "chain_size": arguments.chain_size}
+                 "totalram_pages": arguments.totalram_pages, "chain_size": arguments.chain_size,
+                 "instance": arguments.instance}
     with CompressingBeside() as beside:
         with counting("importing") as progress:
             summary = import_source(arguments.src, arguments.output, events=arguments.events, formats=arguments.formats,

@@ -15,6 +15,7 @@ from traces import schema
 from traces.compiled import at as _at
 from traces.compiled import compiled
 from traces.errors import BadInput
+from traces.importers.machine import PageSizes, check_kernel
 from traces.importers.merge import join
 from traces.importers.misread import MisreadColumns
 from traces.importers.pageindex import PageIndex
@@ -141,7 +142,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
     :param progress: called with the number of events written so far
     :raises BadInput: when the pages do not line up with the compress calls, or ``out`` exists
     """
-    watchers = _Watchers()
+    watchers = _Watchers(source.get("path", out))
     if beside is not None:
         beside.begin(facts.kernel, facts.config)
     with RecordingWriter(out) as writer, _Storing(pages, writer.pages, beside) as storing:
@@ -150,16 +151,17 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
         for block in _whole(blocks):
             timeline = timeline or _timeline(facts)
             if held is not None:
-                _write(writer, timeline.place(held, False), watchers, pages, progress, facts.ts_unit_ns)
+                _write(writer, timeline.place(held, False), watchers, pages, progress, facts)
             held = block
         # A recorder that was killed while it armed its probes has nothing, and says so.
         if held is None and not facts.snapshots and (facts.complete or not facts.capture):
             raise BadInput(source.get("path", out), "", f"holds no event that zreplay knows{_others(facts)}",
                            "check that the probes of traces/FORMAT.md were recorded")
+        check_kernel(source.get("path", out), facts.kernel, facts.capture)
         if held is None:
             held = Block.empty()
         timeline = timeline or _timeline(facts)
-        _write(writer, timeline.place(held, True), watchers, pages, progress, facts.ts_unit_ns)
+        _write(writer, timeline.place(held, True), watchers, pages, progress, facts)
         for label, ts, values in facts.snapshots:
             writer.add_snapshot(label, ts, values)
         if truth is not None:
@@ -270,13 +272,15 @@ class _Storing:
 class _Watchers:
     """What looks at every event on its way."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        self._page_sizes = PageSizes(path)
         self.tasks = TaskNumbers()
         self.pairing = _Pairing()
         self.misread = MisreadColumns()
 
-    def add(self, block: Block) -> None:
-        """Look at a block."""
+    def add(self, block: Block, captured: dict[str, list[str]]) -> None:
+        """Look at a block of events of which ``captured`` columns were recorded."""
+        self._page_sizes.add(block, captured)
         tasks = self.tasks.of(block.pid)
         self.pairing.add(block, tasks)
         self.misread.add(block, tasks)
@@ -303,12 +307,12 @@ def _whole(blocks: Iterable[Block]) -> Iterator[Block]:
 
 
 def _write(writer: RecordingWriter, block: Block, watchers: _Watchers, pages: PageIndex | None,
-           progress: Callable[[int], None] | None, unit_ns: int) -> None:
+           progress: Callable[[int], None] | None, facts: RunFacts) -> None:
     if not len(block):
         return
-    watchers.add(block)
+    watchers.add(block, facts.captured)
     if pages is not None:
-        pages.attach(block, unit_ns)
+        pages.attach(block, facts.ts_unit_ns)
     writer.write_block(block)
     if progress is not None:
         progress(writer.rows)

@@ -51,7 +51,8 @@ def import_source(src: str | Path, out: str | Path, *, events: str | Path | None
     :param events: which file of the directory holds the events, when several do
     :param formats: directory of event formats for raw rings; by default one inside ``src``
     :param overrides: what the source does not say: ``release``, ``compressor``, ``chain_size``,
-        ``totalram_pages``; of the kernel, ``origin`` and what it was ``build`` from
+        ``totalram_pages``; the ``instance`` of a trace.dat to take; of the kernel, ``origin`` and what it was
+        ``build`` from
     :param beside: sees the bytes of distinct pages when they are stored
     :param progress: called with the number of events written so far
     :raises BadInput: when nothing can be imported; nothing is left behind
@@ -164,6 +165,8 @@ class _Import:
                 continue
             if name == "release":
                 self.facts.kernel["version"] = self.facts.kernel["release"] = value
+            elif name == "instance":
+                self.facts.instance = value
             elif name in ("origin", "build"):
                 self.facts.kernel[name] = value
             else:
@@ -202,6 +205,8 @@ class _Import:
     def _open(self, kind: str, paths: list[Path]) -> Iterator[Block]:
         self.kind = kind
         self.used.update(paths)
+        if self.facts.instance is not None and kind != "tracedat":
+            raise BadInput(paths[0], "", "is no trace.dat: there is no instance to choose", "leave out --instance")
         if kind == "ring":
             if self.formats is None:
                 raise BadInput(paths[0], "", "is a raw ring buffer without its event formats",

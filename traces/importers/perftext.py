@@ -29,6 +29,7 @@ from typing import BinaryIO, Final, cast
 
 from traces.errors import BadInput
 from traces.importers import textevents
+from traces.importers.machine import check_machine
 from traces.importers.rewritten import MAX_LINE, Rewritten
 from traces.importers.source import Block, RunFacts
 
@@ -48,6 +49,7 @@ _CHAIN: Final = re.compile(rb"[ \t]+(?!.*\d\.\d{6})(?:[\da-f]{4,16} (?:[^=]*|.*\
                            rb"[^=]*[\w.?+-]:(?:\d{1,7}|\?)(?: \(discriminator \d{1,5}\))?\s*$)")
 _ANY: Final = re.compile(_HEAD)
 _OTHER_RECORD: Final = re.compile(_HEAD + rb"PERF_RECORD_")
+_MACHINE: Final = re.compile(rb"# arch : (\S{1,64})\s*$")
 _STATS: Final = re.compile(rb" *(?P<what>[A-Z_0-9]{2,32}) events: +(?P<count>\d{1,18})(?: +\(.*\))?\s*$")
 _STATS_HEAD: Final = re.compile(rb"(?:Aggregated stats|[\w.:-]{1,128} stats):\s*(?:\(.*\))?\s*$")
 
@@ -59,6 +61,8 @@ class _Seen:
         #: stamps are the time since the line before (--deltatime), and the time of the last line so far, in ns
         self.differences = differences
         self.now = 0
+        #: what perf's head (--header) calls the machine
+        self.machine = ""
         self.events = 0
         self.without_cpu = 0
         self.lost_lines = 0
@@ -92,6 +96,8 @@ def rewrite(line: bytes, seen: _Seen) -> bytes:
         seen.stats = True
         seen.stats_lost += int(found["count"]) if found["what"].startswith(b"LOST") else 0
         return b""
+    if found := _MACHINE.match(line):
+        seen.machine = found[1].decode("utf-8", "replace")
     if not line.strip() or line.startswith(b"#") or _CHAIN.match(line) or _STATS_HEAD.match(line) \
             or _OTHER_RECORD.match(line):
         return b""
@@ -134,6 +140,7 @@ def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
                            "of far events are about right only")
     lines = cast(BinaryIO, Rewritten(str(path), chunks(path), lambda line: rewrite(line, seen)))
     yield from textevents.stream(lines, facts, head=False)
+    check_machine(path, "perf's head", seen.machine)
     if not seen.events:
         raise BadInput(path, "", "has no probe event with its task and time",
                        "print it with 'perf script -F comm,tid,cpu,time,event,trace --ns --show-lost-events'")

@@ -13,6 +13,7 @@ import pandas as pd
 
 from traces.errors import BadInput
 from traces.importers.content import read_all, read_json
+from traces.importers.machine import check_machine, machine_of
 from traces.importers.probemap import vocabulary_name
 from traces.importers.source import RunFacts
 
@@ -36,6 +37,10 @@ def add_config(facts: RunFacts, path: Path) -> None:
     if options.get("CONFIG_PAGE_SHIFT", "12") != "12":
         raise BadInput(path, "", f"pages of 2^{options['CONFIG_PAGE_SHIFT']} bytes are not modelled",
                        "record on a kernel with 4 KiB pages")
+    # The head names the directory under arch/, so x86 is 32 or 64 bits.
+    head = re.search(r"^# Linux/(\S+) \S+ Kernel Configuration", text, re.M)
+    arch = head[1] if head else ""
+    check_machine(path, "", "i386" if re.search(r"^CONFIG_X86_32=y$", text, re.M) else "" if arch == "x86" else arch)
     if "CONFIG_ZSMALLOC_CHAIN_SIZE" in options:
         chain_size = options["CONFIG_ZSMALLOC_CHAIN_SIZE"]
         # The range of the option in mm/Kconfig.
@@ -52,6 +57,7 @@ def add_dmesg(facts: RunFacts, path: Path) -> None:
     if banner:
         facts.kernel["release"] = banner[1]
         facts.kernel["banner"] = banner[0]
+        check_machine(path, "", machine_of(banner[1]) or machine_of(banner[2]))
     cpu = re.search(r"CPU0: (.{1,100}?) \(family", text)
     if cpu:
         facts.kernel["cpu_model"] = cpu[1]

@@ -53,6 +53,8 @@ class RunFacts:
     ts_unit_ns: int = 1
     #: what stamps are where they are not the time of the snapshots: snapshots cannot be put in place then
     clock: str = ""
+    #: the trace instance to take of a trace.dat that holds several; None: all of them
+    instance: str | None = None
     complete: bool = True
     capture: dict[str, Any] = field(default_factory=dict)
     command: dict[str, Any] | None = None

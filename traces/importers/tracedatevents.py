@@ -7,16 +7,24 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
+
+from traces import schema
 from traces.errors import BadInput
 from traces.importers.eventformat import parse_event_format, parse_header_page
+from traces.importers.machine import check_machine, check_page_size
 from traces.importers.probemap import ProbeTable, vocabulary_name
 from traces.importers.ring import Damage
 from traces.importers.source import Block, RunFacts, block_rows, count_rings, loss_record, merge_cpus, ring_blocks
-from traces.importers.tracedat import CpuData, TraceDat, open_tracedat
+from traces.importers.tracedat import Buffer, CpuData, TraceDat, open_tracedat
 
 __all__ = ["stream"]
+
+#: Clocks that count ns and begin where a snapshot's time does, or nearly: trace_clocks in kernel/trace/trace.c.  Not
+#: named: what an old trace-cmd left out was the kernel's own choice.
+_SECONDS: Final = frozenset(("", "local", "global", "mono", "mono_raw", "boot", "perf", "uptime"))
 
 
 def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
@@ -38,6 +46,11 @@ def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
 def _open(dat: TraceDat, path: Path, facts: RunFacts) -> Iterator[Block]:
     if not dat.little_endian:
         raise BadInput(path, "offset 10", "was recorded on a big-endian machine", "record on a little-endian one")
+    check_machine(path, "its UNAME", dat.uname.split()[-1] if len(dat.uname.split()) > 3 else "")
+    if dat.long_size == 4:
+        check_machine(path, "its header", "a machine of 32 bits")
+    # The head says what getpagesize() gave; made files have smaller sub-buffers than any page.
+    check_page_size(path, "its header", max(dat.page_size, 4096))
     formats = [parse_event_format(text, f"{path}, format of {name}") for name, text in dat.formats.items()
                if vocabulary_name(name.rsplit("/", 1)[-1]) is not None]
     # The same event can be described by several systems of a file; the ring only knows its id.
@@ -58,20 +71,94 @@ def _events(dat: TraceDat, table: ProbeTable, path: Path, facts: RunFacts) -> It
         header = parse_header_page(dat.header_page, f"{path}, header_page")
         known = {number: name for name, number in _ids(dat).items()}
         streams = []
-        rows = block_rows(sum(len(buffer.cpus) for buffer in dat.buffers))
-        for buffer in dat.buffers:
+        buffers = _chosen(dat, path, facts.instance)
+        rows = block_rows(sum(len(buffer.cpus) for buffer in buffers))
+        seen: dict[str, np.ndarray] = {}
+        for buffer in buffers:
+            to_ns = _clock(dat, buffer, facts)
+            codes = seen[buffer.name] = np.zeros(256, bool)
             # Each instance can have its own sub-buffer size; header_page only knows the one of the top.
             layout = dataclasses.replace(header, size=buffer.page_size)
             for cpu in buffer.cpus:
-                streams.append(ring_blocks(cpu.subbuffers(), table, layout, cpu.cpu,
-                                           _finish(cpu, buffer.name, known, facts), rows))
+                blocks = ring_blocks(cpu.subbuffers(), table, layout, cpu.cpu,
+                                     _finish(cpu, buffer.name, known, facts), rows)
+                streams.append(_watched(blocks, codes, to_ns))
         if streams:
             yield from merge_cpus(streams)
     # trace-cmd also kept each CPU's own statistics.
-    stats = {(stat.buffer, stat.cpu): stat.counters for stat in dat.cpustats}
+    names = {buffer.name for buffer in buffers} if facts.instance is not None else None
+    stats = {(stat.buffer, stat.cpu): stat.counters for stat in dat.cpustats if names is None or stat.buffer in names}
     facts.notes += count_rings(facts.losses, stats, _ring_of, "trace.dat", every=True)
+    _together(buffers, seen, facts)
     if not facts.losses:
         facts.losses.append({"cpu": None, "lost": None, "why": "trace.dat holds the ring of no CPU"})
+
+
+def _chosen(dat: TraceDat, path: Path, instance: str | None) -> list[Buffer]:
+    """Return the buffers to read: all, or that of the instance which was asked for ('top' is the one without name).
+
+    :raises BadInput: when there is no such instance
+    """
+    if instance is None:
+        return dat.buffers
+    found = [buffer for buffer in dat.buffers if buffer.name == instance] \
+        or [buffer for buffer in dat.buffers if not buffer.name and instance == "top"]
+    if not found:
+        names = ", ".join(buffer.name or "top" for buffer in dat.buffers)
+        raise BadInput(path, "", f"has no instance '{instance[:60]}'", f"choose one of {names}")
+    return found
+
+
+def _clock(dat: TraceDat, buffer: Buffer, facts: RunFacts) -> tuple[int, int] | None:
+    """Return (multiplier, shift) of a buffer whose stamps are cycles that are known in ns; note what is not."""
+    if buffer.clock in _SECONDS:
+        return None
+    name = buffer.clock
+    known = next((value for value in dat.values("TSC2NSEC") if isinstance(value, tuple)), None) \
+        if name == "x86-tsc" else None
+    if known is not None and known[0] and known[1] <= 32:
+        note = f"stamps are of the clock {name}, converted to ns as TSC2NSEC says"
+        facts.clock = f"{name}, converted to ns"
+    else:
+        known = None
+        note = f"stamps are of the clock {name}, which counts no seconds: the order of events is known, times are not"
+        facts.clock = name
+    if note not in facts.notes:
+        facts.notes.append(note)
+    return None if known is None else (known[0], known[1])
+
+
+def _watched(blocks: Iterator[Block], codes: np.ndarray, to_ns: tuple[int, int] | None) -> Iterator[Block]:
+    """Mark in ``codes`` which events there are; turn cycles into ns as (ts * multiplier) >> shift, without overflow."""
+    for block in blocks:
+        codes[np.unique(block.event)] = True
+        if to_ns is not None:
+            multiplier, shift = to_ns
+            high, low = block.ts >> 32, (block.ts & 0xFFFFFFFF).astype(np.uint64)
+            block.ts[:] = ((high * multiplier) << (32 - shift)) \
+                + ((low * np.uint64(multiplier)) >> np.uint64(shift)).astype(np.int64)
+        yield block
+
+
+def _together(buffers: list[Buffer], seen: dict[str, np.ndarray], facts: RunFacts) -> None:
+    """Say what speaks against reading several instances as one run: other clocks, and events that both recorded."""
+    held = [buffer for buffer in buffers if seen[buffer.name].any()]
+    if len({buffer.clock for buffer in held}) > 1:
+        each = ", ".join(f"{buffer.name or 'top'}: {buffer.clock}" for buffer in held)
+        _unsure(facts, f"the instances' clocks differ ({each}): the order of their events is not known")
+    count = np.sum([seen[buffer.name] for buffer in held], axis=0) if held else np.zeros(256)
+    twice = [name for name, code in schema.CODE.items()
+             if count[code] > 1 and name not in ("marker", "lost_events")]
+    if twice:
+        names = ", ".join(buffer.name or "top" for buffer in held)
+        more = f" and {len(twice) - 3} more events" if len(twice) > 3 else ""
+        _unsure(facts, f"{', '.join(twice[:3])}{more}: recorded in several instances ({names}): a call may stand there "
+                       f"twice")
+
+
+def _unsure(facts: RunFacts, why: str) -> None:
+    facts.notes.append(f"{why}; choose one with --instance")
+    facts.losses.append({"cpu": None, "lost": None, "why": why})
 
 
 def _ring_of(loss: dict[str, Any]) -> tuple[str, int]:
