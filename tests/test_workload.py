@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 import traces.workload
+from model.crypto import compressor_for
+from model.zsmalloc import huge_class_size
 from tests.fakebox import CGROUP, FakeBox, run, settings
 from traces.lab.initramfs import stdlib_imports
 from traces.workload.box import PARAMETERS, THP, NotReady
@@ -329,3 +331,15 @@ def test_it_runs_from_its_directory() -> None:
     result = subprocess.run([sys.executable, "-I", "-S", str(directory), "--help"], capture_output=True, text=True,
                             check=True, env={})
     assert "max_pool_percent" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["lz4", "lzo", "zstd", "deflate"])
+def test_a_dense_page_has_a_page_of_zsmalloc_s_to_itself(name: str) -> None:
+    """So a pool of them comes to its limits one page at a time: zsmalloc's chains are 4 to 16 pages long."""
+    source = MadePages(3)
+    lengths = [compressor_for(name, "mainline-7.3").compress(KINDS["dense"](source, random.Random(number))).dlen
+               for number in range(4)]
+    assert max(lengths) < PAGE_SIZE
+    for chain in (4, 8, 16):
+        # An object has its handle before it.
+        assert min(lengths) + 8 > huge_class_size(chain), chain

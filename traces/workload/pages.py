@@ -97,8 +97,8 @@ class MadePages:
         return rng.randbytes(size) + self._text_page(rng)[:PAGE_SIZE - size]
 
     def _dense(self, rng: random.Random) -> bytes:
-        """What compresses to some 3600 bytes: zsmalloc gives an object of more than 3264 a page of its own."""
-        return rng.randbytes(3560) + bytes(PAGE_SIZE - 3560)
+        """What compresses to some 3950 bytes: an object above 3855 has a page of its own, with chains of up to 16."""
+        return bytes(PAGE_SIZE - 3920) + rng.randbytes(3920)
 
     def _sparse(self, rng: random.Random) -> bytes:
         page = bytearray(PAGE_SIZE)
