@@ -35,6 +35,7 @@ from replay.truth import OBJECTS_END, check_objects
 from replay.uncaptured import HOW_TO_RECORD, seen_only
 from replay.written import judge
 from traces.errors import BadInput
+from traces.facts import FACTS, how_to_set
 from traces.record.release import kernel_line, release_line
 from traces.recording import Recording
 
@@ -212,10 +213,13 @@ def build_model(recording: Recording, revision: type[Zswap]) -> Zswap:
     :raises BadInput: when the recording does not say what the model needs
     """
     config = recording.manifest["config"]
-    for key, kind in (("compressor", str), ("totalram_pages", int)):
-        if not isinstance(config.get(key), kind):
-            raise BadInput(recording.path, "manifest.json", f"does not say {key}",
-                           f"import again with --{key.replace('_', '-')}")
+    needed = (("compressor", str), ("totalram_pages", int))
+    lacking = [key for key, kind in needed if not isinstance(config.get(key), kind)]
+    if lacking:
+        facts = [fact for fact in FACTS if fact.key.replace("-", "_") in lacking]
+        raise BadInput(recording.path, "manifest.json", f"does not say {' and '.join(lacking)}",
+                       f"set what {' and '.join(repr(fact.command) for fact in facts)} print on the recorded "
+                       f"machine: {how_to_set(recording.path, facts)}")
     try:
         model = revision(totalram_pages=config["totalram_pages"], compressor=config["compressor"],
                          chain_size=config.get("chain_size", 8))

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from traces.errors import BadInput
+from traces.facts import put
 from traces.importers import bpftracejson, perftext, textevents, tracedatevents
 from traces.importers.assemble import assemble
 from traces.importers.capture import Capture
@@ -52,7 +53,7 @@ def import_source(src: str | Path, out: str | Path, *, events: str | Path | None
     :param formats: directory of event formats for raw rings; by default one inside ``src``
     :param overrides: what the source does not say: ``release``, ``compressor``, ``chain_size``,
         ``totalram_pages``; the ``instance`` of a trace.dat to take; of the kernel, ``origin`` and what it was
-        ``build`` from
+        ``build`` from; ``facts``: what :func:`traces.facts.read_settings` gave
     :param beside: sees the bytes of distinct pages when they are stored
     :param progress: called with the number of events written so far
     :raises BadInput: when nothing can be imported; nothing is left behind
@@ -165,6 +166,8 @@ class _Import:
                 continue
             if name == "release":
                 self.facts.kernel["version"] = self.facts.kernel["release"] = value
+            elif name == "facts":
+                put(self.facts.kernel, self.facts.config, value)
             elif name == "instance":
                 self.facts.instance = value
             elif name in ("origin", "build"):
