@@ -118,7 +118,7 @@ def test_an_export_that_is_not_right_is_not_published(samples: dict[str, Path], 
     right = chromejson.write
     monkeypatch.setattr(chromejson, "write", lambda items, file, title: right(
         (item._replace(ts=item.ts + (item.kind == "instant")) for item in items), file, title))
-    assert main(["export", str(samples["7.2-lz4-edge"]), "-o", str(tmp_path / "run.json"), "--check"]) == 1
+    assert main(["export", str(samples["7.2-lz4-edge"]), "-o", str(tmp_path / "run.json"), "--check"]) == 70
     assert "this is a bug of zreplay" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -381,7 +381,7 @@ def test_a_damaged_line_is_told(line: bytes, samples: dict[str, Path], tmp_path:
         file.buffer.write(b",\n" + line + b"\n]}\n")
 
     monkeypatch.setattr(chromejson, "write", damaged)
-    assert main(["export", str(samples["7.2-lz4-edge"]), "-o", str(tmp_path / "run.json"), "--check"]) == 1
+    assert main(["export", str(samples["7.2-lz4-edge"]), "-o", str(tmp_path / "run.json"), "--check"]) == 70
     err = capsys.readouterr().err
     assert "line 3: is not an event" in err
     assert err.count("\n") == 1

@@ -312,13 +312,16 @@ def test_processes_that_cannot_start_are_told(recordings: list[str], monkeypatch
     assert all("3 times, the last time with status 7" in outcome.error for outcome in outcomes)
 
 
-def test_a_defect_of_the_project_ends_no_other_job(capfd: pytest.CaptureFixture[str], recordings: list[str]) -> None:
+def test_a_defect_of_the_project_ends_no_other_job(capfd: pytest.CaptureFixture[str], recordings: list[str],
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZREPLAY_TRACEBACK", "1")
     jobs = jobs_of(recordings, ["mainline-7.3"])
     broken = Job(0, jobs[0].recording, "mainline-7.3", {"no_such_option": 1})
     found = {outcome.number: outcome for outcome in run_local([broken, jobs[1]], 1)}
     assert found[1].verdict == "PASS"
     assert found[0].kind == NOT_DONE
     assert "raised TypeError" in found[0].error
+    assert found[0].exit_status == 70
     assert "Traceback" in capfd.readouterr().err
 
 

@@ -265,9 +265,21 @@ def becomes_idle(pid: int) -> bool:
     return os.sched_getscheduler(pid) == os.SCHED_IDLE
 
 
+def may_leave_idle() -> bool:
+    """True when a process may take another out of SCHED_IDLE: CAP_SYS_NICE or RLIMIT_NICE, see sched_setscheduler(2)."""
+    program = "import os\nfor kind in (os.SCHED_IDLE, os.SCHED_OTHER): os.sched_setscheduler(0, kind, os.sched_param(0))"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+
+
 def test_pages_wait_for_an_idle_cpu(tmp_path: Path, fifo: Fifo) -> None:
     made, capture, _ = worker(tmp_path, fifo)
     assert becomes_idle(made._pid)
+    if not may_leave_idle():
+        # A recorder is root's; others see that nothing fails where it is refused.
+        made.hurry(0)
+        made.close()
+        capture.close()
+        pytest.skip("only root, or who may lower a niceness (ulimit -e), takes a process out of SCHED_IDLE")
     made.hurry(0)
     assert os.sched_getscheduler(made._pid) == os.SCHED_OTHER
     # When there is nothing left it steps back by itself.

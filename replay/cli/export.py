@@ -16,6 +16,7 @@ from traces.errors import BadInput
 from traces.exporters import chromejson, pftrace
 from traces.exporters.check import check
 from traces.exporters.timeline import Item, Timeline
+from traces.record.wayout import FAULT
 from traces.recording import Recording
 
 __all__ = ["add_parser"]
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
                     done = _check(part, output, recording)
                 except BadInput as problem:
                     print(f"zreplay: {problem}", file=sys.stderr)
-                    return 1
+                    return FAULT
         if output.exists():
             raise BadInput(output, "", "the output appeared while it was being written", "choose another name")
         size = part.stat().st_size

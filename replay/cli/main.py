@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +14,13 @@ from replay.cli.help import Parser, TopParser, opening
 from replay.cli.verbs import VERBS
 from replay.cli.versions import ShowVersions
 from traces.errors import BadInput
+from traces.record.wayout import WRONG, check_words, leave
 
 __all__ = ["main", "parser"]
 
 _EPILOG = """zreplay VERB --help ends with examples of the verb.
-exit status: 0 PASS, 1 FAIL, 2 wrong use or unreadable input, 3 UNDECIDED, 4 SKIP, 5 the test box died
+exit status: 0 PASS, 1 FAIL, 2 wrong use or unreadable input, 3 UNDECIDED, 4 SKIP, 5 the test box died,
+  70 a fault of zreplay itself (ZREPLAY_TRACEBACK=1 prints its traceback), 130 Ctrl-C, 141 nobody reads the output
 """
 
 
@@ -43,27 +44,23 @@ def parser(only: str | None = None) -> TopParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words:
-        # Status 0 would be PASS to a script whose words got lost.
-        sys.stderr.write(opening())
-        return 2
-    arguments = parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
-    try:
-        status: int = arguments.run(arguments)
-        sys.stdout.flush()
-    except BadInput as problem:
-        print(f"zreplay: {problem}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # The reader has seen enough; nothing more can be said to it.  What a shell says of those that SIGPIPE ends:
-        # 0 would be PASS to a script.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        print(f"zreplay: interrupted; {_kept(arguments)}.", file=sys.stderr)
-        return 130
-    return status
+    given: list[argparse.Namespace] = []
+
+    def run() -> int:
+        words = list(sys.argv[1:] if argv is None else argv)
+        if not words:
+            # Status 0 would be PASS to a script whose words got lost.
+            sys.stderr.write(opening())
+            return WRONG
+        refused = check_words(words)
+        if refused is not None:
+            return refused
+        given.append(parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words))
+        status: int = given[0].run(given[0])
+        return status
+
+    return leave(run, (BadInput,), lambda: _kept(given[0]) if given else "nothing was begun", command=argv is None,
+                 place=lambda: str(getattr(given[0], "output", None) or "") if given else "")
 
 
 def _kept(arguments: argparse.Namespace) -> str:

@@ -26,14 +26,15 @@ from replay.many.local import run_local
 from replay.many.tables import as_plain
 from replay.verdict import Result
 from traces.errors import BadInput
+from traces.record.wayout import FAULT
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 __all__ = ["Form", "add_options", "run_jobs"]
 
-#: The worst one is the command's: unreadable (2), FAIL (1), UNDECIDED or not done (3), PASS (0).
-_WORSE: Final = (0, 3, 1, 2)
+#: The worst one is the command's: a fault of zreplay, unreadable (2), FAIL (1), UNDECIDED or not done (3), PASS (0).
+_WORSE: Final = (0, 3, 1, 2, FAULT)
 _MOST: Final = 1024
 
 

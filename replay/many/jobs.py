@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from replay.userrevision import load_revision
 from replay.verdict import Result, others, replay
 from traces.errors import BadInput
 from traces.record.release import kernel_line
+from traces.record.wayout import FAULT, TRACEBACK
 from traces.recording import Recording
 
 __all__ = ["NOT_DONE", "UNREADABLE", "Job", "Outcome", "attempt", "make_jobs", "not_done", "safely", "sources"]
@@ -62,13 +63,15 @@ class Job:
 class Outcome:
     """What became of job ``number``: a result, or why there is none.
 
-    ``kind`` is ``""``, :data:`UNREADABLE` (bad input) or :data:`NOT_DONE`; ``error`` the sentence for it.
+    ``kind`` is ``""``, :data:`UNREADABLE` (bad input) or :data:`NOT_DONE`; ``error`` the sentence for it; ``fault``:
+    only a mistake in zreplay explains it.
     """
 
     number: int
     result: Result | None
     kind: str = ""
     error: str = ""
+    fault: bool = False
 
     @property
     def verdict(self) -> str | None:
@@ -80,12 +83,15 @@ class Outcome:
         """The command's exit status for this job alone; what was not done is as undecided as a verdict can be."""
         if self.result is not None:
             return self.result.exit_status
+        if self.fault:
+            return FAULT
         return 2 if self.kind == UNREADABLE else 3
 
     def to_json(self) -> str:
         """Return all of it in one line; what JSON does not know goes as its text, as in ``--json``."""
         result = self.result.as_dict() if self.result is not None else None
-        return json.dumps({"number": self.number, "result": result, "kind": self.kind, "error": self.error},
+        return json.dumps({"number": self.number, "result": result, "kind": self.kind, "error": self.error,
+                           "fault": self.fault},
                           default=str)
 
     @classmethod
@@ -93,7 +99,7 @@ class Outcome:
         """Return what :meth:`to_json` wrote."""
         plain = json.loads(line)
         result = Result.from_dict(plain["result"]) if plain["result"] is not None else None
-        return cls(plain["number"], result, plain["kind"], plain["error"])
+        return cls(plain["number"], result, plain["kind"], plain["error"], plain["fault"])
 
 
 def make_jobs(recordings: Sequence[str], revisions: Sequence[str | None],
@@ -174,15 +180,20 @@ def attempt(job: Job, loaded: str | type[Zswap] | None = None, *, at: str | None
 
 def safely(job: Job, loaded: str | type[Zswap] | None = None, *, at: str | None = None,
            progress: Callable[[str, int, int], None] | None = None) -> Outcome:
-    """Do the same, but let no exception end the other jobs: its traceback goes to stderr, a sentence is the outcome."""
+    """Do the same, but let no exception end the other jobs: a sentence is the outcome."""
     try:
         return attempt(job, loaded, at=at, progress=progress)
     except MemoryError:
         return not_done(job, "ran out of memory", "run fewer at the same time, or give it more")
     except Exception as problem:
-        print(f"zreplay: {job.recording} against {job.against}:", file=sys.stderr)
-        traceback.print_exc()
-        return not_done(job, f"raised {type(problem).__name__} ({problem})", "this is a bug of zreplay: report it")
+        if os.environ.get(TRACEBACK):
+            print(f"zreplay: {job.recording} against {job.against}:", file=sys.stderr)
+            traceback.print_exc()
+        if isinstance(problem, OSError) and problem.errno:
+            return not_done(job, f"met '{problem.strerror}' at {problem.filename or 'a file'}", "mend that, try again")
+        return replace(not_done(job, f"raised {type(problem).__name__} ({problem})", "this is a fault of zreplay "
+                                f"itself: report it where you have zreplay from, with what {TRACEBACK}=1 prints"),
+                       fault=True)
 
 
 def not_done(job: Job, what: str, todo: str) -> Outcome:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shutil
 import signal
@@ -20,6 +19,7 @@ from .pages import PageMode
 from .plan import describe, plan
 from .session import FLUSH, VERSION, Options, Session, loss_lines, say
 from .tracefs import Tracefs
+from .wayout import check_words, leave
 
 __all__ = ["DESCRIPTION", "add_arguments", "main", "record"]
 
@@ -173,17 +173,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"zreplay-record {VERSION}")
-    own, command = split_command(sys.argv[1:] if argv is None else argv)
-    # "zreplay record" is what the documentation says.
-    if own[:1] == ["record"]:
-        own = own[1:]
-    arguments = parser.parse_args(own)
-    try:
-        return record(arguments, command)
-    except CannotRecord as problem:
-        print(f"zreplay: {problem}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        with contextlib.suppress(OSError):
-            sys.stdout.close()
-        return 0
+
+    def run() -> int:
+        words = list(sys.argv[1:] if argv is None else argv)
+        refused = check_words(words)
+        if refused is not None:
+            return refused
+        own, command = split_command(words)
+        # "zreplay record" is what the documentation says.
+        if own[:1] == ["record"]:
+            own = own[1:]
+        return record(parser.parse_args(own), command)
+
+    return leave(run, (CannotRecord,), lambda: "look for what was begun with 'zreplay record --clean'",
+                 command=argv is None)
