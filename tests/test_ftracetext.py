@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traces import schema
+from traces import open_recording, schema
 from traces.errors import BadInput
 from traces.importers import ftracetext, import_source, textevents, textorder
 from traces.importers.ftracetext import TextChunk, iter_text, parse_payload, sniff_text
@@ -346,6 +346,19 @@ def test_a_text_without_a_known_event_says_what_it_has(text: str, where: str, tm
     path.write_text(text)
     with pytest.raises(BadInput, match=re.escape(where)):
         import_source(path, tmp_path / "rec")
+
+
+@pytest.mark.parametrize(("event", "fields", "known"), [
+    ("zswap_store", "ret=1", "zswap_store_ret"), ("zswap_store", "folio=0x1", "zswap_store"),
+    ("zs_get_total_pages", "ret=5", "zs_get_total_pages_ret"), ("obj_cgroup_may_zswap", "ret=1", "obj_cgroup_may_zswap_ret"),
+    ("obj_cgroup_may_zswap", "objcg=1", None), ("zs_malloc_ret", "handle=0x1", "zs_malloc_ret"), ("store", "ret=1", "zswap_store")])
+def test_a_return_that_bears_the_bare_name_tells_by_its_value(event: str, fields: str, known: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "trace.txt"
+    path.write_text(f"c-1 [000] ...1. 1.000001: {event}: (a+0x1 <- b) {fields}\n" + "c-1 [000] ...1. 1.000002: load: swp=0x1\n")
+    import_source(path, tmp_path / "rec")
+    manifest = open_recording(tmp_path / "rec").manifest
+    assert set(manifest["probes"]) - {"zswap_load"} == ({known} if known else set())
+    assert any(note == f"events that zreplay does not know were left out: {event}" for note in manifest["notes"]) == (known is None)
 
 
 def test_two_events_of_one_function_are_said(tmp_path: Path) -> None:

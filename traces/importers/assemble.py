@@ -155,7 +155,9 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             held = block
         # A recorder that was killed while it armed its probes has nothing, and says so.
         if held is None and not facts.snapshots and (facts.complete or not facts.capture):
-            raise BadInput(source.get("path", out), "", f"holds no event that zreplay knows{_others(facts)}",
+            some = _others(facts)
+            raise BadInput(source.get("path", out), "",
+                           "holds no event that zreplay knows" + (f" (its events are {some})" if some else ""),
                            "check that the probes of traces/FORMAT.md were recorded")
         check_kernel(source.get("path", out), facts.kernel, facts.capture)
         if held is None:
@@ -182,6 +184,8 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
                                f"{'; '.join(share['why'])}; their lengths are taken from the recording")
         captured = {"marker", "counters", "param", "lost_events", *facts.captured}
         unpaired = watchers.pairing.unpaired(captured, watchers.tasks.pids)
+        if some := _others(facts):
+            facts.notes.append(f"events that zreplay does not know were left out: {some}")
         facts.notes += watchers.misread.withdraw(facts.captured)
         manifest = {
             "complete": facts.complete,
@@ -221,12 +225,12 @@ def _count_of(snapshot: dict[str, Any], name: str) -> int:
 
 
 def _others(facts: RunFacts) -> str:
+    """Return the names of events outside the vocabulary, the most frequent first."""
     counts: dict[str, int] = {}
     for loss in facts.losses:
         for name, count in loss.get("ignored_events", {}).items():
             counts[name] = max(count, counts.get(name, 0))
-    some = ", ".join(sorted(counts, key=lambda name: (-counts[name], name))[:8])
-    return f" (its events are {some})" if some else ""
+    return ", ".join(sorted(counts, key=lambda name: (-counts[name], name))[:8])
 
 
 def _timeline(facts: RunFacts) -> _Timeline:

@@ -134,6 +134,8 @@ class _Reader:
         self.counted: dict[str, int] = {}
         #: event -> how many lines have each column, and how many lines there are
         self._lines: dict[str, tuple[Counter[str], list[int]]] = {}
+        #: event of the vocabulary -> the names it came by
+        self._names: dict[str, set[str]] = {}
 
     def line(self, line: bytes) -> Iterator[Block]:
         """Read one whole line."""
@@ -218,6 +220,7 @@ class _Reader:
         else:
             arrays = {key: np.array([value], np.int64) for key, value in fields.items()}
             columns = {key: int(value[0]) for key, value in apply_moves(moves_for(name, set(arrays)), arrays).items()}
+        self._names.setdefault(known, set()).add(name)
         count, lines = self._lines.setdefault(known, (Counter(), [0]))
         count.update(columns.keys())
         lines[0] += 1
@@ -272,6 +275,11 @@ class _Reader:
             facts.notes.append("the last line is cut off")
             facts.losses.append({"cpu": None, "lost": None, "cut_off": True,
                                  "why": "the last line of bpftrace's output is cut off"})
+        for known, names in sorted(self._names.items()):
+            if len(names) > 1:
+                why = f"{known} was printed by several names ({', '.join(sorted(names))}): a call may stand there twice"
+                facts.notes.append(f"{why}; print one of them")
+                facts.losses.append({"cpu": None, "lost": None, "why": why})
         if self.window.late:
             facts.notes.append(f"{self.window.late} events came too late to be put in order by time")
             facts.losses.append({"cpu": None, "lost": None, "backwards": self.window.late,

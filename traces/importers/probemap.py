@@ -11,6 +11,7 @@ the function's name are known too (:func:`known_probe`), as the vocabulary of tr
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -127,8 +128,11 @@ _ENTRY: Final = re.compile(r"(.+)__entry|p_(.+)_0")
 _RETURN: Final = re.compile(r"(.+)__(?:return|exit)|r_(.+)_0")
 
 
-def known_probe(event: str) -> str:
-    """Return the row's name of an event that bears its function's name; any other name as it is."""
+def known_probe(event: str, fields: Collection[str] = ()) -> str:
+    """Return the row's name of an event that bears its function's name; any other name as it is.
+
+    :param fields: what the event has, where that is known: a return that bears the bare name tells by its ``ret``
+    """
     if event in _MAP:
         return event
     if found := _ENTRY.fullmatch(event):
@@ -137,12 +141,14 @@ def known_probe(event: str) -> str:
         name = (found[1] or found[2]) + "_ret"
     else:
         name = event
+        if "ret" in fields and name + "_ret" in _OF_NAME and "ret" not in _MAP.get(_OF_NAME.get(name, ""), ("", ""))[1]:
+            name += "_ret"
     return _OF_NAME.get(name, event)
 
 
-def vocabulary_name(probe: str) -> str | None:
+def vocabulary_name(probe: str, fields: Collection[str] = ()) -> str | None:
     """Return the vocabulary's name of a probe event, or None when the vocabulary has no such event."""
-    row = _MAP.get(known_probe(probe))
+    row = _MAP.get(known_probe(probe, fields))
     return row[0] if row else None
 
 
@@ -172,7 +178,7 @@ def moves_for(probe: str, available: set[str]) -> list[Move]:
     A field the probe did not capture leaves its column absent; the manifest lists what was captured.
     """
     moves: list[Move] = []
-    for item in _MAP[known_probe(probe)][1].split():
+    for item in _MAP[known_probe(probe, available)][1].split():
         column, _, source = item.partition("=")
         source = source or column
         if column == "text":
@@ -238,7 +244,7 @@ class ProbeTable:
         captured: dict[str, list[str]] = {}
         ignored: dict[int, str] = {}
         for fmt in formats:
-            name = vocabulary_name(fmt.name)
+            name = vocabulary_name(fmt.name, fmt.fields)
             if name is None:
                 ignored[fmt.id] = fmt.name
                 continue

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -108,11 +108,11 @@ def _opened(path: Path | BinaryIO, facts: RunFacts) -> Path | BinaryIO:
     return cast(BinaryIO, Rewritten(str(path), chunks(path), lambda line: rewrite(line, form)))
 
 
-def _twice(facts: RunFacts, probes: Iterable[str]) -> None:
+def _twice(facts: RunFacts, probes: Mapping[str, set[str]]) -> None:
     """Two probes of one function print each of its calls twice, unless they took turns: nobody can tell."""
     of: dict[str, list[str]] = {}
-    for probe in probes:
-        name = vocabulary_name(probe)
+    for probe, fields in probes.items():
+        name = vocabulary_name(probe, fields)
         if name not in (None, "marker"):
             of.setdefault(str(name), []).append(probe)
     for name, several in sorted(of.items()):
@@ -124,7 +124,7 @@ def _twice(facts: RunFacts, probes: Iterable[str]) -> None:
 
 def _withdraw(facts: RunFacts, probe: str, fields: set[str], partial: dict[str, int], lines: int) -> None:
     """What only some lines of an event say was not captured: a line without it holds nobody's value."""
-    name = vocabulary_name(probe)
+    name = vocabulary_name(probe, fields | partial.keys())
     if name is None:
         return
     for move in moves_for(probe, fields | partial.keys()):
@@ -143,7 +143,7 @@ def _block(chunk: TextChunk, facts: RunFacts, ignored: dict[str, int], now: int)
     out[_COLUMN["ts"]], out[_COLUMN["cpu"]], out[_COLUMN["pid"]] = chunk.ts, chunk.cpu, chunk.pid
     texts: list[tuple[int, str]] = []
     for probe, where in chunk.rows.items():
-        name = vocabulary_name(probe)
+        name = vocabulary_name(probe, chunk.fields.get(probe, ()))
         if name is None:
             ignored[probe] = ignored.get(probe, 0) + int(where.size)
             continue

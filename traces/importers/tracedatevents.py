@@ -52,7 +52,8 @@ def _open(dat: TraceDat, path: Path, facts: RunFacts) -> Iterator[Block]:
     # The head says what getpagesize() gave; made files have smaller sub-buffers than any page.
     check_page_size(path, "its header", max(dat.page_size, 4096))
     formats = [parse_event_format(text, f"{path}, format of {name}") for name, text in dat.formats.items()
-               if vocabulary_name(name.rsplit("/", 1)[-1]) is not None]
+               if vocabulary_name(name.rsplit("/", 1)[-1], ("ret",)) is not None
+               or vocabulary_name(name.rsplit("/", 1)[-1]) is not None]
     # The same event can be described by several systems of a file; the ring only knows its id.
     table = ProbeTable.build(list({fmt.id: fmt for fmt in formats}.values()))
     facts.captured.update({name: columns for name, columns in table.captured.items() if name != "marker"})
