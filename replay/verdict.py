@@ -36,6 +36,7 @@ from replay.uncaptured import HOW_TO_RECORD, seen_only
 from replay.written import judge
 from traces.errors import BadInput
 from traces.facts import FACTS, how_to_set
+from traces.meant import meant
 from traces.record.release import kernel_line, release_line
 from traces.recording import Recording
 
@@ -139,7 +140,7 @@ def _choose_revision(recording: Recording, revision: str | type[Zswap] | None) -
         return revision.__name__, revision
     if revision is not None:
         if revision not in REVISIONS:
-            raise BadInput(recording.path, "", f"there is no revision '{revision}'",
+            raise BadInput(recording.path, "", f"there is no revision '{revision}'{meant(revision, REVISIONS)}",
                            f"choose one of {', '.join(REVISIONS)}")
         return revision, REVISIONS[revision]
     kernel = recording.manifest["kernel"]
@@ -321,7 +322,7 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, checks: se
             pages: bool, engine: str | None, progress: Callable[[str, int, int], None] | None) -> Result:
     unknown = unknown_checks(checks or ())
     if unknown:
-        raise BadInput(recording.path, "", f"there is no check '{unknown[0]}'",
+        raise BadInput(recording.path, "", f"there is no check '{unknown[0]}'{meant(unknown[0], CHECKS)}",
                        "see 'zreplay replay --list-checks'")
     if not len(recording) and not recording.manifest["complete"]:
         return _nothing_recorded(recording, revision)

@@ -236,7 +236,7 @@ def test_a_damaged_recording_gets_one_sentence(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["replay"], "no recording was named"),
-    (["replay", "nowhere"], "this is not a recording"),
+    (["replay", "nowhere"], "nowhere: does not exist; see how it is spelt, and where you are"),
     (["import", "nowhere", "-o", "out"], "does not exist"),
     (["replay", "SAMPLE", "--revision", "v99"], "there is no revision 'v99'"),
     (["replay", "SAMPLE", "--check", "store.lenght"], "there is no check 'store.lenght'"),

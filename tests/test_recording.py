@@ -470,6 +470,9 @@ def test_what_is_not_a_recording(tmp_path: Path, what: str) -> None:
     elif what != "nothing":
         path.mkdir()
     text = refused(path)
+    if what == "nothing":
+        assert "does not exist; see how it is spelt" in text
+        return
     assert "this is not a recording" in text
     assert "zreplay import" in text
 

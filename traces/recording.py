@@ -206,11 +206,27 @@ class Recording:
     def _read_manifest(self) -> dict[str, Any]:
         path = self.path / _MANIFEST
         # os.path: a Path asks loudly about names that are too long, and directories that are closed.
+        try:
+            os.stat(path)
+        except NotADirectoryError:
+            pass
+        except FileNotFoundError:
+            if not os.path.lexists(self.path):
+                raise BadInput(self.path, "", "does not exist", "see how it is spelt, and where you are") from None
+            if not os.path.exists(self.path):
+                raise BadInput(self.path, "", f"is a link to {os.readlink(self.path)}, which does not exist",
+                               "name the recording itself") from None
+        except OSError as problem:
+            raise BadInput(self.path, "", f"cannot be opened ({problem.strerror})",
+                           "ask its owner for permission, or copy it to where you may read it"
+                           if isinstance(problem, PermissionError) else "see how it is spelt") from None
         if not os.path.isdir(self.path) or not os.path.isfile(path):
             raise BadInput(self.path, "", "this is not a recording (a directory with a manifest.json)",
                            "make one with 'zreplay import SRC -o REC'")
         if path.stat().st_size > _MAX_MANIFEST:
             raise BadInput(path, "", "the manifest is absurdly large", _AGAIN)
+        if not os.access(path, os.R_OK):
+            raise BadInput(path, "", "cannot be read (Permission denied)", "ask its owner for permission")
         try:
             manifest = json.loads(path.read_text("utf-8"))
         except (ValueError, OSError, RecursionError) as problem:

@@ -7,10 +7,11 @@ import argparse
 import re
 import shutil
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from replay.cli.verbs import EXAMPLES, GROUPS
+from traces.meant import meant
 
 __all__ = ["Formatter", "Parser", "TopParser", "opening"]
 
@@ -69,6 +70,19 @@ class Parser(argparse.ArgumentParser):
         self.formatter_class = Formatter
         return super()._get_formatter()
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Offer the choice that is most like what was given."""
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{meant(str(value), known)} (choose from "
+                                         f"{', '.join(known)})")
+
+    def options(self) -> set[str]:
+        """Return all options, those of parts of the verb too."""
+        parts = [part for action in self._actions if isinstance(action, argparse._SubParsersAction)
+                 for part in action.choices.values()]
+        return set(self._option_string_actions).union(*(part.options() for part in parts))
+
     def _usage_actions(self) -> Iterable[argparse.Action]:
         """Return what the usage names: of many options those that must be given alone, as all are listed below it."""
         options = [action for action in self._actions if action.option_strings]
@@ -103,6 +117,24 @@ class Parser(argparse.ArgumentParser):
 
 class TopParser(Parser):
     """The parser of the command itself: its help lists the verbs in groups."""
+
+    def parse_args(self, args: Sequence[str] | None = None,  # type: ignore[override]
+                   namespace: Any = None) -> Any:
+        """Parse all words; what nobody takes is told with the verb's usage and the option that may be meant.
+
+        A verb says with the default ``stray`` what words mean that are no options and too many.
+        """
+        found, stray = self.parse_known_args(args, namespace)
+        if not stray:
+            return found
+        verbs = next(action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        verb = verbs.choices.get(str(getattr(found, "verb", "")), self)
+        words = " ".join(word + meant(word.partition("=")[0], verb.options()) if word.startswith("-") else word
+                         for word in stray)
+        hint = getattr(found, "stray", None)
+        if hint and not any(word.startswith("-") for word in stray):
+            return verb.error(f"{words}: {hint}")
+        return verb.error(f"unrecognized arguments: {words}")
 
     def format_help(self) -> str:
         """Return the help: every verb with its line, in groups."""

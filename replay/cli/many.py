@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from model.revisions import REVISIONS
 from model.zswap import Zswap
-from replay.checks import Divergence, unknown_checks
+from replay.checks import CHECKS, Divergence, unknown_checks
 from replay.cli.manytables import table_lines
 from replay.cli.terminal import console, fitting, steps, warn
 from replay.formats.junit import junit_xml
@@ -26,6 +26,7 @@ from replay.many.local import run_local
 from replay.many.tables import as_plain
 from replay.verdict import Result
 from traces.errors import BadInput
+from traces.meant import meant
 from traces.record.wayout import FAULT
 
 if TYPE_CHECKING:
@@ -78,10 +79,11 @@ def _refuse(arguments: argparse.Namespace, jobs: Sequence[Job]) -> None:
         if names.count(name) > 1:
             raise BadInput("--revision", "", f"'{name}' is given twice", "name each revision once")
         if len(jobs) > 1 and ":" not in name and name not in REVISIONS:
-            raise BadInput("--revision", "", f"there is no revision '{name}'",
+            raise BadInput("--revision", "", f"there is no revision '{name}'{meant(name, REVISIONS)}",
                            f"choose one of {', '.join(REVISIONS)} or FILE.py:CLASS")
     for check in unknown_checks(arguments.check or ()) if len(jobs) > 1 else ():
-        raise BadInput("--check", "", f"there is no check '{check}'", "see 'zreplay replay --list-checks'")
+        raise BadInput("--check", "", f"there is no check '{check}'{meant(check, CHECKS)}",
+                       "see 'zreplay replay --list-checks'")
     if arguments.scheduler is not None and arguments.scheduler != LOCAL and arguments.jobs is not None:
         raise BadInput("-j", "", "the scheduler knows how many workers it has",
                        f"leave -j out, or use --scheduler {LOCAL}")

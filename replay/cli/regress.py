@@ -62,7 +62,8 @@ def add_parser(verbs: Any) -> None:
                            "answer as b4's review checks want it")
     parser.add_argument("--config", metavar="FILE", help="with --b4: which recordings belong to which series "
                         "(default: zreplay/series.toml in XDG_CONFIG_HOME or ~/.config)")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, stray="two recordings, and it is not said which is the base; give --base REC [REC "
+                        "...] --patched REC [REC ...], or one REC with --revision A --revision B")
 
 
 def _percent(text: str) -> float:

@@ -17,6 +17,7 @@ from replay.report.story import parting_sentence, regression_sentence
 from replay.userrevision import load_revision
 from replay.verdict import Result, kernel_release
 from traces.errors import BadInput
+from traces.meant import meant
 from traces.recording import Recording
 
 __all__ = ["add_parser"]
@@ -103,7 +104,7 @@ def _output(text: str) -> Path:
 def _loaded(name: str) -> Any:
     found = load_revision(name)
     if isinstance(found, str) and found not in REVISIONS:
-        raise BadInput("--revision", "", f"there is no revision '{name}'",
+        raise BadInput("--revision", "", f"there is no revision '{name}'{meant(name, REVISIONS)}",
                        f"choose one of {', '.join(REVISIONS)} or FILE.py:CLASS")
     return found
 

@@ -20,6 +20,7 @@ from replay.coverage import seen
 from replay.freerun import Outcome
 from replay.parting import RESPECTS, Cause, Parting, broken, part
 from traces.errors import BadInput
+from traces.meant import meant
 from traces.recording import Recording
 
 __all__ = ["add_parser", "named", "parting_status", "two_revisions"]
@@ -58,7 +59,8 @@ def named(text: str) -> tuple[str, type[Zswap]]:
     if isinstance(found, type):
         return found.__name__, found
     if found not in REVISIONS:
-        raise BadInput(text, "", "is no revision", f"choose one of {', '.join(REVISIONS)} or FILE.py:CLASS")
+        raise BadInput(text, "", f"is no revision{meant(text, REVISIONS)}",
+                       f"choose one of {', '.join(REVISIONS)} or FILE.py:CLASS")
     return str(found), REVISIONS[str(found)]
 
 
