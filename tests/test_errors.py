@@ -21,7 +21,7 @@ PARTS = ("path", "where", "what", "todo")
 #: A next step says what to do: it begins with one of these, or with what is wrong with an option's value.
 STEPS = {"apply", "ask", "boot", "build", "check", "choose", "close", "convert", "copy", "correct", "cut", "decompress", "end", "export", "fetch", "get",
          "give", "import", "install", "leave", "make", "mend", "mount", "name", "pass", "patch", "print", "put", "rebase", "record",
-         "remove", "replay", "report", "return", "run", "save", "see", "split", "start", "take", "try", "use", "wait", "write", "yield"}
+         "remove", "replay", "report", "return", "run", "save", "see", "set", "split", "start", "take", "try", "use", "wait", "write", "yield"}
 #: What libraries say of their input stands in sentences of ours.
 SAID = ("str(problem)", "str(trouble)")
 #: Sentences in one piece, by the exception or function that takes them, and which argument that is.
