@@ -17,14 +17,19 @@ _FIELDS: Final = {kind.name: kind.fields for kind in schema.EVENTS}
 _REST: Final = [c.name for c in schema.COLUMNS[4:] if c.name not in ("text", "content")]
 
 
-def event_line(event: int, values: dict[str, Any], mark: str = "") -> str:
-    """Return one event as a line: number, time in seconds, CPU, task, name, and the columns that say something."""
+def event_line(event: int, values: dict[str, Any], mark: str = "", data: bool = False) -> str:
+    """Return one event as a line: number, time in seconds, CPU, task, name, and the columns that say something.
+
+    :param data: show the first bytes of objects written, too: of a page that is kept as it is they are the page's own
+    """
     name = schema.NAMES[values["event"]]
     words = [f"{mark}{event:>9} {values['ts'] / 1e9:.6f} [{values['cpu']:03d}] {values['pid']:>6} {name}"]
     fields = _FIELDS.get(name, ())
     for column in _REST:
         value = int(values[column])
-        if value or (column == "ret" and "ret" in fields):
+        if column == "data" and name == "zs_obj_write" and not data:
+            words.append("data=(not shown)")
+        elif value or (column == "ret" and "ret" in fields):
             words.append(f"{column}={value:#x}" if column in _HEX else f"{column}={value}")
     if values["content"] >= 0:
         words.append(f"content={values['content']}")

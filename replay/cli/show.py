@@ -47,6 +47,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--to", dest="stop", type=number, metavar="N", help="event number to stop before")
     parser.add_argument("--time", metavar="A:B", help="seconds of the trace clock, either side may be left out")
     parser.add_argument("--limit", type=number, metavar="N", help="print at most N events")
+    parser.add_argument("--data", action="store_true", help="show the first 8 bytes of objects written, too: they may be "
+                        "a page's own")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.set_defaults(run=run)
 
@@ -116,13 +118,15 @@ def run(arguments: argparse.Namespace) -> int:
     probes = recording.manifest["probes"]
     for event, values in select(recording, arguments):
         if not arguments.json:
-            print(event_line(event, values))
+            print(event_line(event, values, data=arguments.data))
             continue
         name = schema.NAMES[values["event"]]
         columns = probes.get(name, {}).get("columns") or [c for c in ("ret", "text") if name in schema.CODE]
         row = {"number": event, "ts": int(values["ts"]), "cpu": int(values["cpu"]), "pid": int(values["pid"]),
                "event": name}
         for column in columns:
+            if column == "data" and name == "zs_obj_write" and not arguments.data:
+                continue
             row[column] = values[column] if column == "text" else int(values[column])
         if values["content"] >= 0:
             row["content"] = int(values["content"])
