@@ -208,7 +208,7 @@ class Recording:
         # os.path: a Path asks loudly about names that are too long, and directories that are closed.
         try:
             os.stat(path)
-        except NotADirectoryError:
+        except (NotADirectoryError, ValueError):
             pass
         except FileNotFoundError:
             if not os.path.lexists(self.path):

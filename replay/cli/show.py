@@ -47,8 +47,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--to", dest="stop", type=number, metavar="N", help="event number to stop before")
     parser.add_argument("--time", metavar="A:B", help="seconds of the trace clock, either side may be left out")
     parser.add_argument("--limit", type=number, metavar="N", help="print at most N events")
-    parser.add_argument("--data", action="store_true", help="show the first 8 bytes of objects written, too: they may be "
-                        "a page's own")
+    parser.add_argument("--data", action="store_true", help="show the first 8 bytes of objects written, too: they may "
+                        "be a page's own")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.set_defaults(run=run)
 

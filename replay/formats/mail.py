@@ -94,7 +94,7 @@ class Mail:
                             placeholder=" ...")
         yield _line("zreplay", f"no verdict: {outcome.kind}")
         yield _line("recording", job.recording)
-        yield from (_line(label, text) for label, text in zip(("why", ""), [*why, "", ""][:2], strict=True))
+        yield from (_line(label, text) for label, text in zip(("why", ""), [*why, "-", "-"][:2], strict=True))
         yield self._again(job, job.revision)
 
     def _again(self, job: Job, revision: str | None) -> str:
