@@ -120,17 +120,11 @@ def loss_reasons(manifest: dict[str, Any]) -> list[str]:
 
 
 def file_reasons(recording: Recording) -> list[str]:
-    """Return what a recording's own lists say is not there any more, in sentences."""
+    """Return what a recording's own lists say is not there any more, in sentences.
+
+    One whose lists do not fit each other was refused when it was opened.
+    """
     manifest, reasons = recording.manifest, []
-    rows = manifest.get("rows")
-    if isinstance(rows, int) and rows != len(recording):
-        reasons.append(f"the recording was made of {rows:,} events and holds {len(recording):,}")
-    listed = {segment["file"] for segment in manifest["segments"]} | {s["file"] for s in recording.snapshots}
-    for folder, what in (("events/", "event segments"), ("counters/", "counter snapshots")):
-        left = [name for name in manifest["files"] if name.startswith(folder) and name not in listed]
-        if left:
-            reasons.append(f"the recording has files of {len(left)} {what} that its manifest does not list, the first "
-                           f"{min(left)}")
     counters = sum(int(np.count_nonzero(batch["event"] == _COUNTERS))
                    for _, batch in recording.batches(["event"], rows=1 << 18))
     if counters != len(recording.snapshots):

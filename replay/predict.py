@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
-import tempfile
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.crypto import Compressor, ModelledCompressor
+from replay.cachekey import cache_home, signature
+from traces import parquetbounds
+from traces.errors import BadInput
+from traces.files import is_regular, regular
+from traces.leftovers import Unfinished
 from traces.pages import PageBlock, PageStore
 from traces.recording import Recording
 
@@ -183,50 +188,66 @@ def cache_file(path: Path, manifest: dict[str, Any], compressor: Compressor) -> 
     name = f"{compressor.name}-{key}.parquet"
     inside = path / "cache"
     if os.access(path, os.W_OK):
-        return inside / name
-    digest = manifest["files"].get("pages/pages.parquet", "")[:16]
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "zreplay" / f"{digest}-{name}" if digest else None
+        # A link could lead to anything, and would be written through.
+        return None if inside.is_symlink() else inside / name
+    digest = _digest_of(manifest)[:16]
+    return cache_home() / f"{digest}-{name}" if digest else None
 
 
-def _about(store: PageStore, ident: str) -> dict[str, str]:
-    """What a file of results says of itself; those of before they had checksums do not say the last."""
-    return {"ident": ident, "pages": store.ident, "checksums": "crc32"}
+def _digest_of(manifest: dict[str, Any]) -> str:
+    """Return the digest of the pages' file, which the recording was compared with when it was opened."""
+    return str(manifest["files"].get("pages/pages.parquet", ""))
 
 
-def _load(path: Path, store: PageStore, ident: str) -> tuple[np.ndarray, ...] | None:
-    """Return kept results if they belong to exactly these pages and this compressor, and none of it is damaged."""
-    about = _about(store, ident)
+def _about(store: PageStore, ident: str, digest: str, results: tuple[np.ndarray, ...]) -> dict[str, str] | None:
+    """What a file of results says of itself: of which pages they are, byte for byte, and by a keyed digest whose.
+
+    None where this user can have no key.
+    """
+    said = {"ident": ident, "pages": store.ident, "digest": digest}
+    signed = signature([json.dumps(said, sort_keys=True).encode(), *(values.tobytes() for values in results)])
+    return {**said, "signature": signed} if signed is not None else None
+
+
+def _load(path: Path, store: PageStore, ident: str, digest: str) -> tuple[np.ndarray, ...] | None:
+    """Return kept results if this user's replay kept them, of exactly these pages and this compressor."""
     try:
         # pq.read_table() takes longer to look around than to read so little.
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+        file = pq.ParquetFile(regular(path))
         meta = file.schema_arrow.metadata or {}
-        if {name: meta.get(name.encode()) for name in about} != {name: text.encode() for name, text in about.items()} \
+        if meta.get(b"ident") != ident.encode() or meta.get(b"digest") != digest.encode() \
                 or file.metadata.num_rows != len(store):
             return None
+        parquetbounds.bound_memory(path, file, "remove the directory cache")
         table = file.read(use_threads=False)
         results = tuple(table.column(name).to_numpy() for name in _DTYPES)
-    except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError):
+    except (BadInput, OSError, pa.ArrowException, KeyError, UnicodeDecodeError):
         return None
-    right = all(values.dtype == dtype for values, dtype in zip(results, _DTYPES.values(), strict=True))
-    return results if right else None
+    if any(values.dtype != dtype for values, dtype in zip(results, _DTYPES.values(), strict=True)):
+        return None
+    about = _about(store, ident, digest, results)
+    return results if about is not None and {name: meta.get(name.encode()) for name in about} \
+        == {name: text.encode() for name, text in about.items()} else None
 
 
-def _keep(path: Path, store: PageStore, ident: str, results: tuple[np.ndarray, ...]) -> None:
-    table = pa.table([pa.array(values) for values in results], names=list(_DTYPES)) \
-        .replace_schema_metadata(_about(store, ident))
+def _keep(path: Path, store: PageStore, ident: str, digest: str, results: tuple[np.ndarray, ...]) -> None:
+    about = _about(store, ident, digest, results)
+    if about is None:
+        return
+    table = pa.table([pa.array(values) for values in results], names=list(_DTYPES)).replace_schema_metadata(about)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+        unfinished = Unfinished(path)
         try:
-            os.close(handle)
             # No manifest has a digest of this file.
-            pq.write_table(table, temporary, compression="zstd", write_statistics=False, write_page_checksum=True)
-            os.replace(temporary, path)
+            pq.write_table(table, unfinished.path, compression="zstd", write_statistics=False)
+            os.replace(unfinished.path, path)
         except BaseException:
             # Ctrl-C, too, leaves no half of it.
-            Path(temporary).unlink(missing_ok=True)
+            unfinished.path.unlink(missing_ok=True)
             raise
+        finally:
+            unfinished.done()
     except OSError:
         # A full or read-only disk costs the next replay time, nothing else.
         return
@@ -256,12 +277,13 @@ def predict(recording: Recording, name: str, compressors: dict[str, Compressor],
         return out
     for algorithm, compressor in compressors.items():
         path = cache_file(recording.path, recording.manifest, compressor) if keep else None
-        kept = _load(path, store, compressor.ident) if path is not None and path.is_file() else None
+        digest = _digest_of(recording.manifest)
+        kept = _load(path, store, compressor.ident, digest) if path is not None and is_regular(path) else None
         if kept is None:
             kept = _compute(store, compressor, threads or THREADS or os.cpu_count() or 1, progress)
             out.computed += len(store)
             if path is not None:
-                _keep(path, store, compressor.ident, kept)
+                _keep(path, store, compressor.ident, digest, kept)
         else:
             out.from_cache += len(store)
         out.add(algorithm, compressor, kept)
@@ -320,4 +342,4 @@ def keep(recording: Recording, compressor: Compressor, results: tuple[np.ndarray
     """
     path, store = cache_file(recording.path, recording.manifest, compressor), recording.pages
     if path is not None and store is not None and len(results[0]) == len(store):
-        _keep(path, store, compressor.ident, results)
+        _keep(path, store, compressor.ident, _digest_of(recording.manifest), results)

@@ -15,7 +15,7 @@ import ringbuilder as rb
 
 from model.crypto import Compressor, compressor_for
 from replay.cli import main
-from replay.predict import Predictions, _load, predict
+from replay.predict import Predictions, _digest_of, _load, predict
 from replay.verdict import replay
 from traces.recording import Recording
 
@@ -143,7 +143,7 @@ def test_a_bit_of_kept_results_is_not_believed(recording: Recording, lz4: Compre
         bad = bytearray(raw)
         bad[at] ^= 16
         file.write_bytes(bad)
-        found = _load(file, store, lz4.ident)
+        found = _load(file, store, lz4.ident, _digest_of(recording.manifest))
         refused += found is None
         assert found is None or all((one == other).all() for one, other in zip(found, right[1:], strict=True)), at
     assert refused > len(raw) // 97 // 2

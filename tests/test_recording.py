@@ -360,7 +360,8 @@ def test_a_missing_or_shortened_file_is_refused(copy: Path, name: str, how: str)
     elif how == "directory":
         (copy / name).mkdir()
     text = refused(copy, copy / name)
-    assert ("does not match its digest" if how == "cut" else "is missing") in text
+    said = {"cut": "does not match its digest", "missing": "is missing", "directory": "is a directory, not a regular file"}
+    assert said[how] in text
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -405,33 +406,41 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a version that is no number": (lambda m: m.update(format_version="1"), "has no format_version"),
     "a version that is true": (lambda m: m.update(format_version=True), "has no format_version"),
     "no version": (lambda m: m.pop("format_version"), "has no format_version"),
-    **{f"no {key}": (lambda m, key=key: m.pop(key), f"key '{key}': is missing or of the wrong type")
+    **{f"no {key}": (lambda m, key=key: m.pop(key), f"does not say {key};")
        for key in ("kernel", "segments", "snapshots", "probes", "losses", "files", "complete", "source", "config")},
     "segments of another type": (lambda m: m.update(segments={}), "key 'segments'"),
-    "no rows": (lambda m: m["segments"][0].update(rows=0), "segment 0: its row count makes no sense"),
-    "negative rows": (lambda m: m["segments"][0].update(rows=-9), "its row count makes no sense"),
-    "absurd rows": (lambda m: m["segments"][0].update(rows=1 << 40), "its row count makes no sense"),
-    "rows that are no number": (lambda m: m["segments"][0].update(rows="9"), "its row count makes no sense"),
-    "rows that are a float": (lambda m: m["segments"][0].update(rows=9.0), "its row count makes no sense"),
-    "rows that are true": (lambda m: m["segments"][0].update(rows=True), "its row count makes no sense"),
-    "other rows than the file": (lambda m: m["segments"][0].update(rows=8), "has 9 events where the manifest says 8"),
-    "a segment that is a list": (lambda m: m.update(segments=[[]]), "segment 0"),
-    "a segment without a file": (lambda m: m["segments"][0].pop("file"), "segment 0: its file is not one of 'files'"),
-    "a segment of a number": (lambda m: m["segments"][0].update(file=7), "segment 0"),
-    "a segment outside": (lambda m: m["segments"][0].update(file="../../other.parquet"), "segment 0"),
+    "no rows": (lambda m: m["segments"][0].update(rows=0), "key 'segments.0.rows': is less than can be (1)"),
+    "negative rows": (lambda m: m["segments"][0].update(rows=-9), "key 'segments.0.rows'"),
+    "absurd rows": (lambda m: m["segments"][0].update(rows=1 << 40), "key 'segments.0.rows': is more than can be (4194304)"),
+    "rows that are no number": (lambda m: m["segments"][0].update(rows="9"), "key 'segments.0.rows': is not a whole number"),
+    "rows that are a fraction": (lambda m: m["segments"][0].update(rows=9.5), "key 'segments.0.rows': is not a whole number"),
+    "rows that are true": (lambda m: m["segments"][0].update(rows=True), "key 'segments.0.rows': is not a whole number"),
+    "other rows than the file": (lambda m: (m["segments"][0].update(rows=8), m.update(rows=8)),
+                                 "has 9 events where the manifest says 8"),
+    "other rows than its segments": (lambda m: m["segments"][0].update(rows=8),
+                                     "key 'rows': says 9 events, and the segments' rows are 8"),
+    "a segment less": (lambda m: m["segments"].clear(), "key 'segments': does not list events/00000.parquet, one of 'files'"),
+    "a segment less, and its digest": (lambda m: (m["segments"].clear(), m["files"].pop("events/00000.parquet")),
+                                       "key 'rows': says 9 events, and the segments' rows are 0"),
+    "a segment twice": (lambda m: (m["segments"].append(m["segments"][0]), m.update(rows=18)), "key 'segments': names a file twice"),
+    "a snapshot less": (lambda m: m["snapshots"].pop(), "key 'snapshots': does not list counters/001.json, one of 'files'"),
+    "a segment that is a list": (lambda m: m.update(segments=[[]]), "key 'segments.0': is not an object"),
+    "a segment without a file": (lambda m: m["segments"][0].pop("file"), "key 'segments.0': does not say file"),
+    "a segment of a number": (lambda m: m["segments"][0].update(file=7), "key 'segments.0.file': is not a text"),
+    "a segment outside": (lambda m: m["segments"][0].update(file="../../other.parquet"), "key 'segments.0.file'"),
     "a segment without a digest": (lambda m: m["files"].pop("events/00000.parquet"), "segment 0"),
-    "a snapshot that is a string": (lambda m: m.update(snapshots=["x"]), "snapshot 0"),
-    "a snapshot outside": (lambda m: m["snapshots"][1].update(file="/etc/passwd"), "snapshot 1"),
-    "a snapshot without a label": (lambda m: m["snapshots"][0].pop("label"), "snapshot 0: has no label or time"),
-    "a snapshot without a time": (lambda m: m["snapshots"][0].update(ts=None), "snapshot 0: has no label or time"),
-    "a file outside": (lambda m: m["files"].update({"../x": "0"}), "key 'files': names a file outside (../x)"),
-    "a file far outside": (lambda m: m["files"].update({"a/../../../etc/passwd": "0"}), "names a file outside"),
-    "an absolute file": (lambda m: m["files"].update({"/etc/passwd": "0"}), "names a file outside (/etc/passwd)"),
-    "a file without a name": (lambda m: m["files"].update({"": "0"}), "names a file outside"),
-    "a file with a NUL": (lambda m: m["files"].update({"a\0b": "0"}), "is missing from the recording"),
-    "a file with a very long name": (lambda m: m["files"].update({"x" * 300: "0"}), "File name too long"),
-    "a file with a line break": (lambda m: m["files"].update({"a\nb\x1b[31m": "0"}), "is missing from the recording"),
-    "a digest that is no text": (lambda m: m["files"].update({"state.json": None}), "does not match its digest"),
+    "a snapshot that is a string": (lambda m: m.update(snapshots=["x"]), "key 'snapshots.0': is not an object"),
+    "a snapshot outside": (lambda m: m["snapshots"][1].update(file="/etc/passwd"), "key 'snapshots.1.file'"),
+    "a snapshot without a label": (lambda m: m["snapshots"][0].pop("label"), "key 'snapshots.0': does not say label"),
+    "a snapshot without a time": (lambda m: m["snapshots"][0].update(ts=None), "key 'snapshots.0.ts': is not a whole number"),
+    **{what: (lambda m, name=name: m["files"].update({name: "0" * 64}), "key 'files': has a name in it that is none")
+       for what, name in {"a file outside": "../x", "a file far outside": "a/../../../etc/passwd", "an absolute file": "/etc/passwd",
+                          "a file without a name": "", "a file with a NUL": "a\0b", "a file with a very long name": "x" * 300,
+                          "a file with a line break": "a\nb\x1b[31m", "a file that ends with one": "a\n",
+                          "a hidden file": ".x"}.items()},
+    "a digest that is no text": (lambda m: m["files"].update({"state.json": None}), "key 'files.state.json': is not a text"),
+    "a digest that is none": (lambda m: m["files"].update({"state.json": "0"}), "key 'files.state.json': does not fit"),
+    "pages of another size": (lambda m: m.update(page_size=16384), "key 'page_size': is not 4096"),
 }
 
 

@@ -381,6 +381,8 @@ def test_configurations_that_cannot_be(tmp_path: Path, block: np.ndarray, key: s
                                        sentence: str) -> None:
     wrong = config()
     wrong["config"][key] = value
+    if value is None:
+        del wrong["config"][key]
     with RecordingWriter(tmp_path / "rec") as writer:
         writer.write_rows(block)
         writer.close(wrong)

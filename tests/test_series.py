@@ -11,6 +11,7 @@ import os
 import quopri
 import random
 import shutil
+import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
@@ -137,9 +138,26 @@ def test_no_patch_leads_out_of_the_tree(tmp_path: Path, name: str) -> None:
         bad = bad.replace("a//", "/").replace("b//", "/")
     with pytest.raises(BadInput, match=r"which is not a file of the kernel's tree|no file of the kernel has such"):
         read_series(mailbox(tmp_path / "m", posted("[PATCH 1/1] x", bad)))
-    moved = f"diff --git a/mm/a.c b/mm/b.c\nsimilarity index 100%\nrename from mm/a.c\nrename to {name}\n"
-    with pytest.raises(BadInput):
-        read_series(mailbox(tmp_path / "m", posted("[PATCH 1/1] x", moved)))
+    for old, new in (("from", "to"), ("old", "new")):
+        moved = f"diff --git a/mm/a.c b/mm/b.c\nsimilarity index 100%\nrename {old} mm/a.c\nrename {new} {name}\n"
+        with pytest.raises(BadInput):
+            read_series(mailbox(tmp_path / "m", posted("[PATCH 1/1] x", moved)))
+
+
+@pytest.mark.parametrize(("old", "new"), [("from", "to"), ("old", "new")])
+def test_renames_are_read_as_git_reads_them(tmp_path: Path, old: str, new: str) -> None:
+    """By both of their names, and only where git looks for them: in a file's header."""
+    moved = f"rename {old} callers of <x>, and\nrename {new} ones too\n---\ndiff --git a/mm/a.c b/mm/moved.c\n" \
+            f"similarity index 100%\nrename {old} mm/a.c\nrename {new} mm/moved.c\n"
+    (patch,) = read_series(mailbox(tmp_path / "m", posted("[PATCH 1/1] x", moved)))
+    assert sorted(set(patch.files)) == ["mm/a.c", "mm/moved.c"]
+    tree = tmp_path / "tree"
+    (tree / "mm").mkdir(parents=True)
+    (tree / "mm/a.c").write_text(OLD)
+    subprocess.run(["git", "init", "-q", tree], check=True)
+    (tmp_path / "p").write_bytes(patch.text)
+    subprocess.run(["git", "-C", tree, "apply", tmp_path / "p"], check=True)
+    assert (tree / "mm/moved.c").read_text() == OLD
 
 
 @pytest.mark.parametrize("line", ["new file mode 120000", "new mode 120000", "index 12ab..34cd 120000",

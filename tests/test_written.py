@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def _renamed(source: Path, path: Path, name: str, *, kept: bool = True) -> Recor
     path.mkdir()
     for file in old.manifest["files"]:
         (path / file).parent.mkdir(parents=True, exist_ok=True)
-        (path / file).symlink_to((source / file).resolve())
+        os.link(source / file, path / file)
     (path / "manifest.json").write_text(json.dumps(manifest))
     return traces.open_recording(path)
 

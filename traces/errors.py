@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import re
 
+from traces.printable import escaped
+
 __all__ = ["BadInput"]
 
 
@@ -29,4 +31,5 @@ class BadInput(ValueError):
         self.todo = todo
         place = f"{self.path}, {where}" if where else self.path
         # Libraries put line breaks into their messages, and names of files may hold anything a terminal obeys.
-        super().__init__(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", f"{place}: {what.strip()}; {todo}."))
+        said = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", f"{place}: {what.strip()}; {todo}.")
+        super().__init__(escaped(said))

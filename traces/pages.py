@@ -20,7 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from traces import parquetbounds
 from traces.errors import BadInput
+from traces.files import regular
 from traces.schema import PAGE_SIZE
 
 __all__ = ["PageBlock", "PageStore", "PageStoreWriter", "PageWatcher", "sha1_of"]
@@ -28,6 +30,7 @@ __all__ = ["PageBlock", "PageStore", "PageStoreWriter", "PageWatcher", "sha1_of"
 #: Pages compressed together: the farther back an equal piece may lie, the smaller they get.
 _GROUP: Final = 1024
 _SCHEMA = pa.schema([pa.field("sha1", pa.string(), nullable=False), pa.field("data", pa.binary())])
+_AGAIN: Final = "import or record again"
 _REFS = pa.schema([pa.field("page", pa.int32(), nullable=False)])
 
 
@@ -154,25 +157,27 @@ class PageStore:
     def __init__(self, directory: Path) -> None:
         self._path = directory / "pages.parquet"
         try:
-            self._file = pq.ParquetFile(self._path)
+            self._file = pq.ParquetFile(regular(self._path, directory.parent))
+            parquetbounds.bound_memory(self._path, self._file, _AGAIN)
             table = self._file.read(columns=["sha1"])
             table.validate(full=True)
-            references = pq.ParquetFile(directory / "refs.parquet")
+            references = pq.ParquetFile(regular(directory / "refs.parquet", directory.parent))
+            parquetbounds.bound_memory(directory / "refs.parquet", references, _AGAIN)
             if not references.schema_arrow.equals(_REFS):
-                raise BadInput(directory / "refs.parquet", "", "its column is not page", "import or record again")
+                raise BadInput(directory / "refs.parquet", "", "its column is not page", _AGAIN)
             refs = references.read()
         # A name of a column need not be UTF-8 either.
         except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as problem:
             raise BadInput(directory, "", f"the page store cannot be read ({problem})",
-                           "import or record again") from None
+                           _AGAIN) from None
         if not self._file.schema_arrow.equals(_SCHEMA):
-            raise BadInput(self._path, "", "the columns are not sha1 and data", "import or record again")
+            raise BadInput(self._path, "", "the columns are not sha1 and data", _AGAIN)
         self._sha1 = table.column("sha1").combine_chunks()
         #: page row of each reference (int32)
         self.refs = refs.column("page").to_numpy()
         if self.refs.size and not 0 <= int(self.refs.min()) <= int(self.refs.max()) < len(self):
             raise BadInput(directory / "refs.parquet", "", "a reference points past the last page",
-                           "import or record again")
+                           _AGAIN)
 
     def __len__(self) -> int:
         return len(self._sha1)
@@ -212,7 +217,7 @@ class PageStore:
                 data = self._file.read_row_group(group, columns=["data"]).column("data").combine_chunks()
             except (pa.ArrowException, OSError) as problem:
                 raise BadInput(self._path, f"row group {group}", f"cannot be read ({problem})",
-                               "import or record again") from None
+                               _AGAIN) from None
             yield self._block(first, data)
             first += len(data)
 
@@ -225,7 +230,7 @@ class PageStore:
         wrong = np.flatnonzero(lengths != np.where(has, PAGE_SIZE, 0))
         if wrong.size:
             raise BadInput(self._path, f"page {first + wrong[0]}", f"has {lengths[wrong[0]]} bytes, not {PAGE_SIZE}",
-                           "import or record again")
+                           _AGAIN)
         count = int(has.sum())
         pages = np.frombuffer(held, np.uint8, count * PAGE_SIZE, int(ends[0])) if count else np.zeros(0, np.uint8)
         return PageBlock(first, has, pages.reshape(-1, PAGE_SIZE))
@@ -238,7 +243,7 @@ class PageStore:
         for row, page in zip(np.flatnonzero(block.has).tolist(), block.pages, strict=True):
             if hashlib.sha1(page.data).hexdigest() != self.sha1[block.first + row]:
                 raise BadInput(self._path, f"page {block.first + row}", "its bytes do not match its SHA-1",
-                               "import or record again")
+                               _AGAIN)
 
     def all_pages(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (pages, has): uint8 array (distinct pages, 4096), zero where absent, and a bool per page."""

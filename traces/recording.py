@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,10 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from traces import schema
+from traces import jsontext, parquetbounds, schema
 from traces.block import Block
 from traces.errors import BadInput
+from traces.files import is_regular, open_input, read_input, regular
+from traces.leftovers import Unfinished
 from traces.pages import PageStore, PageStoreWriter
+from traces.printable import escaped_texts
 
 if TYPE_CHECKING:
     # pyarrow imports it where a table becomes a frame; most verbs need none.
@@ -32,10 +34,8 @@ __all__ = ["Recording", "RecordingWriter", "SEGMENT_ROWS", "usable_cpus"]
 SEGMENT_ROWS: Final = 1 << 18
 _MANIFEST: Final = "manifest.json"
 _MAX_MANIFEST: Final = 64 << 20
-_MAX_SEGMENT_ROWS: Final = 1 << 22
+_SOURCE: Final = "check what the source says of its run"
 _AGAIN: Final = "import or record again, or copy the whole directory again"
-_REQUIRED: Final = {"format_version": int, "kernel": dict, "segments": list, "snapshots": list, "probes": dict,
-                    "losses": list, "files": dict, "complete": bool, "source": dict, "config": dict}
 
 
 def usable_cpus() -> int:
@@ -43,8 +43,8 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+def _digest(path: Path, root: Path | None = None) -> str:
+    with open_input(path, root) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -66,13 +66,14 @@ class RecordingWriter:
         if self.path.exists() or self.path.is_symlink():
             raise BadInput(self.path, "", "the output exists already", "remove it or choose another name")
         self._in_place = in_place
+        self._unfinished: Unfinished | None = None
         try:
             if in_place:
                 self.path.mkdir(mode=0o700)
                 self.directory = self.path
             else:
-                parent = self.path.parent
-                self.directory = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=parent))
+                self._unfinished = Unfinished(self.path, folder=True)
+                self.directory = self._unfinished.path
         except OSError as problem:
             raise BadInput(self.path, "", f"cannot be made ({problem.strerror})",
                            "choose a directory that exists and that you may write to") from None
@@ -101,6 +102,7 @@ class RecordingWriter:
         if self._pool is not None:
             self._pool.shutdown()
         shutil.rmtree(self.directory, ignore_errors=True)
+        self._let_go()
 
     def write_rows(self, block: np.ndarray, texts: Sequence[tuple[int, str]] = ()) -> None:
         """Append events.
@@ -141,7 +143,7 @@ class RecordingWriter:
         number = len(self._snapshots)
         (self.directory / "counters").mkdir(exist_ok=True)
         name = f"counters/{number:03d}.json"
-        (self.directory / name).write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
+        (self.directory / name).write_text(jsontext.dumped(values))
         self._snapshots.append({"file": name, "label": label, "ts": ts})
         return number
 
@@ -175,8 +177,16 @@ class RecordingWriter:
                       for name in sorted(str(path.relative_to(self.directory))
                                          for path in self.directory.rglob("*") if path.is_file())},
         }
-        (self.directory / _MANIFEST).write_text(json.dumps(full, indent=1, sort_keys=True) + "\n")
-        # Pages are user memory; mkdtemp has made the directory 0700.
+        text = jsontext.dumped(full)
+        # What comes from a capture is input too: no reader would take it from the recording.
+        try:
+            jsontext.hold_to_schema(jsontext.parse(text.encode()), "manifest", self.path / _MANIFEST, _SOURCE)
+        except BadInput:
+            raise
+        except ValueError as problem:
+            raise BadInput(self.path / _MANIFEST, "", f"cannot be written: {problem}", _SOURCE) from None
+        (self.directory / _MANIFEST).write_text(text)
+        # Pages are user memory; the directory is 0700.
         for made in self.directory.rglob("*"):
             made.chmod(0o700 if made.is_dir() else 0o600)
         if not self._in_place:
@@ -184,7 +194,12 @@ class RecordingWriter:
                 raise BadInput(self.path, "", "the output appeared while it was being written",
                                "choose another name")
             self.directory.rename(self.path)
+        self._let_go()
         self._open = False
+
+    def _let_go(self) -> None:
+        if self._unfinished is not None:
+            self._unfinished.done()
 
 
 class Recording:
@@ -198,9 +213,13 @@ class Recording:
     def __init__(self, path: str | os.PathLike[str], *, verify: bool = True) -> None:
         self.path = Path(path)
         self.manifest = self._read_manifest()
+        #: numbers of snapshots that were held against the schema
+        self._checked: set[int] = set()
         self._check_lists()
         if verify:
             self._verify()
+            for number in range(len(self.snapshots)):
+                Recording.snapshot(self, number)
         self._pages: PageStore | None = None
 
     def _read_manifest(self) -> dict[str, Any]:
@@ -223,58 +242,64 @@ class Recording:
         if not os.path.isdir(self.path) or not os.path.isfile(path):
             raise BadInput(self.path, "", "this is not a recording (a directory with a manifest.json)",
                            "make one with 'zreplay import SRC -o REC'")
-        if path.stat().st_size > _MAX_MANIFEST:
-            raise BadInput(path, "", "the manifest is absurdly large", _AGAIN)
         if not os.access(path, os.R_OK):
             raise BadInput(path, "", "cannot be read (Permission denied)", "ask its owner for permission")
-        try:
-            manifest = json.loads(path.read_text("utf-8"))
-        except (ValueError, OSError, RecursionError) as problem:
-            raise BadInput(path, "", f"is not readable JSON ({problem})", _AGAIN) from None
+        manifest = self._parsed(path, _MAX_MANIFEST, "the manifest is absurdly large")
         if not isinstance(manifest, dict) or type(manifest.get("format_version")) is not int:
             raise BadInput(path, "", "has no format_version", _AGAIN)
         if manifest["format_version"] != schema.FORMAT_VERSION:
             raise BadInput(path, "", f"format version {manifest['format_version']} is not one this zreplay "
                            f"reads ({schema.FORMAT_VERSION})", "use the zreplay that wrote it")
-        for key, kind in _REQUIRED.items():
-            if not isinstance(manifest.get(key), kind):
-                raise BadInput(path, f"key '{key}'", "is missing or of the wrong type", _AGAIN)
-        return manifest
+        jsontext.hold_to_schema(manifest, "manifest", path, _AGAIN)
+        # All that is shown of it is one line without what a terminal would obey.
+        shown: dict[str, Any] = escaped_texts(manifest)
+        return shown
+
+    def _parsed(self, path: Path, most: int, too_large: str) -> Any:
+        try:
+            data = read_input(path, most, self.path)
+        except OSError as problem:
+            raise BadInput(path, "", f"cannot be read ({problem.strerror})", _AGAIN) from None
+        if len(data) > most:
+            raise BadInput(path, "", too_large, _AGAIN)
+        try:
+            return jsontext.parse(data)
+        except ValueError as problem:
+            raise BadInput(path, "", f"is not readable JSON ({problem})", _AGAIN) from None
 
     def _verify(self) -> None:
         for name, digest in self.manifest["files"].items():
             path = self.path / name
             try:
-                if not path.is_file():
+                if not os.path.lexists(path):
                     raise BadInput(path, "", "is missing from the recording", _AGAIN)
-                if _digest(path) != digest:
+                if _digest(path, self.path) != digest:
                     raise BadInput(path, "", "does not match its digest in the manifest", _AGAIN)
             except OSError as problem:
                 raise BadInput(path, "", f"cannot be read ({problem.strerror})", _AGAIN) from None
 
     def _check_lists(self) -> None:
-        """Every file that the manifest's lists name must be one that it has a digest of."""
+        """The lists name files that the manifest has a digest of, each once, all there are, of as many rows as said."""
         path = self.path / _MANIFEST
-        files = self.manifest["files"]
-        for name in files:
-            if not name or ".." in Path(name).parts or Path(name).is_absolute():
-                raise BadInput(path, "key 'files'", f"names a file outside ({name[:200]})", _AGAIN)
-        for index, segment in enumerate(self.manifest["segments"]):
-            if not isinstance(segment, dict) or type(segment.get("rows")) is not int \
-                    or not 0 < segment["rows"] <= _MAX_SEGMENT_ROWS:
-                raise BadInput(path, f"segment {index}", "its row count makes no sense", _AGAIN)
-            if not isinstance(segment.get("file"), str) or segment["file"] not in files:
-                raise BadInput(path, f"segment {index}", "its file is not one of 'files'", _AGAIN)
-        for index, snapshot in enumerate(self.manifest["snapshots"]):
-            if not isinstance(snapshot, dict) or not isinstance(snapshot.get("label"), str) \
-                    or type(snapshot.get("ts")) is not int:
-                raise BadInput(path, f"snapshot {index}", "has no label or time", _AGAIN)
-            if not isinstance(snapshot.get("file"), str) or snapshot["file"] not in files:
-                raise BadInput(path, f"snapshot {index}", "its file is not one of 'files'", _AGAIN)
+        for key, folder, one in (("segments", "events/", "segment"), ("snapshots", "counters/", "snapshot")):
+            listed = [row["file"] for row in self.manifest[key]]
+            there = {name for name in self.manifest["files"] if name.startswith(folder)}
+            for index, name in enumerate(listed):
+                if name not in self.manifest["files"]:
+                    raise BadInput(path, f"{one} {index}", "its file is not one of 'files'", _AGAIN)
+            if len(set(listed)) != len(listed):
+                raise BadInput(path, f"key '{key}'", "names a file twice", _AGAIN)
+            if there - set(listed):
+                raise BadInput(path, f"key '{key}'", f"does not list {min(there - set(listed))}, one of 'files'",
+                               _AGAIN)
+        rows = sum(segment["rows"] for segment in self.manifest["segments"])
+        if rows != self.manifest["rows"]:
+            raise BadInput(path, "key 'rows'",
+                           f"says {self.manifest['rows']} events, and the segments' rows are {rows}", _AGAIN)
 
     def _has(self, name: str) -> bool:
         """True when the recording has a file of that name; one that somebody else put there does not count."""
-        return name in self.manifest["files"] and (self.path / name).is_file()
+        return name in self.manifest["files"] and is_regular(self.path / name, self.path)
 
     def __len__(self) -> int:
         return sum(segment["rows"] for segment in self.manifest["segments"])
@@ -288,18 +313,21 @@ class Recording:
     def snapshot(self, number: int) -> dict[str, Any]:
         """Return the values of snapshot ``number``, none where the manifest lists no such snapshot.
 
-        :raises BadInput: when the file is not JSON
+        They were held against the schema when the recording was opened.
+
+        :raises BadInput: when they are not JSON, or not as the schema says
         """
         if not 0 <= number < len(self.snapshots):
             return {}
         path = self.path / self.snapshots[number]["file"]
-        return self._json(path)
+        values = self._json(path)
+        if number not in self._checked:
+            jsontext.hold_to_schema(values, "snapshot", path, _AGAIN)
+            self._checked.add(number)
+        return values
 
     def _json(self, path: Path) -> dict[str, Any]:
-        try:
-            value = json.loads(path.read_text("utf-8"))
-        except (ValueError, OSError, RecursionError) as problem:
-            raise BadInput(path, "", f"is not readable JSON ({problem})", _AGAIN) from None
+        value = self._parsed(path, jsontext.MOST_BYTES, "is absurdly large")
         if not isinstance(value, dict):
             raise BadInput(path, "", "is not a JSON object", _AGAIN)
         return value
@@ -317,11 +345,15 @@ class Recording:
         if not self._has(f"{name}.parquet"):
             return None
         try:
-            table = pq.ParquetFile(path).read()
+            file = pq.ParquetFile(regular(path, self.path))
+            parquetbounds.bound_memory(path, file, _AGAIN)
+            table = file.read()
             table.validate(full=True)
             # What pandas wrote about itself is not needed, and it is one thing more that can be damaged.
             frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
             return frame
+        except BadInput:
+            raise
         except (pa.ArrowException, OSError, ValueError, TypeError) as problem:
             raise BadInput(path, "", f"cannot be read ({problem})", _AGAIN) from None
 
@@ -329,7 +361,12 @@ class Recording:
     def pages(self) -> PageStore | None:
         """The page store, or None when no pages were recorded."""
         if self._pages is None and self._has("pages/pages.parquet"):
-            self._pages = PageStore(self.path / "pages")
+            store = PageStore(self.path / "pages")
+            said = self.manifest.get("pages")
+            if said is not None and (said["distinct"], said["references"]) != (len(store), len(store.refs)):
+                raise BadInput(self.path / "pages", "", f"has {len(store)} pages and {len(store.refs)} references "
+                               f"where the manifest says {said['distinct']} and {said['references']}", _AGAIN)
+            self._pages = store
         return self._pages
 
     def segments(self, columns: Sequence[str] | None = None, start: int = 0) -> Iterator[tuple[int, pa.Table]]:
@@ -351,7 +388,7 @@ class Recording:
                 first += segment["rows"]
                 continue
             try:
-                file = pq.ParquetFile(path)
+                file = pq.ParquetFile(regular(path, self.path))
                 if file.metadata.num_rows != segment["rows"]:
                     raise BadInput(path, "", f"has {file.metadata.num_rows} events where the manifest says "
                                    f"{segment['rows']}", _AGAIN)
@@ -364,6 +401,7 @@ class Recording:
             first += segment["rows"]
 
     def _table(self, first: int, path: Path, file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
+        parquetbounds.bound_memory(path, file, _AGAIN)
         try:
             table = file.read(columns=list(columns) if columns is not None else None)
             # Text that is no UTF-8 and names past the end of their dictionary would stop a reader later.

@@ -8,6 +8,7 @@ into memory that is in use already.  What it does not know it leaves to pyarrow 
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -16,9 +17,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import zstandard
 
-from traces import schema
+from traces import parquetbounds, schema
 from traces.compiled import at as _at
 from traces.compiled import compiled
+from traces.files import open_input
 
 __all__ = ["Damaged", "Lender", "Segment", "texts_of"]
 
@@ -239,19 +241,19 @@ class Segment:
         if not ours or meta.num_row_groups != 1 or not meta.num_rows:
             return None
         rows = int(meta.num_rows)
-        group = meta.row_group(0)
-        place = {name: number for number, name in enumerate(schema.column_names())}
-        with path.open("rb") as raw:
+        with open_input(path) as raw:
+            try:
+                # Not of pyarrow, which ends the process over some damage.
+                place = {column.name: column for column in parquetbounds.columns(raw, os.fstat(raw.fileno()).st_size)}
+            except parquetbounds.Damaged:
+                return None
             pages = {}
             for name in columns:
-                chunk = group.column(place[name])
-                first = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
-                # Its codec is seen in the pages: pyarrow ends the process when asked for one that does not exist.
-                if chunk.num_values != rows \
-                        or not 0 <= chunk.total_compressed_size <= _PAGE_ROW * 2 * rows + _MAX_TEXTS:
+                chunk = place[name]
+                if chunk.values != rows or chunk.end - chunk.first > _PAGE_ROW * 2 * rows + _MAX_TEXTS:
                     return None
-                raw.seek(first)
-                found = _pages(name, raw.read(chunk.total_compressed_size), rows, lender.unpacker)
+                raw.seek(chunk.first)
+                found = _pages(name, raw.read(chunk.end - chunk.first), rows, lender.unpacker)
                 if found is None:
                     return None
                 pages[name] = found

@@ -16,6 +16,7 @@ from traces.errors import BadInput
 from traces.exporters import chromejson, pftrace
 from traces.exporters.check import check
 from traces.exporters.timeline import Item, Timeline
+from traces.leftovers import Unfinished
 from traces.record.wayout import FAULT
 from traces.recording import Recording
 
@@ -50,7 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
     recording = Recording(arguments.recording)
     timeline = Timeline(recording)
     title = f"zswap, kernel {kernel_release(recording) or 'unknown'}, {recording.path.name}"
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        unfinished = Unfinished(output)
+    except OSError as problem:
+        raise BadInput(output, "", f"cannot be written ({problem.strerror})",
+                       "choose a directory that exists and has room") from None
+    part = unfinished.path
     try:
         with steps() as progress:
             _write(part, output.suffix, _told(timeline, progress), title)
@@ -69,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
                        "choose a directory that exists and has room") from None
     finally:
         part.unlink(missing_ok=True)
+        unfinished.done()
     print(f"{output}: {len(recording):,} events as {timeline.slices:,} slices, {timeline.instants:,} instants and "
           f"{timeline.values:,} counter values, {size:,} bytes")
     if timeline.missing:
@@ -81,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _write(part: Path, suffix: str, items: Iterator[Item], title: str) -> None:
     # An event can hold the first bytes of a page: user memory.
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = os.open(part, os.O_WRONLY | os.O_TRUNC)
     if suffix == _JSON:
         with open(descriptor, "w", encoding="utf-8") as text:
             chromejson.write(items, text, title)

@@ -6,10 +6,12 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from replay.cli.escaping import unescaped
 from replay.cli.verbs import EXAMPLES, GROUPS
 from traces.meant import meant
 
@@ -82,6 +84,18 @@ class Parser(argparse.ArgumentParser):
         parts = [part for action in self._actions if isinstance(action, argparse._SubParsersAction)
                  for part in action.choices.values()]
         return set(self._option_string_actions).union(*(part.options() for part in parts))
+
+    def _print_help(self, text: str, stream: Any) -> None:
+        # Of the parser's own words nothing is escaped: Python 3.14 colours them.
+        unescaped(stream).write(text)
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help, by default to stdout."""
+        self._print_help(self.format_help(), file or sys.stdout)
+
+    def print_usage(self, file: Any = None) -> None:
+        """Print the usage, by default to stdout."""
+        self._print_help(self.format_usage(), file or sys.stdout)
 
     def _usage_actions(self) -> Iterable[argparse.Action]:
         """Return what the usage names: of many options those that must be given alone, as all are listed below it."""

@@ -10,10 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from replay.cachekey import cache_home
+from replay.cli.escaping import escaping
 from replay.cli.help import Parser, TopParser, opening
 from replay.cli.verbs import VERBS
 from replay.cli.versions import ShowVersions
 from traces.errors import BadInput
+from traces.leftovers import sweep
 from traces.record.wayout import WRONG, check_words, leave
 
 __all__ = ["main", "parser"]
@@ -43,7 +46,7 @@ def parser(only: str | None = None) -> TopParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
+    """Run the command and return its exit status; what it prints of files, a terminal can only show."""
     given: list[argparse.Namespace] = []
 
     def run() -> int:
@@ -56,11 +59,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         if refused is not None:
             return refused
         given.append(parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words))
+        _sweep(given[0])
         status: int = given[0].run(given[0])
         return status
 
-    return leave(run, (BadInput,), lambda: _kept(given[0]) if given else "nothing was begun", command=argv is None,
+    # Inside, as leaving puts streams of its own in the place of the process's.
+    def shown() -> int:
+        with escaping():
+            return run()
+
+    return leave(shown, (BadInput,), lambda: _kept(given[0]) if given else "nothing was begun", command=argv is None,
                  place=lambda: str(getattr(given[0], "output", None) or "") if given else "")
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    """Remove what killed commands left where this one reads or writes: it may hold pages."""
+    named = [value for name in ("recording", "recordings", "more", "src", "output", "base", "patched") for value in
+             _listed(getattr(arguments, name, None))]
+    places = {Path(os.path.dirname(os.path.abspath(name))) for name in named}
+    places |= {Path(os.path.abspath(name)) / below for name in named for below in ("", "cache")} | {cache_home()}
+    for place in sorted(places):
+        for left in sweep(place):
+            print(f"zreplay: removed {place / left}, which a command that was killed had left.", file=sys.stderr)
+
+
+def _listed(value: object) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [os.fspath(item) for item in values if isinstance(item, str | os.PathLike) and "\0" not in os.fspath(item)]
 
 
 def _kept(arguments: argparse.Namespace) -> str:

@@ -33,7 +33,9 @@ def console() -> Console | None:
     # Only here: a verb on a pipe has no use for it.
     from rich.console import Console
 
-    found = Console(stderr=True)
+    from replay.cli.escaping import unescaped
+
+    found = Console(file=unescaped(sys.stderr))
     return found if found.is_terminal else None
 
 

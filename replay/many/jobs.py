@@ -21,7 +21,9 @@ from model.zswap import Zswap
 from replay.predict import cache_file
 from replay.userrevision import load_revision
 from replay.verdict import Result, others, replay
+from traces import jsontext
 from traces.errors import BadInput
+from traces.files import read_input
 from traces.record.release import kernel_line
 from traces.record.wayout import FAULT, TRACEBACK
 from traces.recording import Recording
@@ -137,9 +139,10 @@ def _pages_to_do(path: str, revision: str | type[Zswap] | None) -> tuple[str, st
     """
     file = Path(path) / "manifest.json"
     try:
-        if file.stat().st_size > _MAX_MANIFEST:
+        data = read_input(file, _MAX_MANIFEST)
+        if len(data) > _MAX_MANIFEST:
             return None
-        manifest = json.loads(file.read_text("utf-8"))
+        manifest = jsontext.parse(data)
         if not manifest["pages"]["with_bytes"]:
             return None
         if revision is None:

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 import zlib
 from collections.abc import Callable
 from typing import Final, Literal, NoReturn, TypeAlias
 
 from traces.errors import BadInput
+from traces.files import open_input
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -34,12 +34,8 @@ class File:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._raw = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by TraceDat.close)
-        status = os.fstat(self._raw.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            self._raw.close()
-            raise BadInput(self.path, "", "this is not a regular file", "save the trace to a file first")
-        self.size = status.st_size
+        self._raw = open_input(path, follow=True)
+        self.size = os.fstat(self._raw.fileno()).st_size
 
     def read(self, at: int, count: int) -> bytes:
         """Read exactly ``count`` bytes; the caller has checked them against :attr:`size`."""

@@ -7,7 +7,7 @@ time every event is in them: what comes later is left out, so that no CPU is mis
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,7 +17,9 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import pandas as pd
 
+from traces import jsontext
 from traces.errors import BadInput
+from traces.files import open_input, read_input, regular
 from traces.importers.content import DAMAGE, chunks, open_stream, read_json
 from traces.importers.pageindex import PageIndex
 from traces.importers.runfacts import missing_counters
@@ -80,8 +82,12 @@ class Capture:
         :raises BadInput: see the class
         """
         path = directory / "capture.json"
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
+        for each in directory.iterdir():
+            # Without one of its files a capture would seem to be another.  A recorder that was killed leaves its FIFO.
+            if each.name != "control" and not each.is_dir():
+                regular(each)
         status = read_json(path)
         if status is None:
             # Without it nobody knows whether the rings are whole.
@@ -90,19 +96,17 @@ class Capture:
 
     def owns(self, path: Path) -> bool:
         """True for files that mean something only together with ``capture.json``, whatever they look like."""
-        return path.name in ("capture.json", "flushed.jsonl", "control", ANSWER, *STREAMS) \
-            or path.name.endswith(".part") \
-            or re.fullmatch(r"(zmeta|pages)\.cpu\d+\.(raw|idx|bin)(\.xz|\.gz)?", path.name) is not None
+        return _is_owned(path.name)
 
     def _last_flush(self) -> tuple[bool, dict[str, Any] | None]:
         """Return the last flush that the files on disk still have whole, and whether it is the very last."""
         path = self.directory / "flushed.jsonl"
         lines = []
         if path.is_file() and path.stat().st_size <= _MAX_LOG:
-            lines = path.read_bytes().split(b"\n")
+            lines = read_input(path, _MAX_LOG).split(b"\n")
         for line in reversed(lines[:-1]):
             try:
-                value = json.loads(line)
+                value = jsontext.parse(line)
                 sizes, until = value["sizes"], value["flushed"]
                 if isinstance(until, int) and isinstance(value["losses"], dict) \
                         and all(self._size(name) >= size for name, size in sizes.items()):
@@ -233,19 +237,23 @@ def read_command(directory: Path) -> dict[str, Any] | None:
         return None
     answer: dict[str, Any] = {"words": ["?"], "status": None}
     try:
-        value = json.loads((directory / ANSWER).read_bytes())
+        value = jsontext.parse(read_input(directory / ANSWER, _MAX_LOG))
         if isinstance(value["words"], list) and value["words"] and isinstance(value["status"], int):
             answer = value
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     for name in STREAMS:
         try:
-            with (directory / name).open("rb") as stream:
-                text = stream.read(KEPT).decode("utf-8", "replace")
+            text = read_input(directory / name, KEPT)[:KEPT].decode("utf-8", "replace")
         except OSError:
             text = ""
         answer[name.partition(".")[2]] = text
     return answer
+
+
+def _is_owned(name: str) -> bool:
+    return name in ("capture.json", "flushed.jsonl", "control", ANSWER, *STREAMS) or name.endswith(".part") \
+        or re.fullmatch(r"(zmeta|pages)\.cpu\d+\.(raw|idx|bin)(\.xz|\.gz)?", name) is not None
 
 
 def _packed(path: Path) -> list[Path]:
@@ -380,7 +388,7 @@ class _Dump:
         :raises BadInput: when the dump ends before, or cannot be unpacked
         """
         if not self._packed:
-            with self.path.open("rb") as file:
+            with open_input(self.path) as file:
                 file.seek(number * PAGE_SIZE)
                 return file.read(PAGE_SIZE)
         if number < self._next and number not in self._recent:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import lzma
 import re
 import sys
@@ -17,19 +16,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from traces import jsontext
 from traces.errors import BadInput
+from traces.files import open_input
 from traces.importers.bpftracejson import sniff_bpftrace
 from traces.importers.eventformat import HeaderPage
 from traces.importers.ftracetext import sniff_text
 from traces.importers.perftext import sniff_perf
 from traces.importers.tracedat import sniff_tracedat
+from traces.parquetbounds import most_of
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-__all__ = ["DAMAGE", "chunks", "classify", "first_line", "open_stream", "read_all", "read_head", "read_json"]
+__all__ = ["DAMAGE", "chunks", "classify", "first_line", "open_stream", "read_all", "read_head", "read_json", "within"]
 
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -38,6 +40,8 @@ _HEAD: Final = 1 << 16
 _CHUNK: Final = 4 << 20
 #: What the decompressors raise at damaged data.
 DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
+#: What the JSON files have in them that say something of a run; others may hold what they like.
+_OURS: Final = (b'"zswap_debugfs"', b'"zreplay_capture"', b'"zswap_list_lru"')
 #: Side files (counters, indices, tables) beyond this size are not believed.
 _MAX_SIDE: Final = 1 << 30
 
@@ -45,11 +49,10 @@ _MAX_SIDE: Final = 1 << 30
 def open_stream(path: Path) -> BinaryIO:
     """Open a file for reading, decompressed when its content is zstd, gzip or xz.
 
-    :raises BadInput: when it cannot be opened
+    :raises BadInput: when it cannot be opened, or is no regular file
     """
     try:
-        raw = path.open("rb")
-        with raw:
+        with open_input(path, follow=True) as raw:
             magic = raw.read(len(_XZ_MAGIC))
         # Opened by name, the decompressors close the file with themselves.
         if magic[:4] == _ZSTD_MAGIC:
@@ -58,7 +61,7 @@ def open_stream(path: Path) -> BinaryIO:
             return gzip.GzipFile(path)  # type: ignore[return-value]
         if magic == _XZ_MAGIC:
             return lzma.LZMAFile(path)  # type: ignore[return-value]
-        return path.open("rb")
+        return open_input(path, follow=True)
     except OSError as problem:
         raise BadInput(path, "", f"cannot be read ({problem.strerror})", "check the path") from None
 
@@ -113,18 +116,37 @@ def read_all(path: Path, limit: int = _MAX_SIDE) -> bytes:
     :raises BadInput: when it is longer or damaged
     """
     out = io.BytesIO()
-    for data in chunks(path):
+    for data in within(path):
         out.write(data)
         if out.tell() > limit:
             raise BadInput(path, "", f"is longer than {limit} bytes", "give a smaller file")
     return out.getvalue()
 
 
+def within(path: Path) -> Iterator[bytes]:
+    """Yield a file's (decompressed) bytes for somebody who keeps them all in memory.
+
+    :raises BadInput: as :func:`chunks`, and where a small file unpacks to more than :func:`most_of` its size
+    """
+    most, seen = most_of(path.stat().st_size), 0
+    for data in chunks(path):
+        seen += len(data)
+        if seen > most:
+            raise BadInput(path, "", f"{path.stat().st_size:,} bytes unpack to more than {most >> 20:,} MiB",
+                           "decompress it yourself if that is right, and import what comes out")
+        yield data
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return a file's JSON object, or None when it is not one."""
     try:
-        value = json.loads(read_all(path, 64 << 20))
-    except (ValueError, RecursionError):
+        data = read_all(path, jsontext.MOST_BYTES)
+        value = jsontext.parse(data)
+    except jsontext.OutOfBounds as problem:
+        if any(key in data for key in _OURS):
+            raise BadInput(path, "", f"cannot be read: {problem}", "copy the file again, or take it again") from None
+        return None
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from traces.errors import BadInput
 from traces.facts import put
+from traces.files import entries, is_regular
 from traces.importers import bpftracejson, perftext, textevents, tracedatevents
 from traces.importers.assemble import assemble
 from traces.importers.capture import Capture
@@ -82,10 +83,13 @@ class _Import:
         self.pages: PageIndex | None = None
         self.truth: pd.DataFrame | None = None
         self.objects: pd.DataFrame | None = None
-        files = sorted(p for p in src.iterdir() if p.is_file()) if src.is_dir() else [src]
+        # What a user names may be a link; what lies in a directory that somebody sent is opened only if it is a file.
+        files, left = entries(src) if src.is_dir() else ([src], [])
         self.capture = Capture.find(src) if src.is_dir() else None
         if self.capture is not None:
             files = [path for path in files if not self.capture.owns(path)]
+        else:
+            self.facts.notes += left
         self.formats = self._formats(Path(formats) if formats is not None else None)
         header = self.formats.header if self.formats is not None else None
         self.by_kind: dict[str, list[Path]] = {}
@@ -107,7 +111,7 @@ class _Import:
             return FormatDirectory(given)
         base = self.src if self.src.is_dir() else self.src.parent
         for path in sorted(base.iterdir()):
-            if path.is_dir() and (path / "header_page").is_file():
+            if path.is_dir() and not path.is_symlink() and is_regular(path / "header_page"):
                 return FormatDirectory(path)
         return None
 

@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traces.errors import BadInput
+from traces.files import open_input
 from traces.importers.textforms import form_of
 from traces.importers.tracedat import sniff_tracedat
 
@@ -464,7 +465,7 @@ def iter_text(path_or_fileobj: str | os.PathLike[str] | BinaryIO,
     :raises OSError: when the file cannot be opened
     """
     if isinstance(path_or_fileobj, (str, os.PathLike)):
-        with open(path_or_fileobj, "rb") as file:
+        with open_input(path_or_fileobj, follow=True) as file:
             yield from _iter_blocks(_blocks(os.fspath(path_or_fileobj), file, max(chunk_bytes, 1)))
     else:
         path = str(getattr(path_or_fileobj, "name", "<text>"))

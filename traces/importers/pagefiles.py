@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ import pandas as pd
 
 from traces import schema
 from traces.errors import BadInput
-from traces.importers.content import chunks, read_all
+from traces.importers.content import read_all, within
 from traces.importers.eventformat import EventFormat, HeaderPage
 from traces.importers.pageindex import PAGE_OFFSET_BASE, VMEMMAP_BASE, PageIndex
 from traces.importers.probemap import TEXT, ProbeTable
@@ -28,6 +28,10 @@ __all__ = ["is_page_format", "page_ring", "read_objects", "read_page_index"]
 _COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 _HALF: Final = PAGE_SIZE // 2
 _MAX_PAGES: Final = 1 << 24
+#: Of a packed file so many records are believed, and one more for each of its bytes.
+_FREE_RECORDS: Final = 1 << 20
+#: No line of an index is as long.
+_LONG_LINE: Final = 1 << 10
 _SHA1: Final = re.compile(r"[0-9a-fA-F]{40}")
 
 
@@ -41,34 +45,36 @@ def read_page_index(index: Path, dump: Path | None, bases: tuple[int, int] | Non
 
     :raises BadInput: on a malformed line, a page past the end of the dump, or digests that do not match
     """
-    try:
-        rows = list(csv.reader(io.StringIO(read_all(index).decode("ascii", "replace"))))[1:]
-    except csv.Error as problem:
-        raise BadInput(index, "", f"is not a table of commas and lines ({problem})",
-                       "copy the page index again") from None
-    if len(rows) > _MAX_PAGES:
-        raise BadInput(index, "", f"{len(rows)} pages are more than can be", "split the run")
-    ts = np.zeros(len(rows), np.int64)
-    address = np.zeros(len(rows), np.uint64)
+    stamps: list[int] = []
+    addresses: list[int] = []
     sha1: list[str] = []
-    for number, row in enumerate(rows):
+    # Row by row: nothing is made of a bad line, however many there are.
+    for number, line in enumerate(itertools.islice(io.BytesIO(read_all(index)), 1, None)):
+        if number >= _MAX_PAGES:
+            raise BadInput(index, "", f"more than {_MAX_PAGES} pages are more than can be", "split the run")
+        row = line[:_LONG_LINE].decode("ascii", "replace").strip("\r\n").split(",")
         try:
-            if int(row[0]) != number or not _SHA1.fullmatch(row[3]):
+            if int(row[0]) != number or not _SHA1.fullmatch(row[3]) or len(line) > _LONG_LINE:
                 raise ValueError
-            ts[number], address[number] = int(row[1]), int(row[2], 16)
-            sha1.append(row[3].lower())
-        except (ValueError, IndexError, OverflowError):
+            stamp, source = int(row[1]), int(row[2], 16)
+            if not -(1 << 63) <= stamp < 1 << 63 or not 0 <= source < 1 << 64:
+                raise ValueError
+        except (ValueError, IndexError):
             raise BadInput(index, f"line {number + 2}", "is not 'n,ts_ns,src,sha1' in order",
                            "copy the page index again") from None
+        stamps.append(stamp)
+        addresses.append(source)
+        sha1.append(row[3].lower())
+    rows, ts, address = len(stamps), np.array(stamps, np.int64), np.array(addresses, np.uint64)
     data = None
     if dump is not None:
-        raw = b"".join(_up_to(chunks(dump), len(rows) * PAGE_SIZE + 1))
-        if len(raw) > len(rows) * PAGE_SIZE:
-            raise BadInput(dump, f"offset {len(rows) * PAGE_SIZE}", f"the dump goes on here, but its index names "
-                           f"{len(rows)} pages", "copy dump and index again, from one run")
-        if len(raw) < len(rows) * PAGE_SIZE:
-            raise BadInput(dump, f"offset {len(raw)}", f"the dump ends here but its index names {len(rows)} pages "
-                           f"({len(rows) * PAGE_SIZE} bytes)", "copy dump and index again, from one run")
+        raw = b"".join(_up_to(within(dump), rows * PAGE_SIZE + 1))
+        if len(raw) > rows * PAGE_SIZE:
+            raise BadInput(dump, f"offset {rows * PAGE_SIZE}", f"the dump goes on here, but its index names "
+                           f"{rows} pages", "copy dump and index again, from one run")
+        if len(raw) < rows * PAGE_SIZE:
+            raise BadInput(dump, f"offset {len(raw)}", f"the dump ends here but its index names {rows} pages "
+                           f"({rows * PAGE_SIZE} bytes)", "copy dump and index again, from one run")
         data = np.frombuffer(raw, np.uint8).reshape(-1, PAGE_SIZE)
     return PageIndex(str(index), ts, address, sha1, data, bases)
 
@@ -106,7 +112,7 @@ def page_ring(path: Path, formats: list[EventFormat], header: HeaderPage,
     decoder = RingDecoder(table, header)
     room = Room(max(1 << 14, decoder.most_rows))
     rest = b""
-    for chunk in chunks(path):
+    for chunk in within(path):
         data = np.frombuffer(rest + chunk, np.uint8)
         at = 0
         while True:
@@ -177,6 +183,7 @@ def read_objects(path: Path) -> pd.DataFrame:
     :raises BadInput: at a record that is cut off or longer than a page
     """
     raw = read_all(path)
+    most = _FREE_RECORDS + path.stat().st_size
     handles: list[int] = []
     data: list[bytes] = []
     at = 0
@@ -185,6 +192,9 @@ def read_objects(path: Path) -> pd.DataFrame:
         if at + 12 > len(raw) or not 0 < length <= PAGE_SIZE or at + 12 + length > len(raw):
             raise BadInput(path, f"offset {at}", "the record is cut off or longer than a page",
                            "copy the file of objects again")
+        if len(handles) == most:
+            raise BadInput(path, f"offset {at}", f"holds more than {most} objects, more than its size can",
+                           "decompress it yourself if that is right, and import what comes out")
         handles.append(int.from_bytes(raw[at:at + 8], "little"))
         data.append(raw[at + 12:at + 12 + length])
         at += 12 + length

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from traces.errors import BadInput
+from traces.files import entries, read_input
 from traces.importers.content import chunks, read_head
 from traces.importers.eventformat import EventFormat, HeaderPage, parse_event_format, parse_header_page
 from traces.importers.pagefiles import is_page_format
@@ -52,9 +53,9 @@ class FormatDirectory:
                                                     str(directory / "header_page"))
         self.formats: list[EventFormat] = []
         seen: dict[int, str] = {}
-        for path in sorted(directory.iterdir()):
+        for path in entries(directory)[0]:
             # A box that died may have left a file half written under a hidden name.
-            if path.name in ("header_page", "header_event") or path.name.startswith(".") or not path.is_file():
+            if path.name in ("header_page", "header_event") or path.name.startswith("."):
                 continue
             fmt = parse_event_format(self._text(path), str(path))
             if fmt.id in seen:
@@ -71,7 +72,7 @@ class FormatDirectory:
         try:
             if path.stat().st_size > _MAX_FORMAT:
                 raise BadInput(path, "", "is too long for an event format", "copy the formats again")
-            return path.read_text("utf-8", "replace")
+            return read_input(path, _MAX_FORMAT).decode("utf-8", "replace")
         except OSError as problem:
             raise BadInput(path, "", f"cannot be read ({problem.strerror})",
                            "name the directory of event formats with --formats") from None

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from traces import jsontext
 from traces.errors import BadInput
 from traces.importers.content import read_all, read_json
 from traces.importers.machine import check_machine, machine_of
@@ -22,6 +23,8 @@ __all__ = ["add_config", "add_counters", "add_dmesg", "add_probes", "add_ring_st
 
 _CONFIG_KEYS: Final = ("CONFIG_ZSMALLOC_CHAIN_SIZE", "CONFIG_ZSMALLOC_STAT", "CONFIG_NUMA", "CONFIG_PAGE_SHIFT",
                        "CONFIG_NR_CPUS", "CONFIG_CC_VERSION_TEXT", "CONFIG_PREEMPT_RT", "CONFIG_MEMCG")
+#: Of a packed file so many lines are believed, and one more for each of its bytes.
+_FREE_LINES: Final = 1 << 20
 _TRUTH_COLUMNS: Final = ["phase", "page", "kind", "sha1", "swap_type", "swap_offset"]
 
 
@@ -124,8 +127,8 @@ def add_counters(facts: RunFacts, paths: list[Path]) -> None:
         stamp = values.get("t")
         if not isinstance(stamp, int | float) or not 0 <= stamp < 1 << 33:
             raise BadInput(path, "key 't'", "is not a time in seconds", "take the counter snapshot again")
-        if not isinstance(values.get("params", {}), dict):
-            raise BadInput(path, "key 'params'", "is not a table of parameters", "take the counter snapshot again")
+        # What no recording could hold is said now, by the name that the user knows.
+        jsontext.hold_to_schema(values, "snapshot", path, "take the counter snapshot again")
         # Seconds with nanosecond digits: rounded, as a float cannot hold them exactly beyond some weeks.
         loaded.append((counter_label(path), round(stamp * 1e9), values))
     loaded.sort(key=lambda item: item[1])
@@ -148,7 +151,10 @@ def read_truth(path: Path) -> pd.DataFrame:
     :raises BadInput: when columns or numbers are not as they should be
     """
     try:
-        frame = pd.read_csv(io.BytesIO(read_all(path)), dtype={"phase": str, "kind": str, "sha1": str})
+        data = read_all(path)
+        if data.count(b"\n") > _FREE_LINES + path.stat().st_size:
+            raise BadInput(path, "", "has more lines than a file of its size can", "write it again with the workload")
+        frame = pd.read_csv(io.BytesIO(data), dtype={"phase": str, "kind": str, "sha1": str})
         frame = frame[_TRUTH_COLUMNS]
         frame["swap_offset"] = frame["swap_offset"].astype("int64")
         frame["swap_type"] = frame["swap_type"].astype("int64")

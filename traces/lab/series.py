@@ -242,8 +242,9 @@ def _names(path: Path, where: str, text: bytes) -> Iterator[str]:
 
     :raises BadInput: when one is outside of the tree, or is made to be something else than a file
     """
-    before = b""
-    for line, _ in _lines(text):
+    before, in_header = b"", False
+    for line, is_hunk in _lines(text):
+        in_header = (in_header or line.startswith(b"diff --git ")) and not is_hunk
         # Only both together are a file's; what stands above a diff is anybody's prose.
         if before.startswith(b"--- ") and line.startswith(b"+++ "):
             for head in (before, line):
@@ -251,8 +252,9 @@ def _names(path: Path, where: str, text: bytes) -> Iterator[str]:
                 if name != b"/dev/null":
                     yield _checked(path, where, name, 1)
         before = line
-        for head in (b"rename from ", b"rename to ", b"copy from ", b"copy to "):
-            if line.startswith(head):
+        # git still takes the names that renames had before 2005.
+        for head in (b"rename from ", b"rename to ", b"rename old ", b"rename new ", b"copy from ", b"copy to "):
+            if in_header and line.startswith(head):
                 yield _checked(path, where, line[len(head):].rstrip(), 0)
         if line.startswith(b"diff --git "):
             # Of a file that is empty, or only changes its mode, no other line has the name.

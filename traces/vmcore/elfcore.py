@@ -20,6 +20,7 @@ from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
 from traces.errors import BadInput
+from traces.files import open_input
 
 __all__ = ["CoreFile", "QemuCpu", "open_core"]
 
@@ -150,7 +151,7 @@ def open_core(path: str | Path) -> CoreFile:
     """
     path = Path(path)
     try:
-        with path.open("rb") as stream:
+        with open_input(path, follow=True) as stream:
             head = stream.read(_HEAD)
             _refuse_foreign(path, head)
             if head[:4] != b"\x7fELF":

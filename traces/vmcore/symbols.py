@@ -18,6 +18,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from traces.errors import BadInput
+from traces.files import open_input
 
 __all__ = ["core_symbols", "text_symbols", "vmlinux_parts"]
 
@@ -38,7 +39,8 @@ def text_symbols(path: str | Path, wanted: Iterable[str]) -> dict[str, int]:
     try:
         if path.stat().st_size > _MAX_TEXT:
             raise BadInput(path, "", f"is longer than {_MAX_TEXT} bytes", "give kallsyms text or a System.map")
-        data = path.read_bytes()
+        with open_input(path, follow=True) as stream:
+            data = stream.read()
     except OSError as problem:
         raise BadInput(path, "", f"cannot be read ({problem.strerror})", "check the path") from None
     names = {name.encode() for name in wanted}
@@ -67,7 +69,7 @@ def vmlinux_parts(path: str | Path, wanted: Iterable[str]) -> tuple[dict[str, in
     """
     path, names = Path(path), set(wanted)
     try:
-        with path.open("rb") as stream:
+        with open_input(path, follow=True) as stream:
             elf = ELFFile(stream)
             if elf.header["e_machine"] != "EM_X86_64" or elf.header["e_type"] == "ET_CORE":
                 raise BadInput(path, "", "is not a vmlinux of x86-64", "give the uncompressed vmlinux of the kernel")

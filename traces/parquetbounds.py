@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How much memory a Parquet file takes, before any of it is unpacked.
+
+A file of some kilobytes can say that it unpacks to gigabytes, and pyarrow would try.  What its metadata says need not
+be so: pyarrow makes room for what the header of each page says.  So the headers are read, and their sizes added up.
+Columns have one value a row; a value of a dictionary counts as often as it may be used.  The layout is that of
+https://parquet.apache.org/docs/file-format/: pages behind headers in Thrift's compact protocol.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from traces.errors import BadInput
+from traces.files import open_input
+
+__all__ = ["Column", "Damaged", "bound_memory", "columns", "most_of"]
+
+#: What any file may take, and how much more for each of its bytes.  A distinct page has a digest of twenty bytes that
+#: no compressor makes smaller, so that a store of them is below.
+_FREE: Final = 64 << 20
+_RATIO: Final = 256
+_DICTIONARY_PAGE: Final = 2
+#: Each value repeats a part of the one before it: the pages do not tell how long they are.
+_DELTA_BYTE_ARRAY: Final = 7
+_MOST_HEADER: Final = 1 << 16
+_MOST_DEPTH: Final = 16
+# Type, FieldRepetitionType, Encoding and CompressionCodec of parquet.thrift.
+_BYTE_ARRAY: Final = 6
+_WIDTH: Final = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
+_KINDS, _REPEATED, _ENCODINGS, _CODES = 8, 2, 10, 8
+_CODECS: Final = ("zstd", "snappy", "lz4_raw", "gzip", "brotli")
+
+
+class Damaged(Exception):
+    """A file is not what it says; the message says in what."""
+
+
+def most_of(size: int) -> int:
+    """Return how many bytes of memory a file of ``size`` bytes may take."""
+    return _FREE + _RATIO * size
+
+
+def bound_memory(path: Path, file: pq.ParquetFile, todo: str) -> None:
+    """Look through a file that pyarrow has opened, before it is asked for a column, or for what it knows of one.
+
+    :raises BadInput: when it would take more memory than :func:`most_of` its size, or is damaged
+    """
+    try:
+        with open_input(path) as raw:
+            size = os.fstat(raw.fileno()).st_size
+            # Of these pyarrow keeps indices and the dictionary itself.
+            indices = {field.name for field in file.schema_arrow if pa.types.is_dictionary(field.type)}
+            need = sum(_need(raw, size, column, indices) for column in columns(raw, size))
+    except (Damaged, OSError, UnicodeDecodeError, pa.ArrowException) as problem:
+        raise BadInput(path, "", f"cannot be read ({problem})", todo) from None
+    if need > most_of(size):
+        raise BadInput(path, "", f"would take {need >> 20:,} MiB of memory, from {size:,} bytes", todo)
+
+
+class Column(NamedTuple):
+    """One column of one row group: its name, its type and width in parquet.thrift's terms, how many values it has, and
+    where its pages begin and end."""
+
+    name: str
+    kind: int
+    width: int
+    values: int
+    first: int
+    end: int
+
+
+def columns(raw: BinaryIO, size: int) -> list[Column]:
+    """Return the columns of all row groups, as the file's last structure has them.
+
+    It is read here, because pyarrow ends the process when it is asked for a column of which something is missing, or
+    for a codec that does not exist.
+
+    :raises Damaged: when anything of that is so
+    """
+    raw.seek(max(size - 8, 0))
+    tail = raw.read(8)
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != b"PAR1" or length > size - 8:
+        raise Damaged("its end is not that of a Parquet file")
+    raw.seek(size - 8 - length)
+    try:
+        meta, _ = _struct(raw.read(length), 0, 0)
+        root, *leaves = meta[2]
+        if root.get(5) != len(leaves):
+            raise Damaged("a column has more than one value a row")
+        found = []
+        for group in meta[4]:
+            if len(group[1]) != len(leaves):
+                raise Damaged("a row group has other columns than the file")
+            for leaf, chunk in zip(leaves, group[1], strict=True):
+                found.append(_column(leaf, chunk[3], size, group[3]))
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        raise Damaged("what it says of its columns is damaged") from None
+    return found
+
+
+def _column(leaf: dict[int, Any], chunk: dict[int, Any], size: int, rows: int) -> Column:
+    name, kind, width = leaf[4].decode("utf-8"), leaf[1], leaf.get(2, 0)
+    if leaf.get(5) or leaf.get(3, 0) == _REPEATED:
+        raise Damaged("a column has more than one value a row")
+    values, packed, first = chunk[5], chunk[7], chunk[9]
+    if kind not in range(_KINDS) or chunk[1] != kind or chunk[4] not in range(_CODES) \
+            or not all(code in range(_ENCODINGS) for code in chunk[2]) or chunk[3] != [leaf[4]] \
+            or min(values, packed, rows, width) < 0:
+        raise ValueError
+    # SizeStatistics: how many bytes of texts, and how many rows of each level there are.
+    sizes = chunk.get(16, {})
+    if len(sizes.get(2, ())) > 1 or len(sizes.get(3, ())) not in (0, 1 + leaf.get(3, 0)) \
+            or (1 in sizes and kind != _BYTE_ARRAY):
+        raise ValueError
+    if not values and not rows:
+        # Nothing of it is asked for, and it need not have a place.
+        return Column(name, kind, width, 0, 0, 0)
+    if 0 < chunk.get(11, 0) < first:
+        first = chunk[11]
+    if not 0 <= first <= first + packed <= size:
+        raise Damaged("a column lies outside the file")
+    return Column(name, kind, width, max(values, rows), first, first + packed)
+
+
+def _need(raw: BinaryIO, size: int, column: Column, indices: set[str]) -> int:
+    """Return how many bytes a column takes: its pages, and each of its values."""
+    unpacked, longest = _pages(raw, column.first, column.end)
+    if column.name in indices:
+        width = 4
+    elif column.kind == _BYTE_ARRAY:
+        width = 8 + longest
+    else:
+        width = max(_WIDTH.get(column.kind, 0), column.width)
+    return unpacked + column.values * width
+
+
+def _pages(raw: BinaryIO, at: int, end: int) -> tuple[int, int]:
+    """Return what a column's pages take unpacked, bytes, and how long a value of its dictionary may be."""
+    unpacked = longest = 0
+    while at < end:
+        raw.seek(at)
+        head = raw.read(min(_MOST_HEADER, end - at))
+        try:
+            page, length = _struct(head, 0, 0)
+        except (IndexError, RecursionError):
+            raise Damaged("a page's header is damaged") from None
+        kind, whole, packed = page.get(1), page.get(2), page.get(3)
+        if not isinstance(kind, int) or not isinstance(whole, int) or not isinstance(packed, int) \
+                or whole < 0 or not 0 <= packed <= end - at - length:
+            raise Damaged("a page's header is damaged")
+        inner = [page[key] for key in (5, 7, 8) if isinstance(page.get(key), dict)]
+        if any(_DELTA_BYTE_ARRAY in (header.get(2), header.get(4)) for header in inner):
+            raise Damaged("its texts are packed in a way that does not tell how long they are")
+        if kind == _DICTIONARY_PAGE:
+            if whole > most_of(packed):
+                raise Damaged(f"a page of {packed} bytes says that it unpacks to {whole}")
+            raw.seek(at + length)
+            longest = max(longest, _longest(raw.read(packed), whole))
+        unpacked += whole
+        at += length + packed
+    return unpacked, longest
+
+
+def _longest(body: bytes, whole: int) -> int:
+    """Return the longest value of a dictionary's page, up to all of it where that cannot be told.
+
+    Which codec packed it is found by trying: pyarrow ends the process when asked for one that does not exist.
+    """
+    found = [_longest_plain(body)] if len(body) == whole else []
+    for codec in _CODECS:
+        try:
+            found.append(_longest_plain(pa.Codec(codec).decompress(body, whole).to_pybytes()))
+        except (pa.ArrowException, OSError, ValueError):
+            continue
+    return max((length for length in found if length is not None), default=whole)
+
+
+def _longest_plain(data: bytes) -> int | None:
+    at = longest = 0
+    while at < len(data):
+        length = int.from_bytes(data[at:at + 4], "little")
+        at += 4 + length
+        longest = max(longest, length)
+    return longest if at == len(data) else None
+
+
+def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
+    """Read a structure of Thrift's compact protocol: numbers, bytes, lists and structures by their ids.
+
+    :raises IndexError: when it does not end, or is nested deeper than any header
+    """
+    if depth > _MOST_DEPTH:
+        raise IndexError
+    out: dict[int, Any] = {}
+    number = 0
+    while True:
+        head = data[at]
+        at += 1
+        if head == 0:
+            return out, at
+        if head >> 4:
+            number += head >> 4
+        else:
+            number, at = _zigzag(data, at)
+        out[number], at = _value(data, at, head & 15, depth)
+
+
+def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
+    if kind in (1, 2):  # true and false have no bytes
+        return kind == 1, at
+    if kind == 3:
+        return data[at], at + 1
+    if kind in (4, 5, 6):
+        return _zigzag(data, at)
+    if kind == 7:
+        return None, at + 8
+    if kind == 8:
+        length, at = _varint(data, at)
+        if at + length > len(data):
+            raise IndexError
+        return data[at:at + length], at + length
+    if kind in (9, 10):
+        head = data[at]
+        count, at = (head >> 4, at + 1) if head >> 4 < 15 else _varint(data, at + 1)
+        items = []
+        for _ in range(count):
+            # In a list, true and false take a byte each.
+            item, at = _value(data, at, 3 if head & 15 in (1, 2) else head & 15, depth + 1)
+            items.append(item)
+        return items, at
+    if kind == 12:
+        return _struct(data, at, depth + 1)
+    raise IndexError
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise IndexError
+
+
+def _zigzag(data: bytes, at: int) -> tuple[int, int]:
+    value, at = _varint(data, at)
+    return value >> 1 ^ -(value & 1), at
