@@ -88,7 +88,7 @@ def read_settings(settings: Iterable[str]) -> dict[str, str | int]:
         fact = _BY_KEY.get(key.strip().replace("_", "-"))
         if fact is None or not equals:
             raise BadInput(f"--set {setting[:80]}", "", "is no KEY=VALUE of a known fact",
-                           f"the facts are {', '.join(_BY_KEY)}")
+                           f"give one of {', '.join(_BY_KEY)}")
         value = value.strip()
         is_number = fact.form == Fact.form
         if not re.fullmatch(fact.form, value) or (is_number and not fact.least <= int(value) <= fact.most):

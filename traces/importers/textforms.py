@@ -26,9 +26,10 @@ FORMS: Final[dict[str, str]] = {
     "raw": "stamps are bare numbers of a clock that the text does not name (raw stamps, 'counter', 'x86-tsc'): the "
            "order of events is known, times in seconds are not"}
 #: what a line of each kind of text looks like, for messages
-KINDS: Final = ("an event is a line such as 'task-1 [000] ...1. 1.000001: zswap_load: (zswap_load+0x4/0x80) swp=0x1' "
-                "(the kernel's trace file, trace-cmd report), 'task 1 [000] 1.000001: probe:zswap_load: (ffff) "
-                "swp=0x1' (perf script), or '{\"type\": \"printf\", \"data\": \"{...}\"}' (bpftrace -f json)")
+KINDS: Final = ("give a text whose events are lines such as "
+                "'task-1 [000] ...1. 1.000001: zswap_load: (zswap_load+0x4/0x80) swp=0x1' (the kernel's trace file, "
+                "trace-cmd report), 'task 1 [000] 1.000001: probe:zswap_load: (ffff) swp=0x1' "
+                "(perf script), or '{\"type\": \"printf\", \"data\": \"{...}\"}' (bpftrace -f json)")
 
 _LINES: Final = 400
 _TASK: Final = rb"(?P<comm>[^ \n].{0,63}?|)"
