@@ -103,7 +103,7 @@ def test_what_cannot_be_done_is_told_in_a_sentence(samples: dict[str, Path], tmp
     make(tmp_path / "early", block)
     for words, sentence in (([sample, "-o", str(tmp_path / "run.svg")], "end it in .pftrace or .json"),
                             ([sample, "-o", str(tmp_path / "no" / "run.json")], "cannot be written"),
-                            ([str(tmp_path / "none"), "-o", str(tmp_path / "run.json")], "not a recording"),
+                            ([str(tmp_path / "none"), "-o", str(tmp_path / "run.json")], "does not exist"),
                             ([str(tmp_path / "early"), "-o", str(tmp_path / "run.json")], "its time is negative")):
         assert main(["export", *words]) == 2
         err = capsys.readouterr().err

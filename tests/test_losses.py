@@ -94,11 +94,11 @@ def test_a_trace_dat_is_held_against_trace_cmd_s_statistics(tmp_path: Path, stat
 
 # ---- text -----------------------------------------------------------------------------------------------
 
-_LINE = "            task-100     [000] ...2.    11.17{:04}: dec: (zswap_load+0x4/0x370) swp={:#x}\n"
+_LINE = "            task-10{0}     [00{0}] ...2.    11.17{1:04}: dec: (zswap_load+0x4/0x370) swp={1:#x}\n"
 
 
-def _text(head: str, lines: int) -> bytes:
-    return (head + "".join(_LINE.format(n, n) for n in range(lines))).encode()
+def _text(head: str, lines: int, cpu: int = 0, first: int = 0) -> bytes:
+    return (head + "".join(_LINE.format(cpu, first + n) for n in range(lines))).encode()
 
 
 def _head(there: int, written: int) -> str:
@@ -109,10 +109,12 @@ def _head(there: int, written: int) -> str:
     (_text("", 17), 0), (_text(_head(17, 17), 17), 0), (_text(_head(136348, 136348), 17), 136331),
     (_text(_head(17, 20), 17), 3), (_text(_head(18, 20), 17), 3),
     # per_cpu/cpuN/trace of two CPUs, one after the other: each has a head
-    (_text(_head(4, 4), 4) + _text(_head(5, 5), 5), 0), (_text(_head(4, 4), 3) + _text(_head(5, 5), 5), 1),
+    (_text(_head(4, 4), 4) + _text(_head(5, 5), 5, cpu=1), 0),
+    (_text(_head(4, 4), 3) + _text(_head(5, 5), 5, cpu=1), 1),
     # more than the head says: it was written on while it was read
     (_text(_head(3, 3), 5), 0),
-    (_text("", 2) + b"CPU:0 [LOST 7 EVENTS]\n" + _text("", 3), 7), (_text("cpus=1\n", 3) + b"CPU:0 [4 EVENTS DROPPED]\n", 4),
+    (_text("", 2) + b"CPU:0 [LOST 7 EVENTS]\n" + _text("", 3, first=2), 7),
+    (_text("cpus=1\n", 3) + b"CPU:0 [4 EVENTS DROPPED]\n", 4),
     (_text("", 2) + b"CPU:0 [LOST EVENTS]\n", None), (_text("", 2) + b"CPU 0: overrun: 12\n", None)])
 def test_the_head_of_a_text(tmp_path: Path, data: bytes, lost: int | None) -> None:
     (tmp_path / "trace.txt").write_bytes(data)

@@ -25,16 +25,20 @@ class Trace:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        #: how many there were, also of those that a test takes away again: time goes on
+        self.said = 0
+
+    def _stamp(self) -> str:
+        self.said += 1
+        return f"{11.0 + 0.00001 * self.said:12.6f}"
 
     def add(self, event: str, where: str = "(f+0x4/0x10)", task: int = 100, **fields: Any) -> None:
-        stamp = 11.0 + 0.00001 * len(self.lines)
         said = " ".join(f"{name}={value:#x}" if name not in ("ret", "slen", "room", "dlen", "off") else f"{name}={value}"
                         for name, value in fields.items())
-        self.lines.append(f"         task-{task:<7} [000] ...1. {stamp:12.6f}: {event}: {where} {said}")
+        self.lines.append(f"         task-{task:<7} [000] ...1. {self._stamp()}: {event}: {where} {said}")
 
     def marker(self, text: str) -> None:
-        self.lines.append(f"         task-99      [000] ...1. {11.0 + 0.00001 * len(self.lines):12.6f}: "
-                          f"tracing_mark_write: {text}")
+        self.lines.append(f"         task-99      [000] ...1. {self._stamp()}: tracing_mark_write: {text}")
 
     def begin(self, swpent: int = 1) -> None:
         """A folio comes to zswap."""
