@@ -19,7 +19,9 @@ MAINLINE = {"6.12-zstd-4k": "mainline-6.12", "7.2-zstd-4k": "mainline-7.2", "7.3
 PAGE_BY_PAGE = {"acomp.batch": "no compress call of several pages was looked at: this revision, or this compressor, "
                 "takes page by page"}
 #: What these captures were made without: they are older than these probes, and no workload of ours ran in them.
-NOT_RECORDED = {"load.workload": "no workload says in the recording what it found in the pages it read back",
+NOT_RECORDED = {"load.folio": "not captured: zswap_load_ret has no word",
+                "writeback.folio": "did not occur in this recording",
+                "load.workload": "no workload says in the recording what it found in the pages it read back",
                 "shrink.worker": "not probed: memcg_reparent_list_lrus"}
 #: Checks that a capture cannot make, and why: nothing else may be left out.
 NOT_MADE = {

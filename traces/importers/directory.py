@@ -147,7 +147,8 @@ class _Import:
     def _page_files(self) -> None:
         bases = bases_of(self.facts.kernel)
         indices = self._take_one("pageindex")
-        dumps = self.by_kind.get("pages", [])
+        # A dump may begin with a page of text: that it is named after an index says what it is.
+        dumps = [*self.by_kind.get("pages", []), *self.by_kind.get("unknown", [])]
         if indices and self.pages is None:
             # A dump belongs to the index it is named after; without one the digests are all there is.
             stem = indices[0].name.split(".", 1)[0]
