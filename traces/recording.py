@@ -218,8 +218,8 @@ class Recording:
         self._check_lists()
         if verify:
             self._verify()
-            for number in range(len(self.snapshots)):
-                Recording.snapshot(self, number)
+            for number, entry in enumerate(self.manifest["snapshots"]):
+                self._snapshot(number, entry)
         self._pages: PageStore | None = None
 
     def _read_manifest(self) -> dict[str, Any]:
@@ -317,9 +317,10 @@ class Recording:
 
         :raises BadInput: when they are not JSON, or not as the schema says
         """
-        if not 0 <= number < len(self.snapshots):
-            return {}
-        path = self.path / self.snapshots[number]["file"]
+        return self._snapshot(number, self.snapshots[number]) if 0 <= number < len(self.snapshots) else {}
+
+    def _snapshot(self, number: int, entry: dict[str, Any]) -> dict[str, Any]:
+        path = self.path / entry["file"]
         values = self._json(path)
         if number not in self._checked:
             jsontext.hold_to_schema(values, "snapshot", path, _AGAIN)
