@@ -86,7 +86,12 @@ def test_the_script_makes_these_files() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_classify_always_answers(name: str) -> None:
-    assert classify(CORPUS / name) in KINDS
+    try:
+        assert classify(CORPUS / name) in KINDS
+    except BadInput as problem:
+        # A snapshot that no JSON reader would have to take.
+        check(problem)
+        assert name in ("counters-infinite", "counters-surrogate")
 
 
 @pytest.fixture
@@ -134,7 +139,7 @@ def test_what_came_before_the_damage_is_kept(tmp_path: Path, name: str) -> None:
 
 
 #: Side files that are odd, but of which nothing is left out.
-WHOLE = {"counters-surrogate", "dmesg-cut", "format-pid-far", "format-same-id", "index-good", "index-head-only",
+WHOLE = {"dmesg-cut", "format-pid-far", "format-same-id", "index-good", "index-head-only",
          "objects-good", "probes-odd", "truth-good", "truth-head-only"}
 
 

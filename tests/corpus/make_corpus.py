@@ -149,13 +149,14 @@ def sides() -> dict[str, bytes]:
 
 def manifests() -> dict[str, bytes]:
     """manifest.json of recordings without any other file."""
-    good: dict[str, Any] = {"format_version": 1, "kernel": {}, "segments": [], "snapshots": [], "probes": {}, "losses": [],
-                            "files": {}, "complete": True, "source": {}, "config": {}}
+    good: dict[str, Any] = {"format_version": 1, "kernel": {}, "rows": 0, "segments": [], "snapshots": [], "probes": {},
+                            "losses": [], "files": {}, "complete": True, "source": {}, "config": {}}
     segment = {"file": "events/00000.parquet", "rows": 5, "first_ts": 0, "last_ts": 1}
     digest = {"events/00000.parquet": "0" * 64}
     changed: dict[str, dict[str, Any]] = {
         "good": {}, "version-2": {"format_version": 2}, "version-huge": {"format_version": 10 ** 300}, "version-text": {"format_version": "1"},
-        "segment-missing": {"segments": [segment], "files": digest}, "segment-undigested": {"segments": [segment]},
+        "segment-missing": {"rows": 5, "segments": [segment], "files": digest},
+        "segment-undigested": {"rows": 5, "segments": [segment]},
         "segment-rows-huge": {"segments": [{**segment, "rows": 1 << 62}], "files": digest},
         "segment-rows-negative": {"segments": [{**segment, "rows": -1}], "files": digest},
         "segment-outside": {"segments": [{**segment, "file": "../../../etc/passwd"}], "files": digest},

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,8 +47,11 @@ def read_page_index(index: Path, dump: Path | None, bases: tuple[int, int] | Non
     stamps: list[int] = []
     addresses: list[int] = []
     sha1: list[str] = []
+    lines = io.BytesIO(read_all(index))
+    if lines.readline(_LONG_LINE).rstrip(b"\r\n") != b"n,ts_ns,src,sha1":
+        raise BadInput(index, "line 1", "is not 'n,ts_ns,src,sha1'", "copy the page index again, with its line ends")
     # Row by row: nothing is made of a bad line, however many there are.
-    for number, line in enumerate(itertools.islice(io.BytesIO(read_all(index)), 1, None)):
+    for number, line in enumerate(lines):
         if number >= _MAX_PAGES:
             raise BadInput(index, "", f"more than {_MAX_PAGES} pages are more than can be", "split the run")
         row = line[:_LONG_LINE].decode("ascii", "replace").strip("\r\n").split(",")
