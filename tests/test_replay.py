@@ -32,7 +32,7 @@ from traces.recording import RecordingWriter
 
 #: What at least one shipped sample must have compared; together the samples exercise every check there is.
 SAMPLES = ["6.12-zstd-4k", "6.18-zstd-4k", "7.0-lz4-64k", "7.2-lz4-edge", "7.2-lz4-numa2", "7.2-zstd-4k", "7.3-lz4-4k",
-           "7.3-lz4-limits", "7.3-lz4-writeback", "7.3-zstd-64k", "7.3-zstd-smp2"]
+           "7.3-lz4-limits", "7.3-zstd-64k", "7.3-zstd-smp2"]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_all_samples_are_here(samples: dict[str, Path]) -> None:
     assert sorted(samples) == SAMPLES
     size = sum(f.stat().st_size for path in samples.values() for f in path.rglob("*")
                if f.is_file() and "cache" not in f.parts)
-    assert size < 16 << 20
+    assert size < 12 << 20
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -56,8 +56,9 @@ def test_sample_passes(results: dict[str, replay.Result], samples: dict[str, Pat
     assert result.revision == f"mainline-{name.split('-')[0]}"
 
 
-#: What no sample can show: no mainline kernel has calls of several pages.
-IN_NO_SAMPLE = {"acomp.batch"}
+#: What no sample can show: no mainline kernel has calls of several pages; what the samples' workload found, and in which
+#: hierarchy the worker goes round, was not recorded when they were made (tests/test_truth*.py, tests/test_worker_cursor.py).
+IN_NO_SAMPLE = {"acomp.batch", "load.folio", "load.workload", "shrink.worker", "writeback.folio"}
 
 
 @pytest.mark.parametrize("check", sorted(set(CHECKS) - IN_NO_SAMPLE))
