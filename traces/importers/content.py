@@ -229,8 +229,8 @@ def classify(path: Path, header: HeaderPage | None = None) -> str:
 
 def _is_text(path: Path, head: bytes) -> bool:
     """True for lines of text: a page may hold text, but a file of pages is of whole ones."""
-    return b"\n" in head and not re.search(rb"[^\t\n\r\x1b -~\x80-\xff]", head[:4096]) \
-        and path.stat().st_size % 4096 != 0
+    # Of a packed file the size tells nothing: more than its first page does.
+    return b"\n" in head and not re.search(rb"[^\t\n\r\x1b -~\x80-\xff]", head) and path.stat().st_size % 4096 != 0
 
 
 def first_line(path: Path) -> tuple[int, str]:
