@@ -32,7 +32,7 @@ from hypothesis import HealthCheck, given, settings
 import replay
 from replay.cli import main
 from replay.cli.escaping import escaping
-from traces import jsontext, parquetbounds
+from traces import jsontext, thrift
 from traces.errors import BadInput
 from traces.importers.content import read_all
 from traces.importers.pagefiles import read_objects, read_page_index
@@ -349,7 +349,7 @@ def test_sizes_are_those_of_the_pages_not_of_the_metadata(sample: Path) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", use_dictionary=False, write_statistics=False)
     data = bytearray(sink.getvalue().to_pybytes())
-    head, end = parquetbounds._struct(bytes(data[4:]), 0, 0)
+    head, end = thrift.struct(bytes(data[4:]))
     assert head[2] == 800 or head[2] > 700
     # 15: type; 15: its zigzag varint.  As many bytes as before, and then the rest.
     old = bytes(data[4:4 + end])

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from traces import thrift
 from traces.errors import BadInput
 from traces.files import open_input
 
@@ -29,7 +30,6 @@ _DICTIONARY_PAGE: Final = 2
 #: Each value repeats a part of the one before it: the pages do not tell how long they are.
 _DELTA_BYTE_ARRAY: Final = 7
 _MOST_HEADER: Final = 1 << 16
-_MOST_DEPTH: Final = 16
 # Type, FieldRepetitionType, Encoding and CompressionCodec of parquet.thrift.
 _BYTE_ARRAY: Final = 6
 _WIDTH: Final = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
@@ -90,7 +90,7 @@ def columns(raw: BinaryIO, size: int) -> list[Column]:
         raise Damaged("its end is not that of a Parquet file")
     raw.seek(size - 8 - length)
     try:
-        meta, _ = _struct(raw.read(length), 0, 0)
+        meta, _ = thrift.struct(raw.read(length))
         root, *leaves = meta[2]
         if root.get(5) != len(leaves):
             raise Damaged("a column has more than one value a row")
@@ -148,7 +148,7 @@ def _pages(raw: BinaryIO, at: int, end: int) -> tuple[int, int]:
         raw.seek(at)
         head = raw.read(min(_MOST_HEADER, end - at))
         try:
-            page, length = _struct(head, 0, 0)
+            page, length = thrift.struct(head)
         except (IndexError, RecursionError):
             raise Damaged("a page's header is damaged") from None
         kind, whole, packed = page.get(1), page.get(2), page.get(3)
@@ -189,70 +189,3 @@ def _longest_plain(data: bytes) -> int | None:
         at += 4 + length
         longest = max(longest, length)
     return longest if at == len(data) else None
-
-
-def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
-    """Read a structure of Thrift's compact protocol: numbers, bytes, lists and structures by their ids.
-
-    :raises IndexError: when it does not end, or is nested deeper than any header
-    """
-    if depth > _MOST_DEPTH:
-        raise IndexError
-    out: dict[int, Any] = {}
-    number = 0
-    while True:
-        head = data[at]
-        at += 1
-        if head == 0:
-            return out, at
-        if head >> 4:
-            number += head >> 4
-        else:
-            number, at = _zigzag(data, at)
-        out[number], at = _value(data, at, head & 15, depth)
-
-
-def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    if kind in (1, 2):  # true and false have no bytes
-        return kind == 1, at
-    if kind == 3:
-        return data[at], at + 1
-    if kind in (4, 5, 6):
-        return _zigzag(data, at)
-    if kind == 7:
-        return None, at + 8
-    if kind == 8:
-        length, at = _varint(data, at)
-        if at + length > len(data):
-            raise IndexError
-        return data[at:at + length], at + length
-    if kind in (9, 10):
-        head = data[at]
-        count, at = (head >> 4, at + 1) if head >> 4 < 15 else _varint(data, at + 1)
-        items = []
-        for _ in range(count):
-            # In a list, true and false take a byte each.
-            item, at = _value(data, at, 3 if head & 15 in (1, 2) else head & 15, depth + 1)
-            items.append(item)
-        return items, at
-    if kind == 12:
-        return _struct(data, at, depth + 1)
-    raise IndexError
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise IndexError
-
-
-def _zigzag(data: bytes, at: int) -> tuple[int, int]:
-    value, at = _varint(data, at)
-    return value >> 1 ^ -(value & 1), at

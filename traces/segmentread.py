@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import zstandard
 
-from traces import parquetbounds, schema
+from traces import parquetbounds, schema, thrift
 from traces.compiled import at as _at
 from traces.compiled import compiled
 from traces.files import open_input
@@ -368,7 +368,7 @@ def _page(data: bytes, at: int, kind: int, limit: int, unpacker: zstandard.ZstdD
     """Unpack the page whose header is at ``at``; None where it is no such page or larger than ``limit``."""
     head = data[at:at + 64]
     try:
-        fields, size = _struct(head, 0)
+        fields, size = thrift.struct(head)
         inner = fields[5 if kind == _DATA_PAGE else 7]
         if fields[1] != kind or not isinstance(inner, dict):
             return None
@@ -379,8 +379,8 @@ def _page(data: bytes, at: int, kind: int, limit: int, unpacker: zstandard.ZstdD
     if not all(isinstance(number, int) for number in (unpacked, packed, values, encoding)):
         return None
     begin = at + size
-    body = data[begin:begin + packed]  # type: ignore[operator]
-    if not 0 <= unpacked <= limit or len(body) != packed:  # type: ignore[operator]
+    body = data[begin:begin + packed]
+    if not 0 <= unpacked <= limit or len(body) != packed:
         return None
     try:
         if zstandard.frame_content_size(body) != unpacked:
@@ -391,37 +391,4 @@ def _page(data: bytes, at: int, kind: int, limit: int, unpacker: zstandard.ZstdD
         whole = unpacker.decompress(body)
     except zstandard.ZstdError as problem:
         raise Damaged(f"a page cannot be unpacked ({problem})") from None
-    return _Page(whole, values, encoding, begin + packed)  # type: ignore[arg-type]
-
-
-def _struct(data: bytes, at: int, depth: int = 0) -> tuple[dict[int, int | dict[int, object]], int]:
-    """Read a structure of Thrift's compact protocol that has numbers and structures only, and where it ends.
-
-    :raises IndexError: when it has anything else, or does not end
-    """
-    out: dict[int, int | dict[int, object]] = {}
-    number = 0
-    while True:
-        head = data[at]
-        at += 1
-        if head == 0:
-            return out, at
-        if not head >> 4 or depth > 2:
-            raise IndexError
-        number += head >> 4
-        kind = head & 15
-        if kind in (1, 2):
-            out[number] = int(kind == 1)
-        elif kind in (5, 6):
-            value = shift = 0
-            while True:
-                value |= (data[at] & 127) << shift
-                shift += 7
-                at += 1
-                if data[at - 1] < 128:
-                    break
-            out[number] = value >> 1 ^ -(value & 1)
-        elif kind == 12:
-            out[number], at = _struct(data, at, depth + 1)  # type: ignore[assignment]
-        else:
-            raise IndexError
+    return _Page(whole, values, encoding, begin + packed)
