@@ -9,7 +9,6 @@ read out of the steps that yield it, the shipped model's.
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ from typing import Any
 import model
 from model.effects import DEFAULTS, UNSEEN
 from replay.handlers_zswap import Handlers
+from traces.meant import meant
 
 __all__ = ["known_effects", "shipped_sizes", "short", "wrong_by", "wrong_with"]
 
@@ -68,9 +68,8 @@ def wrong_by(name: str, size: int | None) -> str:
     """Return what is wrong with an effect of that name and so many items (None: not known), ``""`` for nothing."""
     known = known_effects()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
         kind = "question" if name.startswith("?") else "effect"
-        return f"yields the unknown {kind} '{name}'" + (f" (is '{near[0]}' meant?)" if near else "")
+        return f"yields the unknown {kind} '{name}'{meant(name, known)}"
     sizes = known[name]
     if sizes and size is not None and size not in sizes:
         wanted = " or ".join(str(each) for each in sorted(sizes))

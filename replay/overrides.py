@@ -31,7 +31,7 @@ __all__ = ["check_class", "overridden", "overrides_line"]
 
 #: How like a name has to be to one of the base's to be taken for a misspelt one.
 _ALIKE: Final = 0.8
-_TODO: Final = "mend the class; the shipped ones are in model/revisions"
+_NEXT_STEP: Final = "mend the class; the shipped ones are in model/revisions"
 
 
 def base_of(kind: type[Zswap]) -> type[Zswap]:
@@ -175,7 +175,7 @@ def check_class(kind: type[Zswap], tree: ast.Module, file: str) -> None:
     for name in dir(kind):
         if getattr(inspect.getattr_static(kind, name), "__isabstractmethod__", False):
             raise RevisionFault(source.place(kind), f"has no {name}(), which {name_of(base_of(kind))} leaves to its "
-                                "subclasses", _TODO)
+                                "subclasses", _NEXT_STEP)
 
 
 @functools.cache
@@ -202,7 +202,7 @@ def _method(kind: type[Zswap], owner: type, name: str, value: Any, shipped: Any,
     if not isinstance(value, types.FunctionType):
         if callable(value):
             return
-        raise RevisionFault(place, f"has {short(value)} as {name}, which is a method of {base}", _TODO)
+        raise RevisionFault(place, f"has {short(value)} as {name}, which is a method of {base}", _NEXT_STEP)
     if inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value):
         raise RevisionFault(place, f"has {name}() as async, which nothing would await",
                             "make it a generator, or a plain method")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,15 @@ def test_without_output_the_source_has_to_be_a_recording(tmp_path: Path, capsys:
     (tmp_path / "trace.txt").write_text(TEXT)
     assert main(["import", str(tmp_path / "trace.txt")]) == 2
     assert "name the recording to make with -o REC" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_link_that_lies_in_the_recording_is_not_written_through(tmp_path: Path) -> None:
+    """A recording comes from others, and so may what has a name that a new manifest could take."""
+    rec, outside = imported(tmp_path), tmp_path / "outside"
+    outside.write_text("mine")
+    link = rec / f".manifest.{os.getpid()}"
+    link.symlink_to(outside)
+    assert main(["import", str(rec), "--set", "compressor=lz4"]) == 0
+    assert outside.read_text() == "mine"
+    assert Recording(rec).manifest["config"]["compressor"] == "lz4"
+    assert {path.name for path in rec.iterdir() if path.name.startswith(".")} == {link.name}

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import lzma
 import os
@@ -32,6 +31,7 @@ from hypothesis import HealthCheck, given, settings
 import replay
 from replay.cli import main
 from replay.cli.escaping import escaping
+from tests.damaging import edit, replace
 from traces import jsontext, thrift
 from traces.errors import BadInput
 from traces.importers.content import read_all
@@ -49,18 +49,6 @@ SMALL = SAMPLES / "7.2-lz4-numa2"
 @pytest.fixture
 def sample(tmp_path: Path) -> Path:
     return shutil.copytree(SMALL, tmp_path / "rec", ignore=shutil.ignore_patterns("cache"))
-
-
-def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    manifest = json.loads((path / "manifest.json").read_text())
-    change(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
-
-
-def replace(path: Path, name: str, data: bytes) -> None:
-    """Replace a file and its digest."""
-    (path / name).write_bytes(data)
-    edit(path, lambda m: m["files"].__setitem__(name, hashlib.sha256(data).hexdigest()))
 
 
 #: Beside a text that says nothing of its run.

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ringbuilder import page
 
+from tests.damaging import edit, replace
 from traces import pages as pages_module
 from traces import recording as recording_module
 from traces import schema
@@ -304,18 +305,6 @@ def read_all(recording: Recording) -> None:
         recording.pages.all_pages()
 
 
-def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    manifest = json.loads((path / "manifest.json").read_text())
-    change(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
-
-
-def replace(path: Path, name: str, data: bytes) -> None:
-    """Replace a file and its digest: what somebody who means harm would do."""
-    (path / name).write_bytes(data)
-    edit(path, lambda m: m["files"].__setitem__(name, hashlib.sha256(data).hexdigest()))
-
-
 def rewrite(path: Path, change: Callable[[pa.Table], pa.Table], name: str = "events/00000.parquet", **options: Any) -> None:
     """Replace a table and its digest."""
     table = change(pq.ParquetFile(path / name).read())
@@ -467,7 +456,7 @@ def test_manifests_that_are_no_json_object(copy: Path, data: bytes) -> None:
 
 
 def test_an_absurdly_large_manifest(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording_module, "_MAX_MANIFEST", 100)
+    monkeypatch.setattr(recording_module.jsontext, "MOST_BYTES", 100)
     assert "absurdly large" in refused(copy, copy / "manifest.json")
 
 

@@ -253,3 +253,12 @@ def test_a_handler_of_others_is_left_alone() -> None:
         signal.signal(signal.SIGINT, before)
     assert leave(lambda: 3, (), str, command=False) == 3
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_no_sentence_has_what_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever raised it: the recorder's sentences name files and tasks of others too."""
+    def refuse() -> int:
+        raise ValueError("task \x1b[31mred\x1b[0m\nPASS is gone")
+
+    assert leave(refuse, (ValueError,), str, command=False) == 2
+    assert capsys.readouterr().err == "zreplay: task \\x1b[31mred\\x1b[0m\\nPASS is gone.\n"

@@ -7,7 +7,6 @@ A trace file alone says none of it.  :func:`missing` names everything that a rec
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -15,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from traces import jsontext
 from traces.errors import BadInput
-from traces.importers.machine import check_kernel, check_machine, check_page_size
+from traces.importers.machine import OURS, check_kernel, check_machine, check_page_size
+from traces.leftovers import Unfinished
 from traces.recording import Recording
 
 __all__ = ["FACTS", "Fact", "how_to_set", "missing", "put", "read_settings", "set_facts"]
@@ -62,7 +63,7 @@ def missing(manifest: dict[str, Any]) -> list[Fact]:
     kernel, config = manifest["kernel"], manifest["config"]
     params, options = _table(config.get("params")), _table(kernel.get("options"))
     words = " ".join(str(kernel.get(key) or "") for key in ("machine", "release", "uname"))
-    ours = re.search(r"\b(x86_64|amd64)\b", words) is not None
+    ours = re.search(rf"\b({'|'.join(OURS)})\b", words) is not None
     said = {"kernel": kernel.get("version") or kernel.get("release"), "compressor": config.get("compressor"),
             "totalram-pages": config.get("totalram_pages"), "chain-size": config.get("chain_size"),
             "page-size": ours or kernel.get("page_size") or options.get("CONFIG_PAGE_SHIFT"),
@@ -128,12 +129,16 @@ def set_facts(path: str | os.PathLike[str], values: dict[str, str | int]) -> Rec
     put(manifest["kernel"], manifest["config"], values)
     said = ", ".join(f"{key}={value}" for key, value in values.items())
     manifest["notes"] = [*manifest.get("notes", ()), f"set after the import: {said}"]
-    new = Path(path) / f".manifest.{os.getpid()}"
+    place = Path(path) / "manifest.json"
     try:
-        new.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-        os.replace(new, Path(path) / "manifest.json")
+        new = Unfinished(place)
+        try:
+            new.path.write_text(jsontext.dumped(manifest))
+            os.replace(new.path, place)
+        finally:
+            new.path.unlink(missing_ok=True)
+            new.done()
     except OSError as problem:
-        new.unlink(missing_ok=True)
         raise BadInput(path, "manifest.json", f"cannot be written ({problem.strerror})",
                        "copy the recording to where you may write") from None
     return Recording(path, verify=False)

@@ -24,5 +24,5 @@ def meant(word: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(word[:200], known, 2, 0.6)
     # A second one that is much less like it is no help.
     likeness = [difflib.SequenceMatcher(None, name, word[:200]).ratio() for name in near]
-    found = same or [name for name, like in zip(near, likeness) if like > likeness[0] - 0.15]  # noqa: B905
+    found = same or [name for name, like in zip(near, likeness, strict=True) if like > likeness[0] - 0.15]
     return f" (did you mean {' or '.join(repr(name) for name in found)}?)" if found else ""

@@ -33,7 +33,6 @@ __all__ = ["Recording", "RecordingWriter", "SEGMENT_ROWS", "usable_cpus"]
 #: Rows of a full event segment; what a writer holds in memory, and the unit that survives a crash.
 SEGMENT_ROWS: Final = 1 << 18
 _MANIFEST: Final = "manifest.json"
-_MAX_MANIFEST: Final = 64 << 20
 _SOURCE: Final = "check what the source says of its run"
 _AGAIN: Final = "import or record again, or copy the whole directory again"
 
@@ -244,7 +243,7 @@ class Recording:
                            "make one with 'zreplay import SRC -o REC'")
         if not os.access(path, os.R_OK):
             raise BadInput(path, "", "cannot be read (Permission denied)", "ask its owner for permission")
-        manifest = self._parsed(path, _MAX_MANIFEST, "the manifest is absurdly large")
+        manifest = self._parsed(path, jsontext.MOST_BYTES, "the manifest is absurdly large")
         if not isinstance(manifest, dict) or type(manifest.get("format_version")) is not int:
             raise BadInput(path, "", "has no format_version", _AGAIN)
         if manifest["format_version"] != schema.FORMAT_VERSION:

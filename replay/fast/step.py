@@ -99,7 +99,6 @@ _ASYNC, _WORKER, _SHRINK, _SHRINK_RET = (_EV["async_free_zspage"], _EV["shrink_w
 _SHRINKER, _SHRINKER_RET = _EV["zswap_shrinker_scan"], _EV["zswap_shrinker_scan_ret"]
 _CB, _CB_RET = _EV["shrink_memcg_cb"], _EV["shrink_memcg_cb_ret"]
 _WRITEBACK, _WRITEBACK_RET = _EV["zswap_writeback_entry"], _EV["zswap_writeback_entry_ret"]
-_UPTODATE, _DIRTY, _RECLAIM = PG_UPTODATE, PG_DIRTY, PG_RECLAIM
 
 
 @njit(nogil=True, error_model="numpy")
@@ -416,17 +415,17 @@ def _make(stands_for: int) -> Any:
                             differs = swpent[i] != m[f + L.Q_VICTIM_SWPENT] \
                                 or (m[f + L.Q_VICTIM_FOLIO] != -1 and folio[i] != m[f + L.Q_VICTIM_FOLIO])
                             if m[L.WORD_WRITTEN]:
-                                differs = differs or word[i] & _UPTODATE == 0
+                                differs = differs or word[i] & PG_UPTODATE == 0
                                 m[L.COMPARED + L.H_WRITTEN] += 1
                                 m[L.WRITTEN_BACK] += 1
-                                m[L.MARKED_FOR_RECLAIM] += word[i] & _RECLAIM != 0
+                                m[L.MARKED_FOR_RECLAIM] += word[i] & PG_RECLAIM != 0
                     elif code == _LOAD_RET or code == _WRITEBACK_RET:
                         check = L.H_LOAD
                         differs = ret[i] != m[f + L.Q_VALUE]
                         # Where zswap had the page: that is where it was read.
                         if code == _LOAD_RET and m[L.WORD_LOADED] and m[f + L.Q_VALUE] == m[L.KIND_612] \
                                 and m[f + L.Q_READ] > 0:
-                            wanted = _UPTODATE | _DIRTY if m[f + L.Q_DIRTIED] else _UPTODATE
+                            wanted = PG_UPTODATE | PG_DIRTY if m[f + L.Q_DIRTIED] else PG_UPTODATE
                             differs = differs or word[i] & wanted != wanted
                             m[L.COMPARED + L.H_FOLIO] += 1
                     elif code == _DECOMPRESS:

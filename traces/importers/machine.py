@@ -17,10 +17,10 @@ from traces import schema
 from traces.block import Block
 from traces.errors import BadInput
 
-__all__ = ["PageSizes", "check_kernel", "check_machine", "check_page_size", "machine_of"]
+__all__ = ["OURS", "PageSizes", "check_kernel", "check_machine", "check_page_size", "machine_of"]
 
-_PAGE: Final = 4096
-_OURS: Final = frozenset(("x86_64", "amd64"))
+#: what kernels and distributions call the machine that is modelled
+OURS: Final = ("x86_64", "amd64")
 #: what kernels and distributions call other machines, as a word of a release
 _OTHERS: Final = (r"arm64|aarch64|armmp|armv\d\w*|riscv64|ppc64le|ppc64el|ppc64|powerpc64le|powerpc64|s390x|loong64|"
                   r"loongarch64|mips64el|mips64|sparc64|i386|i486|i586|i686")
@@ -39,7 +39,7 @@ def check_machine(path: str | os.PathLike[str], where: str, machine: str) -> Non
 
     :raises BadInput: for any other name; ``""`` is not known
     """
-    if machine and machine not in _OURS:
+    if machine and machine not in OURS:
         raise BadInput(path, where, f"was recorded on {machine[:20]}, which is not modelled", "record on x86-64")
 
 
@@ -48,7 +48,7 @@ def check_page_size(path: str | os.PathLike[str], where: str, size: int) -> None
 
     :raises BadInput: for any other size
     """
-    if size != _PAGE:
+    if size != schema.PAGE_SIZE:
         what = f"2^{size.bit_length() - 1}" if size > 0 and not size & (size - 1) else str(size)
         raise BadInput(path, where, f"pages of {what} bytes are not modelled", "record on a kernel with 4 KiB pages")
 
@@ -95,7 +95,7 @@ class PageSizes:
             self._done = True
             # One page size for all calls, or some are damaged and not the machine's doing.
             size = int(lengths[0])
-            if size > _PAGE and not size & (size - 1) and size <= 1 << 16 and (lengths == size).all() \
+            if size > schema.PAGE_SIZE and not size & (size - 1) and size <= 1 << 16 and (lengths == size).all() \
                     and (name.endswith("decompress") or self._stores_one_page(block, captured, rows, event, pid)):
                 check_page_size(self._path, f"{name}() of {size} bytes for one page", size)
 

@@ -30,7 +30,7 @@ INTERRUPTED = 128 + signal.SIGINT
 TRACEBACK = "ZREPLAY_TRACEBACK"
 
 #: What to do about what an operating system says; others are left to the reader.
-_TODO = {errno.ENOSPC: "make room there, or choose another place",
+_NEXT_STEPS = {errno.ENOSPC: "make room there, or choose another place",
          errno.EDQUOT: "make room there, or choose another place",
          errno.EFBIG: "allow larger files (ulimit -f), or choose another place",
          errno.EACCES: "choose a place that you may use, or run it as somebody who may",
@@ -111,18 +111,18 @@ def _foreign(text: str) -> bool:
 
 
 def _name(text: str) -> int:
-    _say(f"{printable(text[:4096])}: the name is not UTF-8, and recordings keep names as UTF-8; rename it, or name it "
+    _say(f"{text[:4096]}: the name is not UTF-8, and recordings keep names as UTF-8; rename it, or name it "
          "through a link")
     return WRONG
 
 
 def _system(problem: OSError, output: str) -> int:
     """Say what the operating system refused, and to which file."""
-    names = [printable(os.fsdecode(name)) for name in (problem.filename, problem.filename2)
+    names = [os.fsdecode(name) for name in (problem.filename, problem.filename2)
              if isinstance(name, (str, bytes))]
     what = os.strerror(problem.errno) if problem.errno else " ".join(str(problem).split()) or type(problem).__name__
-    todo = _TODO.get(problem.errno or 0, "mend that and try again")
-    place = " to ".join(names) or printable(output) or "a file that it reads or writes"
+    todo = _NEXT_STEPS.get(problem.errno or 0, "mend that and try again")
+    place = " to ".join(names) or output or "a file that it reads or writes"
     _say(f"{place}: {what}; {todo}")
     _show(problem)
     return WRONG
@@ -135,7 +135,7 @@ def _fault(problem: BaseException) -> int:
     while trace is not None:
         place = f" at {os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
         trace = trace.tb_next
-    said = printable(" ".join(str(problem).split()))[:300]
+    said = " ".join(str(problem).split())[:300]
     how = "that traceback" if os.environ.get(TRACEBACK) else \
         f"what it prints with {TRACEBACK}=1 in its environment"
     _say(f"this is a fault of zreplay itself ({type(problem).__name__}{': ' if said else ''}{said}{place}), "
@@ -158,9 +158,9 @@ def _interrupted(kept: Callable[[], str]) -> int:
 
 
 def _say(sentence: str) -> None:
-    """Print a sentence to stderr; where that cannot be, the exit status has to do."""
+    """Print a sentence to stderr, as a terminal may show it; where that cannot be, the exit status has to do."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"zreplay: {sentence}.", file=sys.stderr, flush=True)
+        print(f"zreplay: {printable(sentence)}.", file=sys.stderr, flush=True)
 
 
 # ---- streams ------------------------------------------------------------------------------------------------
