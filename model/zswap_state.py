@@ -306,7 +306,7 @@ class ZswapState:
         if current >= limit:
             self.reached["zswap_check_limits.full"] += 1
             if current == limit:
-                self.reached["zswap_check_limits.limit"] += 1
+                self.reached["zswap_check_limits.at_limit"] += 1
             self.counters.pool_limit_hit += 1
             self.pool_reached_full = True
         elif self.pool_reached_full:
@@ -314,7 +314,7 @@ class ZswapState:
             if current <= threshold:
                 self.reached["zswap_check_limits.accept"] += 1
                 if current == threshold:
-                    self.reached["zswap_check_limits.threshold"] += 1
+                    self.reached["zswap_check_limits.at_threshold"] += 1
                 self.pool_reached_full = False
             else:
                 self.reached["zswap_check_limits.band"] += 1

@@ -184,7 +184,7 @@ class ZswapWriteback(ZswapState, ABC):
             if current <= threshold:
                 self.reached["shrink_worker.threshold"] += 1
                 if current == threshold:
-                    self.reached["shrink_worker.to_the_page"] += 1
+                    self.reached["shrink_worker.at_threshold"] += 1
                 break
         yield ("shrink_worker_ret",)
 

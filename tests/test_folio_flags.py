@@ -21,6 +21,7 @@ from replay.verdict import Result
 from tests.sweeping import LINES, imaginary, outcome
 from tests.tampering import Tampered
 from traces import schema
+from traces.record.probes import FLAG_BITS
 from traces.recording import RecordingWriter
 
 
@@ -159,3 +160,9 @@ def test_whoever_writes_the_folio_out_before_the_load_returns_cleans_it(tmp_path
     result = replay.replay(recording, engine="reference")
     assert {each.check for each in result.divergences} == (set() if verdict == "PASS" else {"load.folio"})
     assert not difference(result, replay.replay(recording, engine="fast"))
+
+
+def test_the_recorder_and_the_model_mean_the_same_bits() -> None:
+    """The recorder runs without the model, and looks the names up in the kernel's BTF."""
+    named = {"PG_uptodate": PG_UPTODATE, "PG_dirty": PG_DIRTY, "PG_reclaim": PG_RECLAIM}
+    assert {name: 1 << FLAG_BITS[name] for name in named} == named

@@ -55,10 +55,10 @@ _BR_DISABLED: Final = L.branch("zswap_store.disabled")
 _BR_NO_OBJCG: Final = L.branch("zswap_store.no_objcg")
 _BR_MEMCG_FULL: Final = L.branch("zswap_store.memcg_full")
 _BR_FULL: Final = L.branch("zswap_check_limits.full")
-_BR_LIMIT: Final = L.branch("zswap_check_limits.limit")
+_BR_AT_LIMIT: Final = L.branch("zswap_check_limits.at_limit")
 _BR_BAND: Final = L.branch("zswap_check_limits.band")
 _BR_ACCEPT: Final = L.branch("zswap_check_limits.accept")
-_BR_AT_THRESHOLD: Final = L.branch("zswap_check_limits.threshold")
+_BR_AT_THRESHOLD: Final = L.branch("zswap_check_limits.at_threshold")
 _BR_PARTIAL: Final = L.branch("zswap_store.partial")
 _BR_ERASE: Final = L.branch("zswap_store.erase")
 _BR_REPLACE: Final = L.branch("zswap_store_page.replace")
@@ -172,7 +172,7 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
         current = answer if answered else m[f + L.Q_VALUE]
         if current >= m[L.MAX_PAGES]:
             m[_BR_FULL] += 1
-            m[_BR_LIMIT] += current == m[L.MAX_PAGES]
+            m[_BR_AT_LIMIT] += current == m[L.MAX_PAGES]
             m[L.N_LIMIT_HIT] += 1
             m[L.REACHED_FULL] = 1
         elif m[L.REACHED_FULL]:

@@ -37,7 +37,7 @@ _BR_RETRIES: Final = L.branch("shrink_worker.retries")
 _BR_PASS: Final = L.branch("shrink_worker.pass")
 _BR_IDLE_PASS: Final = L.branch("shrink_worker.idle_pass")
 _BR_THRESHOLD: Final = L.branch("shrink_worker.threshold")
-_BR_TO_THE_PAGE: Final = L.branch("shrink_worker.to_the_page")
+_BR_AT_THRESHOLD: Final = L.branch("shrink_worker.at_threshold")
 _BR_OFF: Final = L.branch("zswap_shrinker_scan.off")
 _BR_SCAN_NONE: Final = L.branch("zswap_shrinker_scan.none")
 _BR_SCAN_SOME: Final = L.branch("zswap_shrinker_scan.some")
@@ -212,7 +212,7 @@ def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
         reached = current <= m[f + L.Q_THRESHOLD]
         if reached:
             m[_BR_THRESHOLD] += 1
-            m[_BR_TO_THE_PAGE] += current == m[f + L.Q_THRESHOLD]
+            m[_BR_AT_THRESHOLD] += current == m[f + L.Q_THRESHOLD]
         st = L.K_RET if reached else L.K_NEXT
     elif st == L.K_RET:
         return L.END

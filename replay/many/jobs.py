@@ -34,7 +34,6 @@ __all__ = ["NOT_DONE", "UNREADABLE", "Job", "Outcome", "attempt", "make_jobs", "
 UNREADABLE: Final = "unreadable"
 NOT_DONE: Final = "not done"
 #: a manifest larger than this is left to the replay, which refuses it
-_MAX_MANIFEST: Final = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -139,8 +138,8 @@ def _pages_to_do(path: str, revision: str | type[Zswap] | None) -> tuple[str, st
     """
     file = Path(path) / "manifest.json"
     try:
-        data = read_input(file, _MAX_MANIFEST)
-        if len(data) > _MAX_MANIFEST:
+        data = read_input(file, jsontext.MOST_BYTES)
+        if len(data) > jsontext.MOST_BYTES:
             return None
         manifest = jsontext.parse(data)
         if not manifest["pages"]["with_bytes"]:
