@@ -62,7 +62,11 @@ def losses_of(recording: Recording, span: tuple[int, int], lag: int) -> list[Los
         where = _where(loss)
         beyond = lost - marked.get(loss.get("cpu", -1), 0) if isinstance(lost, int) else None
         if beyond is None:
-            out.append(Loss(*span, None, loss.get("why") or f"it is not known how many events {where} lost", cpu))
+            # Nothing was lost before what the recorder noticed had happened.
+            start = loss.get("since", span[0])
+            if start <= span[1] + lag:
+                why = loss.get("why") or f"it is not known how many events {where} lost"
+                out.append(Loss(start, max(start, span[1]), None, why, cpu))
         elif beyond > 0:
             out.append(Loss(*span, None, f"{where} lost {beyond:,} events at unknown times", cpu))
         elif loss.get("damaged_subbuffers") or loss.get("short_records"):

@@ -647,7 +647,7 @@ def test_a_session_takes_its_own_name_and_keeps_its_own_capture(tmp_path: Path, 
     take = bccsession._Tracefs
     monkeypatch.setattr(bccsession, "_Tracefs", lambda names: take(root, names))
     monkeypatch.setattr(bccsession, "load_bcc", lambda: None)
-    box: Any = types.SimpleNamespace(check=lambda: None)
+    box: Any = types.SimpleNamespace(check=lambda: None, root=tmp_path)
     session = bccsession.BccSession(tmp_path / "c", Options(PageMode("none"), instance="b"), box)
     assert type(session.capture) is bccsession._Capture
     assert session.tracefs.names.group == "b"

@@ -346,7 +346,7 @@ def test_a_hasher_holds_nothing_of_tracefs_but_its_rings(tmp_path: Path) -> None
         def __init__(self) -> None:
             self.fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
 
-        def close(self) -> None:
+        def unlock(self) -> None:
             os.close(self.fd)
 
     fifos = [Fifo(tmp_path, cpu) for cpu in (0, 1)]
@@ -364,7 +364,7 @@ def test_a_hasher_holds_nothing_of_tracefs_but_its_rings(tmp_path: Path) -> None
     made._worker.close()
     for reader in made._readers:
         reader.close()
-    made.tracefs.close()
+    made.tracefs.unlock()
     made.capture.close()
     assert str(fifos[1].path / "trace_pipe_raw") in held
     assert not held & {str(tmp_path), str(fifos[0].path / "trace_pipe_raw")}

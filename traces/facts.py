@@ -18,6 +18,7 @@ from traces import jsontext
 from traces.errors import BadInput
 from traces.importers.machine import OURS, check_kernel, check_machine, check_page_size
 from traces.leftovers import Unfinished
+from traces.record.reasons import next_step
 from traces.recording import Recording
 
 __all__ = ["FACTS", "Fact", "how_to_set", "missing", "put", "read_settings", "set_facts"]
@@ -140,5 +141,5 @@ def set_facts(path: str | os.PathLike[str], values: dict[str, str | int]) -> Rec
             new.done()
     except OSError as problem:
         raise BadInput(path, "manifest.json", f"cannot be written ({problem.strerror})",
-                       "copy the recording to where you may write") from None
+                       next_step(problem.errno, "copy the recording to where you may write")) from None
     return Recording(path, verify=False)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import stat
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
 from pathlib import Path
+from typing import Any
 
 from traces.errors import BadInput
 
-__all__ = ["entries", "is_regular", "kind_of", "open_input", "read_input", "regular", "why_not"]
+__all__ = ["Reopened", "entries", "is_regular", "kind_of", "open_input", "read_input", "regular", "why_not"]
 
 _COPY = "put a copy of the file itself there"
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
@@ -115,6 +116,40 @@ def read_input(path: str | os.PathLike[str], most: int, root: Path | None = None
     with open_input(path, root) as file:
         # Room for as much as is asked for would be made before a byte is read.
         return file.read(min(os.fstat(file.fileno()).st_size, most) + 1)[:most + 1]
+
+
+class Reopened(RawIOBase):
+    """A file of an input that is open only while some of it is read: of a box of a thousand CPUs there are thousands.
+
+    :param path: what the user named, or a file of it: a link to a regular file is followed
+    :raises BadInput: when it is no regular file, or another one is there when more is read
+    :raises OSError: when it cannot be opened
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._at = 0
+        with open_input(path, follow=True) as file:
+            self._which = self._identity(file)
+
+    @staticmethod
+    def _identity(file: BufferedReader) -> tuple[int, int]:
+        status = os.fstat(file.fileno())
+        return status.st_dev, status.st_ino
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read on from where the last read stopped."""
+        with open_input(self._path, follow=True) as file:
+            if self._identity(file) != self._which:
+                raise BadInput(self._path, "", "was replaced by another file while it was read", "try again")
+            done = os.preadv(file.fileno(), [buffer], self._at)
+        self._at += done
+        return done
 
 
 def entries(directory: Path) -> tuple[list[Path], list[str]]:

@@ -23,6 +23,7 @@ from traces.files import is_regular, open_input, read_input, regular
 from traces.leftovers import Unfinished
 from traces.pages import PageStore, PageStoreWriter
 from traces.printable import escaped_texts
+from traces.record.reasons import next_step
 
 if TYPE_CHECKING:
     # pyarrow imports it where a table becomes a frame; most verbs need none.
@@ -75,7 +76,8 @@ class RecordingWriter:
                 self.directory = self._unfinished.path
         except OSError as problem:
             raise BadInput(self.path, "", f"cannot be made ({problem.strerror})",
-                           "choose a directory that exists and that you may write to") from None
+                           next_step(problem.errno, "choose a directory that exists and that you may write to")) \
+                from None
         (self.directory / "events").mkdir()
         self.pages = PageStoreWriter(self.directory / "pages")
         self.rows = 0
@@ -237,7 +239,8 @@ class Recording:
         except OSError as problem:
             raise BadInput(self.path, "", f"cannot be opened ({problem.strerror})",
                            "ask its owner for permission, or copy it to where you may read it"
-                           if isinstance(problem, PermissionError) else "see how it is spelt") from None
+                           if isinstance(problem, PermissionError)
+                           else next_step(problem.errno, "see how it is spelt")) from None
         if not os.path.isdir(self.path) or not os.path.isfile(path):
             raise BadInput(self.path, "", "this is not a recording (a directory with a manifest.json)",
                            "make one with 'zreplay import SRC -o REC'")
@@ -258,7 +261,8 @@ class Recording:
         try:
             data = read_input(path, most, self.path)
         except OSError as problem:
-            raise BadInput(path, "", f"cannot be read ({problem.strerror})", _AGAIN) from None
+            raise BadInput(path, "", f"cannot be read ({problem.strerror})",
+                           next_step(problem.errno, _AGAIN)) from None
         if len(data) > most:
             raise BadInput(path, "", too_large, _AGAIN)
         try:
@@ -275,7 +279,8 @@ class Recording:
                 if _digest(path, self.path) != digest:
                     raise BadInput(path, "", "does not match its digest in the manifest", _AGAIN)
             except OSError as problem:
-                raise BadInput(path, "", f"cannot be read ({problem.strerror})", _AGAIN) from None
+                raise BadInput(path, "", f"cannot be read ({problem.strerror})",
+                           next_step(problem.errno, _AGAIN)) from None
 
     def _check_lists(self) -> None:
         """The lists name files that the manifest has a digest of, each once, all there are, of as many rows as said."""

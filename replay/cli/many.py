@@ -27,6 +27,7 @@ from replay.many.tables import as_plain
 from replay.verdict import Result
 from traces.errors import BadInput
 from traces.meant import meant
+from traces.record.reasons import next_step
 from traces.record.wayout import FAULT
 
 if TYPE_CHECKING:
@@ -218,7 +219,8 @@ def _write(file: str, text: str) -> None:
         finally:
             part.unlink(missing_ok=True)
     except OSError as problem:
-        raise BadInput(file, "", f"cannot be written ({problem.strerror})", "name another file") from None
+        raise BadInput(file, "", f"cannot be written ({problem.strerror})",
+                       next_step(problem.errno, "name another file")) from None
 
 
 class _Watch:

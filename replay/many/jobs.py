@@ -24,6 +24,7 @@ from replay.verdict import Result, others, replay
 from traces import jsontext
 from traces.errors import BadInput
 from traces.files import read_input
+from traces.record.reasons import next_step
 from traces.record.release import kernel_line
 from traces.record.wayout import FAULT, TRACEBACK
 from traces.recording import Recording
@@ -192,7 +193,8 @@ def safely(job: Job, loaded: str | type[Zswap] | None = None, *, at: str | None 
             print(f"zreplay: {job.recording} against {job.against}:", file=sys.stderr)
             traceback.print_exc()
         if isinstance(problem, OSError) and problem.errno:
-            return not_done(job, f"met '{problem.strerror}' at {problem.filename or 'a file'}", "mend that, try again")
+            return not_done(job, f"met '{problem.strerror}' at {problem.filename or 'a file'}",
+                            next_step(problem.errno, "mend that, try again"))
         return replace(not_done(job, f"raised {type(problem).__name__} ({problem})", "this is a fault of zreplay "
                                 f"itself: report it where you have zreplay from, with what {TRACEBACK}=1 prints"),
                        fault=True)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from replay.formats.asjson import SCHEMA
 from replay.verdict import EXIT, Result
 from traces.errors import BadInput
+from traces.record.reasons import next_step
 from traces.recording import Recording
 
 __all__ = ["fits", "load_result"]
@@ -29,7 +30,8 @@ def load_result(path: Path) -> Result:
         with path.open("rb") as stream:
             content = stream.read(_LARGEST + 1)
     except OSError as problem:
-        raise BadInput(path, "", f"cannot be read ({problem.strerror})", _WRITE_ANEW) from None
+        raise BadInput(path, "", f"cannot be read ({problem.strerror})",
+                       next_step(problem.errno, _WRITE_ANEW)) from None
     if len(content) > _LARGEST:
         raise BadInput(path, "", "is too large for a result", _WRITE_ANEW)
     try:

@@ -14,6 +14,7 @@ from replay.report.latency import latency
 from replay.report.material import Material, Missing, Picture
 from replay.report.overtime import pool
 from traces.errors import BadInput
+from traces.record.reasons import next_step
 
 __all__ = ["pictures", "write_file", "write_figures"]
 
@@ -31,7 +32,8 @@ def write_figures(directory: Path, made: Sequence[Picture | Missing]) -> list[Pa
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        raise BadInput(directory, "", f"cannot be made ({problem.strerror})", "name another directory") from None
+        raise BadInput(directory, "", f"cannot be made ({problem.strerror})",
+                       next_step(problem.errno, "name another directory")) from None
     files = []
     for picture in made:
         if isinstance(picture, Picture):
@@ -54,4 +56,5 @@ def write_file(path: Path, content: bytes) -> None:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as problem:
-        raise BadInput(path, "", f"cannot be written ({problem.strerror})", "name another file") from None
+        raise BadInput(path, "", f"cannot be written ({problem.strerror})",
+                       next_step(problem.errno, "name another file")) from None

@@ -11,6 +11,7 @@ from typing import Final, Literal, NoReturn, TypeAlias
 
 from traces.errors import BadInput
 from traces.files import open_input
+from traces.record.reasons import next_step
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -43,7 +44,7 @@ class File:
             data = os.pread(self._raw.fileno(), count, at)
         except OSError as error:
             raise BadInput(self.path, f"offset {at}", f"cannot be read ({error.strerror})",
-                           "check the disk, then import again") from error
+                           next_step(error.errno, "check the disk, then import again")) from error
         if len(data) != count:
             raise BadInput(self.path, f"offset {at}", "the file shrank while it was read",
                            "wait until the recording is complete, then import again")

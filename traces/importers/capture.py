@@ -40,6 +40,11 @@ _AGAIN: Final = "copy the capture again"
 #: What the recorder puts behind the name of a file that it packed.
 _SUFFIXES: Final = (".xz", ".gz")
 _WHOLE: Final = 1 << 62
+#: What a manifest can hold.
+_MOST_LOST: Final = (1 << 63) - 1
+#: Things that a recorder noticed that are taken over, and the characters of one.
+_MOST_OTHERS: Final = 200
+_LONG_SENTENCE: Final = 400
 #: Pages of a packed dump that are kept in memory: those of tasks that took turns are not in order.
 _RECENT: Final = 1024
 
@@ -74,6 +79,8 @@ class Capture:
         self.until: int | None = None if self.complete else int(line["flushed"]) if line else self.start or 0
         losses = status["losses"].get("cpus") if self.complete else line["losses"] if line else {}
         self._losses: dict[str, Any] = losses if isinstance(losses, dict) else {}
+        #: What other processes did to the recorder's switches, as it noticed; a flush may know of more.
+        self._others = [*_rows_of(status.get("interference")), *_rows_of(line.get("interference") if line else None)]
 
     @classmethod
     def find(cls, directory: Path) -> Capture | None:
@@ -127,7 +134,7 @@ class Capture:
         facts.complete = self.complete
         facts.capture = {key: self.status.get(key) for key in
                          ("recorder", "backend", "clock", "start", "stop", "box", "btf", "pages", "buffer_kb", "cgroup",
-                          "command", "command_status", "plan", "losses")}
+                          "command", "command_status", "plan", "losses", "rings", "cpus", "interference")}
         facts.notes.extend(str(note) for note in self.status["notes"])
         facts.command = read_command(self.directory)
         if facts.command is not None:
@@ -143,8 +150,11 @@ class Capture:
                 facts.notes.append("the recorder was stopped before it recorded anything")
                 return
             seconds = max(self.until - self.start, 0) / 1e9
-            facts.notes.append(f"the recorder was stopped before it could finish: events are whole for its first "
-                               f"{seconds:.3f} s, later ones were left out"
+            ended = self.status.get("ended")
+            how = f"says that {ended[:_LONG_SENTENCE]}" if isinstance(ended, str) else \
+                "was stopped before it could finish"
+            facts.notes.append(f"the recorder {how}: events are whole for its first {seconds:.3f} s, later ones were "
+                               "left out"
                                + (f", and so were the counter snapshots {', '.join(late)}" if late else ""))
 
     def _missing_snapshots(self, facts: RunFacts) -> list[str]:
@@ -181,16 +191,49 @@ class Capture:
             seen.add(cpu)
             counts = self._losses.get(cpu)
             loss["lost"] = _lost(counts, loss.get("lost"))
+            if self.complete:
+                self._hold_to_ring(loss, facts)
         # A CPU that left no file may have lost all it had.
         for cpu, counts in self._losses.items():
             lost = _lost(counts, 0)
             if cpu not in seen and lost != 0:
                 facts.losses.append({"cpu": int(cpu) if cpu.isdecimal() else cpu, "lost": lost})
+        for row in dict.fromkeys(self._others):
+            since, what = row
+            if since is not None and self.until is not None and since >= self.until:
+                continue
+            facts.losses.append({"cpu": None, "lost": None, "why": f"events may be missing: {what}",
+                                 **({"since": since} if since is not None else {})})
+        for number, online in _cpu_changes(self.status.get("cpus")):
+            facts.notes.append(f"CPU {number} {'came online' if online else 'went offline'} while it was recorded")
         probes = self.status["losses"].get("probes")
         for probe, missed in (probes if isinstance(probes, dict) else {}).items():
             if isinstance(missed, int) and missed > 0:
                 facts.notes.append(f"the probe of {probe} missed {missed} hits")
                 facts.losses.append({"cpu": "any", "probe": probe, "lost": missed})
+
+    def _hold_to_ring(self, loss: dict[str, Any], facts: RunFacts) -> None:
+        """Hold the events of a CPU against how many the kernel says it gave to readers of its ring.
+
+        Whoever else reads the ring takes events away, and who clears it, its counts as well.
+        """
+        rings = self.status.get("rings")
+        ring = rings.get(str(loss.get("cpu"))) if isinstance(rings, dict) else None
+        if not isinstance(ring, dict) or not all(isinstance(ring.get(key), int) for key in ("read", "entries")):
+            return
+        events, read = int(loss.get("events", 0)), ring["read"] + ring["entries"]
+        if read > events:
+            facts.notes.append(f"{loss.get('file')} holds {events} events, and the kernel gave {read} to readers of "
+                               "its ring: somebody else read it, or the file is not whole")
+            loss["lost"] = min(loss["lost"] + read - events, _MOST_LOST) if loss["lost"] is not None else None
+        elif read < events:
+            # Whoever clears a ring writes a file, and is seen to, where the recorder sees anything.
+            known = [since for since, _ in self._others if since is not None]
+            why = f"how many events CPU {loss['cpu']} lost is not known: its ring was cleared while it was recorded " \
+                  f"({events} events were read, and the kernel counts {read})"
+            loss |= {"lost": None, "why": why, **({"since": min(known)} if known else {})}
+        elif loss["lost"] == 0:
+            loss["counted"] = True
 
     def pages(self, facts: RunFacts, bases: tuple[int, int] | None) -> PageIndex | None:
         """Return the pages that were recorded, of all CPUs in order of time; None when there are none.
@@ -277,6 +320,30 @@ def _read_until(ts: int, values: dict[str, Any]) -> int:
     return round(stamp * 1e9) if isinstance(stamp, int | float) and 0 <= stamp < 1 << 33 else ts
 
 
+def _rows_of(found: Any) -> list[tuple[int | None, str]]:
+    """Return (since when, a sentence) of what a recorder says that other processes did."""
+    if not found:
+        return []
+    if not isinstance(found, list):
+        found = [found]
+    out = []
+    for row in found[:_MOST_OTHERS]:
+        row = row if isinstance(row, dict) else {}
+        since, what = row.get("since"), row.get("what")
+        out.append((since if isinstance(since, int) and 0 <= since < 1 << 63 else None,
+                    what[:_LONG_SENTENCE] if isinstance(what, str) else "another process did something to the "
+                    "recorder's switches, and what cannot be read"))
+    return out
+
+
+def _cpu_changes(cpus: Any) -> list[tuple[int, bool]]:
+    """Return (CPU, whether it came online) of the CPUs that came and went while a recorder recorded."""
+    changes = cpus.get("changes") if isinstance(cpus, dict) else None
+    rows = changes[:_MOST_OTHERS] if isinstance(changes, list) else []
+    return [(row["cpu"], bool(row.get("online"))) for row in rows
+            if isinstance(row, dict) and isinstance(row.get("cpu"), int)]
+
+
 def _lost(counts: Any, in_stream: int | None) -> int | None:
     """Return how many events a CPU lost: what the kernel counted, at least what the ring says; None unknown.
 
@@ -288,7 +355,7 @@ def _lost(counts: Any, in_stream: int | None) -> int | None:
     if not all(isinstance(value, int) and value >= 0 for value in values):
         return None
     overrun, commit, dropped = (int(value) for value in values if value is not None)
-    return max(overrun, in_stream or 0) + commit + dropped
+    return min(max(overrun, in_stream or 0) + commit + dropped, _MOST_LOST)
 
 
 class _CpuPages:

@@ -18,13 +18,14 @@ from typing import Any, BinaryIO, Final
 
 from traces import jsontext
 from traces.errors import BadInput
-from traces.files import open_input
+from traces.files import Reopened, open_input
 from traces.importers.bpftracejson import sniff_bpftrace
 from traces.importers.eventformat import HeaderPage
 from traces.importers.ftracetext import sniff_text
 from traces.importers.perftext import sniff_perf
 from traces.importers.tracedat import sniff_tracedat
 from traces.parquetbounds import most_of
+from traces.record.reasons import next_step
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -38,6 +39,7 @@ _GZIP_MAGIC: Final = b"\x1f\x8b"
 _XZ_MAGIC: Final = b"\xfd7zXZ\0"
 _HEAD: Final = 1 << 16
 _CHUNK: Final = 4 << 20
+_BUFFER: Final = 1 << 16
 #: What the decompressors raise at damaged data.
 DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
 #: What the JSON files have in them that say something of a run; others may hold what they like.
@@ -54,16 +56,18 @@ def open_stream(path: Path) -> BinaryIO:
     try:
         with open_input(path, follow=True) as raw:
             magic = raw.read(len(_XZ_MAGIC))
-        # Opened by name, the decompressors close the file with themselves.
+        # Not held open: many are read at the same time.
+        source = io.BufferedReader(Reopened(path), _BUFFER)
         if magic[:4] == _ZSTD_MAGIC:
-            return zstd.ZstdFile(path)  # type: ignore[return-value]
+            return zstd.ZstdFile(source)  # type: ignore[return-value]
         if magic[:2] == _GZIP_MAGIC:
-            return gzip.GzipFile(path)  # type: ignore[return-value]
+            return gzip.GzipFile(fileobj=source)  # type: ignore[return-value]
         if magic == _XZ_MAGIC:
-            return lzma.LZMAFile(path)  # type: ignore[return-value]
-        return open_input(path, follow=True)
+            return lzma.LZMAFile(source)  # type: ignore[return-value]
+        return source
     except OSError as problem:
-        raise BadInput(path, "", f"cannot be read ({problem.strerror})", "check the path") from None
+        raise BadInput(path, "", f"cannot be read ({problem.strerror})",
+                       next_step(problem.errno, "check the path")) from None
 
 
 def _read(stream: BinaryIO, size: int) -> tuple[bytes, Exception | None]:

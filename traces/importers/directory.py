@@ -82,6 +82,8 @@ class _Import:
         self.used: set[Path] = set()
         self.pages: PageIndex | None = None
         self.truth: pd.DataFrame | None = None
+        #: What is missing of it, in a sentence.
+        self.cut = ""
         self.objects: pd.DataFrame | None = None
         # What a user names may be a link; what lies in a directory that somebody sent is opened only if it is a file.
         files, left = entries(src) if src.is_dir() else ([src], [])
@@ -100,6 +102,8 @@ class _Import:
             self.capture.apply(self.facts)
             self.pages = self.capture.pages(self.facts, self.capture.bases() or bases_of(self.facts.kernel))
             self.truth = self.capture.usable_truth(self.truth, self.facts)
+        if self.cut and self.truth is not None:
+            self.facts.missing.append(self.cut)
         self._page_files()
         for kind, why in _UNUSED.items():
             for path in self.by_kind.get(kind, []):
@@ -140,7 +144,7 @@ class _Import:
             add_ring_stats(self.facts, path)
         add_counters(self.facts, self._take("counters"))
         for path in self._take_one("truth"):
-            self.truth = read_truth(path)
+            self.truth, self.cut = read_truth(path)
         for path in self._take_one("objects"):
             self.objects = read_objects(path)
 

@@ -18,6 +18,7 @@ from traces.importers.pagefiles import is_page_format
 from traces.importers.probemap import ProbeTable
 from traces.importers.ring import Damage
 from traces.importers.source import Block, RunFacts, block_rows, count_rings, loss_record, merge_cpus, ring_blocks
+from traces.record.reasons import next_step
 
 __all__ = ["FormatDirectory", "cpu_of", "ring_stream"]
 
@@ -75,7 +76,7 @@ class FormatDirectory:
             return read_input(path, _MAX_FORMAT).decode("utf-8", "replace")
         except OSError as problem:
             raise BadInput(path, "", f"cannot be read ({problem.strerror})",
-                           "name the directory of event formats with --formats") from None
+                           next_step(problem.errno, "name the directory of event formats with --formats")) from None
 
     def is_page_ring(self, path: Path) -> bool:
         """True when the first sub-buffers of a ring hold halves of pages."""

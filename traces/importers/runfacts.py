@@ -26,6 +26,7 @@ _CONFIG_KEYS: Final = ("CONFIG_ZSMALLOC_CHAIN_SIZE", "CONFIG_ZSMALLOC_STAT", "CO
 #: Of a packed file so many lines are believed, and one more for each of its bytes.
 _FREE_LINES: Final = 1 << 20
 _TRUTH_COLUMNS: Final = ["phase", "page", "kind", "sha1", "swap_type", "swap_offset"]
+_TRUTH_HEAD: Final = ",".join(_TRUTH_COLUMNS).encode() + b"\n"
 
 
 def add_config(facts: RunFacts, path: Path) -> None:
@@ -145,8 +146,11 @@ def add_counters(facts: RunFacts, paths: list[Path]) -> None:
         facts.config.setdefault("totalram_pages", int(total[1]) // 4)
 
 
-def read_truth(path: Path) -> pd.DataFrame:
+def read_truth(path: Path) -> tuple[pd.DataFrame, str]:
     """Read a workload's truth: which page content it left at which swap offset at the end of each phase.
+
+    One that ends within a line, as on a disk that was full, is read up to there.  Returns it, and a sentence on what is
+    cut, ``""`` where nothing is.
 
     :raises BadInput: when columns or numbers are not as they should be
     """
@@ -154,6 +158,12 @@ def read_truth(path: Path) -> pd.DataFrame:
         data = read_all(path)
         if data.count(b"\n") > _FREE_LINES + path.stat().st_size:
             raise BadInput(path, "", "has more lines than a file of its size can", "write it again with the workload")
+        lines, cut = data.count(b"\n"), ""
+        if data[-1:] != b"\n":
+            # Half of a number is a number, too.
+            data = data[:data.rfind(b"\n") + 1] or (_TRUTH_HEAD if _TRUTH_HEAD.startswith(data) else data)
+            cut = f"{path.name} ends in the middle of its line {lines + 1}: what the workload says of its pages from " \
+                  "there on is missing"
         frame = pd.read_csv(io.BytesIO(data), dtype={"phase": str, "kind": str, "sha1": str})
         frame = frame[_TRUTH_COLUMNS]
         frame["swap_offset"] = frame["swap_offset"].astype("int64")
@@ -162,4 +172,4 @@ def read_truth(path: Path) -> pd.DataFrame:
         raise
     except (ValueError, KeyError, OverflowError) as problem:
         raise BadInput(path, "", f"is not a truth table ({problem})", "write it again with the workload") from None
-    return frame
+    return frame, cut

@@ -19,6 +19,7 @@ from traces.importers.probemap import ProbeTable, vocabulary_name
 from traces.importers.ring import Damage
 from traces.importers.source import Block, RunFacts, block_rows, count_rings, loss_record, merge_cpus, ring_blocks
 from traces.importers.tracedat import Buffer, CpuData, TraceDat, open_tracedat
+from traces.record.reasons import next_step
 
 __all__ = ["stream"]
 
@@ -35,7 +36,8 @@ def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
     try:
         dat = open_tracedat(path)
     except OSError as problem:
-        raise BadInput(path, "", f"cannot be read ({problem.strerror})", "check the path") from None
+        raise BadInput(path, "", f"cannot be read ({problem.strerror})",
+                       next_step(problem.errno, "check the path")) from None
     try:
         return _open(dat, path, facts)
     except BaseException:

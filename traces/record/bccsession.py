@@ -30,6 +30,7 @@ from .errors import CannotRecord
 from .names import Names
 from .pages import PageTaker
 from .plan import Planned, page_plan, plan
+from .reasons import what_happened
 from .rings import RingReader
 from .session import VERSION, Options, Session, ring_kb
 from .tracefs import Instance, Tracefs
@@ -122,7 +123,7 @@ class _Bpf:
             self._memory = mmap.mmap(self._bpf["shared"].map_fd, 8 * cells)
         except OSError as problem:
             self._bpf.cleanup()
-            raise CannotRecord(f"the kernel does not let BPF maps be mapped ({problem.strerror})",
+            raise CannotRecord(f"the kernel does not let BPF maps be mapped ({what_happened(problem)})",
                                "record with --backend tracefs, or on Linux 5.5 or later") from None
         self._cells = (ctypes.c_uint64 * cells).from_buffer(self._memory)
 
@@ -280,6 +281,20 @@ class _Reader:
         self._bpf = bpf
         self._sorter = sorter
 
+    #: New CPUs are found by the reader of markers.
+    more = None
+
+    def numbers(self) -> list[int]:
+        """Return the CPUs that have a ring for markers."""
+        return self._markers.numbers()
+
+    def rest(self) -> None:
+        """Write all that is left."""
+        if self._markers.more is not None:
+            self._markers.add(self._markers.more(True))
+        while self.round():
+            pass
+
     def pipes(self) -> list[int]:
         """Return no file descriptors: BPF rings are looked into round by round."""
         return []
@@ -336,7 +351,7 @@ class _PageRing(Instance):
     def __init__(self, bpf: _Bpf, cpus: list[int]) -> None:
         # There is no instance behind it.
         self._bpf = bpf
-        self._cpus = cpus
+        self._numbers = cpus
 
     def switch(self, on: bool) -> None:
         """Nothing: see the class."""
@@ -344,7 +359,7 @@ class _PageRing(Instance):
     def losses(self) -> dict[str, dict[str, Any]]:
         """Return pages without room per CPU."""
         counts = self._bpf.kinds(bccprogram.PAGES)
-        return {str(cpu): {"overrun": counts[cpu], "commit_overrun": 0, "dropped": 0} for cpu in self._cpus}
+        return {str(cpu): {"overrun": counts[cpu], "commit_overrun": 0, "dropped": 0} for cpu in self._numbers}
 
 
 class _Tracefs(Tracefs):
@@ -392,6 +407,8 @@ class BccSession(Session):
     tracefs: _Tracefs
     capture: _Capture
     locks_memory = False
+    # Its files are sub-buffers of its own making.
+    counts_what_it_takes = False
 
     def __init__(self, path: Path, options: Options, box: Box) -> None:
         if os.uname().machine != "x86_64":
@@ -457,7 +474,8 @@ class BccSession(Session):
 
     def _load(self, program: Program, pages: list[tuple[str, str, str]], refused: dict[str, str], notes: list[str],
               buffer_kb: int) -> None:
-        self.meta = rings = _Rings(self.tracefs, self.tracefs.names.instances[0], _MARKER_KB)
+        self.meta = rings = _Rings(self.tracefs, self.tracefs.names.instances[0], _MARKER_KB, cpus=self._cpus)
+        self._allow_files(2 + bool(pages) * (1 + bool(self.options.pages.every)))
         bpf = _Bpf(self._module, program, self.tracefs.names.group)
         try:
             sorter = Sorter(self._take_events)
@@ -471,6 +489,7 @@ class BccSession(Session):
             raise
         markers = RingReader(rings.cpus(), rings.subbuf, 1024 * _MARKER_KB,
                              lambda cpu, data: self._markers(sorter, cpu, data, rings.subbuf))
+        markers.more = rings.cpus
         self._readers: list[Any] = [_Reader(source, markers, bpf, sorter)]
         why = bpf.attach()
         refused.update(self._because(program, why))
@@ -480,6 +499,7 @@ class BccSession(Session):
         rings.source = source
         self.tracefs.program = program
         self.capture.sorter = sorter
+        self._look_after([(rings, self.tracefs.names.group, {})], notes)
 
     def _take_events(self, cpu: int, data: bytes) -> None:
         if cpu not in self._raw:
@@ -506,6 +526,9 @@ class BccSession(Session):
         self._status["backend"] = "bcc"
         self._status["bcc"] = str(getattr(self._module, "__version__", "unknown"))
         self.capture.write_json("capture.json", self._status)
+
+    def _whole_until(self) -> int:
+        return min(self._complete, self.capture.sorter.complete if self.capture.sorter is not None else 0)
 
     def _finish(self) -> None:
         super()._finish()

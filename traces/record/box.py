@@ -14,6 +14,7 @@ from typing import Any
 from .btf import Btf
 from .errors import CannotRecord
 from .plan import Kernel, wanted_names
+from .reasons import next_step, what_happened
 
 __all__ = ["Box"]
 
@@ -77,8 +78,8 @@ class Box:
                     elif words[2] in _ADDRESSES and len(words) == 3:
                         self.addresses[words[2]] = int(words[0], 16)
         except OSError as problem:
-            raise CannotRecord(f"/proc/kallsyms cannot be read ({problem.strerror})",
-                               "boot a kernel with CONFIG_KALLSYMS") from None
+            raise CannotRecord(f"/proc/kallsyms cannot be read ({what_happened(problem)})",
+                               next_step(problem.errno, "boot a kernel with CONFIG_KALLSYMS")) from None
         # kptr_restrict shows zeros.
         self.addresses = {name: value for name, value in self.addresses.items() if value}
         traceable = {line.split(None, 1)[0] for line in

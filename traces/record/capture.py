@@ -20,10 +20,14 @@ from typing import Any
 
 from .errors import CannotRecord
 from .packing import pack
+from .reasons import next_step, what_happened
 
 __all__ = ["AppendFile", "Capture", "check_target"]
 
 _FLUSHED = "flushed.jsonl"
+#: A file that only takes room: when the disk is full it goes, so that it can be written how far the capture is whole.
+_RESERVE = ".reserve.part"
+_RESERVED = 1 << 19
 
 
 class AppendFile:
@@ -68,6 +72,12 @@ class AppendFile:
             left -= done
         return True
 
+    def cut(self, size: int) -> None:
+        """Take back what was appended after ``size`` bytes."""
+        os.ftruncate(self._fd, size)
+        os.lseek(self._fd, size, os.SEEK_SET)
+        self.size = size
+
     def sync(self) -> None:
         """Bring it to disk."""
         os.fsync(self._fd)
@@ -110,8 +120,8 @@ class Capture:
         try:
             path.mkdir(mode=0o700)
         except OSError as problem:
-            raise CannotRecord(f"the output {path} cannot be made ({problem.strerror})",
-                               "choose a directory you may write to") from None
+            raise CannotRecord(f"the output {path} cannot be made ({what_happened(problem)})",
+                               next_step(problem.errno)) from None
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             path.rmdir()
             raise CannotRecord(f"others could read {path}: its file system keeps no permissions",
@@ -119,6 +129,8 @@ class Capture:
         self._files: dict[str, AppendFile | _Foreign] = {}
         #: Names of files that another process makes.
         self.foreign = ""
+        #: What else a flush is to say, where there is anything.
+        self.beside: dict[str, Any] = {}
         self._log: AppendFile | None = None
         self._problem: OSError | None = None
         self._snapshots = 0
@@ -176,7 +188,8 @@ class Capture:
         if self._flushing is None:
             self._look()
             sizes = {name: file.size for name, file in self._files.items()}
-            line = json.dumps({"flushed": until, "sizes": sizes, "losses": losses}) + "\n"
+            beside = {name: value for name, value in self.beside.items() if value}
+            line = json.dumps({"flushed": until, "sizes": sizes, "losses": losses, **beside}) + "\n"
             # Slow disks take seconds over it, and the rings fill meanwhile.
             self._flushing = threading.Thread(target=self._flush, args=(line, list(self._files.values())), daemon=True)
             self._flushing.start()
@@ -211,15 +224,51 @@ class Capture:
                 file.sync()
             if self._log is None:
                 self._log = AppendFile(self.path / _FLUSHED)
-            self._log.write(line.encode())
+            before = self._log.size
+            try:
+                self._log.write(line.encode())
+            except OSError:
+                # The next line must not go on with half of this one.
+                self._log.cut(before)
+                raise
             self._log.sync()
         except OSError as problem:
             self._problem = problem
+
+    def reserve(self) -> None:
+        """Take some room on the disk, for what is written when there is none left.
+
+        :raises OSError: when there is none to take
+        """
+        fd = os.open(self.path / _RESERVE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, _RESERVED)
+        finally:
+            os.close(fd)
+
+    def end_early(self, until: int, losses: dict[str, Any]) -> None:
+        """Say how far the capture is whole, after something could not be written: what was written is kept.
+
+        :param until: every event before this time of the trace clock (ns) has been appended
+        :param losses: per CPU, as far as what was appended goes
+        :raises OSError: when not even that can be written
+        """
+        self.release()
+        if self._flushing is not None:
+            self._flushing.join()
+            self._flushing = None
+        self._problem = None
+        Capture.flush(self, until, losses, wait=True)
+
+    def release(self) -> None:
+        """Give back the room that was reserved."""
+        (self.path / _RESERVE).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close all files."""
         if self._flushing is not None:
             self._flushing.join()
+        self.release()
         for file in [*self._files.values(), *([self._log] if self._log is not None else [])]:
             file.close()
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -239,8 +288,9 @@ def check_target(path: Path) -> None:
     try:
         mode = parent.stat().st_mode
     except OSError as problem:
-        raise CannotRecord(f"{parent}, where the output should go, cannot be used ({problem.strerror})",
-                           "choose a directory that exists") from None
+        missing = problem.errno in (errno.ENOENT, errno.ENOTDIR)
+        raise CannotRecord(f"{parent}, where the output should go, cannot be used ({what_happened(problem)})",
+                           "choose a directory that exists" if missing else next_step(problem.errno)) from None
     if not stat.S_ISDIR(mode):
         raise CannotRecord(f"{parent}, where the output should go, is no directory", "choose a directory")
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:

@@ -158,10 +158,12 @@ def _clean(names: Names) -> int:
     try:
         found = tracefs.leftovers()
         left = tracefs.remove() if found else []
+        holders = tracefs.holders() if left else ""
     finally:
         tracefs.close()
     if left:
-        raise CannotRecord(f"{', '.join(left[:3])} cannot be removed", "close what still uses it and try again")
+        raise CannotRecord(f"{', '.join(left[:3])} cannot be removed{holders}",
+                           "end who still uses it, and try again")
     print(f"removed {len(found)} leftovers" if found else "nothing was left behind")
     return 0
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import math
 import os
 import select
 import signal
@@ -76,7 +77,7 @@ class PageWorker:
 
         :raises OSError: what it ended with
         """
-        if select.select([self._answers], [], [], 0)[0]:
+        if _readable(self._answers, 0.0):
             self.end(0)
 
     def end(self, niceness: int) -> dict[str, int]:
@@ -113,6 +114,14 @@ class PageWorker:
         os.close(self._answers)
 
 
+def _readable(fd: int, seconds: float) -> bool:
+    """Return whether a pipe can be read, or has no other end, within some time."""
+    # select() takes no file descriptor from 1,024 on: boxes of many CPUs have as many rings open.
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(math.ceil(1000 * seconds)))
+
+
 def _work(recorder: int, orders: int, answers: int, reader: RingReader, taker: PageTaker) -> int:
     """Be the process; returns its exit status."""
     # Ctrl-C is for the recorder, which then says what there is to do.
@@ -126,7 +135,7 @@ def _work(recorder: int, orders: int, answers: int, reader: RingReader, taker: P
     lock_memory()
     try:
         wait = 0.0
-        while not select.select([orders], [], [], wait)[0]:
+        while not _readable(orders, wait):
             wait = 0.0 if reader.round(_TURN) else _LOOK
             if wait and os.sched_getscheduler(0) != os.SCHED_IDLE:
                 with contextlib.suppress(OSError):
@@ -134,8 +143,7 @@ def _work(recorder: int, orders: int, answers: int, reader: RingReader, taker: P
         # Where the pipe has no other end, the recorder is no more.
         if os.read(orders, len(_END)) != _END:
             return 1
-        while reader.round():
-            pass
+        reader.rest()
         answer = {"pages": taker.pages, "broken": taker.broken}
     except OSError as problem:
         answer = {"errno": problem.errno or 5}

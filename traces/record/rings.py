@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import math
 import os
+import select
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,8 +45,35 @@ class RingReader:
         self._chunk = chunk
         self._ring = ring
         self._take = take
-        self._pipes = [(number, os.open(path / "trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK))
-                       for number, path in cpus]
+        self._pipes: list[tuple[int, int]] = []
+        #: Returns the CPUs that have a ring by now, as (number, directory): they may come online later.  Asked for
+        #: every one (True), it returns also those that are not known to have been online at any time.
+        self.more: Callable[[bool], list[tuple[int, Path]]] | None = None
+        try:
+            self.add(cpus)
+        except OSError:
+            # Whose object was never made is closed by nobody.
+            RingReader.close(self)
+            raise
+
+    def add(self, cpus: list[tuple[int, Path]]) -> None:
+        """Read these CPUs' rings too; those that it reads already stay, and CPUs without a ring are left out."""
+        there = set(self.numbers())
+        for number, path in cpus:
+            if number in there:
+                continue
+            pipe = os.open(path / "trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK)
+            poll = select.poll()
+            poll.register(pipe, select.POLLIN)
+            # So says ring_buffer_poll_wait() of a CPU that was never online since the instance was made.
+            if any(events & select.POLLERR for _, events in poll.poll(0)):
+                os.close(pipe)
+            else:
+                self._pipes.append((number, pipe))
+
+    def numbers(self) -> list[int]:
+        """Return the CPUs whose rings it reads."""
+        return [number for number, _ in self._pipes]
 
     def pipes(self) -> list[int]:
         """Return file descriptors that poll() finds readable when a ring is filled to the instance's share."""
@@ -60,6 +88,8 @@ class RingReader:
         """
         total = 0
         until = time.monotonic() + seconds
+        if self.more is not None:
+            self.add(self.more(False))
         for number, pipe in list(self._pipes):
             if time.monotonic() > until:
                 break
@@ -73,6 +103,13 @@ class RingReader:
                 done += size
             total += done
         return total
+
+    def rest(self) -> None:
+        """Hand over all that is left, when the rings are off; also of CPUs that were online for a moment only."""
+        if self.more is not None:
+            self.add(self.more(True))
+        while self.round():
+            pass
 
     def _some(self, number: int, pipe: int) -> int:
         """Hand over some of a CPU's sub-buffers and return how many bytes that was, 0 when there are none."""

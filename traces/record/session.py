@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import re
@@ -20,15 +21,19 @@ from .box import Box
 from .capture import AppendFile, Capture
 from .cgroups import read_settings
 from .counters import snapshot
+from .cpus import Cpus, cpu_text
 from .errors import CannotRecord
 from .memlock import lock_memory
 from .names import DEFAULT, Names
+from .openfiles import allow, back_to
 from .pages import PageMode, PageTaker
 from .pageworker import PageWorker
 from .plan import Planned, as_json, page_plan, plan
 from .probes import PAGE_SOURCES
+from .reasons import OF_DISKS, kernel_step, next_step, what_happened
 from .rings import RingCopier, RingReader
 from .tracefs import Instance, Tracefs
+from .watch import Watch
 
 __all__ = ["FLUSH", "VERSION", "Options", "Session", "loss_lines", "ring_kb", "say"]
 
@@ -48,6 +53,10 @@ _PAGE_SUBBUF_KB = 64
 FLUSH = 0.5
 #: Bytes after whose packing somebody may ask what takes so long.
 _LONG = 64 << 20
+#: Errors that are neither about disks nor about tracefs.
+_OF_PROCESSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+#: Things that other processes did that are named at the end.
+_SHOWN = 4
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
@@ -130,6 +139,18 @@ class _Waiter:
                     self._poll.unregister(pipe)
             self._listening = on
 
+    def follow(self, rings: list[list[int]]) -> None:
+        """Wait for rings that have come, too: a CPU that comes online has one."""
+        if rings == self._rings:
+            return
+        listening = self._listening
+        self._listen(False)
+        for pipe in rings[0] if rings else ():
+            if pipe not in self._rings[0]:
+                self._poll.register(pipe, select.POLLIN)
+        self._rings = rings
+        self._listen(listening)
+
     def wait(self, seconds: float) -> tuple[bool, bool, list[bool]]:
         """Return whether the command has ended, whether there are orders, and which readers' rings are full.
 
@@ -150,6 +171,8 @@ class Session:
     :raises CannotRecord: when it cannot be done on this box
     """
 
+    #: Whether its files of events are what the kernel gave of its rings, so that the kernel's count is theirs.
+    counts_what_it_takes = True
     #: Whether it keeps its memory from being paged out: not where that is a compiler's, too.
     locks_memory = True
 
@@ -169,8 +192,9 @@ class Session:
                 say("a recorder that was killed left probes behind; removing them.")
                 left = self.tracefs.remove()
                 if left:
-                    raise CannotRecord(f"what a killed recorder left cannot be removed ({', '.join(left[:3])})",
-                                       f"close what still reads it, then run '{self.tracefs.names.clean}'")
+                    raise CannotRecord(f"what a killed recorder left cannot be removed ({', '.join(left[:3])}"
+                                       f"{self.tracefs.holders()})",
+                                       f"end who still uses it, then run '{self.tracefs.names.clean}'")
             self.capture = self._make_capture(path)
         except BaseException:
             self.tracefs.close()
@@ -183,6 +207,13 @@ class Session:
         self._looked_at: list[str] = []
         self._control = -1
         self._child: subprocess.Popen[bytes] | None = None
+        self._cpus = Cpus(box.root)
+        self._watch: Watch | None = None
+        #: Every event before this time (ns) is in the files.
+        self._complete = 0
+        self._unmounted = False
+        #: Limits on open files as they were: a command has them as it would alone.
+        self._limits: tuple[int, int] | None = None
         #: What it was started with.
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
         #: Seconds between rounds over the rings, where none asks for it earlier.
@@ -210,16 +241,20 @@ class Session:
             useless = True
             raise
         except OSError as problem:
-            raise CannotRecord(f"recording into {self.capture.path} failed ({problem.strerror})",
-                               "choose another disk with room; what was written before is kept, marked as "
-                               "incomplete") from None
+            useless = self._status.get("start") is None
+            raise self._ended_early(problem) from None
         finally:
             if self._worker is not None:
                 self._worker.close()
             for reader in self._readers:
                 reader.close()
+            if self._watch is not None:
+                self._watch.close()
             left = self.tracefs.remove()
+            holders = self.tracefs.holders() if left else ""
             self.tracefs.close()
+            if self._limits is not None:
+                back_to(self._limits)
             if self._control >= 0:
                 os.close(self._control)
                 with contextlib.suppress(OSError):
@@ -228,8 +263,37 @@ class Session:
             if useless:
                 shutil.rmtree(self.capture.path, ignore_errors=True)
             if left:
-                say(f"not everything could be removed ({', '.join(left[:3])}): run '{self.tracefs.names.clean}'.")
+                say(f"not everything could be removed ({', '.join(left[:3])}{holders}): run "
+                    f"'{self.tracefs.names.clean}'.")
         return self._status
+
+    def _ended_early(self, problem: OSError) -> CannotRecord:
+        """Keep what was recorded until something failed, and return the sentence about it."""
+        what = what_happened(problem)
+        of_disk = problem.errno in OF_DISKS
+        if isinstance(problem.filename, (str, bytes)):
+            name = self.tracefs.shown(os.fsdecode(problem.filename))
+            what = f"{name}: {what}"
+            of_disk = of_disk and not name.startswith(str(self.tracefs.place))
+        todo = next_step(problem.errno) if of_disk or problem.errno in _OF_PROCESSES else kernel_step(problem.errno)
+        if self._status.get("start") is None:
+            return CannotRecord(f"nothing was recorded ({what})", todo)
+        self._status["ended"] = f"it ended early ({what})"
+        # Where nothing can be written any more, that is what the files say.
+        with contextlib.suppress(OSError):
+            if self._watch is not None:
+                self._watch.check(_now())
+            losses = self.meta.losses()
+            self._status["losses"]["cpus"] = losses
+            self.capture.end_early(self._whole_until(), losses)
+        with contextlib.suppress(OSError):
+            self.capture.write_json("capture.json", self._status)
+        return CannotRecord(f"recording into {self.capture.path} ended early ({what}); what was recorded before is "
+                            "kept, marked as incomplete", f"{todo}, and import what there is")
+
+    def _whole_until(self) -> int:
+        """Return a time before which every event is in the files, ns."""
+        return self._complete
 
     # Before
 
@@ -253,8 +317,11 @@ class Session:
         functions = {row.function for row in page_events if row.event in pages_used}
         self._looked_at = [name for name in names if PAGE_SOURCES.get(name, ("",))[0] in functions]
         buffer_kb = options.buffer_kb or ring_kb(self.box.memory_kb(), 1 + bool(pages_used))
-        self.meta = Instance(self.tracefs, own.instances[0], buffer_kb)
-        self.pages = Instance(self.tracefs, own.instances[1], buffer_kb, _PAGE_SUBBUF_KB) if pages_used else None
+        self.meta = Instance(self.tracefs, own.instances[0], buffer_kb, cpus=self._cpus)
+        self.pages = Instance(self.tracefs, own.instances[1], buffer_kb, _PAGE_SUBBUF_KB, self._cpus) if pages_used \
+            else None
+        # A ring and its file; of pages the ring, an index, and their bytes where they are kept.
+        self._allow_files(2 + (2 + bool(mode.every)) * (self.pages is not None))
         self._write_formats(used)
         disarmed = self.meta.enable(own.group, used)
         for event in disarmed:
@@ -270,7 +337,26 @@ class Session:
             # One sub-buffer at a time: more would only be copied to lie in a row.
             self._readers.append(RingReader(self.pages.cpus(), self.pages.subbuf, 1024 * buffer_kb, self._taker,
                                             self.pages.subbuf))
+            self._readers[1].more = self.pages.cpus
+        self._readers[0].more = self.meta.cpus
+        self._look_after([(self.meta, own.group, used)] + ([(self.pages, own.page_group, pages_used)]
+                                                           if self.pages is not None else []), notes)
         self._describe(planned, used, notes, kernel.btf is not None, buffer_kb)
+
+    def _allow_files(self, each: int) -> None:
+        """Let this process have ``each`` open files per CPU.
+
+        :raises CannotRecord: when it may not
+        """
+        now = len(self.meta.cpus())
+        self._limits = allow(each * len(self.meta.cpus(every=True)), each * now, f"the rings of {now} CPUs")
+
+    def _look_after(self, instances: list[tuple[Instance, str, dict[str, str]]], notes: list[str]) -> None:
+        """Have a look from now on at what others do to what was set up."""
+        self._watch = Watch(self.tracefs, instances)
+        if self._watch.blind:
+            notes.append(f"the kernel has no inotify for the recorder ({self._watch.blind}): what other processes do "
+                         "to its switches is noticed only where it lasts")
 
     def _own_lru_only(self, used: dict[str, str], notes: list[str]) -> None:
         """Leave out what other LRUs and parameters of the system do, where the kernel can tell them apart."""
@@ -314,6 +400,7 @@ class Session:
                       "digest": "keyed BLAKE2b, 32 bytes; SHA-1 where bytes are kept"},
             "buffer_kb": buffer_kb, "cgroup": str(options.cgroup) if options.cgroup is not None else None,
             "command": os.path.basename(options.command[0]) if options.command else None,
+            "cpus": {"online": cpu_text(self._cpus.online or ()), "rings": "", "changes": []}, "interference": [],
             "plan": as_json(planned, used), "notes": notes, "losses": {"cpus": {}, "pages": {}, "probes": {}}}
         self.capture.write_json("capture.json", self._status)
 
@@ -330,7 +417,7 @@ class Session:
 
     def _let_go(self) -> None:
         """In a process that only reads the pages' rings: close what else it has of tracefs."""
-        self.tracefs.close()
+        self.tracefs.unlock()
         self._readers[0].close()
 
     def _record(self) -> None:
@@ -338,6 +425,7 @@ class Session:
         # A pipe that is also open for writing never ends.
         os.mkfifo(self.capture.path / "control", 0o600)
         self._control = os.open(self.capture.path / "control", os.O_RDWR | os.O_NONBLOCK)
+        self.capture.reserve()
         # Snapshot first: what happens before the rings are on must not be missing from it.
         first = self.snapshot("before")
         self._note_state(first)
@@ -345,6 +433,11 @@ class Session:
         if self.pages is not None:
             self.pages.switch(True)
         self.meta.switch(True)
+        self._complete = start
+        if self._watch is not None:
+            self._watch.begin(start)
+            self.capture.beside["interference"] = self._watch.found
+            self._status["interference"] = self._watch.found
         # Settings once more: from here on the probes see whoever writes one, and which cgroup is which.
         self.capture.change_snapshot("before", {**first, "settings": read_settings()})
         self._status["start"] = start
@@ -362,7 +455,7 @@ class Session:
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, _NICE)
         flushed = snapped = rounded = time.monotonic()
-        complete, began = start, start
+        began = start
         commands = b""
         with _Waiter(self._control, [reader.pipes() for reader in self._readers], self._child) as waiter:
             while not self.stopping:
@@ -375,13 +468,17 @@ class Session:
                 if full[0] or now - rounded >= self.round_every:
                     # A round hands over all of before its beginning, but for an event that a CPU was just then
                     # writing: that is there one round later.
-                    complete, began, rounded = began, _now(), now
-                    if self._round(self.round_every) > _MUCH:
+                    begins = _now()
+                    much = self._round(self.round_every) > _MUCH
+                    self._complete, began, rounded = began, begins, now
+                    if much:
                         rounded -= self.round_every
+                    self._look_around()
+                    waiter.follow([reader.pipes() for reader in self._readers])
                     if now - flushed >= options.flush_every:
                         if self._worker is not None:
                             self._worker.check()
-                        self.capture.flush(complete, self.meta.losses())
+                        self.capture.flush(self._complete, self.meta.losses())
                         flushed = now
                 if options.snapshot_every and now - snapped >= options.snapshot_every:
                     self.snapshot("periodic")
@@ -390,6 +487,30 @@ class Session:
                     break
                 if ended or (self._child is not None and self._child.poll() is not None):
                     break
+
+    def _look_around(self) -> None:
+        """Notice what others do to the box while it is recorded: to the recorder's switches, to CPUs, to tracefs."""
+        new = self._watch.check(_now()) if self._watch is not None else []
+        for what in new:
+            say(f"note: {what}: from now on events may be missing, and how many is not known.")
+        came = []
+        for number, online, ts in self._cpus.changes[len(self._status["cpus"]["changes"]):]:
+            self._status["cpus"]["changes"].append({"cpu": number, "online": online, "ts": ts})
+            came += [number] * online
+            say(f"note: CPU {number} {'came online' if online else 'went offline; what its ring holds is read'}.")
+        if came:
+            for reader in self._readers[1:]:
+                # Read by another process, which finds them, too: here it is for who waits until they are full.
+                if reader.more is not None:
+                    reader.add(reader.more(False))
+        if not self._unmounted and not self.tracefs.mounted:
+            self._unmounted = True
+            note = f"tracefs was unmounted from {self.tracefs.place} while it was recorded"
+            say(f"note: {note}: recording goes on, but commands find no trace_marker.")
+            self._status["notes"].append(note)
+            new = [note]
+        if new or came:
+            self.capture.write_json("capture.json", self._status)
 
     def _until_next(self, rounded: float, start: int) -> float:
         """Return seconds until there is something to do."""
@@ -408,16 +529,19 @@ class Session:
 
     def _start_command(self) -> None:
         # A command that is a recorder itself, of another instance, passes on where both listen.
-        mine = {"ZREPLAY_CONTROL": (self.capture.path / "control").resolve(),
-                "ZREPLAY_MARKER": self.meta.path / "trace_marker"}
+        mine = {"ZREPLAY_CONTROL": str((self.capture.path / "control").resolve()),
+                "ZREPLAY_MARKER": self.tracefs.shown(self.meta.path / "trace_marker")}
         environment = dict(os.environ)
         for name, path in mine.items():
-            environment[name] = os.pathsep.join(filter(None, (environment.get(name), str(path))))
+            environment[name] = os.pathsep.join(filter(None, (environment.get(name), path)))
+        limits = self._limits
         try:
-            self._child = subprocess.Popen(self.options.command, env=environment)
+            # No thread of this process runs yet.
+            self._child = subprocess.Popen(self.options.command, env=environment,
+                                           preexec_fn=(lambda: back_to(limits)) if limits is not None else None)
         except OSError as problem:
-            raise CannotRecord(f"the command {self.options.command[0]} cannot be started ({problem.strerror})",
-                               "check its name") from None
+            raise CannotRecord(f"the command {self.options.command[0]} cannot be started ({what_happened(problem)})",
+                               next_step(problem.errno, "check its name")) from None
 
     def _commands(self, text: bytes) -> bytes:
         """Obey the lines written to the control pipe; returns what is not a whole line yet."""
@@ -455,22 +579,34 @@ class Session:
 
     def _finish(self) -> None:
         self.snapshot("end")
+        if self._watch is not None:
+            # All that was set up, before the recorder itself changes some of it.
+            self._watch.check(_now(), slow=True)
+            self._watch.expect("tracing_on")
         # The rings' own switch comes before the probes': an event that is off alone leaves returns without entries.
         self.meta.switch(False)
         stop = _now()
         if self.pages is not None:
             self.pages.switch(False)
-        while self._round():
-            pass
+        if self._worker is not None:
+            self._readers[0].rest()
+        else:
+            for reader in self._readers:
+                reader.rest()
+        self._cpus.seen.update(self._readers[0].numbers())
         broken = self._taker.broken if self._taker is not None else 0
         if self._worker is not None:
             broken = self._worker.end(_NICE)["broken"]
+        self._look_around()
         losses = self.meta.losses()
         missed = self.tracefs.missed()
         probes = {row["event"]: missed.get(row["event"], "unknown") for row in self._status["plan"] if row["probe"]}
         self._status["losses"] = {"cpus": losses, "probes": probes,
                                   "pages": self.pages.losses() if self.pages is not None else {},
                                   "broken_pages": broken}
+        self._status["cpus"]["rings"] = cpu_text(self._readers[0].numbers())
+        if self.counts_what_it_takes:
+            self._status["rings"] = self.meta.taken()
         self._status.update(stop=stop, complete=True)
         if self._child is not None:
             self._status["command_status"] = self._child.poll()
@@ -494,7 +630,7 @@ class Session:
             self.capture.foreign = ""
             self.capture.flush(until, losses, wait=True)
         except OSError as problem:
-            say(f"note: the capture is whole, but not all of it could be compressed ({problem.strerror}).")
+            say(f"note: the capture is whole, but not all of it could be compressed ({what_happened(problem)}).")
 
 
 def loss_lines(status: dict[str, Any]) -> list[str]:
@@ -515,4 +651,9 @@ def loss_lines(status: dict[str, Any]) -> list[str]:
     text = f"hits missed by probes: {', '.join(missed) if missed else 'none known'}"
     if unknown:
         text += f"; unknown for the {len(unknown)} that are fprobes (the kernel keeps no count of them)"
-    return [*lines, text + "."]
+    lines.append(text + ".")
+    others = [str(row["what"]) for row in status.get("interference", ())]
+    if others:
+        lines.append(f"events lost to other processes: unknown ({'; '.join(others[:_SHOWN])}"
+                     f"{f'; and {len(others) - _SHOWN} more' if len(others) > _SHOWN else ''}).")
+    return lines

@@ -18,9 +18,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .cpus import Cpus
 from .errors import CannotRecord
+from .holders import held_by
 from .names import DEFAULT, Names
 from .plan import Planned
+from .reasons import kernel_step, what_happened
 
 __all__ = ["CPU_LOSSES", "Instance", "Tracefs"]
 
@@ -42,10 +45,6 @@ def _write(path: Path, text: str, append: bool = False) -> None:
         os.close(fd)
 
 
-def _reason(problem: OSError) -> str:
-    return problem.strerror or str(problem)
-
-
 class Tracefs:
     """The tracing directory of the running kernel, held by at most one recorder of a name.
 
@@ -55,7 +54,8 @@ class Tracefs:
     """
 
     def __init__(self, root: Path = Path("/sys/kernel/tracing"), names: Names | None = None) -> None:
-        self.root = root
+        #: Where users find it.
+        self.place = root
         self.names = names if names is not None else Names.of()
         # Path.exists() of older Pythons raises where a directory is closed.
         if not os.path.exists(root / "dynamic_events"):
@@ -63,20 +63,41 @@ class Tracefs:
                 raise CannotRecord("recording needs root: tracefs is closed to other users", "run it with sudo")
             raise CannotRecord(f"tracefs is not mounted at {root}, or the kernel has no dynamic events",
                                f"mount it (mount -t tracefs nodev {root}), or use a kernel with CONFIG_PROBE_EVENTS")
+        # Held, so that it can be used to the end, whoever unmounts it meanwhile (umount -l).
+        self._held = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        #: The same for this process.
+        self.root = Path(f"/proc/self/fd/{self._held}")
+        if not os.path.exists(self.root / "dynamic_events"):
+            self.root = root
         # A lock goes with its holder however that ends, so it tells a running recorder from a killed one's remains.
-        self._lock = self._lock_default() if self.names.name == DEFAULT else self._lock_name()
+        self._lock = -1
         try:
+            self._lock = self._lock_default() if self.names.name == DEFAULT else self._lock_name()
             os.close(self._open_events())
-        except CannotRecord:
+        except BaseException:
             self.close()
             raise
+
+    def shown(self, path: Path | str) -> str:
+        """Return a path below :attr:`root` as users find it."""
+        return re.sub(rf"^{re.escape(str(self.root))}(?=/|$)", lambda _: str(self.place), str(path))
+
+    def holders(self) -> str:
+        """Return who has open files in the recorder's instances, as a clause; empty where nobody is seen to."""
+        return held_by(self.place / "instances", self.names.instances)
+
+    @property
+    def mounted(self) -> bool:
+        """True while it is where users find it."""
+        return os.path.exists(self.place / "dynamic_events")
 
     def _open_events(self) -> int:
         try:
             return os.open(self.root / "dynamic_events", os.O_WRONLY | os.O_APPEND)
         except OSError as problem:
-            why = "is mounted read-only" if problem.errno == errno.EROFS else f"cannot be written ({_reason(problem)})"
-            raise CannotRecord(f"tracefs at {self.root} {why}",
+            why = "is mounted read-only" if problem.errno == errno.EROFS else \
+                f"cannot be written ({what_happened(problem)})"
+            raise CannotRecord(f"tracefs at {self.place} {why}",
                                "run the recorder as root where tracefs is mounted read-write") from None
 
     def _lock_default(self) -> int:
@@ -105,9 +126,9 @@ class Tracefs:
         except OSError as problem:
             os.close(fd)
             if problem.errno not in (errno.EAGAIN, errno.EACCES):
-                raise CannotRecord(f"the name '{self.names.name}' cannot be locked ({_reason(problem)})",
+                raise CannotRecord(f"the name '{self.names.name}' cannot be locked ({what_happened(problem)})",
                                    "record without --instance") from None
-            raise CannotRecord(f"another recorder called '{self.names.name}' is running",
+            raise CannotRecord(f"another recorder called '{self.names.name}' is running{self.holders()}",
                                "wait for it, stop it, or choose another --instance") from None
         return fd
 
@@ -121,11 +142,18 @@ class Tracefs:
         found = re.search(rf"FLOCK\s+\S+\s+WRITE\s+(\d+)\s+\S+:{inode}\s", locks)
         return f" (process {found[1]})" if found else ""
 
-    def close(self) -> None:
+    def unlock(self) -> None:
         """Let another recorder of this name run."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+    def close(self) -> None:
+        """Let another recorder of this name run, and let go of the directory."""
+        self.unlock()
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
     # What is there
 
@@ -141,10 +169,14 @@ class Tracefs:
             return []
         return re.findall(rf"^\w+:({self.names.group}|{self.names.page_group})/(\S+)", text, re.M)
 
-    def definitions(self) -> str:
-        """Return the recorder's own lines of ``dynamic_events``, as the kernel shows them."""
+    def definitions(self, pages: bool = False) -> str:
+        """Return the recorder's own lines of ``dynamic_events``, as the kernel shows them.
+
+        :param pages: those of page contents, too
+        """
+        groups = f"(?:{self.names.group}|{self.names.page_group})" if pages else self.names.group
         text = (self.root / "dynamic_events").read_text()
-        return "".join(line + "\n" for line in text.splitlines() if re.match(rf"\w+:{self.names.group}/", line))
+        return "".join(line + "\n" for line in text.splitlines() if re.match(rf"\w+:{groups}/", line))
 
     def missed(self) -> dict[str, int]:
         """Return hits that were missed per event, of the kernel's kprobe events; fprobes have no such count."""
@@ -187,7 +219,7 @@ class Tracefs:
                 try:
                     _write(self.root / "dynamic_events", line + "\n", append=True)
                 except OSError as problem:
-                    refused[row.event] = f"the kernel refused '{line.split()[0]}' ({_reason(problem)})"
+                    refused[row.event] = f"the kernel refused '{line.split()[0]}' ({what_happened(problem)})"
                     continue
                 used[row.event] = line
                 refused.pop(row.event, None)
@@ -229,12 +261,16 @@ class Instance:
     :param name: one of the recorder's, see :class:`names.Names`
     :param buffer_kb: ring size per CPU, KiB
     :param subbuf_kb: size of a sub-buffer, KiB; kernels before 6.8 have 4 only
+    :param cpus: which CPUs are online; None takes all that could be for such
     :raises CannotRecord: when it cannot be made
     """
 
-    def __init__(self, tracefs: Tracefs, name: str, buffer_kb: int, subbuf_kb: int = 4) -> None:
+    def __init__(self, tracefs: Tracefs, name: str, buffer_kb: int, subbuf_kb: int = 4,
+                 cpus: Cpus | None = None) -> None:
         self.path = tracefs.root / "instances" / name
         self.subbuf = 4096
+        self._cpus = cpus
+        self._all: list[tuple[int, Path]] = []
         try:
             self.path.mkdir()
             _write(self.path / "tracing_on", "0")
@@ -248,13 +284,23 @@ class Instance:
             with contextlib.suppress(OSError):
                 _write(self.path / "buffer_percent", str(_FULL))
         except OSError as problem:
-            raise CannotRecord(f"the tracefs instance '{name}' cannot be set up ({_reason(problem)})",
-                               f"give a smaller --buffer-kb, or run '{tracefs.names.clean}' and try again") from None
+            todo = f"run '{tracefs.names.clean}' and try again" if problem.errno in (errno.EEXIST, errno.EBUSY) \
+                else kernel_step(problem.errno)
+            holders = tracefs.holders() if problem.errno in (errno.EEXIST, errno.EBUSY) else ""
+            raise CannotRecord(f"the tracefs instance '{name}' cannot be set up ({what_happened(problem)}{holders})",
+                               todo) from None
 
-    def cpus(self) -> list[tuple[int, Path]]:
-        """Return (number, directory) of the CPUs, in order."""
-        found = [(int(path.name[3:]), path) for path in (self.path / "per_cpu").glob("cpu[0-9]*")]
-        return sorted(found)
+    def cpus(self, every: bool = False) -> list[tuple[int, Path]]:
+        """Return (number, directory) of the CPUs that have a ring, in order.
+
+        :param every: those that could have one, too
+        """
+        if not self._all:
+            self._all = sorted((int(path.name[3:]), path) for path in (self.path / "per_cpu").glob("cpu[0-9]*"))
+        if self._cpus is None or every:
+            return list(self._all)
+        self._cpus.look()
+        return [(number, path) for number, path in self._all if self._cpus.has_ring(number)]
 
     def enable(self, group: str, events: Iterable[str]) -> dict[str, str]:
         """Arm events; returns why the kernel refused those it did."""
@@ -263,7 +309,7 @@ class Instance:
             try:
                 _write(self.path / "events" / group / event / "enable", "1")
             except OSError as problem:
-                refused[event] = f"the kernel would not enable it ({_reason(problem)})"
+                refused[event] = f"the kernel would not enable it ({what_happened(problem)})"
         return refused
 
     def filter(self, group: str, event: str, expression: str) -> bool:
@@ -282,14 +328,23 @@ class Instance:
         """Switch the rings on or off."""
         _write(self.path / "tracing_on", "1" if on else "0")
 
-    def losses(self) -> dict[str, dict[str, Any]]:
-        """Return losses per CPU as the kernel counts them; "unknown" where its statistics cannot be read."""
-        found: dict[str, dict[str, Any]] = {}
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """Return what the kernel counts of each CPU's ring (``per_cpu/cpuN/stats``), nothing where it does not say."""
+        found = {}
         for number, path in self.cpus():
             try:
-                values = dict(re.findall(r"^([a-z ]+): (\d+)", (path / "stats").read_text(), re.M))
+                values = re.findall(r"^([a-z ]+): (\d+)", (path / "stats").read_text(), re.M)
             except OSError:
-                values = {}
-            found[str(number)] = {key: int(values[name]) if name in values else "unknown"
-                                  for name, key in CPU_LOSSES.items()}
+                values = []
+            found[str(number)] = {name: int(value) for name, value in values}
         return found
+
+    def losses(self) -> dict[str, dict[str, Any]]:
+        """Return losses per CPU as the kernel counts them; "unknown" where its statistics cannot be read."""
+        return {cpu: {key: values.get(name, "unknown") for name, key in CPU_LOSSES.items()}
+                for cpu, values in self.statistics().items()}
+
+    def taken(self) -> dict[str, dict[str, int]]:
+        """Return per CPU how many events the kernel gave to readers of its ring, and how many it still holds."""
+        return {cpu: {"read": values["read events"], "entries": values["entries"]}
+                for cpu, values in self.statistics().items() if {"read events", "entries"} <= values.keys()}

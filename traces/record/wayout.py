@@ -20,6 +20,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from .reasons import next_step, what_happened
+
 __all__ = ["FAULT", "INTERRUPTED", "TRACEBACK", "WRONG", "check_words", "leave", "printable"]
 
 WRONG = 2
@@ -28,20 +30,6 @@ FAULT = 70
 INTERRUPTED = 128 + signal.SIGINT
 #: environment variable: with any value, a fault's traceback is printed before its sentence
 TRACEBACK = "ZREPLAY_TRACEBACK"
-
-#: What to do about what an operating system says; others are left to the reader.
-_NEXT_STEPS = {errno.ENOSPC: "make room there, or choose another place",
-         errno.EDQUOT: "make room there, or choose another place",
-         errno.EFBIG: "allow larger files (ulimit -f), or choose another place",
-         errno.EACCES: "choose a place that you may use, or run it as somebody who may",
-         errno.EPERM: "choose a place that you may use, or run it as somebody who may",
-         errno.EROFS: "choose a place that can be written to",
-         errno.EMFILE: "allow more open files (ulimit -n)",
-         errno.ENFILE: "allow more open files (sysctl fs.file-max)",
-         errno.ENOMEM: "give it more memory, or run fewer things at the same time",
-         errno.EAGAIN: "allow more processes (ulimit -u), or run fewer things at the same time",
-         errno.ENOENT: "see whether it is where it was, and try again",
-         errno.EIO: "look into the kernel's log for what is wrong with the disk"}
 
 
 def leave(run: Callable[[], int], known: tuple[type[BaseException], ...], kept: Callable[[], str],
@@ -120,10 +108,8 @@ def _system(problem: OSError, output: str) -> int:
     """Say what the operating system refused, and to which file."""
     names = [os.fsdecode(name) for name in (problem.filename, problem.filename2)
              if isinstance(name, (str, bytes))]
-    what = os.strerror(problem.errno) if problem.errno else " ".join(str(problem).split()) or type(problem).__name__
-    todo = _NEXT_STEPS.get(problem.errno or 0, "mend that and try again")
     place = " to ".join(names) or output or "a file that it reads or writes"
-    _say(f"{place}: {what}; {todo}")
+    _say(f"{place}: {what_happened(problem)}; {next_step(problem.errno)}")
     _show(problem)
     return WRONG
 

@@ -21,6 +21,7 @@ from elftools.elf.elffile import ELFFile
 
 from traces.errors import BadInput
 from traces.files import open_input
+from traces.record.reasons import next_step
 
 __all__ = ["CoreFile", "QemuCpu", "open_core"]
 
@@ -160,7 +161,8 @@ def open_core(path: str | Path) -> CoreFile:
             data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             segments = _segments(path, ELFFile(stream), data)
     except OSError as problem:
-        raise BadInput(path, "", f"cannot be read ({problem.strerror})", "check the path") from None
+        raise BadInput(path, "", f"cannot be read ({problem.strerror})",
+                       next_step(problem.errno, "check the path")) from None
     except (ELFError, ConstructError, ValueError, struct.error, UnicodeError, OverflowError, AttributeError, TypeError,
             KeyError, IndexError) as problem:
         if isinstance(problem, BadInput):

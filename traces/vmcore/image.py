@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from traces.errors import BadInput
+from traces.record.reasons import next_step
 from traces.vmcore.btf import Btf
 from traces.vmcore.elfcore import CoreFile, open_core
 from traces.vmcore.memory import PAGE_SIZE, Memory, Missing, Problems
@@ -177,7 +178,8 @@ def _read_file(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(_MAX_BTF + 1)
     except OSError as problem:
-        raise BadInput(path, "", f"cannot be read ({problem.strerror})", "check the path") from None
+        raise BadInput(path, "", f"cannot be read ({problem.strerror})",
+                       next_step(problem.errno, "check the path")) from None
 
 
 def _core_btf(memory: Memory, table: Mapping[str, int]) -> bytes | None:

@@ -19,6 +19,7 @@ from elftools.elf.sections import SymbolTableSection
 
 from traces.errors import BadInput
 from traces.files import open_input
+from traces.record.reasons import next_step
 
 __all__ = ["core_symbols", "text_symbols", "vmlinux_parts"]
 
@@ -42,7 +43,8 @@ def text_symbols(path: str | Path, wanted: Iterable[str]) -> dict[str, int]:
         with open_input(path, follow=True) as stream:
             data = stream.read()
     except OSError as problem:
-        raise BadInput(path, "", f"cannot be read ({problem.strerror})", "check the path") from None
+        raise BadInput(path, "", f"cannot be read ({problem.strerror})",
+                       next_step(problem.errno, "check the path")) from None
     names = {name.encode() for name in wanted}
     found: dict[str, int] = {}
     anything = zero = 0
@@ -84,7 +86,8 @@ def vmlinux_parts(path: str | Path, wanted: Iterable[str]) -> tuple[dict[str, in
                 raise BadInput(path, "the section .BTF", "is too long", "give the kernel's own vmlinux")
             return found, section.data() if section is not None else None
     except OSError as problem:
-        raise BadInput(path, "", f"cannot be read ({problem.strerror})", "check the path") from None
+        raise BadInput(path, "", f"cannot be read ({problem.strerror})",
+                       next_step(problem.errno, "check the path")) from None
     except (ELFError, ConstructError, ValueError, struct.error, UnicodeError, OverflowError, AttributeError, TypeError,
             KeyError, IndexError, AssertionError) as problem:
         if isinstance(problem, BadInput):
