@@ -134,10 +134,12 @@ def test_a_ring_that_comes_is_waited_for(tmp_path: Path) -> None:
 
 def test_a_recording_says_which_cpus_came_and_went(tmp_path: Path) -> None:
     make(tmp_path / "c")
-    said = {"online": "0-1", "rings": "0-1", "changes": [{"cpu": 1, "online": False, "ts": 2000}, {"cpu": "x"}, 7]}
+    changes = [{"cpu": 1, "online": False, "ts": 2000}, {"cpu": "x"}, 7,
+               *({"cpu": cpu, "online": True, "ts": 3000} for cpu in (5, 4, 7))]
+    said = {"online": "0-1", "rings": "0-1", "changes": changes}
     (tmp_path / "c" / "capture.json").write_text(json.dumps(status(True, cpus=said)))
     summary = import_source(tmp_path / "c", tmp_path / "r")
-    assert summary["notes"] == ["CPU 1 went offline while it was recorded"]
+    assert summary["notes"] == ["CPU 1 went offline while it was recorded", "CPUs 4-5,7 came online while it was recorded"]
     assert traces.open_recording(tmp_path / "r").manifest["capture"]["cpus"] == said
     assert [loss["lost"] for loss in summary["losses"]] == [0, 0], "its ring keeps what it had"
 

@@ -26,6 +26,7 @@ from traces.importers.runfacts import missing_counters
 from traces.importers.source import Block, RunFacts
 from traces.lab.guestcommand import ANSWER, KEPT, STREAMS
 from traces.pages import PageStoreWriter
+from traces.record.cpus import changes_in_words
 from traces.schema import END, PAGE_SIZE
 
 __all__ = ["Capture", "read_command"]
@@ -45,6 +46,8 @@ _MOST_LOST: Final = (1 << 63) - 1
 #: Things that a recorder noticed that are taken over, and the characters of one.
 _MOST_OTHERS: Final = 200
 _LONG_SENTENCE: Final = 400
+#: CPUs that came and went that are spoken of.
+_MOST_CHANGES: Final = 1 << 14
 #: Pages of a packed dump that are kept in memory: those of tasks that took turns are not in order.
 _RECENT: Final = 1024
 
@@ -204,8 +207,8 @@ class Capture:
                 continue
             facts.losses.append({"cpu": None, "lost": None, "why": f"events may be missing: {what}",
                                  **({"since": since} if since is not None else {})})
-        for number, online in _cpu_changes(self.status.get("cpus")):
-            facts.notes.append(f"CPU {number} {'came online' if online else 'went offline'} while it was recorded")
+        facts.notes += [f"{text} while it was recorded"
+                        for text in changes_in_words(_cpu_changes(self.status.get("cpus")))[:_MOST_OTHERS]]
         probes = self.status["losses"].get("probes")
         for probe, missed in (probes if isinstance(probes, dict) else {}).items():
             if isinstance(missed, int) and missed > 0:
@@ -339,9 +342,8 @@ def _rows_of(found: Any) -> list[tuple[int | None, str]]:
 def _cpu_changes(cpus: Any) -> list[tuple[int, bool]]:
     """Return (CPU, whether it came online) of the CPUs that came and went while a recorder recorded."""
     changes = cpus.get("changes") if isinstance(cpus, dict) else None
-    rows = changes[:_MOST_OTHERS] if isinstance(changes, list) else []
-    return [(row["cpu"], bool(row.get("online"))) for row in rows
-            if isinstance(row, dict) and isinstance(row.get("cpu"), int)]
+    return [(row["cpu"], bool(row.get("online"))) for row in (changes if isinstance(changes, list) else [])
+            if isinstance(row, dict) and isinstance(row.get("cpu"), int) and 0 <= row["cpu"] < 1 << 16][:_MOST_CHANGES]
 
 
 def _lost(counts: Any, in_stream: int | None) -> int | None:

@@ -7,12 +7,13 @@ an instance was made, trace_pipe_raw can be opened, read() says ENODEV and poll(
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["Cpus", "cpu_numbers", "cpu_text"]
+__all__ = ["Cpus", "changes_in_words", "cpu_numbers", "cpu_text"]
 
 _ONLINE = "sys/devices/system/cpu/online"
 #: More CPUs than any Linux is built for.
@@ -36,6 +37,13 @@ def cpu_text(numbers: Iterable[int]) -> str:
         else:
             parts.append([number, number])
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+
+
+def changes_in_words(changes: Iterable[tuple[int, bool]]) -> list[str]:
+    """Return what became of CPUs, from (CPU, whether it came online) in order: one clause for those together."""
+    return [f"CPU{'s' * (len(numbers) > 1)} {cpu_text(numbers)} {'came online' if online else 'went offline'}"
+            for online, numbers in ((online, {number for number, _ in group})
+                                    for online, group in itertools.groupby(changes, lambda change: change[1]))]
 
 
 class Cpus:

@@ -21,7 +21,7 @@ from .box import Box
 from .capture import AppendFile, Capture
 from .cgroups import read_settings
 from .counters import snapshot
-from .cpus import Cpus, cpu_text
+from .cpus import Cpus, changes_in_words, cpu_text
 from .errors import CannotRecord
 from .memlock import lock_memory
 from .names import DEFAULT, Names
@@ -493,12 +493,12 @@ class Session:
         new = self._watch.check(_now()) if self._watch is not None else []
         for what in new:
             say(f"note: {what}: from now on events may be missing, and how many is not known.")
-        came = []
-        for number, online, ts in self._cpus.changes[len(self._status["cpus"]["changes"]):]:
-            self._status["cpus"]["changes"].append({"cpu": number, "online": online, "ts": ts})
-            came += [number] * online
-            say(f"note: CPU {number} {'came online' if online else 'went offline; what its ring holds is read'}.")
-        if came:
+        changes = self._cpus.changes[len(self._status["cpus"]["changes"]):]
+        self._status["cpus"]["changes"] += [{"cpu": number, "online": online, "ts": ts}
+                                            for number, online, ts in changes]
+        for text in changes_in_words((number, online) for number, online, _ in changes):
+            say(f"note: {text}.")
+        if any(online for _, online, _ in changes):
             for reader in self._readers[1:]:
                 # Read by another process, which finds them, too: here it is for who waits until they are full.
                 if reader.more is not None:
@@ -509,7 +509,7 @@ class Session:
             say(f"note: {note}: recording goes on, but commands find no trace_marker.")
             self._status["notes"].append(note)
             new = [note]
-        if new or came:
+        if new or changes:
             self.capture.write_json("capture.json", self._status)
 
     def _until_next(self, rounded: float, start: int) -> float:

@@ -29,8 +29,9 @@ __all__ = ["Watch"]
 _MODIFY, _OVERFLOW, _IGNORED = 0x2, 0x4000, 0x8000
 _NONBLOCK, _CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 _HEAD = struct.Struct("iIII")
-#: Files of an instance that anybody may write: nothing of what is recorded hangs on them.
-_FREE = ("trace_marker", "trace_marker_raw", "trace_pipe")
+#: Files of an instance that anybody may write: nothing of what is recorded hangs on them.  The kernel itself says that
+#: the last one is written (latency_fsnotify() in kernel/trace/trace.c).
+_FREE = ("trace_marker", "trace_marker_raw", "trace_pipe", "tracing_max_latency")
 #: Files of an instance whose content says how it records; read again and again.
 _STATE = ("tracing_on", "trace_clock", "current_tracer", "buffer_size_kb", "buffer_subbuf_size_kb", "tracing_cpumask",
           "options/overwrite", "options/pause-on-trace", "options/event-fork")
