@@ -157,9 +157,9 @@ def many(path: Path, packed: bool) -> None:
     capture.write_json("capture.json", status(True, losses={"cpus": losses, "probes": {}}))
     for number, (label, ts) in enumerate((("before", 900), ("end", 8800))):
         rb.write_counters(path / f"counters-{number:03d}-{label}.json", ts, {"compressor": "lz4"})
-    pieces = subbuffers(0, 1000, 3000)
+    events = b"".join(subbuffers(0, 1000, 12000))
     for cpu in range(MANY):
-        capture.appending(f"zmeta.cpu{cpu}.raw").write(pieces[cpu % len(pieces)])
+        capture.appending(f"zmeta.cpu{cpu}.raw").write(events)
     capture.flush(9000, losses, wait=True)
     if packed:
         capture.pack(lambda: False)
@@ -174,7 +174,9 @@ def test_an_import_of_1100_cpus_needs_few_open_files(tmp_path: Path, packed: boo
         pytest.skip("this process may not have as many open files as the capture it makes")
     many(tmp_path / "c", packed)
     openfiles.back_to(before)
-    done = in_child(64, f"from traces.importers import import_source; "
+    # Of a real capture no ring is read to its end before the others are begun.
+    done = in_child(64, f"from traces.importers import import_source, rings, source; source._LEAST_ROWS = source.BLOCK_ROWS = 1; "
+                        f"rings._CHUNK = {SIZE}; "
                         f"print(len(import_source({str(tmp_path / 'c')!r}, {str(tmp_path / 'r')!r})['losses']))")
     assert (done.stdout, done.stderr) == (f"{MANY}\n", "")
     assert len(set(traces.open_recording(tmp_path / "r").frame(["cpu"]).cpu)) == MANY
