@@ -325,6 +325,34 @@ def test_a_complete_capture_that_was_cut_later_is_not_complete(tmp_path: Path) -
     assert traces.open_recording(tmp_path / "r").manifest["complete"] is False
 
 
+@pytest.mark.parametrize("how", ["flipped", "swapped", "shifted"])
+def test_pages_that_are_not_those_of_the_index_are_refused(tmp_path: Path, how: str) -> None:
+    make(tmp_path / "c", pages="full")
+    dump = tmp_path / "c" / "pages.cpu0.bin"
+    data = bytearray(dump.read_bytes())
+    if how == "flipped":
+        data[2 * 4096 + 7] ^= 1
+    elif how == "swapped":
+        data[2 * 4096:4 * 4096] = data[3 * 4096:4 * 4096] + data[2 * 4096:3 * 4096]
+    else:
+        del data[2 * 4096:2 * 4096 + 1]
+        data.append(0)
+    dump.write_bytes(data)
+    with pytest.raises(BadInput, match=r"pages\.cpu0\.bin, offset 8192: holds another page than its index says"):
+        import_source(tmp_path / "c", tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_pages_that_did_not_reach_the_disk_of_a_box_that_died_are_not_kept(tmp_path: Path) -> None:
+    make(tmp_path / "c", complete=False, pages="full")
+    dump = tmp_path / "c" / "pages.cpu0.bin"
+    dump.write_bytes(dump.read_bytes()[:4096] + bytes(3 * 4096))
+    summary = import_source(tmp_path / "c", tmp_path / "r")
+    # The third page is the first one again, and the last one is zeros.
+    assert traces.open_recording(tmp_path / "r").manifest["pages"] == {"distinct": 3, "references": 4, "with_bytes": 2}
+    assert any("the bytes of 2 pages were not on disk" in note for note in summary["notes"])
+
+
 def test_losses_are_those_the_kernel_counted(tmp_path: Path) -> None:
     make(tmp_path / "c")
     for losses, expected in (({"0": {**NONE_LOST, "dropped": 3}, "1": NONE_LOST}, [3, 0]),

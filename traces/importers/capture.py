@@ -7,6 +7,7 @@ time every event is in them: what comes later is left out, so that no CPU is mis
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import OrderedDict
@@ -371,6 +372,9 @@ class _CpuPages:
         self.address: list[int] = []
         self.digests: list[str] = []
         self.place: list[int] = []
+        #: pages whose bytes are not those that the recorder saw, in a capture that is not complete
+        self.damaged = 0
+        self._complete = complete
         room = self.dump.room(complete)
         kept = 0
         for match in _rows(index, complete):
@@ -389,9 +393,20 @@ class _CpuPages:
     def data(self, number: int) -> bytes | None:
         """Return a page's bytes, None when they were not kept.
 
-        :raises BadInput: when they are not there
+        :raises BadInput: when they are not there, or are not those that the recorder saw
         """
-        return self.dump.page(self.place[number]) if self.place[number] >= 0 else None
+        place = self.place[number]
+        if place < 0:
+            return None
+        data = self.dump.page(place)
+        if hashlib.sha1(data).hexdigest() == self.digests[number]:
+            return data
+        if self._complete:
+            raise BadInput(self.dump.path, f"offset {place * PAGE_SIZE}",
+                           "holds another page than its index says: the dump or the index is damaged", _AGAIN)
+        # A box that lost its power may have the length of a file on disk and not its bytes.
+        self.damaged += 1
+        return None
 
 
 def _rows(index: Path, complete: bool) -> Iterator[re.Match[bytes]]:
@@ -504,5 +519,7 @@ class _RecordedPages(PageIndex):
         """
         for digest, (part, number) in zip(self._digests, self._where, strict=True):
             writer.add(part.data(number), digest)
-        for part, _ in self._where:
+        parts = {id(part): part for part, _ in self._where}.values()
+        self.damaged = sum(part.damaged for part in parts)
+        for part in parts:
             part.dump.close()

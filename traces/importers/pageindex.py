@@ -46,6 +46,8 @@ class PageIndex:
         self._next = 0
         self._taken = np.zeros(ts.size, bool)
         self.unmatched = 0
+        #: pages whose bytes were lost with the box, known once they are stored
+        self.damaged = 0
         #: rows sorted by page, once that is asked for
         self._order: np.ndarray | None = None
         self._known_place = bases is not None
