@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-__all__ = ["CHECKS", "Check", "Divergence", "Tally", "counter_check", "unknown_checks"]
+__all__ = ["CHECKS", "INTERNAL", "Check", "Divergence", "Tally", "counter_check", "unknown_checks"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Check:
     ``own``: what it predicts follows from the operation's own events alone, not from what earlier ones left behind.
     ``parts``: where it differs the model goes on in another state than the kernel, and what is predicted of that state
     later need not hold.  Of the other checks the model takes over what was recorded, or nothing that it goes on with.
+    ``internal``: it adds up the model's own state, and alone says nothing of the kernel.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Check:
     needs: tuple[str, ...] = ()
     own: bool = False
     parts: bool = False
+    internal: bool = False
 
 
 _CHECKS: Final = (
@@ -81,7 +83,8 @@ _CHECKS: Final = (
     Check("invariant.handle", "each handle is given out when it is not live, and live when it is written, read "
           "or freed",
           needs=("zs_malloc_ret", "zs_free")),
-    Check("invariant.balance", "at the end entries, objects, handles, charges and counted pages go together"),
+    Check("invariant.balance", "at the end entries, objects, handles, charges and counted pages go together",
+          internal=True),
 )
 
 
@@ -90,6 +93,8 @@ _PARTS: Final = frozenset({
     "effect.order", "swap.writeout", "store.result", "zsmalloc.size", "zsmalloc.place", "zsmalloc.fullness",
     "zsmalloc.compact", "zsmalloc.handle", "load.result", "load.entry", "free.entry", "lru.order", "memcg.charge"})
 CHECKS: Final[dict[str, Check]] = {check.id: replace(check, parts=check.id in _PARTS) for check in _CHECKS}
+#: Checks of the model's own state.
+INTERNAL: Final = frozenset(check.id for check in _CHECKS if check.internal)
 
 
 def counter_check(name: str) -> Check:

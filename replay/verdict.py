@@ -18,7 +18,7 @@ from model.list_lru import ListLru
 from model.revisions import REVISIONS, revision_for_line
 from model.zsmalloc import ZsPool
 from model.zswap import KERNEL_COMPRESSORS, Zswap
-from replay.checks import CHECKS, Divergence, Tally, unknown_checks
+from replay.checks import CHECKS, INTERNAL, Divergence, Tally, unknown_checks
 from replay.comparisons import checks_of, missing_columns
 from replay.engine import Engine, LostEvents
 from replay.eventlines import event_lines
@@ -376,8 +376,8 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, checks: se
     _add_context(recording, tally)
     reasons += [f"{r.id} was asked for and could not be compared: {r.reason}" for r in results
                 if checks and r.id in checks and not r.compared and not r.reason.startswith(_DID_NOT_OCCUR)]
-    if not tally.failed and not reasons and not any(r.compared for r in results):
-        reasons.append("nothing could be compared")
+    if not tally.failed and not reasons and not any(r.compared for r in results if checks or r.id not in INTERNAL):
+        reasons.append("nothing that the kernel did could be compared: the recording shows calls and no outcome")
     notes = [*_notes(reference, predictions), *_pages_missing(recording)]
     if fast is not None and fast.reason:
         notes.append(NOT_COMPILED + fast.reason)

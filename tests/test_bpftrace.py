@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from replay import replay
 from traces import open_recording, schema
 from traces.errors import BadInput
 from traces.importers import bpftracejson
@@ -252,3 +253,17 @@ def test_any_json_is_read_or_refused(value: Any, kind: str) -> None:
     line = json.dumps({"type": kind, "data": value}).encode() + b"\n"
     rows, _, _ = rows_of(store(1) + line)
     assert "zswap_store" in names(rows)
+
+
+@pytest.mark.parametrize("engine", ["reference", "fast"])
+def test_calls_without_outcomes_are_no_pass(tmp_path: Path, engine: str) -> None:
+    """The model's own sums hold of anything; a verdict needs a comparison with what the kernel did."""
+    source = tmp_path / "out.json"
+    source.write_bytes(ATTACHED + b"".join(store(ts, swpent=ts) for ts in range(1, 9)))
+    import_source(source, tmp_path / "r", overrides={"release": "7.3", "compressor": "lz4", "totalram_pages": 504108})
+    result = replay(open_recording(tmp_path / "r"), engine=engine)
+    assert result.verdict == "UNDECIDED"
+    assert [check.id for check in result.checks if check.compared] == ["invariant.balance"]
+    assert result.reasons == ["nothing that the kernel did could be compared: the recording shows calls and no outcome"]
+    asked = replay(open_recording(tmp_path / "r"), engine=engine, checks=["invariant.balance"])
+    assert asked.verdict == "PASS"
