@@ -176,7 +176,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             storing.wait()
             source = {**source, "pages_unmatched": pages.unmatched}
             if pages.damaged:
-                facts.notes.append(f"the bytes of {pages.damaged} pages were not on disk when the recording ended; they "
+                facts.notes.append(f"the bytes of {pages.damaged} pages were not on disk when the box died; they "
                                    "count as not kept")
             if pages.left:
                 facts.missing.append(f"{pages.left} recorded pages belong to no compress call: calls are missing, or "
