@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from argparse import ArgumentParser
@@ -15,6 +16,7 @@ from replay.agreement import difference
 from replay.cli import lab as verb
 from replay.cli.labcommon import Shelf
 from traces import open_recording
+from traces.importers.capturesums import check_sums
 from traces.lab.apt import cache_directory, find_mirror
 from traces.lab.cpio import CpioWriter
 from traces.lab.errors import GuestDied, LabError
@@ -57,6 +59,19 @@ def test_a_recorded_kernel_passes(kernel: str, tmp_path: Path) -> None:
     result = replay(open_recording(out))
     assert result.verdict == "PASS", result.reasons
     assert not list(tmp_path.glob("r.zr.partial"))
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("needs_qemu")
+def test_a_recorder_that_comes_to_its_end_seals_its_capture(tmp_path: Path) -> None:
+    kernel = Shelf(None, lambda text: None).get(_KERNELS[0], None)
+    job = Job(kernel, "lz4", ("base", "--pages", "64"), ("--pages", "full"))
+    with run_task(job, "record", {}, tmp_path / "t", lambda text: None) as ran:
+        names = set(json.loads((ran.capture / "sums.json").read_text())["files"])
+        written = {str(path.relative_to(ran.capture)) for path in ran.capture.rglob("*") if path.is_file()}
+        # The lab lays the kernel's configuration beside it.
+        assert written - names - {"sums.json", "kernel.config"} == set()
+        assert check_sums(ran.capture) == []
 
 
 @pytest.mark.lab

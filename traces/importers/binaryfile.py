@@ -11,6 +11,7 @@ from typing import Final, Literal, NoReturn, TypeAlias
 
 from traces.errors import BadInput
 from traces.files import open_input
+from traces.importers.packed import ZSTD_LIMIT
 from traces.record.reasons import next_step
 
 if sys.version_info >= (3, 14):
@@ -25,8 +26,6 @@ ByteOrder: TypeAlias = Literal["little", "big"]
 DAMAGED: Final = "copy the file again from where it was recorded; this copy is damaged or cut short"
 #: Metadata sections, decompressed: /proc/kallsyms is the largest, about 10 MB for a distribution kernel.
 MAX_SECTION: Final = 64 << 20
-#: Windows above 32 MiB are refused; trace-cmd's compressor never asks for so much.
-_ZSTD_LIMIT: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: 25}
 MAX_STRING: Final = 4096
 
 
@@ -121,7 +120,7 @@ def unpack(algorithm: str, packed: bytes, claimed: int, fail: Callable[[str], No
     got = 0
     try:
         if algorithm == "zstd":
-            frame = zstd.ZstdDecompressor(options=_ZSTD_LIMIT)
+            frame = zstd.ZstdDecompressor(options=ZSTD_LIMIT)
             feed = packed
             while not frame.eof and got <= claimed:
                 part = frame.decompress(feed, claimed + 1 - got)

@@ -21,13 +21,16 @@ import pandas as pd
 from traces import jsontext
 from traces.errors import BadInput
 from traces.files import open_input, read_input, regular
-from traces.importers.content import DAMAGE, chunks, open_stream, read_json
+from traces.importers.capturesums import check_sums
+from traces.importers.content import chunks, open_stream, read_json
+from traces.importers.packed import DAMAGE
 from traces.importers.pageindex import PageIndex
 from traces.importers.runfacts import missing_counters
 from traces.importers.source import Block, RunFacts
 from traces.lab.guestcommand import ANSWER, KEPT, STREAMS
 from traces.pages import PageStoreWriter
 from traces.record.cpus import changes_in_words
+from traces.record.sums import NAME as SUMS
 from traces.schema import END, PAGE_SIZE
 
 __all__ = ["Capture", "read_command"]
@@ -71,6 +74,8 @@ class Capture:
         for key, kind in (("complete", bool), ("losses", dict), ("bases", dict), ("plan", list), ("notes", list)):
             if not isinstance(status.get(key), kind):
                 raise BadInput(path, f"key '{key}'", "is missing or of the wrong type", _AGAIN)
+        #: Names of files that the recorder wrote and that are not there.
+        self.gone: list[str] = []
         #: When its rings were switched on, ns of the trace clock; None when it was killed before that.
         self.start: int | None = status.get("start")
         if not isinstance(self.start, int) and (status["complete"] or self.start is not None):
@@ -103,7 +108,12 @@ class Capture:
         if status is None:
             # Without it nobody knows whether the rings are whole.
             raise BadInput(path, "", "is not readable JSON", _AGAIN)
-        return cls(directory, status) if "zreplay_capture" in status else None
+        if "zreplay_capture" not in status:
+            return None
+        gone = check_sums(directory)
+        capture = cls(directory, status)
+        capture.gone = gone
+        return capture
 
     def owns(self, path: Path) -> bool:
         """True for files that mean something only together with ``capture.json``, whatever they look like."""
@@ -145,6 +155,10 @@ class Capture:
             # The recorder knows only who ran it.
             facts.capture["command"] = Path(str(facts.command["words"][0])).name
         facts.missing += self._missing_snapshots(facts)
+        gone = [name for name in self.gone if not name.startswith("counters-")]
+        if gone:
+            facts.missing.append(f"the recorder wrote {', '.join(gone[:4])}{', ...' if len(gone) > 4 else ''}, and the "
+                                 f"capture holds {'it' if len(gone) == 1 else 'them'} no more")
         if self.until is not None:
             # What happened while a snapshot's files were read belongs to it: its end counts.
             late = [label for label, ts, values in facts.snapshots if _read_until(ts, values) > self.until]
@@ -299,7 +313,7 @@ def read_command(directory: Path) -> dict[str, Any] | None:
 
 
 def _is_owned(name: str) -> bool:
-    return name in ("capture.json", "flushed.jsonl", "control", ANSWER, *STREAMS) or name.endswith(".part") \
+    return name in ("capture.json", "flushed.jsonl", "control", SUMS, ANSWER, *STREAMS) or name.endswith(".part") \
         or re.fullmatch(r"(zmeta|pages)\.cpu\d+\.(raw|idx|bin)(\.xz|\.gz)?", name) is not None
 
 

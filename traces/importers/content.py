@@ -6,12 +6,8 @@ Compressed files (zstd, gzip, xz) are looked into; reading them streams.
 
 from __future__ import annotations
 
-import gzip
 import io
-import lzma
 import re
-import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -22,26 +18,17 @@ from traces.files import Reopened, open_input
 from traces.importers.bpftracejson import sniff_bpftrace
 from traces.importers.eventformat import HeaderPage
 from traces.importers.ftracetext import sniff_text
+from traces.importers.packed import DAMAGE, MAGIC_BYTES, unpacked
 from traces.importers.perftext import sniff_perf
 from traces.importers.tracedat import sniff_tracedat
 from traces.parquetbounds import most_of
 from traces.record.reasons import next_step
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+__all__ = ["chunks", "classify", "first_line", "open_stream", "read_all", "read_head", "read_json", "within"]
 
-__all__ = ["DAMAGE", "chunks", "classify", "first_line", "open_stream", "read_all", "read_head", "read_json", "within"]
-
-_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-_XZ_MAGIC: Final = b"\xfd7zXZ\0"
 _HEAD: Final = 1 << 16
 _CHUNK: Final = 4 << 20
 _BUFFER: Final = 1 << 16
-#: What the decompressors raise at damaged data.
-DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
 #: What the JSON files have in them that say something of a run; others may hold what they like.
 _OURS: Final = (b'"zswap_debugfs"', b'"zreplay_capture"', b'"zswap_list_lru"')
 #: Side files (counters, indices, tables) beyond this size are not believed.
@@ -55,16 +42,9 @@ def open_stream(path: Path) -> BinaryIO:
     """
     try:
         with open_input(path, follow=True) as raw:
-            magic = raw.read(len(_XZ_MAGIC))
+            head = raw.read(MAGIC_BYTES)
         # Not held open: many are read at the same time.
-        source = io.BufferedReader(Reopened(path), _BUFFER)
-        if magic[:4] == _ZSTD_MAGIC:
-            return zstd.ZstdFile(source)  # type: ignore[return-value]
-        if magic[:2] == _GZIP_MAGIC:
-            return gzip.GzipFile(fileobj=source)  # type: ignore[return-value]
-        if magic == _XZ_MAGIC:
-            return lzma.LZMAFile(source)  # type: ignore[return-value]
-        return source
+        return unpacked(io.BufferedReader(Reopened(path), _BUFFER), head)
     except OSError as problem:
         raise BadInput(path, "", f"cannot be read ({problem.strerror})",
                        next_step(problem.errno, "check the path")) from None

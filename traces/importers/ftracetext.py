@@ -19,12 +19,9 @@ one more that is made from the event's first line.  Payloads that this one does 
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import re
-import sys
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -35,20 +32,12 @@ from numpy.typing import NDArray
 
 from traces.errors import BadInput
 from traces.files import open_input
+from traces.importers.packed import DAMAGE, MAGIC_BYTES, is_packed, unpacked, unpacked_head
 from traces.importers.textforms import form_of
 from traces.importers.tracedat import sniff_tracedat
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 __all__ = ["TextChunk", "iter_text", "parse_payload", "sniff_text", "sniff_tracedat"]
 
-_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-#: Windows above 32 MiB are refused; zstd asks for more only with --ultra or --long.
-_ZSTD_LIMIT: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: 25}
 
 #: The kernel prints a line into a buffer of two pages, so no real line is longer than this.
 _MAX_LINE: Final = 1 << 16
@@ -418,7 +407,7 @@ class _Parser:
 
 
 class _Rest(io.RawIOBase):
-    """A file whose first bytes have been read already; gzip and zstd only need to read."""
+    """A file whose first bytes have been read already; the decompressors only need to read."""
 
     def __init__(self, first: bytes, file: BinaryIO) -> None:
         self._first, self._file = first, file
@@ -437,26 +426,22 @@ class _Rest(io.RawIOBase):
 def _blocks(path: str, file: BinaryIO, size: int) -> Iterator[bytes]:
     """The decompressed content of ``file`` in blocks of at most ``size`` bytes."""
     first = b""
-    while len(first) < 4 and (more := file.read(4 - len(first))):
+    while len(first) < MAGIC_BYTES and (more := file.read(MAGIC_BYTES - len(first))):
         first += more
-    source: Any = _Rest(first, file)
-    if first == _ZSTD_MAGIC:
-        source = zstd.ZstdFile(source, options=_ZSTD_LIMIT)
-    elif first.startswith(_GZIP_MAGIC):
-        source = gzip.GzipFile(fileobj=source, mode="rb")
+    source = unpacked(_Rest(first, file), first)  # type: ignore[arg-type]
     done = 0
     try:
         while block := source.read(size):
             done += len(block)
             yield block
-    except (EOFError, zlib.error, zstd.ZstdError, OSError) as error:
+    except DAMAGE as error:
         raise BadInput(path, f"after {done} bytes of text", f"cannot be read on ({error})",
                        "copy the file again, or decompress it and import the text") from error
 
 
 def iter_text(path_or_fileobj: str | os.PathLike[str] | BinaryIO,
               chunk_bytes: int = 8 << 20) -> Iterator[TextChunk]:
-    """Parse ftrace text, plain or compressed (zstd or gzip, told by content), in blocks of ``chunk_bytes``.
+    """Parse ftrace text, plain or compressed (zstd, gzip, xz, told by content), in blocks of ``chunk_bytes``.
 
     A chunk ends with a line.  Memory is a small multiple of ``chunk_bytes`` (about 10 for usual lines).
 
@@ -497,17 +482,11 @@ def _iter_blocks(blocks: Iterator[bytes]) -> Iterator[TextChunk]:
 def sniff_text(first_bytes: bytes) -> bool:
     """Tell from the first bytes of a file, plain or compressed, whether it is ftrace text.
 
-    A few KiB do for plain text and gzip.  Nothing can be read of a zstd block that is not whole, so give
-    128 KiB, the largest one.
+    A few KiB do for plain text and gzip; of zstd and xz see :func:`traces.importers.packed.unpacked_head`.
     """
     head = first_bytes[:1 << 18]
-    try:
-        if head.startswith(_ZSTD_MAGIC):
-            head = zstd.ZstdDecompressor(options=_ZSTD_LIMIT).decompress(head, 1 << 16)
-        elif head.startswith(_GZIP_MAGIC):
-            head = zlib.decompressobj(wbits=31).decompress(head, 1 << 16)
-    except (zlib.error, zstd.ZstdError):
-        return False
+    if is_packed(head):
+        head = unpacked_head(head, 1 << 16)
     if b"\0" in head:
         return False
     return re.match(rb"# tracer: |cpus=\d+\n", head) is not None or _layout_of(head, kernel=False) is not None \

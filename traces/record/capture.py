@@ -14,13 +14,14 @@ import json
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
 from .errors import CannotRecord
 from .packing import pack
 from .reasons import next_step, what_happened
+from .sums import NAME, sums
 
 __all__ = ["AppendFile", "Capture", "check_target"]
 
@@ -217,6 +218,13 @@ class Capture:
                 break
             self._files.pop(name).close()
             self._files[packed.name] = _Foreign(packed)
+
+    def seal(self, growing: Container[str] = ()) -> None:
+        """Write the sums of all files, which have come to their end but those ``growing``.
+
+        :raises OSError: when they cannot be read or written; the capture is whole without
+        """
+        self.write_json(NAME, sums(self.path, growing))
 
     def _flush(self, line: str, files: list[AppendFile | _Foreign]) -> None:
         try:

@@ -237,6 +237,7 @@ class Session:
             self._arm()
             self._record()
             self._finish()
+            self._seal()
         except CannotRecord:
             useless = True
             raise
@@ -631,6 +632,17 @@ class Session:
             self.capture.flush(until, losses, wait=True)
         except OSError as problem:
             say(f"note: the capture is whole, but not all of it could be compressed ({what_happened(problem)}).")
+
+
+    def _seal(self) -> None:
+        """Write the sums by which a damaged copy of the capture is found; without them it is read all the same."""
+        try:
+            # A command that goes on may go on writing what it knows.
+            goes_on = self._child is not None and self._child.poll() is None
+            self.capture.seal(growing=("truth.csv",) if goes_on else ())
+        except OSError as problem:
+            say(f"note: the capture is whole, but the sums of its files could not be written ({problem.strerror}): "
+                "damage to a copy may go unseen.")
 
 
 def loss_lines(status: dict[str, Any]) -> list[str]:
