@@ -34,6 +34,7 @@ __all__ = ["Recording", "RecordingWriter", "SEGMENT_ROWS", "usable_cpus"]
 #: Rows of a full event segment; what a writer holds in memory, and the unit that survives a crash.
 SEGMENT_ROWS: Final = 1 << 18
 _MANIFEST: Final = "manifest.json"
+_STATE: Final = "state"
 _SOURCE: Final = "check what the source says of its run"
 _AGAIN: Final = "import or record again, or copy the whole directory again"
 
@@ -154,8 +155,27 @@ class RecordingWriter:
                        compression="zstd", write_statistics=False)
 
     def add_json(self, name: str, value: Any) -> None:
-        """Keep a JSON document beside the events, as ``NAME.json``."""
-        (self.directory / f"{name}.json").write_text(json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n")
+        """Keep a JSON document beside the events, as ``NAME.json``.
+
+        :raises BadInput: when no reader would take it
+        """
+        text = json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"
+        if name == _STATE:
+            self._readable(text, name, "replay it with a shipped revision, or cut elsewhere")
+        (self.directory / f"{name}.json").write_text(text)
+
+    def _readable(self, text: str, name: str, todo: str) -> None:
+        """Hold what is written against what readers hold it against.
+
+        :raises BadInput: when it does not fit
+        """
+        path = self.path / f"{name}.json"
+        try:
+            jsontext.hold_to_schema(jsontext.parse(text.encode()), name, path, todo)
+        except BadInput:
+            raise
+        except ValueError as problem:
+            raise BadInput(path, "", f"cannot be written: {problem}", todo) from None
 
     def close(self, manifest: dict[str, Any]) -> None:
         """Write the manifest (with segments, snapshots, pages and digests added) and publish the recording."""
@@ -180,12 +200,7 @@ class RecordingWriter:
         }
         text = jsontext.dumped(full)
         # What comes from a capture is input too: no reader would take it from the recording.
-        try:
-            jsontext.hold_to_schema(jsontext.parse(text.encode()), "manifest", self.path / _MANIFEST, _SOURCE)
-        except BadInput:
-            raise
-        except ValueError as problem:
-            raise BadInput(self.path / _MANIFEST, "", f"cannot be written: {problem}", _SOURCE) from None
+        self._readable(text, "manifest", _SOURCE)
         (self.directory / _MANIFEST).write_text(text)
         # Pages are user memory; the directory is 0700.
         for made in self.directory.rglob("*"):
@@ -216,6 +231,7 @@ class Recording:
         self.manifest = self._read_manifest()
         #: numbers of snapshots that were held against the schema
         self._checked: set[int] = set()
+        self._checked_state = False
         self._check_lists()
         if verify:
             self._verify()
@@ -338,8 +354,18 @@ class Recording:
         return value
 
     def document(self, name: str) -> dict[str, Any] | None:
-        """Return the JSON document ``NAME.json``, or None."""
-        return self._json(self.path / f"{name}.json") if self._has(f"{name}.json") else None
+        """Return the JSON document ``NAME.json``, or None.
+
+        :raises BadInput: when it is not readable, or does not fit the schema where that knows it (``state``)
+        """
+        if not self._has(f"{name}.json"):
+            return None
+        path = self.path / f"{name}.json"
+        value = self._json(path)
+        if name == _STATE and not self._checked_state:
+            jsontext.hold_to_schema(value, name, path, "cut the recording again")
+            self._checked_state = True
+        return value
 
     def table(self, name: str) -> pd.DataFrame | None:
         """Return the table ``NAME.parquet`` beside the events, or None.
