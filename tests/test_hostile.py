@@ -37,7 +37,7 @@ from traces.errors import BadInput
 from traces.importers.content import read_all
 from traces.importers.pagefiles import read_objects, read_page_index
 from traces.importers.runfacts import read_truth
-from traces.leftovers import SUFFIX, sweep
+from traces.leftovers import SUFFIX, scratch, sweep, write_whole
 from traces.pages import PageStore
 from traces.printable import escaped
 from traces.recording import Recording, RecordingWriter
@@ -75,7 +75,8 @@ def run(*words: str | Path) -> int:
 
 def documents() -> list[tuple[str, Any]]:
     return [(name, json.loads(path.read_text())) for sample in sorted(SAMPLES.glob("*/manifest.json"))
-            for name, paths in (("manifest", [sample]), ("snapshot", sorted(sample.parent.glob("counters/*.json"))))
+            for name, paths in (("manifest", [sample]), ("snapshot", sorted(sample.parent.glob("counters/*.json"))),
+                                ("state", sorted(sample.parent.glob("state.json"))))
             for path in paths]
 
 
@@ -83,7 +84,7 @@ def test_the_schema_is_one_and_every_sample_fits_it() -> None:
     schema = json.loads(jsontext.SCHEMA.read_text())
     jsonschema.Draft7Validator.check_schema(schema)
     found = documents()
-    assert {name for name, _ in found} == {"manifest", "snapshot"}
+    assert {name for name, _ in found} == {"manifest", "snapshot", "state"}
     for name, value in found:
         jsontext.hold_to_schema(value, name, "x", "y")
         jsonschema.Draft7Validator({**schema, "oneOf": [{"$ref": f"#/definitions/{name}"}]}).validate(value)
@@ -140,6 +141,63 @@ def test_any_snapshot_is_a_verdict_or_a_sentence(tmp_path_factory: pytest.TempPa
     replace(path, f"counters/{name}", mutated(values, at, text).encode())
     check_run(capsys, verb, path)
     shutil.rmtree(path)
+
+
+STATE = json.loads((SMALL / "state.json").read_text())
+#: Of long lists the beginning: rows are alike.
+STATE_PLACES = [at for at in places(STATE) if all(not isinstance(key, int) or key < 3 for key in at)]
+#: The key that nobody needs: states of before have not got it.
+FREE_TO_GO = "memcg_of"
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(at=st.sampled_from(STATE_PLACES), text=st.sampled_from(HOSTILE),
+       verb=st.sampled_from(["replay", "regress", "cut", "scrub", "export"]))
+def test_any_state_is_a_verdict_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str],
+                                              at: tuple[Any, ...], text: str, verb: str) -> None:
+    path = shutil.copytree(SMALL, tmp_path_factory.mktemp("t") / "rec", ignore=shutil.ignore_patterns("cache"))
+    replace(path, "state.json", mutated(STATE, at, text).encode())
+    if verb in ("replay", "regress"):
+        status = run("regress", "--base", path, "--patched", SMALL) if verb == "regress" else run("replay", path)
+    else:
+        more = {"cut": ["--from", "0", "--to", "40", "-o", path.parent / "out"], "scrub": ["-o", path.parent / "out"],
+                "export": ["-o", path.parent / "out.json"]}[verb]
+        status = run(verb, path, *more)
+    said = capsys.readouterr()
+    # A state whose numbers are others than the kernel's may well FAIL: it is one of another kernel.
+    assert status in (0, 1, 2, 3, 4), said
+    assert "Traceback" not in said.err
+    assert "\x1b" not in said.out + said.err
+    if status == 2 and not said.out:
+        assert said.err.count("\n") == 1
+    shutil.rmtree(path.parent)
+
+
+@pytest.mark.parametrize("at", [at for at in STATE_PLACES if len(at) < 3 or at[0] == "entries"][::3], ids=str)
+@pytest.mark.parametrize("text", ["{}", '"x"', "1.5", "[[[]]]"])
+def test_a_state_of_other_types_is_refused_at_its_key(sample: Path, at: tuple[Any, ...], text: str) -> None:
+    if (text == '"x"' and at in {("phase",), ("pools", 0, "tfm_name")}) or (text == "{}" and isinstance(_at(STATE, at), dict)):
+        pytest.skip("a value that may be there")
+    replace(sample, "state.json", mutated(STATE, at, text).encode())
+    with pytest.raises(BadInput, match=r"state\.json") as found:
+        Recording(sample).document("state")
+    assert f"key '{'.'.join(map(str, at))}" in found.value.where
+
+
+@pytest.mark.parametrize("key", sorted(STATE))
+def test_a_state_without_a_key_is_refused(sample: Path, key: str) -> None:
+    replace(sample, "state.json", json.dumps({name: value for name, value in STATE.items() if name != key}).encode())
+    if key == FREE_TO_GO:
+        assert Recording(sample).document("state")
+    else:
+        with pytest.raises(BadInput, match=f"does not say {key}"):
+            Recording(sample).document("state")
+
+
+def _at(value: Any, at: tuple[Any, ...]) -> Any:
+    for key in at:
+        value = value[key]
+    return value
 
 
 def check_run(capsys: pytest.CaptureFixture[str], verb: str, path: Path) -> None:
@@ -570,6 +628,45 @@ def test_what_was_killed_leaves_nothing_for_long(tmp_path: Path, monkeypatch: py
     assert all(f"removed {tmp_path / name}, which" in capsys.readouterr().err for name in left[:1])
     assert (tmp_path / f".mine{SUFFIX}x").exists()
     assert (tmp_path / "own" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("words", [("replay", "own", "--table", "there/t.json"), ("replay", "own", "--junit", "there/t.xml"),
+                                   ("report", "own", "-o", "own.html", "--figures", "there"), ("report", "own", "-o", "there/own.html")])
+def test_what_was_killed_is_swept_where_tables_and_pictures_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                               words: tuple[str, ...]) -> None:
+    shutil.copytree(SMALL, tmp_path / "own", ignore=shutil.ignore_patterns("cache"))
+    (tmp_path / "there").mkdir()
+    left = tmp_path / "there" / f".t.json.00000000{SUFFIX}"
+    left.write_text("{")
+    monkeypatch.chdir(tmp_path)
+    assert run(*words) == 0
+    assert not left.exists()
+    made = [path for path in (tmp_path / "there").rglob("*") if path.is_file()]
+    assert made
+    mask = os.umask(0o077)
+    os.umask(mask)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o666 & ~mask}
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t").write_text("before")
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(tmp_path / "t", b"after")
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+    assert (tmp_path / "t").read_text() == "before"
+
+
+def test_scratch_goes_with_its_block(tmp_path: Path) -> None:
+    with scratch(tmp_path / "run.zr") as place:
+        (place / "disk").write_text("pages")
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+        assert sweep(tmp_path) == [], "its owner is at work"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_import_that_goes_wrong_leaves_nothing(tmp_path: Path) -> None:

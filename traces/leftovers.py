@@ -13,10 +13,11 @@ import os
 import secrets
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["SUFFIX", "Unfinished", "sweep"]
+__all__ = ["SUFFIX", "Unfinished", "scratch", "sweep", "write_whole"]
 
 SUFFIX: Final = ".zreplay-part"
 _TRIES: Final = 100
@@ -56,6 +57,39 @@ class Unfinished:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+@contextlib.contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Give a directory for what is needed while ``path`` is made, beside it; it goes with the block, or with a sweep.
+
+    :raises OSError: when it cannot be made
+    """
+    unfinished = Unfinished(path, folder=True)
+    try:
+        yield unfinished.path
+    finally:
+        shutil.rmtree(unfinished.path, ignore_errors=True)
+        unfinished.done()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, or replace one, whole or not at all; it may be read by whom new files may be read.
+
+    For what holds nothing of pages: other files are 0600.
+
+    :raises OSError: when it cannot be written
+    """
+    unfinished = Unfinished(path)
+    try:
+        unfinished.path.write_bytes(data)
+        mask = os.umask(0o077)
+        os.umask(mask)
+        unfinished.path.chmod(0o666 & ~mask)
+        os.replace(unfinished.path, path)
+    finally:
+        unfinished.path.unlink(missing_ok=True)
+        unfinished.done()
 
 
 def sweep(directory: Path) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from replay.verdict import replay
 from traces.errors import BadInput
 from traces.lab.kernels import Kernel
 from traces.lab.tools import Tools
+from traces.leftovers import scratch
 from traces.recording import Recording
 from traces.workload.sequence import Sequence
 
@@ -52,35 +52,35 @@ def pursue(bench: Bench, sequence: Sequence, first: Trial, recording: Path, runs
     :param runs: how many guests may be booted to shrink it
     :param tell: told what is found, a sentence at a time
     """
-    with tempfile.TemporaryDirectory(dir=bench.directory, prefix=".again.") as scratch:
-        again = bench.run(sequence, Path(scratch) / "again.zr", "again: ")
+    with scratch(bench.directory / "again") as place:
+        again = bench.run(sequence, place / "again.zr", "again: ")
         if not again.diverged:
             return keep(bench, "unrepeated", sequence, None, first, recording,
                         [f"It did not repeat: the second run of the same sequence ended as {again.kind}."]), False
         tell(f"it repeated ({again.text})")
-        small, trial, told, where = _shrunk(bench, sequence, first, again, runs, Path(scratch), tell)
+        small, trial, told, where = _shrunk(bench, sequence, first, again, runs, place, tell)
         return keep(bench, "finding", small, sequence, trial, where, told), True
 
 
-def _shrunk(bench: Bench, sequence: Sequence, first: Trial, again: Trial, runs: int, scratch: Path,
+def _shrunk(bench: Bench, sequence: Sequence, first: Trial, again: Trial, runs: int, place: Path,
             tell: Callable[[str], None]) -> tuple[Sequence, Trial, list[str], Path]:
     """Shrink a divergence; returns the sequence, its trial, what is to be said of it, and its recording."""
     keys = {first.key, again.key}
-    smallest, trial = scratch / "smallest.zr", again
-    _move(scratch / "again.zr", smallest)
+    smallest, trial = place / "smallest.zr", again
+    _move(place / "again.zr", smallest)
     count = 0
 
     def diverges(candidate: Sequence) -> bool:
         nonlocal trial, count
         count += 1
-        tried = bench.run(candidate, scratch / "tried.zr",
+        tried = bench.run(candidate, place / "tried.zr",
                           f"shrinking, run {count} of at most {runs}, {len(candidate.operations)} operations: ")
         same = tried.diverged and tried.key in keys
         tell(f"  run {count}: {len(candidate.operations)} operations: {tried.kind}"
              + ("" if same or not tried.diverged else f", but another one ({tried.text})"))
         if same:
             trial = tried
-            _move(scratch / "tried.zr", smallest)
+            _move(place / "tried.zr", smallest)
         return same
 
     at = None

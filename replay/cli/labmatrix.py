@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-import os
 import shutil
 import sys
 import time
@@ -30,6 +29,7 @@ from traces.errors import BadInput
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.qemu import ending_on_signals
 from traces.lab.run import run as run_job
+from traces.leftovers import write_whole
 from traces.recording import Recording
 from traces.workload.command import FOLIOS
 
@@ -230,9 +230,7 @@ def _run_cell(arguments: argparse.Namespace, cell: Cell, directory: Path) -> Non
     if arguments.keep == "odd" and facts["verdict"] == "PASS":
         shutil.rmtree(out, ignore_errors=True)
     facts["seconds"] = round(time.monotonic() - began, 1)
-    part = directory / f".{cell.name}.json.part"
-    part.write_text(json.dumps(facts, indent=1) + "\n")
-    os.replace(part, directory / f"{cell.name}.json")
+    write_whole(directory / f"{cell.name}.json", (json.dumps(facts, indent=1) + "\n").encode())
     sys.stdout.flush()
 
 

@@ -26,6 +26,7 @@ from replay.many.local import run_local
 from replay.many.tables import as_plain
 from replay.verdict import Result
 from traces.errors import BadInput
+from traces.leftovers import write_whole
 from traces.meant import meant
 from traces.record.reasons import next_step
 from traces.record.wayout import FAULT
@@ -210,14 +211,8 @@ def _write(file: str, text: str) -> None:
 
     :raises BadInput: when that is not possible
     """
-    path = Path(os.path.realpath(file))
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        try:
-            part.write_text(text, "utf-8")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(Path(os.path.realpath(file)), text.encode())
     except OSError as problem:
         raise BadInput(file, "", f"cannot be written ({problem.strerror})",
                        next_step(problem.errno, "name another file")) from None

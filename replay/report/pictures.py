@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from replay.report.latency import latency
 from replay.report.material import Material, Missing, Picture
 from replay.report.overtime import pool
 from traces.errors import BadInput
+from traces.leftovers import write_whole
 from traces.record.reasons import next_step
 
 __all__ = ["pictures", "write_file", "write_figures"]
@@ -48,13 +48,8 @@ def write_file(path: Path, content: bytes) -> None:
 
     :raises BadInput: when it cannot be written
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, content)
     except OSError as problem:
         raise BadInput(path, "", f"cannot be written ({problem.strerror})",
                        next_step(problem.errno, "name another file")) from None

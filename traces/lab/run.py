@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from traces.lab.kernels import Kernel
 from traces.lab.qemu import Machine, boot, kvm_is_there, tail
 from traces.lab.roots import Root
 from traces.lab.tools import Tools
+from traces.leftovers import scratch
 
 __all__ = ["SWAP_SIZE", "Foreign", "Job", "Outcome", "Ran", "run", "run_task"]
 
@@ -181,8 +181,8 @@ def run_task(job: Job, task: str, options: dict[str, Any], out: Path, say: Say) 
         raise LabError(f"{partial} cannot be made ({problem.strerror}); choose another place with -o") from None
     try:
         # Beside the recording: what the guest sends may be much, and /tmp may be memory.
-        with tempfile.TemporaryDirectory(dir=partial.parent, prefix=f".{out.name}.") as scratch:
-            accel, result = _boot(job, Path(scratch), parts, partial, seconds, say)
+        with scratch(out) as place:
+            accel, result = _boot(job, place, parts, partial, seconds, say)
         if result.get("problem"):
             raise GuestDied(f"the guest could not do its work: {result['problem']}", tail(partial / "console.txt"))
         if result.get("status"):
