@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A user's own key, by which kept results are known to be theirs.
+"""A user's own key, by which kept results are known to be theirs, and can be read by nobody else.
 
 A recording comes with whatever its sender put into it, ``cache`` too, and no manifest names what is in there.
-So results are kept with a keyed digest: those of somebody else are as good as none.
+So results are kept with a keyed digest: those of somebody else are as good as none.  What they hold of pages is sealed:
+it takes this key and the recording that has the pages to read it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,9 +21,11 @@ from typing import Final
 
 from traces.files import open_input
 
-__all__ = ["cache_home", "signature"]
+__all__ = ["cache_home", "remove_old", "sealed", "signature"]
 
 _BYTES: Final = 32
+#: How results were named before their format had a number.
+_OLD: Final = re.compile(r"[0-9a-f]{16}-[a-z0-9-]+-[0-9a-f]{16}\.parquet")
 
 
 def cache_home() -> Path:
@@ -38,6 +42,34 @@ def signature(parts: Iterable[bytes | memoryview]) -> str | None:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
+
+
+def sealed(data: bytes, parts: Iterable[bytes]) -> bytes | None:
+    """Return bytes as only this user can read them, and only with the same ``parts``; done twice they are themselves.
+
+    None where this user can have no key.
+
+    :param parts: what is known to whoever has the recording, and something that is new each time
+    """
+    secret = signature(parts)
+    if secret is None:
+        return None
+    stream = hashlib.shake_256(bytes.fromhex(secret)).digest(len(data))
+    return (int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")).to_bytes(len(data), "little")
+
+
+def remove_old(home: Path) -> list[str]:
+    """Remove results that earlier versions kept for recordings that cannot be written to; return their names.
+
+    They hold the first bytes of each page as they are.
+    """
+    removed = []
+    with contextlib.suppress(OSError):
+        for name in sorted(entry.name for entry in os.scandir(home) if _OLD.fullmatch(entry.name)):
+            with contextlib.suppress(OSError):
+                os.unlink(home / name)
+                removed.append(name)
+    return removed
 
 
 @functools.lru_cache(4)

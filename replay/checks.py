@@ -138,10 +138,12 @@ class Tally:
     """How often each check compared and differed, why some could not, and the divergences found.
 
     :param only: ids of the checks that are asked for; None for all
+    :param data: divergences may hold bytes of pages
     """
 
-    def __init__(self, only: set[str] | None = None) -> None:
+    def __init__(self, only: set[str] | None = None, data: bool = False) -> None:
         self.only = only
+        self.data = data
         self.compared: dict[str, int] = dict.fromkeys(CHECKS, 0)
         self.different: dict[str, int] = {}
         #: of these, how many may follow from an earlier difference

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from replay.align import align, overlap
-from replay.eventlines import event_line
+from replay.eventlines import apart, event_line
 from replay.losses import Loss, losses_of
 from replay.sides import FIELDS, Side
 from traces import schema
@@ -47,7 +47,8 @@ class Difference(NamedTuple):
     """Where a task's events differ first.
 
     ``place``: among the task's compared events, from 0; ``events``: their numbers in A and B, -1 where one has no
-    such event; ``ts``: ns; ``name``: the event's; ``fields``: (column, value in A, value in B) where both have it;
+    such event; ``ts``: ns; ``name``: the event's; ``fields``: (column, value in A, value in B) where both have it, in
+    words where the values are bytes of pages;
     ``context``: the task's events around it in A and in B, as lines.
     """
 
@@ -55,7 +56,7 @@ class Difference(NamedTuple):
     events: tuple[int, int]
     ts: int
     name: str
-    fields: tuple[tuple[str, int, int], ...]
+    fields: tuple[tuple[str, int | str, int | str], ...]
     context: tuple[tuple[str, ...], tuple[str, ...]]
 
 
@@ -152,12 +153,13 @@ class Comparison:
                 "pages": self.pages, "tasks": tasks}
 
 
-def compare(a: Recording, b: Recording, progress: _Progress | None = None) -> Comparison:
+def compare(a: Recording, b: Recording, progress: _Progress | None = None, *, data: bool = False) -> Comparison:
     """Compare two recordings of one run.
 
     Events are held as a digest of what is compared of them; fields are read again where digests differ.
 
     :param progress: called with (what, done, total)
+    :param data: where first bytes of objects differ, tell the bytes, which may be a page's, not only where
     :raises BadInput: when they are not of one run, or have no time in common, or one has nothing to compare
     """
     _check_one_run(a, b)
@@ -172,7 +174,7 @@ def compare(a: Recording, b: Recording, progress: _Progress | None = None) -> Co
     low, high = max(int(side.ts.min()) for side in sides), min(int(side.ts.max()) for side in sides)
     if low > high:
         raise BadInput(b.path, "", f"has no time in common with {a.path}", "give two recordings of one run")
-    return _Comparer(sides[0], sides[1], shared, known, (low, high), progress).run()
+    return _Comparer(sides[0], sides[1], shared, known, (low, high), progress, data).run()
 
 
 def _check_one_run(a: Recording, b: Recording) -> None:
@@ -233,8 +235,9 @@ class _Comparer:
     """Compares two sides task by task; see :func:`compare`."""
 
     def __init__(self, a: Side, b: Side, shared: dict[str, tuple[str, ...]], known: tuple[_Known, _Known],
-                 span: tuple[int, int], progress: _Progress | None) -> None:
+                 span: tuple[int, int], progress: _Progress | None, data: bool) -> None:
         self.sides = (a, b)
+        self.data = data
         self.shared = shared
         self.span = span
         self.progress = progress
@@ -437,14 +440,18 @@ class _Comparer:
                 for place in range(base, base + windows[number][at][1] - windows[number][at][0]):
                     event = {name: array[place] for name, array in values.items()}
                     is_it = int(places[place]) == first[2 + number] and first[1] in (-1, number)
-                    lines.append(event_line(int(rows[place]), event, "-> " if is_it else "   "))
+                    lines.append(event_line(int(rows[place]), event, "-> " if is_it else "   ", self.data))
                     if is_it:
                         numbers[number], here[number] = int(rows[place]), event
                 context.append(tuple(lines))
             has = 0 if first[1] < 1 else 1
             name = schema.NAMES[int(here[has]["event"])]
-            fields = [(column, int(here[0][column]), int(here[1][column])) for column in self.shared[name]
-                      if here[0][column] != here[1][column]] if first[1] < 0 else []
+            fields: list[tuple[str, int | str, int | str]] = []
+            for column in self.shared[name] if first[1] < 0 else ():
+                one, other = int(here[0][column]), int(here[1][column])
+                if one != other:
+                    hidden = (name, column) in schema.PAGE_BYTES and not self.data
+                    fields.append((column, *(apart(one, other) if hidden else (one, other))))
             if first[1] < 0 and not fields:
                 fields = [("content", int(here[0]["content"]), int(here[1]["content"]))]
             results[found.task].first = Difference(

@@ -9,7 +9,10 @@ from typing import Any, Final
 from traces import schema
 from traces.recording import Recording
 
-__all__ = ["event_line", "event_lines"]
+__all__ = ["NOT_SHOWN", "apart", "event_line", "event_lines"]
+
+#: What stands where bytes of a page would.
+NOT_SHOWN: Final = "not shown"
 
 _HEX_UNITS: Final = frozenset({"pointer", "word", "bits", "flags", "swp_entry_t"})
 _HEX: Final = frozenset(c.name for c in schema.COLUMNS if c.unit in _HEX_UNITS) | {"data"}
@@ -27,8 +30,8 @@ def event_line(event: int, values: dict[str, Any], mark: str = "", data: bool = 
     fields = _FIELDS.get(name, ())
     for column in _REST:
         value = int(values[column])
-        if column == "data" and name == "zs_obj_write" and not data:
-            words.append("data=(not shown)")
+        if (name, column) in schema.PAGE_BYTES and not data:
+            words.append(f"{column}=({NOT_SHOWN})")
         elif value or (column == "ret" and "ret" in fields):
             words.append(f"{column}={value:#x}" if column in _HEX else f"{column}={value}")
     if values["content"] >= 0:
@@ -38,11 +41,25 @@ def event_line(event: int, values: dict[str, Any], mark: str = "", data: bool = 
     return " ".join(words)
 
 
-def event_lines(recording: Recording, start: int, stop: int, mark: int = -1) -> Iterator[str]:
-    """Yield events ``start`` to ``stop`` (inclusive) as one line each, the marked one with an arrow."""
+def event_lines(recording: Recording, start: int, stop: int, mark: int = -1, data: bool = False) -> Iterator[str]:
+    """Yield events ``start`` to ``stop`` (inclusive) as one line each, the marked one with an arrow.
+
+    :param data: as for :func:`event_line`
+    """
     for base, batch in recording.batches(schema.column_names()):
         if base > stop:
             return
         for row in range(max(0, start - base), min(len(batch["ts"]), stop - base + 1)):
             values = {name: array[row] for name, array in batch.items()}
-            yield event_line(base + row, values, "-> " if base + row == mark else "   ")
+            yield event_line(base + row, values, "-> " if base + row == mark else "   ", data)
+
+
+def apart(one: int, other: int) -> tuple[str, str]:
+    """Return what is said in the place of first bytes of an object that differ: where they do, and none of them.
+
+    :param one: up to 8 bytes, as a little-endian number
+    """
+    gap = one ^ other
+    offsets = [str(at) for at in range(8) if gap >> 8 * at & 0xff]
+    where = ", ".join(offsets[:-1]) + (" and " if offsets[1:] else "") + "".join(offsets[-1:])
+    return f"bytes {NOT_SHOWN}: {len(offsets)} of 8 differ, at offset {where}", f"bytes {NOT_SHOWN}; --data shows them"

@@ -12,8 +12,10 @@ from model.zsmalloc import SizeClass, ZsObject, Zspage
 from model.zswap import Folio, Zswap, ZswapEntry
 from replay.checks import Tally
 from replay.comparisons import Held, held_for
+from replay.eventlines import NOT_SHOWN, apart
 from replay.predict import Predictions
 from replay.settings import Settings
+from traces import schema
 from traces.objectword import OLD
 
 if TYPE_CHECKING:
@@ -156,8 +158,19 @@ class HandlerBase(ABC):
         left = [tuple(value for value, keep in zip(values, kept, strict=True) if keep)
                 for values in (recorded, predicted)]
         if left[0] != left[1]:
+            if not self.tally.data:
+                left = self._hidden(held, kept, left)
             one, other = (values[0] if len(values) == 1 else values for values in left)
             self.diverge(check, i, recorded=one, predicted=other, what=what or held.what(kept), frame=frame)
+
+    @staticmethod
+    def _hidden(held: Held, kept: list[bool], sides: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Return both sides of a difference without bytes of pages: in their place stands where they differ."""
+        columns = [column for column, keep in zip(held.columns, kept, strict=True) if keep]
+        pairs = [apart(one, other) if (held.comparison.event, column) in schema.PAGE_BYTES and one != other
+                 else (NOT_SHOWN,) * 2 if (held.comparison.event, column) in schema.PAGE_BYTES else (one, other)
+                 for column, one, other in zip(columns, *sides, strict=True)]
+        return [tuple(pair[number] for pair in pairs) for number in (0, 1)]
 
     def is_address(self, address: int, check: str, what: str, i: int, frame: Frame | None) -> bool:
         """True for an address that a probe captured; 0 is none, and differs from whatever the kernel has there."""

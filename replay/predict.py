@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import secrets
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.crypto import Compressor, ModelledCompressor
-from replay.cachekey import cache_home, signature
+from replay.cachekey import cache_home, sealed, signature
 from traces import parquetbounds
 from traces.errors import BadInput
 from traces.files import is_regular, regular
@@ -31,6 +32,11 @@ __all__ = ["PredictedArrays", "Predictions", "cache_file", "keep", "predict", "r
 #: How many pages are compressed side by side where a call does not say; None: one per CPU.
 THREADS: int | None = None
 
+#: Format of kept results.  Those of others are computed again.
+_FORMAT: Final = "2"
+#: Those of the columns below that are bytes of pages, or made of them: kept sealed.
+_SEALED: Final = ("head", "raw")
+_SALT: Final = 16
 #: Columns of kept results.
 _DTYPES: Final = {"err": np.int32, "dlen": np.int32, "head": np.uint64, "raw": np.uint64, "has": np.bool_}
 
@@ -190,8 +196,10 @@ def cache_file(path: Path, manifest: dict[str, Any], compressor: Compressor) -> 
     if os.access(path, os.W_OK):
         # A link could lead to anything, and would be written through.
         return None if inside.is_symlink() else inside / name
-    digest = _digest_of(manifest)[:16]
-    return cache_home() / f"{digest}-{name}" if digest else None
+    # Without the recording nobody can tell whose results they are.
+    digest = _digest_of(manifest)
+    called = signature([_FORMAT.encode(), digest.encode()]) if digest else None
+    return cache_home() / f"{called[:32]}-{name}" if called is not None else None
 
 
 def _digest_of(manifest: dict[str, Any]) -> str:
@@ -199,14 +207,30 @@ def _digest_of(manifest: dict[str, Any]) -> str:
     return str(manifest["files"].get("pages/pages.parquet", ""))
 
 
-def _about(store: PageStore, ident: str, digest: str, results: tuple[np.ndarray, ...]) -> dict[str, str] | None:
-    """What a file of results says of itself: of which pages they are, byte for byte, and by a keyed digest whose.
+def _about(store: PageStore, ident: str, digest: str, salt: str, results: tuple[np.ndarray, ...]
+           ) -> dict[str, str] | None:
+    """What a file of results says of itself; None where this user can have no key.
 
-    None where this user can have no key.
+    Of which pages they are, byte for byte, and whose, is in its keyed digest alone.
     """
-    said = {"ident": ident, "pages": store.ident, "digest": digest}
+    said = {"format": _FORMAT, "ident": ident, "pages": store.ident, "digest": digest, "salt": salt}
     signed = signature([json.dumps(said, sort_keys=True).encode(), *(values.tobytes() for values in results)])
-    return {**said, "signature": signed} if signed is not None else None
+    return {"format": _FORMAT, "ident": ident, "salt": salt, "signature": signed} if signed is not None else None
+
+
+def _resealed(results: tuple[np.ndarray, ...], digest: str, salt: str) -> tuple[np.ndarray, ...] | None:
+    """Seal the columns that hold bytes of pages, or open them; None where this user can have no key.
+
+    :param digest: of the pages' file: who has not got that, or its manifest, cannot open them
+    """
+    out = list(results)
+    for number, name in enumerate(_DTYPES):
+        if name in _SEALED:
+            data = sealed(results[number].tobytes(), [name.encode(), digest.encode(), salt.encode()])
+            if data is None:
+                return None
+            out[number] = np.frombuffer(data, _DTYPES[name])
+    return tuple(out)
 
 
 def _load(path: Path, store: PageStore, ident: str, digest: str) -> tuple[np.ndarray, ...] | None:
@@ -215,28 +239,31 @@ def _load(path: Path, store: PageStore, ident: str, digest: str) -> tuple[np.nda
         # pq.read_table() takes longer to look around than to read so little.
         file = pq.ParquetFile(regular(path))
         meta = file.schema_arrow.metadata or {}
-        if meta.get(b"ident") != ident.encode() or meta.get(b"digest") != digest.encode() \
+        if meta.get(b"format") != _FORMAT.encode() or meta.get(b"ident") != ident.encode() \
                 or file.metadata.num_rows != len(store):
             return None
         parquetbounds.bound_memory(path, file, "remove the directory cache")
         table = file.read(use_threads=False)
-        results = tuple(table.column(name).to_numpy() for name in _DTYPES)
+        kept = tuple(table.column(name).to_numpy() for name in _DTYPES)
+        salt = meta[b"salt"].decode()
     except (BadInput, OSError, pa.ArrowException, KeyError, UnicodeDecodeError):
         return None
-    if any(values.dtype != dtype for values, dtype in zip(results, _DTYPES.values(), strict=True)):
+    if any(values.dtype != dtype for values, dtype in zip(kept, _DTYPES.values(), strict=True)):
         return None
-    about = _about(store, ident, digest, results)
+    results = _resealed(kept, digest, salt)
+    about = _about(store, ident, digest, salt, results) if results is not None else None
     return results if about is not None and {name: meta.get(name.encode()) for name in about} \
         == {name: text.encode() for name, text in about.items()} else None
 
 
 def _keep(path: Path, store: PageStore, ident: str, digest: str, results: tuple[np.ndarray, ...]) -> None:
-    about = _about(store, ident, digest, results)
-    if about is None:
+    salt = secrets.token_hex(_SALT)
+    about, kept = _about(store, ident, digest, salt, results), _resealed(results, digest, salt)
+    if about is None or kept is None:
         return
-    table = pa.table([pa.array(values) for values in results], names=list(_DTYPES)).replace_schema_metadata(about)
+    table = pa.table([pa.array(values) for values in kept], names=list(_DTYPES)).replace_schema_metadata(about)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished = Unfinished(path)
         try:
             # No manifest has a digest of this file.

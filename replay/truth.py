@@ -122,8 +122,15 @@ class TruthChecks:
                 continue
             self.tally.compared["load.content"] += 1
             if self.predictions.sha1[page] != sha1:
-                self.diverge("load.content", i, recorded=self.predictions.sha1[page], predicted=sha1,
+                # Their digests would tell anybody who can guess a page's content that it is this one.
+                self.diverge("load.content", i, recorded=f"page {page} of pages.parquet", predicted=self._named(sha1),
                              what=f"content stored for swap entry {swpent:#x} at the end of phase {self.phase}")
+
+    def _named(self, sha1: str) -> str:
+        """Say which page has a digest."""
+        if sha1 in self.predictions.sha1:
+            return f"page {self.predictions.sha1.index(sha1)} of pages.parquet"
+        return "a page that is not in pages.parquet"
 
 
 def check_objects(recording: Recording, predictions: Predictions, writes: list[tuple[int, int, int, int]],

@@ -299,7 +299,7 @@ def effects(recording: Recording, revision: str | type[Zswap] | None = None) -> 
 
 def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, checks: set[str] | None = None,
            keep_going: bool = False, pages: bool = True, engine: str | None = None,
-           progress: Callable[[str, int, int], None] | None = None) -> Result:
+           data: bool = False, progress: Callable[[str, int, int], None] | None = None) -> Result:
     """Replay a recording through a revision and hold every effect against what was recorded.
 
     :param revision: a shipped revision's name, a class, or None for the one that mirrors the kernel
@@ -308,25 +308,26 @@ def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, c
     :param pages: compress the recorded pages and compare lengths and bytes
     :param engine: ``fast`` (compiled; what it cannot confirm is the reference's to judge), ``reference``, or None for
         the faster of them: below :data:`FAST_PAYS` events the reference is done before compiled code is loaded
+    :param data: where first bytes of objects differ, tell the bytes, which may be a page's, not only where
     :param progress: called with (what, done, total)
     :raises BadInput: when the recording, the wanted checks or a user's revision make no replay possible
     """
     with guarded([revision], recording.path):
-        result = _replay(recording, revision, checks, keep_going, pages, engine, progress)
+        result = _replay(recording, revision, Tally(checks, data), keep_going, pages, engine, progress)
     if isinstance(revision, type) and is_own(revision):
         result.notes.insert(0, overrides_line(revision))
     return result
 
 
-def _replay(recording: Recording, revision: str | type[Zswap] | None, checks: set[str] | None, keep_going: bool,
+def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tally, keep_going: bool,
             pages: bool, engine: str | None, progress: Callable[[str, int, int], None] | None) -> Result:
+    checks = tally.only
     unknown = unknown_checks(checks or ())
     if unknown:
         raise BadInput(recording.path, "", f"there is no check '{unknown[0]}'{meant(unknown[0], CHECKS)}",
                        "see 'zreplay replay --list-checks'")
     if not len(recording) and not recording.manifest["complete"]:
         return _nothing_recorded(recording, revision)
-    tally = Tally(checks)
     began = time.perf_counter()
     reference, name, predictions = open_engine(recording, revision, tally, keep_going=keep_going, pages=pages,
                                                progress=progress)
@@ -596,5 +597,6 @@ def _add_context(recording: Recording, tally: Tally) -> None:
     if not tally.divergences:
         return
     first = tally.divergences[0]
-    lines = tuple(event_lines(recording, first.event - _CONTEXT, first.event + _CONTEXT, mark=first.event))
+    lines = tuple(event_lines(recording, first.event - _CONTEXT, first.event + _CONTEXT, mark=first.event,
+                              data=tally.data))
     tally.divergences[0] = dataclasses.replace(first, context=lines)

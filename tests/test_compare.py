@@ -122,7 +122,7 @@ def test_a_changed_field_is_found_at_its_event(small: Path) -> None:
         b = copy_of(small)
         b.columns[column] = b.columns[column].copy()
         b.columns[column][at] ^= b.columns[column].dtype.type(1)
-        result = compare(a, b)
+        result = compare(a, b, data=True)
         assert says(result) == ("DIFFER", len(a), [(1, (0, 0))]), (at, column)
         first = result.tasks[0].first
         assert first is not None

@@ -36,7 +36,7 @@ CODE = schema.CODE
 
 
 def written(recording: Recording, form: str, items: Iterator[Item] | None = None) -> bytes:
-    items = items if items is not None else iter(Timeline(recording))
+    items = items if items is not None else iter(Timeline(recording, True))
     if form == "json":
         text = io.StringIO()
         chromejson.write(items, text, "a kernel")
@@ -53,7 +53,7 @@ def read(data: bytes, form: str) -> Iterator[Item]:
 
 
 def checked(recording: Recording, data: bytes, form: str) -> Checked:
-    return check(recording, read(data, form), "export")
+    return check(recording, read(data, form), "export", data=True)
 
 
 @pytest.fixture(scope="module")
@@ -222,11 +222,11 @@ def test_pftrace_holds_the_same_for_perfetto_s_own_messages(name: str,
             args = {keys[each.name_iid]: value(each) for each in event.debug_annotations}
             items.append(Item(kind, packet.timestamp, event.track_uuid - 1, names[event.name_iid],
                               args["return"] if kind == "end" else args))
-    expected = [item if item.kind != "counter" else item._replace(track=0) for item in Timeline(recording)
+    expected = [item if item.kind != "counter" else item._replace(track=0) for item in Timeline(recording, True)
                 if item.kind != "track"]
     assert items == expected
     assert {track.name: track.counter.unit_name for track in tracks.values() if track.HasField("counter")} == {
-        item.name: item.args["unit"] for item in Timeline(recording) if "unit" in item.args}
+        item.name: item.args["unit"] for item in Timeline(recording, True) if "unit" in item.args}
 
 
 def test_counters_are_what_the_kernel_read(exports: dict[str, tuple[Recording, dict[str, bytes]]]) -> None:
@@ -251,7 +251,7 @@ def test_what_is_no_number_is_no_counter(samples: dict[str, Path], monkeypatch: 
     recording = Recording(samples["7.2-lz4-edge"])
     held = {"stored_pages": "\u0663", "a": "7", "b": "", "c": "-1", "d": "9" * 19, "e": None, "f": "1.0"}
     monkeypatch.setattr(Recording, "snapshot", lambda self, number: {"zswap_debugfs": held})
-    items = [item for item in Timeline(recording) if item.kind == "counter"]
+    items = [item for item in Timeline(recording, True) if item.kind == "counter"]
     assert {item.name for item in items if item.name.startswith("zswap/")} == {"zswap/a"}
     assert next(item.value for item in items if item.name == OBJECTS) == 1
     assert checked(recording, written(recording, "json"), "json").values == len(items)
@@ -334,7 +334,7 @@ def wrong() -> dict[str, Callable[[list[Item]], list[Item]]]:
 def test_the_check_finds_what_is_wrong(change: str, form: str,
                                        exports: dict[str, tuple[Recording, dict[str, bytes]]]) -> None:
     recording, _ = exports["7.3-zstd-smp2"]
-    items = list(Timeline(recording))
+    items = list(Timeline(recording, True))
     data = written(recording, form, iter(wrong()[change](items)))
     with pytest.raises(BadInput, match="export"):
         checked(recording, data, form)
@@ -344,7 +344,7 @@ def test_the_check_finds_a_track_that_nothing_describes(exports: dict[str, tuple
     recording, data = exports["7.3-zstd-smp2"]
     items = [item for item in read(data["json"], "json") if item.name != "task 118"]
     with pytest.raises(BadInput, match="on a track that nothing describes"):
-        check(recording, items, "export")
+        check(recording, items, "export", data=True)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -401,7 +401,7 @@ def test_calls_without_their_return_end_where_that_shows(tmp_path: Path) -> None
     entry = np.flatnonzero(names == "zs_malloc")[4]
     lossy = np.delete(block, [inner, entry], axis=1)[:, :-3]
     recording = make(tmp_path / "gaps", lossy)
-    timeline = Timeline(recording)
+    timeline = Timeline(recording, True)
     items = list(timeline)
     missing = [item for item in items if item.args.get("missing")]
     # One whose return a probe missed, and those that were running at the end.
@@ -465,7 +465,7 @@ def misplaced() -> dict[str, Callable[[list[Item]], None]]:
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("change", misplaced())
 def test_the_check_finds_ends_and_tracks_in_the_wrong_place(change: str, form: str, gaps: Recording) -> None:
-    items = list(Timeline(gaps))
+    items = list(Timeline(gaps, True))
     assert [item.name for item in items if "missing" in item.args] == ["zs_malloc", "zs_malloc", "swap_writeout"]
     assert checked(gaps, written(gaps, form, iter(items)), form).missing == 3
     misplaced()[change](items)
@@ -506,7 +506,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
                 return len(data)
 
         tracemalloc.start()
-        pftrace.write(iter(Timeline(recording)), Nowhere(), "")
+        pftrace.write(iter(Timeline(recording, True)), Nowhere(), "")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 2 * peaks[0]

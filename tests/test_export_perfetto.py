@@ -77,7 +77,7 @@ def _exported(recording: Recording) -> tuple[list[Any], list[tuple[int, str, int
     open_: dict[int, list[list[Any]]] = defaultdict(list)
     slices: list[Any] = []
     values = []
-    for item in Timeline(recording):
+    for item in Timeline(recording, True):
         if item.kind == "track":
             tracks[item.track] = item.name
         elif item.kind == "counter":

@@ -602,5 +602,5 @@ def test_a_truth_that_is_left_out_misses_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", range(len("phase,page,kind,sha1"), len(TRUTH)))
 def test_a_truth_s_head_may_be_cut(tmp_path: Path, size: int) -> None:
     (tmp_path / "t").write_text(TRUTH[:size])
-    frame, cut = read_truth(tmp_path / "t")
+    frame, _, cut = read_truth(tmp_path / "t")
     assert (len(frame), cut[:40]) == (0, "t ends in the middle of its line 1: what")

@@ -55,6 +55,28 @@ def test_any_page_has_a_double(start: bytes, name: str) -> None:
     assert compressor.compress(made)[:2] == compressor.compress(page)[:2]
 
 
+def test_digests_and_first_bytes_alone_are_scrubbed(samples: dict[str, Path], tmp_path: Path) -> None:
+    recording = traces.open_recording(samples["7.2-zstd-4k"])
+    assert recording.pages is not None
+    assert {len(digest) for digest in recording.pages.sha1} == {40}
+    done = scrub(recording, str(tmp_path / "rec"))
+    assert (done.pages, done.unmatched, done.digests, done.heads) == (0, 0, len(recording.pages), True)
+    scrubbed = traces.open_recording(tmp_path / "rec")
+    assert scrubbed.pages is not None
+    assert scrubbed.pages.refs.tolist() == recording.pages.refs.tolist()
+    assert {len(digest) for digest in scrubbed.pages.sha1} == {64}
+    assert "data" not in scrubbed.manifest["probes"]["zs_obj_write"]["columns"]
+    frame = scrubbed.frame(["event", "data"])
+    assert not frame[frame.event == "zs_obj_write"]["data"].any()
+    assert (scrubbed.table("truth") is None) is (recording.table("truth") is None)
+    before, after = replay.replay(recording), replay.replay(scrubbed)
+    assert after.verdict == before.verdict == "PASS"
+    assert {c.id: c.compared for c in after.checks} == {c.id: c.compared for c in before.checks}
+
+
 def test_nothing_to_scrub(samples: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="holds no page bytes"):
-        scrub(traces.open_recording(samples["7.2-zstd-4k"]), str(tmp_path / "rec"))
+    # What is left of a recording that was scrubbed so has only such digests.
+    scrub(traces.open_recording(samples["7.2-zstd-4k"]), str(tmp_path / "once"))
+    with pytest.raises(BadInput, match="holds no page bytes, and no digests that anybody can make"):
+        scrub(traces.open_recording(tmp_path / "once"), str(tmp_path / "rec"))
+    assert not (tmp_path / "rec").exists()

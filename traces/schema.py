@@ -29,6 +29,7 @@ __all__ = [
     "EVENTS",
     "FORMAT_VERSION",
     "NAMES",
+    "PAGE_BYTES",
     "PAGE_SIZE",
     "SWP_OFFSET_MASK",
     "SWP_TYPE_SHIFT",
@@ -192,6 +193,11 @@ NAMES: Final[tuple[str, ...]] = tuple(
     sys.intern({kind.code: kind.name for kind in EVENTS}.get(code, f"reserved_{code}"))
     for code in range(max(kind.code for kind in EVENTS) + 1)
 )
+
+
+#: (event, column) that hold bytes of user memory: a page's own where it is kept as it is, and what a compressor made of
+#: it begins with its first bytes too.  They are shown, exported and told to those who ask (``--data``), to nobody else.
+PAGE_BYTES: Final = frozenset({("zs_obj_write", "data")})
 
 
 def column_names() -> tuple[str, ...]:

@@ -28,6 +28,8 @@ def add_parser(verbs: Any) -> None:
                     "times and CPUs. Exit status: 0 they agree, 1 they differ, 2 unreadable or not of one run, "
                     "3 UNDECIDED: what differs may be what one of them lost.")
     parser.add_argument("recordings", metavar="REC", nargs=2, help="two recordings, A and B")
+    parser.add_argument("--data", action="store_true", help="print first bytes of objects written, too: they may be a "
+                        "page's own")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
@@ -36,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, and print what came out."""
     a, b = (Recording(path) for path in arguments.recordings)
     with steps() as progress:
-        result = compare(a, b, progress)
+        result = compare(a, b, progress, data=arguments.data)
     print(json.dumps(result.as_dict()) if arguments.json else "\n".join(report(result)))
     return result.exit_status
 
@@ -109,6 +111,8 @@ def _difference(first: Difference) -> Iterator[str]:
         yield f"{where} (event {first.events[0]} of A, {first.events[1]} of B)"
         for column, a, b in first.fields:
             values = f"{value(a)} in A, {value(b)} in B" if column != "content" else "other pages in A than in B"
+            if isinstance(a, str):
+                values = f"{a} (--data shows them)"
             yield f"    {column}: {values}"
     for number, lines in enumerate(first.context):
         yield f"  the task's events in {_SIDES[number]}:"

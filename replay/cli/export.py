@@ -31,12 +31,14 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "export", help="a recording for a trace viewer (Perfetto)",
         description="Write a recording's calls, effects, counters and markers as a timeline that Perfetto "
-                    "(ui.perfetto.dev) shows. Exit status: 0 done, 1 --check found a difference, 2 unreadable.")
+                    "(ui.perfetto.dev) shows. Exit status: 0 done, 2 unreadable, 70 --check found a difference.")
     parser.add_argument("recording", metavar="REC")
     parser.add_argument("-o", dest="output", metavar="FILE", required=True, help="the file to make: *.pftrace is "
                         "Perfetto's own format, *.json Chrome's, which further viewers read")
     parser.add_argument("--check", action="store_true", help="read the file back and compare all that is in it with "
                         "the recording")
+    parser.add_argument("--data", action="store_true", help="export the first 8 bytes of objects written, too: they "
+                        "may be a page's own")
     parser.set_defaults(run=run)
 
 
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if output.exists() or output.is_symlink():
         raise BadInput(output, "", "the output exists already", "remove it or choose another name")
     recording = Recording(arguments.recording)
-    timeline = Timeline(recording)
+    timeline = Timeline(recording, arguments.data)
     title = f"zswap, kernel {kernel_release(recording) or 'unknown'}, {recording.path.name}"
     try:
         unfinished = Unfinished(output)
@@ -62,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
             _write(part, output.suffix, _told(timeline, progress), title)
             if arguments.check:
                 try:
-                    done = _check(part, output, recording)
+                    done = _check(part, output, recording, arguments.data)
                 except BadInput as problem:
                     print(f"zreplay: {problem}", file=sys.stderr)
                     return FAULT
@@ -78,6 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
         unfinished.done()
     print(f"{output}: {len(recording):,} events as {timeline.slices:,} slices, {timeline.instants:,} instants and "
           f"{timeline.values:,} counter values, {size:,} bytes")
+    if timeline.hidden:
+        print(f"the first bytes of {timeline.hidden:,} objects written are left out, as they may be a page's; --data "
+              "exports them")
     if timeline.missing:
         print(f"{timeline.missing:,} slices have no recorded return: they end where that showed")
     if arguments.check:
@@ -87,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write(part: Path, suffix: str, items: Iterator[Item], title: str) -> None:
-    # An event can hold the first bytes of a page: user memory.
+    # Of mode 0600: with --data an event can hold the first bytes of a page.
     descriptor = os.open(part, os.O_WRONLY | os.O_TRUNC)
     if suffix == _JSON:
         with open(descriptor, "w", encoding="utf-8") as text:
@@ -97,13 +102,13 @@ def _write(part: Path, suffix: str, items: Iterator[Item], title: str) -> None:
             pftrace.write(items, binary, title)
 
 
-def _check(part: Path, output: Path, recording: Recording) -> Any:
+def _check(part: Path, output: Path, recording: Recording, data: bool) -> Any:
     if output.suffix == _JSON:
         # Bytes that are no text are no event either.
         with part.open(encoding="utf-8", errors="replace") as text:
-            return check(recording, chromejson.read(text, str(output)), output)
+            return check(recording, chromejson.read(text, str(output)), output, data=data)
     with part.open("rb") as binary:
-        return check(recording, pftrace.read(binary, str(output)), output)
+        return check(recording, pftrace.read(binary, str(output)), output, data=data)
 
 
 def _told(timeline: Timeline, progress: Callable[[str, int, int], None] | None) -> Iterator[Item]:

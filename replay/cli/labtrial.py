@@ -22,6 +22,7 @@ from traces.lab.kernels import Kernel
 from traces.lab.run import Outcome
 from traces.lab.run import run as run_job
 from traces.lab.tools import Tools
+from traces.record.wayout import without_bytes
 from traces.recording import Recording
 from traces.workload.command import OUT_OF_MEMORY
 from traces.workload.sequence import Sequence
@@ -105,9 +106,9 @@ def _judge(out: Path, outcome: Outcome) -> Trial:
         raise
     except Exception as problem:
         # Whatever a replay raises of its own model on a real recording is a divergence of the worst kind.
-        text = f"the replay failed ({type(problem).__name__}: {problem})"
-        return Trial("FAIL", f"FAIL: {type(problem).__name__}", text, traceback.format_exc().splitlines(), stores,
-                     events=len(recording))
+        text = f"the replay failed ({type(problem).__name__}: {without_bytes(str(problem))})"
+        trace = without_bytes(traceback.format_exc()).splitlines()
+        return Trial("FAIL", f"FAIL: {type(problem).__name__}", text, trace, stores, events=len(recording))
     kind, key, text = _told(result, outcome, recording)
     return Trial(kind, key, text, list(report(result)), stores, sum(check.compared for check in result.checks),
                  len(recording), result.divergences[0].event if result.divergences else -1,

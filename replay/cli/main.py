@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from replay.cachekey import cache_home
+from replay.cachekey import cache_home, remove_old
 from replay.cli.escaping import escaping
 from replay.cli.help import Parser, TopParser, opening
 from replay.cli.verbs import VERBS
@@ -74,13 +74,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _sweep(arguments: argparse.Namespace) -> None:
     """Remove what killed commands left where this one reads or writes: it may hold pages."""
-    named = [value for name in ("recording", "recordings", "more", "src", "output", "base", "patched") for value in
+    named = [value for name in ("recording", "recordings", "more", "src", "output", "base", "patched", "table",
+                                            "junit", "figures") for value in
              _listed(getattr(arguments, name, None))]
     places = {Path(os.path.dirname(os.path.abspath(name))) for name in named}
     places |= {Path(os.path.abspath(name)) / below for name in named for below in ("", "cache")} | {cache_home()}
     for place in sorted(places):
         for left in sweep(place):
             print(f"zreplay: removed {place / left}, which a command that was killed had left.", file=sys.stderr)
+    for old in remove_old(cache_home()):
+        print(f"zreplay: removed {cache_home() / old}, which an earlier version kept: it held first bytes of pages.",
+              file=sys.stderr)
 
 
 def _listed(value: object) -> list[str]:

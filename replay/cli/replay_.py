@@ -39,6 +39,8 @@ def add_parser(verbs: Any) -> None:
                         "'counter'); may be repeated")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first divergence")
     parser.add_argument("--no-pages", action="store_true", help="take lengths from the recording, compress nothing")
+    parser.add_argument("--data", action="store_true", help="where first bytes of objects differ, print them: they may "
+                        "be a page's own")
     parser.add_argument("--engine", choices=("fast", "reference"), help="fast is compiled and hands what it cannot "
                         "confirm to the reference; the default from 262,144 events on, below that it does not pay")
     parser.add_argument("--coverage", action="store_true", help="list the branches of the revision: how often the "
@@ -65,7 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     revisions: list[str | None] = arguments.revision or [None]
     loaded = {name: load_revision(name) for name in revisions}
     options = {"checks": sorted(set(arguments.check)) if arguments.check else None,
-               "keep_going": arguments.keep_going, "pages": not arguments.no_pages, "engine": arguments.engine}
+               "keep_going": arguments.keep_going, "pages": not arguments.no_pages, "engine": arguments.engine,
+               "data": arguments.data}
     jobs = make_jobs(arguments.recording, revisions, loaded, options)
     return run_jobs(arguments, jobs, loaded, _with_branches if arguments.coverage else report, _form(arguments),
                     lines=divergence_lines, after=all_branch_lines if arguments.coverage and len(jobs) > 1 else None)
@@ -92,7 +95,8 @@ def _form(arguments: argparse.Namespace) -> Form | None:
         return Ktap(divergence_lines)
     if arguments.mail:
         given = [word for check in arguments.check or () for word in ("--check", check)]
-        given += [option for option, on in (("--keep-going", arguments.keep_going), ("--no-pages", arguments.no_pages))
+        given += [option for option, on in (("--keep-going", arguments.keep_going), ("--no-pages", arguments.no_pages),
+                                          ("--data", arguments.data))
                   if on]
         return Mail(given + (["--engine", arguments.engine] if arguments.engine else []))
     return None

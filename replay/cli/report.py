@@ -42,6 +42,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--revision", action="append", metavar="R", default=[], help="a shipped name or FILE.py:CLASS; "
                         "given twice: replay against the first, and tell where the second parts from it")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the HTML file to write")
+    parser.add_argument("--data", action="store_true", help="with first bytes of objects written, too: they may be a "
+                        "page's own")
     parser.add_argument("--figures", metavar="DIR", help="write the pictures as SVG and PNG too")
     parser.set_defaults(run=run)
 
@@ -65,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
                        "name the recording itself")
     base, against, how = sides([*([recording] if recording is not None else []), *more], patched)
     with steps() as progress:
-        material = gather(result, recording, absent, revisions, base, against, progress)
+        material = gather(result, recording, absent, revisions, base, against, progress, data=arguments.data)
     material.notes += [note for note in (how, absent and f"Pictures are left out: {absent}") if note]
     material.given = _given(arguments)
     made = pictures(material)
@@ -137,5 +139,6 @@ def _given(arguments: argparse.Namespace) -> tuple[str, ...]:
     words = ["report", arguments.recording, *arguments.more]
     words += [word for name in arguments.revision for word in ("--revision", name)]
     words += ["--patched", *arguments.patched] if arguments.patched else []
+    words += ["--data"] if arguments.data else []
     words += ["--figures", arguments.figures] if arguments.figures else []
     return (*words, "-o", arguments.output)

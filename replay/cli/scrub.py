@@ -29,7 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Scrub."""
     with steps() as progress:
         done = scrub(Recording(arguments.recording), arguments.output, progress=progress)
-    print(f"{arguments.output}: {done.pages:,} pages replaced")
+    said = [f"{done.pages:,} pages replaced"] if done.pages or not (done.digests or done.heads) else []
+    said += [f"digests of {done.digests:,} pages replaced"] if done.digests else []
+    said += ["first bytes of objects left out"] if done.heads else []
+    print(f"{arguments.output}: {', '.join(said)}")
     if done.unmatched:
         warn(f"for {done.unmatched:,} pages no made-up page of the same length was found: their bytes are left out.")
     return 0

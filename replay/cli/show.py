@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
         row = {"number": event, "ts": int(values["ts"]), "cpu": int(values["cpu"]), "pid": int(values["pid"]),
                "event": name}
         for column in columns:
-            if column == "data" and name == "zs_obj_write" and not arguments.data:
+            if (name, column) in schema.PAGE_BYTES and not arguments.data:
                 continue
             row[column] = values[column] if column == "text" else int(values[column])
         if values["content"] >= 0:

@@ -26,7 +26,7 @@ from traces.errors import BadInput
 from traces.files import read_input
 from traces.record.reasons import next_step
 from traces.record.release import kernel_line
-from traces.record.wayout import FAULT, TRACEBACK
+from traces.record.wayout import FAULT, TRACEBACK, without_bytes
 from traces.recording import Recording
 
 __all__ = ["NOT_DONE", "UNREADABLE", "Job", "Outcome", "attempt", "make_jobs", "not_done", "safely", "sources"]
@@ -191,12 +191,13 @@ def safely(job: Job, loaded: str | type[Zswap] | None = None, *, at: str | None 
     except Exception as problem:
         if os.environ.get(TRACEBACK):
             print(f"zreplay: {job.recording} against {job.against}:", file=sys.stderr)
-            traceback.print_exc()
+            sys.stderr.write(without_bytes(traceback.format_exc()))
         if isinstance(problem, OSError) and problem.errno:
             return not_done(job, f"met '{problem.strerror}' at {problem.filename or 'a file'}",
                             next_step(problem.errno, "mend that, try again"))
-        return replace(not_done(job, f"raised {type(problem).__name__} ({problem})", "this is a fault of zreplay "
-                                f"itself: report it where you have zreplay from, with what {TRACEBACK}=1 prints"),
+        return replace(not_done(job, f"raised {type(problem).__name__} ({without_bytes(str(problem))})",
+                                "this is a fault of zreplay itself: report it where you have zreplay from, with what "
+                                f"{TRACEBACK}=1 prints"),
                        fault=True)
 
 

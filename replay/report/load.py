@@ -3,21 +3,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any, Final
 
+from replay.checks import Divergence
+from replay.comparisons import COMPARISONS
+from replay.eventlines import NOT_SHOWN, apart
 from replay.formats.asjson import SCHEMA
 from replay.verdict import EXIT, Result
 from traces.errors import BadInput
 from traces.record.reasons import next_step
 from traces.recording import Recording
 
-__all__ = ["fits", "load_result"]
+__all__ = ["fits", "load_result", "without_bytes"]
 
 #: No result of a replay comes near: it keeps a hundred divergences.
 _LARGEST: Final = 64 << 20
 _WRITE_ANEW: Final = "write it with 'zreplay replay REC --json > FILE'"
+#: What a divergence of an object's first bytes says was compared, and a line of an event that shows them.
+_FIRST_BYTES: Final = COMPARISONS["zs_obj_write:data"].columns[0][1]
+_SHOWN: Final = re.compile(r"(\bzs_obj_write\b.* data=)0x[0-9a-f]+")
 _TEXTS: Final = ("recording", "revision", "mirrors", "kernel", "compressor")
 
 
@@ -123,6 +131,18 @@ def _count(value: Any) -> bool:
 
 def _texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def without_bytes(result: Result) -> Result:
+    """Return a result without first bytes of objects, which whoever made it may have asked for (``--data``)."""
+    def clean(each: Divergence) -> Divergence:
+        recorded, predicted = each.recorded, each.predicted
+        if each.what == _FIRST_BYTES and isinstance(recorded, int) and isinstance(predicted, int):
+            recorded, predicted = apart(recorded, predicted)
+        return dataclasses.replace(each, recorded=recorded, predicted=predicted,
+                                   context=tuple(_SHOWN.sub(rf"\1({NOT_SHOWN})", line) for line in each.context))
+
+    return dataclasses.replace(result, divergences=[clean(each) for each in result.divergences])
 
 
 def fits(result: Result, recording: Recording, kernel: str) -> str:

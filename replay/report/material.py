@@ -11,6 +11,7 @@ from model.zswap import Zswap
 from replay.parting import Parting, part
 from replay.regress.compare import Regression, regress
 from replay.report.drawing import Drawing
+from replay.report.load import without_bytes
 from replay.report.predicted import Course, course
 from replay.report.recorded import Recorded, look
 from replay.verdict import Result, kernel_release, others, replay
@@ -71,22 +72,26 @@ class Material:
 
 
 def gather(result: Result | None, recording: Recording | None, absent: str, revisions: Sequence[Named],
-           base: Sequence[Recording], patched: Sequence[Recording], progress: Progress | None = None) -> Material:
+           base: Sequence[Recording], patched: Sequence[Recording], progress: Progress | None = None, *,
+           data: bool = False) -> Material:
     """Replay what is not replayed yet, and gather everything.
 
     :param result: of an earlier replay; None: ``recording`` is replayed here
     :param recording: what the report is about, None where it is not to be had
     :param absent: why it is not
     :param revisions: none, the one to hold it against, or that and one more to see where the two part
+    :param data: with first bytes of objects that differ, which may be a page's own
     :param base: recordings whose times are shown beside ``patched``; none of both for no such comparison
     :raises BadInput: for whatever the replay, the measures or the second revision cannot be had of
     """
     chosen = revisions[0][1] if revisions else None
     if result is None:
         assert recording is not None
-        result = replay(recording, chosen, progress=progress)
+        result = replay(recording, chosen, data=data, progress=progress)
         if result.verdict == "FAIL":
             result.explained_by = others(recording, result)
+    if not data:
+        result = without_bytes(result)
     out = Material(result, recording, absent, revision=revisions[0][0] if revisions else result.revision)
     kind = chosen if chosen is not None else result.revision
     if recording is not None:

@@ -69,10 +69,14 @@ class Timeline:
     """Iterate over a recording's items; afterwards the counts say what there was.
 
     Holds one batch of events, the open calls and a number per track: memory does not grow with the recording.
+
+    :param data: with first bytes of objects written, which may be a page's own
     """
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, data: bool = False) -> None:
         self.recording = recording
+        #: events whose bytes of pages were left out
+        self.hidden = 0
         self.slices = 0
         self.instants = 0
         self.values = 0
@@ -83,6 +87,11 @@ class Timeline:
         #: per track: the names of its open calls, outermost first
         self._open: dict[int, list[str]] = {}
         self._columns = captured_columns(recording)
+        self._hides = [False] * len(self._columns)
+        for name, column in schema.PAGE_BYTES if not data else ():
+            code = schema.CODE[name]
+            self._hides[code] = self._hides[code] or column in self._columns[code]
+            self._columns[code] = tuple(other for other in self._columns[code] if other != column)
         probes = recording.manifest["probes"]
         self._calls = frozenset(name for name in schema.CODE if f"{name}_ret" in probes)
         self._counts_objects = "zs_malloc_ret" in probes and "zs_free" in probes
@@ -120,6 +129,7 @@ class Timeline:
         args = {"event": number, "cpu": cpu}
         for column in self._columns[columns["event"][i]]:
             args[column] = columns[column][i]
+        self.hidden += self._hides[columns["event"][i]]
         if columns["content"][i] >= 0:
             args["content"] = columns["content"][i]
         if columns["text"][i]:

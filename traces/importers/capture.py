@@ -33,9 +33,12 @@ from traces.record.cpus import changes_in_words
 from traces.record.sums import NAME as SUMS
 from traces.schema import END, PAGE_SIZE
 
-__all__ = ["Capture", "read_command"]
+__all__ = ["OTHER_KEY", "Capture", "read_command"]
 
 _HEADER: Final = b"n,ts_ns,src,digest\n"
+#: What is said of a truth whose digests are none of the recorded pages'.
+OTHER_KEY: Final = ("the workload's truth was left out: its digests have another key than those of the recorded pages; "
+                    "run the workload as the command of 'zreplay record'")
 _ROW: Final = re.compile(rb"(\d{1,9}),(\d{1,19}),([0-9a-f]{1,16}),([0-9a-f]{64}|[0-9a-f]{40})")
 #: No line of an index is as long.
 _LONG_LINE: Final = 1 << 10
@@ -273,14 +276,22 @@ class Capture:
         return _RecordedPages(str(self._indices[0]), ts[order], address[order], digests,
                               [(parts[owner[at]], int(within[at])) for at in order], bases)
 
-    def usable_truth(self, truth: pd.DataFrame | None, facts: RunFacts) -> pd.DataFrame | None:
-        """Return a workload's truth, or None where its SHA-1 digests have nothing to be compared with."""
+    def usable_truth(self, truth: pd.DataFrame | None, key: str, facts: RunFacts) -> pd.DataFrame | None:
+        """Return a workload's truth, or None where its digests have nothing to be compared with.
+
+        :param key: the name of the key of its digests, "" where they are SHA-1
+        """
         if truth is None:
             return None
         pages = facts.capture.get("pages")
         if isinstance(pages, dict) and pages.get("mode") == "none":
             facts.notes.append("the workload's truth was left out: no pages were recorded that it could be compared "
                                "with; record with --pages full to check content")
+            return None
+        if key:
+            if isinstance(pages, dict) and pages.get("key") == key:
+                return truth
+            facts.notes.append(OTHER_KEY)
             return None
         if not facts.capture.get("page_digests", {}).get("keyed"):
             return truth

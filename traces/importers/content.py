@@ -24,13 +24,16 @@ from traces.importers.tracedat import sniff_tracedat
 from traces.parquetbounds import most_of
 from traces.record.reasons import next_step
 
-__all__ = ["chunks", "classify", "first_line", "open_stream", "read_all", "read_head", "read_json", "within"]
+__all__ = ["TRUTH_HEAD", "chunks", "classify", "first_line", "open_stream", "read_all", "read_head", "read_json",
+           "within"]
 
 _HEAD: Final = 1 << 16
 _CHUNK: Final = 4 << 20
 _BUFFER: Final = 1 << 16
 #: What the JSON files have in them that say something of a run; others may hold what they like.
 _OURS: Final = (b'"zswap_debugfs"', b'"zreplay_capture"', b'"zswap_list_lru"')
+#: A workload's truth: the column of digests is called ``sha1``, or says which key they have.
+TRUTH_HEAD: Final = re.compile(rb"phase,page,kind,(?:sha1|blake2b-([0-9a-f]{16}))\b")
 #: Side files (counters, indices, tables) beyond this size are not believed.
 _MAX_SIDE: Final = 1 << 30
 
@@ -182,7 +185,7 @@ def classify(path: Path, header: HeaderPage | None = None) -> str:
         return "tracedat"
     if head.startswith(b"n,ts_ns,src,sha1"):
         return "pageindex"
-    if head.startswith(b"phase,page,kind,sha1"):
+    if TRUTH_HEAD.match(head):
         return "truth"
     if sniff_bpftrace(head):
         return "bpftrace"

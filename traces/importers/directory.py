@@ -14,7 +14,7 @@ from traces.facts import put
 from traces.files import entries, is_regular
 from traces.importers import bpftracejson, perftext, textevents, tracedatevents
 from traces.importers.assemble import assemble
-from traces.importers.capture import Capture
+from traces.importers.capture import OTHER_KEY, Capture
 from traces.importers.content import classify, first_line
 from traces.importers.pagefiles import bases_of, page_ring, read_objects, read_page_index
 from traces.importers.pageindex import PageIndex
@@ -82,6 +82,7 @@ class _Import:
         self.used: set[Path] = set()
         self.pages: PageIndex | None = None
         self.truth: pd.DataFrame | None = None
+        self.truth_key = ""
         #: What is missing of it, in a sentence.
         self.cut = ""
         self.objects: pd.DataFrame | None = None
@@ -101,7 +102,10 @@ class _Import:
         if self.capture is not None:
             self.capture.apply(self.facts)
             self.pages = self.capture.pages(self.facts, self.capture.bases() or bases_of(self.facts.kernel))
-            self.truth = self.capture.usable_truth(self.truth, self.facts)
+            self.truth = self.capture.usable_truth(self.truth, self.truth_key, self.facts)
+        elif self.truth_key:
+            self.truth = None
+            self.facts.notes.append(OTHER_KEY)
         if self.cut and self.truth is not None:
             self.facts.missing.append(self.cut)
         self._page_files()
@@ -144,7 +148,7 @@ class _Import:
             add_ring_stats(self.facts, path)
         add_counters(self.facts, self._take("counters"))
         for path in self._take_one("truth"):
-            self.truth, self.cut = read_truth(path)
+            self.truth, self.truth_key, self.cut = read_truth(path)
         for path in self._take_one("objects"):
             self.objects = read_objects(path)
 

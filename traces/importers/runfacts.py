@@ -13,7 +13,7 @@ import pandas as pd
 
 from traces import jsontext
 from traces.errors import BadInput
-from traces.importers.content import read_all, read_json
+from traces.importers.content import TRUTH_HEAD, read_all, read_json
 from traces.importers.machine import check_machine, machine_of
 from traces.importers.probemap import vocabulary_name
 from traces.importers.source import RunFacts
@@ -146,11 +146,12 @@ def add_counters(facts: RunFacts, paths: list[Path]) -> None:
         facts.config.setdefault("totalram_pages", int(total[1]) // 4)
 
 
-def read_truth(path: Path) -> tuple[pd.DataFrame, str]:
+def read_truth(path: Path) -> tuple[pd.DataFrame, str, str]:
     """Read a workload's truth: which page content it left at which swap offset at the end of each phase.
 
-    One that ends within a line, as on a disk that was full, is read up to there.  Returns it, and a sentence on what is
-    cut, ``""`` where nothing is.
+    One that ends within a line, as on a disk that was full, is read up to there.  Returns it with ``sha1`` as the
+    column of digests, the name of the key of those that have one (``""`` for none), and a sentence on what is cut,
+    ``""`` where nothing is.
 
     :raises BadInput: when columns or numbers are not as they should be
     """
@@ -161,15 +162,19 @@ def read_truth(path: Path) -> tuple[pd.DataFrame, str]:
         lines, cut = data.count(b"\n"), ""
         if data[-1:] != b"\n":
             # Half of a number is a number, too.
-            data = data[:data.rfind(b"\n") + 1] or (_TRUTH_HEAD if _TRUTH_HEAD.startswith(data) else data)
+            head = _TRUTH_HEAD.startswith(data) or TRUTH_HEAD.match(data)
+            data = data[:data.rfind(b"\n") + 1] or (_TRUTH_HEAD if head else data)
             cut = f"{path.name} ends in the middle of its line {lines + 1}: what the workload says of its pages from " \
                   "there on is missing"
-        frame = pd.read_csv(io.BytesIO(data), dtype={"phase": str, "kind": str, "sha1": str})
-        frame = frame[_TRUTH_COLUMNS]
+        named = TRUTH_HEAD.match(data)
+        key = named[1].decode() if named is not None and named[1] else ""
+        column = f"blake2b-{key}" if key else "sha1"
+        frame = pd.read_csv(io.BytesIO(data), dtype={"phase": str, "kind": str, column: str})
+        frame = frame.rename(columns={column: "sha1"})[_TRUTH_COLUMNS]
         frame["swap_offset"] = frame["swap_offset"].astype("int64")
         frame["swap_type"] = frame["swap_type"].astype("int64")
     except BadInput:
         raise
     except (ValueError, KeyError, OverflowError) as problem:
         raise BadInput(path, "", f"is not a truth table ({problem})", "write it again with the workload") from None
-    return frame, cut
+    return frame, key, cut

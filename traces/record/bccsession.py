@@ -482,7 +482,8 @@ class BccSession(Session):
             if pages:
                 formats = {f"pg{number}_{half}": text for number in range(len(pages))
                            for half, (_, text) in enumerate(bccprogram.half_formats(number))}
-                self._taker = PageTaker(self.options.pages, formats, _PAGE_SUBBUF, self.capture.appending)
+                self._taker = PageTaker(self.options.pages, formats, _PAGE_SUBBUF, self.capture.appending,
+                                        self._key.key)
             source = _Source(bpf, sorter, self._taker)
         except BaseException:
             bpf.close()

@@ -15,6 +15,7 @@ import math
 import os
 import select
 import signal
+import sys
 import traceback
 import warnings
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from typing import Any
 from .memlock import lock_memory
 from .pages import PageTaker
 from .rings import RingReader
+from .wayout import without_bytes
 
 __all__ = ["PageWorker"]
 
@@ -59,7 +61,7 @@ class PageWorker:
                 let_go()
                 status = _work(recorder, orders, answers, reader, taker)
             except BaseException:
-                traceback.print_exc()
+                sys.stderr.write(without_bytes(traceback.format_exc()))
             finally:
                 # Nothing of the recorder's own ends here a second time.
                 os._exit(status)

@@ -26,6 +26,7 @@ from .errors import CannotRecord
 from .memlock import lock_memory
 from .names import DEFAULT, Names
 from .openfiles import allow, back_to
+from .pagekey import VARIABLE, PageKey
 from .pages import PageMode, PageTaker
 from .pageworker import PageWorker
 from .plan import Planned, as_json, page_plan, plan
@@ -201,6 +202,7 @@ class Session:
             raise
         self._readers: list[RingReader] = []
         self._taker: PageTaker | None = None
+        self._key = PageKey()
         self._worker: PageWorker | None = None
         self._status: dict[str, Any] = {}
         #: Compressors whose pages are looked at.
@@ -261,6 +263,7 @@ class Session:
                 with contextlib.suppress(OSError):
                     (self.capture.path / "control").unlink()
             self.capture.close()
+            self._key.close()
             if useless:
                 shutil.rmtree(self.capture.path, ignore_errors=True)
             if left:
@@ -334,7 +337,7 @@ class Session:
         if self.pages is not None:
             notes += [f"page contents: {why}" for why in self.pages.enable(own.page_group, pages_used).values()]
             self._taker = PageTaker(mode, {name: self.pages.format(own.page_group, name) for name in pages_used},
-                                    self.pages.subbuf, self.capture.appending)
+                                    self.pages.subbuf, self.capture.appending, self._key.key)
             # One sub-buffer at a time: more would only be copied to lie in a row.
             self._readers.append(RingReader(self.pages.cpus(), self.pages.subbuf, 1024 * buffer_kb, self._taker,
                                             self.pages.subbuf))
@@ -398,7 +401,7 @@ class Session:
             "zreplay_capture": 1, "complete": False, "recorder": VERSION, "backend": "tracefs", "clock": "mono",
             "start": None, "stop": None, "box": box.facts(), "bases": box.bases(), "btf": btf,
             "pages": {"mode": options.pages.text, "compressors": self._looked_at,
-                      "digest": "keyed BLAKE2b, 32 bytes; SHA-1 where bytes are kept"},
+                      "digest": "keyed BLAKE2b, 32 bytes; SHA-1 where bytes are kept", "key": self._key.name},
             "buffer_kb": buffer_kb, "cgroup": str(options.cgroup) if options.cgroup is not None else None,
             "command": os.path.basename(options.command[0]) if options.command else None,
             "cpus": {"online": cpu_text(self._cpus.online or ()), "rings": "", "changes": []}, "interference": [],
@@ -529,19 +532,25 @@ class Session:
         return events.round() + sum(reader.round(page_seconds) for reader in pages)
 
     def _start_command(self) -> None:
+        options = self.options
         # A command that is a recorder itself, of another instance, passes on where both listen.
         mine = {"ZREPLAY_CONTROL": str((self.capture.path / "control").resolve()),
                 "ZREPLAY_MARKER": self.tracefs.shown(self.meta.path / "trace_marker")}
         environment = dict(os.environ)
+        if self._taker is not None:
+            # What it knows of its pages' content it has to say as the recording does.
+            offer = self._key.offer(os.path.realpath(self.capture.path), options.pages.every)
+            if offer:
+                mine[VARIABLE] = offer
         for name, path in mine.items():
             environment[name] = os.pathsep.join(filter(None, (environment.get(name), path)))
         limits = self._limits
         try:
             # No thread of this process runs yet.
-            self._child = subprocess.Popen(self.options.command, env=environment,
+            self._child = subprocess.Popen(options.command, env=environment,
                                            preexec_fn=(lambda: back_to(limits)) if limits is not None else None)
         except OSError as problem:
-            raise CannotRecord(f"the command {self.options.command[0]} cannot be started ({what_happened(problem)})",
+            raise CannotRecord(f"the command {options.command[0]} cannot be started ({what_happened(problem)})",
                                next_step(problem.errno, "check its name")) from None
 
     def _commands(self, text: bytes) -> bytes:

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -22,7 +23,7 @@ from typing import Any
 
 from .reasons import next_step, what_happened
 
-__all__ = ["FAULT", "INTERRUPTED", "TRACEBACK", "WRONG", "check_words", "leave", "printable"]
+__all__ = ["FAULT", "INTERRUPTED", "TRACEBACK", "WRONG", "check_words", "leave", "printable", "without_bytes"]
 
 WRONG = 2
 #: EX_SOFTWARE of sysexits.h
@@ -30,6 +31,15 @@ FAULT = 70
 INTERRUPTED = 128 + signal.SIGINT
 #: environment variable: with any value, a fault's traceback is printed before its sentence
 TRACEBACK = "ZREPLAY_TRACEBACK"
+
+#: How Python shows bytes in the text of an exception: as a literal, as an array or list of small numbers, as digits.
+_BYTES = re.compile(r"""\bb(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+                    r"|(?:\b[0-9]{1,3}\b(?:,?\s+)){7,}[0-9]{1,3}\b|\b(?:0x)?[0-9a-fA-F]{15,}\b", re.DOTALL)
+
+
+def without_bytes(text: str) -> str:
+    """Return the text of an exception without the bytes that it shows: they may be of pages."""
+    return _BYTES.sub("(bytes not shown)", text)
 
 
 def leave(run: Callable[[], int], known: tuple[type[BaseException], ...], kept: Callable[[], str],
@@ -121,7 +131,7 @@ def _fault(problem: BaseException) -> int:
     while trace is not None:
         place = f" at {os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
         trace = trace.tb_next
-    said = " ".join(str(problem).split())[:300]
+    said = " ".join(without_bytes(str(problem)).split())[:300]
     how = "that traceback" if os.environ.get(TRACEBACK) else \
         f"what it prints with {TRACEBACK}=1 in its environment"
     _say(f"this is a fault of zreplay itself ({type(problem).__name__}{': ' if said else ''}{said}{place}), "
@@ -132,7 +142,8 @@ def _fault(problem: BaseException) -> int:
 def _show(problem: BaseException) -> None:
     if os.environ.get(TRACEBACK):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write("".join(traceback.format_exception(type(problem), problem, problem.__traceback__)))
+            lines = traceback.format_exception(type(problem), problem, problem.__traceback__)
+            sys.stderr.write(without_bytes("".join(lines)))
 
 
 def _interrupted(kept: Callable[[], str]) -> int:

@@ -5,5 +5,6 @@ It uses the standard library only and imports its modules relatively, so that it
 (``python3 traces/workload base``) where nothing is installed.  Run it under a recorder; what the two agree on is
 
 * ``ZREPLAY_MARKER``: the ``trace_marker`` that phases and settings are announced in (``:`` between several);
-* ``ZREPLAY_CONTROL``: the recorder's pipe that takes orders for counter snapshots; ``truth.csv`` goes beside it.
+* ``ZREPLAY_CONTROL``: the recorder's pipe that takes orders for counter snapshots; ``truth.csv`` goes beside it;
+* ``ZREPLAY_PAGES``: a file in the recorder's memory that says how pages are named (``naming.py``).
 """

@@ -13,6 +13,7 @@ from typing import Final
 
 from .box import PARAMETERS, Box, NotReady
 from .driver import Driver, Mismatch
+from .naming import namings
 from .pages import MIXES, FilePages, MadePages, PageSource
 from .scenarios import SCENARIOS
 from .script import run_sequence
@@ -138,7 +139,8 @@ def run(arguments: argparse.Namespace, box: Box | None = None) -> int:
         procs = arguments.procs or (sequence.workers if sequence is not None else 1 + (arguments.scenario == "smp"))
         driver = Driver(box, _source(arguments), cgroup=str(arguments.cgroup).strip("/"), pages=arguments.pages,
                         procs=procs, folio=FOLIOS[arguments.folio], seed=arguments.seed, markers=arguments.marker,
-                        captures=captures, snapshot=asker(controls) if controls else write_snapshot)
+                        captures=captures, snapshot=asker(controls) if controls else write_snapshot,
+                        namings=namings(captures, arguments.content is not None, os.environ.get("ZREPLAY_PAGES", "")))
         driver.start()
         if arguments.compressor and arguments.compressor != box.read("sys/module/zswap/parameters/compressor"):
             driver.param("compressor", arguments.compressor)

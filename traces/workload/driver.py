@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from .box import PARAMETERS, Box
+from .naming import PLAIN, Naming
 from .pages import PAGE_SIZE, PageSource
 from .worker import Worker
 
 __all__ = ["Driver", "Mismatch"]
 
-_HEADER: Final = "phase,page,kind,sha1,swap_type,swap_offset\n"
+_HEADER: Final = "phase,page,kind,{},swap_type,swap_offset\n"
 #: Page numbers of different workers and regions in ``truth.csv`` are this far apart.
 _WORKER_STEP: Final = 10_000_000
 _REGION_STEP: Final = 1_000_000
@@ -43,11 +44,13 @@ class Driver:
     :param markers: a ``trace_marker`` of each recorder; without any nothing is announced
     :param captures: directories for snapshots and truth, one of each recorder
     :param snapshot: writes a counter snapshot: (directory, label, cgroup)
+    :param namings: how the truth of each capture names a page's content; by default by SHA-1
     """
 
     def __init__(self, box: Box, source: PageSource, *, cgroup: str, pages: int, procs: int = 1,
                  folio: int = PAGE_SIZE, seed: int = 1, markers: Sequence[Path] = (), captures: Sequence[Path] = (),
-                 snapshot: Callable[[Path, str, Path], None] | None = None) -> None:
+                 snapshot: Callable[[Path, str, Path], None] | None = None,
+                 namings: Sequence[Naming] | None = None) -> None:
         self.box = box
         self.source = source
         self.cgroup_name = cgroup
@@ -62,6 +65,7 @@ class Driver:
         self._bad: list[str] = []
         self._markers = [os.open(marker, os.O_WRONLY) for marker in markers]
         self._captures = list(captures)
+        self._namings = list(namings) if namings is not None else [PLAIN] * len(self._captures)
         self._snapshot = snapshot
         self._truth: list[TextIO] = []
         self._regions: dict[str, int] = {}
@@ -75,15 +79,16 @@ class Driver:
         self.box.cgroup(self.cgroup_name)
         self.box.set("proc/sys/vm/page-cluster", 0)  # readahead would fault in what nobody asked for
         self.box.folio(self.folio)
-        for capture in self._captures:
-            self._truth.append((capture / "truth.csv").open("w"))
-            self._truth[-1].write(_HEADER)
+        for capture, naming in zip(self._captures, self._namings, strict=True):
+            handle = os.open(capture / "truth.csv", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            self._truth.append(os.fdopen(handle, "w"))
+            self._truth[-1].write(_HEADER.format(naming.column))
         cpus = sorted(os.sched_getaffinity(0))
         procs = self.box.root / self.cgroup_name / "cgroup.procs"
         for number in range(self.procs):
             # One worker goes where the scheduler puts it; several are meant to run at the same time.
             cpu = cpus[number % len(cpus)] if self.procs > 1 else None
-            self.workers.append(Worker(number, self.source, procs, cpu))
+            self.workers.append(Worker(number, self.source, procs, cpu, self._namings))
 
     def finish(self) -> list[str]:
         """End what is left of the workers, put the settings back; returns what went wrong in sentences."""
@@ -130,10 +135,10 @@ class Driver:
             for worker in self.workers:
                 base = worker.number * _WORKER_STEP + self._regions[region] * _REGION_STEP
                 worker.send("truth", region=region)
-                lines = [f"{phase},{base + page},{kind},{sha1},{swap_type},{offset}\n"
-                         for page, kind, sha1, swap_type, offset in worker.receive()]
-                for truth in self._truth:
-                    truth.writelines(lines)
+                rows = worker.receive()
+                for number, truth in enumerate(self._truth):
+                    truth.writelines(f"{phase},{base + page},{kind},{names[number]},{swap_type},{offset}\n"
+                                     for page, kind, names, swap_type, offset in rows)
         for truth in self._truth:
             truth.flush()
 

@@ -8,8 +8,10 @@ import mmap
 import os
 import random
 import time
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from .naming import PLAIN, Naming
 from .pages import PAGE_SIZE, PageSource, digest
 
 __all__ = ["Region", "Slot", "read_slots"]
@@ -54,9 +56,11 @@ class Region:
 
     :param pages: its size in pages of 4096 bytes
     :param folio: size in bytes of the folios that it is to be made of
+    :param namings: how each truth names a page's content
     """
 
-    def __init__(self, pages: int, folio: int) -> None:
+    def __init__(self, pages: int, folio: int, namings: Sequence[Naming] = (PLAIN,)) -> None:
+        self._namings = namings
         self.pages = pages
         self.folio = folio
         length = pages * PAGE_SIZE + folio
@@ -67,7 +71,8 @@ class Region:
         self.address = start + self._skip
         # On a box where transparent huge pages are always on, small folios have to be asked for.
         self._advise(_MADV_HUGEPAGE if folio > PAGE_SIZE else _MADV_NOHUGEPAGE, 0, pages)
-        self.content: list[tuple[str, str] | None] = [None] * pages
+        #: Of each page its kind, its digest, which is written nowhere, and its names.
+        self.content: list[tuple[str, str, list[str]] | None] = [None] * pages
 
     def _advise(self, advice: int, first: int, pages: int) -> None:
         self.map.madvise(advice, self._skip + first * PAGE_SIZE, pages * PAGE_SIZE)
@@ -92,7 +97,7 @@ class Region:
                 if zeros:
                     kind, data = "zeros", bytes(PAGE_SIZE)
             self.map[self._bytes(number)] = data
-            self.content[number] = (kind, digest(data))
+            self.content[number] = (kind, digest(data), [name(data) for name in self._namings])
 
     def page_out(self, first: int = 0, last: int | None = None, chunk: int = 0, pause: float = 0.0) -> int:
         """Ask the kernel to page out, ``chunk`` pages at a time (0: all at once) with pauses in seconds between.
@@ -126,8 +131,9 @@ class Region:
         self._advise(_MADV_DONTNEED, first, last - first)
         self.content[first:last] = [None] * (last - first)
 
-    def truth(self) -> list[tuple[int, str, str, int, int]]:
-        """Return (page, kind, sha1, swap type, swap offset) of every page that was written."""
+    def truth(self) -> list[tuple[int, str, list[str], int, int]]:
+        """Return (page, kind, names, swap type, swap offset) of every page that was written."""
         with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
             slots = read_slots(pagemap.fileno(), self.address, self.pages)
-        return [(number, *known, *slots[number]) for number, known in enumerate(self.content) if known is not None]
+        return [(number, known[0], known[2], *slots[number]) for number, known in enumerate(self.content)
+                if known is not None]

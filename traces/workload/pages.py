@@ -169,5 +169,5 @@ class FilePages:
 
 
 def digest(data: bytes) -> str:
-    """Return the name of a page's content, as ``truth.csv`` and a recording give it: SHA-1, in hex."""
+    """Return the SHA-1 of a page's content, in hex."""
     return hashlib.sha1(data).hexdigest()

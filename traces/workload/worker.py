@@ -12,10 +12,12 @@ import os
 import random
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from .memory import Region
+from .naming import Naming
 from .pages import PageSource
 
 __all__ = ["Worker", "WorkerDied"]
@@ -35,9 +37,11 @@ class Worker:
     :param source: where its pages come from
     :param procs: ``cgroup.procs`` of the cgroup to live in; None leaves it where the driver is
     :param cpu: CPU to stay on; None for any
+    :param namings: how each truth names a page's content
     """
 
-    def __init__(self, number: int, source: PageSource, procs: Path | None, cpu: int | None) -> None:
+    def __init__(self, number: int, source: PageSource, procs: Path | None, cpu: int | None,
+                 namings: Sequence[Naming] = ()) -> None:
         self.number = number
         results, write_results = os.pipe()
         read_orders, orders = os.pipe()
@@ -53,7 +57,7 @@ class Worker:
                 if cpu is not None:
                     os.sched_setaffinity(0, {cpu})
                 with os.fdopen(read_orders) as rx, os.fdopen(write_results, "w", buffering=1) as tx:
-                    _serve(_Operations(source), rx, tx)
+                    _serve(_Operations(source, namings), rx, tx)
                 status = 0
             except BaseException:
                 traceback.print_exc()
@@ -110,12 +114,13 @@ def _serve(operations: _Operations, orders: TextIO, results: TextIO) -> None:
 class _Operations:
     """What a worker can be told; every region has a name."""
 
-    def __init__(self, source: PageSource) -> None:
+    def __init__(self, source: PageSource, namings: Sequence[Naming]) -> None:
         self.source = source
+        self.namings = namings
         self.regions: dict[str, Region] = {}
 
     def map(self, region: str, pages: int, folio: int) -> None:
-        self.regions[region] = Region(pages, folio)
+        self.regions[region] = Region(pages, folio, self.namings)
 
     def fill(self, region: str, mix: str, seed: str, **where: int) -> None:
         self.regions[region].fill(self.source, mix, seed, **where)
@@ -129,7 +134,7 @@ class _Operations:
     def unmap(self, region: str, **where: int) -> None:
         self.regions[region].unmap(**where)
 
-    def truth(self, region: str) -> list[tuple[int, str, str, int, int]]:
+    def truth(self, region: str) -> list[tuple[int, str, list[str], int, int]]:
         return self.regions[region].truth()
 
     def fork(self, region: str, mix: str, seed: str) -> tuple[int, list[int]]:
