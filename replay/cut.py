@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +26,8 @@ from traces.recording import Recording, RecordingWriter
 
 __all__ = ["Cut", "cut"]
 
+#: Of SHA-1 in hex, which anybody can make of a page.
+_PLAIN_DIGITS = 40
 _NAMES = schema.column_names()
 _COLUMN = {name: index for index, name in enumerate(_NAMES)}
 
@@ -105,6 +110,7 @@ class _Writer:
                  objects: bool) -> None:
         self.recording, self.out, self.begin, self.end, self.state = recording, out, begin, end, state
         self.objects = objects
+        self.key = os.urandom(32)
         #: pages that the cut's own events hand to the compressor: their bytes are needed, others' digests do
         self.handed: set[int] = set()
         self.refs: dict[int, int] = {}
@@ -180,7 +186,19 @@ class _Writer:
             data.update((number, page) for number, page in enumerate(block, first) if number in wanted)
         for old in self.order:
             row = int(store.refs[old])
-            writer.pages.add(data.get(row), store.sha1[row])
+            writer.pages.add(data.get(row), self._named(store.sha1[row]))
+
+    @functools.cached_property
+    def _here(self) -> set[str]:
+        """Digests of the pages that the cut hands to the compressor."""
+        store = self.recording.pages
+        return {store.sha1[int(store.refs[old])] for old in self.handed} if store is not None else set()
+
+    def _named(self, digest: Any) -> Any:
+        """Return a page's digest; of one that is not in the cut a keyed one, whose key nobody has."""
+        if not isinstance(digest, str) or len(digest) != _PLAIN_DIGITS or digest in self._here:
+            return digest
+        return hashlib.blake2b(digest.encode(), digest_size=32, key=self.key).hexdigest()
 
     def _tables(self, writer: RecordingWriter) -> None:
         truth = self.recording.table("truth")
@@ -188,7 +206,8 @@ class _Writer:
             phases = {text.split()[1] for text in self._markers() if text.startswith("phase ")}
             if self.state["phase"] is not None:
                 phases.add(self.state["phase"])
-            writer.add_table("truth", truth[truth["phase"].isin(phases)])
+            truth = truth[truth["phase"].isin(phases)]
+            writer.add_table("truth", truth.assign(sha1=[self._named(digest) for digest in truth["sha1"]]))
         objects = self.recording.table("objects") if self.objects else None
         if objects is not None:
             writer.add_table("objects", objects.iloc[self.writes_before:self.writes_before + self.writes])

@@ -80,6 +80,14 @@ def test_a_cut_of_a_sample_keeps_its_pages_counters_and_truth(samples: dict[str,
     assert part.pages is not None
     assert part.manifest["pages"]["with_bytes"] <= calls < len(part.pages.sha1)
     assert done.events == len(part)
+    # Of pages that are not in it there is no digest that anybody can make.
+    _, has = part.pages.all_pages()
+    assert {len(digest) for digest, there in zip(part.pages.sha1, has, strict=True) if not there} == {64}
+    truth = part.table("truth")
+    assert truth is not None
+    here = {digest for digest, there in zip(part.pages.sha1, has, strict=True) if there}
+    assert {digest for digest in truth["sha1"].dropna() if len(digest) == 40} <= here
+    assert any(digest in set(truth["sha1"]) for digest in part.pages.sha1 if len(digest) == 64), "equal pages have equal names"
 
 
 def test_a_cut_can_be_cut_again(samples: dict[str, Path], tmp_path: Path) -> None:
