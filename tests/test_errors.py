@@ -15,13 +15,17 @@ import pytest
 from conftest import ROOT
 
 from traces.errors import BadInput
+from traces.record import reasons
 from traces.record.errors import CannotRecord
 
 PARTS = ("path", "where", "what", "todo")
 #: A next step says what to do: it begins with one of these, or with what is wrong with an option's value.
-STEPS = {"apply", "ask", "boot", "build", "check", "choose", "close", "convert", "copy", "correct", "cut", "decompress", "end", "export", "fetch", "get",
-         "give", "import", "install", "leave", "make", "mend", "mount", "name", "pass", "patch", "print", "put", "rebase", "record",
+STEPS = {"allow", "apply", "ask", "boot", "build", "check", "choose", "close", "convert", "copy", "correct", "cut", "decompress", "end", "export", "fetch",
+         "get", "give", "import", "install", "leave", "make", "mend", "mount", "name", "pass", "patch", "print", "put", "rebase", "record",
          "remove", "replay", "report", "return", "run", "save", "see", "set", "split", "start", "take", "try", "use", "wait", "write", "yield"}
+#: Next steps that are chosen by an error's number.
+TABLES = {"next_step": [*reasons._FILES.values(), reasons.next_step(None)],
+          "kernel_step": [*reasons._KERNEL.values(), *reasons._FILES.values(), reasons.kernel_step(None)]}
 #: What libraries say of their input stands in sentences of ours.
 SAID = ("str(problem)", "str(trouble)")
 #: Sentences in one piece, by the exception or function that takes them, and which argument that is.
@@ -117,6 +121,9 @@ def texts(node: ast.expr | None, place: Place, depth: int = 6) -> list[str]:
         return [text for some in first for text in some if text] + last
     if isinstance(node, ast.Name):
         return _named(node.id, place, depth) or [f"<{node.id}>"]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in TABLES:
+        # What is said by an error's number, or else what is given for the others.
+        return [*TABLES[node.func.id], *(text for given in node.args[1:] for text in texts(given, place, depth))]
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         return _returned(node.func.id, place, depth) or [f"<{ast.unparse(node)}>"]
     return [f"<{ast.unparse(node)}>"]

@@ -515,7 +515,7 @@ def test_a_disk_that_fills_leaves_what_was_recorded(tmp_path: Path, monkeypatch:
     said = made._ended_early(failed.value)
     monkeypatch.undo()
     assert str(said) == f"recording into {made.capture.path} ended early (No space left on device); what was recorded " \
-        "before is kept, marked as incomplete; make room there, or choose another place, and import what there is."
+        "before is kept, marked as incomplete; import what there is; make room there, or choose another place."
     made.capture.close()
     made.tracefs.close()
     assert not reserve.exists()
@@ -548,7 +548,7 @@ made.capture.close()
 """
     done = in_child(256, code)
     assert done.stderr == ""
-    assert "ended early (File too large); what was recorded before is kept, marked as incomplete; allow larger files" \
+    assert "ended early (File too large); what was recorded before is kept, marked as incomplete; import what there is; allow larger files" \
         in done.stdout
     lines = [json.loads(line) for line in (tmp_path / "c" / "flushed.jsonl").read_text().splitlines()]
     assert [(line["flushed"], line["sizes"]["zmeta.cpu0.raw"]) for line in lines] == [(1000, 0), (3000, 5000)]
@@ -560,8 +560,8 @@ def test_what_is_no_disk_s_doing_is_not_said_of_a_disk(tmp_path: Path) -> None:
     gone = OSError(errno.ENOENT, "No such file or directory", str(made.tracefs.root / "instances/zreplay/tracing_on"))
     assert str(made._ended_early(gone)) == \
         f"recording into {made.capture.path} ended early ({tmp_path}/t/instances/zreplay/tracing_on: No such file or " \
-        "directory); what was recorded before is kept, marked as incomplete; see whether tracefs is still mounted and " \
-        "who else uses it, and try again, and import what there is."
+        "directory); what was recorded before is kept, marked as incomplete; import what there is; see whether tracefs is " \
+        "still mounted and who else uses it, and try again."
     made._status["start"] = None
     assert str(made._ended_early(OSError(errno.ENOMEM, "x"))) == \
         "nothing was recorded (Cannot allocate memory); give a smaller --buffer-kb."

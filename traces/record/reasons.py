@@ -21,7 +21,7 @@ _FILES = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM,
           errno.ENOMEM: "give it more memory, or run fewer things at the same time",
           errno.EAGAIN: "allow more processes (ulimit -u), or run fewer things at the same time",
           errno.ENOENT: "see whether it is where it was, and try again",
-          errno.EIO: "look into the kernel's log for what is wrong with the disk"}
+          errno.EIO: "see in the kernel's log what is wrong with the disk"}
 #: Errors that no other name mends.
 _NOT_OF_NAMES = (*OF_DISKS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _GONE = "see whether tracefs is still mounted and who else uses it, and try again"

@@ -273,12 +273,9 @@ class Session:
 
     def _ended_early(self, problem: OSError) -> CannotRecord:
         """Keep what was recorded until something failed, and return the sentence about it."""
-        what = what_happened(problem)
-        of_disk = problem.errno in OF_DISKS
-        if isinstance(problem.filename, (str, bytes)):
-            name = self.tracefs.shown(os.fsdecode(problem.filename))
-            what = f"{name}: {what}"
-            of_disk = of_disk and not name.startswith(str(self.tracefs.place))
+        name = self.tracefs.shown(os.fsdecode(problem.filename)) if isinstance(problem.filename, (str, bytes)) else ""
+        what = f"{name}{': ' if name else ''}{what_happened(problem)}"
+        of_disk = problem.errno in OF_DISKS and not name.startswith(str(self.tracefs.place))
         todo = next_step(problem.errno) if of_disk or problem.errno in _OF_PROCESSES else kernel_step(problem.errno)
         if self._status.get("start") is None:
             return CannotRecord(f"nothing was recorded ({what})", todo)
@@ -293,7 +290,7 @@ class Session:
         with contextlib.suppress(OSError):
             self.capture.write_json("capture.json", self._status)
         return CannotRecord(f"recording into {self.capture.path} ended early ({what}); what was recorded before is "
-                            "kept, marked as incomplete", f"{todo}, and import what there is")
+                            "kept, marked as incomplete", f"import what there is; {todo}")
 
     def _whole_until(self) -> int:
         """Return a time before which every event is in the files, ns."""
