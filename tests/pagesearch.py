@@ -50,14 +50,18 @@ class Secrets:
     """What must not be found: every eight bytes in a row of some pages, and digests that anybody can make of them.
 
     :param pages: pages, and what is made of them (compressed objects: what they begin with is as good as a page's own)
+    :param words: False leaves out what is all letters: where pages are of real text, others write the same words
     """
 
-    def __init__(self, pages: Iterable[bytes], also: Iterable[bytes] = ()) -> None:
+    def __init__(self, pages: Iterable[bytes], also: Iterable[bytes] = (), words: bool = True) -> None:
         whole, pieces = list(pages), list(also)
         found = [self._windows(data) for data in (*whole, *pieces)]
         values = np.unique(np.concatenate(found))
         kinds = np.sort(values.view(np.uint8).reshape(-1, _WIDTH), axis=1)
         values = values[(np.diff(kinds, axis=1) != 0).sum(axis=1) + 1 >= _DIFFERENT]
+        if not words:
+            signs = values.view(np.uint8).reshape(-1, _WIDTH)
+            values = values[((signs < 0x20) | (signs > 0x7e)).any(axis=1)]
         self.values = values
         #: the same, as numbers of the other end
         self.swapped = np.sort(values.byteswap())

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,7 +34,13 @@ from traces.record.capture import Capture
 from traces.record.pagekey import VARIABLE, PageKey
 from traces.record.pages import PageMode
 from traces.recording import Recording, RecordingWriter
+from traces.vmcore import read_core
 from traces.workload.naming import namings
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 KERNEL = "mainline-7.3"
 _DATA = schema.column_names().index("data")
@@ -305,6 +312,27 @@ def test_a_fault_shows_no_bytes(scene: Scene, show: Callable[[bytes], Exception]
     assert ("Traceback" in said.err) is bool(traceback)
     for stream in said:
         assert not scene.secrets.in_bytes(stream.encode()), stream
+
+
+def test_a_core_tells_no_bytes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = Path(__file__).parent / "vmcores/7.3"
+    whole = zstd.decompress((folder / "core.elf.zst").read_bytes())
+    (tmp_path / "core.elf").write_bytes(whole)
+    image = read_core(tmp_path / "core.elf", btf=folder / "btf", symbols=folder / "kallsyms")
+    objects = [data for entry in image.entries if (data := image.bytes_of(entry)) is not None]
+    secrets = Secrets(objects, words=False)
+    # One that does not decompress any more is told of, too.
+    longest = max((data for data in objects if len(data) < 4096), key=len)
+    at = whole.index(longest[:64])
+    (tmp_path / "odd.elf").write_bytes(whole[:at] + bytes(8) + whole[at + 8:])
+    files = ["--btf", str(folder / "btf"), "--symbols", str(folder / "kallsyms")]
+    for name, codes in (("core.elf", {0}), ("odd.elf", {1, 3})):
+        for words in (["--entries"], ["--json"]):
+            assert main(["vmcore", str(tmp_path / name), *files, *words]) in codes
+            for stream in capfd.readouterr():
+                assert not secrets.in_bytes(stream.encode())
+    assert main(["vmcore", str(tmp_path / "core.elf"), *files, "--bytes"]) == 0
+    assert secrets.in_bytes(capfd.readouterr().out.encode())
 
 
 # ---- captures ----------------------------------------------------------------------------------------------------
