@@ -13,6 +13,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,7 @@ from traces.importers import import_source
 from traces.record.capture import Capture
 from traces.record.pagekey import VARIABLE, PageKey
 from traces.record.pages import PageMode
+from traces.record.session import Options, Session
 from traces.recording import Recording, RecordingWriter
 from traces.vmcore import read_core
 from traces.workload.naming import namings
@@ -386,6 +388,36 @@ def test_the_workload_names_pages_as_the_recorder_does(how: str, tmp_path: Path)
     assert [line.rpartition(",")[2] for line in lines] == [naming(page) for page in PAGES]
     assert other.column != naming.column
     assert other(PAGES[0]) != naming(PAGES[0])
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_recorder_offers_its_key_to_its_command_alone(recorded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    session = Session.__new__(Session)
+    session.options = Options(PageMode("sample:3"), command=("sh", "-c", f"env > {tmp_path}/env; cat $ZREPLAY_PAGES > {tmp_path}/told"))
+    session.capture = Capture(tmp_path / "c")
+    session.meta = SimpleNamespace(path=tmp_path)  # type: ignore[assignment]
+    session.tracefs = SimpleNamespace(shown=str)  # type: ignore[assignment]
+    session._taker, session._limits = (object() if recorded else None), None  # type: ignore[assignment]
+    session._key = PageKey()
+    session._start_command()
+    assert session._child is not None
+    session._child.wait(60)
+    environment = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
+    told = (tmp_path / "told").read_text()
+    if recorded:
+        assert json.loads(told) == {"capture": os.path.realpath(tmp_path / "c"), "every": 3, "key": session._key.key.hex(),
+                                    "name": session._key.name}
+        assert Path(environment[VARIABLE]).exists()
+    else:
+        assert (told, VARIABLE in environment) == ("", False)
+    session._key.close()
+    session.capture.close()
+    if recorded:
+        assert not os.path.lexists(environment[VARIABLE]), "gone with the recording"
+    left = b"".join(path.read_bytes() for path in [tmp_path / "env", *(tmp_path / "c").rglob("*")] if path.is_file())
+    assert session._key.key.hex().encode() not in left
+    assert session._key.key not in left
 
 
 @pytest.mark.parametrize("offered", ["/nonexistent", "/dev/zero", "/proc/self/exe", ":::", "fifo", "empty", "list", "short"])
