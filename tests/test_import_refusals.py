@@ -57,6 +57,7 @@ def both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
     return apply
 
 
+DIGEST = hashlib.sha1(b"abc").hexdigest()
 BAD: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "no trace at all": (drop("zmeta*"), "", "holds no trace that zreplay can import (found: config, counters, dmesg"),
     "nothing": (drop("*.*", "formats/*"), "", "holds no trace that zreplay can import (found: nothing)"),
@@ -87,6 +88,15 @@ BAD: dict[str, tuple[Callable[[Path], None], str, str]] = {
                                    "counters-end.json", "key 'params': is not an object"),
     "parameters that are null": (put("counters-end.json", b'{"t": 1, "zswap_debugfs": {}, "params": null}'),
                                  "counters-end.json", "key 'params': is not an object"),
+    **{f"a truth of which {name}": (put("truth.csv", TRUTH + f"a,0,text,{DIGEST},0,1\n{line}".encode()),
+                                    "truth.csv", said) for name, line, said in (
+        ("a digest lost digits", f"a,1,text,{DIGEST[:-2]},0,2\n", "line 3: its digest is not one of 40 or 64 hex digits"),
+        ("a digest has other letters", f"a,1,text,{DIGEST[:-1]}g,0,2\n", "line 3: its digest"),
+        ("a line came twice", f"a,0,text,{DIGEST},0,1\n", "line 3: its phase and page stand in an earlier line"),
+        ("a phase came twice", f"b,0,text,{DIGEST},0,1\na,1,text,{DIGEST},0,2\n", "line 4: its phase was over before"),
+        ("a page has no number", f"a,x,text,{DIGEST},0,2\n", "is not a truth table"),
+        ("a slot is below none", f"a,1,text,{DIGEST},-2,2\n", "line 3: its swap slot is less than -1"),
+        ("a phase is empty", f",1,text,{DIGEST},0,2\n", "line 3: it has no phase"))},
     "a truth without columns": (put("truth.csv", b"phase,page,kind,sha1\na,1,b,c\n"), "truth.csv", "is not a truth table"),
     "a truth with a long line": (put("truth.csv", TRUTH + b"a,1,b,c,0,1\na,1,b,c,0,1,2,3\n"), "truth.csv", "is not a truth table"),
     "a truth with words for numbers": (put("truth.csv", TRUTH + b"a,1,b,c,0,far\n"), "truth.csv", "is not a truth table"),

@@ -173,8 +173,29 @@ def read_truth(path: Path) -> tuple[pd.DataFrame, str, str]:
         frame = frame.rename(columns={column: "sha1"})[_TRUTH_COLUMNS]
         frame["swap_offset"] = frame["swap_offset"].astype("int64")
         frame["swap_type"] = frame["swap_type"].astype("int64")
+        frame["page"] = frame["page"].astype("int64")
+        _check_truth(path, frame)
     except BadInput:
         raise
     except (ValueError, KeyError, OverflowError) as problem:
         raise BadInput(path, "", f"is not a truth table ({problem})", "write it again with the workload") from None
     return frame, key, cut
+
+
+def _check_truth(path: Path, frame: pd.DataFrame) -> None:
+    """Refuse a truth that no workload writes: it would be held against the kernel.
+
+    :raises BadInput: with the first line at fault
+    """
+    phase, digest = frame["phase"], frame["sha1"]
+    again = phase.ne(phase.shift()) & phase.duplicated()
+    for wrong, what in (
+            # A page of zeros may go without.
+            (digest.notna() & ~digest.fillna("").str.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}"),
+             "its digest is not one of 40 or 64 hex digits"),
+            (phase.isna(), "it has no phase"), (again, "its phase was over before"),
+            (frame.duplicated(["phase", "page"]), "its phase and page stand in an earlier line"),
+            ((frame[["swap_type", "swap_offset"]] < -1).any(axis=1), "its swap slot is less than -1, which is none")):
+        if wrong.any():
+            raise BadInput(path, f"line {int(wrong.to_numpy().argmax()) + 2}", what, "copy it again, or write it again "
+                           "with the workload")
