@@ -135,7 +135,8 @@ class _Writer:
             config["compressor"] = self.state["pools"][0]["tfm_name"]
             source = {"cut_of": self.recording.path.name, "from": self.begin, "to": self.end,
                       "original": manifest["source"]}
-            same = ("kernel", "probes", "losses", "tasks", "ts_unit_ns", "notes", "complete")
+            # What was missing, or damaged, is missing in a part of it too.
+            same = ("kernel", "probes", "losses", "missing", "tasks", "ts_unit_ns", "notes", "complete")
             writer.close({**{key: manifest[key] for key in same if key in manifest}, "config": config,
                           "source": source, "unpaired": [], "derived_params": []})
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from replay.broken import broken_calls, cpus_without_ring
 from replay.checks import CHECKS, Divergence
-from replay.losses import losses_of
+from replay.losses import fewer_events, losses_of
 from traces import schema
 from traces.recording import Recording
 
@@ -41,8 +41,9 @@ def excuses(recording: Recording, engine: Engine) -> list[str]:
     CPU that lost some; where all of its events from its beginning up to the difference are on CPUs that lost nothing,
     it stands.  (It could have moved to that CPU and back within the one call, with all that it did there lost.  A
     compress call sleeps or moves only where its driver waits for hardware, and the task would be back before its
-    return.)  Hits that a probe missed are lost one by one: for the same confusion two probes would have to miss just
-    these two hits, and no other event of the store come in between: it stands too.
+    return.)  Hits that probes missed are lost one by one, of any task.  For the same confusion the probe of the event
+    that differs has to have missed one, the one that the model waited for, and so has another, that of an event in
+    between: where only one probe missed hits, or none that is the event's, it stands too.
     """
     divergences = engine.tally.divergences
     if not divergences:
@@ -63,8 +64,12 @@ def _excuses(recording: Recording, engine: Engine, first: Divergence) -> list[st
     out = []
     # What is compared when all is over has no moment of its own.
     end = first.ts or 1 << 62
-    for loss in losses_of(recording, (_beginning(recording), end), 0):
-        if loss.start > end or (own and (loss.code is not None or not _on_cpu(engine, first, loss.cpu))):
+    losses = losses_of(recording, (_beginning(recording), end), 0)
+    missed = {loss.code for loss in losses if loss.code is not None}
+    confused = len(missed) > 1 and schema.CODE.get(first.name) in missed
+    for loss in losses:
+        stands = own and (not confused if loss.code is not None else not _on_cpu(engine, first, loss.cpu))
+        if loss.start > end or stands:
             continue
         if loss.code is not None:
             out.append(f"the difference may be one of the hits that probes missed, as it is not known where those are: "
@@ -75,6 +80,7 @@ def _excuses(recording: Recording, engine: Engine, first: Divergence) -> list[st
     if silent:
         shown = ", ".join(map(str, silent[:_SHOWN])) + (", ..." if len(silent) > _SHOWN else "")
         out.append(f"the difference may come of what happened on CPU {shown}, of which the recording says nothing")
+    out += [f"the difference may come of lost events: {reason}" for reason in fewer_events(recording)]
     broken = broken_calls(recording)
     if broken:
         out.append(f"the difference may come of lost events: {broken}")

@@ -15,10 +15,11 @@ from traces.recording import Recording
 if TYPE_CHECKING:
     from replay.engine import Engine
 
-__all__ = ["Loss", "end_reasons", "file_reasons", "loss_reasons", "loss_text", "losses_of"]
+__all__ = ["Loss", "end_reasons", "fewer_events", "file_reasons", "loss_reasons", "loss_text", "losses_of", "stopped"]
 
 _LOST: Final = schema.CODE["lost_events"]
 _COUNTERS: Final = schema.CODE["counters"]
+_PUT_IN: Final = (schema.CODE["counters"], schema.CODE["param"])
 #: Tasks that are named.
 _SHOWN: Final = 4
 
@@ -71,6 +72,10 @@ def losses_of(recording: Recording, span: tuple[int, int], lag: int) -> list[Los
             out.append(Loss(*span, None, f"{where} lost {beyond:,} events at unknown times", cpu))
         elif loss.get("damaged_subbuffers") or loss.get("short_records"):
             out.append(Loss(*span, None, f"what was recorded on {where} is damaged", cpu))
+        elif loss.get("unknown_events"):
+            out.append(Loss(*span, None, f"{where} has events of types that no format describes", cpu))
+        elif loss.get("backwards"):
+            out.append(Loss(*span, None, _backwards(loss), cpu))
     return out
 
 
@@ -80,11 +85,14 @@ def _marks(recording: Recording) -> list[tuple[int, int, int, int]]:
     last: dict[int, int] = {}
     for _, batch in recording.batches(["ts", "cpu", "event", "ret"], rows=1 << 18):
         ts, cpu = batch["ts"], batch["cpu"]
+        # Snapshots and what they tell of parameters are on no CPU: the importer put them there.
+        own = ~np.isin(batch["event"], _PUT_IN)
         for row in np.flatnonzero(batch["event"] == _LOST):
             here = int(cpu[row])
-            before = np.flatnonzero(cpu[:row] == here)
+            before = np.flatnonzero((cpu[:row] == here) & own[:row])
             start = int(ts[before[-1]]) if before.size else last.get(here, -(1 << 62))
             out.append((start, int(ts[row]), here, int(batch["ret"][row])))
+        ts, cpu = ts[own], cpu[own]
         numbers, first = np.unique(cpu[::-1], return_index=True)
         last.update(zip(numbers.tolist(), ts[len(ts) - 1 - first].tolist(), strict=True))
     return out
@@ -98,6 +106,10 @@ def loss_text(loss: dict[str, Any]) -> str:
     if lost is None:
         return f"{where} lost events, how many is unknown"
     return f"{where} lost {lost} events" if lost else ""
+
+
+def _backwards(loss: dict[str, Any]) -> str:
+    return f"time runs backwards {loss['backwards']} times on {_where(loss)}: the order of events is not known"
 
 
 def _where(loss: dict[str, Any]) -> str:
@@ -115,12 +127,22 @@ def loss_reasons(manifest: dict[str, Any]) -> list[str]:
             reasons.append(f"{where} has damaged sub-buffers")
         if loss.get("unknown_events"):
             reasons.append(f"{where} has events of types that no format describes")
+        if loss.get("backwards") and not text:
+            reasons.append(_backwards(loss))
     if not manifest["losses"]:
         reasons.append("the recording does not say whether events were lost: import it again")
     reasons += [str(sentence) for sentence in manifest.get("missing", ())]
-    if not manifest["complete"]:
-        reasons.append("the recorder was stopped before it could finish")
+    reasons += stopped(manifest)
     return list(dict.fromkeys(reasons))
+
+
+def stopped(manifest: dict[str, Any]) -> list[str]:
+    """Return a sentence where a recording ends before what was to be recorded did, else none."""
+    if manifest["complete"]:
+        return []
+    # One that came to its end, and was damaged after that, says how.
+    damaged = manifest.get("capture", {}).get("damaged")
+    return [str(sentence) for sentence in damaged] if damaged else ["the recorder was stopped before it could finish"]
 
 
 def file_reasons(recording: Recording) -> list[str]:
@@ -128,9 +150,10 @@ def file_reasons(recording: Recording) -> list[str]:
 
     One whose lists do not fit each other was refused when it was opened.
     """
-    manifest, reasons = recording.manifest, []
-    counters = sum(int(np.count_nonzero(batch["event"] == _COUNTERS))
-                   for _, batch in recording.batches(["event"], rows=1 << 18))
+    manifest = recording.manifest
+    found = _kinds(recording)
+    reasons = _fewer(recording, found)
+    counters = int(found[_COUNTERS])
     if counters != len(recording.snapshots):
         reasons.append(f"the recording lists {len(recording.snapshots)} counter snapshots and its events come to "
                        f"{counters} of them: events are missing at its end")
@@ -138,6 +161,33 @@ def file_reasons(recording: Recording) -> list[str]:
     if last is not None and last != _last_ts(recording):
         reasons.append("the recording's last event is not the one that its manifest says is the last")
     return reasons
+
+
+def fewer_events(recording: Recording) -> list[str]:
+    """Return a sentence where a recording has fewer events than were read when it was made, else none."""
+    return _fewer(recording, _kinds(recording))
+
+
+def _kinds(recording: Recording) -> np.ndarray:
+    """Return how many events there are of each code."""
+    found = np.zeros(256, np.int64)
+    for _, batch in recording.batches(["event"], rows=1 << 18):
+        found += np.bincount(batch["event"], minlength=256)
+    return found
+
+
+def _fewer(recording: Recording, found: np.ndarray) -> list[str]:
+    manifest = recording.manifest
+    rings = [loss for loss in manifest["losses"] if "probe" not in loss and loss.get("cpu") is not None]
+    # A part of a recording, or what a recorder had before it was stopped, has the losses of all.
+    if not manifest["complete"] or "cut_of" in manifest["source"] or not rings \
+            or not all("events" in loss for loss in rings):
+        return []
+    there = int(found.sum()) - int(found[[*_PUT_IN, _LOST]].sum())
+    read = sum(loss["events"] - loss.get("short_records", 0) - sum(loss.get("ignored_events", {}).values())
+               - sum(loss.get("unknown_events", {}).values()) for loss in rings)
+    return [] if there >= read else [f"{read:,} events were read when the recording was made, and it has {there:,}: "
+                                     f"{read - there:,} are missing"]
 
 
 def _last_ts(recording: Recording) -> int:

@@ -443,7 +443,7 @@ def write_repeated(path: str, block: np.ndarray, repeat: int, revision: str = "m
     write_recording(path, block, 1, revision)
     base = Path(path)
     manifest = json.loads((base / "manifest.json").read_text())
-    once = manifest["segments"]
+    once = list(manifest["segments"])
     for number in range(len(once), repeat * len(once)):
         first = once[number % len(once)]
         name = f"events/{number:05}.parquet"
@@ -451,4 +451,5 @@ def write_repeated(path: str, block: np.ndarray, repeat: int, revision: str = "m
         manifest["segments"].append({**first, "file": name})
         manifest["files"][name] = manifest["files"][first["file"]]
     manifest["rows"] = sum(segment["rows"] for segment in manifest["segments"])
+    manifest["kinds"] = {name: repeat * count for name, count in manifest["kinds"].items()}
     (base / "manifest.json").write_text(json.dumps(manifest))

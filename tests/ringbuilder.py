@@ -243,7 +243,7 @@ def walk(data: bytes, size: int = 4096, commit_size: int = 8) -> Walk:
         ts = _signed(ts)
         start = 8 + commit_size
         length, room = commit & DELTA_MASK, size - start
-        bad = length > room
+        bad = length > room or not (length or commit & MISSED_EVENTS)
         length = min(length, room)
         if commit & MISSED_EVENTS:
             count = -1

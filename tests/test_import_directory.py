@@ -387,17 +387,22 @@ def _stats(path: Path, **counts: int) -> None:
     path.write_text(json.dumps({"zmeta/cpu0": text}))
 
 
-@pytest.mark.parametrize(("counts", "lost"), [({"entries": 0}, 0), ({"dropped_events": 7}, 7), ({"overrun": 3}, 3),
-                                              ({"entries": 10**6}, None)])
-def test_drops_that_only_the_kernel_s_statistics_show(tmp_path: Path, counts: dict[str, int], lost: int | None) -> None:
+@pytest.mark.parametrize(("counts", "more", "lost"), [
+    ({}, 0, 0), ({"dropped_events": 7}, 0, 7), ({"overrun": 3}, 0, 3), ({}, 10**6, 10**6), ({}, -1, None)])
+def test_drops_that_only_the_kernel_s_statistics_show(tmp_path: Path, counts: dict[str, int], more: int,
+                                                      lost: int | None) -> None:
     from replay.benchmarks.capture import write_capture
     from replay.synthetic import ImaginaryKernel
 
     kernel = ImaginaryKernel()
     kernel.store(1)
     write_capture(tmp_path / "run", kernel.block(), 1)
-    _stats(tmp_path / "run" / "ring-stats.json", **counts)
+    events = kernel.block().shape[1]
+    _stats(tmp_path / "run" / "ring-stats.json", entries=events + more, **counts)
     summary = import_source(tmp_path / "run", tmp_path / "rec")
     (loss,) = summary["losses"]
-    assert loss["lost"] == (10**6 - loss["events"] if lost is None else lost)
-    assert any("where the kernel counted 1000000" in note for note in summary["notes"]) == (lost is None)
+    assert (loss["events"], loss["lost"], loss.get("counted", False)) == (events, lost, lost == 0)
+    said = f"holds {events} events where the kernel counted {events + more}"
+    assert any(said in note for note in summary["notes"]) == (more > 0)
+    # It cannot have written more than it counted, unless somebody cleared the ring.
+    assert (said in loss.get("why", "")) == (more < 0)

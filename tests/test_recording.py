@@ -153,6 +153,7 @@ def test_an_event_name_of_another_version_is_code_0(tmp_path: Path) -> None:
     path = write(tmp_path / "rec", rows_of(3))
     rewrite(path, lambda t: t.set_column(3, t.schema.field("event"), pa.DictionaryArray.from_arrays(
         pa.array([0, 1, 0], pa.int32()), pa.array(["zs_new_in_8", "zs_free"]))))
+    edit(path, lambda m: m.update(kinds={"zs_new_in_8": 2, "zs_free": 1}))
     (_, part), = Recording(path).batches(["event"])
     assert part["event"].tolist() == [0, schema.CODE["zs_free"], 0]
 
@@ -383,6 +384,9 @@ def test_bit_flips_under_a_right_digest(copy: Path, name: str) -> None:
 def test_a_file_that_was_not_recorded_is_not_read(copy: Path) -> None:
     """Files beside the recorded ones have no digest, so nothing may depend on them."""
     edit(copy, lambda m: [m["files"].pop(name) for name in ("truth.parquet", "state.json", "pages/pages.parquet")])
+    with pytest.raises(BadInput, match="key 'pages': says 3 pages, and there are 0"):
+        Recording(copy)
+    edit(copy, lambda m: m.pop("pages"))
     recording = Recording(copy)
     assert recording.table("truth") is None
     assert recording.document("state") is None

@@ -87,6 +87,7 @@ class RecordingWriter:
         self._pool = ThreadPoolExecutor(1) if usable_cpus() > 1 else None
         self._writing: Future[None] | None = None
         self._segments: list[dict[str, Any]] = []
+        self._kinds = np.zeros(256, np.int64)
         self._digests: dict[str, str] = {}
         self._snapshots: list[dict[str, Any]] = []
         self._open = True
@@ -137,6 +138,7 @@ class RecordingWriter:
                     file.write(data)
                     digest.update(data)
             self._digests[name] = digest.hexdigest()
+            self._kinds += np.bincount(part.event, minlength=256)
             self._segments.append({"file": name, "rows": len(part), "first_ts": int(part.ts[0]),
                                    "last_ts": int(part.ts[-1])})
 
@@ -190,6 +192,7 @@ class RecordingWriter:
             "rows": self.rows,
             "complete": True,
             **manifest,
+            "kinds": {schema.NAMES[code]: int(self._kinds[code]) for code in np.flatnonzero(self._kinds).tolist()},
             "segments": self._segments,
             "snapshots": self._snapshots,
             "pages": {"distinct": len(self.pages), "references": self.pages.references,
@@ -235,6 +238,7 @@ class Recording:
         self._check_lists()
         if verify:
             self._verify()
+            self._count_rows()
             for number, entry in enumerate(self.manifest["snapshots"]):
                 self._snapshot(number, entry)
         self._pages: PageStore | None = None
@@ -316,6 +320,42 @@ class Recording:
         if rows != self.manifest["rows"]:
             raise BadInput(path, "key 'rows'",
                            f"says {self.manifest['rows']} events, and the segments' rows are {rows}", _AGAIN)
+
+        for folder, ending in (("events", ".parquet"), ("counters", ".json")):
+            place = self.path / folder
+            there = {f"{folder}/{name}" for name in os.listdir(place) if name.endswith(ending) and name[0] != "."} \
+                if place.is_dir() else set()
+            if there - self.manifest["files"].keys():
+                raise BadInput(path, "key 'files'", f"does not list {min(there - self.manifest['files'].keys())}, "
+                               "which is there", _AGAIN)
+        calls = self.manifest.get("page_calls", {})
+        if "kinds" in self.manifest:
+            self._same_count("page_calls", calls.get("calls"), "compress calls",
+                        self.manifest["kinds"].get("crypto_acomp_compress", 0))
+        self._same_count("page_calls", calls.get("caught"), "compress calls with a page",
+                    min(calls.get("caught", 0), calls.get("calls", 0)))
+        store = self.manifest.get("pages")
+        if store is not None and "pages/pages.parquet" not in self.manifest["files"]:
+            self._same_count("pages", store["distinct"], "pages", 0)
+            self._same_count("pages", store["references"], "references", 0)
+
+    def _same_count(self, key: str, said: int | None, what: str, found: int) -> None:
+        if said is not None and said != found:
+            raise BadInput(self.path / _MANIFEST, f"key '{key}'", f"says {said} {what}, and there are {found}", _AGAIN)
+
+    def _count_rows(self) -> None:
+        """Each file has as many rows as the manifest says, of each kind of event."""
+        kinds = self.manifest.get("kinds")
+        found: dict[str, int] = {}
+        for first, path, file in self._files():
+            if kinds is None:
+                continue
+            for chunk in self._table(first, path, file, ["event"]).column("event").chunks:
+                names, counts = chunk.dictionary.to_pylist(), np.bincount(chunk.indices.to_numpy())
+                for name, count in zip(names, counts.tolist(), strict=False):
+                    found[name] = found.get(name, 0) + count
+        for name in sorted({*(kinds or {}), *found}):
+            self._same_count("kinds", (kinds or {}).get(name, 0), f"events {name}", found.get(name, 0))
 
     def _has(self, name: str) -> bool:
         """True when the recording has a file of that name; one that somebody else put there does not count."""

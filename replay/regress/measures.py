@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from replay.losses import losses_of
+from replay.losses import losses_of, stopped
 from replay.regress import catalogue
 from replay.regress.alike import Operations, start_of
 from replay.regress.catalogue import EFFECTS, LEVELS, VMSTAT_NAMES, Measure
@@ -138,8 +138,7 @@ def measure(recording: Recording, until: int | None = None, progress: _Progress 
     run = Run(str(recording.path), str(manifest["kernel"].get("release", "?")),
               str(manifest["config"].get("compressor", "?")), manifest, emulated=emulated(manifest))
     run.losses = [loss.text for loss in losses_of(recording, _EVER, 0)]
-    if not manifest["complete"]:
-        run.losses.append("the recorder was stopped before it could finish")
+    run.losses += stopped(manifest)
     pages = recording.pages
     run.keyed = pages is not None and any(len(digest) == 64 for digest in pages.sha1[:1])
     _Pass(recording, run, until).walk(progress)

@@ -179,8 +179,13 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
                 facts.notes.append(f"the bytes of {pages.damaged} pages were not on disk when the box died; they "
                                    "count as not kept")
             if pages.left:
-                facts.missing.append(f"{pages.left} recorded pages belong to no compress call: calls are missing, or "
-                                     "pages and events are not of one run")
+                left = f"{pages.left} recorded pages belong to no compress call: calls are missing, or pages and " \
+                       "events are not of one run"
+                # Of a recorder that was stopped the one may have come further than the other.
+                if facts.complete:
+                    facts.losses.append({"cpu": None, "lost": None, "why": left})
+                else:
+                    facts.missing.append(left)
         share = _share(watchers.pairing.of("crypto_acomp_compress"), pages, facts)
         if pages is not None and pages.unmatched:
             facts.notes.append(f"{pages.unmatched} of {share['calls']} compress calls have no page: "

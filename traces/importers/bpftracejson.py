@@ -60,7 +60,7 @@ _ERRORS: Final = frozenset(("helper_error", "runtime_error", "errorf", "warnf"))
 _SNIFFED_LINES: Final = 100
 _BETWEEN: Final = " \t\r\n,"
 
-_LOST: Final = re.compile(rb"\s*(?:WARNING: )?[Ll]ost (\d{1,18}) events\s*")
+_LOST: Final = re.compile(rb"\s*(?:WARNING: )?(?:[Ll]ost|[Ss]kipped) (\d{1,18}) events\.?\s*")
 _NUMBER: Final = re.compile(r"(?:0x([\da-fA-F]{1,16})|(-?\d{1,20}))\Z")
 _COLUMNS: Final = schema.column_names()
 _COLUMN: Final = {name: index for index, name in enumerate(_COLUMNS)}

@@ -21,6 +21,7 @@ import pandas as pd
 from traces import jsontext
 from traces.errors import BadInput
 from traces.files import open_input, read_input, regular
+from traces.importers.capturefiles import written_sizes
 from traces.importers.capturesums import check_sums
 from traces.importers.content import chunks, open_stream, read_json
 from traces.importers.packed import DAMAGE
@@ -83,6 +84,8 @@ class Capture:
         self.start: int | None = status.get("start")
         if not isinstance(self.start, int) and (status["complete"] or self.start is not None):
             raise BadInput(path, "key 'start'", "is no time", _AGAIN)
+        #: sentences on what is not what was recorded
+        self._damaged: list[str] = []
         self.rings = _files(directory, "zmeta.cpu*.raw")
         self._indices = _files(directory, "pages.cpu*.idx")
         whole, line = self._last_flush()
@@ -128,6 +131,8 @@ class Capture:
         lines = []
         if path.is_file() and path.stat().st_size <= _MAX_LOG:
             lines = read_input(path, _MAX_LOG).split(b"\n")
+        #: ring, by the name that it had before it was packed -> bytes that it had then
+        self._written = written_sizes(lines)
         for line in reversed(lines[:-1]):
             try:
                 value = jsontext.parse(line)
@@ -157,6 +162,10 @@ class Capture:
         if facts.command is not None:
             # The recorder knows only who ran it.
             facts.capture["command"] = Path(str(facts.command["words"][0])).name
+        if self.complete:
+            facts.written = self._written
+            # Files that hold no snapshot any more.
+            self._damaged = list(facts.missing)
         facts.missing += self._missing_snapshots(facts)
         gone = [name for name in self.gone if not name.startswith("counters-")]
         if gone:
@@ -211,9 +220,14 @@ class Capture:
             cpu = str(loss.get("cpu"))
             seen.add(cpu)
             counts = self._losses.get(cpu)
-            loss["lost"] = _lost(counts, loss.get("lost"))
-            if self.complete:
-                self._hold_to_ring(loss, facts)
+            # What cannot be read of a ring is missing whatever the kernel lost.
+            if not loss.get("cut_off"):
+                loss["lost"] = _lost(counts, loss.get("lost"))
+                if self.complete and loss["tail_bytes"] and loss["lost"] is not None:
+                    loss |= {"lost": None, "cut_off": True,
+                             "why": f"{loss['file']} ends {loss['tail_bytes']} bytes into a sub-buffer: it is cut"}
+                if self.complete:
+                    self._hold_to_ring(loss, facts)
         # A CPU that left no file may have lost all it had.
         for cpu, counts in self._losses.items():
             lost = _lost(counts, 0)
@@ -227,6 +241,11 @@ class Capture:
                                  **({"since": since} if since is not None else {})})
         facts.notes += [f"{text} while it was recorded"
                         for text in changes_in_words(_cpu_changes(self.status.get("cpus")))[:_MOST_OTHERS]]
+        if self.complete:
+            self._damaged += [str(loss["why"]) for loss in facts.losses if loss.get("cut_off")]
+            facts.complete = not self._damaged
+            if self._damaged:
+                facts.capture["damaged"] = self._damaged
         probes = self.status["losses"].get("probes")
         for probe, missed in (probes if isinstance(probes, dict) else {}).items():
             if isinstance(missed, int) and missed > 0:

@@ -30,6 +30,8 @@ __all__ = ["TRUTH_HEAD", "chunks", "classify", "first_line", "open_stream", "rea
 _HEAD: Final = 1 << 16
 _CHUNK: Final = 4 << 20
 _BUFFER: Final = 1 << 16
+#: per_cpu/cpuN/stats as it is (tracing_stats_read() in kernel/trace/trace.c)
+_STATS: Final = re.compile(rb"entries: \d{1,18}\noverrun: \d{1,18}\n")
 #: What the JSON files have in them that say something of a run; others may hold what they like.
 _OURS: Final = (b'"zswap_debugfs"', b'"zreplay_capture"', b'"zswap_list_lru"')
 #: A workload's truth: the column of digests is called ``sha1``, or says which key they have.
@@ -197,6 +199,8 @@ def classify(path: Path, header: HeaderPage | None = None) -> str:
             if value and all(isinstance(text, str) and text.startswith("entries:") for text in value.values()):
                 return "ringstats"
             return "symbols" if "zswap_list_lru" in value else "json"
+    if _STATS.match(head):
+        return "ringstats"
     if head.startswith((b"f:", b"f256:", b"p:", b"r:", b"e:", b"r256:")):
         return "probes"
     if b"Kernel Configuration" in head[:400]:

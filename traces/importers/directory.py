@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -39,6 +40,8 @@ Progress = Callable[[int], None]
 #: Kinds of files with events, the best first.
 _EVENT_KINDS: Final = ("ring", "tracedat", "text", "perftext", "bpftrace")
 #: Files that an import leaves out, and why: one of them may be a damaged one that was meant to be used.
+#: Kinds that a damaged counter snapshot may seem to be.
+_NO_SNAPSHOT: Final = ("empty", "json", "unknown", "pages", "symbols")
 _UNUSED: Final = {"empty": "it is empty, or damaged from its start", "pages": "no page index is named like it",
                   "unknown": "its content is of no known kind"}
 
@@ -147,6 +150,10 @@ class _Import:
         for path in self._take("ringstats"):
             add_ring_stats(self.facts, path)
         add_counters(self.facts, self._take("counters"))
+        # What is named like a snapshot and holds none is one that is damaged, and was taken to be used.
+        self.facts.missing += [f"{path.name} is damaged: it holds no counter snapshot; copy it again"
+                               for kind in _NO_SNAPSHOT for path in self.by_kind.get(kind, [])
+                               if re.fullmatch(r"counters-.+\.json", path.name)]
         for path in self._take_one("truth"):
             self.truth, self.truth_key, self.cut = read_truth(path)
         for path in self._take_one("objects"):

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from traces.errors import BadInput
 from traces.files import open_input
 from traces.importers.packed import DAMAGE, MAGIC_BYTES, is_packed, unpacked, unpacked_head
+from traces.importers.textcounts import TextCounts
 from traces.importers.textforms import form_of
 from traces.importers.tracedat import sniff_tracedat
 
@@ -104,7 +105,6 @@ _LOST: Final = re.compile(rb"(?:[^ :]{1,64}:)? *CPU:(\d{1,5}) "
 _STACK: Final = re.compile(rb".{0,200}: <(?:user )?stack trace ?>\s*$")
 _SKIPPED: Final = re.compile(rb"\s*$|\s*#| *=> |(?:[^ :]{1,64}:)? *cpus=\d+$|CPU \d+ is empty$|version = \d+$|"
                              rb"(?:[^ :]{1,64}:)? *CPU:\d+ \[SUBBUFFER START\]")
-_ENTRIES: Final = re.compile(rb"# *entries-in-buffer/entries-written: *(\d{1,18})/(\d{1,18})")
 
 _KEY: Final = rb"[A-Za-z_][\w.]*="
 _OPAQUE: Final = rb"\{[^{}\n]*\}|" + rb'"[^"\n]*"|[^ \n]*'
@@ -256,7 +256,8 @@ class TextChunk:
     The rest is said of the text from its start to the end of this chunk, so the last chunk's holds for all of
     it.  ``unparsed`` has the first 100 lines that could not be used, as (line number from 1, start of the
     line or of its event), ``unparsed_total`` counts them all.  ``entries`` is what the kernel's headers say together:
-    events in the buffer, and written to it; of these ``stacks`` were stack traces.  ``cut_off``: the last line has no
+    events in the buffer, and written to it; of these ``stacks`` were stack traces.  ``rings`` are the statistics of the
+    kernel's rings in the text, by (instance, CPU).  ``cut_off``: the last line has no
     end; it is left unparsed.
     """
 
@@ -276,6 +277,7 @@ class TextChunk:
     unparsed: list[tuple[int, str]] = field(default_factory=list)
     unparsed_total: int = 0
     entries: tuple[int, int] | None = None
+    rings: dict[tuple[str, int], dict[str, int]] = field(default_factory=dict)
     stacks: int = 0
     cut_off: bool = False
 
@@ -293,7 +295,7 @@ class _Parser:
         self._lines = 0
         self._shown: list[tuple[int, str]] = []
         self._unparsed = 0
-        self._entries: tuple[int, int] | None = None
+        self._counts = TextCounts()
         self._stacks = 0
         self._names: list[str] = []
         self._codes: dict[bytes, int] = {b"": -1}
@@ -354,7 +356,8 @@ class _Parser:
 
     def _finish(self, parts: TextChunk) -> TextChunk:
         parts.names, parts.unparsed = list(self._names), list(self._shown)
-        parts.unparsed_total, parts.entries, parts.stacks = self._unparsed, self._entries, self._stacks
+        parts.unparsed_total, parts.entries, parts.stacks = self._unparsed, self._counts.entries, self._stacks
+        parts.rings = self._counts.rings
         return parts
 
     def _find_layout(self, block: bytes) -> _Layout:
@@ -391,10 +394,10 @@ class _Parser:
     def _other_line(self, parts: TextChunk, number: int, line: bytes, row: int) -> None:
         if lost := _LOST.match(line):
             parts.lost.append((row, int(lost[1]), int(lost[2]) if lost[2] else None))
-        elif entries := _ENTRIES.match(line):
-            # per_cpu/cpuN/trace has a head for each CPU.
-            there, written = self._entries or (0, 0)
-            self._entries = (there + int(entries[1]), written + int(entries[2]))
+        elif self._counts.take(line):
+            return
+        elif self._counts.unreadable(line):
+            self._leave(number, line)
         elif _STACK.match(line):
             self._stacks += 1
         elif not _SKIPPED.match(line):

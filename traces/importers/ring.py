@@ -78,6 +78,8 @@ def _decode(buf, words, subbuf, data_at, commit_size, most,  # type: ignore[no-u
         length = commit & _COMMIT_MASK
         room = subbuf - data_at
         too_long = length > room
+        # Nobody hands out a sub-buffer that says nothing: its bytes were never written, or are gone.
+        empty = length == 0 and not commit & _MISSED_EVENTS
         if too_long:
             length = room
         if commit & _MISSED_EVENTS:
@@ -206,10 +208,10 @@ def _decode(buf, words, subbuf, data_at, commit_size, most,  # type: ignore[no-u
                     row += 1
             # Records are padded to 4 bytes.
             pos = body + ((size + 3) & ~np.int64(3))
-        if bad or too_long:
+        if bad or too_long or empty:
             state[_S_DAMAGED] += 1
             if state[_S_FIRST_DAMAGE] < 0:
-                state[_S_FIRST_DAMAGE] = state[_S_BASE] + (at if too_long else pos)
+                state[_S_FIRST_DAMAGE] = state[_S_BASE] + (pos if bad and not too_long else at)
         at += subbuf
     state[_S_TS] = newest
     return at, row
@@ -240,7 +242,7 @@ def _steps(move: np.ndarray) -> np.ndarray:
 class Damage:
     """What could not be read of one CPU's ring, kept in the recording's manifest.
 
-    ``subbuffers``: half-written or corrupt ones (read up to the defect); ``short_records``: records shorter
+    ``subbuffers``: half-written, empty or corrupt ones (read up to the defect); ``short_records``: records shorter
     than their format; ``first_offset``: byte offset of the first defect or -1; ``lost``: events the kernel
     counted as lost; ``lost_unknown``: losses without a count; ``tail_bytes``: bytes after the last whole
     sub-buffer; ``backwards``: events stamped earlier than the one before; ``unknown``: events by type id

@@ -12,6 +12,7 @@ import numpy as np
 
 from traces.errors import BadInput
 from traces.files import entries, read_input
+from traces.importers.capturefiles import plain_name
 from traces.importers.content import chunks, read_head
 from traces.importers.eventformat import EventFormat, HeaderPage, parse_event_format, parse_header_page
 from traces.importers.pagefiles import is_page_format
@@ -117,13 +118,14 @@ def ring_stream(paths: list[Path], formats: FormatDirectory, facts: RunFacts) ->
     for number, path in enumerate(paths):
         streams.append(_one(path, cpu_of(path, number), formats, facts, block_rows(len(paths))))
     yield from merge_cpus(streams)
-    # A recorder of this project has its own statistics.
+    # A recorder of this project has its own statistics (traces.importers.capture).
     if not facts.capture:
-        facts.notes += count_rings(facts.losses, facts.ring_stats, _ring_of, "ring-stats.json", every=False)
+        def ring_of(loss: dict[str, Any]) -> tuple[str, int]:
+            ring = str(loss["file"]).split(".cpu", 1)[0], int(loss["cpu"])
+            # A plain copy of stats names no instance.
+            return ring if ring in facts.ring_stats else ("", ring[1])
 
-
-def _ring_of(loss: dict[str, Any]) -> tuple[str, int]:
-    return str(loss["file"]).split(".cpu", 1)[0], loss["cpu"]
+        facts.notes += count_rings(facts.losses, facts.ring_stats, ring_of, "ring-stats.json", every=False)
 
 
 def _one(path: Path, cpu: int, formats: FormatDirectory, facts: RunFacts, rows: int) -> Iterator[Block]:
@@ -137,16 +139,20 @@ def _one(path: Path, cpu: int, formats: FormatDirectory, facts: RunFacts, rows: 
             except BadInput as damage:
                 # What could be decompressed is kept; that the rest is missing is part of the recording.
                 facts.notes.append(f"{damage} What came before it was imported.")
-                cut.append(True)
+                cut.append(f"{path.name} is damaged: what it holds behind that place is missing")
                 return
+            sizes.append(len(data))
             yield np.frombuffer(data, np.uint8)
 
-    cut: list[bool] = []
+    sizes: list[int] = []
+    cut: list[str] = []
 
     def done(number: int, damage: Damage) -> None:
         facts.losses.append({"file": path.name, **loss_record(number, damage)})
 
     yield from ring_blocks(pieces(), formats.table, formats.header, cpu, done, rows)
+    written = facts.written.get(plain_name(path.name), 0)
+    if not cut and sum(sizes) < written:
+        cut.append(f"{path.name} holds {sum(sizes):,} bytes where its recorder wrote {written:,}")
     if cut:
-        facts.losses[-1]["lost"] = None
-        facts.losses[-1]["cut_off"] = True
+        facts.losses[-1] |= {"lost": None, "cut_off": True, "why": cut[0]}

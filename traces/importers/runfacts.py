@@ -92,8 +92,15 @@ def add_probes(facts: RunFacts, path: Path) -> None:
 
 
 def add_ring_stats(facts: RunFacts, path: Path) -> None:
-    """Take what the kernel counted for each ring: ``per_cpu/cpuN/stats`` by ``instance/cpuN``."""
-    for name, text in (read_json(path) or {}).items():
+    """Take what the kernel counted for each ring: ``per_cpu/cpuN/stats`` by ``instance/cpuN``.
+
+    A copy of one such file is that of the CPU that it is named after, of whatever instance: ``cpu3.stats``.
+    """
+    texts = read_json(path)
+    if texts is None:
+        named = re.search(r"cpu(\d{1,5})(?!\d)", path.name)
+        texts = {f"/cpu{named[1] if named else 0}": read_all(path, 1 << 16).decode("utf-8", "replace")}
+    for name, text in texts.items():
         where = re.fullmatch(r"(.*)/cpu(\d{1,5})", name)
         if where:
             counts = {key.strip(): int(value) for key, value in re.findall(r"^([a-z ]+): (\d{1,18})$", str(text), re.M)}

@@ -17,7 +17,8 @@ from traces.importers.probemap import ProbeTable
 from traces.importers.ring import Damage, RingDecoder, Room
 from traces.recording import usable_cpus
 
-__all__ = ["BLOCK_ROWS", "Block", "RunFacts", "block_rows", "count_rings", "merge_cpus", "ring_blocks"]
+__all__ = ["BLOCK_ROWS", "Block", "RunFacts", "block_rows", "count_rings", "merge_cpus", "ring_blocks", "ring_dropped",
+           "ring_held"]
 
 #: Rows per block: as many as a segment of a recording has.
 BLOCK_ROWS: Final = 1 << 18
@@ -45,6 +46,8 @@ class RunFacts:
     functions: dict[str, str] = field(default_factory=dict)
     snapshots: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
     losses: list[dict[str, Any]] = field(default_factory=list)
+    #: file (as it is called before it is packed) -> bytes that its recorder wrote
+    written: dict[str, int] = field(default_factory=dict)
     #: (instance, CPU) -> what the kernel counted: per_cpu/cpuN/stats
     ring_stats: dict[tuple[str, int], dict[str, int]] = field(default_factory=dict)
     comms: dict[int, str] = field(default_factory=dict)
@@ -83,28 +86,34 @@ def count_rings(losses: list[dict[str, Any]], stats: Mapping[Any, Mapping[str, i
             continue
         if loss["lost"] is None:
             continue
-        missing = _held(counts) - loss["events"]
-        loss["lost"] = max(loss["lost"], _dropped(counts)) + max(0, missing)
+        missing = ring_held(counts) - loss["events"]
+        loss["lost"] = max(loss["lost"], ring_dropped(counts)) + max(0, missing)
+        held = f"{loss.get('file') or 'CPU ' + str(loss['cpu'])} holds {loss['events']} events where the kernel " \
+               f"counted {ring_held(counts)}"
         if missing > 0:
-            notes.append(f"{loss.get('file') or 'CPU ' + str(loss['cpu'])} holds {loss['events']} events where the "
-                         f"kernel counted {_held(counts)}")
+            notes.append(held)
+        elif missing < 0:
+            loss |= {"lost": None, "why": f"{held}: its ring was cleared meanwhile, or the statistics are of another "
+                                          f"moment"}
         elif loss["lost"] == 0:
             loss["counted"] = True
     instances = {instance for instance, _ in there}
     for instance, cpu in sorted(set(stats) - there):
         counts = stats[instance, cpu]
-        gone = _held(counts) + _dropped(counts)
+        gone = ring_held(counts) + ring_dropped(counts)
         if gone and (every or instance in instances):
             notes.append(f"the ring of CPU {cpu} is not there: the kernel counted {gone} events of it")
             losses.append({"cpu": cpu, "lost": gone, "events": 0})
     return notes
 
 
-def _held(counts: Mapping[str, int | float]) -> int:
+def ring_held(counts: Mapping[str, int | float]) -> int:
+    """Return how many events a ring's statistics say were read from it, or still are in it."""
     return int(counts.get("entries", 0)) + int(counts.get("read events", 0))
 
 
-def _dropped(counts: Mapping[str, int | float]) -> int:
+def ring_dropped(counts: Mapping[str, int | float]) -> int:
+    """Return how many events a ring's statistics say it lost."""
     return sum(int(counts.get(name, 0)) for name in ("overrun", "commit overrun", "dropped events"))
 
 

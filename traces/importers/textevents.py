@@ -14,7 +14,7 @@ from traces.errors import BadInput
 from traces.importers.ftracetext import TextChunk, iter_text
 from traces.importers.probemap import apply_moves, moves_for, vocabulary_name
 from traces.importers.rewritten import Rewritten
-from traces.importers.source import Block, RunFacts
+from traces.importers.source import Block, RunFacts, ring_dropped, ring_held
 from traces.importers.textforms import FORMS, KINDS, form_of, rewrite
 from traces.importers.textorder import in_order
 
@@ -56,8 +56,8 @@ def _as_printed(path: Path | BinaryIO, facts: RunFacts, head: bool) -> Iterator[
             record["lost"] = None if count is None or record["lost"] is None else record["lost"] + count
         yield _block(chunk, facts, ignored, now)
         now = int(chunk.ts[-1]) if chunk.ts.size else now
-    for probe, (found, lines) in partial.items():
-        _withdraw(facts, probe, fields[probe], found, lines)
+    for probe, (found, count) in partial.items():
+        _withdraw(facts, probe, fields[probe], found, count)
     for record in losses.values():
         facts.losses.append(record | {"ignored_events": ignored})
     _twice(facts, fields)
@@ -68,11 +68,12 @@ def _as_printed(path: Path | BinaryIO, facts: RunFacts, head: bool) -> Iterator[
         raise BadInput(getattr(path, "name", "") if not isinstance(path, Path) else path, f"line {number}",
                        f"cannot be read, and no event of the text is known: '{text[:80]}'", KINDS)
     lines += last.stacks
-    whole = last.entries is not None and last.entries[0] == last.entries[1] <= lines
+    counted = _rings(facts, last, lines + last.unparsed_total)
+    whole = counted if last.entries is None else last.entries[0] == last.entries[1] <= lines
     if whole and all(record["lost"] == 0 for record in losses.values()):
         for record in facts.losses:
             record["counted"] = True
-    elif head and last.entries is None:
+    elif head and last.entries is None and not last.rings:
         facts.notes.append("the text has no head that counts its events: losses that no line names would go unseen")
     if last.unparsed_total:
         line, text = last.unparsed[0] if last.unparsed else (0, "")
@@ -91,6 +92,23 @@ def _as_printed(path: Path | BinaryIO, facts: RunFacts, head: bool) -> Iterator[
         gone = last.entries[0] - lines - last.unparsed_total
         facts.losses.append({"cpu": None, "lost": gone, "why": f"the text's head says {last.entries[0]} events and "
                              f"{lines + last.unparsed_total} follow: {gone} are missing, copy the text again"})
+
+
+def _rings(facts: RunFacts, last: TextChunk, lines: int) -> bool:
+    """Hold a text's events against the statistics of the rings that it also has (``trace-cmd report --stat``).
+
+    Returns True where these say that none is missing.
+    """
+    before = len(facts.losses)
+    for (_, cpu), counts in sorted(last.rings.items()):
+        if dropped := ring_dropped(counts):
+            facts.losses.append({"cpu": cpu, "lost": dropped, "why": f"the ring of CPU {cpu} lost {dropped} events, as "
+                                                                     f"its statistics in the text say"})
+    held = sum(map(ring_held, last.rings.values()))
+    if lines < held:
+        facts.losses.append({"cpu": None, "lost": held - lines, "why": f"the statistics in the text say {held} events "
+                             f"and {lines} stand there: {held - lines} are missing, copy the text again"})
+    return bool(last.rings) and len(facts.losses) == before
 
 
 def _opened(path: Path | BinaryIO, facts: RunFacts) -> Path | BinaryIO:

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How long a capture's rings were when their recorder had written them, packed or not since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from traces import jsontext
+from traces.record.packing import SUFFIXES
+
+__all__ = ["plain_name", "written_sizes"]
+
+
+def plain_name(name: str) -> str:
+    """Return what a file was called before it was packed."""
+    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+
+
+def written_sizes(lines: Iterable[bytes]) -> dict[str, int]:
+    """Return how many bytes of each ring there were before it was packed, from the lines of ``flushed.jsonl``."""
+    sizes: dict[str, int] = {}
+    for line in lines:
+        try:
+            some = jsontext.parse(line)["sizes"]
+            sizes.update({name: max(size, sizes.get(name, 0)) for name, size in some.items()
+                          if name == plain_name(name) and name.endswith(".raw") and isinstance(size, int)})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+    return sizes
