@@ -27,11 +27,15 @@ from traces import schema
 from traces.errors import BadInput
 from traces.pages import PageStore, PageStoreWriter
 from traces.recording import Recording, RecordingWriter
+from traces.samples import sample_paths
 
 COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 CODES = [kind.code for kind in schema.EVENTS]
 MANIFEST: dict[str, Any] = {"kernel": {"release": "6.12"}, "config": {}, "probes": {}, "losses": [], "source": {}}
 PLAIN = [column for column in schema.COLUMNS if column.name not in ("event", "text")]
+
+#: A start state that fits the schema: that of a shipped cut.
+STATE = json.loads((next(path for path in sample_paths() if path.name == "7.2-lz4-numa2") / "state.json").read_text())
 
 
 def rows_of(count: int, seed: int = 0) -> np.ndarray:
@@ -60,7 +64,7 @@ def write(path: Path, block: np.ndarray, texts: list[tuple[int, str]] | None = N
             writer.add_snapshot("end", 9, {"t": 2})
         if tables:
             writer.add_table("truth", pd.DataFrame({"phase": ["a"], "page": [1]}))
-            writer.add_json("state", {"version": 1})
+            writer.add_json("state", STATE)
         writer.close(MANIFEST)
     return path
 
@@ -175,7 +179,7 @@ def test_snapshots_tables_and_documents(tmp_path: Path) -> None:
     table = recording.table("truth")
     assert table is not None
     assert table.to_dict("list") == {"phase": ["a"], "page": [1]}
-    assert recording.document("state") == {"version": 1}
+    assert recording.document("state") == STATE
 
 
 def test_every_file_has_its_digest_and_is_private(tmp_path: Path) -> None:
