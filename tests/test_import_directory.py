@@ -15,6 +15,8 @@ import ringbuilder as rb
 from importing import FILES, OBJECTS, TEXT, TRUTH, imported, shared
 from ringbuilder import CALLS, EVENTS, T0, Call, page
 
+from replay.cli import main
+from replay.losses import loss_reasons
 from traces import schema
 from traces.importers import import_source
 from traces.recording import Recording
@@ -406,3 +408,15 @@ def test_drops_that_only_the_kernel_s_statistics_show(tmp_path: Path, counts: di
     assert any(said in note for note in summary["notes"]) == (more > 0)
     # It cannot have written more than it counted, unless somebody cleared the ring.
     assert (said in loss.get("why", "")) == (more < 0)
+
+
+def test_an_import_says_all_for_which_no_replay_can_pass(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    directory = tmp_path / "run"
+    rb.write_capture(directory)
+    (directory / "formats" / "store").unlink()
+    assert main(["import", str(directory), "-o", str(tmp_path / "r"), "--no-compress"]) == 0
+    said = [line.removeprefix("zreplay: ").removesuffix(": a replay cannot PASS.")
+            for line in capfd.readouterr().err.splitlines() if "cannot PASS" in line]
+    reasons = loss_reasons(Recording(tmp_path / "r").manifest)
+    assert "CPU 0 has events of types that no format describes" in reasons
+    assert set(said) == set(reasons)

@@ -10,7 +10,7 @@ from typing import Any
 
 from replay.cli.terminal import counting, number, steps, warn, wrapped
 from replay.compressing import CompressingBeside
-from replay.losses import loss_text
+from replay.losses import loss_reasons, loss_text
 from replay.verdict import predictions_for
 from traces.errors import BadInput
 from traces.facts import FACTS, how_to_set, missing, read_settings, set_facts
@@ -116,18 +116,17 @@ def run(arguments: argparse.Namespace) -> int:
           f"({summary['pages']:,} distinct)")
     for note in summary["notes"]:
         print(*wrapped(f"  note: {note}", 1 << 20), sep="\n")
-    lost = 0
     for loss in summary["losses"]:
-        if loss.get("lost") is None:
-            warn(f"{loss_text(loss)}: a replay cannot PASS.")
-        else:
-            lost += loss["lost"]
         if loss.get("damaged_subbuffers"):
             warn(f"CPU {loss.get('cpu')}: {loss['damaged_subbuffers']} damaged sub-buffers, the first near byte "
                  f"{loss['first_damage_offset']}.")
-    for sentence in summary["missing"]:
-        warn(f"{sentence}: a replay cannot PASS.")
-    if lost:
+    # What was lost of each of many CPUs is one number.
+    counted = {loss_text(loss) for loss in summary["losses"] if loss.get("lost") and not loss.get("why")}
+    for reason in loss_reasons(manifest):
+        if reason not in counted:
+            warn(f"{reason}: a replay cannot PASS.")
+    if counted:
+        lost = sum(loss["lost"] for loss in summary["losses"] if loss_text(loss) in counted)
         warn(f"{lost:,} events were lost while recording: a replay cannot PASS.")
     for pair in summary["unpaired"]:
         print(f"  note: task {pair['pid']}: {pair['function']}() was entered {pair['entries']:,} times and returned "
