@@ -115,7 +115,8 @@ class Divergence:
     ``event``: its number in the recording; ``name``: the event; ``state``: what the model held there;
     ``kernel``: what was last recorded of the kernel's own state (its pool total, its counters);
     ``path``: the operations it happened in, outermost first, with the number of the event each began at; ``follows``:
-    the event of an earlier difference that it may be a consequence of, None where it is one of its own.
+    the event of an earlier difference that it may be a consequence of, None where it is one of its own;
+    ``stamps``: the clock that ``ts`` is a stamp of where it counts no seconds (:mod:`traces.times`).
     """
 
     check: str
@@ -132,6 +133,7 @@ class Divergence:
     kernel: dict[str, Any] = field(default_factory=dict)
     context: tuple[str, ...] = ()
     follows: int | None = None
+    stamps: str = ""
 
 
 class Tally:

@@ -21,6 +21,7 @@ from replay.sides import FIELDS, Side
 from traces import schema
 from traces.errors import BadInput
 from traces.recording import Recording
+from traces.times import UNNAMED, no_seconds
 
 __all__ = ["LAG", "READINGS", "Comparison", "Difference", "SideCounts", "TaskResult", "compare"]
 
@@ -124,6 +125,8 @@ class Comparison:
     fields: dict[str, int] = field(default_factory=dict)
     readings: dict[str, int] = field(default_factory=dict)
     pages: int = 0
+    #: the recordings' clock where it counts no seconds
+    stamps: str = ""
 
     @property
     def events(self) -> int:
@@ -134,6 +137,9 @@ class Comparison:
     def verdict(self) -> str:
         """AGREE, DIFFER or UNDECIDED: of all tasks the worst; nothing compared decides nothing."""
         verdicts = {task.verdict for task in self.tasks}
+        if self.stamps and any(side.edges for side in self.sides):
+            # How far from the edge of the common time an event may be left out is a time, too.
+            verdicts.add("UNDECIDED")
         for verdict in ("DIFFER", "UNDECIDED"):
             if verdict in verdicts:
                 return verdict
@@ -150,7 +156,7 @@ class Comparison:
                   "first": task.first._asdict() if task.first is not None else None} for task in self.tasks]
         return {"verdict": self.verdict, "events": self.events, "span": self.span, "cpus": self.cpus,
                 "sides": [vars(side) for side in self.sides], "fields": self.fields, "readings": self.readings,
-                "pages": self.pages, "tasks": tasks}
+                "pages": self.pages, **({"stamps": self.stamps} if self.stamps else {}), "tasks": tasks}
 
 
 def compare(a: Recording, b: Recording, progress: _Progress | None = None, *, data: bool = False) -> Comparison:
@@ -163,6 +169,7 @@ def compare(a: Recording, b: Recording, progress: _Progress | None = None, *, da
     :raises BadInput: when they are not of one run, or have no time in common, or one has nothing to compare
     """
     _check_one_run(a, b)
+    _check_one_clock(a, b)
     known = (_known(a), _known(b))
     shared = {name: tuple(c for c in FIELDS if c in known[0][name] and c in known[1][name])
               for name in known[0] if name in known[1]}
@@ -192,6 +199,23 @@ def _check_one_run(a: Recording, b: Recording) -> None:
     if any(symbols[0][name] != symbols[1][name] for name in set(symbols[0]) & set(symbols[1])):
         raise BadInput(b.path, "", f"is of another boot than {a.path}: the kernel's symbols are elsewhere",
                        "give two recordings of one run")
+
+
+def _check_one_clock(a: Recording, b: Recording) -> None:
+    """Refuse recordings of which one has times and the other stamps of a clock that counts no seconds, or another's.
+
+    :raises BadInput: see :func:`compare`
+    """
+    if a.stamps == b.stamps:
+        return
+    if a.stamps and b.stamps:
+        if UNNAMED not in (a.stamps, b.stamps):
+            raise BadInput(b.path, "", f"is by another clock than {a.path} ({b.stamps}, {a.stamps})",
+                           "give two recordings of one run")
+        return
+    with_stamps, other = (a, b) if a.stamps else (b, a)
+    raise BadInput(with_stamps.path, "", f"cannot be compared with {other.path}, which has times in ns: "
+                   f"{no_seconds(with_stamps.stamps)}", "give two recordings by one clock")
 
 
 def _said(manifest: dict[str, Any], key: str) -> Any:
@@ -244,7 +268,8 @@ class _Comparer:
         self.losses = (losses_of(a.recording, span, LAG), losses_of(b.recording, span, LAG))
         #: Events that have a partner, by code.
         self.matched = np.zeros(256, np.int64)
-        self.result = Comparison((self._counts(0, known), self._counts(1, known)), span, len(a.cpus | b.cpus), [])
+        self.result = Comparison((self._counts(0, known), self._counts(1, known)), span, len(a.cpus | b.cpus), [],
+                                 stamps=a.recording.stamps or b.recording.stamps)
 
     def _counts(self, number: int, known: tuple[_Known, _Known]) -> SideCounts:
         side = self.sides[number]
@@ -440,7 +465,8 @@ class _Comparer:
                 for place in range(base, base + windows[number][at][1] - windows[number][at][0]):
                     event = {name: array[place] for name, array in values.items()}
                     is_it = int(places[place]) == first[2 + number] and first[1] in (-1, number)
-                    lines.append(event_line(int(rows[place]), event, "-> " if is_it else "   ", self.data))
+                    lines.append(event_line(int(rows[place]), event, "-> " if is_it else "   ", self.data,
+                                            self.result.stamps))
                     if is_it:
                         numbers[number], here[number] = int(rows[place]), event
                 context.append(tuple(lines))

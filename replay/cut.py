@@ -136,7 +136,7 @@ class _Writer:
             source = {"cut_of": self.recording.path.name, "from": self.begin, "to": self.end,
                       "original": manifest["source"]}
             # What was missing, or damaged, is missing in a part of it too.
-            same = ("kernel", "probes", "losses", "missing", "tasks", "ts_unit_ns", "notes", "complete")
+            same = ("kernel", "probes", "losses", "missing", "tasks", "ts_unit_ns", "stamps", "notes", "complete")
             writer.close({**{key: manifest[key] for key in same if key in manifest}, "config": config,
                           "source": source, "unpaired": [], "derived_params": []})
 

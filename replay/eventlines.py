@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from traces import schema
 from traces.recording import Recording
+from traces.times import bare
 
 __all__ = ["NOT_SHOWN", "apart", "event_line", "event_lines"]
 
@@ -20,13 +21,15 @@ _FIELDS: Final = {kind.name: kind.fields for kind in schema.EVENTS}
 _REST: Final = [c.name for c in schema.COLUMNS[4:] if c.name not in ("text", "content")]
 
 
-def event_line(event: int, values: dict[str, Any], mark: str = "", data: bool = False) -> str:
+def event_line(event: int, values: dict[str, Any], mark: str = "", data: bool = False,
+               stamps: str = "") -> str:
     """Return one event as a line: number, time in seconds, CPU, task, name, and the columns that say something.
 
     :param data: show the first bytes of objects written, too: of a page that is kept as it is they are the page's own
+    :param stamps: the recording's (:attr:`traces.recording.Recording.stamps`): where there is one, the time is a stamp
     """
     name = schema.NAMES[values["event"]]
-    words = [f"{mark}{event:>9} {values['ts'] / 1e9:.6f} [{values['cpu']:03d}] {values['pid']:>6} {name}"]
+    words = [f"{mark}{event:>9} {bare(values['ts'], stamps)} [{values['cpu']:03d}] {values['pid']:>6} {name}"]
     fields = _FIELDS.get(name, ())
     for column in _REST:
         value = int(values[column])
@@ -51,7 +54,7 @@ def event_lines(recording: Recording, start: int, stop: int, mark: int = -1, dat
             return
         for row in range(max(0, start - base), min(len(batch["ts"]), stop - base + 1)):
             values = {name: array[row] for name, array in batch.items()}
-            yield event_line(base + row, values, "-> " if base + row == mark else "   ", data)
+            yield event_line(base + row, values, "-> " if base + row == mark else "   ", data, recording.stamps)
 
 
 def apart(one: int, other: int) -> tuple[str, str]:

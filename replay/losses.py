@@ -11,6 +11,7 @@ import numpy as np
 from traces import schema
 from traces.importers.probemap import vocabulary_name
 from traces.recording import Recording
+from traces.times import moment
 
 if TYPE_CHECKING:
     from replay.engine import Engine
@@ -50,7 +51,7 @@ def losses_of(recording: Recording, span: tuple[int, int], lag: int) -> list[Los
         marked[cpu] = marked.get(cpu, 0) + max(count, 0)
         if start <= span[1] + lag and stop >= span[0] - lag:
             many = f"{count:,} events" if count >= 0 else "an unknown number of events"
-            out.append(Loss(start, stop, None, f"CPU {cpu} lost {many} before {stop / 1e9:.6f} s", cpu))
+            out.append(Loss(start, stop, None, f"CPU {cpu} lost {many} before {moment(stop, recording.stamps)}", cpu))
     for loss in recording.manifest["losses"]:
         lost = loss.get("lost")
         if "probe" in loss:

@@ -121,7 +121,12 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data for JSON."""
-        return dataclasses.asdict(self)
+        plain = dataclasses.asdict(self)
+        for each in plain["divergences"]:
+            # As in a manifest: the key is there where it says something.
+            if not each["stamps"]:
+                del each["stamps"]
+        return plain
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Result:
@@ -593,9 +598,11 @@ def _notes(engine: Engine, predictions: Predictions) -> list[str]:
 
 
 def _add_context(recording: Recording, tally: Tally) -> None:
-    """Add the ten events around each of the first divergences."""
+    """Add the ten events around each of the first divergences, and what clock their times are of."""
     if not tally.divergences:
         return
+    if recording.stamps:
+        tally.divergences[:] = [dataclasses.replace(each, stamps=recording.stamps) for each in tally.divergences]
     first = tally.divergences[0]
     lines = tuple(event_lines(recording, first.event - _CONTEXT, first.event + _CONTEXT, mark=first.event,
                               data=tally.data))

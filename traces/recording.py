@@ -370,6 +370,11 @@ class Recording:
         snapshots: list[dict[str, Any]] = self.manifest["snapshots"]
         return snapshots
 
+    @property
+    def stamps(self) -> str:
+        """Name of the clock that the events' ``ts`` are stamps of where it counts no seconds, "" where they are ns."""
+        return str(self.manifest.get("stamps", ""))
+
     def snapshot(self, number: int) -> dict[str, Any]:
         """Return the values of snapshot ``number``, none where the manifest lists no such snapshot.
 

@@ -12,6 +12,7 @@ from replay.cli.replay_ import value, wrapped
 from replay.cli.terminal import steps, table
 from replay.compare import Comparison, Difference, TaskResult, compare
 from traces.recording import Recording
+from traces.times import clock, moment
 
 __all__ = ["add_parser", "report"]
 
@@ -46,18 +47,22 @@ def run(arguments: argparse.Namespace) -> int:
 def report(result: Comparison) -> Iterator[str]:
     """Yield the lines of a result for people: verdict, what was compared and what was not, then differences."""
     a, b = result.sides
-    low, high = result.span
+    (low, high), stamps = result.span, result.stamps
+    lasting = "" if stamps else f"in {(high - low) / 1e9:.3f} s "
     tasks = sum(task.events > 0 for task in result.tasks)
     yield (f"{result.verdict}  A {a.recording}, B {b.recording}: {result.events:,} events of {tasks:,} tasks in both, "
-           f"in {(high - low) / 1e9:.3f} s on {result.cpus} CPU{'s' if result.cpus != 1 else ''}")
+           f"{lasting}on {result.cpus} CPU{'s' if result.cpus != 1 else ''}")
     rows = [("", "back end", "events", "in both", "only here", "at the edges", "kinds of one", "no probe's")]
     for number, side in enumerate(result.sides):
         rows.append((_SIDES[number], side.backend or "-", f"{side.rows:,}", f"{result.events:,}",
                      f"{sum(task.only[number] for task in result.tasks):,}", f"{side.edges:,}",
                      f"{sum(side.kinds.values()):,}", f"{side.own:,}"))
     yield table(rows, right=range(2, 8))
-    yield from wrapped(f"both recorded from {low / 1e9:.6f} s to {high / 1e9:.6f} s; not compared: times and CPUs, "
-                       "what is outside of that time or half in it, markers, counters and parameters")
+    yield from wrapped(f"both recorded from {moment(low, stamps)} to {moment(high, stamps)}; not compared: times and "
+                       "CPUs, what is outside of that time or half in it, markers, counters and parameters")
+    if stamps:
+        yield from wrapped(f"stamps are of {clock(stamps)}, which counts no seconds: how far apart two probes may "
+                           "stamp one hit is not known, nor what events at the edges the other should have")
     for number, side in enumerate(result.sides):
         if side.certain:
             yield from wrapped(f"{side.certain:,} events of {_SIDES[number]} at the edges are from when "
@@ -84,9 +89,9 @@ def report(result: Comparison) -> Iterator[str]:
         yield (f"{_task(task)}: {task.verdict}; {task.events:,} events in both, {task.different:,} of them different, "
                f"{_only(task, 0)}, {_only(task, 1)}")
         if task.first is not None:
-            yield from _difference(task.first)
+            yield from _difference(task.first, stamps)
         else:
-            yield f"  first difference at {task.first_ts / 1e9:.6f} s"
+            yield f"  first difference at {moment(task.first_ts, stamps)}"
 
 
 def _task(task: TaskResult) -> str:
@@ -101,9 +106,10 @@ def _only(task: TaskResult, number: int) -> str:
     return f"{task.only[number]:,} only in {_SIDES[number]}{lost}"
 
 
-def _difference(first: Difference) -> Iterator[str]:
+def _difference(first: Difference, stamps: str) -> Iterator[str]:
     """Yield a difference: what and where, then the task's events around it in both."""
-    where = f"  first difference at {first.ts / 1e9:.6f} s, the task's event {first.place:,} in that time: {first.name}"
+    where = (f"  first difference at {moment(first.ts, stamps)}, the task's event {first.place:,} in that time: "
+             f"{first.name}")
     if -1 in first.events:
         has = 0 if first.events[1] < 0 else 1
         yield f"{where} (event {first.events[has]}) is only in {_SIDES[has]}"

@@ -19,6 +19,7 @@ from traces.exporters.timeline import Item, Timeline
 from traces.leftovers import Unfinished
 from traces.record.wayout import FAULT
 from traces.recording import Recording
+from traces.times import clock
 
 __all__ = ["add_parser"]
 
@@ -53,6 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
     recording = Recording(arguments.recording)
     timeline = Timeline(recording, arguments.data)
     title = f"zswap, kernel {kernel_release(recording) or 'unknown'}, {recording.path.name}"
+    stamps = f"times are stamps of {clock(recording.stamps)}, which counts no seconds: only their order tells something"
+    if recording.stamps:
+        # Both formats have no unit but ns: the name that stands above everything says that it is another.
+        title += f"; {stamps}"
     try:
         unfinished = Unfinished(output)
     except OSError as problem:
@@ -80,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
         unfinished.done()
     print(f"{output}: {len(recording):,} events as {timeline.slices:,} slices, {timeline.instants:,} instants and "
           f"{timeline.values:,} counter values, {size:,} bytes")
+    if recording.stamps:
+        print(stamps)
     if timeline.hidden:
         print(f"the first bytes of {timeline.hidden:,} objects written are left out, as they may be a page's; --data "
               "exports them")

@@ -15,6 +15,7 @@ from replay.losses import file_reasons, loss_reasons
 from traces import schema
 from traces.recording import Recording
 from traces.samples import sample_paths
+from traces.times import clock
 
 __all__ = ["add_parser"]
 
@@ -40,10 +41,12 @@ def describe(recording: Recording) -> dict[str, Any]:
         caught += int(np.count_nonzero((columns["content"] >= 0) & (columns["event"] == _COMPRESS)))
     segments = manifest["segments"]
     seconds = (segments[-1]["last_ts"] - segments[0]["first_ts"]) / 1e9 if segments else 0.0
+    stamps = recording.stamps
     return {
         "recording": str(recording.path), "format_version": manifest["format_version"],
         "complete": manifest["complete"], "kernel": manifest["kernel"], "config": manifest["config"],
-        "events": len(recording), "seconds": seconds, "pages": manifest.get("pages", {}),
+        "events": len(recording), "seconds": None if stamps else seconds,
+        **({"stamps": stamps} if stamps else {}), "pages": manifest.get("pages", {}),
         "page_calls": {"why": [], **manifest.get("page_calls", {}), "calls": int(counts[_COMPRESS]), "caught": caught},
         "by_event": {schema.NAMES[code]: int(counts[code]) for code in np.flatnonzero(counts)},
         "snapshots": [{"label": s["label"], "ts": s["ts"]} for s in recording.snapshots],
@@ -73,7 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         ("compressor", f"{config.get('compressor', '?')}, zsmalloc chain size {config.get('chain_size', '?')}"),
         ("memory", f"{config.get('totalram_pages', 0):,} pages, pool limit {params.get('max_pool_percent', '?')} %, "
                    f"accepting again at {params.get('accept_threshold_percent', '?')} % of it"),
-        ("events", f"{facts['events']:,} in {facts['seconds']:.3f} s"),
+        ("events", f"{facts['events']:,} in {facts['seconds']:.3f} s" if facts["seconds"] is not None else
+         f"{facts['events']:,}; stamps are of {clock(facts['stamps'])}, which counts no seconds"),
         ("pages", f"{pages.get('references', 0):,} handed to the compressor, {pages.get('distinct', 0):,} distinct, "
                   f"{pages.get('with_bytes', 0):,} with their bytes"),
         ("caught", _caught(facts["page_calls"])),

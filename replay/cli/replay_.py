@@ -21,6 +21,7 @@ from replay.taken import sentence as unjudged
 from replay.userrevision import load_revision
 from replay.verdict import Result
 from traces.errors import BadInput
+from traces.times import moment
 
 __all__ = ["add_parser", "load_revision", "wrapped"]
 
@@ -154,7 +155,8 @@ def follows(divergence: Divergence) -> str:
 
 def divergence_lines(divergence: Divergence) -> Iterator[str]:
     """Yield a divergence in full: both values, where, both states, the events around it."""
-    yield f"first divergence: {divergence.check} at event {divergence.event}, {divergence.ts / 1e9:.6f} s"
+    yield (f"first divergence: {divergence.check} at event {divergence.event}, "
+           f"{moment(divergence.ts, divergence.stamps)}")
     yield f"  what       {divergence.what} ({divergence.name}, task {divergence.pid}, CPU {divergence.cpu})"
     yield f"  recorded   {value(divergence.recorded)}"
     yield f"  predicted  {value(divergence.predicted)}"

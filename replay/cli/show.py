@@ -15,6 +15,7 @@ from replay.eventlines import event_line
 from traces import schema
 from traces.errors import BadInput
 from traces.recording import Recording
+from traces.times import no_seconds
 
 __all__ = ["add_parser", "select"]
 
@@ -82,6 +83,9 @@ def _codes(wanted: list[str] | None) -> set[int] | None:
 
 def select(recording: Recording, arguments: argparse.Namespace) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (event number, {column: value}) of the events that pass the filters."""
+    if arguments.time is not None and recording.stamps:
+        raise BadInput(recording.path, "", "has no seconds that --time could choose by: "
+                       f"{no_seconds(recording.stamps)}", "choose by event number, with --from and --to")
     codes, (low, high) = _codes(arguments.op), _seconds(arguments.time)
     left = arguments.limit if arguments.limit is not None else 1 << 62
     for base, columns in recording.batches(schema.column_names()):
@@ -118,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
     probes = recording.manifest["probes"]
     for event, values in select(recording, arguments):
         if not arguments.json:
-            print(event_line(event, values, data=arguments.data))
+            print(event_line(event, values, data=arguments.data, stamps=recording.stamps))
             continue
         name = schema.NAMES[values["event"]]
         columns = probes.get(name, {}).get("columns") or [c for c in ("ret", "text") if name in schema.CODE]

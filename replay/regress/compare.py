@@ -21,6 +21,7 @@ from replay.regress.measures import Run, measure
 from replay.regress.statistics import LEAST_RUNS, Side, Tested, holm, test
 from traces.errors import BadInput
 from traces.recording import Recording
+from traces.times import no_seconds
 
 __all__ = ["ALPHA", "LEAST_SHARE", "MARGIN", "VERDICTS", "Check", "Pages", "Regression", "regress"]
 
@@ -442,6 +443,8 @@ def _notes(sides: Sequence[Sequence[Run]], part: Alike) -> list[str]:
     elif None in machines:
         notes.append("a recording does not say what its box was; if an emulator, its times mean little")
     notes.append("times have the recorder's own work in them; what it costs differs from kernel to kernel")
+    notes += [f"{name} has no times: {no_seconds(run.manifest['stamps'])}"
+              for run, name in zip(runs, names, strict=True) if run.manifest.get("stamps")]
     notes += _differing_settings(sides)
     return notes + [f"{name}: {loss}" for run, name in zip(runs, names, strict=True) for loss in run.losses]
 

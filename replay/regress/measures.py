@@ -24,6 +24,7 @@ from replay.regress.catalogue import EFFECTS, LEVELS, VMSTAT_NAMES, Measure
 from traces import schema
 from traces.errors import BadInput
 from traces.recording import Recording
+from traces.times import no_seconds
 
 __all__ = ["Lengths", "Run", "emulated", "measure"]
 
@@ -474,8 +475,12 @@ class _Pass:
                 self.run.put(made, grown, "there is only one snapshot")
 
     def _quantiles(self) -> None:
+        stamps = self.recording.stamps
         for name, samples in sorted(self.times.items()):
             for quantile, percent, least in _QUANTILES:
+                if stamps:
+                    self.run.put(catalogue.time_of(name, quantile), None, no_seconds(stamps))
+                    continue
                 enough = len(samples) >= least
                 self.run.put(catalogue.time_of(name, quantile),
                              float(np.percentile(np.frombuffer(samples, np.int64), percent)) if enough else None,

@@ -13,6 +13,7 @@ from replay.report.drawing import Drawing, ink, tidy
 from replay.report.material import Material, Missing, Picture
 from replay.report.recorded import Ages
 from traces.schema import PAGE_SIZE
+from traces.times import no_seconds
 
 __all__ = ["ages", "batches", "duration", "sizes"]
 
@@ -109,6 +110,8 @@ def ages(material: Material) -> Picture | Missing:
     found = material.recorded.ages
     if not found.ns:
         return Missing(*_AGES, _no_ages(material, found))
+    if material.recorded.stamps:
+        return Missing(*_AGES, no_seconds(material.recorded.stamps))
     ns = np.array(found.ns, np.float64)
     low, high = max(float(ns.min()), 1.0), max(float(ns.max()), 1.0)
     edges = np.geomspace(low, high * 1.000001, _BINS + 1) if high > low else np.array([low * 0.9, low * 1.1])

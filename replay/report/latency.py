@@ -14,6 +14,7 @@ from replay.regress.statistics import Side
 from replay.report.counted import duration
 from replay.report.drawing import Drawing, ink, label, tidy
 from replay.report.material import Material, Missing, Picture
+from traces.times import no_seconds
 
 __all__ = ["latency", "times"]
 
@@ -35,7 +36,9 @@ def latency(material: Material) -> Picture | Missing:
         return Missing(*_NAMED, "times are shown side by side when two or more recordings are given")
     checks = times(material)
     if not checks:
-        return Missing(*_NAMED, "no function was timed on both sides")
+        bare = next((run for run in result.runs if run.manifest.get("stamps")), None)
+        why = f", as {bare.recording} has no times: {no_seconds(bare.manifest['stamps'])}" if bare is not None else ""
+        return Missing(*_NAMED, f"no function was timed on both sides{why}")
     functions = list(dict.fromkeys(_function(check) for check in checks))
     runs = (f"{len(result.base)} run{'s' * (len(result.base) > 1)} of the base, {len(result.patched)} of the patched "
             "kernel")

@@ -118,7 +118,7 @@ def _wrong(result: Result) -> str:
 
 
 def _divergence(each: Any) -> bool:
-    return (all(isinstance(getattr(each, name), str) for name in ("check", "name", "what"))
+    return (all(isinstance(getattr(each, name), str) for name in ("check", "name", "what", "stamps"))
             and all(type(getattr(each, name)) is int for name in ("event", "ts", "pid", "cpu"))
             and all(isinstance(name, str) and type(start) is int for name, start in each.path)
             and (each.follows is None or _count(each.follows))

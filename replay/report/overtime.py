@@ -14,6 +14,7 @@ from replay.losses import Loss
 from replay.report.drawing import Drawing, ink, label, tidy
 from replay.report.material import Material, Missing, Picture
 from replay.report.recorded import Reading, Recorded
+from traces.times import no_seconds
 
 __all__ = ["losses", "pool"]
 
@@ -32,6 +33,8 @@ def pool(material: Material) -> Picture | Missing:
     known = [each for each in recorded.snapshots if each.pages is not None]
     if not recorded.readings and not known and material.course is None:
         return Missing(*_NAMED, "no total of the pool was read while it was recorded")
+    if recorded.stamps:
+        return Missing(*_NAMED, no_seconds(recorded.stamps))
     if recorded.last_ts <= recorded.first_ts:
         return Missing(*_NAMED, "all events are of one instant")
     height = 3.4 + (0.9 if recorded.losses else 0)

@@ -65,7 +65,8 @@ class Recorded:
     """All of it.
 
     ``readings``: by function; ``sizes``: how often each size was asked of zs_malloc(), by bytes; ``batches``: pages of
-    a compress call -> calls; ``pools``: how many zs_pools were allocated from; ``markers``: (ns, text).
+    a compress call -> calls; ``pools``: how many zs_pools were allocated from; ``markers``: (ns, text); ``stamps``: the
+    recording's: where there is one, all times are stamps of that clock, and no picture of time can be made.
     """
 
     first_ts: int = 0
@@ -80,6 +81,7 @@ class Recorded:
     ages: Ages = field(default_factory=Ages)
     markers: list[tuple[int, str]] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    stamps: str = ""
 
     def seconds(self, ts: Any) -> Any:
         """Return seconds since the first event of a time, or an array of times, in ns."""
@@ -97,7 +99,7 @@ def look(recording: Recording, progress: Callable[[str, int, int], None] | None 
     :param progress: called with (what, events done, events in all)
     :raises BadInput: when a segment or a snapshot cannot be read
     """
-    out = Recorded(events=len(recording))
+    out = Recorded(events=len(recording), stamps=recording.stamps)
     segments = recording.manifest["segments"]
     if segments:
         out.first_ts, out.last_ts = segments[0]["first_ts"], segments[-1]["last_ts"]

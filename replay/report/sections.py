@@ -19,6 +19,7 @@ from replay.report.meaning import RESPECTS
 from replay.report.reproduce import commands
 from replay.report.story import parting_sentence, regression_sentence, shown, tell, verdict_sentence
 from replay.verdict import CheckResult, Result
+from traces.times import no_seconds
 
 __all__ = ["base_and_patched", "checks", "divergence", "reasons", "reproduce", "revisions", "title", "verdict"]
 
@@ -44,7 +45,10 @@ def verdict(material: Material) -> Markup:
     facts = [("recording", result.recording), ("kernel", result.kernel or "not known"),
              ("compressor", result.compressor or "not known"),
              ("revision", f"{result.revision}{f', mirrors {result.mirrors}' if result.mirrors else ''}")]
-    span = f", recorded in {material.recorded.span:.3f} s" if material.recorded is not None else ""
+    span = ""
+    if material.recorded is not None:
+        stamps = material.recorded.stamps
+        span = f"; {no_seconds(stamps)}" if stamps else f", recorded in {material.recorded.span:.3f} s"
     facts.append(("events", f"{result.events:,} replayed"
                   + (f" of {len(recording):,}{span}" if recording is not None else "")))
     if recording is not None:
@@ -153,7 +157,8 @@ def _events(first: Divergence) -> Markup:
         return tag("p", "The result does not hold them.")
     lines = [tag("span", line, class_="here") if line.startswith("->") else join([line]) for line in first.context]
     text = tag("pre", tag("code", join(lines, "\n")))
-    return join([tag("p", "As recorded: number, time in seconds, CPU, task, event; an arrow marks the divergence.",
+    time = "stamp of the clock" if first.stamps else "time in seconds"
+    return join([tag("p", f"As recorded: number, {time}, CPU, task, event; an arrow marks the divergence.",
                      class_="quiet"),
                  tag("div", text, class_="scroll events", tabindex=0, role="group",
                      aria_label="Events around the divergence")])

@@ -11,6 +11,7 @@ from replay.regress.compare import VERDICTS, Regression
 from replay.report.meaning import in_this_case, stake
 from replay.verdict import Result
 from traces import schema
+from traces.times import clock, moment
 
 __all__ = ["parting_sentence", "regression_sentence", "shown", "tell", "verdict_sentence"]
 
@@ -83,7 +84,10 @@ def tell(result: Result, divergence: Divergence, first_ts: int | None = None) ->
 
     :param first_ts: time of the recording's first event in ns, where it is known
     """
-    after = f", {(divergence.ts - first_ts) / 1e9:.6f} s after the first event" if first_ts is not None else ""
+    stamps = divergence.stamps
+    after = (f", {moment(divergence.ts - first_ts, '')} after the first event" if first_ts is not None and not stamps
+             else "")
+    on = f"of {clock(stamps)}, which counts no seconds" if stamps else "on the trace clock"
     inside = " inside ".join(f"{name}() (since event {start:,})" for name, start in reversed(divergence.path))
     if divergence.name == "counters":
         who = "A snapshot of counters was taken"
@@ -91,7 +95,7 @@ def tell(result: Result, divergence: Divergence, first_ts: int | None = None) ->
         who = (f"Task {divergence.pid} on CPU {divergence.cpu} was "
                + (f"inside {inside}" if inside else "in no operation that the replay knows of"))
     event = f"event {divergence.event:,}, {divergence.name}{_doc(divergence.name)}"
-    place = f"{who} at {event}, {divergence.ts / 1e9:.6f} s on the trace clock{after}."
+    place = f"{who} at {event}, {moment(divergence.ts, stamps)} {on}{after}."
     mirrors = f" ({result.mirrors})" if result.mirrors else ""
     if divergence.check == "effect.order":
         went = "this" if divergence.recorded == divergence.name else \

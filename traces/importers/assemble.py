@@ -205,6 +205,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             "unpaired": unpaired,
             "tasks": {str(pid): comm for pid, comm in sorted(facts.comms.items())},
             "ts_unit_ns": facts.ts_unit_ns,
+            **({"stamps": facts.stamps} if facts.stamps else {}),
             "derived_params": timeline.derived,
             "page_calls": share,
             "notes": facts.notes,

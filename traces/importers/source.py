@@ -56,6 +56,8 @@ class RunFacts:
     ts_unit_ns: int = 1
     #: what stamps are where they are not the time of the snapshots: snapshots cannot be put in place then
     clock: str = ""
+    #: the clock's name where stamps count no seconds (:mod:`traces.times`)
+    stamps: str = ""
     #: the trace instance to take of a trace.dat that holds several; None: all of them
     instance: str | None = None
     complete: bool = True

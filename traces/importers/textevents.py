@@ -17,6 +17,7 @@ from traces.importers.rewritten import Rewritten
 from traces.importers.source import Block, RunFacts, ring_dropped, ring_held
 from traces.importers.textforms import FORMS, KINDS, form_of, rewrite
 from traces.importers.textorder import in_order
+from traces.times import UNNAMED
 
 __all__ = ["stream"]
 
@@ -123,6 +124,8 @@ def _opened(path: Path | BinaryIO, facts: RunFacts) -> Path | BinaryIO:
         return path
     facts.notes.append(FORMS[form])
     facts.clock = form
+    # Those of the latency format count microseconds.
+    facts.stamps = UNNAMED if form == UNNAMED else ""
     return cast(BinaryIO, Rewritten(str(path), chunks(path), lambda line: rewrite(line, form)))
 
 

@@ -125,7 +125,7 @@ def _clock(dat: TraceDat, buffer: Buffer, facts: RunFacts) -> tuple[int, int] | 
     else:
         known = None
         note = f"stamps are of the clock {name}, which counts no seconds: the order of events is known, times are not"
-        facts.clock = name
+        facts.clock = facts.stamps = name
     if note not in facts.notes:
         facts.notes.append(note)
     return None if known is None else (known[0], known[1])
