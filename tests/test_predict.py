@@ -97,7 +97,7 @@ def test_the_second_time_nothing_is_compressed(recording: Recording, lz4: Compre
         assert (one == other).all()
 
 
-@pytest.mark.parametrize("change", ["pages", "ident", "rows", "type", "column", "bytes", "before"])
+@pytest.mark.parametrize("change", ["salt", "ident", "signature", "rows", "type", "column", "bytes", "before"])
 def test_kept_results_of_anything_else_are_not_believed(recording: Recording, lz4: Compressor, change: str) -> None:
     right = ask(recording, lz4).arrays("lz4")
     (file,) = (recording.path / "cache").glob("*.parquet")
@@ -105,7 +105,8 @@ def test_kept_results_of_anything_else_are_not_believed(recording: Recording, lz
     meta = dict(table.schema.metadata)
     wrong = pa.array(np.full(len(table), 77, np.int32))
     table = table.set_column(table.column_names.index("dlen"), "dlen", wrong)
-    if change in ("pages", "ident"):
+    if change in ("salt", "ident", "signature"):
+        assert change.encode() in meta
         meta[change.encode()] = b"0" * 64
     elif change == "rows":
         table = table.slice(1)
@@ -114,10 +115,10 @@ def test_kept_results_of_anything_else_are_not_believed(recording: Recording, lz
     elif change == "column":
         table = table.drop_columns(["has"])
     elif change == "before":
-        # As earlier versions kept them: with the pages' digests in a column.
+        # As earlier versions kept them: unsealed, with the pages' digests in a column.
         store = Recording(recording.path).pages
         assert store is not None
-        del meta[b"pages"]
+        meta = {b"format": b"1", b"ident": meta[b"ident"]}
         table = table.append_column("sha1", pa.array(store.sha1))
     pq.write_table(table.replace_schema_metadata(meta), file)
     if change == "bytes":

@@ -204,5 +204,5 @@ def _check_truth(path: Path, frame: pd.DataFrame) -> None:
             (frame.duplicated(["phase", "page"]), "its phase and page stand in an earlier line"),
             ((frame[["swap_type", "swap_offset"]] < -1).any(axis=1), "its swap slot is less than -1, which is none")):
         if wrong.any():
-            raise BadInput(path, f"line {int(wrong.to_numpy().argmax()) + 2}", what, "copy it again, or write it again "
-                           "with the workload")
+            raise BadInput(path, f"line {int(wrong.to_numpy().argmax()) + 2}", f"is not a line of a workload: {what}",
+                           "copy it again, or write it again with the workload")
