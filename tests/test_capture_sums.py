@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_record_capture import make
 
+from replay.losses import loss_reasons, losses_of
+from traces import open_recording
 from traces.errors import BadInput
 from traces.importers import import_source
 from traces.importers.capturesums import check_sums
@@ -82,6 +84,18 @@ def test_a_ring_that_was_cut_is_read_as_far_as_its_flushes_say(copy: Path, tmp_p
     ring = copy / "zmeta.cpu0.raw"
     ring.write_bytes(ring.read_bytes()[:-1])
     assert any("events are whole for its first" in note for note in import_source(copy, tmp_path / "r")["notes"])
+
+
+def test_a_ring_that_lacks_a_piece_blames_no_kernel(copy: Path, tmp_path: Path) -> None:
+    """A copy may lack its end, or a piece of anywhere: what differs may come of that from the first event on."""
+    ring = copy / "zmeta.cpu0.raw"
+    ring.write_bytes(ring.read_bytes()[:512] + ring.read_bytes()[768:])
+    import_source(copy, tmp_path / "r")
+    recording = open_recording(tmp_path / "r")
+    why = "zmeta.cpu0.raw has 256 bytes fewer than the recorder wrote, and where they are missing is not known"
+    assert loss_reasons(recording.manifest).count(why) == 1
+    assert [loss["why"] for loss in recording.manifest["losses"] if loss["lost"] is None] == [why]
+    assert losses_of(recording, (1000, 9000), 0)[0][:3] == (1000, 9000, None)
 
 
 def test_a_file_that_is_gone_leaves_the_capture_incomplete(copy: Path, tmp_path: Path) -> None:

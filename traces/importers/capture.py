@@ -220,6 +220,11 @@ class Capture:
             cpu = str(loss.get("cpu"))
             seen.add(cpu)
             counts = self._losses.get(cpu)
+            if fewer := self._fewer_bytes(str(loss.get("file"))):
+                loss |= {"lost": None, "cut_off": True,
+                         "why": f"{loss['file']} has {fewer:,} bytes fewer than the recorder wrote, and where they are "
+                                "missing is not known"}
+                self._damaged.append(str(loss["why"]))
             # What cannot be read of a ring is missing whatever the kernel lost.
             if not loss.get("cut_off"):
                 loss["lost"] = _lost(counts, loss.get("lost"))
@@ -244,13 +249,20 @@ class Capture:
         if self.complete:
             self._damaged += [str(loss["why"]) for loss in facts.losses if loss.get("cut_off")]
             facts.complete = not self._damaged
-            if self._damaged:
-                facts.capture["damaged"] = self._damaged
+        if self._damaged:
+            facts.capture["damaged"] = list(dict.fromkeys(self._damaged))
         probes = self.status["losses"].get("probes")
         for probe, missed in (probes if isinstance(probes, dict) else {}).items():
             if isinstance(missed, int) and missed > 0:
                 facts.notes.append(f"the probe of {probe} missed {missed} hits")
                 facts.losses.append({"cpu": "any", "probe": probe, "lost": missed})
+
+    def _fewer_bytes(self, name: str) -> int:
+        """Return how many bytes a ring lacks of those that a recorder left who came to its end."""
+        path = self.directory / name
+        if not self.status["complete"] or name not in self._written or not path.is_file():
+            return 0
+        return max(0, self._written[name] - path.stat().st_size)
 
     def _hold_to_ring(self, loss: dict[str, Any], facts: RunFacts) -> None:
         """Hold the events of a CPU against how many the kernel says it gave to readers of its ring.
