@@ -72,7 +72,7 @@ class AcompHandlers(ZsmallocHandlers):
             self._within(limits, ret, dlen, name, i, frame)
         if sees_ret and (sees_dlen or ret):
             return ret, dlen, content
-        return (*self._result_elsewhere(i + 1, content, name), content)
+        return (*self._result_elsewhere(i, content, name), content)
 
     def compress_result(self, question: Effect, name: str, i: int) -> tuple[int, int, int]:
         """Answer for a compress call whose return was not probed: (error, dlen, content), as other events tell."""
@@ -86,6 +86,7 @@ class AcompHandlers(ZsmallocHandlers):
     def _result_elsewhere(self, i: int, content: int, name: str) -> tuple[int, int]:
         """Return a compress call's (error, dlen), which no probe captured: what was stored has its length.
 
+        :param i: a row of the call's task, at which its result is asked for: the next one may be another task's
         :raises CannotFollow: where no event has a length, and the compressor does not tell what it gives
         """
         source = self._length_source()

@@ -59,11 +59,15 @@ STRAY: Final[dict[str, tuple[str, ...]]] = {
     "zs_compact": ("zs_compact_ret",),
     "shrink_worker": ("shrink_worker_ret",),
 }
-#: Beginning of a counter's name -> what it counts by: not compared where that was not captured.
+#: Beginning of a counter's name -> event and column that it counts by ("": the event itself tells when): not compared
+#: where that was not captured.
 COUNTED_BY: Final[tuple[tuple[str, str, str], ...]] = (
     ("vmstat.pswpout", "swap_writeout", "order"),
     ("vmstat.swpout_zero", "swap_writeout", "order"),
     ("memcg.swpout_zero", "swap_writeout", "order"),
+    # Without the return only the task's next event tells that nothing was stored, and a snapshot may come before it.
+    ("vmstat.swpout_zero", "swap_writeout_ret", ""),
+    ("memcg.swpout_zero", "swap_writeout_ret", ""),
     ("mthp.", "swap_writeout", "order"),
     ("memcg.", "obj_cgroup_charge_zswap", "memcg"),
 )
@@ -125,7 +129,7 @@ class Uncaptured:
     def uncounted(self) -> dict[str, str]:
         """Return beginnings of the names of counters that cannot be told, and why."""
         return {counter: self.lacking(name) or f"{name} has no {column}" for counter, name, column in COUNTED_BY
-                if name not in self.captured or column not in self._columns_of[name]}
+                if name not in self.captured or (column and column not in self._columns_of[name])}
 
     def essential(self) -> list[str]:
         """Return what is missing so that nothing zswap holds can be followed, a sentence each."""

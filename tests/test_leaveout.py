@@ -61,6 +61,13 @@ def test_nothing_that_a_sample_lacks_is_the_kernel_s_fault(edge: LeftOut) -> Non
     assert len(table(counts)) == len(kinds) + 1
 
 
+def test_nothing_that_a_sample_of_two_cpus_lacks_is_the_kernel_s_fault(samples: dict[str, Path]) -> None:
+    """What follows an event may be of another task."""
+    kinds = ("fields", "probes", "groups", "snapshots", "truth", "pages")
+    _, bad = sweep(LeftOut(samples["7.2-lz4-numa2"]), only=kinds, say=lambda line: None)
+    assert bad == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "revision", "events"), [
     ("7.3-lz4-4k", None, None), ("v14-iaa-64k", "v14", None), ("7.3.4-selftest-zswap.zr", None, 60_000)])
@@ -208,6 +215,52 @@ def test_a_value_that_is_wrong_by_itself_fails_all_the_same(edge: LeftOut) -> No
     less.columns["size"][row] += 1
     result = _replayed(less)
     assert (result.verdict, result.divergences[0].check) == ("FAIL", "zsmalloc.size")
+
+
+def _stored(task: int, lines: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Lines of a task on a CPU of its own, by their times."""
+    return [(time, f"            task-{task}     [00{task % 2}] ...1.    {time:.6f}: {line}") for time, line in lines]
+
+
+def _text(tmp_path: Path, lines: list[tuple[float, str]]) -> traces.Recording:
+    source = tmp_path / "trace.txt"
+    source.write_text("# tracer: nop\n" + "\n".join(line for _, line in sorted(lines)) + "\n")
+    from traces.importers.directory import import_source
+    import_source(source, tmp_path / "rec",
+                  overrides={"release": "7.3.0", "compressor": "lz4", "totalram_pages": 504108})
+    return traces.open_recording(tmp_path / "rec")
+
+
+@pytest.mark.parametrize("result", ["dlen=%d", "ret=0", ""])
+@pytest.mark.parametrize("engine", ["reference", "fast"])
+def test_a_length_that_was_not_captured_is_the_task_s_own(tmp_path: Path, engine: str, result: str) -> None:
+    """Between a compress call and its object another task allocates one: of another size, and that is its own affair."""
+    def store(task: int, size: int, times: list[float]) -> list[tuple[float, str]]:
+        folio, slot = f"0xffffea000000{task % 2}000", task % 2 + 1
+        ret = result % size if "%" in result else result
+        return _stored(task, list(zip(times, [
+            f"swap_writeout: (swap_writeout+0x4/0x370) folio={folio} swp={slot:#x} fl=0x9 fl1=0x0",
+            f"zswap_store: (zswap_store+0x4/0xcd0) folio={folio} swp={slot:#x} fl=0x9 fl1=0x0",
+            f"comp: (crypto_acomp_compress+0x4/0xe0) pglink={int(folio, 16) + 2:#x} off=0 slen=4096 room=4096",
+            *([f"comp_ret: (zswap_store+0x5f9/0xcd0 <- crypto_acomp_compress) {ret}"] if ret else []),
+            f"zs_malloc: (zs_malloc+0x4/0x6c0) pool=0xffff888006966000 size={size} gfp=0x1280a",
+            "zswap_store_ret: (swap_writeout+0x161/0x370 <- zswap_store) ret=1",
+            "swap_writeout_ret: (shrink_folio_list+0xeee/0x1040 <- swap_writeout) ret=0"], strict=False)))
+
+    a = store(100, 2521, [1.0, 1.1, 1.2, 1.3, 2.0, 2.1, 2.2])
+    b = store(101, 700, [1.05, 1.15, 1.25, 1.26, 1.31, 1.4, 1.5])
+    replayed = replay.replay(_text(tmp_path, a + b), engine=engine)
+    assert replayed.verdict != "FAIL", replayed.divergences
+    assert _check(replayed, "zsmalloc.size").compared == 2
+
+
+def test_a_folio_of_zeros_is_told_too_late_for_a_snapshot(edge: LeftOut) -> None:
+    """Without swap_writeout()'s return only the task's next event says that nothing was stored."""
+    less = edge.without_probes(["swap_writeout_ret"])
+    for counter in ("vmstat.swpout_zero", "memcg.swpout_zero"):
+        assert _check(_replayed(edge), f"counter.{counter}").compared
+        found = _check(_replayed(less), f"counter.{counter}")
+        assert (found.compared, found.reason) == (0, "swap_writeout_ret was not probed")
 
 
 def test_case_2_a_probe_without_its_field(tmp_path: Path) -> None:
