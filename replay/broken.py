@@ -48,7 +48,7 @@ def cpus_without_ring(recording: Recording) -> list[int]:
         or set(range(min(count, _MOST) if isinstance(count, int) else max(said, default=0)))
     if not said or cpus <= said:
         return []
-    notes = np.array([schema.CODE[name] for name in ("marker", "lost_events", "counters", "param")])
+    notes = np.array([schema.CODE[name] for name in schema.NO_PROBE])
     for _, batch in recording.batches(["cpu", "event"], rows=1 << 18):
         said.update(np.unique(batch["cpu"][~np.isin(batch["event"], notes)]).tolist())
     return sorted(cpus - said)

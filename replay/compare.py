@@ -30,8 +30,6 @@ __all__ = ["LAG", "READINGS", "Comparison", "Difference", "SideCounts", "TaskRes
 LAG: Final = 20_000_000
 #: Behind this distance from a recorder's own beginning and end it was on for certain, ns.
 _CERTAIN: Final = 5 * LAG
-#: Rows that no probe makes, or that say something of the recorder alone.
-_NO_PROBE: Final = ("marker", "lost_events", "counters", "param")
 #: Where the two probes of one hit fetch a value from memory that no lock of the caller protects, so that another CPU
 #: may change it in between: the place behind a handle (compaction moves the object: zs_malloc() has let go of its
 #: locks when it returns, zs_free() has not taken them when it begins), and the entry's referenced bit before
@@ -230,7 +228,7 @@ def _known(recording: Recording) -> dict[str, set[str]]:
     # The kernel may have defined a probe and then refused to enable it.
     refused = {row.get("vocabulary") for row in plan if isinstance(row, dict) and not row.get("probe")}
     return {name: set(probe.get("columns", ())) for name, probe in recording.manifest["probes"].items()
-            if name in schema.CODE and name not in _NO_PROBE and name not in refused}
+            if name in schema.CODE and name not in schema.NO_PROBE and name not in refused}
 
 
 class _Found(NamedTuple):
@@ -274,10 +272,10 @@ class _Comparer:
     def _counts(self, number: int, known: tuple[_Known, _Known]) -> SideCounts:
         side = self.sides[number]
         out = SideCounts(str(side.recording.path), str(_said(side.recording.manifest, "backend") or ""),
-                         len(side.recording), int(side.kinds[[schema.CODE[name] for name in _NO_PROBE]].sum()))
+                         len(side.recording), int(side.kinds[[schema.CODE[name] for name in schema.NO_PROBE]].sum()))
         for code in np.flatnonzero(side.kinds):
             name = schema.NAMES[code]
-            if name not in self.shared and name not in _NO_PROBE:
+            if name not in self.shared and name not in schema.NO_PROBE:
                 out.kinds[name] = int(side.kinds[code])
         # A probe that was never hit is missing on the other side all the same.
         out.kinds.update((name, 0) for name in sorted(known[number]) if name not in self.shared | out.kinds)

@@ -31,7 +31,9 @@ from traces.samples import sample_paths
 
 COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 CODES = [kind.code for kind in schema.EVENTS]
-MANIFEST: dict[str, Any] = {"kernel": {"release": "6.12"}, "config": {}, "probes": {}, "losses": [], "source": {}}
+PROBES = {kind.name: {"columns": sorted(kind.fields), "function": ""} for kind in schema.EVENTS
+          if kind.name not in schema.NO_PROBE}
+MANIFEST: dict[str, Any] = {"kernel": {"release": "6.12"}, "config": {}, "probes": PROBES, "losses": [], "source": {}}
 PLAIN = [column for column in schema.COLUMNS if column.name not in ("event", "text")]
 
 #: A start state that fits the schema: that of a shipped cut.
@@ -632,3 +634,14 @@ def test_columns_of_a_page_store_whose_names_are_no_utf8(copy: Path, name: str, 
     data = (copy / "pages" / name).read_bytes()
     replace(copy, f"pages/{name}", data.replace(column, b"\xff" + column[1:]))
     assert "the page store cannot be read" in refused(copy, copy / "pages")
+
+
+def test_events_whose_probe_a_manifest_does_not_list_are_no_events_that_were_not_probed(tmp_path: Path) -> None:
+    """A replay would not expect them, and blame the kernel for them."""
+    (sample,) = (path for path in sample_paths() if path.name == "7.2-lz4-numa2")
+    copy = shutil.copytree(sample, tmp_path / "r")
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    edit(copy, lambda manifest: manifest["probes"].pop("fix_fullness_group"))
+    with pytest.raises(BadInput, match="key 'probes': does not list fix_fullness_group, of which there are events"):
+        Recording(copy)

@@ -344,18 +344,26 @@ class Recording:
             raise BadInput(self.path / _MANIFEST, f"key '{key}'", f"says {said} {what}, and there are {found}", _AGAIN)
 
     def _count_rows(self) -> None:
-        """Each file has as many rows as the manifest says, of each kind of event."""
+        """Each file has as many rows as the manifest says, of each kind, and lists the probe of each event.
+
+        What a manifest does not list counts as not probed: a replay would not expect the events that are there.
+        """
         kinds = self.manifest.get("kinds")
         found: dict[str, int] = {}
         for first, path, file in self._files():
-            if kinds is None:
-                continue
             for chunk in self._table(first, path, file, ["event"]).column("event").chunks:
                 names, counts = chunk.dictionary.to_pylist(), np.bincount(chunk.indices.to_numpy())
                 for name, count in zip(names, counts.tolist(), strict=False):
                     found[name] = found.get(name, 0) + count
-        for name in sorted({*(kinds or {}), *found}):
-            self._same_count("kinds", (kinds or {}).get(name, 0), f"events {name}", found.get(name, 0))
+        if kinds is not None:
+            for name in sorted({*kinds, *found}):
+                self._same_count("kinds", kinds.get(name, 0), f"events {name}", found.get(name, 0))
+        # Names of a later version are its own matter.
+        unknown = sorted({name for name, count in found.items() if count and name in schema.CODE}
+                         - self.manifest["probes"].keys() - schema.NO_PROBE)
+        if unknown:
+            raise BadInput(self.path / _MANIFEST, "key 'probes'", f"does not list {', '.join(unknown[:4])}, of which "
+                           "there are events", _AGAIN)
 
     def _has(self, name: str) -> bool:
         """True when the recording has a file of that name; one that somebody else put there does not count."""

@@ -29,6 +29,7 @@ __all__ = [
     "EVENTS",
     "FORMAT_VERSION",
     "NAMES",
+    "NO_PROBE",
     "PAGE_BYTES",
     "PAGE_SIZE",
     "SWP_OFFSET_MASK",
@@ -189,6 +190,8 @@ EVENTS: Final = _kinds()
 #: name -> code
 CODE: Final[dict[str, int]] = {kind.name: kind.code for kind in EVENTS}
 #: code -> name; the gaps are named ``reserved_N`` so that the code is the dictionary index on disk
+#: Rows that no probe makes, or that say something of the recorder alone.
+NO_PROBE: Final = frozenset({"marker", "lost_events", "counters", "param"})
 NAMES: Final[tuple[str, ...]] = tuple(
     sys.intern({kind.code: kind.name for kind in EVENTS}.get(code, f"reserved_{code}"))
     for code in range(max(kind.code for kind in EVENTS) + 1)

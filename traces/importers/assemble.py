@@ -190,7 +190,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
         if pages is not None and pages.unmatched:
             facts.notes.append(f"{pages.unmatched} of {share['calls']} compress calls have no page: "
                                f"{'; '.join(share['why'])}; their lengths are taken from the recording")
-        captured = {"marker", "counters", "param", "lost_events", *facts.captured}
+        captured = {*schema.NO_PROBE, *facts.captured}
         unpaired = watchers.pairing.unpaired(captured, watchers.tasks.pids)
         if some := _others(facts):
             facts.notes.append(f"events that zreplay does not know were left out: {some}")
