@@ -47,7 +47,7 @@ def signature(parts: Iterable[bytes | memoryview]) -> str | None:
 def sealed(data: bytes, parts: Iterable[bytes]) -> bytes | None:
     """Return bytes as only this user can read them, and only with the same ``parts``; done twice they are themselves.
 
-    None where this user can have no key.
+    They are XORed with SHAKE-256 of the keyed digest of ``parts`` (FIPS 202).  None where this user can have no key.
 
     :param parts: what is known to whoever has the recording, and something that is new each time
     """

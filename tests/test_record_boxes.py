@@ -28,7 +28,7 @@ from traces.errors import BadInput
 from traces.files import Reopened
 from traces.importers import import_source
 from traces.importers.runfacts import read_truth
-from traces.record import openfiles, pageworker, session
+from traces.record import openfiles, pageworker, session, waiter
 from traces.record.capture import Capture
 from traces.record.command import main
 from traces.record.cpus import Cpus, cpu_numbers, cpu_text
@@ -38,6 +38,7 @@ from traces.record.names import Names
 from traces.record.reasons import kernel_step, next_step
 from traces.record.rings import RingReader
 from traces.record.tracefs import Instance, Tracefs
+from traces.record.waiter import Waiter
 from traces.record.watch import Watch
 
 TRUTH = "phase,page,kind,sha1,swap_type,swap_offset\n"
@@ -95,7 +96,7 @@ def test_only_cpus_that_were_online_are_read(tmp_path: Path) -> None:
 def test_a_cpu_without_a_ring_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """poll() says POLLERR of it at once and for ever, so that nothing may wait for it."""
     fifos = [Fifo(tmp_path, cpu) for cpu in (0, 1)]
-    real = session.select.poll
+    real = waiter.select.poll
 
     class Poll:
         def __init__(self) -> None:
@@ -105,9 +106,9 @@ def test_a_cpu_without_a_ring_is_not_read(tmp_path: Path, monkeypatch: pytest.Mo
             self.fds.append(fd)
 
         def poll(self, _timeout: int) -> list[tuple[int, int]]:
-            return [(fd, session.select.POLLERR) for fd in self.fds if "cpu1" in os.readlink(f"/proc/self/fd/{fd}")]
+            return [(fd, waiter.select.POLLERR) for fd in self.fds if "cpu1" in os.readlink(f"/proc/self/fd/{fd}")]
 
-    monkeypatch.setattr(session.select, "poll", Poll)
+    monkeypatch.setattr(waiter.select, "poll", Poll)
     before = len(os.listdir("/proc/self/fd"))
     reader = RingReader([(cpu, fifo.path) for cpu, fifo in enumerate(fifos)], SIZE, 1 << 20, lambda cpu, data: None)
     assert reader.numbers() == [0]
@@ -121,13 +122,13 @@ def test_a_ring_that_comes_is_waited_for(tmp_path: Path) -> None:
     control, other = os.pipe()
     for fifo in fifos:
         fifo.open()
-    with session._Waiter(control, [[pipes[0]], []], None) as waiter:
-        waiter.follow([[pipes[0], pipes[1]], [pipes[2]]])
+    with Waiter(control, [[pipes[0]], []], None) as sleeper:
+        sleeper.follow([[pipes[0], pipes[1]], [pipes[2]]])
         fifos[1].write(b"x")
-        assert waiter.wait(5) == (False, False, [True, False, False])
+        assert sleeper.wait(5) == (False, False, [True, False, False])
         os.read(pipes[1], 10)
         fifos[2].write(b"x")
-        assert waiter.wait(5) == (False, False, [False, True, False])
+        assert sleeper.wait(5) == (False, False, [False, True, False])
     for fd in (*pipes, control, other, *(fifo.end for fifo in fifos)):
         os.close(fd)
 

@@ -24,8 +24,9 @@ from traces.importers import import_source
 from traces.importers.capture import Capture as ImportedCapture
 from traces.record.capture import AppendFile, Capture
 from traces.record.errors import CannotRecord
+from traces.record.losslines import loss_lines
 from traces.record.pages import PageMode, PageTaker
-from traces.record.session import loss_lines, say
+from traces.record.session import say
 
 SIZE = 256
 NONE_LOST = {"overrun": 0, "commit_overrun": 0, "dropped": 0}

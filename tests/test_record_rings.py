@@ -35,6 +35,7 @@ from traces.record.packing import pack
 from traces.record.pages import PageMode, PageTaker
 from traces.record.pageworker import PageWorker
 from traces.record.rings import RingCopier, RingReader
+from traces.record.waiter import Waiter
 
 SUBBUF = os.sysconf("SC_PAGE_SIZE")
 KEY = b"k" * 32
@@ -182,7 +183,7 @@ def test_a_wait_ends_with_what_there_is_to_do(fifo: Fifo) -> None:
     control, orders = os.pipe()
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        with session._Waiter(control, [[], [ring]], child) as waiter:
+        with Waiter(control, [[], [ring]], child) as waiter:
             assert waiter.wait(0.01) == (False, False, [False, False, False])
             os.write(orders, b"stop\n")
             assert waiter.wait(60.0)[1]
@@ -210,7 +211,7 @@ def test_a_busy_ring_of_events_does_not_hide_a_full_one_of_pages() -> None:
     for _, end in rings:
         os.write(end, b"x")
     try:
-        with session._Waiter(control, [[rings[0][0]], [rings[1][0]]], None) as waiter:
+        with Waiter(control, [[rings[0][0]], [rings[1][0]]], None) as waiter:
             assert [waiter.wait(60.0)[2] for _ in range(3)] == [[True, True, False], [True, False, False],
                                                                [True, True, False]]
     finally:

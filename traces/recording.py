@@ -320,7 +320,6 @@ class Recording:
         if rows != self.manifest["rows"]:
             raise BadInput(path, "key 'rows'",
                            f"says {self.manifest['rows']} events, and the segments' rows are {rows}", _AGAIN)
-
         for folder, ending in (("events", ".parquet"), ("counters", ".json")):
             place = self.path / folder
             there = {f"{folder}/{name}" for name in os.listdir(place) if name.endswith(ending) and name[0] != "."} \
@@ -331,9 +330,9 @@ class Recording:
         calls = self.manifest.get("page_calls", {})
         if "kinds" in self.manifest:
             self._same_count("page_calls", calls.get("calls"), "compress calls",
-                        self.manifest["kinds"].get("crypto_acomp_compress", 0))
+                             self.manifest["kinds"].get("crypto_acomp_compress", 0))
         self._same_count("page_calls", calls.get("caught"), "compress calls with a page",
-                    min(calls.get("caught", 0), calls.get("calls", 0)))
+                         min(calls.get("caught", 0), calls.get("calls", 0)))
         store = self.manifest.get("pages")
         if store is not None and "pages/pages.parquet" not in self.manifest["files"]:
             self._same_count("pages", store["distinct"], "pages", 0)

@@ -74,9 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _sweep(arguments: argparse.Namespace) -> None:
     """Remove what killed commands left where this one reads or writes: it may hold pages."""
-    named = [value for name in ("recording", "recordings", "more", "src", "output", "base", "patched", "table",
-                                            "junit", "figures") for value in
-             _listed(getattr(arguments, name, None))]
+    options = ("recording", "recordings", "more", "src", "output", "base", "patched", "table", "junit", "figures")
+    named = [value for name in options for value in _listed(getattr(arguments, name, None))]
     places = {Path(os.path.dirname(os.path.abspath(name))) for name in named}
     places |= {Path(os.path.abspath(name)) / below for name in named for below in ("", "cache")} | {cache_home()}
     for place in sorted(places):

@@ -34,7 +34,6 @@ __all__ = ["NOT_DONE", "UNREADABLE", "Job", "Outcome", "attempt", "make_jobs", "
 #: what an outcome without a result is called
 UNREADABLE: Final = "unreadable"
 NOT_DONE: Final = "not done"
-#: a manifest larger than this is left to the replay, which refuses it
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import pandas as pd
 from traces import jsontext
 from traces.errors import BadInput
 from traces.files import open_input, read_input, regular
-from traces.importers.capturefiles import written_sizes
+from traces.importers.capturefiles import is_appended, written_sizes
 from traces.importers.capturesums import check_sums
 from traces.importers.content import chunks, open_stream, read_json
 from traces.importers.packed import DAMAGE
@@ -31,6 +31,7 @@ from traces.importers.source import Block, RunFacts
 from traces.lab.guestcommand import ANSWER, KEPT, STREAMS
 from traces.pages import PageStoreWriter
 from traces.record.cpus import changes_in_words
+from traces.record.packing import SUFFIXES
 from traces.record.sums import NAME as SUMS
 from traces.schema import END, PAGE_SIZE
 
@@ -46,8 +47,6 @@ _LONG_LINE: Final = 1 << 10
 _SHA1_DIGITS: Final = 40
 _MAX_LOG: Final = 64 << 20
 _AGAIN: Final = "copy the capture again"
-#: What the recorder puts behind the name of a file that it packed.
-_SUFFIXES: Final = (".xz", ".gz")
 _WHOLE: Final = 1 << 62
 #: What a manifest can hold.
 _MOST_LOST: Final = (1 << 63) - 1
@@ -162,8 +161,9 @@ class Capture:
         if facts.command is not None:
             # The recorder knows only who ran it.
             facts.capture["command"] = Path(str(facts.command["words"][0])).name
-        if self.complete:
+        if self.status["complete"]:
             facts.written = self._written
+        if self.complete:
             # Files that hold no snapshot any more.
             self._damaged = list(facts.missing)
         facts.missing += self._missing_snapshots(facts)
@@ -181,9 +181,10 @@ class Capture:
                 return
             seconds = max(self.until - self.start, 0) / 1e9
             ended = self.status.get("ended")
-            how = f"says that {ended[:_LONG_SENTENCE]}" if isinstance(ended, str) else \
-                "was stopped before it could finish"
-            facts.notes.append(f"the recorder {how}: events are whole for its first {seconds:.3f} s, later ones were "
+            how = f"the recorder says that {ended[:_LONG_SENTENCE]}" if isinstance(ended, str) else \
+                "files of the capture are shorter than the recorder left them" if self.status["complete"] else \
+                "the recorder was stopped before it could finish"
+            facts.notes.append(f"{how}: events are whole for its first {seconds:.3f} s, later ones were "
                                "left out"
                                + (f", and so were the counter snapshots {', '.join(late)}" if late else ""))
 
@@ -220,11 +221,6 @@ class Capture:
             cpu = str(loss.get("cpu"))
             seen.add(cpu)
             counts = self._losses.get(cpu)
-            if fewer := self._fewer_bytes(str(loss.get("file"))):
-                loss |= {"lost": None, "cut_off": True,
-                         "why": f"{loss['file']} has {fewer:,} bytes fewer than the recorder wrote, and where they are "
-                                "missing is not known"}
-                self._damaged.append(str(loss["why"]))
             # What cannot be read of a ring is missing whatever the kernel lost.
             if not loss.get("cut_off"):
                 loss["lost"] = _lost(counts, loss.get("lost"))
@@ -246,23 +242,15 @@ class Capture:
                                  **({"since": since} if since is not None else {})})
         facts.notes += [f"{text} while it was recorded"
                         for text in changes_in_words(_cpu_changes(self.status.get("cpus")))[:_MOST_OTHERS]]
-        if self.complete:
-            self._damaged += [str(loss["why"]) for loss in facts.losses if loss.get("cut_off")]
-            facts.complete = not self._damaged
-        if self._damaged:
-            facts.capture["damaged"] = list(dict.fromkeys(self._damaged))
+        self._damaged += [str(loss["why"]) for loss in facts.losses if loss.get("cut_off")]
+        if self.status["complete"] and self._damaged:
+            facts.complete = False
+            facts.capture["damaged"] = self._damaged
         probes = self.status["losses"].get("probes")
         for probe, missed in (probes if isinstance(probes, dict) else {}).items():
             if isinstance(missed, int) and missed > 0:
                 facts.notes.append(f"the probe of {probe} missed {missed} hits")
                 facts.losses.append({"cpu": "any", "probe": probe, "lost": missed})
-
-    def _fewer_bytes(self, name: str) -> int:
-        """Return how many bytes a ring lacks of those that a recorder left who came to its end."""
-        path = self.directory / name
-        if not self.status["complete"] or name not in self._written or not path.is_file():
-            return 0
-        return max(0, self._written[name] - path.stat().st_size)
 
     def _hold_to_ring(self, loss: dict[str, Any], facts: RunFacts) -> None:
         """Hold the events of a CPU against how many the kernel says it gave to readers of its ring.
@@ -355,20 +343,19 @@ def read_command(directory: Path) -> dict[str, Any] | None:
 
 
 def _is_owned(name: str) -> bool:
-    return name in ("capture.json", "flushed.jsonl", "control", SUMS, ANSWER, *STREAMS) or name.endswith(".part") \
-        or re.fullmatch(r"(zmeta|pages)\.cpu\d+\.(raw|idx|bin)(\.xz|\.gz)?", name) is not None
+    return name in ("capture.json", "control", SUMS, ANSWER, *STREAMS) or name.endswith(".part") or is_appended(name)
 
 
 def _packed(path: Path) -> list[Path]:
     """Return the packed form of a capture's file, where there is one."""
-    found = [path.with_name(path.name + suffix) for suffix in _SUFFIXES]
+    found = [path.with_name(path.name + suffix) for suffix in SUFFIXES]
     return [other for other in found if other.is_file()]
 
 
 def _files(directory: Path, pattern: str) -> list[Path]:
     """Return the files of a pattern, packed or not; of one that is there in both forms the first."""
     found = {path.name: path for path in directory.glob(pattern)}
-    for suffix in _SUFFIXES:
+    for suffix in SUFFIXES:
         for path in directory.glob(pattern + suffix):
             found.setdefault(path.name.removesuffix(suffix), path)
     return [found[name] for name in sorted(found)]
@@ -505,7 +492,7 @@ class _Dump:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._packed = path.suffix in _SUFFIXES
+        self._packed = path.suffix in SUFFIXES
         self._stream: BinaryIO | None = None
         self._next = 0
         self._recent: OrderedDict[int, bytes] = OrderedDict()

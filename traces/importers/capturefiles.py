@@ -1,19 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How long a capture's rings were when their recorder had written them, packed or not since."""
+"""A capture's files by their names, and how long its rings were when their recorder had written them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from typing import Final
 
 from traces import jsontext
 from traces.record.packing import SUFFIXES
 
-__all__ = ["plain_name", "written_sizes"]
+__all__ = ["is_appended", "plain_name", "written_sizes"]
+
+_APPENDED: Final = re.compile(r"(?:zmeta|pages)\.cpu\d+\.(?:raw|idx|bin)|flushed\.jsonl")
 
 
 def plain_name(name: str) -> str:
     """Return what a file was called before it was packed."""
     return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+
+
+def is_appended(name: str) -> bool:
+    """True for a file that its recorder appends to while it records, packed or not since."""
+    return _APPENDED.fullmatch(plain_name(name)) is not None
 
 
 def written_sizes(lines: Iterable[bytes]) -> dict[str, int]:

@@ -9,8 +9,10 @@ from typing import Final
 
 from traces.errors import BadInput
 from traces.files import regular
+from traces.importers.capturefiles import is_appended, plain_name
 from traces.importers.content import read_json
 from traces.record.packing import SUFFIXES
+from traces.record.reasons import next_step
 from traces.record.sums import NAME, sum_of
 
 __all__ = ["check_sums"]
@@ -22,7 +24,7 @@ def check_sums(directory: Path) -> list[str]:
     """Compare a capture's files with its sums; returns the names of those that are not there, in order.
 
     A capture without sums was not ended by its recorder, or is of an older one: nothing is compared then.  A file that
-    only grows and is shorter now is left to the flushes, which say up to when all is there.
+    was appended to and is shorter now is left to the flushes, which say up to when all is there.
 
     :raises BadInput: when a file is not what the recorder wrote
     """
@@ -43,12 +45,12 @@ def check_sums(directory: Path) -> list[str]:
             continue
         regular(file, directory)
         found = file.stat().st_size
-        if found < size and _grows(file.name):
+        if found < size and is_appended(file.name):
             continue
         try:
             same = found == size and sum_of(file) == [size, total]
         except OSError as problem:
-            raise BadInput(file, "", f"cannot be read ({problem.strerror})", "make it readable") from None
+            raise BadInput(file, "", f"cannot be read ({problem.strerror})", next_step(problem.errno, _AGAIN)) from None
         if not same:
             how = "its sum differs" if found == size else f"it has {found:,} bytes, not {size:,}"
             raise BadInput(file, "", f"is not what the recorder wrote: {how} ({NAME})",
@@ -62,11 +64,8 @@ def _is_sum(name: str, value: object) -> bool:
         and isinstance(value, list) and len(value) == 2 and all(type(number) is int and number >= 0 for number in value)
 
 
-def _grows(name: str) -> bool:
-    return name == "flushed.jsonl" or name.startswith(("zmeta.cpu", "pages.cpu"))
-
-
 def _in_another_form(path: Path) -> bool:
     """True when somebody packed or unpacked the file: a packed form has sums of its own."""
-    packed = [path.with_name(path.name + suffix) for suffix in (*SUFFIXES, ".zst")]
-    return any(map(os.path.lexists, packed)) or (path.suffix in SUFFIXES and os.path.lexists(path.with_suffix("")))
+    others = [path.with_name(path.name + suffix) for suffix in (*SUFFIXES, ".zst")]
+    plain = path.with_name(plain_name(path.name))
+    return any(map(os.path.lexists, others)) or (plain != path and os.path.lexists(plain))

@@ -39,9 +39,9 @@ Progress = Callable[[int], None]
 
 #: Kinds of files with events, the best first.
 _EVENT_KINDS: Final = ("ring", "tracedat", "text", "perftext", "bpftrace")
-#: Files that an import leaves out, and why: one of them may be a damaged one that was meant to be used.
 #: Kinds that a damaged counter snapshot may seem to be.
 _NO_SNAPSHOT: Final = ("empty", "json", "unknown", "pages", "symbols")
+#: Files that an import leaves out, and why: one of them may be a damaged one that was meant to be used.
 _UNUSED: Final = {"empty": "it is empty, or damaged from its start", "pages": "no page index is named like it",
                   "unknown": "its content is of no known kind"}
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from .box import Box
 from .capture import check_target
 from .errors import CannotRecord
+from .losslines import loss_lines
 from .names import DEFAULT, Names
 from .pages import PageMode
 from .plan import describe, plan
-from .session import FLUSH, VERSION, Options, Session, loss_lines, say
+from .session import FLUSH, VERSION, Options, Session, say
 from .tracefs import Tracefs
 from .wayout import check_words, leave
 

@@ -8,7 +8,6 @@ import errno
 import math
 import os
 import re
-import select
 import shutil
 import subprocess
 import sys
@@ -34,9 +33,10 @@ from .probes import PAGE_SOURCES
 from .reasons import OF_DISKS, kernel_step, next_step, what_happened
 from .rings import RingCopier, RingReader
 from .tracefs import Instance, Tracefs
+from .waiter import Waiter
 from .watch import Watch
 
-__all__ = ["FLUSH", "VERSION", "Options", "Session", "loss_lines", "ring_kb", "say"]
+__all__ = ["FLUSH", "VERSION", "Options", "Session", "ring_kb", "say"]
 
 VERSION = "0.1.0"
 #: Seconds that it sleeps at most.
@@ -56,8 +56,6 @@ FLUSH = 0.5
 _LONG = 64 << 20
 #: Errors that are neither about disks nor about tracefs.
 _OF_PROCESSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
-#: Things that other processes did that are named at the end.
-_SHOWN = 4
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
@@ -99,69 +97,6 @@ def say(sentence: str) -> None:
         width = max(shutil.get_terminal_size().columns, 20)
         lines = textwrap.wrap(first, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
     print(*lines, *rest, sep="\n", file=sys.stderr, flush=True)
-
-
-class _Waiter:
-    """Sleeps until there is something to do.
-
-    :param control: pipe of commands
-    :param rings: file descriptors of each reader's rings; the first reader's are empty before the next wait
-    :param child: the command that is recorded
-    """
-
-    def __init__(self, control: int, rings: list[list[int]], child: subprocess.Popen[bytes] | None) -> None:
-        self._control = control
-        self._rings = rings
-        self._poll = select.poll()
-        for pipe in (control, *(rings[0] if rings else ())):
-            self._poll.register(pipe, select.POLLIN)
-        self._child = -1
-        if child is not None and hasattr(os, "pidfd_open"):
-            with contextlib.suppress(OSError):
-                self._child = os.pidfd_open(child.pid)
-                self._poll.register(self._child, select.POLLIN)
-        #: Whether the rings of the readers after the first are listened to.
-        self._listening = False
-        self._listen(True)
-
-    def __enter__(self) -> _Waiter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._child >= 0:
-            os.close(self._child)
-
-    def _listen(self, on: bool) -> None:
-        if on != self._listening:
-            for pipe in (pipe for pipes in self._rings[1:] for pipe in pipes):
-                if on:
-                    self._poll.register(pipe, select.POLLIN)
-                else:
-                    self._poll.unregister(pipe)
-            self._listening = on
-
-    def follow(self, rings: list[list[int]]) -> None:
-        """Wait for rings that have come, too: a CPU that comes online has one."""
-        if rings == self._rings:
-            return
-        listening = self._listening
-        self._listen(False)
-        for pipe in rings[0] if rings else ():
-            if pipe not in self._rings[0]:
-                self._poll.register(pipe, select.POLLIN)
-        self._rings = rings
-        self._listen(listening)
-
-    def wait(self, seconds: float) -> tuple[bool, bool, list[bool]]:
-        """Return whether the command has ended, whether there are orders, and which readers' rings are full.
-
-        A ring of a later reader that was full is not listened to for a whole wait: to empty it takes time.
-        """
-        ready = {pipe for pipe, _ in self._poll.poll(math.ceil(1000 * seconds))}
-        full = [any(pipe in ready for pipe in pipes) for pipes in self._rings]
-        # Whatever ended it: on a busy box there is no wait that nothing ends.
-        self._listen(not any(full[1:]))
-        return self._child in ready, self._control in ready, [*full, False]
 
 
 class Session:
@@ -458,7 +393,7 @@ class Session:
         flushed = snapped = rounded = time.monotonic()
         began = start
         commands = b""
-        with _Waiter(self._control, [reader.pipes() for reader in self._readers], self._child) as waiter:
+        with Waiter(self._control, [reader.pipes() for reader in self._readers], self._child) as waiter:
             while not self.stopping:
                 ended, ordered, full = waiter.wait(self._until_next(rounded, start))
                 if ordered:
@@ -639,7 +574,6 @@ class Session:
         except OSError as problem:
             say(f"note: the capture is whole, but not all of it could be compressed ({what_happened(problem)}).")
 
-
     def _seal(self) -> None:
         """Write the sums by which a damaged copy of the capture is found; without them it is read all the same."""
         try:
@@ -647,31 +581,5 @@ class Session:
             goes_on = self._child is not None and self._child.poll() is None
             self.capture.seal(growing=("truth.csv",) if goes_on else ())
         except OSError as problem:
-            say(f"note: the capture is whole, but the sums of its files could not be written ({problem.strerror}): "
-                "damage to a copy may go unseen.")
-
-
-def loss_lines(status: dict[str, Any]) -> list[str]:
-    """Return what was lost, in sentences: per CPU and per probe, also where it is nothing or unknown."""
-    losses = status["losses"]
-    lines = []
-    for what, cpus in (("events", losses["cpus"]), ("pages", losses["pages"])):
-        if not cpus:
-            continue
-        unknown = [cpu for cpu, counts in cpus.items() if "unknown" in counts.values()]
-        lost = {cpu: sum(counts.values()) for cpu, counts in cpus.items() if cpu not in unknown}
-        bad = [f"CPU {cpu}: {count}" for cpu, count in lost.items() if count]
-        bad += [f"CPU {cpu}: unknown" for cpu in unknown]
-        lines.append(f"{what} lost in the rings of {len(cpus)} CPU{'s' * (len(cpus) != 1)}: "
-                     f"{', '.join(bad) if bad else 'none'}.")
-    missed = [f"{event}: {count}" for event, count in losses["probes"].items() if count not in (0, "unknown")]
-    unknown = [event for event, count in losses["probes"].items() if count == "unknown"]
-    text = f"hits missed by probes: {', '.join(missed) if missed else 'none known'}"
-    if unknown:
-        text += f"; unknown for the {len(unknown)} that are fprobes (the kernel keeps no count of them)"
-    lines.append(text + ".")
-    others = [str(row["what"]) for row in status.get("interference", ())]
-    if others:
-        lines.append(f"events lost to other processes: unknown ({'; '.join(others[:_SHOWN])}"
-                     f"{f'; and {len(others) - _SHOWN} more' if len(others) > _SHOWN else ''}).")
-    return lines
+            say("note: the capture is whole, but the sums of its files could not be written "
+                f"({what_happened(problem)}): damage to a copy may go unseen.")
