@@ -417,11 +417,12 @@ def imaginary(path: Path, revision: str) -> Tampered:
         writer.write_rows(kernel.block(), marks)
         for page in kernel.handed:
             writer.pages.add(pages[page])
-        writer.close(config(revision))
+        manifest = config(revision)
+        manifest["probes"] |= {name: {"columns": list(kind.fields), "function": name} for kind in schema.EVENTS
+                               if (name := kind.name).startswith("zs_compact")}
+        writer.close(manifest)
     recording = Tampered(path)
     recording.manifest["config"]["params"]["shrinker_enabled"] = "Y"
-    recording.manifest["probes"] |= {name: {"columns": list(kind.fields), "function": name} for kind in schema.EVENTS
-                                     if (name := kind.name).startswith("zs_compact")}
     return recording
 
 

@@ -38,7 +38,8 @@ def test_parameters_between_snapshots(tmp_path: Path) -> None:
 
 
 def assembled(path: Path, blocks: list[Block], snapshots: list[tuple[str, int, dict[str, Any]]]) -> list[str]:
-    facts = RunFacts(snapshots=[(label, ts, {"params": params}) for label, ts, params in snapshots])
+    facts = RunFacts(snapshots=[(label, ts, {"params": params}) for label, ts, params in snapshots],
+                     captured={"zswap_load": ["swpent"]})
     assemble(str(path), iter(blocks), facts, {"path": "x"})
     return placed(Recording(path))
 
