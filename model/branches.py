@@ -131,6 +131,10 @@ OPERATIONS: Final = ("swap_writeout", "zswap_store", "zswap_load", "zswap_invali
 #: Branches that the code has but that only some revisions can take: an attribute of the class, and its value there.
 _ONLY_WHERE: Final[dict[str, tuple[str, object]]] = {
     "zswap_store.no_objcg": ("ROOT_OBJCG", False),
+    "zswap_store.large": ("LARGE_FOLIOS", False),
+    "zswap_compress.raw": ("RAW_PAGES", True),
+    "zswap_compress.no_writeback": ("RAW_PAGES", True),
+    "zswap_load.past_cache": ("LOADS_PAST_CACHE", True),
     "zs_compact.in_use": ("COMPACTION_TRYLOCKS", True),
     "zs_malloc.EINVAL": ("CHECKS_LENGTH", False),
     "zs_malloc.ENOSPC": ("CHECKS_LENGTH", False),

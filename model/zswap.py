@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reference model of mm/zswap.c, as Linux 7.3-rc7 has it; other kernel lines override steps of it.
+"""Reference model of mm/zswap.c, as Linux 7.3-rc7 has it.
+
+Where other kernel lines differ in a condition, an attribute in capitals asks for it (:mod:`model.lines`); where they do
+something else, they override a step.
 
 Every method named like a kernel function mirrors that function and is a generator of effects
 (:mod:`model.effects`).  The order of effects is the order in which the kernel calls what can be observed.
@@ -47,6 +50,10 @@ class Zswap(SwapLayer, ZswapWriteback):
     def zswap_store(self, folio: Folio) -> Steps[bool]:
         """zswap_store(): store every page of a folio, or none; True when stored."""
         yield ("zswap_store", folio)
+        if folio.order and not self._takes_large_folios():
+            yield from self._refuse_large(folio)
+            yield ("zswap_store_ret", False)
+            return False
         writeback = yield from self._writeback_of_folio()
         stored = False
         if self.enabled:
@@ -57,6 +64,16 @@ class Zswap(SwapLayer, ZswapWriteback):
             yield from self._erase_stale(folio)
         yield ("zswap_store_ret", stored)
         return stored
+
+    def _takes_large_folios(self) -> bool:
+        """True where a large folio is looked at at all; a posting may have a parameter for it."""
+        return self.LARGE_FOLIOS
+
+    def _refuse_large(self, folio: Folio) -> Steps[None]:
+        """Refuse a large folio before anything stored at its slots is looked at."""
+        yield from ()
+        self.reached["zswap_store.large"] += 1
+        self.untold_folios = True
 
     def _writeback_of_folio(self) -> Steps[bool | None]:
         """Whether a folio's pages may be written back; None: asked page by page, where one does not compress."""
@@ -69,6 +86,10 @@ class Zswap(SwapLayer, ZswapWriteback):
             return False
         if (yield from self.zswap_check_limits()):
             return False
+        return (yield from self._store_folio(folio, has_objcg, writeback))
+
+    def _store_folio(self, folio: Folio, has_objcg: bool, writeback: bool | None) -> Steps[bool]:
+        """A folio that the limits allow; ``writeback`` as :meth:`_writeback_of_folio` has it."""
         pool = self.pools[0]
         # The store holds the pool: a switch of compressors meanwhile does not take it away.
         pool.entries += 1
@@ -77,7 +98,7 @@ class Zswap(SwapLayer, ZswapWriteback):
         return stored
 
     def _store_pages(self, folio: Folio, pool: ZswapPool, has_objcg: bool, writeback: bool | None) -> Steps[bool]:
-        """Every page of a folio; ``writeback`` as :meth:`_writeback_of_folio` has it."""
+        """Every page of a folio."""
         objcg: int | None = None
         for index in range(folio.nr_pages):
             entry = yield from self.zswap_store_page(folio, index, pool, has_objcg)
@@ -163,7 +184,10 @@ class Zswap(SwapLayer, ZswapWriteback):
         ret, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
         raw = False
         self.compressed(ret, dlen)
-        if ret or not dlen or dlen >= PAGE_SIZE:
+        if ret and not self.RAW_PAGES:
+            self._count_reject(ret, 0)
+            return False
+        if self.RAW_PAGES and (ret or not dlen or dlen >= PAGE_SIZE):
             if not (yield from self.mem_cgroup_zswap_writeback_enabled(self.writeback_enabled)):
                 self.reached["zswap_compress.no_writeback"] += 1
                 self._count_reject(ret or errno.EINVAL, 0)
@@ -178,7 +202,12 @@ class Zswap(SwapLayer, ZswapWriteback):
         if isinstance(obj, int):
             self._count_reject(0, obj)
             return False
-        yield ("zs_obj_write", obj, length, entry.content, raw)
+        if self.MAPS_OBJECTS:
+            # zs_map_object(ZS_MM_WO) is the same function a load maps with.
+            yield from entry.pool.zs_pool.zs_obj_read(obj, length)
+            yield ("memcpy", obj, length, entry.content)
+        else:
+            yield ("zs_obj_write", obj, length, entry.content, raw)
         entry.obj = obj
         entry.length = length
         return True
@@ -252,24 +281,34 @@ class Zswap(SwapLayer, ZswapWriteback):
         A large folio is refused with -EINVAL (by a zswap that was ever enabled, which is taken for granted).
         """
         yield ("zswap_load", folio)
+        failure, flags = yield from self._load(folio)
+        # As a bool: zswap had the page, or will not have it read as part of a large folio.
+        result = int(failure != errno.ENOENT) if self.LOAD_RETURNS_BOOL else failure
+        if failure:
+            yield ("zswap_load_ret", result)
+        else:
+            yield ("zswap_load_ret", result, folio, flags)
+        return result
+
+    def _load(self, folio: Folio) -> Steps[tuple[int, int]]:
+        """The body of zswap_load(): 0 or an errno, and the flags that a folio which was read is left with."""
         if folio.order:
-            yield ("zswap_load_ret", errno.EINVAL)
-            return errno.EINVAL
+            return errno.EINVAL, 0
         entry = self.tree.get(folio.swpent)
         if entry is None:
             self.reached["zswap_load.none"] += 1
             self.counters.pswpin += folio.nr_pages
-            yield ("zswap_load_ret", errno.ENOENT)
-            return errno.ENOENT
+            return errno.ENOENT, 0
         if not (yield from self.zswap_decompress(entry, folio)):
-            yield ("zswap_load_ret", errno.EIO)
-            return errno.EIO
+            return errno.EIO, 0
         self._count_load(entry)
+        if self.LOADS_PAST_CACHE and not (yield ("?swapcache", folio)):
+            self.reached["zswap_load.past_cache"] += 1
+            return 0, PG_UPTODATE
         self.tree.pop(folio.swpent, None)
         yield from self.zswap_entry_free(entry)
         # Nothing else holds the page any more: a folio that is not dirty would be dropped.
-        yield ("zswap_load_ret", 0, folio, PG_UPTODATE | PG_DIRTY)
-        return 0
+        return 0, PG_UPTODATE | PG_DIRTY
 
     def _count_load(self, entry: ZswapEntry) -> None:
         self.reached["zswap_load.stored"] += 1
@@ -291,11 +330,11 @@ class Zswap(SwapLayer, ZswapWriteback):
         if ret == 0 and dlen == PAGE_SIZE:
             return True
         self.reached["zswap_decompress.failed"] += 1
-        self._count_decompress_fail()
+        if not self.DECOMPRESS_FAILS:
+            # The kernel stops with a BUG: nobody sees what comes after.
+            return True
+        self.counters.decompress_fail += 1
         return False
 
-    def _count_decompress_fail(self) -> None:
-        self.counters.decompress_fail += 1
-
     def _is_raw(self, entry: ZswapEntry) -> bool:
-        return entry.length == PAGE_SIZE
+        return self.RAW_PAGES and entry.length == PAGE_SIZE

@@ -16,6 +16,7 @@ from model.cgroups import Cgroups
 from model.counters import Counters
 from model.effects import Steps
 from model.ledger import Ledger
+from model.lines import NEWEST, mirroring
 from model.list_lru import ListLru
 from model.memcg import UNLIMITED, MemcgZswap
 from model.worker import WorkerCursor
@@ -28,8 +29,6 @@ __all__ = ["KERNEL_COMPRESSORS", "Folio", "ZswapEntry", "ZswapPool", "ZswapState
 KERNEL_COMPRESSORS: Final = ("zstd", "lz4", "lz4hc", "lzo", "lzo-rle", "deflate", "842", "deflate-iaa",
                              "deflate-iaa-dynamic")
 _BYTES: Final = re.compile(r"(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)?([KMGTPEkmgtpe]?)")
-#: SWAP_CLUSTER_MAX
-SWAP_CLUSTER_MAX: Final = 32
 
 
 def kstrtobool(text: str) -> bool:
@@ -133,8 +132,9 @@ class ZswapEntry:
         return f"<zswap_entry {self.address:#x} at swap entry {self.swpent:#x}>"
 
 
+@mirroring(NEWEST)
 class ZswapState:
-    """The whole of zswap on one box.
+    """The whole of zswap on one box; what its kernel line has is in the attributes of :class:`model.lines.KernelLine`.
 
     :param totalram_pages: totalram_pages() of the box, for the pool limit
     :param compressor: name of the current compressor
@@ -142,34 +142,34 @@ class ZswapState:
     """
 
     #: what this class mirrors; shown in verdicts
-    mirrors = "Linux 7.3-rc7 mm/zswap.c"
-    #: the kernel line whose compressors it stands on, one of :data:`model.crypto.KERNEL_LINES`
-    kernel_line = "mainline-7.3"
-    #: the crypto layer below, a key of :data:`model.crypto.layers.LAYERS`
-    crypto_layer = "7.3"
+    mirrors: str
+    #: see :class:`model.lines.KernelLine` for these, and for what in capitals follows
+    kernel_line: str
+    crypto_layer: str
     #: how zswap_compress() sets a request up: ``page``, a ``chain`` of pages, a scatter list with lengths in it
     #: (``table``) or behind pointers (``dlens``)
     compress_call = "page"
-    #: how many entries shrink_memcg() looks at per node
-    SHRINK_BUDGET = SWAP_CLUSTER_MAX
-    #: the root cgroup's folios have an obj_cgroup (7.1+), and incompressible pages are charged apart
-    ROOT_OBJCG = True
-    #: a length of nothing, or of no less than a page, never reaches zs_malloc()
-    CHECKS_LENGTH = True
-    #: compaction gives a class up at a zspage that somebody reads (zspage_write_trylock()); up to 6.12 it waits
-    COMPACTION_TRYLOCKS = True
-    #: stored_incompressible_pages exists
-    HAS_INCOMPRESSIBLE = True
-    #: what an object of a whole page is: the page itself (True), something compressed (False), or either (None)
-    WHOLE_IS_PAGE: bool | None = True
-    #: objects are read through scatter-gather entries (7.0+), before that in a row
-    SG_READS = True
-    #: where they are not: zs_obj_read_begin() is not told the length, and copies a slot whole
-    READS_SLOTS = True
-    #: zswap_load() returns whether it had the page, no errno (6.12)
-    LOAD_RETURNS_BOOL = False
-    #: mTHP statistics count zswpout (6.13+)
-    HAS_MTHP_ZSWPOUT = True
+
+    LARGE_FOLIOS: bool
+    RAW_PAGES: bool
+    CHECKS_LENGTH: bool
+    #: or either, which a posting leaves open (None)
+    WHOLE_IS_PAGE: bool | None
+    DEST_PAGES: int
+    MAPS_OBJECTS: bool
+    HAS_INCOMPRESSIBLE: bool
+    HAS_MTHP_ZSWPOUT: bool
+    ROOT_OBJCG: bool
+    LOADS_PAST_CACHE: bool
+    LOAD_RETURNS_BOOL: bool
+    DECOMPRESS_FAILS: bool
+    SG_READS: bool
+    READS_SLOTS: bool
+    SHRINK_BUDGET: int
+    WRITEBACK_ERASES_FIRST: bool
+    WRITEBACK_SAYS_WHY: bool
+    WRITEBACK_APART: bool
+    COMPACTION_TRYLOCKS: bool
 
     def __init__(self, *, totalram_pages: int, compressor: str, chain_size: int = 8) -> None:
         self.totalram_pages = totalram_pages

@@ -37,25 +37,33 @@ class ZswapWriteback(ZswapState, ABC):
 
     def zswap_writeback_entry(self, entry: ZswapEntry, swpent: int) -> Steps[int]:
         """zswap_writeback_entry(): decompress an entry into a new swap cache folio and write it out."""
+        if self.WRITEBACK_APART:
+            yield ("zswap_writeback_entry", entry)
+        result = yield from self._write_back(entry, swpent)
+        if self.WRITEBACK_APART:
+            yield ("zswap_writeback_entry_ret", result)
+        return result
+
+    def _write_back(self, entry: ZswapEntry, swpent: int) -> Steps[int]:
+        """The body of zswap_writeback_entry()."""
         failure: int = yield ("?swap_cache_alloc", entry)
         if failure:
             self.reached["zswap_writeback_entry.no_folio"] += 1
-            return self._alloc_failure(failure)
+            return failure if self.WRITEBACK_SAYS_WHY or failure == errno.EEXIST else errno.ENOMEM
         if self.tree.get(swpent) is not entry:
             self.reached["zswap_writeback_entry.gone"] += 1
             return errno.ENOMEM
+        if self.WRITEBACK_ERASES_FIRST:
+            del self.tree[swpent]
         folio = Folio(swpent)
         if not (yield from self.zswap_decompress(entry, folio)):
             return errno.EIO
-        self.tree.pop(swpent, None)
+        if not self.WRITEBACK_ERASES_FIRST:
+            self.tree.pop(swpent, None)
         self._count_writeback(entry)
         yield from self.zswap_entry_free(entry)
         yield from self.swap_writepage(folio, WRITTEN_BACK)
         return 0
-
-    def _alloc_failure(self, failure: int) -> int:
-        """What a writeback returns when no folio could be put into the swap cache."""
-        return failure
 
     def _count_writeback(self, entry: ZswapEntry) -> None:
         self.counters.zswpwb += 1

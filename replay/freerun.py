@@ -292,9 +292,7 @@ class FreeRun:
             self._compress_table(tfm, contents, swpent, first)
 
     def _compress_page(self, tfm: Acomp, page: bytes, swpent: int) -> None:
-        # 6.12 gives two pages of room in the list, and asks for one.
-        room = 2 * PAGE_SIZE if self.model.crypto_layer == "6.12" else PAGE_SIZE
-        buffer = bytearray(room)
+        buffer = bytearray(self.model.DEST_PAGES * PAGE_SIZE)
         request = AcompRequest(sg_init_one(page), sg_init_one(buffer), PAGE_SIZE, PAGE_SIZE, page=swpent)
         err = tfm.compress(request)
         self._call = err, request.dlen

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from model.lines import line_of
 from model.zsmalloc import HANDLE_SIZE, get_size_class_index, size_classes
-from traces.objectword import ObjectLayout, layout_of, layout_of_line
+from traces.objectword import NEW, OLD, ObjectLayout, layout_of
 from traces.record.release import kernel_line
 from traces.recording import Recording
 from traces.schema import CODE
@@ -16,7 +17,7 @@ from traces.schema import CODE
 if TYPE_CHECKING:
     from replay.engine import Engine
 
-__all__ = ["layout_note", "recorded_layout", "set_layout"]
+__all__ = ["layout_note", "layout_of_line", "recorded_layout", "set_layout"]
 
 #: So many allocations settle it; the rest is compared one by one.
 _ENOUGH: Final = 4096
@@ -24,6 +25,12 @@ _ERR_PTR: Final = (1 << 64) - 4095
 #: struct zspage's first word: huge (1 bit), fullness (4 bits), class (9 bits)
 _CLASS_AT: Final = 5
 _CLASS_MASK: Final = (1 << 9) - 1
+
+
+def layout_of_line(number: tuple[int, int] | None) -> ObjectLayout:
+    """Return x86-64's layout of a kernel (major, minor); of one that is not known, the older."""
+    line = line_of(number)
+    return NEW if line is not None and line.object_class_bits == NEW.class_bits else OLD
 
 
 def recorded_layout(recording: Recording, chain_size: int) -> ObjectLayout | None:

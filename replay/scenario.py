@@ -29,6 +29,7 @@ from model.crypto.iaa_posted import IaaPosted
 from model.crypto.layers import LAYERS, POSTINGS
 from model.crypto.request import NeverCompletes
 from model.crypto.scomp import Synthetic
+from model.lines import NEWEST
 from model.revisions import REVISIONS
 from model.revisions.pool_create import POOL_CREATE, PoolCreate
 from replay.freerun import FreeRun, Operation, Outcome
@@ -198,7 +199,7 @@ class _Box:
             return kind(self.drivers[-1], self.faults, defects=defects)
         if self.scenario.lengths is not None:
             return kind(Synthetic(self.scenario.lengths, name), self.faults, defects=defects)
-        line = REVISIONS[self.setup.revision].kernel_line if self.setup.revision else "mainline-7.3"
+        line = REVISIONS[self.setup.revision].kernel_line if self.setup.revision else NEWEST.kernel_line
         return kind(compressor_for(name, line), self.faults, defects=defects)
 
     def _defects(self, own: frozenset[str], there_are: frozenset[str]) -> frozenset[str]:

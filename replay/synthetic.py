@@ -20,14 +20,14 @@ import pandas as pd
 
 from model.crypto import Compressor
 from model.effects import Effect, Steps, run
-from model.revisions import REVISIONS
+from model.revisions import MAINLINE, REVISIONS
 from model.revisions.batchcompress import CompressToScatterList
 from model.zsmalloc import PAGE_SIZE, SizeClass, ZsObject, Zspage, ZsPool
 from model.zswap import Folio, Zswap, ZswapEntry, ZswapPool
 from replay.handlers_zsmalloc import zspage_word
+from replay.objectwords import layout_of_line
 from replay.settings import EVENTS as SETTINGS
 from traces import schema
-from traces.objectword import layout_of_line
 from traces.record.release import release_line
 from traces.recording import RecordingWriter
 
@@ -407,10 +407,12 @@ def write_pages_recording(path: str, pages: list[bytes], compressor: Compressor,
 
 def config(revision: str = "mainline-7.3", totalram_pages: int = _TOTALRAM) -> dict[str, Any]:
     """Return the parts of a manifest that tell a replay how the imaginary box was set up."""
+    # As in the kernels at hand.
+    apart = revision in MAINLINE and MAINLINE[revision].WRITEBACK_APART
     # Whose settings decide, and what they are, nothing of it says.
     probes = {kind.name: {"columns": [name for name in kind.fields if name == "ret" or kind.name not in _ASKED],
                           "function": kind.name} for kind in schema.EVENTS
-              if not (revision != "mainline-6.12" and kind.name.startswith("zswap_writeback_entry"))
+              if (apart or not kind.name.startswith("zswap_writeback_entry"))
               and not kind.name.startswith("zs_compact") and kind.name not in SETTINGS}
     return {
         "kernel": {"release": revision.removeprefix("mainline-"), "version": revision.removeprefix("mainline-") + ".0"},

@@ -25,6 +25,7 @@ from replay.eventlines import event_lines
 from replay.excuses import excuses
 from replay.guard import guarded, is_own
 from replay.handlers_base import CannotFollow
+from replay.lineevidence import line_hint, line_notes
 from replay.losses import end_reasons, file_reasons, loss_reasons
 from replay.objectwords import set_layout
 from replay.overrides import overrides_line
@@ -153,12 +154,12 @@ def _choose_revision(recording: Recording, revision: str | type[Zswap] | None) -
     if len(lines) > 1:
         raise BadInput(recording.path, "", f"its configuration is that of kernel {kernel['version']} and its release "
                        f"is {kernel['release']}: which of them ran is not known",
-                       f"name a revision with --revision: {', '.join(REVISIONS)}")
+                       f"name a revision with --revision: {', '.join(REVISIONS)}{line_hint(recording)}")
     name = revision_for_line(kernel_line(kernel))
     if name is None:
         release = kernel_release(recording)
         raise BadInput(recording.path, "", f"no revision mirrors its kernel ({release or 'release not recorded'})",
-                       f"name one with --revision: {', '.join(REVISIONS)}")
+                       f"name one with --revision: {', '.join(REVISIONS)}{line_hint(recording)}")
     return name, REVISIONS[name]
 
 
@@ -277,7 +278,10 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     in_use = {recording.manifest["config"]["compressor"], *switched_to(recording)}
     reasons, notes = judge(recording, predictions, in_use)
     engine = Engine(recording, model, tally, predictions, keep_going=keep_going, observe=observe)
-    engine.start_reasons, engine.start_notes = reasons, notes
+    engine.start_reasons, engine.start_notes = reasons, [*notes, *line_notes(recording)]
+    # Whether zswap_writeback_entry() is inlined is a compiler's doing: where it was probed, it is a function.
+    if "zswap_writeback_entry" in engine.captured:
+        model.WRITEBACK_APART = True
     engine.revision_name = name
     engine.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
     state = recording.document("state")

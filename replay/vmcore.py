@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from model.crypto import KERNEL_LINES, Compressor, CorruptData, UnsupportedCompressor, compressor_for
+from model.crypto import Compressor, CorruptData, UnsupportedCompressor, compressor_for
+from model.lines import LINES, NEWEST, line_of
 from model.zsmalloc import HANDLE_SIZE, PAGE_SIZE, SizeClass, ZsObject, Zspage, ZsPool, get_size_class_index
-from replay.objectwords import layout_note
-from traces.objectword import ObjectLayout, layout_of, layout_of_line
+from replay.objectwords import layout_note, layout_of_line
+from traces.objectword import ObjectLayout, layout_of
 from traces.record.release import release_line
 from traces.vmcore.image import CoreImage
 from traces.vmcore.zsmalloc import ZsClassImage, ZspageImage, ZsPoolImage
@@ -387,14 +388,12 @@ def _compressor(result: CoreResult, name: str) -> Compressor | None:
 def _kernel_line(result: CoreResult) -> str:
     """Return the last line of compressors that is not younger than the dead kernel."""
     found = release_line(result.image.release)
-    release = found or (1 << 20, 0)
-    lines = {release_line(line.removeprefix("mainline-")) or (0, 0): line for line in KERNEL_LINES}
-    older = [number for number in lines if number <= release]
-    if release not in lines:
+    line = (NEWEST if found is None else line_of(found)) or next(iter(LINES.values()))
+    if line.number != found:
         note = f"no line of compressors is that of kernel {result.image.release}: the nearest is used"
-        if note not in result.notes and found != (7, 1):
+        if note not in result.notes:
             result.notes.append(note)
-    return lines[max(older)] if older else lines[min(lines)]
+    return line.kernel_line
 
 
 def _lru(result: CoreResult) -> None:

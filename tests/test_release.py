@@ -18,10 +18,11 @@ import traces
 from replay.checks import Tally
 from replay.cli import main
 from replay.cut import cut
+from replay.objectwords import layout_of_line
 from replay.synthetic import cycle, write_recording
 from replay.verdict import open_engine
 from traces.errors import BadInput
-from traces.objectword import LAYOUTS, NEW, OLD, ObjectLayout, layout_of, layout_of_line
+from traces.objectword import LAYOUTS, NEW, OLD, ObjectLayout, layout_of
 from traces.record.release import kernel_line, release_line
 
 #: uname -r of distributions and trees, and what a configuration or a boot log says

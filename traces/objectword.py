@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The object word of zsmalloc, which is what a handle points to: how it is laid out, found in words themselves.
 
-Mirrors ``location_to_obj()`` of mm/zsmalloc.c: a page frame number above an index up to 7.2, since 7.3 with the index
-of the size class between the two.  How many bits the page frame number takes is the architecture's to say
+Mirrors ``location_to_obj()`` of mm/zsmalloc.c: a page frame number above an index, in later kernels with the index of
+the size class between the two.  How many bits the page frame number takes is the architecture's to say
 (``MAX_POSSIBLE_PHYSMEM_BITS``).  A release may not say which of them it is (a backport, a tree between two releases),
 so the words are asked: whoever has a word also knows the object's class.
 """
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-__all__ = ["LAYOUTS", "NEW", "OLD", "ObjectLayout", "layout_of", "layout_of_line"]
+__all__ = ["LAYOUTS", "NEW", "OLD", "ObjectLayout", "layout_of"]
 
 _PAGE_SHIFT: Final = 12
 #: CLASS_BITS + 1
@@ -43,14 +43,9 @@ def _layout(physmem_bits: int, class_bits: int) -> ObjectLayout:
 
 #: every layout there is, x86-64's first
 LAYOUTS: Final = tuple(_layout(bits, class_bits) for bits in _PHYSMEM_BITS for class_bits in (0, _CLASS_BITS))
-#: x86-64 up to 7.2, and since 7.3
+#: x86-64's without and with the size class
 OLD: Final = LAYOUTS[0]
 NEW: Final = LAYOUTS[1]
-
-
-def layout_of_line(line: tuple[int, int] | None) -> ObjectLayout:
-    """Return x86-64's layout of a kernel line (major, minor); of one that is not known, the older."""
-    return NEW if line is not None and line >= (7, 3) else OLD
 
 
 def layout_of(words: np.ndarray, classes: np.ndarray) -> ObjectLayout | None:

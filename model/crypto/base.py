@@ -12,9 +12,12 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..lines import LINES
+
 PAGE_SIZE = 4096  # bytes; zswap's source page, and the dlen it offers for the result
 
-KERNEL_LINES = ("mainline-6.12", "mainline-6.18", "mainline-7.0", "mainline-7.2", "mainline-7.3")
+# Oldest first.
+KERNEL_LINES = tuple(dict.fromkeys(line.kernel_line for line in LINES.values()))
 
 # Names some kernel accepts in zswap's `compressor` parameter but which have no implementation here.
 _NOT_YET = ("deflate-iaa-dynamic",)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import zlib
 
-from ..errno import EINVAL, ENOSPC
+from ..lines import line_named
 from . import known
 from .base import (
     PAGE_SIZE,
@@ -43,7 +43,7 @@ class Deflate(LibraryCompressor):
                 f"this Python's zlib is {version}, and only the original zlib is known to compress as the "
                 "kernel does: use a Python linked with it"
             )
-        self._err = EINVAL if kernel_line == "mainline-6.12" else ENOSPC
+        self._err = line_named(kernel_line).deflate_full
         self._err_dlen = PAGE_SIZE  # req->dlen is set on success only, so it stays as offered
         # zlib reports "more to come" when the output buffer is exactly full, so 4096 itself fails.
         self._max_len = PAGE_SIZE - 1

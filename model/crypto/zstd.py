@@ -13,9 +13,10 @@ import importlib
 import threading
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from ..errno import EINVAL
+from ..lines import line_named
 from . import known
 from .base import PAGE_SIZE, Buffer, CorruptData, InexactLibrary, LibraryCompressor, PageFunction
 
@@ -53,6 +54,8 @@ _NEW = _Generation(
     0,  # seen in every recording of 7.2 and 7.3
     "backports.zstd",
 )
+#: libzstd of the kernel -> what computes as it does
+_GENERATIONS: Final = {"1.5.2": _OLD, "1.5.7": _NEW}
 
 
 class Binding(Protocol):
@@ -188,7 +191,7 @@ class Zstd(LibraryCompressor):
 
     def __init__(self, kernel_line: str) -> None:
         super().__init__()
-        generation = _OLD if kernel_line == "mainline-6.12" else _NEW
+        generation = _GENERATIONS[line_named(kernel_line).zstd]
         self._parameters = generation.parameters
         self._binding = _binding_for(kernel_line, generation)
         self._err = EINVAL

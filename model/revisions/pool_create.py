@@ -29,6 +29,7 @@ from typing import Final
 from model.crypto.faults import FaultPlan
 from model.errno import EINVAL, ENOMEM
 from model.ledger import Ledger
+from model.lines import LINES
 
 __all__ = ["POOL_CREATE", "PoolCreate", "PoolCreate70", "PoolCreate71", "PoolCreateV14", "PoolCreateV14Meant",
            "PoolCreateV14Patch23"]
@@ -261,7 +262,6 @@ class PoolCreateV14Meant(PoolCreateV14):
 
 #: revision of zswap -> how it creates pools; of postings before v14 nothing was read
 POOL_CREATE: Final[Mapping[str, type[PoolCreate]]] = {
-    "mainline-6.12": PoolCreate70, "mainline-6.18": PoolCreate70, "mainline-7.0": PoolCreate70,
-    "mainline-7.1": PoolCreate71, "mainline-7.2": PoolCreate71, "mainline-7.3": PoolCreate71,
+    **{f"mainline-{name}": PoolCreate70 if line.acomp_ctx == "cpu" else PoolCreate71 for name, line in LINES.items()},
     "v14-23": PoolCreateV14Patch23, "v14": PoolCreateV14, "v14-meant": PoolCreateV14Meant,
 }

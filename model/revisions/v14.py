@@ -22,9 +22,8 @@ _SERIES: Final = "20260125033537.334628"
 class _V14Entries(BatchedStore, Mainline70):
     """Patch 25/26, for the tree that became 7.0: entries of a batch come from one bulk allocation."""
 
-    #: the tree it was posted for still reads objects in a row, and tells zs_obj_read_begin() their length
+    #: the tree it was posted for still reads objects in a row; zs_obj_read_begin() knows their length by then
     SG_READS = False
-    READS_SLOTS = False
     #: kmem_cache_alloc_bulk() returns how many it allocated (all or none); from 7.2 on only whether it did
     BULK_RETURNS_BOOL = False
 
@@ -71,14 +70,12 @@ class V14On73(V14):
     """v14 as posted, carried forward to 7.3: kmem_cache_alloc_bulk() has become a bool there."""
 
     mirrors = f"{V14.mirrors}, on Linux 7.3-rc7"
-    kernel_line = "mainline-7.3"
-    SG_READS = True
+    kernel_line = Mainline73.kernel_line
+    SG_READS = Mainline73.SG_READS
     BULK_RETURNS_BOOL = True
     SHRINK_BUDGET = Mainline73.SHRINK_BUDGET
     ROOT_OBJCG = Mainline73.ROOT_OBJCG
-
-    def _alloc_failure(self, failure: int) -> int:
-        return failure
+    WRITEBACK_SAYS_WHY = Mainline73.WRITEBACK_SAYS_WHY
 
 
 class V14Meant(_V14Entries, CompressToScatterListMeant):

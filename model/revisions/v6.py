@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from model.effects import Steps
 from model.revisions.mainline_6_12 import Mainline612
-from model.zswap import Folio, Zswap
+from model.zswap import Folio
 from model.zswap_state import kstrtobool
 
 __all__ = ["V6", "V6Meant"]
@@ -28,18 +28,10 @@ class V6(Mainline612):
         else:
             super().set_param(name, value)
 
-    def zswap_store(self, folio: Folio) -> Steps[bool]:
-        """zswap_store(): a large folio only when it is wanted."""
-        if folio.order and not self.mthp_enabled:
-            return (yield from super().zswap_store(folio))
-        return (yield from Zswap.zswap_store(self, folio))
+    def _takes_large_folios(self) -> bool:
+        return self.mthp_enabled
 
-    def _store_enabled(self, folio: Folio, writeback: bool | None) -> Steps[bool]:
-        has_objcg = yield from self._has_objcg()
-        if has_objcg and not (yield from self._may_zswap()):
-            return False
-        if (yield from self.zswap_check_limits()):
-            return False
+    def _store_folio(self, folio: Folio, has_objcg: bool, writeback: bool | None) -> Steps[bool]:
         for index in range(folio.nr_pages):
             # zswap_store_page() checks again, for each page.
             if (yield from self.zswap_check_limits()) or not (yield from self._store_one(folio, index, has_objcg)):
@@ -54,15 +46,10 @@ class V6Meant(V6):
 
     mirrors = "v6 of ZSWAP swap-out of mTHP folios as meant, patch 2/3, 2024-08-29"
 
-    def zswap_store(self, folio: Folio) -> Steps[bool]:
-        """zswap_store(): what is stored at the slots of a folio that is not wanted any more is erased."""
-        if not folio.order or self.mthp_enabled:
-            return (yield from super().zswap_store(folio))
-        yield ("zswap_store", folio)
+    def _refuse_large(self, folio: Folio) -> Steps[None]:
+        """What is stored at the slots of a folio that is not wanted any more is erased."""
         self.reached["zswap_store.large"] += 1
         yield from self._erase_stale(folio)
-        yield ("zswap_store_ret", False)
-        return False
 
     def _store_enabled(self, folio: Folio, writeback: bool | None) -> Steps[bool]:
         before = self.counters.zswpout

@@ -24,16 +24,13 @@ class V8(BatchedStore, Mainline612):
     """
 
     mirrors = f"v8 of zswap compression batching as posted, <{_SERIES}-15-kanchana.p.sridhar@intel.com>"
+    LARGE_FOLIOS = True
     HAS_MTHP_ZSWPOUT = True
     crypto_layer = "v8"
     compress_call = "chain"
 
-    def zswap_store(self, folio: Folio) -> Steps[bool]:
-        """zswap_store(): large folios are stored."""
-        return (yield from Zswap.zswap_store(self, folio))
-
-    def _store_enabled(self, folio: Folio, writeback: bool | None) -> Steps[bool]:
-        return (yield from Zswap._store_enabled(self, folio, writeback))
+    def _store_folio(self, folio: Folio, has_objcg: bool, writeback: bool | None) -> Steps[bool]:
+        return (yield from Zswap._store_folio(self, folio, has_objcg, writeback))
 
     def _writeback_of_folio(self) -> Steps[bool | None]:
         # There is no raw form that would ask for it.

@@ -20,6 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from model.lines import LINES
 from replay.agreement import difference
 from replay.cli.labcommon import DIED, Shelf, add_guest_options, add_record_options, job_of, tell_death, telling, told
 from replay.cli.terminal import table, warn
@@ -36,7 +37,7 @@ from traces.workload.command import FOLIOS
 __all__ = ["POLICIES", "add_matrix", "markdown"]
 
 #: Kernel lines of a matrix that names none: those with a revision of their own.
-_LINES: Final = ("6.12", "6.18", "7.0", "7.1", "7.2", "7.3")
+_LINES: Final = tuple(LINES)
 #: Policy -> workload, parameters at the start, CPUs: which of zswap's decisions a cell is about.
 POLICIES: Final[dict[str, tuple[str, dict[str, str], int]]] = {
     "plain": ("base --pages 5120", {}, 1),

@@ -26,7 +26,7 @@ __all__ = ["GIVEN", "HANDLED", "NEEDED", "compiled_base", "setup", "why_not"]
 #: What a revision may set without changing a step.
 _DATA: Final = frozenset({
     "mirrors", "kernel_line", "crypto_layer", "compress_call", "SHRINK_BUDGET", "ROOT_OBJCG", "HAS_INCOMPRESSIBLE",
-    "SG_READS", "READS_SLOTS", "LOAD_RETURNS_BOOL", "HAS_MTHP_ZSWPOUT"})
+    "SG_READS", "READS_SLOTS", "DEST_PAGES", "HAS_MTHP_ZSWPOUT"})
 #: The classes whose steps are compiled, most special first.
 _COMPILED: Final = (Mainline612, Mainline618, Mainline70, Mainline71, Mainline72, Mainline73, Zswap)
 #: (event, column) that compiled code knows how to do without; without any other one the reference has the word.
@@ -76,6 +76,8 @@ def why_not(engine: Engine) -> str:
     base, step = compiled_base(kind)
     if base is None:
         return f"revision {kind.__name__} has a step of its own ({step})"
+    if model.WRITEBACK_APART != kind.WRITEBACK_APART:
+        return "zswap_writeback_entry was probed, which this kernel line inlines"
     if engine.observe is not None:
         return "every effect is to be shown"
     predictions = engine.predictions
@@ -110,12 +112,12 @@ def setup(engine: Engine, out: np.ndarray) -> None:
         return name in has.get(event, ())
 
     out[L.KIND_612] = old
-    out[L.KIND_CACHED] = base in (Mainline612, Mainline618)
+    out[L.KIND_CACHED] = model.LOADS_PAST_CACHE
     out[L.HAS_INCOMP] = model.HAS_INCOMPRESSIBLE
     out[L.ROOT_OBJCG] = model.ROOT_OBJCG
     out[L.HAS_MTHP] = model.HAS_MTHP_ZSWPOUT
     out[L.SHRINK_BUDGET] = model.SHRINK_BUDGET
-    out[L.MAPS_FAILURE] = base is not None and (old or issubclass(base, Mainline71))
+    out[L.MAPS_FAILURE] = not model.WRITEBACK_SAYS_WHY
     out[L.SIZE_READ] = column("zswap_decompress", "size")
     out[L.SIZE_FREED], out[L.REF_FREED] = column("zswap_entry_free", "size"), column("zswap_entry_free", "ref")
     out[L.WORD_MALLOC], out[L.WORD_FREE] = column("zs_malloc_ret", "obj"), column("zs_free", "obj")

@@ -25,10 +25,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 QUOTAS: Final = {
     "model/counters.py": 4,
     "model/list_lru.py": 24,
+    "model/lines.py": 40,
     "model/memcg.py": 20,
-    "model/revisions/mainline_6_12.py": 32,
-    "model/revisions/mainline_6_18.py": 12,
-    "model/revisions/mainline_7.py": 10,
+    "model/revisions/mainline_6_12.py": 14,
     "model/swap.py": 18,
     "model/zsmalloc.py": 80,
     "model/zswap.py": 64,

@@ -161,10 +161,16 @@ class _Finder:
             yield from self._negate(node)
         if isinstance(node, ast.AugAssign) and type(node.op) in _ARITHMETIC:
             yield self._operator(node, node, _ARITHMETIC[type(node.op)]())
+        # A constant that is a table (model/lines.py): its values are shown one by one, under its name.
+        table = not self.scope and isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) \
+            and bool(node.value.keywords)
+        self.scope += [_text(target) for target in _targets(node)] if table else []
         for child in header:
             # An annotation decides nothing.
             if not (isinstance(node, ast.AnnAssign) and child is node.annotation):
                 yield from self.expr(child)
+        if table:
+            self.scope.clear()
         for field in ("body", "orelse", "finalbody"):
             yield from self.block(getattr(node, field, []))
         self.statement = outer
@@ -200,6 +206,8 @@ class _Finder:
     def expr(self, node: ast.AST) -> Iterator[_Site]:
         if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.keyword) and node.arg == "strict"):
             return
+        if isinstance(node, ast.keyword) and not self.functions and self.scope:
+            self.shown = [node]
         if isinstance(node, ast.Compare):
             for position, op in enumerate(node.ops):
                 yield self._compare(node, position, _COMPARE[type(op)]())
