@@ -3,8 +3,8 @@
 
 A release is what somebody called a kernel: with patches brought back, or between two releases, it may have another
 line's code.  Which kernel functions there were to probe, and which counters it has, no name can hide; how the words of
-its objects are laid out is in :mod:`replay.objectwords`.  What a kernel *does* is no evidence here: that is what a
-replay judges.
+its objects are laid out is in :mod:`replay.objectwords`.  What a kernel *does* is not evidence here: that is what
+a replay judges.
 """
 
 from __future__ import annotations

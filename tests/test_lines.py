@@ -72,14 +72,14 @@ def test_each_difference_has_its_commit_or_says_that_it_has_none() -> None:
                 assert tuple(map(int, change.release.split("."))) > LINES[before].number, (line, field, change)
 
 
-def test_one_commit_is_told_in_one_way() -> None:
+def test_one_commit_is_described_in_one_way() -> None:
     said: dict[str, set[tuple[str, str | None]]] = {}
     for changes in CHANGES.values():
         for change in changes:
             if change.commit is not None:
                 said.setdefault(change.commit, set()).add((change.what, change.release))
     assert len(said) > 20
-    assert {commit: told for commit, told in said.items() if len(told) > 1} == {}
+    assert {commit: words for commit, words in said.items() if len(words) > 1} == {}
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -187,7 +187,7 @@ def _reads(function: str, release: str = "7.3.0") -> Callable[[dict[str, Any]], 
     ("zs_map_object", ["6.12"]), ("zs_obj_read_begin", ["6.18"]),
     ("zs_obj_read_sg_begin", ["7.0", "7.1", "7.2", "7.3"])])
 @pytest.mark.parametrize("release", EVERY)
-def test_a_probe_that_another_line_has_is_told(tmp_path: Path, function: str, lines: list[str], release: str) -> None:
+def test_a_probe_that_another_line_has_is_reported(tmp_path: Path, function: str, lines: list[str], release: str) -> None:
     recording = recorded(tmp_path, _reads(function, f"{release}.0"))
     notes = line_notes(recording)
     assert bool(notes) == (release not in lines)
@@ -201,7 +201,7 @@ def test_a_probe_that_another_line_has_is_told(tmp_path: Path, function: str, li
     ({"zswap_debugfs": {"stored_incompressible_pages": "0\n"}}, "HAS_INCOMPRESSIBLE", True),
     ({"zswap_debugfs": {"decompress_fail": "0\n"}}, "DECOMPRESS_FAILS", True),
     ({"memcg": {"memory.stat": "anon 1\nzswap_incomp 0\n"}}, "ROOT_OBJCG", True)])
-def test_a_counter_that_another_line_has_is_told(tmp_path: Path, snapshot: dict[str, Any], field: str,
+def test_a_counter_that_another_line_has_is_reported(tmp_path: Path, snapshot: dict[str, Any], field: str,
                                                  value: object) -> None:
     def change(manifest: dict[str, Any]) -> None:
         manifest["kernel"] = {"release": "6.12.99"}
@@ -223,7 +223,7 @@ def test_an_unknown_release_says_what_the_recording_shows(tmp_path: Path) -> Non
     assert "no revision mirrors its kernel (6.14.3)" in str(caught.value)
     assert "(its probes and counters are those of Linux 6.12)" in str(caught.value)
     (tmp_path / "none").mkdir()
-    assert line_hint(recorded(tmp_path / "none", _reads("zs_obj_read", "6.14.3"))) == "", "a probe that tells nothing"
+    assert line_hint(recorded(tmp_path / "none", _reads("zs_obj_read", "6.14.3"))) == "", "a probe that shows nothing"
 
 
 @pytest.mark.parametrize("engine", ["reference", "fast"])
@@ -278,15 +278,15 @@ def tables() -> str:
             f"| read in | {' | '.join(line.version for line in LINES.values())} |"]
     head += [f"| `{name}` | {' | '.join(_value(getattr(line, name)) for line in LINES.values())} |"
              for name in rows]
-    told = ["| line | differs in | commit | first in | what it changes |", "|---|---|---|---|---|"]
+    commits = ["| line | differs in | commit | first in | what it changes |", "|---|---|---|---|---|"]
     for name in EVERY[1:]:
         of_line: dict[Any, list[str]] = {}
         for (line, field), changes in CHANGES.items():
             for change in changes if line == name else ():
                 of_line.setdefault(change, []).append(f"`{field}`")
-        told += [f"| {name} | {', '.join(names)} | {f'`{change.commit}`' if change.commit else '-'} | "
+        commits += [f"| {name} | {', '.join(names)} | {f'`{change.commit}`' if change.commit else '-'} | "
                  f"{change.release or '-'} | {change.what} |" for change, names in of_line.items()]
-    return "\n".join([*head, "", *what, "", "## Which commit brought it", "", *told])
+    return "\n".join([*head, "", *what, "", "## Which commit brought it", "", *commits])
 
 
 def test_the_page_has_the_table() -> None:
