@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from replay.verdict import Result, effects, replay
+    from replay.verdict.result import Result
+    from replay.verdict.run import effects, replay
 
 __all__ = ["Result", "effects", "replay"]
 
@@ -20,7 +21,7 @@ __all__ = ["Result", "effects", "replay"]
 def __getattr__(name: str) -> Any:
     """Import what is asked for: the command's help has no use for a compiler."""
     if name in __all__:
-        from replay import verdict
+        from replay.verdict import result, run
 
-        return getattr(verdict, name)
+        return getattr(result if name == "Result" else run, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,7 @@ from model import errno
 from model.effects import DEFAULTS, Effect, Steps
 from model.list_lru import LRU_ROTATE
 from model.zswap import Folio
-from replay.synthetic import ImaginaryKernel, write_recording
+from replay.tools.synthetic import ImaginaryKernel, write_recording
 
 #: the cgroup of everything
 MEMCG = 0xFFFF888000003000

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 import replay
-from replay.checks import CHECKS
-from replay.cut import cut
-from replay.verdict import Result
+from replay.reference.checks import CHECKS
+from replay.tools.cut import cut
+from replay.verdict.result import Result
 from traces import schema
 from traces.importers.directory import import_source
 from traces.recording import Recording

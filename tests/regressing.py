@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from model.crypto import Compressor, Result
-from replay.synthetic import ImaginaryKernel, config
+from replay.tools.synthetic import ImaginaryKernel, config
 from traces import schema
 from traces.recording import Recording, RecordingWriter
 

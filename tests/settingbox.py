@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import replay
-from replay.verdict import CheckResult, Result
+from replay.verdict.result import CheckResult, Result
 from traces import schema
 from traces.recording import Recording, RecordingWriter
 

@@ -24,12 +24,13 @@ from model.crypto import compressor_for
 from model.effects import Effect
 from model.revisions import MAINLINE, REVISIONS, revision_for_line
 from model.zsmalloc import PAGE_SIZE
-from replay.agreement import difference
-from replay.checks import Tally
-from replay.comparisons import COMPARISONS
-from replay.engine import COLUMNS, Engine
-from replay.synthetic import ImaginaryKernel, config
-from replay.verdict import Result, open_engine
+from replay.reference.checks import Tally
+from replay.reference.comparisons import COMPARISONS
+from replay.reference.engine import COLUMNS, Engine
+from replay.tools.synthetic import ImaginaryKernel, config
+from replay.verdict.engineagreement import difference
+from replay.verdict.result import Result
+from replay.verdict.setup import open_engine
 from tests.tampering import COLUMN_TYPES, Tampered, name_of
 from traces import schema
 from traces.record.release import kernel_line

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import replay
-from replay.verdict import Result
+from replay.verdict.result import Result
 from traces import schema
 from traces.recording import Recording
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from replay.cli.labcommon import Shelf
-from replay.doctor import requirements
+from replay.tools.doctor import requirements
 from traces.lab.cpio import CpioWriter
 from traces.lab.initramfs import _linked
 from traces.lab.run import Job, run_task

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from model.crypto import compressor_for, known
+from model.crypto import compressor_for
+from model.crypto import knownanswers as known
 from model.crypto.acomp_deflate import DeflateGeneric
 from model.crypto.acomp_zstd import ZstdGeneric
 from model.crypto.request import AcompRequest, Driver, SgEntry

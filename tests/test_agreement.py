@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from replay.agreement import difference
-from replay.checks import Divergence
-from replay.verdict import NOT_COMPILED, CheckResult, Result
+from replay.reference.checks import Divergence
+from replay.verdict.engineagreement import difference
+from replay.verdict.result import CheckResult, Result
+from replay.verdict.run import NOT_COMPILED
 
 
 @pytest.fixture

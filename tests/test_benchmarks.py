@@ -11,13 +11,13 @@ import pytest
 
 import replay
 import traces
-from model.crypto import known
+from model.crypto import knownanswers as known
 from replay.benchmarks import compressors
 from replay.benchmarks.compressors import NAMES, libraries, speed
 from replay.benchmarks.engines import keys_of, replay_seconds
 from replay.benchmarks.parallel import two_cores
 from replay.cli import main
-from replay.synthetic import ImaginaryKernel, cycle, write_repeated
+from replay.tools.synthetic import ImaginaryKernel, cycle, write_repeated
 
 PAGES = [page for _, page in known.pages()]
 

@@ -18,8 +18,8 @@ from traces import open_recording, schema
 from traces.errors import BadInput
 from traces.importers import bpftracejson
 from traces.importers.bpftracejson import sniff_bpftrace
-from traces.importers.content import classify
 from traces.importers.directory import import_source
+from traces.importers.filetype import classify
 from traces.importers.source import RunFacts
 
 COLUMN = {name: index for index, name in enumerate(schema.column_names())}

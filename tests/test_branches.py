@@ -20,8 +20,8 @@ from model.revisions.mainline_7 import Mainline73
 from model.zsmalloc import ZsPool
 from model.zswap import Folio, ZswapEntry
 from replay.cli import main
-from replay.coverage import missing, only_one, sentence, summed
-from replay.verdict import replay
+from replay.tools.coverage import missing, only_one, sentence, summed
+from replay.verdict.run import replay
 from traces.recording import Recording
 
 SAMPLES = ROOT / "traces" / "samples"

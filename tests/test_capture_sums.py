@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_record_capture import make
 
-from replay.losses import loss_reasons, losses_of
+from replay.verdict.losses import loss_reasons, losses_of
 from traces import open_recording
 from traces.errors import BadInput
 from traces.importers import import_source

@@ -9,8 +9,8 @@ import pytest
 
 import replay
 import traces
-from replay.checks import CHECKS
-from replay.verdict import others
+from replay.reference.checks import CHECKS
+from replay.verdict.run import others
 from traces.errors import BadInput
 from traces.importers import import_source
 

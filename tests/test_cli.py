@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT
 
 from replay.cli import main
-from replay.synthetic import ImaginaryKernel, config
+from replay.tools.synthetic import ImaginaryKernel, config
 from traces.recording import RecordingWriter
 
 
@@ -287,7 +287,7 @@ def test_nothing_but_results_on_a_pipe(samples: dict[str, Path]) -> None:
 
 def test_an_interrupted_import_leaves_nothing(tmp_path: Path) -> None:
     from replay.benchmarks.capture import write_capture
-    from replay.synthetic import cycle
+    from replay.tools.synthetic import cycle
 
     capture = tmp_path / "capture"
     write_capture(capture, cycle(20000), 100)

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tampering import COLUMNS, Tampered
 
-from replay.align import Events, align, mix, overlap
 from replay.cli import main
-from replay.compare import LAG, READINGS, Comparison, compare
-from replay.synthetic import cycle, write_recording
+from replay.recdiff.alignment import Events, align, mix, overlap
+from replay.recdiff.comparison import LAG, READINGS, Comparison, compare
+from replay.tools.synthetic import cycle, write_recording
 from traces import schema
 from traces.errors import BadInput
 from traces.recording import Recording, RecordingWriter

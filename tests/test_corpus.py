@@ -14,7 +14,7 @@ import ringbuilder as rb
 
 from traces.errors import BadInput
 from traces.importers import import_source
-from traces.importers.content import classify
+from traces.importers.filetype import classify
 from traces.recording import Recording
 
 CORPUS = Path(__file__).resolve().parent / "corpus"

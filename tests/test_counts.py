@@ -22,9 +22,9 @@ from perflines import perf_line
 import replay
 import traces
 from replay.benchmarks.capture import write_capture, write_tracedat
-from replay.cut import cut
-from replay.losses import losses_of
-from replay.synthetic import ImaginaryKernel, config, write_recording
+from replay.tools.cut import cut
+from replay.tools.synthetic import ImaginaryKernel, config, write_recording
+from replay.verdict.losses import losses_of
 from tests.tampering import COLUMNS, Tampered
 from traces import schema
 from traces.errors import BadInput

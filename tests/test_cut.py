@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 import replay
 import traces
-from replay.checks import Tally
-from replay.cut import cut
-from replay.synthetic import cycle, write_recording
-from replay.verdict import open_engine
+from replay.reference.checks import Tally
+from replay.tools.cut import cut
+from replay.tools.synthetic import cycle, write_recording
+from replay.verdict.setup import open_engine
 from traces.errors import BadInput
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from replay import doctor
 from replay.cli import main
 from replay.cli.doctor import _command
-from replay.doctor import Check, Host, abilities, disk
+from replay.tools import doctor
+from replay.tools.doctor import Check, Host, abilities, disk
 
 #: A box that can be recorded, as its files tell.
 GOOD = {
@@ -182,7 +182,7 @@ def test_the_bcc_of_the_system_s_python_is_told(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_compressor_that_is_not_exact_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from model.crypto import known
+    from model.crypto import knownanswers as known
 
     assert of(host(tmp_path), "compressors").state == "yes"
     monkeypatch.setitem(known.ANSWERS, "zstd-new", {**known.ANSWERS["zstd-new"], "text": (1188, "0" * 16)})

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 from traces.errors import BadInput
-from traces.record import reasons
+from traces.record import oserrors as reasons
 from traces.record.errors import CannotRecord
 
 PARTS = ("path", "where", "what", "todo")
@@ -186,7 +186,7 @@ def _params(*names: str) -> list[Any]:
 
 
 #: A guard puts a fault's parts together: those are looked at where they are made.
-SENTENCES = [param for param in _params("BadInput") if param.values[0].module != "replay.guard"]
+SENTENCES = [param for param in _params("BadInput") if param.values[0].module != "replay.userrev.guard"]
 
 
 def test_they_are_found() -> None:

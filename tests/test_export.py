@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replay.cli import main
-from replay.synthetic import ImaginaryKernel, config, cycle
+from replay.tools.synthetic import ImaginaryKernel, config, cycle
 from traces import schema
 from traces.errors import BadInput
 from traces.exporters import chromejson, pftrace

@@ -18,17 +18,18 @@ from model.effects import Steps
 from model.revisions import MAINLINE, REVISIONS
 from model.revisions.mainline_7 import Mainline72, Mainline73
 from model.zswap import Zswap, ZswapEntry
-from replay.agreement import difference
-from replay.checks import Tally
-from replay.engine import Engine
 from replay.fast import layout as L
 from replay.fast.eligible import compiled_base
 from replay.fast.memory import Memory
 from replay.fast.runner import FastReplay
 from replay.fast.step import SETTLE
-from replay.state import dump_state
-from replay.synthetic import ImaginaryKernel, cycle, write_recording
-from replay.verdict import Result, open_engine
+from replay.reference.checks import Tally
+from replay.reference.engine import Engine
+from replay.reference.modelstate import dump_state
+from replay.tools.synthetic import ImaginaryKernel, cycle, write_recording
+from replay.verdict.engineagreement import difference
+from replay.verdict.result import Result
+from replay.verdict.setup import open_engine
 from tests.tampering import Tampered, tamper
 from traces import schema
 from traces.recording import Recording
@@ -241,7 +242,7 @@ def test_a_large_recording_grows_the_heap_and_the_default_is_compiled(tmp_path: 
         kernel.store(slot)
     write_recording(str(tmp_path / "rec"), kernel.block())
     recording = traces.open_recording(tmp_path / "rec")
-    assert len(recording) > replay.verdict.FAST_PAYS
+    assert len(recording) > replay.verdict.run.FAST_PAYS
     result = both(recording)
     assert (result.verdict, result.compiled) == ("PASS", len(recording))
     assert replay.replay(recording).engine == "fast"

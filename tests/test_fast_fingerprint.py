@@ -16,9 +16,9 @@ import pytest
 
 from model.effects import EAGER
 from model.zsmalloc import FIND, ISOLATE_DST, ISOLATE_SRC
-from replay import engine
 from replay.fast import bound, layout, rows, step, store, walk
 from replay.fast.fingerprint import compiled_in, fingerprint
+from replay.reference import engine
 from traces import schema
 
 

@@ -29,7 +29,7 @@ from replay.fast.rows import (
 from replay.fast.store import store_step
 from replay.fast.tables import find, group_first, group_insert, group_remove, keep
 from replay.fast.tasks import operation, task_of
-from replay.synthetic import ImaginaryKernel, write_recording
+from replay.tools.synthetic import ImaginaryKernel, write_recording
 from traces import schema
 
 SWPENT = 77

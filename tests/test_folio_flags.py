@@ -15,9 +15,9 @@ from model.crypto import compressor_for
 from model.effects import Effect
 from model.revisions import REVISIONS
 from model.swap import PG_DIRTY, PG_RECLAIM, PG_UPTODATE
-from replay.agreement import difference
-from replay.synthetic import ImaginaryKernel, config
-from replay.verdict import Result
+from replay.tools.synthetic import ImaginaryKernel, config
+from replay.verdict.engineagreement import difference
+from replay.verdict.result import Result
 from tests.sweeping import LINES, imaginary, outcome
 from tests.tampering import Tampered
 from traces import schema

@@ -13,13 +13,14 @@ from tampering import STARTS, Tampered
 
 import replay
 import traces
-from model.crypto import compressor_for, known
-from replay.checks import CHECKS, Divergence, Tally, counter_check
+from model.crypto import compressor_for
+from model.crypto import knownanswers as known
 from replay.cli import main
-from replay.formats.judged import Names, judge
+from replay.formats.subtests import Names, judge
 from replay.many.jobs import Job, Outcome
-from replay.synthetic import ImaginaryKernel
-from replay.verdict import others
+from replay.reference.checks import CHECKS, Divergence, Tally, counter_check
+from replay.tools.synthetic import ImaginaryKernel
+from replay.verdict.run import others
 from traces import schema
 
 OTHER = counter_check("any")

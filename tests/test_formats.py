@@ -28,16 +28,16 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay.checks import CHECKS, Divergence
 from replay.cli import main
 from replay.cli.replay_ import divergence_lines
 from replay.formats import mail
-from replay.formats.judged import Names, judge
 from replay.formats.junit import junit_xml
 from replay.formats.ktap import Ktap
 from replay.formats.mail import WIDTH, Mail, asked
+from replay.formats.subtests import Names, judge
 from replay.many.jobs import NOT_DONE, UNREADABLE, Job, Outcome
-from replay.verdict import CheckResult, Result
+from replay.reference.checks import CHECKS, Divergence
+from replay.verdict.result import CheckResult, Result
 from traces.recording import Recording
 
 GOLDEN = ROOT / "tests" / "golden"

@@ -20,9 +20,9 @@ import traces
 from replay.cli import lab as verb
 from replay.cli import labfuzz, labtrial
 from replay.cli.labcommon import Shelf, job_of
-from replay.cut import cut
-from replay.shrink import shrink
-from replay.verdict import replay
+from replay.revdiff.shrink import shrink
+from replay.tools.cut import cut
+from replay.verdict.run import replay
 from tests.tampering import Tampered
 from traces import schema
 from traces.errors import BadInput

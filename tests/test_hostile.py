@@ -34,7 +34,7 @@ from replay.cli.escaping import escaping
 from tests.damaging import edit, replace
 from traces import jsontext, thrift
 from traces.errors import BadInput
-from traces.importers.content import read_all
+from traces.importers.inputfile import read_all
 from traces.importers.pagefiles import read_objects, read_page_index
 from traces.importers.runfacts import read_truth
 from traces.leftovers import SUFFIX, scratch, sweep, write_whole
@@ -537,7 +537,7 @@ def test_what_is_escaped_is_shown_as_it_is_otherwise(text: str) -> None:
 
 def verdict(path: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("replay.verdict.FAST_PAYS", 0)
+        patch.setattr("replay.verdict.run.FAST_PAYS", 0)
         return replay.replay(Recording(path)).verdict
 
 

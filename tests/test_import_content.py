@@ -15,8 +15,9 @@ from importing import FILES, RECORDINGS, shared_or_empty
 from ringbuilder import EVENTS, page
 
 from traces.errors import BadInput
-from traces.importers.content import chunks, classify, read_all
 from traces.importers.eventformat import parse_header_page
+from traces.importers.filetype import classify
+from traces.importers.inputfile import chunks, read_all
 from traces.importers.rings import cpu_of
 
 if sys.version_info >= (3, 14):

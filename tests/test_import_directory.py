@@ -16,7 +16,7 @@ from importing import FILES, OBJECTS, TEXT, TRUTH, imported, shared
 from ringbuilder import CALLS, EVENTS, T0, Call, page
 
 from replay.cli import main
-from replay.losses import loss_reasons
+from replay.verdict.losses import loss_reasons
 from traces import schema
 from traces.importers import import_source
 from traces.recording import Recording
@@ -394,7 +394,7 @@ def _stats(path: Path, **counts: int) -> None:
 def test_drops_that_only_the_kernel_s_statistics_show(tmp_path: Path, counts: dict[str, int], more: int,
                                                       lost: int | None) -> None:
     from replay.benchmarks.capture import write_capture
-    from replay.synthetic import ImaginaryKernel
+    from replay.tools.synthetic import ImaginaryKernel
 
     kernel = ImaginaryKernel()
     kernel.store(1)

@@ -17,7 +17,8 @@ from importing import FILES, OBJECTS, TEXT, TRUTH, block_of, cut, imported
 from ringbuilder import T0, page
 
 from traces.errors import BadInput
-from traces.importers import content, import_source, pagefiles
+from traces.importers import filetype as content
+from traces.importers import import_source, pagefiles
 from traces.importers.assemble import assemble
 from traces.importers.source import Block, RunFacts
 

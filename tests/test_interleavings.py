@@ -17,8 +17,8 @@ import replay
 import traces
 from model.zsmalloc import SizeClass, Zspage, get_size_class_index
 from replay.cli.main import main
-from replay.cut import cut
-from replay.verdict import Result
+from replay.tools.cut import cut
+from replay.verdict.result import Result
 from tests.interleaving import MEMCG, Interleaved
 from traces.errors import BadInput
 

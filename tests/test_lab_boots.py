@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from replay import replay
-from replay.agreement import difference
 from replay.cli import lab as verb
 from replay.cli.labcommon import Shelf
+from replay.verdict.engineagreement import difference
 from traces import open_recording
 from traces.importers.capturesums import check_sums
 from traces.lab.apt import cache_directory, find_mirror

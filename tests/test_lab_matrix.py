@@ -22,7 +22,7 @@ import traces
 from replay.cli import lab as verb
 from replay.cli import labmatrix
 from replay.cli.labmatrix import POLICIES, Cell, markdown
-from replay.verdict import Result
+from replay.verdict.result import Result
 from traces.lab.errors import GuestDied
 from traces.lab.kernels import Kernel
 from traces.lab.run import Job, Outcome

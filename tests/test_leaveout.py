@@ -11,15 +11,16 @@ import pytest
 
 import replay
 import traces
-from replay.agreement import difference
-from replay.broken import broken_calls, cpus_without_ring
-from replay.checks import CHECKS, Tally
-from replay.comparisons import COMPARISONS, compared_columns, held_for, missing_columns
-from replay.engine import Engine
 from replay.fast.eligible import GIVEN, HANDLED, NEEDED
-from replay.synthetic import ImaginaryKernel
-from replay.uncaptured import COUNTED_BY, STRAY, TELLS, UNSEEN, Uncaptured
-from replay.verdict import Result, open_engine
+from replay.reference.capturegaps import COUNTED_BY, STRAY, TELLS, UNSEEN, Uncaptured
+from replay.reference.checks import CHECKS, Tally
+from replay.reference.comparisons import COMPARISONS, compared_columns, held_for, missing_columns
+from replay.reference.engine import Engine
+from replay.tools.synthetic import ImaginaryKernel
+from replay.verdict.engineagreement import difference
+from replay.verdict.result import Result
+from replay.verdict.setup import open_engine
+from replay.verdict.unpairedcalls import broken_calls, cpus_without_ring
 from tests.leaveout import LeftOut, main, opened, sweep, table, variants
 from traces import schema
 
@@ -43,7 +44,7 @@ def _replayed(recording: LeftOut) -> Result:
     return replay.replay(recording, engine="reference")
 
 
-def _check(result: Result, check: str) -> replay.verdict.CheckResult:
+def _check(result: Result, check: str) -> replay.verdict.result.CheckResult:
     return next(each for each in result.checks if each.id == check)
 
 

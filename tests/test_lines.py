@@ -25,8 +25,8 @@ from model.revisions import MAINLINE, POSTED, REVISIONS
 from model.revisions.pool_create import POOL_CREATE, PoolCreate70, PoolCreate71
 from model.zswap import Zswap
 from replay.fast.eligible import compiled_base
-from replay.lineevidence import evidence, line_hint, line_notes
-from replay.synthetic import ImaginaryKernel, config, cycle, write_recording
+from replay.tools.synthetic import ImaginaryKernel, config, cycle, write_recording
+from replay.verdict.lineevidence import evidence, line_hint, line_notes
 from traces.errors import BadInput
 from traces.recording import RecordingWriter
 

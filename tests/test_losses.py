@@ -19,7 +19,7 @@ import replay
 import traces
 from replay.benchmarks.capture import write_capture
 from replay.cli import main
-from replay.synthetic import ImaginaryKernel, config, write_recording
+from replay.tools.synthetic import ImaginaryKernel, config, write_recording
 from traces import schema
 from traces.errors import BadInput
 from traces.importers import import_source

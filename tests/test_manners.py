@@ -118,7 +118,7 @@ def imported(*words: str) -> set[str]:
 
 def test_help_loads_no_verb_and_no_compiler() -> None:
     loaded = imported("--help")
-    assert not loaded & {"numba", "llvmlite", "pandas", "scipy", "numpy", "pyarrow", "rich", "replay.engine",
+    assert not loaded & {"numba", "llvmlite", "pandas", "scipy", "numpy", "pyarrow", "rich", "replay.reference.engine",
                          "replay.cli.replay_"}
     assert "replay.cli.verbs" in loaded
 
@@ -278,10 +278,10 @@ def listing(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("moment", [
-    "import replay.predict as p; p._compute = stop",
+    "import replay.reference.predictions as p; p._compute = stop",
     # Within the writing of what is kept for the next replay.
-    "import replay.predict as p; p.os.replace = stop",
-    "from replay.engine import Engine; Engine.table = stop",
+    "import replay.reference.predictions as p; p.os.replace = stop",
+    "from replay.reference.engine import Engine; Engine.table = stop",
 ])
 def test_an_interrupted_replay_leaves_the_recording_as_it_was(samples: dict[str, Path], tmp_path: Path, moment: str) -> None:
     copy = tmp_path / "sample"

@@ -22,11 +22,11 @@ import pytest
 from conftest import ROOT
 
 from replay.cli import main
-from replay.cut import cut
 from replay.many import cluster as cluster_module
 from replay.many.jobs import NOT_DONE, Job, Outcome, make_jobs, sources
 from replay.many.local import run_local
 from replay.many.waiting import TRIES
+from replay.tools.cut import cut
 from traces.recording import Recording
 
 #: The recordings' own, one that does the same on them, one that does not.
@@ -473,7 +473,7 @@ def test_no_half_of_what_is_kept_is_left_when_the_command_is_stopped(samples: di
     (tmp_path / "slow.py").write_text(f"""import os, time
 from pathlib import Path
 from model.revisions.mainline_7 import Mainline72
-import replay.predict
+import replay.reference.predictions
 
 
 class Os:
@@ -486,7 +486,7 @@ class Os:
         time.sleep(600)
 
 
-replay.predict.os = Os()
+replay.reference.predictions.os = Os()
 
 
 class Slow(Mainline72):

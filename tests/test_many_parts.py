@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_many import run
 
-from replay.checks import Divergence
 from replay.cli.manytables import short_names, table_lines
 from replay.cli.replay_ import report
 from replay.many.jobs import NOT_DONE, UNREADABLE, Job, Outcome
 from replay.many.tables import as_plain
 from replay.many.waiting import TRIES, Waiting
-from replay.verdict import CheckResult, Result
+from replay.reference.checks import Divergence
+from replay.verdict.result import CheckResult, Result
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(1 << 70), 1 << 70) | st.floats(allow_nan=False) | st.text(max_size=8)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from replay.cli import main
 from traces.errors import BadInput
-from traces.meant import meant
 from traces.recording import Recording
+from traces.suggestion import meant
 
 
 @pytest.mark.parametrize(("words", "said"), [

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay.synthetic import ImaginaryKernel
+from replay.tools.synthetic import ImaginaryKernel
 from traces import schema
 from traces.block import Block
-from traces.importers.misread import MisreadColumns
 from traces.importers.tasks import TaskNumbers
+from traces.importers.wrongoffsets import MisreadColumns
 
 _COLUMN = {name: number for number, name in enumerate(schema.column_names())}
 

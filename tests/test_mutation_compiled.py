@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from replay.comparisons import compared_columns
+from replay.reference.comparisons import compared_columns
 from tests.mutation.mutator import COMPILED_KINDS, Mutant, enumerate_mutants
 from tests.mutation.report import COMPILED_OUTCOMES, Explanations, compiled_markdown, explanations
 from tests.mutation.trial import Sample, Trial

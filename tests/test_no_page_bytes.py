@@ -10,8 +10,8 @@ import pytest
 
 import traces
 from replay.cli import main
-from replay.eventlines import event_lines
 from traces import schema
+from traces.eventlines import event_lines
 
 
 def written(path: Path) -> dict[int, int]:

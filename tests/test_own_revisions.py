@@ -23,13 +23,14 @@ from hypothesis import strategies as st
 import model
 from model.effects import DEFAULTS
 from model.revisions import REVISIONS
-from replay import confine, guard, watchdog
 from replay.cli import main
-from replay.effectnames import known_effects, shipped_sizes, wrong_with
-from replay.handlers_zswap import Handlers
 from replay.many.jobs import Job, safely
-from replay.overrides import overridden, overrides_line
-from replay.userrevision import load_revision
+from replay.reference.handlers.zswap import Handlers
+from replay.userrev import confinement as confine
+from replay.userrev import guard, watchdog
+from replay.userrev.effectnames import known_effects, shipped_sizes, wrong_with
+from replay.userrev.overrides import overridden, overrides_line
+from replay.userrev.revision import load_revision
 from traces.errors import BadInput
 
 HEAD = "from model.revisions.mainline_7 import Mainline72\nfrom model.revisions.v14 import V14\n"

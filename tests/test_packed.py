@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from traces import open_recording
 from traces.errors import BadInput
 from traces.importers import import_source
-from traces.importers.content import open_stream
+from traces.importers.inputfile import open_stream
 from traces.importers.packed import DAMAGE, MAGIC_BYTES, unpacked, unpacked_head
 
 STORE = "zswap_store: (zswap_store+0x0/0x5e0) swp=0x7 folio=0xffffea0000000000"

@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from model.crypto import compressor_for
-from replay.cachekey import cache_home
 from replay.cli import main
-from replay.synthetic import ImaginaryKernel
+from replay.reference.cachekey import cache_home
+from replay.tools.synthetic import ImaginaryKernel
 from tests import ringbuilder as rb
 from tests.fakebox import FakeBox, run
 from tests.pagesearch import Secrets, spelled_by_hand

@@ -14,18 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import traces
-from model.crypto import compressor_for, known
+from model.crypto import compressor_for
+from model.crypto import knownanswers as known
 from model.crypto.faults import FaultPlan
 from model.crypto.layers import acomp_for
 from model.revisions import REVISIONS
 from model.revisions.v14 import V14
-from replay.bisect import bisect, series
 from replay.cli import main
 from replay.cli.revisions import _lines, _plain
-from replay.freerun import FreeRun, Operation, Outcome
-from replay.operations import Operations
-from replay.parting import Cause, Difference, Parting, broken, differs, part
-from replay.synthetic import ImaginaryKernel, config
+from replay.revdiff.bisect import bisect, series
+from replay.revdiff.freerun import FreeRun, Operation, Outcome
+from replay.revdiff.lockstep import Cause, Difference, Parting, broken, differs, part
+from replay.revdiff.operations import Operations
+from replay.tools.synthetic import ImaginaryKernel, config
 from traces.errors import BadInput
 from traces.importers import import_source
 from traces.recording import RecordingWriter

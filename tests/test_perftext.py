@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from traces import open_recording, schema
 from traces.errors import BadInput
 from traces.importers import perftext, textevents
-from traces.importers.content import classify
 from traces.importers.directory import import_source
-from traces.importers.rewritten import Rewritten
+from traces.importers.filetype import classify
+from traces.importers.rewrittentext import Rewritten
 from traces.importers.source import RunFacts
 
 COLUMN = {name: index for index, name in enumerate(schema.column_names())}

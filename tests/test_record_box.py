@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from replay.cli import record
-from traces.importers.content import classify
+from traces.importers.filetype import classify
 from traces.importers.runfacts import add_config, add_dmesg
 from traces.importers.source import RunFacts
 from traces.record import cgroups, command

@@ -19,7 +19,7 @@ import pytest
 
 import traces
 from replay import replay
-from replay.losses import losses_of
+from replay.verdict.losses import losses_of
 from tests import ringbuilder as rb
 from tests.test_record_box import fake_tracefs, tree
 from tests.test_record_capture import NONE_LOST, SIZE, make, rows, status, subbuffers
@@ -35,7 +35,7 @@ from traces.record.cpus import Cpus, cpu_numbers, cpu_text
 from traces.record.errors import CannotRecord
 from traces.record.holders import held_by
 from traces.record.names import Names
-from traces.record.reasons import kernel_step, next_step
+from traces.record.oserrors import kernel_step, next_step
 from traces.record.rings import RingReader
 from traces.record.tracefs import Instance, Tracefs
 from traces.record.waiter import Waiter

@@ -20,10 +20,10 @@ from scipy import stats
 from replay.cli import main
 from replay.cli.regress import report
 from replay.regress import Check, Regression, measure, regress
-from replay.regress.alike import Alike, Operations, alike
 from replay.regress.catalogue import Better, Kind, Measure
 from replay.regress.compare import ALIKE, LEAST_SHARE, WHOLE, Pages
 from replay.regress.compare import PAGES as SAME_PAGES
+from replay.regress.matching import Alike, Operations, alike
 from replay.regress.measures import Run, emulated
 from replay.regress.statistics import Side, holm
 from replay.regress.statistics import test as compare_means
@@ -94,7 +94,7 @@ def test_losses_on_both_sides(tmp_path: Path) -> None:
 
 def copies(tmp_path: Path) -> dict[str, Path]:
     """One run by many names: itself, by a link, copied, written anew in other pieces, and scrubbed of its pages."""
-    from replay.scrub import scrub
+    from replay.tools.scrub import scrub
 
     kept = record(tmp_path / "kept", Plan(later=5))
     (tmp_path / "link").symlink_to(tmp_path / "kept")
@@ -430,7 +430,7 @@ def test_keyed_digests_say_nothing_of_another_recording(tmp_path: Path) -> None:
 
 
 def test_without_pages_or_a_start_nothing_is_alike(tmp_path: Path, samples: dict[str, Path]) -> None:
-    from replay.synthetic import cycle, write_recording
+    from replay.tools.synthetic import cycle, write_recording
 
     write_recording(str(tmp_path / "a"), cycle(3000, seed=1))
     write_recording(str(tmp_path / "b"), cycle(3000, seed=2))

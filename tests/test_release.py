@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 import replay
 import traces
-from replay.checks import Tally
 from replay.cli import main
-from replay.cut import cut
-from replay.objectwords import layout_of_line
-from replay.synthetic import cycle, write_recording
-from replay.verdict import open_engine
+from replay.reference.checks import Tally
+from replay.reference.objectwords import layout_of_line
+from replay.tools.cut import cut
+from replay.tools.synthetic import cycle, write_recording
+from replay.verdict.setup import open_engine
 from traces.errors import BadInput
 from traces.objectword import LAYOUTS, NEW, OLD, ObjectLayout, layout_of
 from traces.record.release import kernel_line, release_line

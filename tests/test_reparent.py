@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from settingbox import SettingBox, both, check
 
-from replay.cut import cut
+from replay.tools.cut import cut
 from traces.recording import Recording
 
 

@@ -18,14 +18,15 @@ from tampering import Tampered
 
 import replay
 import traces
-from model.crypto import compressor_for, known
+from model.crypto import compressor_for
+from model.crypto import knownanswers as known
 from model.crypto.lz4 import Lz4
 from model.revisions import MAINLINE
 from model.revisions.mainline_7 import Mainline73
 from model.zsmalloc import SgEntry, ZsObject, ZsPool
 from model.zswap import Folio
-from replay.checks import CHECKS
-from replay.synthetic import ImaginaryKernel, config, write_recording
+from replay.reference.checks import CHECKS
+from replay.tools.synthetic import ImaginaryKernel, config, write_recording
 from traces import schema
 from traces.errors import BadInput
 from traces.recording import RecordingWriter

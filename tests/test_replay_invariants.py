@@ -15,10 +15,11 @@ from tampering import Tampered
 
 import replay
 import traces
-from model.crypto import compressor_for, known
+from model.crypto import compressor_for
+from model.crypto import knownanswers as known
 from model.revisions.mainline_7 import Mainline73
-from replay.cut import cut
-from replay.synthetic import ImaginaryKernel
+from replay.tools.cut import cut
+from replay.tools.synthetic import ImaginaryKernel
 from traces import schema
 
 LZ4 = compressor_for("lz4", "mainline-7.0")

@@ -18,18 +18,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from regressing import Plan, record
 
-from replay.checks import CHECKS
 from replay.cli import main
-from replay.parting import RESPECTS as PARTING_RESPECTS
+from replay.reference.checks import CHECKS
 from replay.regress.compare import regress
 from replay.report import sections, story
-from replay.report.load import load_result
+from replay.report.consequences import RESPECTS, STAKES, in_this_case, stake
 from replay.report.markup import folded, join, printable, row, table, tag
-from replay.report.material import Material
-from replay.report.meaning import RESPECTS, STAKES, in_this_case, stake
+from replay.report.reportdata import Material
+from replay.report.resultfile import load_result
 from replay.report.style import COLOURS, CSS
-from replay.synthetic import ImaginaryKernel, config
-from replay.verdict import Result, replay
+from replay.revdiff.lockstep import RESPECTS as PARTING_RESPECTS
+from replay.tools.synthetic import ImaginaryKernel, config
+from replay.verdict.result import Result
+from replay.verdict.run import replay
 from traces import schema
 from traces.errors import BadInput
 from traces.recording import Recording, RecordingWriter
@@ -596,7 +597,7 @@ def test_which_case_it_is(check: str, recorded: Any, predicted: Any, words: str)
     ("SKIP", ["no zswap"], "Nothing was checked of kernel 7.9 (lz4): no zswap."),
 ])
 def test_verdict_in_one_sentence(verdict: str, reasons: list[str], words: str) -> None:
-    from replay.verdict import CheckResult
+    from replay.verdict.result import CheckResult
 
     result = Result(verdict=verdict, recording="x", revision="R", mirrors="", kernel="7.9", compressor="lz4", events=9,
                     checks=[CheckResult("store.length", 5, 0, "exact", ""), CheckResult("store.raw", 0, 0, "exact", "")],

@@ -10,18 +10,19 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from replay.checks import Tally
 from replay.cli import main
-from replay.report.counted import ages, batches, duration, sizes
+from replay.reference.checks import Tally
+from replay.report.distributions import ages, batches, duration, sizes
 from replay.report.drawing import Drawing, inline_svg, label, png_file, svg_file
 from replay.report.fragmentation import fragmentation
-from replay.report.material import Material, Missing, Picture, gather
-from replay.report.overtime import pool
+from replay.report.modelpool import course
 from replay.report.pictures import write_file
-from replay.report.predicted import course
-from replay.report.recorded import Recorded, look
-from replay.synthetic import config
-from replay.verdict import effects, open_engine, replay
+from replay.report.pooltimeline import pool
+from replay.report.recordingdata import Recorded, look
+from replay.report.reportdata import Material, Missing, Picture, gather
+from replay.tools.synthetic import config
+from replay.verdict.run import effects, replay
+from replay.verdict.setup import open_engine
 from traces import schema
 from traces.errors import BadInput
 from traces.recording import Recording, RecordingWriter

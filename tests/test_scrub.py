@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import replay
 import traces
 from model.crypto import compressor_for
-from replay.scrub import scrub, synthetic_page
+from replay.tools.scrub import scrub, synthetic_page
 from traces.errors import BadInput
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from settingbox import SettingBox, both, check
 
-from replay.cut import cut
+from replay.tools.cut import cut
 from traces import schema
 from traces.importers import import_source
 from traces.recording import Recording

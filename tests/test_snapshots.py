@@ -12,8 +12,8 @@ import pytest
 
 import replay
 import traces
-from replay.snapshots import _vmstat_lag
-from replay.synthetic import ImaginaryKernel, config
+from replay.reference.snapshots import _vmstat_lag
+from replay.tools.synthetic import ImaginaryKernel, config
 from traces import schema
 from traces.recording import RecordingWriter
 

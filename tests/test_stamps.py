@@ -17,17 +17,17 @@ from tampering import COLUMNS, Tampered
 from replay.cli import main
 from replay.cli.compare import report
 from replay.cli.replay_ import divergence_lines
-from replay.compare import compare
-from replay.cut import cut
-from replay.losses import losses_of
+from replay.recdiff.comparison import compare
 from replay.regress import measure
-from replay.report.counted import ages
-from replay.report.load import load_result
-from replay.report.material import Material, Missing, Picture, gather
+from replay.report.distributions import ages
 from replay.report.pictures import pictures
-from replay.report.recorded import Ages, Recorded
-from replay.scrub import scrub
-from replay.verdict import replay
+from replay.report.recordingdata import Ages, Recorded
+from replay.report.reportdata import Material, Missing, Picture, gather
+from replay.report.resultfile import load_result
+from replay.tools.cut import cut
+from replay.tools.scrub import scrub
+from replay.verdict.losses import losses_of
+from replay.verdict.run import replay
 from traces import schema
 from traces.errors import BadInput
 from traces.exporters import chromejson, pftrace

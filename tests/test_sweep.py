@@ -10,8 +10,8 @@ from functools import cache
 
 import pytest
 
-from replay.comparisons import COMPARISONS, compared_columns
 from replay.fast import step
+from replay.reference.comparisons import COMPARISONS, compared_columns
 from tests.sweeping import (
     LINES,
     NEVER_NOTICED,

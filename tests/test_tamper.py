@@ -19,7 +19,7 @@ import pytest
 import replay
 import traces
 from model.crypto import compressor_for
-from replay.engine import READINGS
+from replay.reference.engine import READINGS
 from tests.sweeping import NEVER_READ, Read, outcome, watch
 from tests.tampering import UNDECIDED, Change, Tampered, drop, name_of, neighbours, no_effect, outlives, run, tamper
 from traces import schema

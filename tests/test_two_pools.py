@@ -11,9 +11,10 @@ import pytest
 
 import replay
 import traces
-from model.crypto import compressor_for, known
+from model.crypto import compressor_for
+from model.crypto import knownanswers as known
 from model.effects import Effect
-from replay.synthetic import ImaginaryKernel, config
+from replay.tools.synthetic import ImaginaryKernel, config
 from traces import schema
 from traces.recording import RecordingWriter
 

@@ -18,7 +18,7 @@ from test_vmcore_builder import DIRECT, PAGE_SIZE, Box
 
 from model.crypto import compressor_for
 from replay.cli import vmcore as verb
-from replay.vmcore import CORE_CHECKS, check_core
+from replay.tools.vmcore import CORE_CHECKS, check_core
 from traces.errors import BadInput
 from traces.vmcore import CoreImage, read_core
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from replay.vmcore import CoreResult, check_core
+from replay.tools.vmcore import CoreResult, check_core
 from traces.errors import BadInput
 from traces.vmcore import read_core
 

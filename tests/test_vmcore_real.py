@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from model.crypto import compressor_for
-from replay.vmcore import check_core
+from replay.tools.vmcore import check_core
 from traces.record.release import release_line
 from traces.vmcore import read_core
 

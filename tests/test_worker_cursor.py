@@ -15,7 +15,7 @@ from tampering import Tampered
 from model.worker import WorkerCursor
 from replay.fast import layout as L
 from replay.fast.cursor import OUT_OF_ORDER, comes_to, gone, holds, pass_over, show_cursor, take_cursor
-from replay.verdict import replay
+from replay.verdict.run import replay
 from traces import schema
 
 SAMPLES = ROOT / "traces" / "samples"

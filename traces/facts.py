@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from traces import jsontext
 from traces.errors import BadInput
-from traces.importers.machine import OURS, check_kernel, check_machine, check_page_size
 from traces.leftovers import Unfinished
-from traces.record.reasons import next_step
+from traces.machine import OURS, check_kernel, check_machine, check_page_size
+from traces.record.oserrors import next_step
 from traces.recording import Recording
 
 __all__ = ["FACTS", "Fact", "how_to_set", "missing", "put", "read_settings", "set_facts"]

@@ -23,7 +23,7 @@ from traces.files import is_regular, open_input, read_input, regular
 from traces.leftovers import Unfinished
 from traces.pages import PageStore, PageStoreWriter
 from traces.printable import escaped_texts
-from traces.record.reasons import next_step
+from traces.record.oserrors import next_step
 
 if TYPE_CHECKING:
     # pyarrow imports it where a table becomes a frame; most verbs need none.

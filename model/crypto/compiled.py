@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..errno import EINVAL
-from . import known
+from . import knownanswers
 from .base import (
     PAGE_SIZE,
     Buffer,
@@ -136,4 +136,4 @@ class CompiledCompressor(Compressor, Generic[Scratch]):
         return dst.tobytes()
 
     def self_check(self) -> list[str]:
-        return known.problems(self, self.name)
+        return knownanswers.problems(self, self.name)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import zlib
 
 from ..lines import line_named
-from . import known
+from . import knownanswers
 from .base import (
     PAGE_SIZE,
     Buffer,
@@ -70,7 +70,7 @@ class Deflate(LibraryCompressor):
         return page
 
     def self_check(self) -> list[str]:
-        return known.problems(self, "deflate")
+        return knownanswers.problems(self, "deflate")
 
 
 def _deflate(page: Buffer) -> bytes:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from ..errno import EINVAL, ENOSPC, ENOSYS
 from .base import PAGE_SIZE, Compressor, CorruptData, Result
-from .known import noise
+from .knownanswers import noise
 from .request import AcompRequest, Driver, KernelFault, SgList, gather, scatter
 
 __all__ = ["SCOMP_SCRATCH_SIZE", "PageAlgorithm", "Scomp7", "Scomp612", "Synthetic", "Wrapped"]

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ..errno import EINVAL
 from ..lines import line_named
-from . import known
+from . import knownanswers
 from .base import PAGE_SIZE, Buffer, CorruptData, InexactLibrary, LibraryCompressor, PageFunction
 
 Version = tuple[int, int, int]
@@ -214,4 +214,4 @@ class Zstd(LibraryCompressor):
         return page
 
     def self_check(self) -> list[str]:
-        return known.problems(self, "zstd-old" if self._parameters == _OLD.parameters else "zstd-new")
+        return knownanswers.problems(self, "zstd-old" if self._parameters == _OLD.parameters else "zstd-new")

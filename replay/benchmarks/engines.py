@@ -18,8 +18,8 @@ import numpy as np
 
 from replay.benchmarks.process import child, repeated
 from replay.benchmarks.row import Row
-from replay.synthetic import cycle, write_repeated
-from replay.verdict import replay
+from replay.tools.synthetic import cycle, write_repeated
+from replay.verdict.run import replay
 from traces import schema
 from traces.recording import Recording
 

@@ -25,7 +25,7 @@ from replay.benchmarks.pages import page_rows
 from replay.benchmarks.parallel import two_cores
 from replay.benchmarks.process import child, repeated
 from replay.benchmarks.row import Row
-from replay.synthetic import cycle
+from replay.tools.synthetic import cycle
 from traces.importers import import_source
 from traces.recording import Recording
 

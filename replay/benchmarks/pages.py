@@ -12,8 +12,8 @@ from typing import Any, Final
 from model.crypto import compressor_for
 from replay.benchmarks.process import child, repeated
 from replay.benchmarks.row import Row
-from replay.synthetic import write_pages_recording
-from replay.verdict import replay
+from replay.tools.synthetic import write_pages_recording
+from replay.verdict.run import replay
 from traces.recording import Recording
 
 __all__ = ["page_rows"]

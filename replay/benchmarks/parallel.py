@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from replay.synthetic import cycle, write_repeated
+from replay.tools.synthetic import cycle, write_repeated
 
 __all__ = ["TwoCores", "two_cores"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from replay.cli.replay_ import value, wrapped
 from replay.cli.terminal import steps, table
-from replay.compare import Comparison, Difference, TaskResult, compare
+from replay.recdiff.comparison import Comparison, Difference, TaskResult, compare
 from traces.recording import Recording
 from traces.times import clock, moment
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from model.branches import BRANCHES
 from replay.cli.terminal import table
-from replay.coverage import covered, sentence
 from replay.many.jobs import Job, Outcome
+from replay.tools.coverage import covered, sentence
 
 __all__ = ["all_branch_lines", "branch_lines"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from replay.cli.replay_ import load_revision
 from replay.cli.terminal import number, steps
-from replay.cut import cut
+from replay.tools.cut import cut
 from traces.recording import Recording
 
 __all__ = ["add_parser"]

@@ -42,7 +42,7 @@ def _seconds(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look, and print what was found."""
-    from replay import doctor
+    from replay.tools import doctor
 
     with steps() as progress:
         # Not even what Python compiles of a module that is only looked at.
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def report(box: dict[str, Any], checks: Sequence[Any], room: dict[str, Any]) -> Iterator[str]:
     """Yield the lines for people: abilities, what was looked at, commands, disk."""
-    from replay import doctor
+    from replay.tools import doctor
 
     cpus = box["cpus"]
     yield f"Linux {box['kernel']} on {box['machine']}, {cpus} CPU{'s' if cpus != 1 else ''}"

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from replay.cli.terminal import steps
-from replay.verdict import kernel_release
+from replay.verdict.setup import kernel_release
 from traces.errors import BadInput
 from traces.exporters import chromejson, pftrace
 from traces.exporters.check import check
 from traces.exporters.timeline import Item, Timeline
 from traces.leftovers import Unfinished
-from traces.record.wayout import FAULT
+from traces.record.exits import FAULT
 from traces.recording import Recording
 from traces.times import clock
 

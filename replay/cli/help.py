@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from replay.cli.escaping import unescaped
 from replay.cli.verbs import EXAMPLES, GROUPS
-from traces.meant import meant
+from traces.suggestion import meant
 
 __all__ = ["Formatter", "Parser", "TopParser", "opening"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from replay.cli.terminal import counting, number, steps, warn, wrapped
-from replay.compressing import CompressingBeside
-from replay.losses import loss_reasons, loss_text
-from replay.verdict import predictions_for
+from replay.reference.precompression import CompressingBeside
+from replay.verdict.losses import loss_reasons, loss_text
+from replay.verdict.setup import predictions_for
 from traces.errors import BadInput
 from traces.facts import FACTS, how_to_set, missing, read_settings, set_facts
 from traces.importers import import_source

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from replay.cli.terminal import table
-from replay.losses import file_reasons, loss_reasons
+from replay.verdict.losses import file_reasons, loss_reasons
 from traces import schema
 from traces.recording import Recording
 from traces.samples import sample_paths

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from replay.cli.labtrial import Trial, reached, run_trial
-from replay.cut import cut
-from replay.shrink import shrink
-from replay.verdict import replay
+from replay.revdiff.shrink import shrink
+from replay.tools.cut import cut
+from replay.verdict.run import replay
 from traces.errors import BadInput
 from traces.lab.kernels import Kernel
 from traces.lab.tools import Tools

@@ -17,7 +17,7 @@ from replay.cli.labcommon import Shelf, telling
 from replay.cli.labfindings import Bench, keep, pursue
 from replay.cli.labtrial import DIED, Trial
 from replay.cli.terminal import table, warn
-from replay.coverage import missing, sentence, summed
+from replay.tools.coverage import missing, sentence, summed
 from traces.lab.errors import LabError
 from traces.lab.fuzz import generate
 from traces.workload.sequence import BadSequence, Sequence, load

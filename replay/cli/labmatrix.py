@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from model.lines import LINES
-from replay.agreement import difference
 from replay.cli.labcommon import DIED, Shelf, add_guest_options, add_record_options, job_of, tell_death, telling, told
 from replay.cli.terminal import table, warn
-from replay.coverage import missing, sentence, summed
-from replay.verdict import NOT_COMPILED, Result, replay
+from replay.tools.coverage import missing, sentence, summed
+from replay.verdict.engineagreement import difference
+from replay.verdict.result import Result
+from replay.verdict.run import NOT_COMPILED, replay
 from traces.errors import BadInput
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.qemu import ending_on_signals

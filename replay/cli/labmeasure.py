@@ -24,8 +24,8 @@ from replay.cli.labcommon import (
     told,
 )
 from replay.cli.terminal import table, warn
-from replay.compare import compare
-from replay.verdict import replay
+from replay.recdiff.comparison import compare
+from replay.verdict.run import replay
 from traces.errors import BadInput
 from traces.importers import import_source
 from traces.lab.run import Ran, run_task

@@ -15,14 +15,15 @@ from typing import Any, Final
 
 from replay.cli.labcommon import sequence_job
 from replay.cli.replay_ import report
-from replay.verdict import Result, replay
+from replay.verdict.result import Result
+from replay.verdict.run import replay
 from traces.errors import BadInput
 from traces.lab.errors import GuestDied
 from traces.lab.kernels import Kernel
 from traces.lab.run import Outcome
 from traces.lab.run import run as run_job
 from traces.lab.tools import Tools
-from traces.record.wayout import without_bytes
+from traces.record.exits import without_bytes
 from traces.recording import Recording
 from traces.workload.command import OUT_OF_MEMORY
 from traces.workload.sequence import Sequence

@@ -10,14 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from replay.cachekey import cache_home, remove_old
 from replay.cli.escaping import escaping
 from replay.cli.help import Parser, TopParser, opening
 from replay.cli.verbs import VERBS
 from replay.cli.versions import ShowVersions
+from replay.reference.cachekey import cache_home, remove_old
 from traces.errors import BadInput
 from traces.leftovers import sweep
-from traces.record.wayout import WRONG, check_words, leave
+from traces.record.exits import WRONG, check_words, leave
 
 __all__ = ["main", "parser"]
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from model.revisions import REVISIONS
 from model.zswap import Zswap
-from replay.checks import CHECKS, Divergence, unknown_checks
 from replay.cli.manytables import table_lines
 from replay.cli.terminal import console, fitting, steps, warn
 from replay.formats.junit import junit_xml
@@ -24,12 +23,13 @@ from replay.many.cluster import LOCAL, run_cluster
 from replay.many.jobs import NOT_DONE, UNREADABLE, Job, Outcome, attempt, safely
 from replay.many.local import run_local
 from replay.many.tables import as_plain
-from replay.verdict import Result
+from replay.reference.checks import CHECKS, Divergence, unknown_checks
+from replay.verdict.result import Result
 from traces.errors import BadInput
 from traces.leftovers import write_whole
-from traces.meant import meant
-from traces.record.reasons import next_step
-from traces.record.wayout import FAULT
+from traces.record.exits import FAULT
+from traces.record.oserrors import next_step
+from traces.suggestion import meant
 
 if TYPE_CHECKING:
     from rich.progress import Progress

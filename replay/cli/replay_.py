@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from model.revisions import REVISIONS
-from replay.checks import CHECKS, Divergence
 from replay.cli.coverage import all_branch_lines, branch_lines
 from replay.cli.many import Form, add_options, run_jobs
 from replay.cli.terminal import painted, table, wrapped
-from replay.coverage import sentence
 from replay.formats.asjson import Json
 from replay.formats.ktap import Ktap
 from replay.formats.mail import Mail
 from replay.many.jobs import make_jobs
-from replay.taken import sentence as unjudged
-from replay.userrevision import load_revision
-from replay.verdict import Result
+from replay.reference.answers import sentence as unjudged
+from replay.reference.checks import CHECKS, Divergence
+from replay.tools.coverage import sentence
+from replay.userrev.revision import load_revision
+from replay.verdict.result import Result
 from traces.errors import BadInput
 from traces.times import moment
 

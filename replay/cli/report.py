@@ -11,14 +11,15 @@ from typing import Any
 from model.revisions import REVISIONS
 from replay.cli.revisions import parting_status
 from replay.cli.terminal import steps
-from replay.formats.judged import one_line
-from replay.report.load import fits, load_result
+from replay.formats.subtests import one_line
+from replay.report.resultfile import fits, load_result
 from replay.report.story import parting_sentence, regression_sentence
-from replay.userrevision import load_revision
-from replay.verdict import Result, kernel_release
+from replay.userrev.revision import load_revision
+from replay.verdict.result import Result
+from replay.verdict.setup import kernel_release
 from traces.errors import BadInput
-from traces.meant import meant
 from traces.recording import Recording
+from traces.suggestion import meant
 
 __all__ = ["add_parser"]
 
@@ -58,9 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     result, recording, absent = _subject(arguments.recording, revisions[0] if revisions else None)
     more, patched = ([Recording(path) for path in paths] for paths in (arguments.more, arguments.patched))
     # Drawing takes a second to load, which no other verb should wait for.
-    from replay.report.material import gather, sides
     from replay.report.page import page
     from replay.report.pictures import pictures, write_figures, write_file
+    from replay.report.reportdata import gather, sides
 
     if recording is None and (more or patched):
         raise BadInput(arguments.recording, "", f"{absent}, so it has no times to show beside others'",

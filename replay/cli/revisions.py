@@ -13,15 +13,15 @@ from typing import Any, Final
 from model.crypto.faults import FaultPlan
 from model.revisions import REVISIONS, SERIES
 from model.zswap import Zswap
-from replay.bisect import Bisection, bisect, series
 from replay.cli.replay_ import load_revision
 from replay.cli.terminal import counting, fitting, table, wrapped
-from replay.coverage import seen
-from replay.freerun import Outcome
-from replay.parting import RESPECTS, Cause, Parting, broken, part
+from replay.revdiff.bisect import Bisection, bisect, series
+from replay.revdiff.freerun import Outcome
+from replay.revdiff.lockstep import RESPECTS, Cause, Parting, broken, part
+from replay.tools.coverage import seen
 from traces.errors import BadInput
-from traces.meant import meant
 from traces.recording import Recording
+from traces.suggestion import meant
 
 __all__ = ["add_parser", "named", "parting_status", "two_revisions"]
 

@@ -7,7 +7,7 @@ import argparse
 from typing import Any
 
 from replay.cli.terminal import steps, warn
-from replay.scrub import scrub
+from replay.tools.scrub import scrub
 from traces.recording import Recording
 
 __all__ = ["add_parser"]

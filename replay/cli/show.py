@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from replay.cli.terminal import number
-from replay.eventlines import event_line
 from traces import schema
 from traces.errors import BadInput
+from traces.eventlines import event_line
 from traces.recording import Recording
 from traces.times import no_seconds
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from replay.cli.replay_ import value, wrapped
 from replay.cli.terminal import counting, table
-from replay.vmcore import CoreResult, check_core
+from replay.tools.vmcore import CoreResult, check_core
 from traces.vmcore import EntryImage, read_core
 
 __all__ = ["add_parser", "run"]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Recorded addresses, object words and totals held against what is known of them, compiled.
 
-As in :mod:`replay.handlers_zsmalloc`: the first address seen binds, later ones have to be the same; 0 is none.
+As in :mod:`replay.reference.handlers.zsmalloc`: the first address seen binds, later ones have to be the same; 0 is
+none.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -16,8 +17,8 @@ from numba import njit
 from model.zsmalloc import PAGE_SIZE
 from replay.fast import layout as L
 from replay.fast.tables import find, keep
-from replay.handlers_zsmalloc import ZSPAGE_MAGIC
-from replay.handlers_zswap import MAX_ENTRY_TO_LRU
+from replay.reference.handlers.zsmalloc import ZSPAGE_MAGIC
+from replay.reference.handlers.zswap import MAX_ENTRY_TO_LRU
 
 __all__ = ["UNBOUND", "class_differs", "entry_differs", "frame_differs", "read_before", "zspage_differs", "zspage_word"]
 

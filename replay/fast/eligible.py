@@ -15,11 +15,11 @@ from model.revisions.mainline_6_18 import Mainline618
 from model.revisions.mainline_7 import Mainline70, Mainline71, Mainline72, Mainline73
 from model.zsmalloc import SizeClass, ZsPool
 from model.zswap import Zswap
-from replay.comparisons import compared_columns
 from replay.fast import layout as L
+from replay.reference.comparisons import compared_columns
 
 if TYPE_CHECKING:
-    from replay.engine import Engine
+    from replay.reference.engine import Engine
 
 __all__ = ["GIVEN", "HANDLED", "NEEDED", "compiled_base", "setup", "why_not"]
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The tables of a compiled replay: made, enlarged, copied, and turned into the model's state and back.
 
-The form in between is the one that a cut recording keeps (:mod:`replay.state`), so that both engines can start where
-the other one stopped.
+The form in between is the one that a cut recording keeps (:mod:`replay.reference.modelstate`), so that both engines can
+start where the other one stopped.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from replay.fast import tables
 from replay.fast.bound import UNBOUND
 from replay.fast.rows import new_entry
 from replay.fast.tasks import operation, task_of
-from replay.invariants import Holdings
+from replay.reference.invariants import Holdings
 from traces import schema
 
 if TYPE_CHECKING:
-    from replay.engine import Engine
+    from replay.reference.engine import Engine
 
 __all__ = ["LAST_EFFECT", "Memory", "signed", "unsigned"]
 
@@ -189,7 +189,7 @@ class Memory:
     # ---- to the reference --------------------------------------------------------------------------------
 
     def dump(self, engine: Engine) -> dict[str, Any]:
-        """Return the state as :func:`replay.state.dump_state` does, to be loaded into a new model.
+        """Return the state as :func:`replay.reference.modelstate.dump_state` does, to be loaded into a new model.
 
         Only where no operation is under way that has effects to come.
         """
@@ -306,7 +306,8 @@ class Memory:
     # ---- from the reference ------------------------------------------------------------------------------
 
     def load(self, state: dict[str, Any], spans: dict[int, list[int]]) -> None:
-        """Take over a state that :func:`replay.state.dump_state` describes, into tables that are still empty.
+        """Take over a state that :func:`replay.reference.modelstate.dump_state` describes, into tables that are still
+        empty.
 
         :param spans: as :meth:`spans` returns
         """

@@ -17,7 +17,6 @@ import numpy as np
 from model.branches import BRANCHES
 from model.effects import Steps
 from model.zswap import Zswap, ZswapEntry
-from replay.engine import COLUMNS, Engine, Frame, LostEvents
 from replay.fast import layout as L
 from replay.fast.cursor import holds, show_cursor, take_cursor
 from replay.fast.eligible import setup, why_not
@@ -25,13 +24,15 @@ from replay.fast.memory import LAST_EFFECT, Memory, signed, unsigned
 from replay.fast.rows import truth_held
 from replay.fast.settings import take_settings
 from replay.fast.step import QUIET, SETTLE, run
-from replay.handlers_zswap import QUESTION
-from replay.settings import EVENTS as SETTINGS
-from replay.state import dump_state, load_state
+from replay.reference.engine import COLUMNS, Engine, LostEvents
+from replay.reference.frame import Frame
+from replay.reference.handlers.zswap import QUESTION
+from replay.reference.modelstate import dump_state, load_state
+from replay.reference.settings import EVENTS as SETTINGS
 from traces import schema
 
 if TYPE_CHECKING:
-    from replay.predict import Predictions
+    from replay.reference.predictions import Predictions
 
 __all__ = ["READ", "ROWS", "FastReplay"]
 
@@ -67,7 +68,8 @@ def _counted(model: Zswap, entry: ZswapEntry | None) -> Steps[None]:
 
 
 class FastReplay:
-    """Replays one recording like :meth:`replay.engine.Engine.run`, and leaves everything in the engine as it would.
+    """Replays one recording like :meth:`replay.reference.engine.Engine.run`, and leaves everything in the engine as it
+    would.
 
     :param engine: ready to replay, at the recording's start
     """

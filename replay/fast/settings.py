@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What settings of all cgroups decide by themselves, as the compiled replay looks it up (:mod:`replay.settings`)."""
+"""What settings of all cgroups decide by themselves, as the compiled replay looks it up
+(:mod:`replay.reference.settings`)."""
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -15,8 +16,8 @@ from replay.fast import tables
 from replay.fast.tables import find
 
 if TYPE_CHECKING:
-    from replay.engine import Engine
     from replay.fast.memory import Memory
+    from replay.reference.engine import Engine
 
 __all__ = ["MOMENT", "NOBODY", "setting_of", "take_settings"]
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Events held against the effects that the compiled operations stand at: Engine.step() and the handlers, compiled.
 
-Each comparison is the one that the handler of that name makes (:mod:`replay.handlers_zswap` and its siblings).  A
-difference is never judged here: the loop stops before it counts for anything, and the reference has the word.
+Each comparison is the one that the handler of that name makes (:mod:`replay.reference.handlers.zswap` and its
+siblings).  A difference is never judged here: the loop stops before it counts for anything, and the reference has the
+word.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -17,7 +18,6 @@ from numba import njit
 from model.effects import EAGER
 from model.swap import PG_DIRTY, PG_RECLAIM, PG_UPTODATE
 from model.zsmalloc import HANDLE_SIZE, PAGE_SIZE
-from replay import engine
 from replay.fast import layout as L
 from replay.fast.advance import ENDED, UNKNOWN, advance
 from replay.fast.bound import (
@@ -45,8 +45,9 @@ from replay.fast.tasks import (
     settle,
     task_of,
 )
-from replay.handlers_acomp import STRUCT_PAGE
-from replay.settings import EVENTS as SETTINGS
+from replay.reference import engine
+from replay.reference.handlers.acomp import STRUCT_PAGE
+from replay.reference.settings import EVENTS as SETTINGS
 from traces import schema
 
 __all__ = ["QUIET", "SETTLE", "run"]

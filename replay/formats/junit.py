@@ -12,9 +12,9 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from replay.checks import Divergence
-from replay.formats.judged import Case, Names, Suite, judge
+from replay.formats.subtests import Case, Names, Suite, judge
 from replay.many.jobs import Job, Outcome
+from replay.reference.checks import Divergence
 
 __all__ = ["junit_xml"]
 

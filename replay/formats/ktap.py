@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from replay.checks import Divergence
-from replay.formats.judged import Case, Names, Suite, judge, one_line
+from replay.formats.subtests import Case, Names, Suite, judge, one_line
 from replay.many.jobs import Job, Outcome
+from replay.reference.checks import Divergence
 
 __all__ = ["Ktap"]
 

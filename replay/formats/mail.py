@@ -15,9 +15,9 @@ from typing import Final
 
 import numpy as np
 
-from replay.formats.judged import one_line
+from replay.formats.subtests import one_line
 from replay.many.jobs import Job, Outcome
-from replay.verdict import CheckResult, Result
+from replay.verdict.result import CheckResult, Result
 from traces import schema
 from traces.errors import BadInput
 from traces.recording import Recording

@@ -18,15 +18,16 @@ from typing import Any, Final
 from model.crypto import InexactLibrary, UnsupportedCompressor, compressor_for
 from model.revisions import REVISIONS, revision_for_line
 from model.zswap import Zswap
-from replay.predict import cache_file
-from replay.userrevision import load_revision
-from replay.verdict import Result, others, replay
+from replay.reference.predictions import cache_file
+from replay.userrev.revision import load_revision
+from replay.verdict.result import Result
+from replay.verdict.run import others, replay
 from traces import jsontext
 from traces.errors import BadInput
 from traces.files import read_input
-from traces.record.reasons import next_step
+from traces.record.exits import FAULT, TRACEBACK, without_bytes
+from traces.record.oserrors import next_step
 from traces.record.release import kernel_line
-from traces.record.wayout import FAULT, TRACEBACK, without_bytes
 from traces.recording import Recording
 
 __all__ = ["NOT_DONE", "UNREADABLE", "Job", "Outcome", "attempt", "make_jobs", "not_done", "safely", "sources"]
@@ -40,7 +41,7 @@ NOT_DONE: Final = "not done"
 class Job:
     """One recording, as the user named it, against one revision (None: the one that mirrors its kernel).
 
-    ``options`` are further keyword arguments of :func:`replay.verdict.replay`, as JSON knows them (``checks`` as a
+    ``options`` are further keyword arguments of :func:`replay.verdict.run.replay`, as JSON knows them (``checks`` as a
     list); ``after`` is the number of the job that compresses the same pages: this one finds its results.
     """
 
@@ -111,7 +112,7 @@ def make_jobs(recordings: Sequence[str], revisions: Sequence[str | None],
     Where the same compressor has to run over the same pages for several jobs, the later ones come ``after`` the first,
     so that it runs once, and for the job for which it would run if they all were done in order.
 
-    :param loaded: what :func:`~replay.userrevision.load_revision` gave for each revision, where that was called
+    :param loaded: what :func:`~replay.userrev.revision.load_revision` gave for each revision, where that was called
     :param options: as in :class:`Job`
     :raises BadInput: for a revision that cannot be loaded
     """

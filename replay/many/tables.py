@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from replay.checks import CHECKS
 from replay.many.jobs import Job, Outcome
-from replay.verdict import Result
+from replay.reference.checks import CHECKS
+from replay.verdict.result import Result
 
 __all__ = ["CheckSum", "Verdict", "as_plain", "check_sums", "verdicts"]
 

@@ -12,9 +12,9 @@ import threading
 import time
 from typing import Any, Final
 
-from replay import predict
 from replay.many.compiled import guard
 from replay.many.jobs import Job, safely
+from replay.reference import predictions as predict
 
 __all__ = ["GRACE", "main"]
 

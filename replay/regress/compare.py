@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from replay.regress.alike import Alike, alike
 from replay.regress.catalogue import Better, Kind, Measure
+from replay.regress.matching import Alike, alike
 from replay.regress.measures import Run, measure
 from replay.regress.statistics import LEAST_RUNS, Side, Tested, holm, test
 from traces.errors import BadInput

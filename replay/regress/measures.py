@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from replay.losses import losses_of, stopped
 from replay.regress import catalogue
-from replay.regress.alike import Operations, start_of
 from replay.regress.catalogue import EFFECTS, LEVELS, VMSTAT_NAMES, Measure
+from replay.regress.matching import Operations, start_of
+from replay.verdict.losses import losses_of, stopped
 from traces import schema
 from traces.errors import BadInput
 from traces.recording import Recording
@@ -97,7 +97,7 @@ class Run:
 
     ``values``: measure id -> value; ``missing``: measure id -> why there is no value; ``ends``: counter id -> value in
     the last snapshot; ``orders``: folio order -> pages of the stores; ``losses``: in words, empty where nothing was
-    lost; ``start``: see :func:`replay.regress.alike.start_of`; ``keyed``: page digests have a key of their own;
+    lost; ``start``: see :func:`replay.regress.matching.start_of`; ``keyed``: page digests have a key of their own;
     ``emulated``: see :func:`emulated`.
     """
 
@@ -203,7 +203,7 @@ class _Pass:
         self.run.start = start_of(self.recording)
         state = self.recording.document("state")
         entries = state.get("entries") if state is not None else None
-        # Rows of replay.state: swap entry, length, and more.
+        # Rows of replay.reference.modelstate: swap entry, length, and more.
         if isinstance(entries, list):
             lengths = [row[1] for row in entries if isinstance(row, list) and len(row) > 1 and isinstance(row[1], int)]
             self.bytes = sum(lengths) if len(lengths) == len(entries) else None

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from replay.report.drawing import Drawing, ink, tidy
-from replay.report.material import Material, Missing, Picture
-from replay.report.recorded import Snapshot
+from replay.report.recordingdata import Snapshot
+from replay.report.reportdata import Material, Missing, Picture
 from traces.schema import PAGE_SIZE
 
 __all__ = ["fragmentation"]

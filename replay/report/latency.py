@@ -11,9 +11,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from replay.regress.catalogue import Kind
 from replay.regress.compare import Check
 from replay.regress.statistics import Side
-from replay.report.counted import duration
+from replay.report.distributions import duration
 from replay.report.drawing import Drawing, ink, label, tidy
-from replay.report.material import Material, Missing, Picture
+from replay.report.reportdata import Material, Missing, Picture
 from traces.times import no_seconds
 
 __all__ = ["latency", "times"]

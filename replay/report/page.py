@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from replay.report import sections
 from replay.report.drawing import inline_svg
 from replay.report.markup import Markup, folded, join, table, tag
-from replay.report.material import Material, Missing, Picture
+from replay.report.reportdata import Material, Missing, Picture
 from replay.report.style import CSS
 
 __all__ = ["page"]

@@ -6,15 +6,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from replay.report.counted import ages, batches, sizes
+from replay.report.distributions import ages, batches, sizes
 from replay.report.drawing import png_file, svg_file
 from replay.report.fragmentation import fragmentation
 from replay.report.latency import latency
-from replay.report.material import Material, Missing, Picture
-from replay.report.overtime import pool
+from replay.report.pooltimeline import pool
+from replay.report.reportdata import Material, Missing, Picture
 from traces.errors import BadInput
 from traces.leftovers import write_whole
-from traces.record.reasons import next_step
+from traces.record.oserrors import next_step
 
 __all__ = ["pictures", "write_file", "write_figures"]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import shlex
 
-from replay.report.material import Material
+from replay.report.reportdata import Material
 
 __all__ = ["commands"]
 

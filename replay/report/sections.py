@@ -7,18 +7,18 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from replay.checks import CHECKS, Divergence
-from replay.coverage import seen
-from replay.freerun import Outcome
-from replay.parting import Cause, broken
+from replay.reference.checks import CHECKS, Divergence
 from replay.regress.compare import Check
 from replay.regress.table import change, number, spread
+from replay.report.consequences import RESPECTS
 from replay.report.markup import Markup, folded, join, row, table, tag
-from replay.report.material import Material
-from replay.report.meaning import RESPECTS
+from replay.report.reportdata import Material
 from replay.report.reproduce import commands
 from replay.report.story import parting_sentence, regression_sentence, shown, tell, verdict_sentence
-from replay.verdict import CheckResult, Result
+from replay.revdiff.freerun import Outcome
+from replay.revdiff.lockstep import Cause, broken
+from replay.tools.coverage import seen
+from replay.verdict.result import CheckResult, Result
 from traces.times import no_seconds
 
 __all__ = ["base_and_patched", "checks", "divergence", "reasons", "reproduce", "revisions", "title", "verdict"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from replay.checks import CHECKS, Divergence
-from replay.parting import Parting
+from replay.reference.checks import CHECKS, Divergence
 from replay.regress.compare import VERDICTS, Regression
-from replay.report.meaning import in_this_case, stake
-from replay.verdict import Result
+from replay.report.consequences import in_this_case, stake
+from replay.revdiff.lockstep import Parting
+from replay.verdict.result import Result
 from traces import schema
 from traces.times import clock, moment
 

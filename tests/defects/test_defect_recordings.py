@@ -11,8 +11,9 @@ import pytest
 import replay
 import traces
 from model.counters import DEBUGFS, VMSTAT
-from model.crypto import compressor_for, known
-from replay.synthetic import ImaginaryKernel, config
+from model.crypto import compressor_for
+from model.crypto import knownanswers as known
+from replay.tools.synthetic import ImaginaryKernel, config
 from traces.recording import RecordingWriter
 
 TEXT = dict(known.pages())["text"]

@@ -13,14 +13,16 @@ from collections.abc import Iterator
 import pytest
 from conftest import ROOT
 
-from model.crypto import acomp, iaa, known
+from model.crypto import acomp, iaa
+from model.crypto import knownanswers as known
 from model.crypto.faults import FaultPlan
 from model.revisions import REVISIONS
 from model.revisions.pool_create import POOL_CREATE
-from replay import freerun, parting, scenario
-from replay.defects import SCENARIOS, UNSEEN, main, table
-from replay.freerun import Operation
-from replay.scenario import Breaks, Counts, Find, Parts, Scenario, Setup, dirty, meets, outcomes, partings
+from replay.revdiff import freerun, scenario
+from replay.revdiff import lockstep as parting
+from replay.revdiff.defects import SCENARIOS, UNSEEN, main, table
+from replay.revdiff.freerun import Operation
+from replay.revdiff.scenario import Breaks, Counts, Find, Parts, Scenario, Setup, dirty, meets, outcomes, partings
 
 #: every defect found while the postings were read, L1 to L19
 LATENT = [f"L{number}" for number in range(1, 20)] + ["L3b"]
@@ -143,7 +145,7 @@ def test_what_finds_something_knows_no_scenario() -> None:
     for module in (freerun, parting, scenario):
         source = inspect.getsource(module)
         imported = {node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
-        assert "replay.defects" not in imported
+        assert "replay.revdiff.defects" not in imported
     for module in (freerun, parting):
         source = inspect.getsource(module)
         for revision in REVISIONS:
@@ -152,7 +154,7 @@ def test_what_finds_something_knows_no_scenario() -> None:
 
 
 def test_the_document_has_the_table() -> None:
-    """Make it again with: python -m replay.defects --markdown."""
+    """Make it again with: python -m replay.revdiff.defects --markdown."""
     assert table() in DOCUMENT.read_text()
 
 
@@ -169,7 +171,7 @@ def test_the_command_says_when_a_scenario_does_not_show(monkeypatch: pytest.Monk
                                                         capsys: pytest.CaptureFixture[str]) -> None:
     one = SCENARIOS[0]
     wrong = Scenario(one.name, one.where, one.what, one.steps, one.clean[:1], one.finds, one.shown[:1])
-    monkeypatch.setattr("replay.defects.SCENARIOS", (wrong,))
+    monkeypatch.setattr("replay.revdiff.defects.SCENARIOS", (wrong,))
     assert main([]) == 1
     out = capsys.readouterr().out
     assert "NOT FOUND: invariant: data" in out
@@ -177,7 +179,7 @@ def test_the_command_says_when_a_scenario_does_not_show(monkeypatch: pytest.Monk
 
 
 def test_as_a_module_it_prints_the_table() -> None:
-    done = subprocess.run([sys.executable, "-m", "replay.defects", "--markdown"], cwd=ROOT, capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-m", "replay.revdiff.defects", "--markdown"], cwd=ROOT, capture_output=True, text=True,
                           check=True)
     assert done.stdout.strip() == table()
 

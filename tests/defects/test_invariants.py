@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.crypto import compressor_for, known
+from model.crypto import compressor_for
+from model.crypto import knownanswers as known
 from model.crypto.base import Compressor
 from model.crypto.faults import FaultPlan
 from model.crypto.layers import acomp_for
 from model.revisions import MAINLINE, POSTED, REVISIONS
-from replay.freerun import FreeRun, Operation
+from replay.revdiff.freerun import FreeRun, Operation
 
 PAGES = {**dict(known.pages()), **{f"noise-{n}": known.noise(20 + n) for n in range(3)},
          "far": known.noise(11, 2600) + known.noise(11, 1496)}

@@ -34,10 +34,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from replay.checks import Tally
 from replay.cli.terminal import steps
 from replay.fast import layout as L
-from replay.verdict import open_engine
+from replay.reference.checks import Tally
+from replay.verdict.setup import open_engine
 from tests.mutation.hook import Substitute
 from tests.mutation.mutator import Mutant, choose, enumerate_mutants, mutated
 from tests.mutation.report import COMPILED_OUTCOMES, compiled_markdown, explanations, score_lines

@@ -15,13 +15,13 @@ from traces import schema
 from traces.compiled import at as _at
 from traces.compiled import compiled
 from traces.errors import BadInput
-from traces.importers.machine import PageSizes, check_kernel
 from traces.importers.merge import join
-from traces.importers.misread import MisreadColumns
 from traces.importers.pageindex import PageIndex
 from traces.importers.pageshare import page_share
 from traces.importers.source import BLOCK_ROWS, Block, RunFacts
 from traces.importers.tasks import TaskNumbers
+from traces.importers.wrongoffsets import MisreadColumns
+from traces.machine import PageSizes, check_kernel
 from traces.pages import PageStoreWriter, PageWatcher
 from traces.recording import RecordingWriter
 

@@ -12,7 +12,7 @@ from typing import Final, Literal, NoReturn, TypeAlias
 from traces.errors import BadInput
 from traces.files import open_input
 from traces.importers.packed import ZSTD_LIMIT
-from traces.record.reasons import next_step
+from traces.record.oserrors import next_step
 
 if sys.version_info >= (3, 14):
     from compression import zstd

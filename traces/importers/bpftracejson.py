@@ -43,6 +43,7 @@ import numpy as np
 
 from traces import schema
 from traces.errors import BadInput
+from traces.importers.inputfile import chunks, read_head
 from traces.importers.probemap import apply_moves, moves_for, vocabulary_name
 from traces.importers.source import BLOCK_ROWS, Block, RunFacts
 
@@ -306,8 +307,6 @@ def stream(path: Path, facts: RunFacts, rows: int = BLOCK_ROWS) -> Iterator[Bloc
     :raises BadInput: when it has no event, or its compressed data is damaged
     """
     # content recognises these files with this module, so it cannot be imported before it.
-    from traces.importers.content import chunks, read_head
-
     reader = _Reader(path, facts, rows)
     is_array = read_head(path, _MAX_LINE).lstrip().startswith(b"[")
     cut_off = yield from (_array if is_array else _lines)(reader, chunks(path))

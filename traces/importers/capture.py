@@ -23,13 +23,13 @@ from traces.errors import BadInput
 from traces.files import open_input, read_input, regular
 from traces.importers.capturefiles import is_appended, written_sizes
 from traces.importers.capturesums import check_sums
-from traces.importers.content import chunks, open_stream, read_json
+from traces.importers.inputfile import chunks, open_stream, read_json
 from traces.importers.packed import DAMAGE
 from traces.importers.pageindex import PageIndex
 from traces.importers.runfacts import missing_counters
 from traces.importers.source import Block, RunFacts
-from traces.lab.guestcommand import ANSWER, KEPT, STREAMS
 from traces.pages import PageStoreWriter
+from traces.record.capture import ANSWER, KEPT, STREAMS
 from traces.record.cpus import changes_in_words
 from traces.record.packing import SUFFIXES
 from traces.record.sums import NAME as SUMS

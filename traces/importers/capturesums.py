@@ -10,9 +10,9 @@ from typing import Final
 from traces.errors import BadInput
 from traces.files import regular
 from traces.importers.capturefiles import is_appended, plain_name
-from traces.importers.content import read_json
+from traces.importers.inputfile import read_json
+from traces.record.oserrors import next_step
 from traces.record.packing import SUFFIXES
-from traces.record.reasons import next_step
 from traces.record.sums import NAME, sum_of
 
 __all__ = ["check_sums"]

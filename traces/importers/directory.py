@@ -16,7 +16,7 @@ from traces.files import entries, is_regular
 from traces.importers import bpftracejson, perftext, textevents, tracedatevents
 from traces.importers.assemble import assemble
 from traces.importers.capture import OTHER_KEY, Capture
-from traces.importers.content import classify, first_line
+from traces.importers.filetype import classify, first_line
 from traces.importers.pagefiles import bases_of, page_ring, read_objects, read_page_index
 from traces.importers.pageindex import PageIndex
 from traces.importers.rings import FormatDirectory, ring_stream

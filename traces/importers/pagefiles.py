@@ -14,8 +14,8 @@ import pandas as pd
 
 from traces import schema
 from traces.errors import BadInput
-from traces.importers.content import read_all, within
 from traces.importers.eventformat import EventFormat, HeaderPage
+from traces.importers.inputfile import read_all, within
 from traces.importers.pageindex import PAGE_OFFSET_BASE, VMEMMAP_BASE, PageIndex
 from traces.importers.probemap import TEXT, ProbeTable
 from traces.importers.ring import RingDecoder, Room

@@ -31,10 +31,11 @@ from typing import BinaryIO, Final, cast
 
 from traces.errors import BadInput
 from traces.importers import textevents
-from traces.importers.machine import check_machine
+from traces.importers.inputfile import chunks
 from traces.importers.probemap import vocabulary_name
-from traces.importers.rewritten import MAX_LINE, Rewritten
+from traces.importers.rewrittentext import MAX_LINE, Rewritten
 from traces.importers.source import Block, RunFacts
+from traces.machine import check_machine
 
 __all__ = ["rewrite", "sniff_perf", "stream"]
 
@@ -190,8 +191,6 @@ def stream(path: Path, facts: RunFacts) -> Iterator[Block]:
     :raises BadInput: when no line of it is an event with task and time, or its compressed data is damaged
     """
     # content recognises perf text with this module, so it cannot be imported before it.
-    from traces.importers.content import chunks
-
     seen = _Seen(differences=_differences(chunks(path)))
     if seen.differences:
         facts.notes.append("stamps are the time since the line before (--deltatime): they were added up, so the times "

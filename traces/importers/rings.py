@@ -13,13 +13,13 @@ import numpy as np
 from traces.errors import BadInput
 from traces.files import entries, read_input
 from traces.importers.capturefiles import plain_name
-from traces.importers.content import chunks, read_head
 from traces.importers.eventformat import EventFormat, HeaderPage, parse_event_format, parse_header_page
+from traces.importers.inputfile import chunks, read_head
 from traces.importers.pagefiles import is_page_format
 from traces.importers.probemap import ProbeTable
 from traces.importers.ring import Damage
 from traces.importers.source import Block, RunFacts, block_rows, count_rings, loss_record, merge_cpus, ring_blocks
-from traces.record.reasons import next_step
+from traces.record.oserrors import next_step
 
 __all__ = ["FormatDirectory", "cpu_of", "ring_stream"]
 

@@ -13,10 +13,11 @@ import pandas as pd
 
 from traces import jsontext
 from traces.errors import BadInput
-from traces.importers.content import TRUTH_HEAD, read_all, read_json
-from traces.importers.machine import check_machine, machine_of
+from traces.importers.filetype import TRUTH_HEAD
+from traces.importers.inputfile import read_all, read_json
 from traces.importers.probemap import vocabulary_name
 from traces.importers.source import RunFacts
+from traces.machine import check_machine, machine_of
 
 __all__ = ["add_config", "add_counters", "add_dmesg", "add_probes", "add_ring_stats", "add_symbols",
            "counter_label", "missing_counters", "read_truth"]

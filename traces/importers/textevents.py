@@ -12,8 +12,9 @@ import numpy as np
 from traces import schema
 from traces.errors import BadInput
 from traces.importers.ftracetext import TextChunk, iter_text
+from traces.importers.inputfile import chunks, read_head
 from traces.importers.probemap import apply_moves, moves_for, vocabulary_name
-from traces.importers.rewritten import Rewritten
+from traces.importers.rewrittentext import Rewritten
 from traces.importers.source import Block, RunFacts, ring_dropped, ring_held
 from traces.importers.textforms import FORMS, KINDS, form_of, rewrite
 from traces.importers.textorder import in_order
@@ -115,8 +116,6 @@ def _rings(facts: RunFacts, last: TextChunk, lines: int) -> bool:
 def _opened(path: Path | BinaryIO, facts: RunFacts) -> Path | BinaryIO:
     """Return a text to read, rewritten where its lines have another head; what that means for times is noted."""
     # content recognises these files with ftracetext, so it cannot be imported before it.
-    from traces.importers.content import chunks, read_head
-
     if not isinstance(path, Path):
         return path
     form = form_of(read_head(path, 1 << 16))

@@ -14,12 +14,12 @@ import numpy as np
 from traces import schema
 from traces.errors import BadInput
 from traces.importers.eventformat import parse_event_format, parse_header_page
-from traces.importers.machine import check_machine, check_page_size
 from traces.importers.probemap import ProbeTable, vocabulary_name
 from traces.importers.ring import Damage
 from traces.importers.source import Block, RunFacts, block_rows, count_rings, loss_record, merge_cpus, ring_blocks
 from traces.importers.tracedat import Buffer, CpuData, TraceDat, open_tracedat
-from traces.record.reasons import next_step
+from traces.machine import check_machine, check_page_size
+from traces.record.oserrors import next_step
 
 __all__ = ["stream"]
 

@@ -17,15 +17,11 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from traces.lab.guest import CAPTURE, CGROUP
+from traces.lab.guestcommon import CAPTURE, CGROUP
+from traces.record.capture import ANSWER, KEPT, STREAMS
 
-__all__ = ["ANSWER", "KEPT", "STREAMS", "main", "root_of", "run"]
+__all__ = ["main", "root_of", "run"]
 
-#: Files of the capture: how it ended, what it said.
-ANSWER: Final = "command.json"
-STREAMS: Final = ("command.stdout", "command.stderr")
-#: Bytes of each stream that are kept: the guest holds them in memory.
-KEPT: Final = 1 << 20
 #: Seconds from SIGTERM to SIGKILL, and for what daemons that it left may still say.
 _MERCY: Final = 5.0
 _AFTERWARDS: Final = 0.5

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from traces.lab.channel import Sender
-from traces.lab.guest import CAPTURE, CGROUP, reset, run_and_send, say
+from traces.lab.guestcommand import root_of
+from traces.lab.guestcommon import CAPTURE, CGROUP, reset, run_and_send, say
 
 __all__ = ["TASKS"]
 
@@ -67,8 +68,6 @@ def both(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
 
 def foreign(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
     """Run a user's command in a root of its own under the recorder."""
-    from traces.lab.guestcommand import root_of
-
     if job["systemd"]:
         say("waiting for systemd")
         _await_systemd(root_of(job))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from traces.lab.errors import GuestDied, LabError
-from traces.lab.guest import SAYS
+from traces.lab.guestcommon import SAYS
 
 __all__ = ["Machine", "boot", "ending_on_signals", "kvm_is_there", "memory_mib", "tail"]
 

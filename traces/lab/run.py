@@ -17,7 +17,7 @@ from traces.importers import import_source
 from traces.lab.apt import cache_directory
 from traces.lab.channel import Receiver
 from traces.lab.errors import GuestDied, LabError
-from traces.lab.guest import FAILED
+from traces.lab.guestcommon import FAILED
 from traces.lab.initramfs import WORK, build, content_archive, files_archive, job_archive
 from traces.lab.kernels import Kernel
 from traces.lab.qemu import Machine, boot, kvm_is_there, tail

@@ -28,9 +28,9 @@ from .box import Box
 from .capture import AppendFile, Capture
 from .errors import CannotRecord
 from .names import Names
+from .oserrors import what_happened
 from .pages import PageTaker
 from .plan import Planned, page_plan, plan
-from .reasons import what_happened
 from .rings import RingReader
 from .session import VERSION, Options, Session, ring_kb
 from .tracefs import Instance, Tracefs

@@ -13,8 +13,8 @@ from typing import Any
 
 from .btf import Btf
 from .errors import CannotRecord
+from .oserrors import next_step, what_happened
 from .plan import Kernel, wanted_names
-from .reasons import next_step, what_happened
 
 __all__ = ["Box"]
 

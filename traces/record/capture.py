@@ -19,11 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CannotRecord
+from .oserrors import next_step, what_happened
 from .packing import pack
-from .reasons import next_step, what_happened
 from .sums import NAME, sums
 
-__all__ = ["AppendFile", "Capture", "check_target"]
+__all__ = ["ANSWER", "KEPT", "STREAMS", "AppendFile", "Capture", "check_target"]
+
+#: Files of a capture of the lab's: how the recorded command ended, what it printed.
+ANSWER = "command.json"
+STREAMS = ("command.stdout", "command.stderr")
+#: Bytes of each stream that are kept.
+KEPT = 1 << 20
 
 _FLUSHED = "flushed.jsonl"
 #: A file that only takes room: when the disk is full it goes, so that it can be written how far the capture is whole.

@@ -14,13 +14,13 @@ from pathlib import Path
 from .box import Box
 from .capture import check_target
 from .errors import CannotRecord
+from .exits import check_words, leave
 from .losslines import loss_lines
 from .names import DEFAULT, Names
 from .pages import PageMode
 from .plan import describe, plan
 from .session import FLUSH, VERSION, Options, Session, say
 from .tracefs import Tracefs
-from .wayout import check_words, leave
 
 __all__ = ["DESCRIPTION", "add_arguments", "main", "record"]
 

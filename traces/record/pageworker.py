@@ -21,10 +21,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from .exits import without_bytes
 from .memlock import lock_memory
 from .pages import PageTaker
 from .rings import RingReader
-from .wayout import without_bytes
 
 __all__ = ["PageWorker"]
 

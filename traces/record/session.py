@@ -25,12 +25,12 @@ from .errors import CannotRecord
 from .memlock import lock_memory
 from .names import DEFAULT, Names
 from .openfiles import allow, back_to
+from .oserrors import OF_DISKS, kernel_step, next_step, what_happened
 from .pagekey import VARIABLE, PageKey
 from .pages import PageMode, PageTaker
 from .pageworker import PageWorker
 from .plan import Planned, as_json, page_plan, plan
 from .probes import PAGE_SOURCES
-from .reasons import OF_DISKS, kernel_step, next_step, what_happened
 from .rings import RingCopier, RingReader
 from .tracefs import Instance, Tracefs
 from .waiter import Waiter

@@ -22,8 +22,8 @@ from .cpus import Cpus
 from .errors import CannotRecord
 from .holders import held_by
 from .names import DEFAULT, Names
+from .oserrors import kernel_step, what_happened
 from .plan import Planned
-from .reasons import kernel_step, what_happened
 
 __all__ = ["CPU_LOSSES", "Instance", "Tracefs"]
 

@@ -5,7 +5,7 @@
 >>> image = read_core("core.elf")                                     # doctest: +SKIP
 >>> len(image.entries), image.stored_pages                            # doctest: +SKIP
 
-What is read is what the core holds, also where it contradicts itself: :mod:`replay.vmcore` judges.  Structure
+What is read is what the core holds, also where it contradicts itself: :mod:`replay.tools.vmcore` judges.  Structure
 layouts come from the kernel's BTF, symbols from its kallsyms; both are in the core itself when it has a
 VMCOREINFO note with them (Linux 6.0 and later).
 

@@ -21,7 +21,7 @@ from elftools.elf.elffile import ELFFile
 
 from traces.errors import BadInput
 from traces.files import open_input
-from traces.record.reasons import next_step
+from traces.record.oserrors import next_step
 
 __all__ = ["CoreFile", "QemuCpu", "open_core"]
 

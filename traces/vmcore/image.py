@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from traces.errors import BadInput
-from traces.record.reasons import next_step
+from traces.record.oserrors import next_step
 from traces.vmcore.btf import Btf
 from traces.vmcore.elfcore import CoreFile, open_core
 from traces.vmcore.memory import PAGE_SIZE, Memory, Missing, Problems

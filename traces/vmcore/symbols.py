@@ -19,7 +19,7 @@ from elftools.elf.sections import SymbolTableSection
 
 from traces.errors import BadInput
 from traces.files import open_input
-from traces.record.reasons import next_step
+from traces.record.oserrors import next_step
 
 __all__ = ["core_symbols", "text_symbols", "vmlinux_parts"]
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One handler per effect: checks its event and sends the model its answer."""

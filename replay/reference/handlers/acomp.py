@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Compress and decompress calls against their events, also calls that take several pages (crypto/acompress.c)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from model.effects import Effect
+from model.errno import E2BIG, EINVAL
+from model.revisions.batchcompress import Call, CompressToScatterList
+from model.revisions.batching import as_errno
+from model.zsmalloc import PAGE_SIZE
+from replay.reference.frame import Frame
+from replay.reference.handlers.base import CannotFollow
+from replay.reference.handlers.zsmalloc import ZsmallocHandlers
+from replay.reference.snapshots import SnapshotChecks
+from traces import schema
+
+__all__ = ["STRUCT_PAGE", "AcompHandlers"]
+
+#: struct page on every 64-bit configuration Debian builds.
+STRUCT_PAGE: Final = 64
+#: MAX_ERRNO of include/linux/err.h
+_MAX_ERRNO: Final = 4095
+#: A compress call's pages are stored before the task's next one, or the store's end.
+_STORE_ENDS: Final = frozenset({schema.CODE["crypto_acomp_compress"], schema.CODE["zswap_store_ret"],
+                                schema.CODE["swap_writeout_ret"]})
+
+
+class AcompHandlers(ZsmallocHandlers):
+    """Comparison of compressor calls."""
+
+    snapshots: SnapshotChecks
+    #: event at which lengths of a call were last asked for, and the first page it was asked for there
+    _asked_at: tuple[int, int] = (-1, 0)
+
+    def on_compress(self, effect: Effect, i: int, frame: Frame) -> None:
+        """Compare the source page, how many pages and the room of a compress call."""
+        folio, index, pages, pool = effect[1:5]
+        # Which page of the folio it is takes both: where it begins, and how far into it.
+        page = folio.address + index * STRUCT_PAGE if folio.address >= 0 \
+            and (self.sees("crypto_acomp_compress", "offset") or not folio.order) else None
+        self.hold("crypto_acomp_compress", i, frame,
+                  (self.folio[i] + self.offset[i] // PAGE_SIZE * STRUCT_PAGE, self.offset[i] % PAGE_SIZE,
+                   self.size[i], self.dlen[i]),
+                  (page, 0, pages * PAGE_SIZE, pages * PAGE_SIZE))
+        frame.handed.content = self.content[i]
+        # The pool the store holds, whatever is current by the time it goes on.
+        frame.handed.pool = pool
+        frame.handed.pages = pages
+
+    def on_compress_ret(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int, int]:
+        """Compare error and length with what the compressor gives; answer with the recorded ones."""
+        ret, dlen = self.ret[i], self.dlen[i]
+        sees_ret, sees_dlen = (self.sees("crypto_acomp_compress_ret", column) for column in ("ret", "dlen"))
+        whole = frame.handed.pages == 1 and sees_ret and sees_dlen
+        frame.handed.result = (ret, as_errno(dlen)) if whole else None
+        content = frame.handed.content
+        name = self.compressor_of(frame)
+        if frame.handed.pages > 1:
+            # What became of each page shows when its object is allocated.
+            return ret, dlen, content
+        expected = self.predictions.result(content, name)
+        if expected is not None:
+            what = f"of {name} for page {self.predictions.page(content)}"
+            self._compare_result("crypto_acomp_compress_ret:ret", ret, expected[0], f"error {what}", i, frame)
+            self._compare_result("crypto_acomp_compress_ret:dlen", dlen, expected[1], f"length {what}", i, frame)
+        limits = self.predictions.bounds(content, name)
+        if limits is not None and self.held["crypto_acomp_compress_ret:dlen"].some:
+            self._within(limits, ret, dlen, name, i, frame)
+        if sees_ret and (sees_dlen or ret):
+            return ret, dlen, content
+        return (*self._result_elsewhere(i, content, name), content)
+
+    def compress_result(self, question: Effect, name: str, i: int) -> tuple[int, int, int]:
+        """Answer for a compress call whose return was not probed: (error, dlen, content), as other events tell."""
+        frame = self.stacks[self.pid[i]][-1]
+        content = frame.handed.content
+        if frame.handed.pages > 1:
+            # What became of each page shows when its object is allocated.
+            return 0, 0, content
+        return (*self._result_elsewhere(i, content, self.compressor_of(frame)), content)
+
+    def _result_elsewhere(self, i: int, content: int, name: str) -> tuple[int, int]:
+        """Return a compress call's (error, dlen), which no probe captured: what was stored has its length.
+
+        :param i: a row of the call's task, at which its result is asked for: the next one may be another task's
+        :raises CannotFollow: where no event has a length, and the compressor does not tell what it gives
+        """
+        source = self._length_source()
+        row = self._event_ahead(i, source, 0) if source else None
+        expected = self.predictions.result(content, name) if name not in self.predictions.inexact else None
+        if row is not None:
+            size = self.size[row]
+            if size != PAGE_SIZE or self.sees("crypto_acomp_compress_ret", "ret"):
+                return 0, size
+            # A page that did not compress, which is kept as it is, or one that compressed to no less.
+            is_page = self._written_is_page(content, row, self.stacks[self.pid[row]][-1])
+            if is_page is None and expected is None:
+                self.guess("crypto_acomp_compress_ret has no ret: whether an object of a whole page is the page itself "
+                           "is not known")
+            whole = not is_page if is_page is not None else expected is not None and not expected[0]
+            return 0 if whole else (expected[0] if expected is not None else 0) or E2BIG, size
+        if expected is not None:
+            return expected
+        if not source:
+            raise CannotFollow("crypto_acomp_compress_ret has no ret and dlen, and no other event has a page's length")
+        self.guess("crypto_acomp_compress_ret has no ret and dlen: with which error a page was rejected is not known")
+        return EINVAL, 0
+
+    #: events that show the length of what is stored, in the order in which a store comes to them
+    _LENGTHS: Final = ("zs_malloc", "zs_malloc_ret", "zs_obj_write", "obj_cgroup_charge_zswap")
+
+    def _length_source(self) -> str:
+        """Return the first event of a store that shows the length of what is stored, ``""`` where none does."""
+        return next((name for name in self._LENGTHS if self.sees(name, "size")), "")
+
+    def _event_ahead(self, i: int, name: str, ahead: int, ends: frozenset[int] = _STORE_ENDS) -> int | None:
+        """Return the row of the task's next ``name``, ``ahead`` of them passed over, before one whose code is in
+        ``ends``; None also where the batch of rows at hand ends before.
+        """
+        pid, code = self.pid[i], schema.CODE[name]
+        for row in range(i, len(self.event)):
+            if self.pid[row] == pid:
+                if self.event[row] == code:
+                    if not ahead:
+                        return row
+                    ahead -= 1
+                elif self.event[row] in ends:
+                    return None
+        if name != "zs_malloc":
+            # Where zs_malloc() is asked for, it is the next event; others may come behind the rows at hand.
+            self.guess(f"the rows at hand end before the {name} that would tell what was not captured")
+        return None
+
+    def _compare_result(self, key: str, recorded: int, predicted: int, what: str, i: int, frame: Frame) -> None:
+        """Compare what a compressor gave; a library that is not exact here is no judge, what it misses is counted."""
+        if recorded != predicted and self.compressor_of(frame) in self.predictions.inexact:
+            if self.held[key].some:
+                self.n[self.held[key].check] += 1
+                self.tally.apart(self.held[key].check)
+            return
+        self.hold(key, i, frame, (recorded,), (predicted,), what=what)
+
+    def _within(self, limits: tuple[int, int], ret: int, dlen: int, name: str, i: int, frame: Frame) -> None:
+        """Compare the length of a hardware's result with what it can be; of an error nobody can say why it came."""
+        if ret:
+            return
+        low, high = limits[0], min(limits[1], PAGE_SIZE)
+        self.n["store.length"] += 1
+        if low <= dlen <= high:
+            return
+        if name in self.predictions.inexact:
+            self.tally.apart("store.length")
+        else:
+            self.diverge("store.length", i, recorded=dlen, predicted=f"{low} to {high}",
+                         what=f"length of {name}, as its format allows", frame=frame)
+
+    def on_decompress(self, effect: Effect, i: int, frame: Frame) -> None:
+        """Compare source length and room of a decompress call with the entry's."""
+        self.hold("crypto_acomp_decompress", i, frame, (self.size[i], self.dlen[i]), (effect[1], PAGE_SIZE))
+
+    def on_decompress_ret(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int]:
+        """Compare a decompression's outcome with success; answer with the recorded one."""
+        predicted = (effect[1], effect[2])
+        self.hold("crypto_acomp_decompress_ret", i, frame, (self.ret[i], self.dlen[i]), predicted)
+        seen = self.held["crypto_acomp_decompress_ret"].seen
+        answer = (self.ret[i] if seen[0] else predicted[0], self.dlen[i] if seen[1] else predicted[1])
+        self.inflated(answer, frame)
+        return answer
+
+    # ---- calls that take several pages ------------------------------------------------------------------
+
+    def sg_length(self, question: Effect, name: str, i: int) -> tuple[int, int] | None:
+        """Answer what a call left in the scatter list for one of its pages: (length or errno, content).
+
+        No probe shows it.  The size that zswap then asks of zs_malloc() is the length; a whole page stands for an
+        error, unless the compressor is known to give exactly that.  None: the call had one page, and returned it.
+        """
+        _, _, _, pages, err, dlen, content, number = question
+        own = content + number if content >= 0 else -1
+        if pages == 1:
+            return self._stale_length(err, dlen, own, name, i)
+        first_errno = as_errno(dlen) if number == 0 and as_errno(dlen) < 0 else 0
+        source = self._length_source()
+        row = self._allocation(i, number, source) if name == "zs_malloc" or source not in ("", "zs_malloc") else None
+        if not source:
+            raise CannotFollow("zs_malloc has no size, and no other event tells the lengths of a batch's pages")
+        if row is None:
+            # Rejected, or the events end here: only the counters tell how many pages were at fault.
+            missing = self.snapshots.next_value("reject_compress_fail") - self.model.counters.reject_compress_fail
+            return (first_errno or err or E2BIG, own) if missing > 0 else (1, own)
+        size = self.size[row]
+        if not 0 < size <= PAGE_SIZE:
+            # No page's: a length that was not written.
+            return size, own
+        frame = self.stacks[self.pid[i]][-1]
+        algorithm = self.compressor_of(frame)
+        expected = self.predictions.result(own, algorithm)
+        limits = self.predictions.bounds(own, algorithm)
+        if expected is not None:
+            # An error, or a success that is no smaller than the page, is stored with the size of a page.
+            self._compare_result(f"{source}:length", size, PAGE_SIZE if expected[0] else expected[1],
+                                 f"length of {algorithm} for page {self.predictions.page(own)}", row, frame)
+        elif limits is not None and size < PAGE_SIZE:
+            self._within(limits, 0, size, algorithm, row, frame)
+        if size < PAGE_SIZE or expected == (0, PAGE_SIZE) or self._is_success(question, own, row, frame):
+            return size, own
+        return (expected[0] if expected is not None else first_errno) or E2BIG, own
+
+    def _stale_length(self, err: int, dlen: int, content: int, name: str, i: int) -> tuple[int, int] | None:
+        """Answer for a call of one page: its own result; a whole page's length where it failed and wrote none.
+
+        zswap sets the length before the call.  Where it kept something else than the page then, that shows in the
+        object's first bytes.
+        """
+        if not err or dlen != PAGE_SIZE or name != "zs_malloc" or not self.sees("zs_malloc", "size") \
+                or self.size[i] != PAGE_SIZE:
+            return None
+        frame = self.stacks[self.pid[i]][-1]
+        return (PAGE_SIZE, content) if self._written_is_page(content, i, frame) is False else None
+
+    def _is_success(self, question: Effect, content: int, row: int, frame: Frame) -> bool:
+        """True where an object of a whole page is known to be what the compressor wrote, and not the page itself."""
+        is_page = self._written_is_page(content, row, frame)
+        if is_page is not None:
+            return not is_page
+        call = Call(*question[1:7])
+        number = question[7]
+        # As meant a page is kept as it is in either case: there the likelier one counts, that it did not compress.
+        sees_err, sees_dlen = (self.sees("crypto_acomp_compress_ret", column) for column in ("ret", "dlen"))
+        if isinstance(self.model, CompressToScatterList) and self.model.WHOLE_IS_PAGE is None:
+            if sees_err and call.err == 0 and self.model.batch_error([-1]):
+                # It would have failed if any page of it had.
+                return True
+            if sees_dlen and number == 0 and self.model.compress_call == "table":
+                return as_errno(call.dlen) == PAGE_SIZE
+        return False
+
+    def _written_is_page(self, content: int, i: int, frame: Frame) -> bool | None:
+        """True where the next object this task writes begins like the page itself, None where nothing tells."""
+        if not self.sees("zs_obj_write", "data"):
+            return None
+        pid, code = self.pid[i], schema.CODE["zs_obj_write"]
+        for row in range(i, len(self.event)):
+            if self.pid[row] == pid and self.event[row] == code:
+                length = self.size[row] if self.sees("zs_obj_write", "size") else PAGE_SIZE
+                return self.begins_like_page(content, self.data[row], length, frame)
+        return None
+
+    def _allocation(self, i: int, number: int, source: str) -> int | None:
+        """Return the row of the zs_malloc() of a call's page; ``i`` is that of the first page asked for there.
+
+        ``source`` is zs_malloc, or what shows the length in its place.
+
+        Looks no further than the batch of rows at hand: a revision that asks for all pages of a call at once (v8, and
+        the meant ones where a folio may not be written back) is told nothing of those behind it.
+        """
+        if self._asked_at[0] != self._row(i):
+            self._asked_at = (self._row(i), number)
+        return self._event_ahead(i, source, number - self._asked_at[1])
+
+    def acomp_batch(self, question: Effect, name: str, i: int) -> None:
+        """Compare what a call of several pages returned, and left as dlen, with what became of its pages.
+
+        Where a page failed, the first one's errno is any: dlen is the only place that tells it.
+        """
+        _, call, lengths, (errors, dlens) = question
+        stack = self.stacks.get(self.pid[i])
+        frame = stack[-1] if stack else None
+        dlen, whole = as_errno(call.dlen), call.pages * PAGE_SIZE
+        of = f"a compress call of {call.pages} pages"
+        failed = f", of which {sum(length < 0 for length in lengths)} failed" if lengths else ""
+        told = all(self.sees("crypto_acomp_compress_ret", column) for column in ("ret", "dlen"))
+        if not lengths and call.err not in errors and dlen == whole and frame is not None and told:
+            # Before the driver wrote any: what they were set to, or left at, by an earlier call.
+            self.n["invariant.length"] += 1
+            self.broken("invariant.length", i, recorded=dlen, predicted=f"an errno, or 1 to {PAGE_SIZE}", frame=frame,
+                        what=f"{of} failed with {call.err} and left the lengths as they were, stale, which are read")
+            return
+        self.hold("crypto_acomp_compress_ret:batch", i, frame, (call.err,),
+                  (call.err if call.err in errors else _one_of(errors),), what=f"return value of {of}{failed}")
+        good = dlen in dlens or (dlens <= {E2BIG} and -_MAX_ERRNO <= dlen < 0) or (not dlens and 0 < dlen <= PAGE_SIZE)
+        due = dlen if good else "an errno" if dlens == {E2BIG} else _one_of(dlens) or f"an errno, or 1 to {PAGE_SIZE}"
+        self.hold("crypto_acomp_compress_ret:batch_dlen", i, frame, (dlen,), (due,),
+                  what=f"dlen that {of} left{failed}")
+
+
+def _one_of(values: frozenset[int]) -> int | str:
+    """A value that must be one of several, for people."""
+    return next(iter(values)) if len(values) == 1 else " or ".join(str(value) for value in sorted(values, reverse=True))
