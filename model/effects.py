@@ -58,7 +58,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
-__all__ = ["DECISIONS", "DEFAULTS", "EAGER", "UNSEEN", "Effect", "Steps", "run"]
+__all__ = ["DECISIONS", "DEFAULTS", "UNSEEN", "Effect", "Steps", "run"]
 
 Effect = tuple[Any, ...]
 T = TypeVar("T")
@@ -120,20 +120,6 @@ DECISIONS: dict[str, str] = {
 
 #: Effects that no probe can see.
 UNSEEN = frozenset({"memcpy"})
-
-#: After these effects the model goes on at once to its next effect (or question).  Either the kernel still
-#: holds the size class lock, so that what follows happens before any other task's effect on that class, or
-#: only the task's own state follows, or (zswap_invalidate) nobody else can use the slot: swap_range_free() runs
-#: under the cluster's lock (free_swap_slot() of 6.12 before the slot is free), and where there is nothing to erase
-#: the task may show no further event until long after somebody else stored there.  After all other effects the
-#: model is resumed when the same task is seen to do its next thing, so that what it looks up then is what the
-#: kernel found then.  Effects that counters of everybody follow (list_lru_add_ret, obj_cgroup_uncharge_zswap) are
-#: such others: a task that loses its CPU there has not counted.
-EAGER = frozenset({
-    "obj_malloc_ret", "obj_free", "fix_fullness_group", "fix_fullness_group_ret", "__free_zspage", "list_lru_del",
-    "zswap_entry_free", "zswap_load_ret", "zswap_store_ret", "swap_writeout_ret", "zs_malloc", "zs_malloc_ret",
-    "zs_compact_ret", "zswap_invalidate",
-})
 
 
 def run(steps: Steps[T], answer: Callable[[Effect], Any] | None = None,

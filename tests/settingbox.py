@@ -213,7 +213,7 @@ class SettingBox:
         for at, row in enumerate(self.rows):
             for name, value in row.items():
                 block[_COLUMN[name], at] = value - (1 << 64) if value >> 63 == 1 else value
-        probes = {kind.name: {"columns": [name for name in kind.fields if self.whose or name == "ret"
+        probes = {kind.name: {"columns": [name for name in kind.columns if self.whose or name == "ret"
                                           or not kind.name.endswith(("may_zswap_ret", "writeback_enabled_ret"))],
                               "function": kind.name} for kind in schema.EVENTS if kind.name in self.probes}
         probes |= {name: {"columns": ["ret", "text"], "function": ""} for name in ("counters", "marker")}

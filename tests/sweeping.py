@@ -419,7 +419,7 @@ def imaginary(path: Path, revision: str) -> Tampered:
         for page in kernel.handed:
             writer.pages.add(pages[page])
         manifest = config(revision)
-        manifest["probes"] |= {name: {"columns": list(kind.fields), "function": name} for kind in schema.EVENTS
+        manifest["probes"] |= {name: {"columns": list(kind.columns), "function": name} for kind in schema.EVENTS
                                if (name := kind.name).startswith("zs_compact")}
         writer.close(manifest)
     recording = Tampered(path)

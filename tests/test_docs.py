@@ -33,7 +33,7 @@ def test_the_format_lists_every_column_and_event() -> None:
         assert f"| `{column.name}` | " in text
         assert column.doc in text
     for kind in schema.EVENTS:
-        fields = " ".join(f"`{name}`" for name in kind.fields)
+        fields = " ".join(f"`{name}`" for name in kind.columns)
         assert f"| {kind.code} | `{kind.name}` | {fields} |" in text
     assert f"version {schema.FORMAT_VERSION}" in text.splitlines()[0]
 

@@ -130,7 +130,7 @@ def rows(recording: Recording) -> list[dict[str, Any]]:
     """The recording's events by pandas, each with its captured columns."""
     frame = recording.frame()
     probes = recording.manifest["probes"]
-    fields = {kind.name: kind.fields for kind in schema.EVENTS}
+    fields = {kind.name: kind.columns for kind in schema.EVENTS}
     found = []
     for number, row in enumerate(frame.to_dict("records")):
         columns = probes[row["event"]]["columns"] if row["event"] in probes else fields[row["event"]]

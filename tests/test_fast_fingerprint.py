@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.effects import EAGER
 from model.zsmalloc import FIND, ISOLATE_DST, ISOLATE_SRC
 from replay.fast import bound, layout, rows, step, store, walk
 from replay.fast.fingerprint import compiled_in, fingerprint
@@ -101,7 +100,7 @@ def test_a_constant_without_a_value_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(("flags", "names"), [
     ("_STARTS", engine.STARTS), ("_ANYWHERE", engine.ANYWHERE), ("_OUTSIDE", engine.OUTSIDE),
-    ("_READINGS", engine.READINGS), ("_EAGER", EAGER)])
+    ("_READINGS", engine.READINGS), ("_EAGER", engine.EAGER)])
 def test_the_sets_are_the_reference_s(flags: str, names: frozenset[str]) -> None:
     assert {schema.NAMES[code] for code in np.flatnonzero(getattr(step, flags)).tolist()} == names
 

@@ -26,8 +26,8 @@ from traces import schema
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "recordings"
-FIELDS = {kind.name: set(kind.fields) for kind in schema.EVENTS}
-FULL = {kind.name: frozenset(kind.fields) for kind in schema.EVENTS}
+FIELDS = {kind.name: set(kind.columns) for kind in schema.EVENTS}
+FULL = {kind.name: frozenset(kind.columns) for kind in schema.EVENTS}
 
 
 @pytest.fixture(scope="module")

@@ -138,7 +138,7 @@ def test_fields_fill_the_columns_of_the_vocabulary(version: str) -> None:
             continue
         fields = {word.split("=")[0] for word in row.lines[0].split()[2:]}
         filled = {move.column for move in moves_for(row.event, fields)}
-        columns = set(next(kind.fields for kind in schema.EVENTS if kind.name == row.vocabulary))
+        columns = set(next(kind.columns for kind in schema.EVENTS if kind.name == row.vocabulary))
         assert columns - filled <= optional.get(row.vocabulary, set()), (row.event, columns, filled)
         # A field that fills none costs the workload for nothing; zswap's LRU is told from others by one.
         used = {name for move in moves_for(row.event, fields) for name in (move.field, move.second)}

@@ -31,7 +31,7 @@ from traces.samples import sample_paths
 
 COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 CODES = [kind.code for kind in schema.EVENTS]
-PROBES = {kind.name: {"columns": sorted(kind.fields), "function": ""} for kind in schema.EVENTS
+PROBES = {kind.name: {"columns": sorted(kind.columns), "function": ""} for kind in schema.EVENTS
           if kind.name not in schema.NO_PROBE}
 MANIFEST: dict[str, Any] = {"kernel": {"release": "6.12"}, "config": {}, "probes": PROBES, "losses": [], "source": {}}
 PLAIN = [column for column in schema.COLUMNS if column.name not in ("event", "text")]

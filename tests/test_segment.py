@@ -33,7 +33,7 @@ COLUMNS = schema.column_names()
 PLACE = {name: number for number, name in enumerate(COLUMNS)}
 DTYPE = {column.name: column.dtype for column in schema.COLUMNS}
 MANIFEST = {"kernel": {}, "config": {}, "losses": [], "source": {},
-            "probes": {kind.name: {"columns": sorted(kind.fields), "function": ""} for kind in schema.EVENTS
+            "probes": {kind.name: {"columns": sorted(kind.columns), "function": ""} for kind in schema.EVENTS
                        if kind.name not in schema.NO_PROBE}}
 CODES = np.array([kind.code for kind in schema.EVENTS])
 quick = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))

@@ -17,7 +17,7 @@ NOT_SHOWN: Final = "not shown"
 
 _HEX_UNITS: Final = frozenset({"pointer", "word", "bits", "flags", "swp_entry_t"})
 _HEX: Final = frozenset(c.name for c in schema.COLUMNS if c.unit in _HEX_UNITS) | {"data"}
-_FIELDS: Final = {kind.name: kind.fields for kind in schema.EVENTS}
+_FIELDS: Final = {kind.name: kind.columns for kind in schema.EVENTS}
 _REST: Final = [c.name for c in schema.COLUMNS[4:] if c.name not in ("text", "content")]
 
 

@@ -23,6 +23,7 @@ from traces import schema
 from traces.block import Block, absent
 from traces.compiled import at as _at
 from traces.compiled import compiled
+from traces.events import Column
 
 __all__ = ["SegmentEncoder"]
 
@@ -279,7 +280,7 @@ class _Type(NamedTuple):
     mask: int
 
 
-def _type_of(column: schema.Column) -> _Type:
+def _type_of(column: Column) -> _Type:
     if column.name in ("event", "text"):
         return _Type(_BYTE_ARRAY, 0, -1)
     wide = np.dtype(column.dtype).itemsize == 8

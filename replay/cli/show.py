@@ -99,7 +99,7 @@ def select(recording: Recording, arguments: argparse.Namespace) -> Iterator[tupl
             keep &= np.isin(columns["event"], list(codes))
         if arguments.swp is not None:
             has = np.isin(columns["event"], [schema.CODE[kind.name] for kind in schema.EVENTS
-                                             if "swpent" in kind.fields])
+                                             if "swpent" in kind.columns])
             keep &= has & (columns["swpent"] & np.uint64(schema.SWP_OFFSET_MASK) == np.uint64(arguments.swp))
         if arguments.handle is not None:
             keep &= columns["handle"] == np.uint64(arguments.handle)

@@ -15,7 +15,6 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
-from model.effects import EAGER
 from model.swap import PG_DIRTY, PG_RECLAIM, PG_UPTODATE
 from model.zsmalloc import HANDLE_SIZE, PAGE_SIZE
 from replay.fast import layout as L
@@ -71,7 +70,7 @@ _OUTSIDE: Final = _flags(engine.OUTSIDE)
 _SETTING: Final = _flags(set(SETTINGS))
 _RETURNS: Final = _flags({name for name in _EV if name.endswith("_ret")})
 _READINGS: Final = _flags(engine.READINGS)
-_EAGER: Final = _flags(EAGER)
+_EAGER: Final = _flags(engine.EAGER)
 #: the only function that is inlined in places: what is said of it stands in one scalar
 (_INLINED,) = (_EV[name] for name in engine.INLINED)
 _INLINED_RET: Final = _EV[f"{schema.NAMES[_INLINED]}_ret"]

@@ -21,21 +21,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from traces.events import EVENTS
+
 __all__ = ["COUNTED_BY", "ESSENTIAL", "HOW_TO_RECORD", "STRAY", "TELLS", "UNSEEN", "Uncaptured", "seen_only"]
 
 #: Columns without which an event does not tell what the model has to know from it; it is passed over then.
-TELLS: Final[dict[str, tuple[str, ...]]] = {
-    "swap_writeout": ("swpent", "order"),
-    "zswap_load": ("swpent",),
-    "zswap_invalidate": ("swpent",),
-    "obj_cgroup_may_zswap_ret": ("ret",),
-    "mem_cgroup_zswap_writeback_enabled_ret": ("ret",),
-    "zs_get_total_pages_ret": ("ret",),
-    "zswap_total_pages_ret": ("ret",),
-    "list_lru_add": ("pool",),
-    "list_lru_del": ("pool",),
-    "memcg_reparent_list_lrus": ("memcg", "pool"),
-}
+TELLS: Final[dict[str, tuple[str, ...]]] = {event.name: event.tells for event in EVENTS if event.tells}
 #: Any of these events begins an operation, or says in which order tasks got at a thing; what goes unseen without them.
 UNSEEN: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("swap_writeout", "zswap_store"), "pages are stored unseen"),

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from traces.events import EVENTS
+
 __all__ = ["CHECKS", "INTERNAL", "Check", "Divergence", "Tally", "counter_check", "unknown_checks"]
 
 
@@ -32,57 +34,43 @@ class Check:
 
 _CHECKS: Final = (
     Check("effect.order", "each task's events come in the order the revision predicts, none missing or added"),
-    Check("swap.writeout", "swap_writeout() returns, and device writes happen, as predicted",
-          needs=("swap_writeout_ret",)),
-    Check("store.result", "zswap_store() returns what is predicted", needs=("zswap_store_ret",)),
-    Check("store.length", "length of every compressed page", needs=("crypto_acomp_compress_ret",), own=True),
-    Check("store.error", "error of every page that does not fit", needs=("crypto_acomp_compress_ret",), own=True),
-    Check("store.raw", "a page kept as it is: 4096 bytes, its own first bytes", needs=("zs_obj_write",), own=True),
-    Check("store.bytes", "first 8 bytes of every compressed object", needs=("zs_obj_write",), own=True),
-    Check("acomp.calls", "compress calls: which page, how many pages, how much room",
-          needs=("crypto_acomp_compress",), own=True),
+    Check("swap.writeout", "swap_writeout() returns, and device writes happen, as predicted"),
+    Check("store.result", "zswap_store() returns what is predicted"),
+    Check("store.length", "length of every compressed page", own=True),
+    Check("store.error", "error of every page that does not fit", own=True),
+    Check("store.raw", "a page kept as it is: 4096 bytes, its own first bytes", own=True),
+    Check("store.bytes", "first 8 bytes of every compressed object", own=True),
+    Check("acomp.calls", "compress calls: which page, how many pages, how much room", own=True),
     Check("acomp.batch", "return value and dlen of a compress call of several pages go with what became of these",
-          needs=("crypto_acomp_compress_ret",), own=True),
-    Check("zsmalloc.size", "size of each zs_malloc() (its gfp flags are not judged)", needs=("zs_malloc",), own=True),
-    Check("zsmalloc.pages", "zs_get_total_pages() wherever it was read", needs=("zs_get_total_pages_ret",)),
-    Check("zsmalloc.place", "zspage, object index and free list of each allocation, free and move",
-          needs=("obj_malloc", "obj_malloc_ret")),
-    Check("zsmalloc.fullness", "fullness group after each change", needs=("fix_fullness_group_ret",)),
-    Check("zsmalloc.compact", "pages that compaction freed, class by class",
-          needs=("zs_shrinker_scan_ret",)),
-    Check("zsmalloc.handle", "every handle is live when used and freed once", needs=("zs_free",)),
+          own=True),
+    Check("zsmalloc.size", "size of each zs_malloc() (its gfp flags are not judged)", own=True),
+    Check("zsmalloc.pages", "zs_get_total_pages() wherever it was read"),
+    Check("zsmalloc.place", "zspage, object index and free list of each allocation, free and move"),
+    Check("zsmalloc.fullness", "fullness group after each change"),
+    Check("zsmalloc.compact", "pages that compaction freed, class by class"),
+    Check("zsmalloc.handle", "every handle is live when used and freed once"),
     Check("sg.shape", "1 or 2 scatter-gather entries of an object read cover it exactly (derived from its "
-          "place)", needs=("zs_obj_read",)),
-    Check("load.result", "zswap_load() returns, and decompression yields, what is predicted",
-          needs=("zswap_load_ret",)),
-    Check("load.entry", "a load reads the entry, handle and length that were stored last",
-          needs=("zswap_decompress",)),
-    Check("load.folio", "a folio that was loaded is up to date, and dirty where zswap keeps nothing of it",
-          needs=("zswap_load_ret",), own=True),
+          "place)"),
+    Check("load.result", "zswap_load() returns, and decompression yields, what is predicted"),
+    Check("load.entry", "a load reads the entry, handle and length that were stored last"),
+    Check("load.folio", "a folio that was loaded is up to date, and dirty where zswap keeps nothing of it", own=True),
     Check("writeback.folio", "a folio that is written back is up to date, and such folios are marked for reclaim",
-          needs=("__swap_writepage",), own=True),
+          own=True),
     Check("load.content", "what is stored for a swap slot is what the workload put there, and objects as "
           "written decompress to it"),
     Check("load.workload", "every page that the workload read back is the one it had written, as it says itself"),
-    Check("free.entry", "each entry freed: slot, length, handle, referenced bit",
-          needs=("zswap_entry_free",)),
-    Check("lru.order", "LRU additions, removals, walks: entry, node, cgroup, status",
-          needs=("list_lru_add",)),
-    Check("shrink.worker", "shrink_worker() goes round the cgroups: each once in a pass, in one order",
-          needs=("shrink_worker", "shrink_memcg", "memcg_reparent_list_lrus")),
-    Check("memcg.charge", "bytes charged and uncharged, to the same cgroup",
-          needs=("obj_cgroup_charge_zswap",)),
-    Check("memcg.limit", "obj_cgroup_may_zswap()", needs=("obj_cgroup_may_zswap_ret",)),
-    Check("memcg.writeback", "mem_cgroup_zswap_writeback_enabled()",
-          needs=("mem_cgroup_zswap_writeback_enabled_ret",)),
+    Check("free.entry", "each entry freed: slot, length, handle, referenced bit"),
+    Check("lru.order", "LRU additions, removals, walks: entry, node, cgroup, status"),
+    Check("shrink.worker", "shrink_worker() goes round the cgroups: each once in a pass, in one order"),
+    Check("memcg.charge", "bytes charged and uncharged, to the same cgroup"),
+    Check("memcg.limit", "obj_cgroup_may_zswap()"),
+    Check("memcg.writeback", "mem_cgroup_zswap_writeback_enabled()"),
     Check("invariant.load", "each page read back is the page that was stored: its object is that page, or is "
-          "decompressed to it, and nothing newer was refused", needs=("zswap_load",)),
-    Check("invariant.length", "each object asked for has 1 to 4096 bytes", needs=("zs_malloc",)),
-    Check("invariant.raw", "a page is kept as it is only where its cgroup allows writeback",
-          needs=("zs_obj_write", "mem_cgroup_zswap_writeback_enabled_ret")),
+          "decompressed to it, and nothing newer was refused"),
+    Check("invariant.length", "each object asked for has 1 to 4096 bytes"),
+    Check("invariant.raw", "a page is kept as it is only where its cgroup allows writeback"),
     Check("invariant.handle", "each handle is given out when it is not live, and live when it is written, read "
-          "or freed",
-          needs=("zs_malloc_ret", "zs_free")),
+          "or freed"),
     Check("invariant.balance", "at the end entries, objects, handles, charges and counted pages go together",
           internal=True),
 )
@@ -92,14 +80,16 @@ _CHECKS: Final = (
 _PARTS: Final = frozenset({
     "effect.order", "swap.writeout", "store.result", "zsmalloc.size", "zsmalloc.place", "zsmalloc.fullness",
     "zsmalloc.compact", "zsmalloc.handle", "load.result", "load.entry", "free.entry", "lru.order", "memcg.charge"})
-CHECKS: Final[dict[str, Check]] = {check.id: replace(check, parts=check.id in _PARTS) for check in _CHECKS}
+CHECKS: Final[dict[str, Check]] = {
+    check.id: replace(check, parts=check.id in _PARTS,
+                      needs=tuple(event.name for event in EVENTS if check.id in event.needed_by)) for check in _CHECKS}
 #: Checks of the model's own state.
 INTERNAL: Final = frozenset(check.id for check in _CHECKS if check.internal)
 
 
 def counter_check(name: str) -> Check:
     """Return the check of one counter, such as ``counter.zswap.stored_pages``."""
-    return Check(f"counter.{name}", "value at each snapshot", needs=("counters",))
+    return Check(f"counter.{name}", "value at each snapshot")
 
 
 def unknown_checks(names: Iterable[str]) -> list[str]:

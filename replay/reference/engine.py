@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from model.effects import EAGER, Effect, Steps
+from model.effects import Effect, Steps
 from model.zsmalloc import PAGE_SIZE, ZsPool
 from model.zswap import Folio, Zswap
 from replay.reference.capturegaps import Uncaptured, seen_only
@@ -30,9 +30,10 @@ from replay.reference.truth import TruthChecks
 from replay.userrev.guard import active, watched
 from traces import schema
 from traces.errors import BadInput
+from traces.events import with_role
 from traces.recording import Recording
 
-__all__ = ["ANYWHERE", "COLUMNS", "INLINED", "MAX_ORDER", "OUTSIDE", "READINGS", "STARTS", "Engine",
+__all__ = ["ANYWHERE", "COLUMNS", "EAGER", "INLINED", "MAX_ORDER", "OUTSIDE", "READINGS", "STARTS", "Engine",
            "LostEvents"]
 
 #: what a replay reads
@@ -40,22 +41,17 @@ COLUMNS: Final = ("ts", "cpu", "pid", "event", "swpent", "folio", "entry", "hand
                   "data", "ret", "size", "dlen", "offset", "word", "inuse", "freeobj", "order", "ref", "nid",
                   "content", "text")
 #: Events in which an operation begins.
-STARTS: Final = frozenset({"swap_writeout", "zswap_store", "zswap_load", "zswap_invalidate", "zs_shrinker_scan",
-                           "zs_compact", "shrink_worker", "shrink_memcg", "zswap_shrinker_scan",
-                           "async_free_zspage"})
+STARTS: Final = with_role("start")
 #: Operations that reclaim starts wherever memory is allocated: shrinkers.  shrink_memcg() is none, only zswap calls it.
-ANYWHERE: Final = frozenset({"zs_shrinker_scan", "zs_compact", "zswap_shrinker_scan"})
+ANYWHERE: Final = with_role("anywhere")
 _LRU: Final = frozenset({"list_lru_add", "list_lru_del"})
 #: Events that say something to nobody's operation; counted as outside events.
-OUTSIDE: Final = frozenset({"zswap_folio_swapin", "zs_page_migrate", "zswap_pool_create", "zswap_pool_create_ret",
-                             "zswap_shrinker_count", "zswap_shrinker_count_ret"})
-READINGS: Final = frozenset({"zs_get_total_pages_ret", "zswap_total_pages_ret"})
-
-
+OUTSIDE: Final = with_role("outside")
+READINGS: Final = with_role("reading")
 #: Functions that some builds inline into the caller the model goes through, though a probe can be attached.
-INLINED: Final = frozenset({"zs_compact"})
-
-
+INLINED: Final = with_role("inlined")
+#: After these events the model continues at once (:data:`traces.events.ROLES` says why).
+EAGER: Final = with_role("eager")
 #: So many folios written back, and none of them marked for reclaim, are no accident.
 _MANY: Final = 16
 #: MAX_PAGE_ORDER is 10 with 4 KiB pages; nothing larger is a folio.

@@ -22,15 +22,13 @@ from model.zswap_state import kstrtobool, kstrtouint
 from replay.reference.settingtracks import Track, limit_of, switch_of
 from traces import schema
 from traces.errors import BadInput
+from traces.events import with_role
 from traces.recording import Recording
 
 __all__ = ["EVENTS", "Settings"]
 
 #: Events that say something of a setting, or of which cgroup is which; they belong to no operation.
-EVENTS: Final = frozenset({
-    "param_attr_store", "param_attr_store_ret", "zswap_max_write", "zswap_max_write_ret", "zswap_writeback_write",
-    "zswap_writeback_write_ret", "mem_cgroup_css_online", "mem_cgroup_css_offline", "mem_cgroup_css_offline_ret",
-    "mem_cgroup_css_reset", "zswap_current_read_ret"})
+EVENTS: Final = with_role("setting")
 _CODES: Final = np.array([name in EVENTS or name == "lost_events" for name in schema.NAMES], bool)
 _COLUMNS: Final = ("ts", "pid", "event", "ret", "memcg", "pool", "data", "text")
 #: How this project's workloads begin their markers; they say each setting that they write.

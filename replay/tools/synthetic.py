@@ -410,7 +410,7 @@ def config(revision: str = "mainline-7.3", totalram_pages: int = _TOTALRAM) -> d
     # As in the kernels at hand.
     apart = revision in MAINLINE and MAINLINE[revision].WRITEBACK_APART
     # Whose settings decide, and what they are, nothing of it says.
-    probes = {kind.name: {"columns": [name for name in kind.fields if name == "ret" or kind.name not in _ASKED],
+    probes = {kind.name: {"columns": [name for name in kind.columns if name == "ret" or kind.name not in _ASKED],
                           "function": kind.name} for kind in schema.EVENTS
               if (apart or not kind.name.startswith("zswap_writeback_entry"))
               and not kind.name.startswith("zs_compact") and kind.name not in SETTINGS}

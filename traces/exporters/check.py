@@ -82,7 +82,7 @@ class _Check:
         expected = {"event": row["number"], "cpu": row["cpu"]}
         probe = self.probes.get(name)
         captured = probe["columns"] if isinstance(probe, dict) and isinstance(probe.get("columns"), list) else \
-            next((kind.fields for kind in schema.EVENTS if kind.name == name), ())
+            next((kind.columns for kind in schema.EVENTS if kind.name == name), ())
         expected |= {column: row[column] for column in _COLUMNS if column in captured
                      and (self.data or (name, column) not in schema.PAGE_BYTES)}
         if row["content"] >= 0:

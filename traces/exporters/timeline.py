@@ -59,7 +59,7 @@ def captured_columns(recording: Recording) -> list[tuple[str, ...]]:
         probe = probes.get(kind.name)
         columns = probe.get("columns") if isinstance(probe, dict) else None
         if not isinstance(columns, list):
-            columns = list(kind.fields)
+            columns = list(kind.columns)
         named = [column for column in columns if isinstance(column, str) and column in known]
         found[kind.code] = tuple(dict.fromkeys(column for column in named if column not in schema.ABSENT))
     return found

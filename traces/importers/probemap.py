@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which foreign probe event is which event of the vocabulary, and which of its fields fill which columns.
 
-The keys are the event names that recording scripts gave their dynamic events (``dynamic_events`` in tracefs
-ties them to kernel functions).  Adding a script's names means adding rows here, nothing else.  Events that bear
+The table of events (:mod:`traces.events`) has the names that zreplay's probes, and scripts like it, give their
+dynamic events (``dynamic_events`` in tracefs ties them to kernel functions).  Events that bear
 the function's name are known too (:func:`known_probe`), as the vocabulary of traces/FORMAT.md writes it
 (``zswap_store``, ``zswap_store_ret``), and as 'perf probe' (``zswap_store__return``), the kernel's fprobes
 (``zswap_store__entry``, ``zswap_store__exit``) and its unnamed kprobes (``p_zswap_store_0``, ``r_zswap_store_0``) do.
@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 
 from traces import schema
+from traces.events import EVENTS, Event, Field
 from traces.importers.eventformat import EventFormat
 
 __all__ = ["COPY", "MASK_LINK", "ORDER", "TEXT", "TEXT_AT", "Move", "ProbeTable", "apply_moves", "known_probe",
@@ -32,80 +33,8 @@ TEXT_AT: Final = 4  #: the same where the field's low half says (__data_loc), of
 
 _PG_HEAD = 6
 
-#: probe event -> (vocabulary event, {column: field or alternatives})
-_MAP: Final[dict[str, tuple[str, str]]] = {
-    "swap_out": ("swap_writeout", "folio=folio|page swpent=swp order=fl,fl1"),
-    "swap_out_ret": ("swap_writeout_ret", "ret"),
-    "swapwrite": ("__swap_writepage", "folio=folio swpent=swp word=fl"),
-    "store": ("zswap_store", "folio swpent=swp order=fl,fl1"),
-    "store_ret": ("zswap_store_ret", "ret"),
-    "load": ("zswap_load", "folio swpent=swp"),
-    "load_ret": ("zswap_load_ret", "ret word=fl"),
-    "inval": ("zswap_invalidate", "swpent=swp"),
-    "dec": ("zswap_decompress", "entry swpent=swp size=len handle folio"),
-    "efree": ("zswap_entry_free", "entry swpent=swp size=len handle ref"),
-    "swapin_ref": ("zswap_folio_swapin", "folio"),
-    "total_pages": ("zswap_total_pages_ret", "ret"),
-    "pool_create": ("zswap_pool_create", ""),
-    "pool_create_ret": ("zswap_pool_create_ret", "ret"),
-    "wb": ("zswap_writeback_entry", "entry swpent=swp"),
-    "wb_ret": ("zswap_writeback_entry_ret", "ret"),
-    "shrink_cb": ("shrink_memcg_cb", "entry=item"),
-    "shrink_cb_ret": ("shrink_memcg_cb_ret", "ret"),
-    "shrink_memcg": ("shrink_memcg", "memcg"),
-    "shrink_memcg_ret": ("shrink_memcg_ret", "ret"),
-    "shrink_worker": ("shrink_worker", ""),
-    "shrink_worker_ret": ("shrink_worker_ret", ""),
-    "shr_scan": ("zswap_shrinker_scan", "size=nr memcg nid"),
-    "shr_count": ("zswap_shrinker_count", "memcg nid"),
-    "shr_count_ret": ("zswap_shrinker_count_ret", "ret"),
-    "lru_reparent": ("memcg_reparent_list_lrus", "memcg pool=parent"),
-    "shr_scan_ret": ("zswap_shrinker_scan_ret", "ret"),
-    "comp": ("crypto_acomp_compress", "folio=pglink offset=off size=slen dlen=room"),
-    "comp_ret": ("crypto_acomp_compress_ret", "ret dlen"),
-    "decomp": ("crypto_acomp_decompress", "size=slen dlen"),
-    "decomp_ret": ("crypto_acomp_decompress_ret", "ret dlen"),
-    "may_zswap": ("obj_cgroup_may_zswap_ret", "ret memcg=objcg pool=memcg"),
-    "charge": ("obj_cgroup_charge_zswap", "memcg=objcg size"),
-    "uncharge": ("obj_cgroup_uncharge_zswap", "memcg=objcg size"),
-    "wb_enabled": ("mem_cgroup_zswap_writeback_enabled_ret", "ret memcg"),
-    "lru_add": ("list_lru_add", "pool=lru entry=item nid memcg"),
-    "lru_add_ret": ("list_lru_add_ret", "ret"),
-    "lru_del": ("list_lru_del", "pool=lru entry=item nid memcg"),
-    "zmalloc": ("zs_malloc", "pool size gfp"),
-    "zmalloc_ret": ("zs_malloc_ret", "handle obj size"),
-    "zfree": ("zs_free", "pool handle obj"),
-    "objwrite": ("zs_obj_write", "handle size=len data=d0"),
-    "objread": ("zs_obj_read", "handle size=len"),
-    "zs_total": ("zs_get_total_pages_ret", "ret"),
-    "obj_malloc": ("obj_malloc", "zspage handle"),
-    "obj_malloc_ret": ("obj_malloc_ret", "obj zspage handle word=zw0 inuse freeobj"),
-    "obj_free": ("obj_free", "size=class_size obj"),
-    "fullness": ("fix_fullness_group", "pool=class zspage word=zw0 inuse"),
-    "fullness_ret": ("fix_fullness_group_ret", "ret=fg"),
-    "free_zspage": ("__free_zspage", "pool=class zspage"),
-    "async_free": ("async_free_zspage", ""),
-    "zs_shrink": ("zs_shrinker_scan", "pool"),
-    "zs_shrink_ret": ("zs_shrinker_scan_ret", "ret=freed"),
-    "zs_compact": ("zs_compact", "pool"),
-    "zs_compact_ret": ("zs_compact_ret", "ret=freed"),
-    "zsc": ("__zs_compact", "pool=class"),
-    "zsc_ret": ("__zs_compact_ret", "ret=freed"),
-    "zs_migrate": ("zs_page_migrate", "folio=page"),
-    "param_set": ("param_attr_store", "text=name,val"),
-    "param_set_ret": ("param_attr_store_ret", "ret"),
-    "zmax_set": ("zswap_max_write", "data=cgid text=val"),
-    "zmax_set_ret": ("zswap_max_write_ret", "ret"),
-    "zwb_set": ("zswap_writeback_write", "data=cgid text=val"),
-    "zwb_set_ret": ("zswap_writeback_write_ret", "ret"),
-    "css_online": ("mem_cgroup_css_online", "memcg pool=parent data=cgid"),
-    "css_offline": ("mem_cgroup_css_offline", "memcg"),
-    "css_offline_ret": ("mem_cgroup_css_offline_ret", "memcg"),
-    "css_reset": ("mem_cgroup_css_reset", "memcg"),
-    "zcurrent": ("zswap_current_read_ret", "memcg pool=parent data=cgid ret=bytes"),
-    "print": ("marker", "text=buf"),
-    "tracing_mark_write": ("marker", "text=buf"),
-}
+#: probe event -> event
+_MAP: Final[dict[str, Event]] = {probe: event for event in EVENTS for probe in (event.probe, *event.also) if probe}
 
 
 @dataclass(frozen=True)
@@ -120,9 +49,9 @@ class Move:
 
 #: vocabulary event -> the first row of it
 _OF_NAME: Final[dict[str, str]] = {}
-for _probe, (_name, _) in _MAP.items():
-    if _name != "marker":
-        _OF_NAME.setdefault(_name, _probe)
+for _probe, _event in _MAP.items():
+    if "note" not in _event.roles:
+        _OF_NAME.setdefault(_event.name, _probe)
 #: how an event tells that it is a function's entry or its return; the kernel makes these names itself
 _ENTRY: Final = re.compile(r"(.+)__entry|p_(.+)_0")
 _RETURN: Final = re.compile(r"(.+)__(?:return|exit)|r_(.+)_0")
@@ -141,35 +70,29 @@ def known_probe(event: str, fields: Collection[str] = ()) -> str:
         name = (found[1] or found[2]) + "_ret"
     else:
         name = event
-        if "ret" in fields and name + "_ret" in _OF_NAME and "ret" not in _MAP.get(_OF_NAME.get(name, ""), ("", ""))[1]:
+        plain = _MAP.get(_OF_NAME.get(name, ""))
+        if "ret" in fields and name + "_ret" in _OF_NAME and (plain is None or "ret" not in plain.columns):
             name += "_ret"
     return _OF_NAME.get(name, event)
 
 
 def vocabulary_name(probe: str, fields: Collection[str] = ()) -> str | None:
     """Return the vocabulary's name of a probe event, or None when the vocabulary has no such event."""
-    row = _MAP.get(known_probe(probe, fields))
-    return row[0] if row else None
+    event = _MAP.get(known_probe(probe, fields))
+    return event.name if event else None
 
 
 def probe_names() -> dict[str, str]:
     """Return probe event -> vocabulary event for every event that a probe can cause."""
-    return {probe: name for probe, (name, _) in _MAP.items() if name != "marker"}
+    return {probe: event.name for probe, event in _MAP.items() if "note" not in event.roles}
 
 
 def source_fields(probe: str) -> list[tuple[str, str]]:
     """Return (field, column) of a probe event's fields in order; a folio's flags word is column ``flags``."""
-    out: list[tuple[str, str]] = []
-    for item in _MAP[probe][1].split():
-        column, _, source = item.partition("=")
-        if column == "text":
-            out += [(name, column) for name in source.split(",")]
-            continue
-        first, _, second = (source or column).split("|")[0].partition(",")
-        out.append((first, "flags" if second else column))
-        if second:
-            out.append((second, column))
-    return out
+    event = _MAP[probe]
+    columns = [field.column for field in event.fields]
+    return [(field.sources[0], "flags" if field.column == "order" and "order" in columns[number + 1:] else field.column)
+            for number, field in enumerate(event.fields) if field.column]
 
 
 def moves_for(probe: str, available: set[str]) -> list[Move]:
@@ -178,21 +101,22 @@ def moves_for(probe: str, available: set[str]) -> list[Move]:
     A field the probe did not capture leaves its column absent; the manifest lists what was captured.
     """
     moves: list[Move] = []
-    for item in _MAP[known_probe(probe, available)][1].split():
-        column, _, source = item.partition("=")
-        source = source or column
+    fields: dict[str, list[Field]] = {}
+    for field in _MAP[known_probe(probe, available)].fields:
+        fields.setdefault(field.column, []).append(field)
+    fields.pop("", None)
+    for column, made_of in fields.items():
+        # The first of each field's names that the event has.
+        names = [next((name for name in field.sources if name in available), "") for field in made_of]
+        if not all(names):
+            # Half of "name=value" is no text, and flags without the second word no order.
+            continue
         if column == "text":
-            names = source.split(",")
-            # Half of "name=value" is no text.
-            moves += [Move(column, TEXT, name) for name in names if available.issuperset(names)]
-        elif "," in source:
-            first, second = source.split(",")
-            if {first, second} <= available:
-                moves.append(Move(column, ORDER, first, second))
+            moves += [Move(column, TEXT, name) for name in names]
+        elif len(names) == 2:
+            moves.append(Move(column, ORDER, *names))
         else:
-            name = next((name for name in source.split("|") if name in available), None)
-            if name is not None:
-                moves.append(Move(column, MASK_LINK if name == "pglink" else COPY, name))
+            moves.append(Move(column, MASK_LINK if names[0] == "pglink" else COPY, names[0]))
     return moves
 
 

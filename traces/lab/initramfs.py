@@ -37,8 +37,8 @@ _APPLETS: Final = ("sh", "chroot", "cp", "ifconfig", "mount", "mkdir", "ln", "in
                    "dmesg", "poweroff", "uname", "cat", "ls", "sync", "sleep", "timeout")
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 #: What of this project goes along; its own __init__ stays here, as it would ask for pandas.
-_PARTS: Final = ("workload", "record", "lab/__init__.py", "lab/guest.py", "lab/guestcommon.py", "lab/guesttasks.py",
-                 "lab/guestcommand.py", "lab/channel.py")
+_PARTS: Final = ("events.py", "workload", "record", "lab/__init__.py", "lab/guest.py", "lab/guestcommon.py",
+                 "lab/guesttasks.py", "lab/guestcommand.py", "lab/channel.py")
 
 _INIT: Final = """#!/bin/sh
 export PATH=/bin:/usr/bin:/sbin HOME=/ PYTHONPATH=/zreplay

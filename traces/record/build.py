@@ -10,11 +10,13 @@ from pathlib import Path
 
 __all__ = ["build"]
 
-_PACKAGE = "zreplay_record"
+_PACKAGE = "traces/record"
+#: What the recorder shares with the rest.
+_SHARED = ("events.py",)
 _MAIN = f"""# SPDX-License-Identifier: GPL-2.0-or-later
 import sys
 
-from {_PACKAGE}.command import main
+from {_PACKAGE.replace("/", ".")}.command import main
 
 sys.exit(main())
 """
@@ -25,11 +27,15 @@ def build(target: Path) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         package = Path(scratch) / "app" / _PACKAGE
         package.mkdir(parents=True)
-        for source in sorted(Path(__file__).resolve().parent.glob("*.py")):
+        here = Path(__file__).resolve().parent
+        for source in sorted(here.glob("*.py")):
             if source.stem not in ("__main__", "build"):
                 (package / source.name).write_bytes(source.read_bytes())
-        (package.parent / "__main__.py").write_text(_MAIN)
-        zipapp.create_archive(package.parent, target, interpreter="/usr/bin/env python3", compressed=True)
+        (package.parent / "__init__.py").touch()
+        for name in _SHARED:
+            (package.parent / name).write_bytes((here.parent / name).read_bytes())
+        (Path(scratch) / "app" / "__main__.py").write_text(_MAIN)
+        zipapp.create_archive(Path(scratch) / "app", target, interpreter="/usr/bin/env python3", compressed=True)
     return target
 
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from traces.events import PROTOTYPES
+
 from .btf import Btf
 from .names import Names
-from .probes import FLAG_BITS, OFFSETS, PAGE_SOURCES, PROBES, PROTOTYPES, Probe
+from .probes import FLAG_BITS, OFFSETS, PAGE_SOURCES, PROBES, Probe
 
 __all__ = ["Kernel", "Planned", "as_json", "describe", "page_plan", "plan", "wanted_names"]
 
