@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["COLUMNS", "EVENTS", "PAGE_SIZE", "PROTOTYPES", "ROLES", "Column", "Compared", "Event", "Field", "with_role"]
+__all__ = ["COLUMNS", "EFFECTS", "EVENTS", "PAGE_SIZE", "PROTOTYPES", "ROLES", "Column", "Compared", "Event",
+           "Field", "with_role"]
 
 #: Bytes of a page: the kernels that are recorded have pages of 4 KiB (:mod:`traces.machine` refuses others).
 PAGE_SIZE = 4096
@@ -106,6 +107,7 @@ ROLES = {
     "inlined": "some builds inline the function into the caller that the model goes through, though it can be probed",
     "outside": "belongs to nobody's operation",
     "reading": "a total was read, by whomever",
+    "observed": "no effect of the model, which the replay acts on",
     # Either the kernel still holds the size class lock, so that what follows happens before any other task's effect on
     # that class, or only the task's own state follows, or (zswap_invalidate) nobody else can use the slot:
     # swap_range_free() runs under the cluster's lock (free_swap_slot() of 6.12 before the slot is free), and where
@@ -258,7 +260,7 @@ EVENTS: tuple[Event, ...] = (
     _event(27, "zswap_folio_swapin", "swapin_ref", "a swapped-in folio protects its LRU", fields="folio=$folio:x64",
            roles="outside"),
     _event(28, "zswap_total_pages_ret", "total_pages", "pages of all pools", fields="ret=$retval:u64",
-           roles="reading", tells="ret",
+           roles="reading observed", tells="ret",
            compared=(_is("zsmalloc.pages", "ret=pages of all pools"),)),
     _event(29, "zswap_pool_create", "pool_create", "a pool for a compressor is made", roles="outside"),
     _event(30, "zswap_pool_create_ret", "pool_create_ret", "the pool, or an ERR_PTR", fields="ret=$retval:x64",
@@ -329,7 +331,8 @@ EVENTS: tuple[Event, ...] = (
            tells="pool",
            compared=(_is("lru.order", "entry=list_head, nid=node, memcg=cgroup", "taken off the LRU"),)),
     _event(67, "memcg_reparent_list_lrus", "lru_reparent", "a cgroup's LRUs go to its parent: pool = the parent",
-           fields="memcg=$memcg:x64 pool<parent=$parent:x64", checks="lru.order shrink.worker!", tells="memcg pool"),
+           fields="memcg=$memcg:x64 pool<parent=$parent:x64", roles="observed",
+           checks="lru.order shrink.worker!", tells="memcg pool"),
     _event(68, "zswap_shrinker_count", "shr_count", "the dynamic shrinker asks how much there is", fields=_SHRINK,
            roles="outside", checks="effect.order"),
     _event(69, "zswap_shrinker_count_ret", "shr_count_ret", fields="ret=$retval:u64", roles="outside"),
@@ -430,6 +433,11 @@ EVENTS: tuple[Event, ...] = (
     _event(99, "zs_page_migrate", "zs_migrate", "page migration moves a zspage's page", fields="folio<page=$page:x64",
            roles="outside", checks="zsmalloc.place"),
 )
+
+
+#: Events that are effects of the model, in the order of their codes.
+EFFECTS: tuple[str, ...] = tuple(event.name for event in EVENTS
+                                 if not event.roles & {"note", "setting", "outside", "observed"})
 
 
 def with_role(role: str) -> frozenset[str]:

@@ -233,7 +233,7 @@ class Engine(Questions):
         if name == "zswap_total_pages_ret" and stack and stack[-1].handed.totals is not None:
             # Whether this function is inlined where zswap decides by it is the compiler's choice; it changes nothing.
             self.count("reading of totals")
-            self.on_totals(i, stack[-1])
+            self.compare_totals(i, stack[-1])
             return
         while stack:
             frame = stack[-1]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which effects there are, and how many items each has: what a revision may yield.
 
-Names are those that a replay handles (:meth:`replay.reference.handlers.zswap.Handlers.table`), the questions
+Names are those of the table of events (:data:`traces.events.EFFECTS`), the questions
 (:data:`model.effects.DEFAULTS`) and what no probe sees (:data:`model.effects.UNSEEN`).  How many items an effect has is
 read out of the steps that yield it, the shipped model's.
 """
@@ -11,22 +11,14 @@ from __future__ import annotations
 import ast
 import functools
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import model
 from model.effects import DEFAULTS, UNSEEN
-from replay.reference.handlers.zswap import Handlers
+from traces.events import EFFECTS
 from traces.suggestion import meant
 
 __all__ = ["known_effects", "shipped_sizes", "short", "wrong_by", "wrong_with"]
-
-
-class _AnyMethod(SimpleNamespace):
-    """Stands for an engine where only the names of its handlers are asked for."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: None
 
 
 @functools.cache
@@ -53,7 +45,7 @@ def shipped_sizes() -> dict[str, frozenset[int]]:
 @functools.cache
 def known_effects() -> dict[str, frozenset[int]]:
     """Return every effect that there is -> how many items it may have (empty: not known), its name counted."""
-    names = {*Handlers.table(_AnyMethod()), *DEFAULTS, *UNSEEN}  # type: ignore[arg-type]
+    names = {*EFFECTS, *DEFAULTS, *UNSEEN}
     return {name: shipped_sizes().get(name, frozenset()) for name in names}
 
 

@@ -34,7 +34,7 @@ class AcompHandlers(ZsmallocHandlers):
     #: event at which lengths of a call were last asked for, and the first page it was asked for there
     _asked_at: tuple[int, int] = (-1, 0)
 
-    def on_compress(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_crypto_acomp_compress(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the source page, how many pages and the room of a compress call."""
         folio, index, pages, pool = effect[1:5]
         # Which page of the folio it is takes both: where it begins, and how far into it.
@@ -49,7 +49,7 @@ class AcompHandlers(ZsmallocHandlers):
         frame.handed.pool = pool
         frame.handed.pages = pages
 
-    def on_compress_ret(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int, int]:
+    def on_crypto_acomp_compress_ret(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int, int]:
         """Compare error and length with what the compressor gives; answer with the recorded ones."""
         ret, dlen = self.ret[i], self.dlen[i]
         sees_ret, sees_dlen = (self.sees("crypto_acomp_compress_ret", column) for column in ("ret", "dlen"))
@@ -156,11 +156,11 @@ class AcompHandlers(ZsmallocHandlers):
             self.diverge("store.length", i, recorded=dlen, predicted=f"{low} to {high}",
                          what=f"length of {name}, as its format allows", frame=frame)
 
-    def on_decompress(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_crypto_acomp_decompress(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare source length and room of a decompress call with the entry's."""
         self.hold("crypto_acomp_decompress", i, frame, (self.size[i], self.dlen[i]), (effect[1], PAGE_SIZE))
 
-    def on_decompress_ret(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int]:
+    def on_crypto_acomp_decompress_ret(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int]:
         """Compare a decompression's outcome with success; answer with the recorded one."""
         predicted = (effect[1], effect[2])
         self.hold("crypto_acomp_decompress_ret", i, frame, (self.ret[i], self.dlen[i]), predicted)

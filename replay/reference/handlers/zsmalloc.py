@@ -8,7 +8,6 @@ from typing import Final
 from model.effects import Effect
 from model.zsmalloc import HANDLE_SIZE, PAGE_SIZE, UNKNOWN_LINK, SizeClass, ZsObject, Zspage, ZsPool
 from replay.reference.frame import Frame
-from replay.reference.handlers.base import Handler
 from replay.reference.invariants import Invariants
 from traces import schema
 
@@ -204,7 +203,7 @@ class ZsmallocHandlers(Invariants):
         self.hold("obj_free", i, frame, (self.size[i],), (zspage.cls.geometry.size,))
         self._check_frame("obj_free:obj", zspage, effect[3], i, frame)
 
-    def on_fullness(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_fix_fullness_group(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare class, zspage and its use count before the fullness group is set right."""
         cls: SizeClass = effect[1]
         zspage: Zspage = effect[2]
@@ -221,7 +220,7 @@ class ZsmallocHandlers(Invariants):
             self.classes[cls.address] = cls
         return cls.address or None
 
-    def on_fullness_ret(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_fix_fullness_group_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the new fullness group."""
         self.hold("fix_fullness_group_ret", i, frame, (self.ret[i],), (effect[1],))
         if effect[1] == 0:
@@ -230,14 +229,14 @@ class ZsmallocHandlers(Invariants):
             if zspage is not None:
                 frame.inflight = -zspage.cls.geometry.pages_per_zspage
 
-    def on_free_zspage(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on___free_zspage(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which zspage dies."""
         zspage: Zspage = effect[2]
         self.hold("__free_zspage", i, frame, (self.zspage[i], self.pool[i]),
                   (self.address_of(zspage, i, frame), self._class_at(zspage.cls, "zsmalloc.place", i, frame)))
         frame.inflight = -zspage.cls.geometry.pages_per_zspage
 
-    def on_obj_write(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_zs_obj_write(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare handle, length and first bytes of the object written."""
         obj, length, content, raw = effect[1], effect[2], effect[3], effect[4]
         frame.handed.held = obj
@@ -255,7 +254,7 @@ class ZsmallocHandlers(Invariants):
         self.handle_used("zs_obj_write", i, frame, "write")
         self.object_written(effect, i, frame)
 
-    def on_obj_read(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_zs_obj_read(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare handle and length of an object read, and that its entries cover it exactly, behind its handle."""
         obj, length, shape = effect[1], effect[2], effect[3]
         frame.handed.held = obj
@@ -276,13 +275,13 @@ class ZsmallocHandlers(Invariants):
         self.handle_used("zs_obj_read", i, frame, "read")
         self.object_read(length, frame)
 
-    def on_total(self, effect: Effect, i: int, frame: Frame) -> int:
+    def on_zs_get_total_pages_ret(self, effect: Effect, i: int, frame: Frame) -> int:
         """Compare a pool's page total as a store or the worker read it; answer with what it read."""
         self._compare_total(self.ret[i], effect[1], i, frame)
         frame.handed.totals = (frame.handed.totals or 0) + self.ret[i]
         return self.ret[i]
 
-    def on_totals(self, i: int, frame: Frame) -> None:
+    def compare_totals(self, i: int, frame: Frame) -> None:
         """Compare zswap_total_pages() inside an operation with the sum of what the operation read pool by pool."""
         predicted, frame.handed.totals = frame.handed.totals, None
         self.hold("zswap_total_pages_ret", i, frame, (self.ret[i],), (predicted,),
@@ -318,22 +317,19 @@ class ZsmallocHandlers(Invariants):
         self.diverge("zsmalloc.pages", i, recorded=recorded, predicted=predicted, what="pages of the pool",
                      frame=frame)
 
-    def on_compact(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_zs_compact(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the pool that is compacted."""
         pool: ZsPool = effect[1]
         self.hold("zs_compact", i, frame, (self.pool[i],), (pool.address or self.pool[i],))
 
-    def on_compacted(self, name: str) -> Handler:
-        """Return the handler of the end of a compaction, which compares the pages freed."""
-        compare = self.comparing(name)
+    def on_zs_compact_ret(self, effect: Effect, i: int, frame: Frame) -> None:
+        """Compare the pages that a compaction freed."""
+        self.last_compacted = self._row(i)
+        self.hold(effect[0], i, frame, (self.ret[i],), (int(effect[1]),))
 
-        def handler(effect: Effect, i: int, frame: Frame) -> None:
-            self.last_compacted = self._row(i)
-            compare(effect, i, frame)
+    on_zs_shrinker_scan_ret = on_zs_compact_ret
 
-        return handler
-
-    def on_compact_class(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on___zs_compact(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which class is compacted: all of them, from the largest down."""
         cls: SizeClass = effect[1]
         frame.handed.size_class = cls

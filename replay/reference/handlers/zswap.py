@@ -19,6 +19,7 @@ from replay.reference.handlers.acomp import AcompHandlers
 from replay.reference.handlers.base import OTHER_CGROUP, UNKNOWN_CGROUP, CannotFollow, Handler
 from replay.reference.settings import UNCHARGED, UNSAID, WHOSE
 from traces import schema
+from traces.events import EFFECTS, EVENTS
 
 __all__ = ["MAX_ENTRY_TO_LRU", "QUESTION", "Handlers"]
 
@@ -35,39 +36,10 @@ class Handlers(AcompHandlers):
     """One method per effect; the engine adds the driving."""
 
     def table(self) -> dict[str, Handler]:
-        """Return the handler of each effect's name."""
-        return {
-            "swap_writeout": self.on_writeout, "swap_writeout_ret": self.comparing("swap_writeout_ret"),
-            "__swap_writepage": self.on_swap_writepage,
-            "zswap_store": self.on_store, "zswap_store_ret": self.on_store_ret,
-            "zswap_load": self.on_start, "zswap_load_ret": self.on_load_ret,
-            "zswap_invalidate": self.on_start, "zswap_decompress": self.on_decompress_entry,
-            "zswap_entry_free": self.on_entry_free,
-            "zswap_writeback_entry": self.comparing("zswap_writeback_entry"),
-            "zswap_writeback_entry_ret": self.on_load_ret,
-            "shrink_memcg_cb": self.on_shrink_memcg_cb, "shrink_memcg_cb_ret": self.on_lru_status,
-            "shrink_memcg": self.on_shrink_memcg, "shrink_memcg_ret": self.on_lru_status,
-            "shrink_worker": self.on_start, "shrink_worker_ret": self.on_start,
-            "async_free_zspage": self.on_start,
-            "crypto_acomp_compress": self.on_compress, "crypto_acomp_compress_ret": self.on_compress_ret,
-            "crypto_acomp_decompress": self.on_decompress, "crypto_acomp_decompress_ret": self.on_decompress_ret,
-            "obj_cgroup_may_zswap_ret": self.on_may_zswap,
-            "obj_cgroup_charge_zswap": self.on_charge, "obj_cgroup_uncharge_zswap": self.on_uncharge,
-            "mem_cgroup_zswap_writeback_enabled_ret": self.on_writeback_enabled,
-            "list_lru_add": self.on_lru_add, "list_lru_add_ret": self.on_lru_add_ret,
-            "list_lru_del": self.on_lru_del,
-            "zs_malloc": self.on_zs_malloc, "zs_malloc_ret": self.on_zs_malloc_ret, "zs_free": self.on_zs_free,
-            "zs_obj_write": self.on_obj_write, "zs_obj_read": self.on_obj_read,
-            "zs_get_total_pages_ret": self.on_total,
-            "obj_malloc": self.on_obj_malloc, "obj_malloc_ret": self.on_obj_malloc_ret,
-            "obj_free": self.on_obj_free,
-            "fix_fullness_group": self.on_fullness, "fix_fullness_group_ret": self.on_fullness_ret,
-            "__free_zspage": self.on_free_zspage,
-            "zswap_shrinker_scan": self.on_shrinker_scan, "zswap_shrinker_scan_ret": self.on_lru_status,
-            "zs_shrinker_scan": self.on_start, "zs_shrinker_scan_ret": self.on_compacted("zs_shrinker_scan_ret"),
-            "zs_compact": self.on_compact, "zs_compact_ret": self.on_compacted("zs_compact_ret"),
-            "__zs_compact": self.on_compact_class, "__zs_compact_ret": self.comparing("__zs_compact_ret"),
-        }
+        """Return the handler of each effect: its method ``on_NAME``, or a comparison of it alone (:data:`EVENTS`)."""
+        rows = {event.name: any(row.predicted for row in event.compared) for event in EVENTS}
+        return {name: getattr(self, f"on_{name}", None) or (self.comparing(name) if rows[name] else self.on_start)
+                for name in EFFECTS}
 
     def default(self, effect: Effect, frame: Frame) -> Any:
         """Answer an effect whose event was not recorded, from what the model or compressor says."""
@@ -98,11 +70,11 @@ class Handlers(AcompHandlers):
     def on_start(self, effect: Effect, i: int, frame: Frame) -> None:
         """The beginning of an operation has nothing to compare: it is what the model is given."""
 
-    def on_writeout(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_swap_writeout(self, effect: Effect, i: int, frame: Frame) -> None:
         """A folio is to be written out: nothing to compare."""
         frame.handed.folio = effect[1]
 
-    def on_store(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_zswap_store(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the folio that swap_writeout() hands on."""
         folio: Folio = effect[1]
         frame.handed.folio = folio
@@ -111,7 +83,7 @@ class Handlers(AcompHandlers):
         if folio.address < 0 and self.sees("zswap_store", "folio"):
             folio.address = self.folio[i]
 
-    def on_swap_writepage(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on___swap_writepage(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the slot that goes to the device."""
         folio: Folio = effect[1]
         self.hold("__swap_writepage", i, frame, (self.folio[i], self.swpent[i]),
@@ -121,7 +93,7 @@ class Handlers(AcompHandlers):
             self.written_back += 1
             self.marked_for_reclaim += bool(self.word[i] & PG_RECLAIM)
 
-    def on_load_ret(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_zswap_load_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare zswap_load()'s return value (a bool byte up to 6.12), or that of a writeback, and what it made of
         the folio.
         """
@@ -135,6 +107,8 @@ class Handlers(AcompHandlers):
             self.hold("zswap_load_ret:word", i, frame, (recorded,), (wanted,))
         self.page_read(i, frame)
 
+    on_zswap_writeback_entry_ret = on_zswap_load_ret
+
     def _written_meanwhile(self, folio: Folio, i: int) -> bool:
         """True where another task may have written a folio out since the last event of this one."""
         if "swap_writeout" not in self.captured:
@@ -147,12 +121,12 @@ class Handlers(AcompHandlers):
                 return True
         return True
 
-    def on_store_ret(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_zswap_store_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare zswap_store()'s return value."""
         self.hold("zswap_store_ret", i, frame, (self.ret[i],), (int(effect[1]),))
         self.store_returned(bool(self.ret[i] if self.sees("zswap_store_ret", "ret") else effect[1]), i, frame)
 
-    def on_decompress_entry(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_zswap_decompress(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which entry, handle and length a load or writeback reads."""
         self.lru_moved(self.pid[i])
         entry: ZswapEntry = effect[1]
@@ -184,7 +158,7 @@ class Handlers(AcompHandlers):
         else:
             self.hold(key, i, frame, (address,), (entry.address - self.entry_to_lru,))
 
-    def on_entry_free(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_zswap_entry_free(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare slot, length, handle and referenced bit of a dying entry."""
         entry: ZswapEntry = effect[1]
         self.hold("zswap_entry_free", i, frame, (self.swpent[i], self.size[i], self.handle[i], self.ref[i]),
@@ -195,7 +169,7 @@ class Handlers(AcompHandlers):
 
     # ---- cgroup -----------------------------------------------------------------------------------------
 
-    def on_may_zswap(self, effect: Effect, i: int, frame: Frame) -> bool:
+    def on_obj_cgroup_may_zswap_ret(self, effect: Effect, i: int, frame: Frame) -> bool:
         """Compare memory.zswap.max's verdict, where the model has one; answer with the recorded one."""
         key = "obj_cgroup_may_zswap_ret"
         if self.settings.whose:
@@ -211,7 +185,7 @@ class Handlers(AcompHandlers):
         self.hold(key, i, frame, (self.ret[i],), (expected,))
         return bool(self.ret[i])
 
-    def on_writeback_enabled(self, effect: Effect, i: int, frame: Frame) -> bool:
+    def on_mem_cgroup_zswap_writeback_enabled_ret(self, effect: Effect, i: int, frame: Frame) -> bool:
         """Compare memory.zswap.writeback's verdict, where the model has one; answer with the recorded one."""
         key = "mem_cgroup_zswap_writeback_enabled_ret"
         if self.sees(key, "ret"):
@@ -234,7 +208,7 @@ class Handlers(AcompHandlers):
             self.hold(key, i, frame, (self.ret[i],), (int(True in answers),))
         return bool(self.ret[i])
 
-    def on_charge(self, effect: Effect, i: int, frame: Frame) -> int:
+    def on_obj_cgroup_charge_zswap(self, effect: Effect, i: int, frame: Frame) -> int:
         """Compare the bytes charged; answer with the cgroup, which must be one throughout a folio."""
         self.hold("obj_cgroup_charge_zswap", i, frame, (self.size[i],), (effect[1],))
         if not self.sees("obj_cgroup_charge_zswap", "memcg"):
@@ -268,7 +242,7 @@ class Handlers(AcompHandlers):
                     pages -= frame.last[1].objcg == objcg
         return pages > 0
 
-    def on_uncharge(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_obj_cgroup_uncharge_zswap(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the bytes uncharged, and from whom."""
         entry: ZswapEntry = effect[1]
         self.hold("obj_cgroup_uncharge_zswap", i, frame, (self.size[i], self.memcg[i]),
@@ -276,7 +250,7 @@ class Handlers(AcompHandlers):
 
     # ---- LRU --------------------------------------------------------------------------------------------
 
-    def on_lru_add(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int]:
+    def on_list_lru_add(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int]:
         """Bind the entry's list_head; answer with the node and cgroup it is listed under."""
         entry: ZswapEntry = effect[1]
         if self.sees("list_lru_add", "entry") \
@@ -302,12 +276,12 @@ class Handlers(AcompHandlers):
         self.adding_to[self.pid[i]] = self.nid[i], cgroup
         return self.nid[i], cgroup
 
-    def on_lru_add_ret(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_list_lru_add_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare whether the item was added."""
         self.lru_added(self.pid[i])
         self.hold("list_lru_add_ret", i, frame, (self.ret[i],), (int(effect[1]),))
 
-    def on_lru_del(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_list_lru_del(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare which item leaves which list."""
         entry: ZswapEntry = effect[1]
         nid, cgroup = entry.lru if entry.lru is not None else (-1, -1)
@@ -336,7 +310,7 @@ class Handlers(AcompHandlers):
         """Return the address of an entry's list_head as recorded, None where it was not."""
         return entry.address if self.sees("list_lru_add", "entry") and entry.address else None
 
-    def on_shrinker_scan(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int]:
+    def on_zswap_shrinker_scan(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int]:
         """Answer with the cgroup and node that the dynamic shrinker scans."""
         lacks = [column for column in ("size", "memcg", "nid") if not self.sees("zswap_shrinker_scan", column)]
         if lacks and self.model.shrinker_enabled:
@@ -372,11 +346,13 @@ class Handlers(AcompHandlers):
         self.hold("shrink_memcg_cb", i, frame, (self.entry[i],), (self.lru_item(entry),))
         self.lru_moving(entry, self.pid[i])
 
-    def on_lru_status(self, effect: Effect, i: int, frame: Frame) -> None:
+    def on_shrink_memcg_ret(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the status of a walk's step, or shrink_memcg()'s result."""
         self.lru_moved(self.pid[i])
         self.hold(effect[0], i, frame, (self.ret[i],), (effect[1],))
         self.page_read(i, frame)
+
+    on_shrink_memcg_cb_ret = on_zswap_shrinker_scan_ret = on_shrink_memcg_ret
 
     def writeback_failure(self, name: str, i: int) -> int:
         """Return the errno of a writeback that did not come to read its entry."""
