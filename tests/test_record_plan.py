@@ -241,7 +241,7 @@ def test_a_function_without_the_parameter_is_not_probed() -> None:
     row = rows(plan(Kernel(set(functions), set(functions), btf_of(functions))))["zmalloc"]
     assert row.lines == ()
     assert row.why == ("zs_malloc() has no parameter for the field size in this kernel, or no BTF says where it is")
-    assert row.checks == ("zsmalloc.size",)
+    assert row.checks == ("zsmalloc.size", "invariant.length")
 
 
 def test_page_events_carry_both_halves() -> None:
