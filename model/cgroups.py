@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from model.memcg import UNLIMITED
-from model.zsmalloc import PAGE_SIZE
+from model.page import PAGE_SIZE
 
 __all__ = ["EITHER", "Cgroup", "Cgroups"]
 

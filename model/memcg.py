@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from model.zsmalloc import PAGE_SIZE
+from model.page import PAGE_SIZE
 
 __all__ = ["UNLIMITED", "MemcgZswap"]
 

@@ -15,7 +15,8 @@ from typing import Final, Literal
 from model import errno
 from model.crypto.base import Compressor
 from model.effects import run
-from model.zsmalloc import PAGE_SIZE, ZsObject, ZsPool, huge_class_size
+from model.page import PAGE_SIZE
+from model.zsmalloc import ZsObject, ZsPool, huge_class_size
 
 __all__ = ["MmStat", "Read", "Zram"]
 

@@ -17,12 +17,12 @@ from typing import Any, Final
 from model import errno
 from model.branches import Reached
 from model.effects import Steps
+from model.page import PAGE_SIZE
 
 __all__ = ["FIND", "FREELIST_END", "FREELIST_MASK", "HANDLE_SIZE", "ISOLATE_DST", "ISOLATE_SRC", "MIN_ALLOC_SIZE",
-           "PAGE_SIZE", "RATIO_0", "RATIO_10", "RATIO_99", "RATIO_100", "SIZE_CLASSES", "SIZE_CLASS_DELTA",
+           "RATIO_0", "RATIO_10", "RATIO_99", "RATIO_100", "SIZE_CLASSES", "SIZE_CLASS_DELTA",
            "UNKNOWN_LINK", "SgEntry", "SizeClass", "ZsObject", "ZsPool", "Zspage", "huge_class_size", "size_classes"]
 
-PAGE_SIZE: Final = 4096
 #: ZS_HANDLE_SIZE: every object outside the huge class starts with its handle.
 HANDLE_SIZE: Final = 8
 #: ZS_MIN_ALLOC_SIZE of every 64-bit configuration with 4 KiB pages.

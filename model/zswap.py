@@ -14,8 +14,8 @@ from __future__ import annotations
 from model import errno
 from model.effects import Steps
 from model.memcg import MemcgZswap
+from model.page import PAGE_SIZE
 from model.swap import AOP_WRITEPAGE_ACTIVATE, PG_DIRTY, PG_UPTODATE, SwapLayer
-from model.zsmalloc import PAGE_SIZE
 from model.zswap_state import KERNEL_COMPRESSORS, Folio, ZswapEntry, ZswapPool
 from model.zswap_writeback import ZswapWriteback
 

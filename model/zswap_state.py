@@ -19,8 +19,9 @@ from model.ledger import Ledger
 from model.lines import NEWEST, mirroring
 from model.list_lru import ListLru
 from model.memcg import UNLIMITED, MemcgZswap
+from model.page import PAGE_SIZE
 from model.worker import WorkerCursor
-from model.zsmalloc import PAGE_SIZE, ZsObject, ZsPool
+from model.zsmalloc import ZsObject, ZsPool
 
 __all__ = ["KERNEL_COMPRESSORS", "Folio", "ZswapEntry", "ZswapPool", "ZswapState", "kstrtobool", "kstrtouint",
            "memparse"]

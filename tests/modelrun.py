@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from model.effects import Effect, Steps, run
+from model.page import PAGE_SIZE
 from model.revisions import MAINLINE, REVISIONS
-from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, Zswap, ZswapEntry
 
 OBJCG = 0xC0

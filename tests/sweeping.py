@@ -22,8 +22,8 @@ import replay
 from model import errno
 from model.crypto import compressor_for
 from model.effects import Effect
+from model.page import PAGE_SIZE
 from model.revisions import MAINLINE, REVISIONS, revision_for_line
-from model.zsmalloc import PAGE_SIZE
 from replay.reference.checks import Tally
 from replay.reference.comparisons import COMPARISONS
 from replay.reference.engine import COLUMNS, Engine

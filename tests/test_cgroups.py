@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from model.cgroups import EITHER, Cgroup, Cgroups
 from model.memcg import UNLIMITED
-from model.zsmalloc import PAGE_SIZE
+from model.page import PAGE_SIZE
 from replay.reference.settingtracks import Track, limit_of, switch_of
 
 YES, NO = frozenset({True}), frozenset({False})

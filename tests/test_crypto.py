@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from model.crypto import (
     KERNEL_LINES,
-    PAGE_SIZE,
     Compressor,
     CorruptData,
     InexactLibrary,
@@ -34,6 +33,7 @@ from model.crypto import (
     zstd,
 )
 from model.crypto import knownanswers as known
+from model.page import PAGE_SIZE
 
 NAMES = ("zstd", "lz4", "lz4hc", "lzo", "lzo-rle", "842", "deflate")
 KINDS = [("zstd", "mainline-6.12"), ("zstd", "mainline-7.3"), ("lz4", "mainline-7.3")]

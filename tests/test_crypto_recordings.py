@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from model.crypto import PAGE_SIZE, Compressor, compressor_for
+from model.crypto import Compressor, compressor_for
+from model.page import PAGE_SIZE
 
 zstandard: Any = pytest.importorskip("zstandard")
 

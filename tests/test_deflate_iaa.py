@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.crypto import PAGE_SIZE, CorruptData, ModelledCompressor, compressor_for
+from model.crypto import CorruptData, ModelledCompressor, compressor_for
 from model.crypto import deflate_iaa as module
 from model.crypto import knownanswers as known
 from model.errno import E2BIG
+from model.page import PAGE_SIZE
 
 IAA = compressor_for("deflate-iaa", "mainline-7.3")
 assert isinstance(IAA, ModelledCompressor)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from modelrun import Box
 
 from model import errno
+from model.page import PAGE_SIZE
 from model.revisions import POSTED
-from model.zsmalloc import PAGE_SIZE
 
 NOT_BATCHED = {"v6", "v6-meant", "sg-read"}
 #: leaks entries of every large folio, which has a test of its own

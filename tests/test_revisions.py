@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from modelrun import MEMCG, OBJCG, Box
 
 from model import errno
+from model.page import PAGE_SIZE
 from model.revisions import MAINLINE, revision_for_line
-from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, Zswap
 
 EVERY = list(MAINLINE)

@@ -16,7 +16,8 @@ import pytest
 
 from model.crypto import compressor_for
 from model.effects import run
-from model.zsmalloc import PAGE_SIZE, ZsPool
+from model.page import PAGE_SIZE
+from model.zsmalloc import ZsPool
 from traces.errors import BadInput
 from traces.vmcore.btf import Btf
 

@@ -19,12 +19,13 @@ import traces.workload
 from model.crypto import compressor_for
 from model.zsmalloc import huge_class_size
 from tests.fakebox import CGROUP, FakeBox, run, settings
+from traces.events import PAGE_SIZE
 from traces.lab.initramfs import stdlib_imports
 from traces.workload.box import PARAMETERS, THP, NotReady
 from traces.workload.command import FOLIOS
 from traces.workload.driver import Driver
 from traces.workload.memory import Region, Slot, read_slots
-from traces.workload.pages import KINDS, MIXES, PAGE_SIZE, FilePages, MadePages, digest
+from traces.workload.pages import KINDS, MIXES, FilePages, MadePages, digest
 from traces.workload.scenarios import SCENARIOS
 from traces.workload.snapshot import asker, write_snapshot
 from traces.workload.worker import WorkerDied

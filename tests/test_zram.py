@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from model import errno
 from model.crypto import compressor_for
 from model.crypto import knownanswers as known
+from model.page import PAGE_SIZE
 from model.zram import MmStat, Zram
-from model.zsmalloc import PAGE_SIZE, huge_class_size
+from model.zsmalloc import huge_class_size
 
 LZ4 = compressor_for("lz4", "mainline-7.3")
 PAGES = [*(page for _, page in known.pages()), known.noise(5), known.repeat_in_noise(800), b"\x11\x22" * 2048]

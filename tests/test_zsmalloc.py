@@ -20,9 +20,9 @@ from hypothesis.stateful import (
 
 from model import errno
 from model.effects import Effect, Steps, run
+from model.page import PAGE_SIZE
 from model.zsmalloc import (
     HANDLE_SIZE,
-    PAGE_SIZE,
     UNKNOWN_LINK,
     SgEntry,
     SizeClass,

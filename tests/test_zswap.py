@@ -28,8 +28,8 @@ from modelrun import (
 )
 
 from model import errno
+from model.page import PAGE_SIZE
 from model.revisions import MAINLINE
-from model.zsmalloc import PAGE_SIZE
 from model.zswap import AOP_WRITEPAGE_ACTIVATE, Folio
 from model.zswap_state import kstrtobool, kstrtouint, memparse
 

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from traces import parquetbounds
 from traces.errors import BadInput
+from traces.events import PAGE_SIZE
 from traces.files import regular
-from traces.schema import PAGE_SIZE
 
 __all__ = ["PageBlock", "PageStore", "PageStoreWriter", "PageWatcher", "sha1_of"]
 

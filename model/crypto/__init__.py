@@ -10,9 +10,9 @@ with the errno, the length and the bytes the kernel gives for that call.
     Result(err=0, dlen=26, data=b'...')
 """
 
+from ..page import PAGE_SIZE
 from .base import (
     KERNEL_LINES,
-    PAGE_SIZE,
     Compressor,
     CorruptData,
     InexactLibrary,

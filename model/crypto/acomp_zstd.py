@@ -23,7 +23,8 @@ from __future__ import annotations
 from typing import Final
 
 from ..errno import EINVAL, EIO, ENOSPC
-from .base import PAGE_SIZE, CorruptData
+from ..page import PAGE_SIZE
+from .base import CorruptData
 from .request import AcompRequest, DestinationWalk, Driver, pieces, sg_or_virt
 from .scomp import Wrapped
 from .zstd import Parameters, Zstd, streaming_module

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..lines import LINES
-
-PAGE_SIZE = 4096  # bytes; zswap's source page, and the dlen it offers for the result
+from ..page import PAGE_SIZE
 
 # Oldest first.
 KERNEL_LINES = tuple(dict.fromkeys(line.kernel_line for line in LINES.values()))

@@ -13,18 +13,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..errno import EINVAL
+from ..page import PAGE_SIZE
 from . import knownanswers
-from .base import (
-    PAGE_SIZE,
-    Buffer,
-    Compressor,
-    CorruptData,
-    Lengths,
-    Result,
-    check_page,
-    check_pages,
-    in_threads,
-)
+from .base import Buffer, Compressor, CorruptData, Lengths, Result, check_page, check_pages, in_threads
 
 Bytes = NDArray[np.uint8]
 at = np.uintp  # an index of this type spares the compiled code a test for counting from the end

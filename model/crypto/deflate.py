@@ -15,15 +15,9 @@ from __future__ import annotations
 import zlib
 
 from ..lines import line_named
+from ..page import PAGE_SIZE
 from . import knownanswers
-from .base import (
-    PAGE_SIZE,
-    Buffer,
-    CorruptData,
-    InexactLibrary,
-    LibraryCompressor,
-    PageFunction,
-)
+from .base import Buffer, CorruptData, InexactLibrary, LibraryCompressor, PageFunction
 
 LEVEL = 6
 WINDOW_BITS = 11  # crypto/deflate.c: DEFLATE_DEF_WINBITS

@@ -20,16 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errno import E2BIG
-from .base import (
-    PAGE_SIZE,
-    Buffer,
-    CorruptData,
-    LibraryCompressor,
-    ModelledCompressor,
-    PageFunction,
-    check_pages,
-    in_threads,
-)
+from ..page import PAGE_SIZE
+from .base import Buffer, CorruptData, LibraryCompressor, ModelledCompressor, PageFunction, check_pages, in_threads
 from .compiled import Bytes, at, compiled
 
 __all__ = ["DeflateIaa"]

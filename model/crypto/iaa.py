@@ -35,9 +35,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 from ..errno import E2BIG, EBUSY, EINPROGRESS, EINVAL, EIO, ENODEV, ETIMEDOUT
+from ..page import PAGE_SIZE
 from . import acomp_deflate
 from .acomp_deflate import DeflateGeneric
-from .base import PAGE_SIZE
 from .faults import ANALYTICS_ERROR, NO_COMPLETION, FaultPlan
 from .iaa_device import IaaDevice, Record, StandIn, Topology, Wq, WqTable, mainline_wq_table
 from .iaa_stats import IaaStats, WqStats

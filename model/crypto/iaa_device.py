@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from ..errno import E2BIG, EOVERFLOW
-from .base import PAGE_SIZE
+from ..page import PAGE_SIZE
 from .faults import ANALYTICS_ERROR
 
 __all__ = [

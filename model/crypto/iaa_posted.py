@@ -36,8 +36,8 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from ..errno import E2BIG, EAGAIN, EINPROGRESS, EINVAL, EIO, ENODEV
+from ..page import PAGE_SIZE
 from .acomp_deflate import DeflateGeneric
-from .base import PAGE_SIZE
 from .faults import ANALYTICS_ERROR, FaultPlan
 from .iaa import IaaDriver
 from .iaa_device import IaaDevice, StandIn, Topology, Wq

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .base import PAGE_SIZE, Compressor, CorruptData, Result
+from ..page import PAGE_SIZE
+from .base import Compressor, CorruptData, Result
 
 
 def noise(seed: int, size: int = PAGE_SIZE) -> bytes:

@@ -16,9 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errno import EINVAL
-from .base import (
-    PAGE_SIZE,
-)
+from ..page import PAGE_SIZE
 from .compiled import Bytes, CompiledCompressor, at, compiled, first_bytes, word
 
 LIBRARY = "own 1.7.3-rules r1"  # part of ident: change it whenever an output could change

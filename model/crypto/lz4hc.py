@@ -18,9 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errno import EINVAL
-from .base import (
-    PAGE_SIZE,
-)
+from ..page import PAGE_SIZE
 from .compiled import Bytes, CompiledCompressor, at, compiled, first_bytes, word
 from .lz4 import HASH_PRIME, LAST_LITERALS, MATCH_MARGIN, MIN_MATCH, RUN_MASK, _put_length, decompress_block
 

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
-from .base import PAGE_SIZE
+from ..page import PAGE_SIZE
 
 __all__ = [
     "AcompRequest",

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..errno import EINVAL, ENOSPC, ENOSYS
-from .base import PAGE_SIZE, Compressor, CorruptData, Result
+from ..page import PAGE_SIZE
+from .base import Compressor, CorruptData, Result
 from .knownanswers import noise
 from .request import AcompRequest, Driver, KernelFault, SgList, gather, scatter
 

@@ -33,9 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errno import ENOSPC
-from .base import (
-    PAGE_SIZE,
-)
+from ..page import PAGE_SIZE
 from .compiled import Bytes, CompiledCompressor, at, compiled, first_bytes
 
 LIBRARY = "own sw842-rules r1"  # part of ident: change it whenever an output could change

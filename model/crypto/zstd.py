@@ -17,8 +17,9 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ..errno import EINVAL
 from ..lines import line_named
+from ..page import PAGE_SIZE
 from . import knownanswers
-from .base import PAGE_SIZE, Buffer, CorruptData, InexactLibrary, LibraryCompressor, PageFunction
+from .base import Buffer, CorruptData, InexactLibrary, LibraryCompressor, PageFunction
 
 Version = tuple[int, int, int]
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from model import errno
 from model.effects import Steps
+from model.page import PAGE_SIZE
 from model.revisions.batching import BatchedStore, as_errno
-from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, ZswapEntry, ZswapPool
 
 __all__ = ["Call", "CompressPageByPage", "CompressToScatterList", "CompressToScatterListMeant"]

@@ -8,10 +8,10 @@ from typing import Final
 
 from model import errno
 from model.effects import Steps
+from model.page import PAGE_SIZE
 from model.revisions.batchcompress import Call, CompressPageByPage, CompressToScatterList, CompressToScatterListMeant
 from model.revisions.batching import BatchedStore
 from model.revisions.mainline_6_18 import Mainline618
-from model.zsmalloc import PAGE_SIZE
 from model.zswap import Folio, ZswapEntry, ZswapPool
 
 __all__ = ["V12", "V12Meant", "V12Patch22"]

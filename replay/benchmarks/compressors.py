@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from model.crypto import PAGE_SIZE, compressor_for
+from model.crypto import compressor_for
+from model.page import PAGE_SIZE
 
 __all__ = ["NAMES", "Speed", "libraries", "speed"]
 

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numba import njit
 
-from model.zsmalloc import PAGE_SIZE
+from model.page import PAGE_SIZE
 from replay.fast import layout as L
 from replay.fast.tables import find, keep
 from replay.reference.handlers.zsmalloc import ZSPAGE_MAGIC

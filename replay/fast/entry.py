@@ -10,7 +10,7 @@ from typing import Final
 from numba import njit
 
 from model import errno
-from model.zsmalloc import PAGE_SIZE
+from model.page import PAGE_SIZE
 from replay.fast import layout as L
 from replay.fast.rows import charge, count, end_entry, fix_fullness, free_zspage, on_two_pages, release
 from replay.fast.tables import find, forget, list_remove

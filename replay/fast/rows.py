@@ -16,7 +16,8 @@ from numba import njit
 
 from model import errno
 from model.memcg import UNLIMITED
-from model.zsmalloc import FREELIST_END, FREELIST_MASK, HANDLE_SIZE, PAGE_SIZE, RATIO_100, UNKNOWN_LINK
+from model.page import PAGE_SIZE
+from model.zsmalloc import FREELIST_END, FREELIST_MASK, HANDLE_SIZE, RATIO_100, UNKNOWN_LINK
 from replay.fast import layout as L
 from replay.fast.tables import find, forget, group_first, group_insert, group_remove, taken
 

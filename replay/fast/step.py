@@ -15,8 +15,9 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
+from model.page import PAGE_SIZE
 from model.swap import PG_DIRTY, PG_RECLAIM, PG_UPTODATE
-from model.zsmalloc import HANDLE_SIZE, PAGE_SIZE
+from model.zsmalloc import HANDLE_SIZE
 from replay.fast import layout as L
 from replay.fast.advance import ENDED, UNKNOWN, advance
 from replay.fast.bound import (

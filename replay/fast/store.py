@@ -10,8 +10,9 @@ from typing import Final
 from numba import njit
 
 from model import errno
+from model.page import PAGE_SIZE
 from model.swap import AOP_WRITEPAGE_ACTIVATE
-from model.zsmalloc import HANDLE_SIZE, MIN_ALLOC_SIZE, PAGE_SIZE, SIZE_CLASS_DELTA, SIZE_CLASSES
+from model.zsmalloc import HANDLE_SIZE, MIN_ALLOC_SIZE, SIZE_CLASS_DELTA, SIZE_CLASSES
 from replay.fast import layout as L
 from replay.fast.rows import (
     add_pages,

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from model.effects import Effect, Steps
-from model.zsmalloc import PAGE_SIZE, ZsPool
+from model.page import PAGE_SIZE
+from model.zsmalloc import ZsPool
 from model.zswap import Folio, Zswap
 from replay.reference.capturegaps import Uncaptured, seen_only
 from replay.reference.checks import Divergence, Tally

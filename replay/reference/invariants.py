@@ -18,7 +18,8 @@ from abc import abstractmethod
 from typing import Any, Final, NamedTuple
 
 from model.effects import Effect
-from model.zsmalloc import PAGE_SIZE, ZsObject
+from model.page import PAGE_SIZE
+from model.zsmalloc import ZsObject
 from model.zswap import ZswapEntry
 from replay.reference.frame import Frame
 from replay.reference.handlers.base import HandlerBase

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from model.counters import DEBUGFS, VMSTAT
-from model.zsmalloc import PAGE_SIZE, ZsObject, Zspage, ZsPool
+from model.page import PAGE_SIZE
+from model.zsmalloc import ZsObject, Zspage, ZsPool
 from model.zswap import Zswap, ZswapEntry, ZswapPool
 from replay.reference.invariants import Written
 from traces.errors import BadInput

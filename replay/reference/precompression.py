@@ -16,9 +16,9 @@ from model.crypto import Compressor, UnsupportedCompressor, compressor_for
 from model.revisions import REVISIONS, revision_for_line
 from model.zswap import KERNEL_COMPRESSORS
 from replay.reference.predictions import keep, results_of
+from traces.events import PAGE_SIZE
 from traces.record.release import kernel_line
 from traces.recording import Recording
-from traces.schema import PAGE_SIZE
 
 __all__ = ["CompressingBeside"]
 

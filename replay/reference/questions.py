@@ -16,7 +16,8 @@ from model.effects import DEFAULTS, Effect
 from model.errno import ENOMEM
 from model.list_lru import Key
 from model.memcg import MemcgZswap
-from model.zsmalloc import PAGE_SIZE, SizeClass, Zspage, ZsPool
+from model.page import PAGE_SIZE
+from model.zsmalloc import SizeClass, Zspage, ZsPool
 from model.zswap import Zswap, ZswapEntry
 from replay.reference.checks import Tally
 from replay.reference.frame import Frame

@@ -11,7 +11,7 @@ import re
 from typing import Final, Generic, TypeVar
 
 from model.memcg import UNLIMITED
-from model.zsmalloc import PAGE_SIZE
+from model.page import PAGE_SIZE
 from model.zswap_state import memparse
 
 __all__ = ["Track", "limit_of", "switch_of"]

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from model.counters import DEBUGFS
 from model.memcg import MemcgZswap
-from model.zsmalloc import PAGE_SIZE
+from model.page import PAGE_SIZE
 from model.zswap import Zswap
 from replay.reference.checks import Tally
 from traces.recording import Recording

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from model.crypto import CorruptData
-from model.zsmalloc import PAGE_SIZE
+from model.page import PAGE_SIZE
 from model.zswap import Zswap
 from replay.reference.checks import Divergence, Tally
 from replay.reference.predictions import Predictions

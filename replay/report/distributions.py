@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from replay.report.drawing import Drawing, ink, tidy
 from replay.report.recordingdata import Ages
 from replay.report.reportdata import Material, Missing, Picture
-from traces.schema import PAGE_SIZE
+from traces.events import PAGE_SIZE
 from traces.times import no_seconds
 
 __all__ = ["ages", "batches", "duration", "sizes"]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from replay.report.drawing import Drawing, ink, tidy
 from replay.report.recordingdata import Snapshot
 from replay.report.reportdata import Material, Missing, Picture
-from traces.schema import PAGE_SIZE
+from traces.events import PAGE_SIZE
 
 __all__ = ["fragmentation"]
 

@@ -19,7 +19,8 @@ from model.crypto.acomp import Acomp, AcompRequest, AcompV8, AcompV12, KernelFau
 from model.crypto.faults import FaultPlan
 from model.crypto.request import NeverCompletes, sg_init_one
 from model.effects import Effect, Steps, run
-from model.zsmalloc import PAGE_SIZE, ZsObject
+from model.page import PAGE_SIZE
+from model.zsmalloc import ZsObject
 from model.zswap import Folio, Zswap, ZswapEntry, ZswapPool
 from replay.userrev.guard import watched
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from model.crypto import UnsupportedCompressor, compressor_for
-from model.crypto.base import PAGE_SIZE
 from model.crypto.faults import FaultPlan
 from model.crypto.iaa_device import Record, StandIn
 from model.crypto.layers import acomp_for
 from model.crypto.scomp import Synthetic
+from model.page import PAGE_SIZE
 from model.zswap import Zswap
 from replay.revdiff.freerun import FreeRun, Operation, Outcome
 from replay.revdiff.operations import Contents, Operations

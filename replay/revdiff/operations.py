@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from model.crypto.base import PAGE_SIZE, Result
+from model.crypto.base import Result
+from model.page import PAGE_SIZE
 from replay.revdiff.freerun import Operation
 from traces import schema
 from traces.recording import Recording

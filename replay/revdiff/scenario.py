@@ -21,7 +21,7 @@ from model.crypto import acomp as acomp_module
 from model.crypto import compressor_for
 from model.crypto import iaa as iaa_module
 from model.crypto.acomp import Acomp, Acomp7, AcompRequest, Folio, KernelFault, SgEntry, SgList
-from model.crypto.base import PAGE_SIZE, Result
+from model.crypto.base import Result
 from model.crypto.faults import FaultPlan
 from model.crypto.iaa import IaaCrypto
 from model.crypto.iaa_device import IaaDevice, Topology
@@ -30,6 +30,7 @@ from model.crypto.layers import LAYERS, POSTINGS
 from model.crypto.request import NeverCompletes
 from model.crypto.scomp import Synthetic
 from model.lines import NEWEST
+from model.page import PAGE_SIZE
 from model.revisions import REVISIONS
 from model.revisions.pool_create import POOL_CREATE, PoolCreate
 from replay.revdiff.freerun import FreeRun, Operation, Outcome

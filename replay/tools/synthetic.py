@@ -20,9 +20,10 @@ import pandas as pd
 
 from model.crypto import Compressor
 from model.effects import Effect, Steps, run
+from model.page import PAGE_SIZE
 from model.revisions import MAINLINE, REVISIONS
 from model.revisions.batchcompress import CompressToScatterList
-from model.zsmalloc import PAGE_SIZE, SizeClass, ZsObject, Zspage, ZsPool
+from model.zsmalloc import SizeClass, ZsObject, Zspage, ZsPool
 from model.zswap import Folio, Zswap, ZswapEntry, ZswapPool
 from replay.reference.handlers.zsmalloc import zspage_word
 from replay.reference.objectwords import layout_of_line

@@ -17,7 +17,8 @@ import numpy as np
 
 from model.crypto import Compressor, CorruptData, UnsupportedCompressor, compressor_for
 from model.lines import LINES, NEWEST, line_of
-from model.zsmalloc import HANDLE_SIZE, PAGE_SIZE, SizeClass, ZsObject, Zspage, ZsPool, get_size_class_index
+from model.page import PAGE_SIZE
+from model.zsmalloc import HANDLE_SIZE, SizeClass, ZsObject, Zspage, ZsPool, get_size_class_index
 from replay.reference.objectwords import layout_note, layout_of_line
 from traces.objectword import ObjectLayout, layout_of
 from traces.record.release import release_line

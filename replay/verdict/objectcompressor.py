@@ -13,8 +13,9 @@ import numpy as np
 
 from model.crypto.recognize import RECOGNISED, begins_as, fixed_block
 from replay.reference.predictions import Predictions
+from traces.events import PAGE_SIZE
 from traces.recording import Recording
-from traces.schema import CODE, PAGE_SIZE
+from traces.schema import CODE
 
 __all__ = ["Written", "judge", "written"]
 

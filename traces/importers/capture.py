@@ -20,6 +20,7 @@ import pandas as pd
 
 from traces import jsontext
 from traces.errors import BadInput
+from traces.events import PAGE_SIZE
 from traces.files import open_input, read_input, regular
 from traces.importers.capturefiles import is_appended, written_sizes
 from traces.importers.capturesums import check_sums
@@ -33,7 +34,7 @@ from traces.record.capture import ANSWER, KEPT, STREAMS
 from traces.record.cpus import changes_in_words
 from traces.record.packing import SUFFIXES
 from traces.record.sums import NAME as SUMS
-from traces.schema import END, PAGE_SIZE
+from traces.schema import END
 
 __all__ = ["OTHER_KEY", "Capture", "read_command"]
 

@@ -14,13 +14,13 @@ import pandas as pd
 
 from traces import schema
 from traces.errors import BadInput
+from traces.events import PAGE_SIZE
 from traces.importers.eventformat import EventFormat, HeaderPage
 from traces.importers.inputfile import read_all, within
 from traces.importers.pageindex import PAGE_OFFSET_BASE, VMEMMAP_BASE, PageIndex
 from traces.importers.probemap import TEXT, ProbeTable
 from traces.importers.ring import RingDecoder, Room
 from traces.pages import sha1_of
-from traces.schema import PAGE_SIZE
 
 __all__ = ["is_page_format", "page_ring", "read_objects", "read_page_index"]
 

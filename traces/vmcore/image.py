@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from traces.errors import BadInput
+from traces.events import PAGE_SIZE
 from traces.record.oserrors import next_step
 from traces.vmcore.btf import Btf
 from traces.vmcore.elfcore import CoreFile, open_core
-from traces.vmcore.memory import PAGE_SIZE, Memory, Missing, Problems
+from traces.vmcore.memory import Memory, Missing, Problems
 from traces.vmcore.symbols import core_symbols, text_symbols, vmlinux_parts
 from traces.vmcore.zsmalloc import ZsLayout, ZsObjectImage, ZsPoolImage, read_pool
 from traces.vmcore.zswap import (

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from traces.events import PAGE_SIZE
 from traces.vmcore.btf import Btf
 from traces.vmcore.elfcore import CoreFile
 
-__all__ = ["PAGE_SIZE", "Memory", "Missing", "Problem", "Problems", "walk_list", "walk_xarray"]
+__all__ = ["Memory", "Missing", "Problem", "Problems", "walk_list", "walk_xarray"]
 
-PAGE_SIZE: Final = 4096
 _PRESENT: Final = 1
 _LARGE: Final = 1 << 7
 _FRAME: Final = 0x000FFFFFFFFFF000

@@ -11,8 +11,9 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
+from traces.events import PAGE_SIZE
 from traces.vmcore.btf import Btf
-from traces.vmcore.memory import PAGE_SIZE, Memory, Missing, Problems, walk_list
+from traces.vmcore.memory import Memory, Missing, Problems, walk_list
 
 __all__ = ["ZsClassImage", "ZsLayout", "ZsObjectImage", "ZsPoolImage", "ZspageImage", "read_pool"]
 

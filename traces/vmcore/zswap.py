@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from traces.events import PAGE_SIZE
 from traces.vmcore.btf import Btf
-from traces.vmcore.memory import PAGE_SIZE, Memory, Missing, Problems, walk_list, walk_xarray
+from traces.vmcore.memory import Memory, Missing, Problems, walk_list, walk_xarray
 
 __all__ = ["COUNTERS", "OPTIONAL_SYMBOLS", "SYMBOLS", "EntryImage", "LruImage", "PoolImage", "read_counters",
            "read_entries", "read_lru", "read_one_pool", "read_pools"]

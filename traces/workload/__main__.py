@@ -8,6 +8,5 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # The package is imported under its own name: its parent would ask for pandas.
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    sys.exit(importlib.import_module("workload.command").main())
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    sys.exit(importlib.import_module("traces.workload.command").main())

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from traces.events import PAGE_SIZE
+
 from .box import PARAMETERS, Box
 from .naming import PLAIN, Naming
-from .pages import PAGE_SIZE, PageSource
+from .pages import PageSource
 from .worker import Worker
 
 __all__ = ["Driver", "Mismatch"]

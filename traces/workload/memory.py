@@ -11,8 +11,10 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from traces.events import PAGE_SIZE
+
 from .naming import PLAIN, Naming
-from .pages import PAGE_SIZE, PageSource, digest
+from .pages import PageSource, digest
 
 __all__ = ["Region", "Slot", "read_slots"]
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
-__all__ = ["KINDS", "MIXES", "PAGE_SIZE", "FilePages", "MadePages", "PageSource", "digest"]
+from traces.events import PAGE_SIZE
 
-PAGE_SIZE: Final = 4096
+__all__ = ["KINDS", "MIXES", "FilePages", "MadePages", "PageSource", "digest"]
 
 #: mix -> (kind, weight).  ``solid`` holds neither zero pages, which never reach zswap, nor tiny ones: it fills a pool.
 MIXES: Final[dict[str, tuple[tuple[str, int], ...]]] = {

@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from traces.events import PAGE_SIZE
+
 from .box import PARAMETERS
 from .driver import Driver
-from .pages import PAGE_SIZE
 
 __all__ = ["SCENARIOS"]
 

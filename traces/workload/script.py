@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from traces.events import PAGE_SIZE
+
 from .driver import Driver
-from .pages import PAGE_SIZE
 from .sequence import FOLIOS, SETTINGS, Sequence
 
 __all__ = ["run_sequence"]

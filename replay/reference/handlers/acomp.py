@@ -7,9 +7,9 @@ from typing import Final
 
 from model.effects import Effect
 from model.errno import E2BIG, EINVAL
+from model.page import PAGE_SIZE
 from model.revisions.batchcompress import Call, CompressToScatterList
 from model.revisions.batching import as_errno
-from model.zsmalloc import PAGE_SIZE
 from replay.reference.frame import Frame
 from replay.reference.handlers.base import CannotFollow
 from replay.reference.handlers.zsmalloc import ZsmallocHandlers

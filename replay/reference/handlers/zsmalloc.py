@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Final
 
 from model.effects import Effect
-from model.zsmalloc import HANDLE_SIZE, PAGE_SIZE, UNKNOWN_LINK, SizeClass, ZsObject, Zspage, ZsPool
+from model.page import PAGE_SIZE
+from model.zsmalloc import HANDLE_SIZE, UNKNOWN_LINK, SizeClass, ZsObject, Zspage, ZsPool
 from replay.reference.frame import Frame
 from replay.reference.invariants import Invariants
 from traces import schema
