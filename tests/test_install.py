@@ -114,7 +114,7 @@ def test_the_installed_command_replays_a_shipped_recording(installed: Path, tmp_
 
 
 def test_the_installed_doctor_knows_what_it_needs(installed: Path, tmp_path: Path) -> None:
-    program = ("from replay import doctor\n"
+    program = ("from replay.tools import doctor\n"
                "print(sorted({extra for extra, _ in doctor.requirements()}))\n"
                "print(doctor._packages(doctor.Host()).state)")
     done = run(installed / "python", "-c", program, cwd=tmp_path)

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from replay.cli import lab as verb
 from replay.cli import labcommon
 from replay.cli.labcommon import Shelf, job_of
-from traces.lab import apt, guest, kernels
+from traces.lab import apt, guestcommon, kernels
 from traces.lab.channel import Receiver, Sender
 from traces.lab.cpio import CpioWriter, members
 from traces.lab.errors import GuestDied, LabError
@@ -739,10 +739,10 @@ def test_a_problem_in_the_guest_is_told(qemu: Path, tmp_path: Path, monkeypatch:
 
 
 def test_a_guest_without_its_disks_says_so(qemu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guest, "_DISKS_WITHIN", 0.1)
-    guest._await_disks(tmp_path)
+    monkeypatch.setattr(guestcommon, "_DISKS_WITHIN", 0.1)
+    guestcommon.await_disks(tmp_path)
     with pytest.raises(OSError, match="neither built in nor among its modules"):
-        guest._await_disks(tmp_path, tmp_path / "nosuch")
+        guestcommon.await_disks(tmp_path, tmp_path / "nosuch")
     _script(qemu, "echo zreplay-lab: failed: there is no disk /dev/vda; echo zreplay-lab: done")
     monkeypatch.setattr("traces.lab.run.build", lambda kernel, modules: b"")
     job = Job(Kernel("x", tmp_path / "k", None, None, ""), "zstd", ("base",), accel="tcg")
