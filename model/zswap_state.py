@@ -14,6 +14,7 @@ from typing import Any, Final
 from model.branches import Reached
 from model.cgroups import Cgroups
 from model.counters import Counters
+from model.crypto.registry import COMPRESSORS
 from model.effects import Steps
 from model.ledger import Ledger
 from model.lines import NEWEST, mirroring
@@ -27,8 +28,7 @@ __all__ = ["KERNEL_COMPRESSORS", "Folio", "ZswapEntry", "ZswapPool", "ZswapState
            "memparse"]
 
 #: Everything that zswap's compressor parameter accepts somewhere.
-KERNEL_COMPRESSORS: Final = ("zstd", "lz4", "lz4hc", "lzo", "lzo-rle", "deflate", "842", "deflate-iaa",
-                             "deflate-iaa-dynamic")
+KERNEL_COMPRESSORS: Final = tuple(COMPRESSORS)
 _BYTES: Final = re.compile(r"(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)?([KMGTPEkmgtpe]?)")
 
 

@@ -829,8 +829,8 @@ def test_kernel_compressors_without_an_implementation(name: str) -> None:
 def test_unknown_names() -> None:
     with pytest.raises(UnsupportedCompressor) as caught:
         compressor_for("lz5", "mainline-7.3")
-    assert str(caught.value) == ("no kernel compressor is called 'lz5': exact here are zstd, lz4, lz4hc, lzo, lzo-rle, "
-                                 "842 and deflate")
+    assert str(caught.value) == ("no kernel compressor is called 'lz5': zreplay has zstd, lz4, lz4hc, lzo, lzo-rle, "
+                                 "deflate, 842 and deflate-iaa")
     with pytest.raises(
         UnsupportedCompressor, match=r"^unknown kernel line '7\.3': known are mainline-6\.12, "
     ):

@@ -19,8 +19,8 @@ from .base import (
     ModelledCompressor,
     Result,
     UnsupportedCompressor,
-    compressor_for,
 )
+from .registry import compressor_for
 
 __all__ = [
     "KERNEL_LINES",

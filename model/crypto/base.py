@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What every page compressor offers, and the one place that knows which exist for which kernel line."""
+"""What every page compressor offers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from ..page import PAGE_SIZE
 
 # Oldest first.
 KERNEL_LINES = tuple(dict.fromkeys(line.kernel_line for line in LINES.values()))
-
-# Names some kernel accepts in zswap's `compressor` parameter but which have no implementation here.
-_NOT_YET = ("deflate-iaa-dynamic",)
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 PageFunction: TypeAlias = Callable[[Buffer], bytes]
@@ -150,48 +147,6 @@ class LibraryCompressor(Compressor):
 
         in_threads(work, n, threads)
         return errs, dlens, head
-
-
-def compressor_for(name: str, kernel_line: str) -> Compressor:
-    """Return the compressor `name` as `kernel_line` (one of `KERNEL_LINES`) computes it.
-
-    UnsupportedCompressor if there is none; InexactLibrary if its library is missing or not exact here.
-    """
-    if kernel_line not in KERNEL_LINES:
-        raise UnsupportedCompressor(
-            f"unknown kernel line {kernel_line!r}: known are {', '.join(KERNEL_LINES)}"
-        )
-    # Imported on demand: a zstd replay need not wait for Numba, nor fail where it is missing.
-    if name == "zstd":
-        from .zstd import Zstd
-
-        return Zstd(kernel_line)
-    if name in ("lz4", "lz4hc", "lzo", "lzo-rle", "842", "deflate-iaa"):
-        try:
-            from .deflate_iaa import DeflateIaa
-            from .lz4 import Lz4
-            from .lz4hc import Lz4hc
-            from .lzo import Lzo, LzoRle
-            from .sw842 import Sw842
-        except ImportError as error:
-            raise InexactLibrary(
-                f"{name} is compiled by the package numba, which does not load: {error}"
-            ) from error
-        compiled: dict[str, Callable[[str], Compressor]] = {
-            "lz4": Lz4, "lz4hc": Lz4hc, "lzo": Lzo, "lzo-rle": LzoRle, "842": Sw842,
-            "deflate-iaa": DeflateIaa}
-        return compiled[name](kernel_line)
-    if name == "deflate":
-        from .deflate import Deflate
-
-        return Deflate(kernel_line)
-    if name in _NOT_YET:
-        raise UnsupportedCompressor(
-            f"compressor {name!r} exists in the kernel, but zreplay has no implementation of it yet"
-        )
-    raise UnsupportedCompressor(
-        f"no kernel compressor is called {name!r}: exact here are zstd, lz4, lz4hc, lzo, lzo-rle, 842 and deflate"
-    )
 
 
 def check_page(page: Buffer) -> None:

@@ -195,10 +195,18 @@ def branch(name: str) -> int:
 
 # ---- checks and explanations, as the compiled loop counts them ---------------------------------------------------
 CHECK_IDS: Final = tuple(CHECKS)
+#: check -> where it is counted, for those that the compiled loop counts
+_PLACE: Final = {check: number for number, check in enumerate(CHECK_IDS)}
 (H_ORDER, H_WRITEOUT, H_RESULT, H_LENGTH, H_ERROR, H_RAW, H_BYTES, H_CALLS, H_BATCH, H_SIZE, H_PAGES, H_PLACE,
  H_FULLNESS, H_COMPACT, H_HANDLE, H_SG, H_LOAD, H_ENTRY, H_FOLIO, H_WRITTEN, H_CONTENT, H_WORKLOAD, H_FREE, H_LRU,
- H_WORKER, H_CHARGE, H_LIMIT, H_WRITEBACK, H_INV_LOAD, H_INV_LENGTH, H_INV_RAW, H_INV_HANDLE,
- H_INV_BALANCE) = range(len(CHECK_IDS))
+ H_WORKER, H_CHARGE, H_LIMIT, H_WRITEBACK, H_INV_LOAD, H_INV_LENGTH, H_INV_RAW, H_INV_HANDLE, H_INV_BALANCE) = (
+    _PLACE[check] for check in (
+        "effect.order", "swap.writeout", "store.result", "store.length", "store.error", "store.raw", "store.bytes",
+        "acomp.calls", "acomp.batch", "zsmalloc.size", "zsmalloc.pages", "zsmalloc.place", "zsmalloc.fullness",
+        "zsmalloc.compact", "zsmalloc.handle", "sg.shape", "load.result", "load.entry", "load.folio", "writeback.folio",
+        "load.content", "load.workload", "free.entry", "lru.order", "shrink.worker", "memcg.charge", "memcg.limit",
+        "memcg.writeback", "invariant.load", "invariant.length", "invariant.raw", "invariant.handle",
+        "invariant.balance"))
 EXPLANATIONS: Final = ("another LRU", "reading of totals", "outside event", "zswap_shrinker_count()",
                        "return of a call from before the recording")
 (X_LRU, X_TOTALS, X_OUTSIDE, X_COUNTING, X_BEFORE) = range(len(EXPLANATIONS))
