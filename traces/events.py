@@ -53,7 +53,8 @@ class Compared(NamedTuple):
     holds in words) in the order in which the handler gives both sides; ``about``: of what the columns are, the end of a
     divergence's sentence; ``counts``: False for one that belongs to another comparison of the same event, which counts
     for both; ``predicted``: where the prediction stands in the effect, where comparing is all that the handler does:
-    an item's number, and perhaps an attribute of it.
+    an item's number, and perhaps an attribute of it.  ``compiled``: False for one that the compiled engine does not
+    make: it then leaves recordings that have those columns to the reference.
     """
 
     key: str
@@ -62,6 +63,7 @@ class Compared(NamedTuple):
     about: str
     counts: bool
     predicted: str
+    compiled: bool
 
 
 class Event(NamedTuple):
@@ -168,6 +170,7 @@ class _is(NamedTuple):
     key: str = ""
     counts: bool = True
     predicted: str = ""
+    compiled: bool = True
 
 
 def _event(code: int, name: str, probe: str, doc: str = "", *, fields: str = "", functions: str = "", roles: str = "",
@@ -178,7 +181,7 @@ def _event(code: int, name: str, probe: str, doc: str = "", *, fields: str = "",
         pairs = [item.partition("=")[::2] for item in each.columns.split(", ")]
         rows.append(Compared(name + (":" + each.key if each.key else ""), each.check,
                              tuple((column, words or column) for column, words in pairs), each.about, each.counts,
-                             each.predicted))
+                             each.predicted, each.compiled))
     given = frozenset(roles.split())
     assert given <= ROLES.keys(), name
     hooked = functions or (name[:-4] if name.endswith("_ret") else name) if probe and "note" not in given else ""

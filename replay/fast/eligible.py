@@ -85,6 +85,9 @@ def why_not(engine: Engine) -> str:
         return "lengths are held against what is not exact here"
     if engine.useless:
         return f"{engine.uncaptured.lacking(min(engine.useless))}"
+    alone = [key for key, held in engine.held.items() if held.some and not held.comparison.compiled]
+    if alone:
+        return f"{alone[0]} is compared by the reference alone"
     missing = NEEDED - engine.captured
     if missing:
         return f"{min(missing)} was not probed"

@@ -34,6 +34,7 @@ class Comparison:
     about: str = ""
     counts: bool = True
     predicted: Callable[[Effect], tuple[Any, ...]] | None = None
+    compiled: bool = True
 
 
 def _predicted(place: str) -> Callable[[Effect], tuple[Any, ...]] | None:
@@ -49,7 +50,8 @@ def _predicted(place: str) -> Callable[[Effect], tuple[Any, ...]] | None:
 
 #: key -> comparison; the key is the event's name, with what it is about behind a colon where an event has several
 COMPARISONS: Final[dict[str, Comparison]] = {
-    row.key: Comparison(event.name, row.check, row.columns, row.about, row.counts, _predicted(row.predicted))
+    row.key: Comparison(event.name, row.check, row.columns, row.about, row.counts, _predicted(row.predicted),
+                        row.compiled)
     for event in EVENTS for row in event.compared}
 #: zs_obj_write's comparisons count for the check of pages kept as they are where that is what was written.
 _ALSO: Final = {"zs_obj_write": "store.raw"}
