@@ -14,39 +14,7 @@ quiet default.
 
 ``memcpy`` is what no probe sees: 6.12 writes an object through the pointer it has mapped.
 
-=============================  ==================================================================
-question                       answer (default first)
-=============================  ==================================================================
-``?swap_writeout``             ``"store"``, ``"zero"`` (zero-filled folio) or ``"free"`` (the slot was freed)
-``?objcg``                     True, or False when the folio has no obj_cgroup
-``?zs_malloc``                 0, or the errno of a failed handle or page allocation
-``?entry_alloc``               True, or False when the slab has no zswap_entry
-``?trylock_zspage``            True, or False when freeing the zspage had to be deferred
-``?swapcache``                 True, or False when a load read past the swap cache (up to 6.19)
-``?swap_cache_alloc``          0, or the errno with which writeback could not get a folio
-``?memcg_online``              True, or False for a memcg going away
-``?may_zswap``                 True, or False where a cgroup's limits, which nothing says, are reached
-``?zswap_writeback``           True, or False where a cgroup, of which nothing says so, forbids writeback
-``?shrinker_enabled``          True, or False where nothing says whether the dynamic shrinker is on, and it is off
-``?shrink_next``               None (a pass over the hierarchy ends) or the cgroup the worker shrinks next
-``?shrink_order``              nothing to answer: the cgroup the worker came to, and whether it is in order
-``?xa_store``                  0, or the errno with which the tree could not take a new entry
-``?class_lock``                nothing to answer: a size class's lock is not had yet
-``?compacting``                None, or whether zs_compact() found another one under way in its pool
-``?compact_end``               False, or True when compaction found nothing to move though there is something by now
-``?contended``                 False, or True when a task waiting for the pool's lock had compaction put its target back
-``?zspage_write_trylock``      True, or False when compaction found the source zspage in use (6.18 and later)
-``?new_zspage``                False, or True when a new zspage is used although another has room by now
-``?lru_next``                  None (the head, or the end of an empty list), False where the list was empty when the
-                               walk had its lock, or the item it found where additions or removals were under way
-``?lru_more``                  None, or whether there was another item behind one that was rotated
-``?lru_list``                  None, or the other name under which an empty list's items are kept
-``?entry_alloc_bulk``          None (all that were asked for), or how many entries the slab gave at once
-``?sg_length``                 None (the call's own result), or (length or errno, content) of one page of a call
-``?acomp_batch``               nothing to answer: a call of several pages, their lengths, and the (errors, dlens) that
-                               it may have returned for these, for whoever compares them
-``?pool_listed``               False, or True while a pool that lost its last entry is still listed
-=============================  ==================================================================
+All effects, questions and answers are listed in docs/effects.md.
 
 Answered effects: ``crypto_acomp_compress_ret`` wants ``(ret, dlen, content)`` of the compressor,
 ``crypto_acomp_decompress_ret`` wants ``(ret, dlen)``; ``obj_cgroup_may_zswap_ret`` and

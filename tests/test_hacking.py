@@ -16,6 +16,13 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
+import replay
+import traces
+from model.effects import DEFAULTS, UNSEEN
+from replay.userrev.effectnames import shipped_sizes
+from replay.userrev.revision import load_revision
+from traces.events import EFFECTS
+
 PAGE = ROOT / "docs" / "hacking.md"
 PARTS = ("model", "traces", "replay")
 
@@ -145,3 +152,25 @@ def test_a_check_is_two_files(copy: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", "tests/test_events.py"],
                           cwd=copy, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_effects_and_questions_are_those_of_the_model() -> None:
+    text = (ROOT / "docs" / "effects.md").read_text()
+    rows = dict(re.findall(r"^\| `([?\w]+)` \| ([^|]*) \|", text, re.M))
+    assert set(rows) == {*EFFECTS, *UNSEEN, *DEFAULTS}
+    for name, sizes in shipped_sizes().items():
+        items = rows[name].strip()
+        always, _, more = items.partition("[")
+        counts = {1 + len([item for item in always.split(",") if item.strip()])}
+        if more:
+            counts.add(max(counts) + more.count(","))
+        assert not sizes or counts == sizes, (name, items, sizes)
+
+
+def test_the_page_s_revision_is_one(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "effects.md").read_text(), re.S)
+    (tmp_path / "mine.py").write_text(block)
+    recording = traces.open_recording(ROOT / "traces" / "samples" / "7.3-zstd-64k")
+    result = replay.replay(recording, load_revision(f"{tmp_path / 'mine.py'}:Mine"))
+    assert (result.verdict, result.reasons) == ("PASS", [])
+    assert any("zswap_invalidate" in note for note in result.notes)
