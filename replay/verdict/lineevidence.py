@@ -3,13 +3,8 @@
 
 A release is what somebody called a kernel: with patches brought back, or between two releases, it may have another
 line's code.  Which kernel functions there were to probe, and which counters it has, no name can hide; how the words of
-<<<<<<< HEAD:replay/lineevidence.py
-its objects are laid out is in :mod:`replay.objectwords`.  What a kernel *does* is not evidence here: that is what
-a replay judges.
-=======
-its objects are laid out is in :mod:`replay.reference.objectwords`.  What a kernel *does* is no evidence here: that is
+its objects are laid out is in :mod:`replay.reference.objectwords`.  What a kernel *does* is not evidence here: that is
 what a replay judges.
->>>>>>> 86c00b6 (replay/ has rooms: reference, verdict, userrev, revdiff, recdiff, tools; frames are typed; the import circles end):replay/verdict/lineevidence.py
 """
 
 from __future__ import annotations
