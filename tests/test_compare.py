@@ -203,7 +203,7 @@ def test_a_long_stretch_that_one_lacks_does_not_lead_astray(synthetic: Path) -> 
 
 def test_a_field_that_always_differs_moves_nothing(synthetic: Path) -> None:
     a, b = copy_of(synthetic), without(copy_of(synthetic), *range(20_000, 31_000))
-    has = np.isin(b.columns["event"], [CODE[k.name] for k in schema.EVENTS if "handle" in k.fields])
+    has = np.isin(b.columns["event"], [CODE[k.name] for k in schema.EVENTS if "handle" in k.columns])
     b.columns["handle"] = b.columns["handle"] + has.astype(np.uint64)
     result = compare(a, b)
     assert says(result) == ("DIFFER", len(a) - 11_000, [(int(has.sum()), (11_000, 0))])

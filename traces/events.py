@@ -21,7 +21,7 @@ PAGE_SIZE = 4096
 
 
 class Column(NamedTuple):
-    """One column of the event table: ``name``, numpy ``dtype``, ``unit`` and a one-line meaning."""
+    """One column of the event table: ``name``, array ``dtype``, ``unit`` and a one-line meaning."""
 
     name: str
     dtype: str
