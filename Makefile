@@ -36,7 +36,7 @@ lint: $(VENV)/.installed
 # trace-cmd, where it is installed, is measured beside: apt install trace-cmd
 bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(BIN)/zreplay bench --json bench.json
+	$(BIN)/zreplay dev bench --json bench.json
 
 # Changes the model in one place after the other: do the checks notice on the samples?  Then the compiled engine: does the
 # sweep?  Some fifteen minutes.  A recording of the posted v14 beside them: make mutation MUTATION="--extra REC"

@@ -103,7 +103,7 @@ def test_a_measured_replay_says_what_it_took(tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [["--events", "99999"], ["--events", "-1"], ["--events", "many"]])
 def test_sizes_that_make_no_sense(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        main(["bench", *words])
+        main(["dev", "bench", *words])
     assert left.value.code == 2
     assert f"'{words[1]}' is" in capsys.readouterr().err
 
@@ -111,5 +111,5 @@ def test_sizes_that_make_no_sense(words: list[str], capsys: pytest.CaptureFixtur
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("replay.benchmarks.measure.measure", None)
-    assert main(["bench", "--json", str(tmp_path / "none" / "x.json")]) == 2
+    assert main(["dev", "bench", "--json", str(tmp_path / "none" / "x.json")]) == 2
     assert "cannot be written" in capsys.readouterr().err

@@ -257,7 +257,7 @@ def test_no_verb_and_help_lead_somewhere(capsys: pytest.CaptureFixture[str]) -> 
     status, out, _ = run(capsys, "--help")
     assert status == 0
     assert "exit status: 0 PASS, 1 FAIL" in out
-    for verb in ("import", "info", "show", "replay", "cut", "bench"):
+    for verb in ("import", "info", "show", "replay", "cut", "dev"):
         assert run(capsys, verb, "--help")[0] == 0
 
 

@@ -528,7 +528,7 @@ def rewritten(path: Path, out: Path, change: Callable[[np.ndarray, dict[str, Any
 
 def test_the_command_says_that_they_agree(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shorter = rewritten(synthetic, tmp_path / "b", lambda block, manifest: block[:, 300:])
-    status, out, err = run(capsys, "compare", synthetic, shorter)
+    status, out, err = run(capsys, "dev", "compare", synthetic, shorter)
     total = len(Recording(synthetic))
     assert (status, err) == (0, "")
     assert out.startswith(f"AGREE  A {synthetic}, B {shorter}: {total - 300:,} events of 1 tasks in both")
@@ -545,7 +545,7 @@ def test_the_command_shows_the_first_difference(synthetic: Path, tmp_path: Path,
 
     at = place_of(Tampered(synthetic), "swap_writeout", 1200)
     changed = rewritten(synthetic, tmp_path / "b", change)
-    status, out, _ = run(capsys, "compare", synthetic, changed)
+    status, out, _ = run(capsys, "dev", "compare", synthetic, changed)
     assert status == 1
     assert out.startswith("DIFFER  ")
     assert "1 of them different, 1 only in A, 0 only in B" in out
@@ -553,13 +553,13 @@ def test_the_command_shows_the_first_difference(synthetic: Path, tmp_path: Path,
     assert out.count(f"-> {at:>9} ") == 2
     assert f"the task's event {at:,} in that time: swap_writeout (event {at} of A, {at} of B)" in out
     assert re.search(r"^    swpent: \d+ in A, \d+ in B$", out, re.M)
-    status, out, _ = run(capsys, "compare", "--json", synthetic, changed)
+    status, out, _ = run(capsys, "dev", "compare", "--json", synthetic, changed)
     value = json.loads(out)
     assert status == 1
     assert (value["verdict"], value["tasks"][0]["verdict"], value["tasks"][0]["only"]) == ("DIFFER", "DIFFER", [1, 0])
     assert value["tasks"][0]["first"]["events"] == [at, at]
     # The other way round it is the other's.
-    assert "0 only in A, 1 only in B" in run(capsys, "compare", changed, synthetic)[1]
+    assert "0 only in A, 1 only in B" in run(capsys, "dev", "compare", changed, synthetic)[1]
 
 
 def test_the_command_tells_what_may_be_lost(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -567,7 +567,7 @@ def test_the_command_tells_what_may_be_lost(synthetic: Path, tmp_path: Path, cap
         manifest["losses"] = [{"cpu": 0, "lost": 1}]
         return np.delete(block, 9000, axis=1)
 
-    status, out, _ = run(capsys, "compare", synthetic, rewritten(synthetic, tmp_path / "b", change))
+    status, out, _ = run(capsys, "dev", "compare", synthetic, rewritten(synthetic, tmp_path / "b", change))
     assert status == 3
     assert out.startswith("UNDECIDED  ")
     assert "1 only in A (1 may be lost in B)" in out
@@ -577,7 +577,7 @@ def test_the_command_tells_what_may_be_lost(synthetic: Path, tmp_path: Path, cap
 def test_wrong_use_is_one_sentence(synthetic: Path, samples: dict[str, Path], tmp_path: Path,
                                    capsys: pytest.CaptureFixture[str]) -> None:
     for words in ((synthetic, tmp_path / "none"), (samples["7.3-lz4-4k"], samples["6.12-zstd-4k"])):
-        status, out, err = run(capsys, "compare", *words)
+        status, out, err = run(capsys, "dev", "compare", *words)
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert err.startswith("zreplay: ")
-    assert run(capsys, "compare", synthetic)[0] == 2
+    assert run(capsys, "dev", "compare", synthetic)[0] == 2

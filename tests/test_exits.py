@@ -120,7 +120,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(words: list[str], sample: str, t
     assert os.listdir(tmp_path / "sample.zr" / "cache" if (tmp_path / "sample.zr" / "cache").exists() else place) == []
 
 
-@pytest.mark.parametrize("verb", ["info", "show", "replay", "report", "compare", "regress", "import", "cut", "lab", "vmcore"])
+@pytest.mark.parametrize("verb", ["info", "show", "replay", "report", "dev", "regress", "import", "cut", "lab", "vmcore"])
 def test_names_that_are_no_utf_8(verb: str, sample: str, tmp_path: Path) -> None:
     os.rename(sample, tmp_path / FOREIGN)
     assert ran(verb, str(tmp_path / FOREIGN)) == (2, "", f"zreplay: {tmp_path}/a\\xffb: the name is not UTF-8, and recordings "

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import traces
+from replay.cli import dev, labtrial
 from replay.cli import lab as verb
-from replay.cli import labfuzz, labtrial
 from replay.cli.labcommon import Shelf, job_of
 from replay.revdiff.shrink import shrink
 from replay.tools.cut import cut
@@ -131,7 +131,7 @@ def fuzz(tmp_path: Path, *words: str) -> int:
     parser = ArgumentParser()
     verbs = parser.add_subparsers()
     verb.add_parser(verbs)
-    labfuzz.add_parser(verbs)
+    dev.add_parser(verbs)
     arguments = parser.parse_args([*words, "--kernel", "7.2", "-o", str(tmp_path / "f")])
     return int(arguments.run(arguments))
 
@@ -264,11 +264,11 @@ def test_shrink_alone(lab: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
     lab["make"] = tampered
     path = tmp_path / "s.json"
     path.write_text(generate(3, 5).text())
-    assert fuzz(tmp_path, "shrink", str(path), "--runs", "3") == 1
+    assert fuzz(tmp_path, "dev", "shrink", str(path), "--runs", "3") == 1
     assert len(load(tmp_path / "f" / "finding-001" / "sequence.json").operations) < len(generate(3, 5).operations)
     assert [path.name for path in (tmp_path / "f").iterdir() if path.name.startswith(".")] == []
     path.write_text("{}")
-    assert fuzz(tmp_path, "shrink", str(path)) == 2
+    assert fuzz(tmp_path, "dev", "shrink", str(path)) == 2
     assert "is no sequence" in capsys.readouterr().err
 
 

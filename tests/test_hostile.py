@@ -272,7 +272,7 @@ def test_only_regular_files_of_a_recording_are_opened(sample: Path, capsys: pyte
     outside = sample.parent / "outside"
     shutil.copy(sample / name, outside)
     make(sample / name, kind, outside)
-    for words in (("replay", sample), ("replay", sample, SMALL), ("info", sample), ("compare", sample, SMALL)):
+    for words in (("replay", sample), ("replay", sample, SMALL), ("info", sample), ("dev", "compare", sample, SMALL)):
         status = run(*words)
         said = capsys.readouterr()
         assert status == 2
@@ -479,7 +479,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> str:
     return text
 
 
-@pytest.mark.parametrize("words", [("info",), ("replay",), ("replay", "--mail"), ("replay", "--keep-going"), ("show", "--limit", "9"), ("replay", "--ktap"), ("replay", "--json"), ("compare", SMALL),
+@pytest.mark.parametrize("words", [("info",), ("replay",), ("replay", "--mail"), ("replay", "--keep-going"), ("show", "--limit", "9"), ("replay", "--ktap"), ("replay", "--json"), ("dev", "compare", SMALL),
                                    ("regress", "--patched", SMALL, "--base"), ("report", "-o", "OUT")])
 def test_no_verb_prints_what_a_terminal_obeys(sample: Path, capsys: pytest.CaptureFixture[str], words: tuple[str | Path, ...]) -> None:
     def change(manifest: dict[str, Any]) -> None:

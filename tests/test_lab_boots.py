@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from replay import replay
+from replay.cli import dev
 from replay.cli import lab as verb
 from replay.cli.labcommon import Shelf
 from replay.verdict.engineagreement import difference
@@ -41,8 +42,10 @@ def needs_qemu() -> None:
 
 def _lab(*words: str) -> int:
     parser = ArgumentParser()
-    verb.add_parser(parser.add_subparsers())
-    arguments = parser.parse_args(["lab", *words])
+    verbs = parser.add_subparsers()
+    verb.add_parser(verbs)
+    dev.add_parser(verbs)
+    arguments = parser.parse_args(["dev" if words[0] == "kills" else "lab", *words])
     return int(arguments.run(arguments))
 
 

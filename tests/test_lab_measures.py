@@ -153,7 +153,9 @@ def test_a_recorder_that_never_made_its_directory(tmp_path: Path) -> None:
 
 def test_outputs_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parser = ArgumentParser()
-    labmeasure.add_parts(parser.add_subparsers())
+    parts = parser.add_subparsers()
+    for add in (labmeasure.add_overhead, labmeasure.add_kills, labmeasure.add_backends):
+        add(parts)
     (tmp_path / "there").touch()
     for words in (["kills", "-o"], ["backends", "-o"], ["overhead", "--json"]):
         arguments = parser.parse_args([words[0], "--kernel", "7.2", words[1], str(tmp_path / "there")])

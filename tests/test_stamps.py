@@ -237,7 +237,7 @@ def test_compare_needs_two_recordings_by_one_clock(tsc: Path, samples: dict[str,
                                                    capsys: pytest.CaptureFixture[str]) -> None:
     plain = samples[SAMPLE]
     for pair in ((plain, tsc), (tsc, plain)):
-        assert main(["compare", *map(str, pair)]) == 2
+        assert main(["dev", "compare", *map(str, pair)]) == 2
         assert re.search(r"tsc\.zr: cannot be compared with .*, which has times in ns: its stamps are of the clock x86-tsc, "
                          r"which counts no seconds; give two recordings by one clock\.\n", capsys.readouterr().err)
     counter = stamped(plain, tmp_path / "counter.zr", "counter")
@@ -248,14 +248,14 @@ def test_compare_needs_two_recordings_by_one_clock(tsc: Path, samples: dict[str,
 
 
 def test_a_comparison_of_stamps_prints_stamps(tsc: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = text(capsys, "compare", tsc, tsc)
+    said = text(capsys, "dev", "compare", tsc, tsc)
     assert said.startswith("AGREE ")
     segments = Recording(tsc).manifest["segments"]
     assert re.search(r"both recorded from stamp \d+ to stamp \d+; not compared", said)
     assert segments
     assert "stamps are of the clock x86-tsc, which counts no seconds: how far apart two probes may stamp one hit" in said
     assert not re.search(r"\d\.\d{3,} s\b", said)
-    assert json.loads(text(capsys, "compare", "--json", tsc, tsc))["stamps"] == "x86-tsc"
+    assert json.loads(text(capsys, "dev", "compare", "--json", tsc, tsc))["stamps"] == "x86-tsc"
 
 
 @pytest.mark.parametrize(("name", "verdict"), [("", "AGREE"), ("x86-tsc", "UNDECIDED")])

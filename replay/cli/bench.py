@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``zreplay bench``: what importing and replaying cost on this machine."""
+"""``zreplay dev bench``: what importing and replaying cost on this machine."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from replay.cli.terminal import number, table, warn
 from traces.errors import BadInput
 from traces.samples import sample_paths
 
-__all__ = ["add_parser"]
+__all__ = ["add_bench"]
 
 #: replay.benchmarks.measure.PARTS, without importing all that it measures
 _PARTS = ("import", "engines", "growth", "pages", "compressors", "cores")
 
 
-def add_parser(verbs: Any) -> None:
-    """Add the verb."""
-    parser = verbs.add_parser("bench", help="measure import and replay on this machine",
+def add_bench(parts: Any) -> None:
+    """Add the part of ``zreplay dev``."""
+    parser = parts.add_parser("bench", help="measure import and replay on this machine",
                               description="Measure speed and memory on synthetic data and on the shipped samples. "
                                           "Takes some minutes.")
     parser.add_argument("--events", type=_events, default=100_000_000, metavar="N",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``zreplay compare``: do two recorders of one run tell the same?"""
+"""``zreplay dev compare``: do two recorders of one run tell the same?"""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from replay.recdiff.comparison import Comparison, Difference, TaskResult, compar
 from traces.recording import Recording
 from traces.times import clock, moment
 
-__all__ = ["add_parser", "report"]
+__all__ = ["add_compare", "report"]
 
 _SIDES = ("A", "B")
 
 
-def add_parser(verbs: Any) -> None:
-    """Add the verb."""
-    parser = verbs.add_parser(
-        "compare", help="hold two recordings of one run, by two recorders, against each other",
+def add_compare(parts: Any) -> None:
+    """Add the part of ``zreplay dev``."""
+    parser = parts.add_parser(
+        "compare", help="compare two recordings of one run by two recorders, event by event",
         description="Say whether two recordings of one run (one boot, one clock; see 'zreplay record --instance') "
                     "agree: of the time that both recorded, every task must have the same events in the same order, "
                     "with equal values in all fields that both have. Not compared, as they depend on where a probe is: "

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from replay.cli.escaping import unescaped
@@ -76,8 +76,11 @@ class Parser(argparse.ArgumentParser):
         """Offer the choice that is most like what was given."""
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
-            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{meant(str(value), known)} (choose from "
-                                         f"{', '.join(known)})")
+            hint = ""
+            if isinstance(action, argparse._SubParsersAction):
+                hint = _elsewhere(str(value))
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{hint or meant(str(value), known)} (choose "
+                                         f"from {', '.join(known)})")
 
     def options(self) -> set[str]:
         """Return all options, those of parts of the verb too."""
@@ -127,6 +130,22 @@ class Parser(argparse.ArgumentParser):
         if "zreplay " not in (self.epilog or ""):
             formatter.add_text(examples(EXAMPLES.get(self.prog, ())))
         return formatter.format_help()
+
+
+def _elsewhere(word: str) -> str:
+    """Return a clause that offers the commands that end with a word (``dev bench`` for ``bench``), or ``""``."""
+    # Late: this is asked for once, for a mistake, and loads every verb.
+    from replay.cli.main import parser
+
+    def commands(of: argparse.ArgumentParser) -> Iterator[str]:
+        for action in of._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for part in action.choices.values():
+                    yield part.prog.partition(" ")[2]
+                    yield from commands(part)
+
+    found = [command for command in commands(parser()) if command.split()[-1] == word]
+    return f" (did you mean {' or '.join(map(repr, found))}?)" if found else ""
 
 
 class TopParser(Parser):

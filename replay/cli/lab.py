@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from replay.cli import labbuild, labcommand, labfuzz, labmatrix, labmeasure
+from replay.cli import labbuild, labcommand, labfuzz, labmatrix
 from replay.cli.labcommon import (
     Shelf,
     add_guest_options,
@@ -73,7 +73,6 @@ def add_parser(verbs: Any) -> None:
     labbuild.add_build(parts)
     labmatrix.add_matrix(parts)
     labfuzz.add_fuzz(parts)
-    labmeasure.add_parts(parts)
 
 
 @told

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``zreplay lab fuzz``: sequences at random on real kernels, each held against the model; and ``zreplay shrink``."""
+"""``zreplay lab fuzz``: random sequences on real kernels, each checked against the model; and ``zreplay dev shrink``."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from traces.lab.errors import LabError
 from traces.lab.fuzz import generate
 from traces.workload.sequence import BadSequence, Sequence, load
 
-__all__ = ["add_fuzz", "add_parser"]
+__all__ = ["add_fuzz", "add_shrink"]
 
 _EPILOG: Final = """examples:
   zreplay lab fuzz --kernel 7.2 --kernel 7.3 --seed 1 --time 30m -o fuzz/
   zreplay lab fuzz --kernel 7.3 --seed 1 --only 17 -o again/
-  zreplay shrink fuzz/unrepeated-001/sequence.json --kernel 7.3 -o smaller/
+  zreplay dev shrink fuzz/unrepeated-001/sequence.json --kernel 7.3 -o smaller/
 
 Sequence N of seed S is always the same one. A divergence is repeated in a fresh guest, shrunk, and kept in
 DIR/finding-NNN with its sequence, recording and report; one that does not repeat is kept in DIR/unrepeated-NNN.
@@ -59,9 +59,9 @@ def add_fuzz(parts: Any) -> None:
     fuzz.set_defaults(run=run_fuzz)
 
 
-def add_parser(verbs: Any) -> None:
-    """Add the verb ``shrink``."""
-    parser = verbs.add_parser("shrink", help="make a sequence that diverges on a kernel as small as it can be",
+def add_shrink(parts: Any) -> None:
+    """Add the part of ``zreplay dev``."""
+    parser = parts.add_parser("shrink", help="make a sequence that diverges on a kernel as small as it can be",
                               epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
                               description="Runs a sequence in a guest twice and, where it diverges both times, leaves "
                                           "out operations and makes arguments smaller while it still does.")

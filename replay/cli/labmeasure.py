@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The parts of ``zreplay lab`` that try the recorder itself: cost, kills, both back ends on one run."""
+"""The parts of ``zreplay dev`` that try the recorder itself in the lab: cost, kills, both back ends on one run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from traces.importers import import_source
 from traces.lab.run import Ran, run_task
 from traces.recording import Recording
 
-__all__ = ["add_parts"]
+__all__ = ["add_backends", "add_kills", "add_overhead"]
 
 Say = Callable[[str], None]
 
@@ -41,14 +41,14 @@ _BACKENDS: Final = ("tracefs", "bcc")
 _WAYS: Final = ("nothing", *(f"tracefs {pages}" for pages in _PAGES), *(f"bcc {pages}" for pages in _PAGES),
                 "trace-cmd", "trace-cmd pages")
 _EPILOG: Final = """examples:
-  zreplay lab overhead --kernel 7.2 --repeat 5
-  zreplay lab kills --kernel 7.3 --count 50 --seed 1 -o kills/
-  zreplay lab backends --kernel 7.2 --compressor lz4 -o both/
+  zreplay dev overhead --kernel 7.2 --repeat 5
+  zreplay dev kills --kernel 7.3 --count 50 --seed 1 -o kills/
+  zreplay dev backends --kernel 7.2 --compressor lz4 -o both/
 """
 
 
-def add_parts(parts: Any) -> None:
-    """Add the parts."""
+def add_overhead(parts: Any) -> None:
+    """Add ``zreplay dev overhead``."""
     cost = parts.add_parser("overhead", help="time a workload with and without a recorder", epilog=_EPILOG,
                             formatter_class=argparse.RawDescriptionHelpFormatter,
                             description="Runs a workload in one guest under each way of recording, beside trace-cmd "
@@ -66,6 +66,9 @@ def add_parts(parts: Any) -> None:
     add_guest_options(cost, "base --pages 8192", 2048, 3600.0)
     cost.set_defaults(run=overhead)
 
+
+def add_kills(parts: Any) -> None:
+    """Add ``zreplay dev kills``."""
     killing = parts.add_parser("kills", help="kill recorders at random moments and look at what they leave",
                                epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
                                description="Kills recorders of one guest with SIGKILL, at moments drawn evenly from "
@@ -74,19 +77,22 @@ def add_parts(parts: Any) -> None:
     killing.add_argument("--count", type=_count, default=50, metavar="N", help="kills (default: 50)")
     killing.add_argument("--seed", type=int, default=1, metavar="N", help="what the moments depend on (default: 1)")
     killing.add_argument("--backend", choices=("tracefs", "bcc"), default="tracefs", help="default: tracefs")
-    killing.add_argument("--pages", metavar="MODE", help="as for run")
+    killing.add_argument("--pages", metavar="MODE", help="as for lab run")
     killing.add_argument("-o", "--output", required=True, metavar="DIR", help="directory for the recordings; must not "
                                                                              "exist")
     add_guest_options(killing, "base --pages 2048", 2048, 3600.0)
     killing.set_defaults(run=kills)
 
+
+def add_backends(parts: Any) -> None:
+    """Add ``zreplay dev backends``."""
     pair = parts.add_parser("backends", help="record one run with both back ends and compare them event by event",
                             epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
                             description="Runs a workload under a recorder of each back end at the same time, replays "
                                         "both recordings, DIR/tracefs.zr and DIR/bcc.zr, and holds them against each "
-                                        "other as 'zreplay compare' does.")
+                                        "other as 'zreplay dev compare' does.")
     add_kernel_options(pair)
-    pair.add_argument("--pages", metavar="MODE", help="as for run")
+    pair.add_argument("--pages", metavar="MODE", help="as for lab run")
     pair.add_argument("-o", "--output", required=True, metavar="DIR", help="directory for the recordings; must not "
                                                                           "exist")
     add_guest_options(pair, "base --pages 8192", 3072, 1800.0)

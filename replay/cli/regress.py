@@ -41,7 +41,7 @@ __all__ = ["add_parser", "report"]
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
-        "regress", help="is a patched kernel worse than its base, and where do two revisions part",
+        "regress", help="is a patched kernel worse than its base, and where do two revisions differ",
         description="Measure recordings of two kernels and say of each measure whether the patched one is the same, "
                     "better or worse. Give three or more runs of each, of one workload: fewer allow no test. Exit "
                     "status: 1 something is worse, 0 nothing is, 2 unreadable, 3 too little could be told.")

@@ -16,7 +16,7 @@ __all__ = ["add_parser"]
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
-        "scrub", help="replace page bytes by made-up pages of the same lengths",
+        "scrub", help="replace page bytes by synthetic pages of the same lengths",
         description="Write a copy of a recording whose pages are made up, but compress to the same lengths and errors "
                     "with the compressors that were recorded: it replays to the same verdict and tells nothing of the "
                     "memory it came from.")

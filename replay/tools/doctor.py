@@ -33,11 +33,11 @@ __all__ = ["ABILITIES", "BYTES_PER_EVENT", "EVENTS_PER_SECOND", "Check", "Host",
 State = Literal["yes", "no", "unknown"]
 
 #: Events a second of one CPU that does little else than swap: 146,770 in 6.50 s of a guest's CPU that executes 500
-#: million instructions a second (docs/verbs/lab-overhead.md, "tracefs none"); a CPU that executes more has more.
+#: million instructions a second (docs/verbs/dev-overhead.md, "tracefs none"); a CPU that executes more has more.
 EVENTS_PER_SECOND: Final = 22_600
 #: Bytes per event by ``--pages``: (of the raw capture before it is packed, of the recording made of it).  The captures
 #: are lab runs on 7.2.13 with lz4, base --pages 2048 (39.9 bytes of rings, 3.2 of page hashes, 134 of pages); the
-#: recordings are those of docs/verbs/lab-overhead.md.  Both are on disk until the import is over.
+#: recordings are those of docs/verbs/dev-overhead.md.  Both are on disk until the import is over.
 BYTES_PER_EVENT: Final[Mapping[str, tuple[float, float]]] = {"none": (39.9, 7.6), "hash": (43.1, 8.6),
                                                              "full": (176.1, 34.2)}
 

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "python3-bpfcc; no kernel headers), which counts losses of every probe")
     parser.add_argument("--instance", metavar="NAME", default=DEFAULT,
                         help=f"name of the recorder's things in tracefs (default: {DEFAULT}): recorders of different "
-                             "names can record one run side by side, see 'zreplay compare'")
+                             "names can record one run side by side, see 'zreplay dev compare'")
     parser.add_argument("--pages", metavar="HOW", default="hash",
                         help="what to keep of pages: none, hash (default), sample:N (bytes of one content in N), full")
     parser.add_argument("--duration", metavar="S", type=_seconds, help="stop after S seconds")
