@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces import parquetbounds
+from traces.arrowarrays import numpy_of
 from traces.errors import BadInput
 from traces.events import PAGE_SIZE
 from traces.files import regular
@@ -174,7 +175,7 @@ class PageStore:
             raise BadInput(self._path, "", "the columns are not sha1 and data", _AGAIN)
         self._sha1 = table.column("sha1").combine_chunks()
         #: page row of each reference (int32)
-        self.refs = refs.column("page").to_numpy()
+        self.refs = numpy_of(refs.column("page"))
         if self.refs.size and not 0 <= int(self.refs.min()) <= int(self.refs.max()) < len(self):
             raise BadInput(directory / "refs.parquet", "", "a reference points past the last page",
                            _AGAIN)
@@ -223,7 +224,7 @@ class PageStore:
 
     def _block(self, first: int, data: pa.BinaryArray) -> PageBlock:
         """Return a column's pages where they lie: reading them one by one takes longer than hashing them."""
-        has = data.is_valid().to_numpy(zero_copy_only=False)
+        has = numpy_of(data.is_valid())
         _, places, held = data.buffers()
         ends = np.frombuffer(places, np.int32, len(data) + 1, 4 * data.offset) if len(data) else np.zeros(1, np.int32)
         lengths = np.diff(ends)

@@ -7,20 +7,22 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar, Literal, NamedTuple, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
 
 from ..lines import LINES
 from ..page import PAGE_SIZE
+
+if TYPE_CHECKING:
+    # Arrays are for many pages: what asks for one page, or for a name, does without.
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Oldest first.
 KERNEL_LINES = tuple(dict.fromkeys(line.kernel_line for line in LINES.values()))
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 PageFunction: TypeAlias = Callable[[Buffer], bytes]
-Lengths: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint64]]
+Lengths: TypeAlias = "tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint64]]"
 
 
 class Result(NamedTuple):
@@ -126,6 +128,8 @@ class LibraryCompressor(Compressor):
         return Result(0, len(data), data)
 
     def lengths(self, pages: NDArray[np.uint8], threads: int = 1) -> Lengths:
+        import numpy as np
+
         pages = check_pages(pages, threads)
         n = len(pages)
         errs = np.zeros(n, np.int32)
@@ -158,6 +162,8 @@ def check_page(page: Buffer) -> None:
 
 def check_pages(pages: NDArray[np.uint8], threads: int) -> NDArray[np.uint8]:
     """Return `pages` in C order; ValueError unless it is uint8 of shape (n, `PAGE_SIZE`)."""
+    import numpy as np
+
     if pages.dtype != np.uint8 or pages.ndim != 2 or pages.shape[1] != PAGE_SIZE:
         raise ValueError(
             f"pages must be uint8 of shape (n, {PAGE_SIZE}), not {pages.dtype} of shape {pages.shape}"

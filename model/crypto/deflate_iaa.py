@@ -23,6 +23,7 @@ from ..errno import E2BIG
 from ..page import PAGE_SIZE
 from .base import Buffer, CorruptData, LibraryCompressor, ModelledCompressor, PageFunction, check_pages, in_threads
 from .compiled import Bytes, at, compiled
+from .libraries import BOUNDS
 
 __all__ = ["DeflateIaa"]
 
@@ -103,7 +104,7 @@ class DeflateIaa(LibraryCompressor, ModelledCompressor):
         self._err = E2BIG
         self._err_dlen = PAGE_SIZE
         self._max_len = PAGE_SIZE
-        self.ident = f"deflate-iaa bounds r1, stand-in zlib {zlib.ZLIB_RUNTIME_VERSION} level=1 wbits=-12 Z_FIXED"
+        self.ident = f"deflate-iaa {BOUNDS} level=1 wbits=-12 Z_FIXED"
 
     def _page_function(self) -> PageFunction:
         return _stand_in

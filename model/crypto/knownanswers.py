@@ -15,8 +15,6 @@ import hashlib
 import struct
 from collections.abc import Iterator
 
-import numpy as np
-
 from ..page import PAGE_SIZE
 from .base import Compressor, CorruptData, Result
 
@@ -275,6 +273,8 @@ def answer(result: Result) -> tuple[int, str]:
 
 def problems(compressor: Compressor, table: str) -> list[str]:
     """Compare `compressor` with a table: one sentence for each page it gets wrong, none if it is exact."""
+    import numpy as np
+
     found = []
     for name, page in pages():
         one = compressor.compress(page)

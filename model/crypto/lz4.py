@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from ..errno import EINVAL
 from ..page import PAGE_SIZE
 from .compiled import Bytes, CompiledCompressor, at, compiled, first_bytes, word
+from .libraries import LIBRARIES
 
-LIBRARY = "own 1.7.3-rules r1"  # part of ident: change it whenever an output could change
+LIBRARY = LIBRARIES["lz4"]
 
 HASH_BITS = 13
 HASH_PRIME = 2654435761  # Knuth: 2^32 divided by the golden ratio

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from ..errno import EINVAL
 from ..page import PAGE_SIZE
 from .compiled import Bytes, CompiledCompressor, at, compiled, first_bytes, word
+from .libraries import LIBRARIES
 from .lz4 import HASH_PRIME, LAST_LITERALS, MATCH_MARGIN, MIN_MATCH, RUN_MASK, _put_length, decompress_block
 
-LIBRARY = "own 1.7.3-rules r1"  # part of ident: change it whenever an output could change
+LIBRARY = LIBRARIES["lz4hc"]
 
 LEVEL = 9  # LZ4HC_DEFAULT_CLEVEL
 HASH_BITS = 15

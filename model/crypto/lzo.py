@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from ..errno import EINVAL
 from ..page import PAGE_SIZE
 from .compiled import Bytes, CompiledCompressor, at, compiled, first_bytes, word
-
-LIBRARY = "own LZO1X-1-rules r1"  # part of ident: change it whenever an output could change
+from .libraries import LIBRARIES
 
 HASH_BITS = 13
 HASH_FACTOR = 0x1824429D
@@ -337,7 +336,8 @@ class Lzo(CompiledCompressor[_Scratch]):
 
     def __init__(self, kernel_line: str) -> None:
         super().__init__()
-        self.ident = f"{self.name} {LIBRARY} hash_bits={HASH_BITS} dst={PAGE_SIZE} err={EINVAL},{PAGE_SIZE}"
+        library = LIBRARIES[self.name]
+        self.ident = f"{self.name} {library} hash_bits={HASH_BITS} dst={PAGE_SIZE} err={EINVAL},{PAGE_SIZE}"
 
     def _make_scratch(self) -> _Scratch:
         return np.empty(1 << HASH_BITS, np.int16), np.empty(PAGE_SIZE, np.uint8)

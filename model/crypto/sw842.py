@@ -35,8 +35,9 @@ from numpy.typing import NDArray
 from ..errno import ENOSPC
 from ..page import PAGE_SIZE
 from .compiled import Bytes, CompiledCompressor, at, compiled, first_bytes
+from .libraries import LIBRARIES
 
-LIBRARY = "own sw842-rules r1"  # part of ident: change it whenever an output could change
+LIBRARY = LIBRARIES["842"]
 
 BLOCK = 8  # bytes
 INDEX8, REPEAT, ZEROS, SHORT, END = 25, 27, 28, 29, 30  # templates that are not made of two halves

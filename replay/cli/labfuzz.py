@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``zreplay lab fuzz``: random sequences on real kernels, each checked against the model; and ``zreplay dev shrink``."""
+"""``zreplay lab fuzz``: random sequences on real kernels, checked against the model; and ``zreplay dev shrink``."""
 
 from __future__ import annotations
 

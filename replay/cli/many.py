@@ -18,9 +18,7 @@ from model.revisions import REVISIONS
 from model.zswap import Zswap
 from replay.cli.manytables import table_lines
 from replay.cli.terminal import console, fitting, steps, warn
-from replay.formats.junit import junit_xml
-from replay.many.cluster import LOCAL, run_cluster
-from replay.many.jobs import NOT_DONE, UNREADABLE, Job, Outcome, attempt, safely
+from replay.many.jobs import LOCAL, NOT_DONE, UNREADABLE, Job, Outcome, attempt, safely
 from replay.many.local import run_local
 from replay.many.tables import as_plain
 from replay.reference.checks import CHECKS, Divergence, unknown_checks
@@ -130,6 +128,9 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
         _print(form.head(jobs))
     with _watching(jobs, elsewhere) as watch:
         if arguments.scheduler is not None:
+            # Here and below: what few ask for is loaded for them alone.
+            from replay.many.cluster import run_cluster
+
             source = run_cluster(jobs, arguments.scheduler, arguments.jobs, say=watch.say)
         elif arguments.jobs is not None:
             source = run_local(jobs, arguments.jobs)
@@ -163,6 +164,8 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
     if arguments.table is not None:
         _write(arguments.table, json.dumps(as_plain(jobs, outcomes), indent=1) + "\n")
     if arguments.junit is not None:
+        from replay.formats.junit import junit_xml
+
         _write(arguments.junit, junit_xml([(job, outcomes[job.number]) for job in jobs], lines,
                                           datetime.datetime.now(datetime.UTC)))
     return max((outcome.exit_status for outcome in outcomes.values()), key=_WORSE.index)

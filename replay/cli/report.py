@@ -14,6 +14,7 @@ from replay.cli.terminal import steps
 from replay.formats.subtests import one_line
 from replay.report.resultfile import fits, load_result
 from replay.report.story import parting_sentence, regression_sentence
+from replay.tools.requirements import need
 from replay.userrev.revision import load_revision
 from replay.verdict.result import Result
 from replay.verdict.setup import kernel_release
@@ -52,6 +53,7 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Gather, draw, write."""
     output = _output(arguments.output)
+    need("matplotlib", "report", "report")
     names: list[str] = arguments.revision
     if len(names) > 2:
         raise BadInput("--revision", "", f"{len(names)} are given", "give one, or two to see where they part")

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib.metadata
+import importlib.util
 import platform
 from typing import Any
 
@@ -17,29 +16,37 @@ _PACKAGES = ("numpy", "pyarrow", "pandas", "numba", "llvmlite", "scipy", "pyelft
 
 def version() -> str:
     """Return the version of the installed distribution."""
+    return _version("zreplay") or "uninstalled checkout"
+
+
+def _version(package: str) -> str | None:
+    """Return the version of an installed package, None where it is not installed."""
+    # Late: only whoever asks for versions waits for what reads them.
+    from importlib import metadata
+
     try:
-        return importlib.metadata.version("zreplay")
-    except importlib.metadata.PackageNotFoundError:
-        return "uninstalled checkout"
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def versions() -> list[str]:
     """Return lines: zreplay, Python and packages, then each compressor with the library that computes it."""
     from model.crypto import KERNEL_LINES, UnsupportedCompressor, compressor_for
+    from model.crypto.libraries import LIBRARIES
+
+    # Where Numba is, what it compiles is the same for every kernel line, and is named without loading it.
+    own = LIBRARIES if importlib.util.find_spec("numba") is not None else {}
 
     lines = [f"zreplay {version()}"]
     parts = [f"{platform.python_implementation()} {platform.python_version()}"]
-    for name in _PACKAGES:
-        try:
-            parts.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            parts.append(f"{name} missing")
+    parts += [f"{name} {_version(name) or 'missing'}" for name in _PACKAGES]
     lines.append(", ".join(parts))
     for name in ("zstd", "lz4", "lz4hc", "lzo", "lzo-rle", "842", "deflate", "deflate-iaa"):
         by_library: dict[str, list[str]] = {}
         for line in KERNEL_LINES:
             try:
-                library = _library(name, compressor_for(name, line).ident)
+                library = _library(name, own[name] if name in own else compressor_for(name, line).ident)
             except UnsupportedCompressor as problem:
                 library = f"none ({problem})"
             by_library.setdefault(library, []).append(line.removeprefix("mainline-"))
@@ -58,8 +65,8 @@ def _library(name: str, ident: str) -> str:
             break
         words.append(word)
     if words[:1] == ["libzstd"] and "backports.zstd" in ident:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            words[-1] = f"(backports.zstd {importlib.metadata.version('backports.zstd')})"
+        binding = _version("backports.zstd")
+        words[-1] = f"(backports.zstd {binding})" if binding is not None else words[-1]
     text = " ".join(words)
     return f"zreplay's own code, {text.removeprefix('own ')}" if text.startswith("own ") else text
 

@@ -20,17 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from replay.many.compiled import guard
-from replay.many.jobs import Job, Outcome, not_done, safely, sources
+from replay.many.jobs import LOCAL, Job, Outcome, not_done, safely, sources
 from replay.many.waiting import TRIES, Waiting
 from traces.errors import BadInput
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-__all__ = ["LOCAL", "run_cluster"]
+__all__ = ["run_cluster"]
 
-#: the address that stands for a cluster of this machine's own
-LOCAL: Final = "local"
 #: seconds: for a scheduler to answer and for a first worker; between two looks at the cluster
 _ANSWER: Final = 20
 _LOOK: Final = 5

@@ -30,11 +30,13 @@ from traces.record.oserrors import next_step
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
-__all__ = ["NOT_DONE", "UNREADABLE", "Job", "Outcome", "attempt", "make_jobs", "not_done", "safely", "sources"]
+__all__ = ["LOCAL", "NOT_DONE", "UNREADABLE", "Job", "Outcome", "attempt", "make_jobs", "not_done", "safely", "sources"]
 
 #: what an outcome without a result is called
 UNREADABLE: Final = "unreadable"
 NOT_DONE: Final = "not done"
+#: The address that stands for a Dask cluster of this machine's own.
+LOCAL: Final = "local"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from model.crypto import Compressor, ModelledCompressor
 from replay.reference.cachekey import cache_home, sealed, signature
 from traces import parquetbounds
+from traces.arrowarrays import arrow_of, numpy_of
 from traces.errors import BadInput
 from traces.files import is_regular, regular
 from traces.leftovers import Unfinished
@@ -244,7 +245,7 @@ def _load(path: Path, store: PageStore, ident: str, digest: str) -> tuple[np.nda
             return None
         parquetbounds.bound_memory(path, file, "remove the directory cache")
         table = file.read(use_threads=False)
-        kept = tuple(table.column(name).to_numpy() for name in _DTYPES)
+        kept = tuple(numpy_of(table.column(name)) for name in _DTYPES)
         salt = meta[b"salt"].decode()
     except (BadInput, OSError, pa.ArrowException, KeyError, UnicodeDecodeError):
         return None
@@ -261,7 +262,7 @@ def _keep(path: Path, store: PageStore, ident: str, digest: str, results: tuple[
     about, kept = _about(store, ident, digest, salt, results), _resealed(results, digest, salt)
     if about is None or kept is None:
         return
-    table = pa.table([pa.array(values) for values in kept], names=list(_DTYPES)).replace_schema_metadata(about)
+    table = pa.table([arrow_of(values) for values in kept], names=list(_DTYPES)).replace_schema_metadata(about)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished = Unfinished(path)

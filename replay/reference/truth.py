@@ -51,12 +51,11 @@ class TruthChecks:
         self.held = 0
         #: there is a truth, and no digest of a page to compare it with
         self.incomparable = False
-        truth = recording.table("truth")
+        truth = recording.lists("truth", ("phase", "swap_type", "swap_offset", "sha1"))
         if truth is None:
             tally.reasons["load.content"] = "the recording holds no truth of a workload"
             return
-        for phase, kind, offset, sha1 in zip(truth["phase"], truth["swap_type"], truth["swap_offset"], truth["sha1"],
-                                             strict=True):
+        for phase, kind, offset, sha1 in zip(*truth, strict=True):
             if offset >= 0:
                 swpent = int(kind) << schema.SWP_TYPE_SHIFT | int(offset)
                 self._rows.setdefault(str(phase), []).append((swpent, str(sha1)))
@@ -139,7 +138,7 @@ def check_objects(recording: Recording, predictions: Predictions, writes: list[t
 
     :param writes: (event number, handle, length, content) of each zs_obj_write(), in order
     """
-    objects = recording.table("objects")
+    objects = recording.lists("objects", ("handle", "data"))
     if objects is None or not writes:
         return
     compressors, store = list(predictions.compressors.values()), recording.pages
@@ -147,7 +146,7 @@ def check_objects(recording: Recording, predictions: Predictions, writes: list[t
         return
     pages, has = store.all_pages()
     known: dict[tuple[bytes, int], bool] = {}
-    rows = iter(zip(objects["handle"].tolist(), objects["data"].tolist(), strict=True))
+    rows = iter(zip(*objects, strict=True))
     for event, handle, length, content in writes:
         recorded = next(rows, None)
         page = predictions.page(content)

@@ -19,6 +19,7 @@ from replay.regress.catalogue import Better, Kind, Measure
 from replay.regress.matching import Alike, alike
 from replay.regress.measures import Run, measure
 from replay.regress.statistics import LEAST_RUNS, Side, Tested, holm, test
+from replay.tools.requirements import need
 from traces.errors import BadInput
 from traces.recording import Recording
 from traces.times import no_seconds
@@ -207,10 +208,13 @@ def regress(base: Sequence[Recording], patched: Sequence[Recording], *, margin: 
     :param margin: the change that does not count, as a share of the base's mean
     :param progress: called with (what, done, total) while recordings are measured
     :raises BadInput: when the runs of a side are not of one kernel and one compressor, one cannot be read, or a run is
-        given twice
+        given twice, or SciPy is wanted and not installed
     """
     recordings = [*base, *patched]
     _each_once([(str(recording.path), os.path.realpath(recording.path)) for recording in recordings])
+    if min(len(base), len(patched)) >= LEAST_RUNS:
+        # What tests a difference loads late, and it would be missed late.
+        need("scipy", "report", "regress of three or more runs a side")
     sides = [[measure(recording, progress=progress) for recording in side] for side in (base, patched)]
     for side in sides:
         _one_kind(side)

@@ -23,6 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from replay.tools.requirements import missing as _missing
+from replay.tools.requirements import pip as _pip
+from replay.tools.requirements import requirements
+from replay.tools.requirements import split as _split
 from traces.record.box import Box
 from traces.record.errors import CannotRecord
 from traces.record.plan import Planned, as_json, plan
@@ -187,58 +191,6 @@ def _python(host: Host) -> Check:
     return Check("python", "yes", f"{version}, {where}", facts=facts)
 
 
-def requirements() -> list[tuple[str, str]]:
-    """Return (extra, requirement) of everything zreplay asks for; the extra of what it cannot do without is empty.
-
-    Of an installed zreplay that is in its metadata; of a checkout in pyproject.toml, and empty where neither is.
-    """
-    found: list[tuple[str, str]] = []
-    try:
-        stated = importlib.metadata.requires("zreplay") or []
-    except importlib.metadata.PackageNotFoundError:
-        import tomllib
-
-        try:
-            project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-        except (OSError, ValueError, KeyError):
-            return []
-        optional = project.get("optional-dependencies", {})
-        return [("", line) for line in project["dependencies"]] + [(extra, line) for extra, lines in optional.items()
-                                                                   for line in lines]
-    for line in stated:
-        extra = re.search(r"""extra\s*==\s*['"]([\w-]+)['"]""", line)
-        found.append((extra[1] if extra else "", line))
-    return found
-
-
-def _split(requirement: str) -> tuple[str, str, bool]:
-    """Return a requirement's name, the words that pip takes, and whether this Python asks for it."""
-    words, _, marker = requirement.partition(";")
-    name = re.match(r"[\w.-]+", words)
-    older = re.search(r"""python_version\s*<\s*['"]3\.(\d+)['"]""", marker)
-    wanted = older is None or sys.version_info < (3, int(older[1]))
-    return name[0] if name else "", words.strip(), wanted
-
-
-def _missing(lines: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Return name -> version of what is installed, and the words for pip of what is not."""
-    have: dict[str, str] = {}
-    lacking = []
-    for line in lines:
-        name, words, wanted = _split(line)
-        if not wanted:
-            continue
-        try:
-            have[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            lacking.append(words)
-    return have, lacking
-
-
-def _pip(words: Sequence[str]) -> str:
-    return shlex.join([sys.executable, "-m", "pip", "install", *words])
-
-
 def _packages(host: Host) -> Check:
     lines = [line for extra, line in requirements() if not extra]
     have, lacking = _missing(lines)
@@ -262,7 +214,8 @@ def _extras(host: Host) -> Check:
     missing = list(dict.fromkeys(word for words in lacking.values() for word in words))
     found = ", ".join(f"{name}: {'yes' if not lacking[name] else 'no'}" for name in names) or "none known"
     return Check("extras", "no" if missing else "yes", found, _pip(missing) if missing else "",
-                 "'cluster' is for replay --scheduler, 'bench' for what bench measures beside" if missing else "",
+                 "'report' is for report and the statistics of regress, 'cluster' for replay --scheduler, 'bench' for "
+                 "what dev bench compares with" if missing else "",
                  {"have": have, "missing": lacking})
 
 
