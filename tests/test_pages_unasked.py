@@ -153,7 +153,7 @@ COMMANDS = (
     "replay raw.zr --revision mainline-7.2 --keep-going --coverage", "show whole.zr", "show whole.zr --json",
     "report whole.zr -o {}/whole.html --figures {}/figures", "report raw.zr -o {}/raw.html",
     "report packed.zr --revision mainline-7.3 --revision v14 -o {}/packed.html",
-    "compare whole.zr raw.zr", "compare whole.zr packed.zr --json",
+    "dev compare whole.zr raw.zr", "dev compare whole.zr packed.zr --json",
     "regress --base whole.zr --patched later.zr", "regress --base whole.zr --patched later.zr --json",
     "regress whole.zr --revision mainline-7.2 --revision v14 --json",
     "bisect whole.zr --series v14", "export whole.zr -o {}/whole.json --check", "export whole.zr -o {}/whole.pftrace --check",
@@ -204,7 +204,7 @@ def test_no_verb_writes_or_prints_bytes_of_pages(scene: Scene, monkeypatch: pyte
 
 @pytest.mark.parametrize("command", ["replay raw.zr --data", "replay raw.zr --json --data", "replay packed.zr --data",
                                      "report raw.zr -o asked/raw.html --data", "show raw.zr --op zs_obj_write --data",
-                                     "compare whole.zr raw.zr --data", "export whole.zr -o asked/whole.json --data --check",
+                                     "dev compare whole.zr raw.zr --data", "export whole.zr -o asked/whole.json --data --check",
                                      "export whole.zr -o asked/whole.pftrace --data --check"])
 def test_who_asks_is_told(scene: Scene, command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(scene.place)
