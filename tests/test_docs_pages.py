@@ -25,7 +25,7 @@ from replay.cli.main import parser
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 #: Times are those of a run, and so is what was compressed before it.
-TIMES = re.compile(r"comparisons in [\d.]+ s, pages took [\d.]+ s|\d+ distinct pages compressed, \d+ results kept")
+TIMES = re.compile(r"comparisons in [\d.]+ s, pages took [\d.]+ s(?:, compiling [\d.]+ s)?|\d+ distinct pages compressed, \d+ results kept")
 
 
 def _name(path: Path) -> str:

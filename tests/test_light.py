@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -18,12 +19,16 @@ import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_manners import COMMAND, on_a_terminal
+from test_record_capture import make
 
 from model.crypto import KERNEL_LINES, compressor_for
 from model.crypto.libraries import LIBRARIES
 from model.crypto.registry import COMPRESSORS
+from replay import replay
+from replay.cli.replay_ import report
 from replay.cli.versions import versions
-from traces import open_recording
+from traces import compiling, open_recording
 from traces.arrowarrays import arrow_of, numpy_of
 
 #: What few verbs need; numba loads scipy by itself where it is installed.
@@ -218,3 +223,83 @@ def test_the_extra_is_part_of_what_tests_need() -> None:
     extras = project["optional-dependencies"]
     assert {line.partition(">")[0] for line in extras["report"]} == {"scipy", "matplotlib"}
     assert "zreplay[report]" in extras["dev"]
+
+
+# ---- compiling ----------------------------------------------------------------------------------------------
+
+COMPILING = "zreplay: compiling for this machine, once (about 30 s in all; 'zreplay warmup' does it beforehand) ..."
+
+
+def test_nested_compiling_counts_once_and_what_is_not_kept_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    clock, told = compiling._Clock(), []
+    clock.tell = lambda: told.append(now[0])
+    for begins, ends, keeps in ((1.0, 3.0, False), (10.0, 14.0, True), (20.0, 21.0, True)):
+        now[0] = begins
+        clock.start(keeps)
+        now[0] += 0.5
+        clock.start(True)
+        clock.end()
+        now[0] = ends
+        clock.end()
+    assert (clock.total, clock.kept, told) == (7.0, 5.0, [10.0])
+
+
+def test_what_compiling_takes_is_told_apart(samples: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of every two looks at the clock the second comes 5000 s of compiling later; inside of the replay's is the pages'.
+    looks = iter([0.0, 100.0, 5100.0, 9000.0])
+    monkeypatch.setattr(compiling, "seconds", lambda: next(looks))
+    result = replay(open_recording(samples["7.2-lz4-edge"]))
+    assert result.verdict == "PASS"
+    assert result.seconds["compile"] == 9000.0
+    assert -5000 <= result.seconds["compress"] < -4000
+    assert -4000 <= result.seconds["replay"] < -3000
+    said = list(report(result))
+    assert any(line.endswith(" s, compiling 9000.00 s") for line in said)
+    result.seconds["compile"] = 0.0
+    assert not any("compiling" in line for line in report(result))
+
+
+def test_the_first_compiling_is_told_on_a_terminal_once(samples: dict[str, Path], tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cold"))
+    sample = tmp_path / "sample"
+    shutil.copytree(samples["7.2-lz4-edge"], sample, ignore=shutil.ignore_patterns("cache"))
+    words = ["replay", str(sample)]
+    status, said = on_a_terminal(words, 200, NO_COLOR="1")
+    assert status == 0
+    assert said.count(COMPILING) == 1
+    assert re.search(r", pages took [\d.]+ s, compiling [\d.]+ s$", said, re.M)
+    status, said = on_a_terminal(words, 200, NO_COLOR="1")
+    assert status == 0
+    assert COMPILING not in said
+    assert ", compiling" not in said
+    shutil.rmtree(tmp_path / "cold")
+    done = subprocess.run([*COMMAND, *words, "--json"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["seconds"]["compile"] > 0
+
+
+@pytest.mark.slow
+def test_after_a_warm_up_nothing_is_compiled(samples: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "numba"
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
+
+    def kept() -> set[Path]:
+        return set(cache.rglob("*.nbc"))
+
+    def run(*words: str | Path) -> str:
+        return subprocess.run([*COMMAND, *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert run("warmup").startswith("compiled for this machine: ")
+    before = kept()
+    assert len(before) > 50
+    assert run("warmup") == "nothing to compile: what was compiled before is still there\n"
+    for sample in samples.values():
+        for engine in ("fast", "reference"):
+            run("replay", sample, "--engine", engine)
+    run("import", ROOT / "tests/corpus/dat-good", "-o", tmp_path / "dat.zr")
+    make(tmp_path / "capture", pages="full")
+    run("import", tmp_path / "capture", "-o", tmp_path / "capture.zr")
+    assert kept() == before

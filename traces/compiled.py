@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from traces.compiling import watch
+
 __all__ = ["at", "compiled"]
 
 #: An index of this type spares the compiled code a test for counting from the end.
 at = np.uintp
+# Whoever compiles anything below has loaded this.
+watch()
 
 
 def compiled(function: Callable[..., Any]) -> Any:

@@ -43,6 +43,7 @@ _HEADER_EVENT: Final = """# compressed entry header
 	data max type_len  == 28
 """
 _FIRST_ID: Final = 1600
+_FEW: Final = 10_000
 
 
 def _formats() -> dict[str, str]:
@@ -134,7 +135,9 @@ def ring_bytes(block: np.ndarray) -> np.ndarray:
     first[1:] = np.cumsum([len(columns) for columns in per_code])
     columns = np.array([column for some in per_code for column in some], np.int64)
     out = np.zeros((block.shape[1] // 20 + 2) * 4096, np.uint8)
-    return out[:_encode(block, _ids(), first, columns, out)]
+    # Compiling it takes longer than some thousand events do without.
+    encode = _encode if block.shape[1] > _FEW else _encode.py_func
+    return out[:encode(block, _ids(), first, columns, out)]  # type: ignore[no-untyped-call]
 
 
 def write_capture(directory: Path, block: np.ndarray, repeat: int) -> int:

@@ -15,6 +15,7 @@ from replay.cli.help import Parser, TopParser, opening
 from replay.cli.verbs import VERBS
 from replay.cli.versions import ShowVersions
 from replay.reference.cachekey import cache_home, remove_old
+from traces.compiling import telling
 from traces.errors import BadInput
 from traces.leftovers import sweep
 from traces.record.exits import WRONG, check_words, leave
@@ -65,11 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Inside, as leaving puts streams of its own in the place of the process's.
     def shown() -> int:
-        with escaping():
+        with escaping(), telling(_say_compiling):
             return run()
 
     return leave(shown, (BadInput,), lambda: _kept(given[0]) if given else "nothing was begun", command=argv is None,
                  place=lambda: str(getattr(given[0], "output", None) or "") if given else "")
+
+
+def _say_compiling() -> None:
+    """Say on a terminal why the first run takes so long; elsewhere nobody waits for each line."""
+    if sys.stderr.isatty():
+        print("zreplay: compiling for this machine, once (about 30 s in all; 'zreplay warmup' does it beforehand) ...",
+              file=sys.stderr, flush=True)
 
 
 def _sweep(arguments: argparse.Namespace) -> None:

@@ -134,7 +134,8 @@ def report(result: Result) -> Iterator[str]:
     total = sum(check.compared for check in result.checks)
     engine = f", {result.compiled:,} events by the compiled engine" if result.engine == "fast" else ""
     yield (f"{total:,} comparisons in {result.seconds['replay']:.2f} s{engine}, pages took "
-           f"{result.seconds['compress']:.2f} s")
+           f"{result.seconds['compress']:.2f} s" + (
+               f", compiling {result.seconds['compile']:.2f} s" if result.seconds.get("compile", 0) >= 0.005 else ""))
     if result.divergences:
         yield ""
         yield from divergence_lines(result.divergences[0])

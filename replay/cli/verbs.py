@@ -66,6 +66,7 @@ GROUPS: Final[Mapping[str, Mapping[str, Verb]]] = {
     "set up": {
         "doctor": Verb("doctor", "what this box can do, and what one command would add", (
             "zreplay doctor", "zreplay doctor --for 3600")),
+        "warmup": Verb("warmup", "compile for this machine beforehand (about 30 s, once)", ("zreplay warmup",)),
         "completion": Verb("completion", "a script that completes this command in a shell", (
             "zreplay completion bash > ~/.local/share/bash-completion/completions/zreplay",)),
     },

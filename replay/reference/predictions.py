@@ -80,8 +80,9 @@ class Predictions:
     def __init__(self, name: str, reason: str = "") -> None:
         self.name = name
         self.reason = reason
-        #: wall-clock time that computing, or finding, all this took
+        #: wall-clock time that computing, or finding, all this took, without what compiling took of it
         self.seconds = 0.0
+        self.compiling = 0.0
         self.computed = 0
         self.from_cache = 0
         self.compressors: dict[str, Compressor] = {}

@@ -13,10 +13,9 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 
 from model.crypto import Compressor
 from model.effects import Effect, Steps, run
@@ -31,6 +30,9 @@ from replay.reference.settings import EVENTS as SETTINGS
 from traces import schema
 from traces.record.release import release_line
 from traces.recording import RecordingWriter
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["ImaginaryKernel", "config", "cycle", "write_pages_recording", "write_recording", "write_repeated"]
 

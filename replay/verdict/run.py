@@ -35,6 +35,7 @@ from replay.verdict.findings import (
 from replay.verdict.losses import end_reasons, file_reasons, loss_reasons
 from replay.verdict.result import Result
 from replay.verdict.setup import choose_revision, kernel_release, open_engine
+from traces import compiling
 from traces.errors import BadInput
 from traces.recording import Recording
 from traces.suggestion import meant
@@ -95,7 +96,7 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
                        "see 'zreplay replay --list-checks'")
     if not len(recording) and not recording.manifest["complete"]:
         return _nothing_recorded(recording, revision)
-    began = time.perf_counter()
+    began, compiled = time.perf_counter(), compiling.seconds()
     reference, name, predictions = open_engine(recording, revision, tally, keep_going=keep_going, pages=pages,
                                                progress=progress)
     reasons = start_reasons(recording, reference)
@@ -105,6 +106,7 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
         # Compiled code takes a second to load: only where it is used.
         from replay.fast.runner import FastReplay
 
+        compiling.watch()
         fast = FastReplay(reference)
     lost_at: int | None = None
     stopped_at: int | None = None
@@ -121,7 +123,7 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
     if lost_at is None and stopped_at is None and not reasons and (keep_going or not tally.failed):
         reference.finish()
         check_objects(recording, predictions, reference.writes, tally)
-    ended = time.perf_counter()
+    ended, compiled = time.perf_counter(), compiling.seconds() - compiled
     if lost_at is not None:
         reasons.append(f"events were lost before event {lost_at} of {total}: nothing after it was compared")
     reasons += loss_reasons(recording.manifest) + file_reasons(recording)
@@ -155,7 +157,8 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
         kernel=kernel_release(recording), compressor=predictions.name, events=reference.events, checks=results,
         divergences=tally.divergences, reasons=reasons, explained=dict(sorted(reference.explained.items())),
         unexplained=reference.unexplained, notes=notes,
-        seconds={"compress": predictions.seconds, "replay": ended - began - predictions.seconds},
+        seconds={"compress": predictions.seconds, "compile": compiled,
+                 "replay": ended - began - predictions.seconds - compiled},
         engine="reference" if fast is None or fast.reason else "fast", compiled=fast.confirmed if fast else 0,
         branches=branches_taken(reference.model), taken=taken(reference.asked),
         unseen=unseen(reference.columns_of, reference.captured))
@@ -195,4 +198,4 @@ def _nothing_recorded(recording: Recording, revision: str | type[Zswap] | None) 
     return Result(verdict="UNDECIDED", recording=str(recording.path), revision=name, mirrors=kind.mirrors,
                   kernel=kernel_release(recording), compressor=str(recording.manifest["config"].get("compressor", "")),
                   events=0, checks=[], divergences=[], reasons=["the recorder was stopped before it recorded anything"],
-                  explained={}, unexplained=0, notes=[], seconds={"compress": 0.0, "replay": 0.0})
+                  explained={}, unexplained=0, notes=[], seconds={"compress": 0.0, "compile": 0.0, "replay": 0.0})

@@ -18,6 +18,7 @@ from replay.reference.objectwords import set_layout
 from replay.reference.predictions import Predictions, predict
 from replay.verdict.lineevidence import line_hint, line_notes
 from replay.verdict.objectcompressor import judge
+from traces import compiling
 from traces.errors import BadInput
 from traces.facts import FACTS, how_to_set
 from traces.record.release import kernel_line, release_line
@@ -70,6 +71,7 @@ def _compressor(recording: Recording, name: str, revision: type[Zswap]) -> tuple
         compressor = compressor_for(name, revision.kernel_line)
     except UnsupportedCompressor as problem:
         return None, str(problem)
+    compiling.watch()
     problems = compressor.self_check()
     return compressor, f"{compressor.ident} is not exact on this machine: {problems[0]}" if problems else ""
 
@@ -159,9 +161,10 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     """Return an engine ready to replay a recording, the revision's name, and the compressor's predictions."""
     name, kind = choose_revision(recording, revision)
     model = build_model(recording, kind)
-    began = time.perf_counter()
+    began, compiled = time.perf_counter(), compiling.seconds()
     predictions = predictions_for(recording, kind, pages=pages, progress=progress)
-    predictions.seconds = time.perf_counter() - began
+    predictions.compiling = compiling.seconds() - compiled
+    predictions.seconds = time.perf_counter() - began - predictions.compiling
     in_use = {recording.manifest["config"]["compressor"], *switched_to(recording)}
     reasons, notes = judge(recording, predictions, in_use)
     engine = Engine(recording, model, tally, predictions, keep_going=keep_going, observe=observe)
