@@ -8,10 +8,14 @@ SAMPLES = $(sort $(dir $(wildcard traces/samples/*/manifest.json)))
 .PHONY: demo test test-all lab-test lint bench mutation recorder deb man notebook terminal clean
 
 # The last two commands find something, as they should: exit status 1.
+TWO = traces/samples/7.2-lz4-edge --revision mainline-7.2 --revision v14
 demo: $(VENV)/.installed
-	$(BIN)/zreplay replay $(SAMPLES)
-	$(BIN)/zreplay regress traces/samples/7.2-lz4-edge --revision mainline-7.2 --revision v14 || test $$? -eq 1
-	$(BIN)/zreplay report traces/samples/7.2-lz4-edge --revision mainline-7.2 --revision v14 -o demo-report.html || test $$? -eq 1
+	@echo '$$ zreplay replay --brief traces/samples/*/'
+	@$(BIN)/zreplay replay --brief $(SAMPLES)
+	@echo '$$ zreplay regress --brief $(TWO)'
+	@$(BIN)/zreplay regress --brief $(TWO) || test $$? -eq 1
+	@echo '$$ zreplay report $(TWO) -o demo-report.html'
+	@$(BIN)/zreplay report $(TWO) -o demo-report.html || test $$? -eq 1
 	@echo "Open demo-report.html in a browser: it needs no network."
 
 # As many tests at a time as there are CPUs.

@@ -149,7 +149,7 @@ COMMANDS = (
     "info whole.zr", "info whole.zr --json", "replay whole.zr", "replay whole.zr --engine fast",
     "replay raw.zr", "replay packed.zr", "replay raw.zr packed.zr --keep-going --json", "replay raw.zr --ktap",
     "replay swapped.zr", "replay swapped.zr --keep-going --json", "report swapped.zr -o {}/swapped.html",
-    "replay raw.zr --mail", "replay raw.zr packed.zr whole.zr --table {}/table.json --junit {}/junit.xml",
+    "replay raw.zr --mail", "replay raw.zr swapped.zr --brief", "replay raw.zr packed.zr whole.zr --table {}/table.json --junit {}/junit.xml",
     "replay raw.zr --revision mainline-7.2 --keep-going --coverage", "show whole.zr", "show whole.zr --json",
     "report whole.zr -o {}/whole.html --figures {}/figures", "report raw.zr -o {}/raw.html",
     "report packed.zr --revision mainline-7.3 --revision v14 -o {}/packed.html",

@@ -150,7 +150,7 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
             watch.close()
             if len(jobs) > 1:
                 if outcomes and form is None:
-                    _tables(jobs, outcomes)
+                    _tables(jobs, outcomes, arguments.brief)
                     sys.stdout.flush()
                 warn(f"{len(outcomes)} of {len(jobs)} replays were done ({_count(outcomes) or 'none'}); the others "
                      "were stopped.")
@@ -158,7 +158,7 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
     if form is not None:
         _print(form.foot(jobs, outcomes))
     elif len(jobs) > 1:
-        _tables(jobs, outcomes)
+        _tables(jobs, outcomes, arguments.brief)
     if form is None and after is not None:
         _print(after(jobs, outcomes))
     if arguments.table is not None:
@@ -177,7 +177,8 @@ def _tell(arguments: argparse.Namespace, jobs: Sequence[Job], outcome: Outcome,
     if form is not None:
         _print(form.one(jobs[outcome.number], outcome))
     elif outcome.result is not None:
-        print("\n" * (outcome.number > 0) + "\n".join(report(outcome.result)))
+        apart = outcome.number > 0 and not arguments.brief
+        print("\n" * apart + "\n".join(report(outcome.result)))
     if outcome.result is None and arguments.jobs is None and arguments.scheduler is None:
         warn(outcome.error)
     sys.stdout.flush()
@@ -195,11 +196,12 @@ def _count(outcomes: Mapping[int, Outcome]) -> str:
                      if what in found)
 
 
-def _tables(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> None:
-    """Print both tables, why there are no results where there are none, and how many came out how."""
-    print()
-    print("\n".join(table_lines(jobs, outcomes)))
-    print()
+def _tables(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], brief: bool = False) -> None:
+    """Print both tables (not in brief), why there are no results where there are none, and how many came out how."""
+    if not brief:
+        print()
+        print("\n".join(table_lines(jobs, outcomes)))
+        print()
     for job in jobs:
         if job.number in outcomes and outcomes[job.number].result is None:
             print(textwrap.fill(outcomes[job.number].error, fitting(78), subsequent_indent="  ", break_on_hyphens=False,

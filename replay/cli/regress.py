@@ -57,6 +57,8 @@ def add_parser(verbs: Any) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the result as JSON")
     form.add_argument("--mail", action="store_true", help="print a table to paste into a mail, of 75 columns")
+    form.add_argument("--brief", action="store_true", help="of two revisions: in what they differ, without the first "
+                      "difference in full")
     form.add_argument("--b4", action="store_true",
                       help="read a patch mail from standard input, look its series up in the configuration, and "
                            "answer as b4's review checks want it")
@@ -86,10 +88,13 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.recording or arguments.base or arguments.patched or arguments.mail:
             raise BadInput("regress", "", "two revisions are held against each other on one recording",
                            "give REC --revision A --revision B")
-        return two_revisions(arguments.recording, arguments.revision or [], arguments.json, arguments.faults)
+        return two_revisions(arguments.recording, arguments.revision or [], arguments.json, arguments.faults,
+                             arguments.brief)
     if not arguments.base or not arguments.patched:
         raise BadInput("regress", "", "two sets of recordings are needed",
                        "give --base REC [REC ...] --patched REC [REC ...]")
+    if arguments.brief:
+        raise BadInput("--brief", "", "is of two revisions on one recording", "leave it out: every check counts here")
     result = _regress(arguments.base, arguments.patched, arguments.margin)
     if arguments.json:
         print(json.dumps(result.as_dict(), allow_nan=False))

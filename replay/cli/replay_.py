@@ -51,6 +51,8 @@ def add_parser(verbs: Any) -> None:
     form.add_argument("--json", action="store_true", help="print the results as JSON, one object per recording "
                       "and revision")
     form.add_argument("--ktap", action="store_true", help="print them as KTAP, for readers of kernel test results")
+    form.add_argument("--brief", action="store_true", help="print a line for each, and of what is not PASS why; no "
+                      "tables")
     form.add_argument("--mail", action="store_true", help="print five lines for each, and a table, to paste into a "
                       "mail: 72 columns")
     add_options(parser)
@@ -71,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
                "keep_going": arguments.keep_going, "pages": not arguments.no_pages, "engine": arguments.engine,
                "data": arguments.data}
     jobs = make_jobs(arguments.recording, revisions, loaded, options)
-    return run_jobs(arguments, jobs, loaded, _with_branches if arguments.coverage else report, _form(arguments),
+    lines_of = brief if arguments.brief else report
+    return run_jobs(arguments, jobs, loaded, _with_branches if arguments.coverage else lines_of, _form(arguments),
                     lines=divergence_lines, after=all_branch_lines if arguments.coverage and len(jobs) > 1 else None)
 
 
@@ -103,8 +106,8 @@ def _form(arguments: argparse.Namespace) -> Form | None:
     return None
 
 
-def report(result: Result) -> Iterator[str]:
-    """Yield the lines of a result for people: verdict first, then every check, then the first divergence."""
+def _heading(result: Result) -> Iterator[str]:
+    """Yield the verdict, what was replayed against what, and why the verdict is not PASS."""
     first, *rest = wrapped(f"{result.verdict}  {result.recording}: {result.events:,} events of kernel {result.kernel} "
                            f"({result.compressor}) against {result.revision}", 1 << 20)
     # What colours it has no width.
@@ -112,6 +115,20 @@ def report(result: Result) -> Iterator[str]:
     yield from rest
     for reason in result.reasons:
         yield from wrapped(f"  {reason}", 1 << 20)
+
+
+def brief(result: Result) -> Iterator[str]:
+    """Yield the verdict's line, why it is not PASS, and the first divergence in one sentence."""
+    yield from _heading(result)
+    if result.divergences:
+        first = result.divergences[0]
+        yield from wrapped(f"  {first.check} at event {first.event}: {first.what}: recorded {value(first.recorded)}, "
+                           f"predicted {value(first.predicted)}", 1 << 20)
+
+
+def report(result: Result) -> Iterator[str]:
+    """Yield the lines of a result for people: verdict first, then every check, then the first divergence."""
+    yield from _heading(result)
     rows = [("check", "compared", "different", "grade")]
     for check in result.checks:
         rows.append((check.id, f"{check.compared:,}", check.differences if check.compared else "-", check.grade))

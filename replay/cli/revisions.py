@@ -64,10 +64,12 @@ def named(text: str) -> tuple[str, type[Zswap]]:
     return str(found), REVISIONS[str(found)]
 
 
-def two_revisions(path: str, names: list[str], as_json: bool, faults: str | None = None) -> int:
+def two_revisions(path: str, names: list[str], as_json: bool, faults: str | None = None,
+                  brief: bool = False) -> int:
     """Hold two revisions against each other on a recording; return the exit status.
 
     :param faults: file of a fault plan that both are run with
+    :param brief: leave out the first difference in full
     """
     if len(names) != 2:
         raise BadInput(path, "", "one recording is held against two revisions", "give --revision A --revision B")
@@ -77,7 +79,7 @@ def two_revisions(path: str, names: list[str], as_json: bool, faults: str | None
     if as_json:
         print(json.dumps(_plain(found), allow_nan=False))
     else:
-        print("\n".join(_lines(found, path)))
+        print("\n".join(_lines(found, path, brief)))
     return parting_status(found)
 
 
@@ -102,7 +104,7 @@ def parting_status(found: Parting) -> int:
     return int(grave or any(found.problems))
 
 
-def _lines(found: Parting, path: str) -> Iterator[str]:
+def _lines(found: Parting, path: str, brief: bool = False) -> Iterator[str]:
     one, other = found.names
     parted = sum(cause.operations for cause in found.causes)
     yield from wrapped(f"{other} against {one}: {found.operations:,} operations of {path}, {parted:,} part, in "
@@ -124,7 +126,7 @@ def _lines(found: Parting, path: str) -> Iterator[str]:
         more = sum(cause.operations for cause in found.causes[MOST:])
         yield ""
         yield f"and {len(found.causes) - MOST:,} more ways, of {more:,} operations: --json has them all"
-    if found.causes:
+    if found.causes and not brief:
         yield ""
         yield from _in_full(found.causes[0], found.names)
 
