@@ -51,11 +51,20 @@ def test_the_format_s_events_are_the_table_s() -> None:
         assert lines[first:last] == rows
 
 
-def test_the_readme_s_python_runs() -> None:
-    for example in _blocks(ROOT / "README.md", "python"):
+def test_the_python_page_s_python_runs() -> None:
+    examples = _blocks(ROOT / "docs" / "python.md", "python")
+    assert examples
+    for example in examples:
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", example], cwd=ROOT, capture_output=True, text=True,
                               check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) < 110
+    pictures = [line for line in lines if line.startswith("![")]
+    assert len(pictures) == 1
 
 
 def test_the_readme_names_every_verb_and_sample() -> None:

@@ -19,7 +19,7 @@ import pytest
 import terminals
 from conftest import ROOT
 
-from model.revisions import POSTED, SERIES
+from model.revisions import POSTED, REVISIONS, SERIES
 from replay.cli import main
 from replay.cli.main import parser
 
@@ -178,6 +178,20 @@ def test_every_posted_revision_is_on_a_page_of_its_system() -> None:
         assert f"`{name}`" in pages[owner], name
     for name in SERIES:
         assert f"--series {name}" in pages[name]
-    readme = (ROOT / "README.md").read_text()
+    models, index = ((ROOT / "docs" / name).read_text() for name in ("models.md", "README.md"))
     for stem in pages:
-        assert f"(docs/systems/{stem}.md)" in readme
+        assert f"(systems/{stem}.md)" in models
+        assert f"(systems/{stem}.md)" in index
+
+
+def test_the_page_of_models_has_every_revision() -> None:
+    models = (ROOT / "docs" / "models.md").read_text()
+    assert {name for name in REVISIONS if f"`{name}`" not in models} == set()
+
+
+def test_the_index_has_every_page() -> None:
+    docs = ROOT / "docs"
+    index = (docs / "README.md").read_text()
+    pages = {str(path.relative_to(docs)) for path in (*docs.rglob("*.md"), *docs.rglob("*.ipynb"))} - {"README.md"}
+    assert len(pages) > 30
+    assert {page for page in pages if f"({page})" not in index} == set()
