@@ -44,7 +44,7 @@ def imported(*words: str | Path, cwd: Path = ROOT) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_the_version_is_told_without_what_computes() -> None:
+def test_the_version_is_printed_without_what_computes() -> None:
     loaded = imported("--version")
     assert not loaded & {*HEAVY, "numba", "llvmlite", "numpy", "pyarrow", "scipy"}
     assert len(loaded) < 300, "it was 571 when it loaded the compiler to name its compressors"
@@ -230,11 +230,11 @@ def test_the_extra_is_part_of_what_tests_need() -> None:
 COMPILING = "zreplay: compiling for this machine, once (about 30 s in all; 'zreplay warmup' does it beforehand) ..."
 
 
-def test_nested_compiling_counts_once_and_what_is_not_kept_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nested_compiling_counts_once_and_what_is_not_kept_is_not_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    clock, told = compiling._Clock(), []
-    clock.tell = lambda: told.append(now[0])
+    clock, said = compiling._Clock(), []
+    clock.say = lambda: said.append(now[0])
     for begins, ends, keeps in ((1.0, 3.0, False), (10.0, 14.0, True), (20.0, 21.0, True)):
         now[0] = begins
         clock.start(keeps)
@@ -243,10 +243,10 @@ def test_nested_compiling_counts_once_and_what_is_not_kept_is_not_told(monkeypat
         clock.end()
         now[0] = ends
         clock.end()
-    assert (clock.total, clock.kept, told) == (7.0, 5.0, [10.0])
+    assert (clock.total, clock.kept, said) == (7.0, 5.0, [10.0])
 
 
-def test_what_compiling_takes_is_told_apart(samples: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_compiling_takes_is_measured_apart(samples: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     # Of every two looks at the clock the second comes 5000 s of compiling later; inside of the replay's is the pages'.
     looks = iter([0.0, 100.0, 5100.0, 9000.0])
     monkeypatch.setattr(compiling, "seconds", lambda: next(looks))
@@ -261,7 +261,7 @@ def test_what_compiling_takes_is_told_apart(samples: dict[str, Path], monkeypatc
     assert not any("compiling" in line for line in report(result))
 
 
-def test_the_first_compiling_is_told_on_a_terminal_once(samples: dict[str, Path], tmp_path: Path,
+def test_the_first_compiling_is_announced_on_a_terminal_once(samples: dict[str, Path], tmp_path: Path,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cold"))
     sample = tmp_path / "sample"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What compiling takes: Numba compiles a function when it is first called, in the middle of whatever calls it.
 
-Numba keeps what it compiled, so this happens once per machine; it is told apart, so that no other figure holds it.
+Numba keeps what it compiled, so this happens once per machine.  It is measured apart: no other figure includes it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["kept_seconds", "seconds", "telling", "watch"]
+__all__ = ["announcing", "kept_seconds", "seconds", "watch"]
 
 
 class _Clock:
@@ -22,7 +22,7 @@ class _Clock:
         self.total = 0.0
         self.kept = 0.0
         self.watching = False
-        self.tell: Callable[[], None] | None = None
+        self.say: Callable[[], None] | None = None
         self._depth = 0
         self._began = 0.0
         self._keeps = False
@@ -34,9 +34,9 @@ class _Clock:
         """
         if not self._depth:
             self._began, self._keeps = time.perf_counter(), keeps
-            if keeps and self.tell is not None:
-                tell, self.tell = self.tell, None
-                tell()
+            if keeps and self.say is not None:
+                say, self.say = self.say, None
+                say()
         self._depth += 1
 
     def end(self) -> None:
@@ -84,10 +84,10 @@ def kept_seconds() -> float:
 
 
 @contextmanager
-def telling(tell: Callable[[], None]) -> Iterator[None]:
-    """Call ``tell`` when something is compiled that is kept, the first time only."""
-    before, _CLOCK.tell = _CLOCK.tell, tell
+def announcing(say: Callable[[], None]) -> Iterator[None]:
+    """Call ``say`` when something is compiled that is kept, the first time only."""
+    before, _CLOCK.say = _CLOCK.say, say
     try:
         yield
     finally:
-        _CLOCK.tell = before
+        _CLOCK.say = before

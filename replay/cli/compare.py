@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``zreplay dev compare``: do two recorders of one run tell the same?"""
+"""``zreplay dev compare``: did two recorders of one run record the same?"""
 
 from __future__ import annotations
 

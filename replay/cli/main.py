@@ -15,7 +15,7 @@ from replay.cli.help import Parser, TopParser, opening
 from replay.cli.verbs import VERBS
 from replay.cli.versions import ShowVersions
 from replay.reference.cachekey import cache_home, remove_old
-from traces.compiling import telling
+from traces.compiling import announcing
 from traces.errors import BadInput
 from traces.leftovers import sweep
 from traces.record.exits import WRONG, check_words, leave
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Inside, as leaving puts streams of its own in the place of the process's.
     def shown() -> int:
-        with escaping(), telling(_say_compiling):
+        with escaping(), announcing(_say_compiling):
             return run()
 
     return leave(shown, (BadInput,), lambda: _kept(given[0]) if given else "nothing was begun", command=argv is None,

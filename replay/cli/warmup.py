@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "warmup", help="compile for this machine beforehand (about 30 s, once)",
         description="Compile what other verbs call: compressors, readers of captures and recordings, the compiled "
-                    "engine. Numba keeps the code beside the sources, or in a cache of yours where it may not write "
+                    "engine. Numba keeps the code next to the sources, or in a cache of yours where it may not write "
                     "there; a new version of zreplay or Numba compiles again.")
     parser.set_defaults(run=run)
 
