@@ -8,14 +8,14 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from replay.cli.escaping import unescaped
 from replay.cli.verbs import EXAMPLES, GROUPS
 from traces.suggestion import meant
 
-__all__ = ["Formatter", "Parser", "TopParser", "opening"]
+__all__ = ["Formatter", "Parser", "TopParser", "offer", "opening"]
 
 #: Columns of help on a wide terminal.
 _WIDEST: Final = 80
@@ -64,6 +64,15 @@ def _folded(line: str, width: int) -> list[str]:
     return textwrap.wrap(line, width, subsequent_indent=" " * hang, break_on_hyphens=False, drop_whitespace=True)
 
 
+#: Makes the parser of the whole command, with every verb loaded: called after a mistake.
+_WHOLE: Final[list[Callable[[], argparse.ArgumentParser]]] = []
+
+
+def offer(whole: Callable[[], argparse.ArgumentParser]) -> None:
+    """Take what makes the whole command's parser, so that a mistake can be answered with a part of another verb."""
+    _WHOLE[:] = [whole]
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose help fits the terminal, whatever its verb asked for."""
 
@@ -77,8 +86,8 @@ class Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
             hint = ""
-            if isinstance(action, argparse._SubParsersAction):
-                hint = _elsewhere(str(value))
+            if isinstance(action, argparse._SubParsersAction) and _WHOLE:
+                hint = _elsewhere(str(value), _WHOLE[0]())
             raise argparse.ArgumentError(action, f"invalid choice: {value!r}{hint or meant(str(value), known)} (choose "
                                          f"from {', '.join(known)})")
 
@@ -132,11 +141,8 @@ class Parser(argparse.ArgumentParser):
         return formatter.format_help()
 
 
-def _elsewhere(word: str) -> str:
+def _elsewhere(word: str, whole: argparse.ArgumentParser) -> str:
     """Return a clause that offers the commands that end with a word (``dev bench`` for ``bench``), or ``""``."""
-    # Late: this is asked for once, for a mistake, and loads every verb.
-    from replay.cli.main import parser
-
     def commands(of: argparse.ArgumentParser) -> Iterator[str]:
         for action in of._actions:
             if isinstance(action, argparse._SubParsersAction):
@@ -144,7 +150,7 @@ def _elsewhere(word: str) -> str:
                     yield part.prog.partition(" ")[2]
                     yield from commands(part)
 
-    found = [command for command in commands(parser()) if command.split()[-1] == word]
+    found = [command for command in commands(whole) if command.split()[-1] == word]
     return f" (did you mean {' or '.join(map(repr, found))}?)" if found else ""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from replay.cli.escaping import escaping
-from replay.cli.help import Parser, TopParser, opening
+from replay.cli.help import Parser, TopParser, offer, opening
 from replay.cli.verbs import VERBS
 from replay.cli.versions import ShowVersions
 from replay.reference.cachekey import cache_home, remove_old
@@ -44,6 +44,9 @@ def parser(only: str | None = None) -> TopParser:
         else:
             verbs.add_parser(name, help=verb.help)
     return top
+
+
+offer(parser)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
