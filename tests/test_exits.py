@@ -222,7 +222,7 @@ sys.meta_path.insert(0, At())
 
 
 @pytest.mark.parametrize("module", ["replay.cli.main", "argparse", "replay.cli.help", "traces.errors", "replay.cli.regress",
-                                    "numpy", "pandas", "scipy", "numba"])
+                                    "numpy", "pyarrow.parquet", "scipy", "numba"])
 @pytest.mark.parametrize("swallowed", [False, True])
 def test_ctrl_c_from_the_first_import_on(module: str, swallowed: bool, sample: str) -> None:
     if swallowed and module in ("replay.cli.main", "argparse", "replay.cli.help", "traces.errors"):
