@@ -17,9 +17,9 @@ NOT_WRITTEN = {
     r"\bthey part\b|\bparts? from\b|\bparted\b": "differ",
     r"\b(goes|go|going|went|gone) on\b": "continues, calls",
     r"\blos[te]s? its CPU\b|\blosing its CPU\b": "was preempted",
-    r"\bmade[- ]up\b|\bmakes? up\b": "synthetic",
+    r"\bmade(-| )up\b|\bmakes? up\b": "synthetic",
     r"\bso many\b": "N, this many",
-    r"\bis no (?!longer\b|more\b|less\b|other\b)\w": "is not a",
+    r"(?<!here\s)\bis no (?!longer\b|more\b|less\b|other\b)\w": "is not a",
     r"\bbeside\b": "next to, compared with",
     r"\bhas the word\b": "decides",
     r"\bcomes? to be\b|\bcame to be\b": "is created, exists",
@@ -58,7 +58,7 @@ def test_the_patterns_find_what_they_are_for() -> None:
     for words in ("it is told here", "held, for one, against", "they part", "parted", "goes on with", "lost its CPU", "made-up",
                   "so\nmany", "is no page", "beside it", "has the word", "comes to be"):
         assert any(found(words, pattern) for pattern in NOT_WRITTEN), words
-    for words in ("is no longer there", "a part of it", "ongoing", "besides"):
+    for words in ("is no longer there", "a part of it", "ongoing", "besides", "there is no page"):
         assert not any(found(words, pattern) for pattern in NOT_WRITTEN), words
 
 
