@@ -37,13 +37,13 @@ lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 
-# trace-cmd, where it is installed, is measured beside: apt install trace-cmd
+# trace-cmd, where it is installed, is measured for comparison: apt install trace-cmd
 bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/zreplay dev bench --json bench.json
 
-# Changes the model in one place after the other: do the checks notice on the samples?  Then the compiled engine: does the
-# sweep?  Some fifteen minutes.  A recording of the posted v14 beside them: make mutation MUTATION="--extra REC"
+# Changes the model in one place at a time: do the checks on the samples notice?  Then the compiled engine: does the sweep
+# notice?  Takes about fifteen minutes.  To add a recording of the posted v14: make mutation MUTATION="--extra REC"
 MUTATION ?=
 mutation: $(VENV)/.installed
 	$(BIN)/python -m tests.mutation --json mutation.json --markdown docs/mutation.md $(MUTATION)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What should happen: a reference model of zswap, zsmalloc and the compressors below them.
 
-It imports neither recordings nor the replay, does no I/O and reads no clock, so that it can be read beside
+It imports neither recordings nor the replay, does no I/O and reads no clock, so that it can be read next to
 the kernel source and driven by anything (:func:`model.effects.run`).
 
 >>> from model.effects import run

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The branches of the modelled functions: what a recording may or may not have come to.
+"""The branches of the modelled functions, which a recording may or may not have taken.
 
 A replay can only check what happened.  The model counts each branch below as it takes it (``reached``), so that a
 verdict can say which of them a recording never saw.  A branch is named after its kernel function.
@@ -51,7 +51,7 @@ BRANCHES: Final[dict[str, str]] = {
     "zswap_compress.E2BIG": "the compressor returns -E2BIG (deflate-iaa: the output does not fit)",
     "zswap_compress.ENODEV": "the compressor returns -ENODEV (deflate-iaa: no queue, no descriptor)",
     "zswap_compress.ETIMEDOUT": "the compressor returns -ETIMEDOUT (deflate-iaa: the device does not answer)",
-    "zswap_compress.EIO": "the compressor returns -EIO (deflate-iaa: an interrupt told of an error)",
+    "zswap_compress.EIO": "the compressor returns -EIO (deflate-iaa: an interrupt reported an error)",
     "zswap_compress.error": "the compressor returns another error",
     "zswap_compress.whole": "the compressor succeeds with nothing, or with no less than a page",
     "zswap_compress.raw": "a page that does not compress is kept as it is",
@@ -143,10 +143,10 @@ _ONLY_WHERE: Final[dict[str, tuple[str, object]]] = {
 
 @lru_cache(maxsize=64)
 def branches_of(kind: type, *parts: type) -> tuple[str, ...]:
-    """Return the branches that a revision's code can come to, in the order of :data:`BRANCHES`.
+    """Return the branches that a revision's code can take, in the order of :data:`BRANCHES`.
 
-    Follows names from :data:`OPERATIONS` on, as the code of each method names what it calls; a step that no operation
-    of this revision calls any more has no branches.
+    Starts at :data:`OPERATIONS` and follows the names in the code of each method.  A step that no operation of this
+    revision calls any more has no branches.
 
     :param kind: the revision, a subclass of :class:`model.zswap.Zswap`
     :param parts: classes whose methods it calls on objects that it holds
@@ -195,7 +195,7 @@ def _above(function: types.FunctionType, kind: type) -> Iterator[types.FunctionT
 
 
 def _unwrapped(method: Any) -> types.FunctionType | None:
-    """Return the function that was written: a user's own methods are watched by others around them."""
+    """Return the function as it was written: a user's own methods are wrapped to be watched."""
     method = inspect.unwrap(method) if callable(method) else method
     return method if isinstance(method, types.FunctionType) else None
 

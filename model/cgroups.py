@@ -2,8 +2,8 @@
 """The hierarchy of cgroups as zswap looks at it: limits and writeback count from a cgroup up to the root.
 
 Mirrors obj_cgroup_may_zswap() and mem_cgroup_zswap_writeback_enabled() of mm/memcontrol.c (Linux 6.12 to 7.3).  A
-setting is the set of values that it may have: one where it is known, two while it is being written, None where nothing
-says.  So an answer is the set of what the kernel may say.
+setting is the set of values that it may have: one where it is known, two while it is being written, None where it is
+not known.  So an answer is the set of what the kernel may return.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from model.page import PAGE_SIZE
 
 __all__ = ["EITHER", "Cgroup", "Cgroups"]
 
-#: nobody can tell
+#: it is not known which
 EITHER: Final = frozenset({True, False})
 _YES: Final = frozenset({True})
 _NO: Final = frozenset({False})
@@ -25,9 +25,9 @@ _NO: Final = frozenset({False})
 class Cgroup:
     """struct mem_cgroup, as far as zswap's settings go.
 
-    ``id``: of its directory; ``parent`` is None for the root, and where nothing says what lies above; ``children`` in
-    the order in which they came to be, as far as that is known; ``zswap_max`` in pages, ``zswap_writeback``: the values
-    that they may have, None where nothing says; ``online`` until its directory is removed.
+    ``id``: of its directory; ``parent`` is None for the root, and where the parent is not known; ``children`` in the
+    order of their creation, as far as that is known; ``zswap_max`` in pages, ``zswap_writeback``: the values that they
+    may have, None where they are not known; ``online`` until its directory is removed.
     """
 
     __slots__ = ("children", "id", "is_root", "online", "parent", "path", "zswap_max", "zswap_writeback")
@@ -70,8 +70,10 @@ class Cgroups:
         self.by_id: dict[int, Cgroup] = {}
 
     def add(self, number: int, parent: Cgroup | None, *, is_root: bool = False, path: str = "") -> Cgroup:
-        """mem_cgroup_css_online(): a new cgroup; one of the same id from before, whose controller was taken away and
-        given back, is no more."""
+        """mem_cgroup_css_online(): a new cgroup.
+
+        It replaces one of the same id whose controller was disabled and enabled again.
+        """
         before = self.by_id.get(number)
         if before is not None:
             before.online = False
@@ -88,7 +90,7 @@ class Cgroups:
     def may_zswap(cgroup: Cgroup | None, held: Callable[[Cgroup], tuple[int, int]]) -> frozenset[bool]:
         """obj_cgroup_may_zswap(): every limit from a cgroup up, but for the root, has to allow one more page.
 
-        :param cgroup: whose folio it is; None where nothing says
+        :param cgroup: whose folio it is; None where that is not known
         :param held: least and most that a cgroup and those below it are charged, bytes
         """
         if cgroup is None:

@@ -4,15 +4,14 @@
 Every modelled kernel function is a generator.  Where the kernel function calls something that can be
 observed, the generator yields an *effect*: a tuple whose first item is the kernel function's name
 (``"zs_malloc"`` for its entry, ``"zs_malloc_ret"`` for its return) and whose other items are the values the
-model predicts for it.  Whoever drives the generator sends back an *answer* where the outside decides; None
-everywhere else.
+model predicts for it.  The caller that drives the generator sends back an *answer* where the outside decides,
+and None everywhere else.
 
-An effect named ``"?..."`` is a *question*: nothing observable happens there, but something that the model
-takes as given has to be known before it can go on (was the folio all zeros, could memory be allocated).  A
-replay answers it from the next event the same task was recorded to cause; :func:`run` answers it with the
-quiet default.
+An effect named ``"?..."`` is a *question*: nothing observable happens there, but the model has to know something
+that it takes as given before it can continue (was the folio all zeros, could memory be allocated).  A replay
+answers it from the next recorded event of the same task; :func:`run` answers it with the default.
 
-``memcpy`` is what no probe sees: 6.12 writes an object through the pointer it has mapped.
+No probe sees ``memcpy``: 6.12 writes an object through the pointer it has mapped.
 
 All effects, questions and answers are listed in docs/effects.md.
 
@@ -63,13 +62,13 @@ DEFAULTS: dict[str, Any] = {
     "?acomp_batch": None,
 }
 
-#: What an answer decides that the model cannot know, so that nobody who takes it from a recording judges it.
+#: What an answer decides that the model cannot know: a replay takes it from the recording and does not judge it.
 DECISIONS: dict[str, str] = {
     "?swap_writeout": "whether a folio is zero-filled, or its slots are unused",
     "?objcg": "whether a folio has an obj_cgroup",
     "?entry_alloc": "whether the slab has an entry",
     "?entry_alloc_bulk": "how many entries the slab gives at once",
-    "?sg_length": "what became of each page of a compress call, where the page itself does not tell",
+    "?sg_length": "what became of each page of a compress call, where the page itself does not show it",
     "?zs_malloc": "whether there is memory for an object",
     "?new_zspage": "which zspage an object goes into, where another task listed one with room meanwhile",
     "?xa_store": "whether the tree has memory for an entry",
@@ -77,11 +76,11 @@ DECISIONS: dict[str, str] = {
     "?swapcache": "whether a load goes past the swap cache",
     "?swap_cache_alloc": "whether writeback gets a folio",
     "?memcg_online": "whether a cgroup is going away",
-    "?may_zswap": "whether a cgroup's limit, where nothing tells, refuses a page",
-    "?zswap_writeback": "whether a cgroup, where nothing tells, allows writeback",
-    "?shrinker_enabled": "whether the dynamic shrinker, where nothing tells, is on",
-    "?shrink_next": "which cgroups there are for the worker, and when it was once round",
-    "?lru_next": "in which order additions to a list were made that ran at one time",
+    "?may_zswap": "whether a cgroup's limit, where it is not known, refuses a page",
+    "?zswap_writeback": "whether a cgroup whose setting is not known allows writeback",
+    "?shrinker_enabled": "whether the dynamic shrinker, where its setting is not known, is on",
+    "?shrink_next": "which cgroups there are for the worker, and when it has been once round",
+    "?lru_next": "the order of concurrent additions to a list",
     "?lru_list": "under which of its two names the root's list is kept",
     "?pool_listed": "when a pool that lost its last entry leaves the list",
 }

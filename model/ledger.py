@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What was allocated, mapped or locked and has to be given back: an oracle that knows no code under test.
+"""What was allocated, mapped or locked and has to be given back: an oracle that does not know the code under test.
 
-A model says what the kernel takes and gives back; the ledger says whether that balances.  It finds a thing freed twice,
-freed though it was never had, or left behind, whichever revision does it and for whatever reason.
+A model says what the kernel takes and gives back; the ledger says whether that balances.  It finds what is freed twice,
+freed without having been allocated, or leaked, whichever revision does it and for whatever reason.
 """
 
 from __future__ import annotations

@@ -95,13 +95,13 @@ class ListLru(Generic[T]):
                  budget: int) -> Steps[tuple[int, int]]:
         """list_lru_walk_one(): returns (items removed, budget left).
 
-        The budget is lowered before each callback.  After LRU_ROTATE the walk goes on with the item that
+        The budget is lowered before each callback.  After LRU_ROTATE the walk continues with the item that
         followed; a removal or retry starts again at the head, as the list lock was dropped.  Whatever zswap's
         callback returns, it or the walk has moved the item to the tail while the lock was still held.
         """
         removed = 0
         while budget:
-            # What is at the head once the lock is had shows in the callback, and that nothing was there in no event.
+            # The callback shows what was at the head once the lock was taken.  An empty list shows in no event.
             found: T | bool | None = yield ("?lru_next", key)
             if found is False:
                 break
@@ -113,8 +113,8 @@ class ListLru(Generic[T]):
                     break
                 key = other
                 continue
-            # All that was rotated since the last restart sits at the tail, so the item that followed the one
-            # just rotated is the head now.  Only a lone item has the list head as its successor.
+            # All items rotated since the last restart are at the tail, so the item that followed the one just
+            # rotated is the head now.  Only a lone item has the list head as its successor.
             item: T = next(iter(self.lists[key])) if found is None else found  # type: ignore[assignment]
             alone = listed is None or all(other is item for other in islice(listed, 2))
             budget -= 1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Per-cgroup zswap accounting: what mm/memcontrol.c keeps for zswap.
 
-A cgroup is known by whatever the outside names it with: a replay uses the recorded obj_cgroup pointer.
+A cgroup is identified by the name that the caller gives it: a replay uses the recorded obj_cgroup pointer.
 Mirrors obj_cgroup_charge_zswap(), obj_cgroup_uncharge_zswap(), obj_cgroup_may_zswap() and
 count_objcg_events() of Linux 6.12 to 7.3.
 """

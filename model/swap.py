@@ -29,7 +29,7 @@ class SwapLayer(ZswapState, ABC):
         """See :meth:`model.zswap.Zswap.zswap_store`."""
 
     def swap_writeout(self, folio: Folio) -> Steps[int]:
-        """swap_writeout() in mm/page_io.c: zero-filled folios are only marked, others offered to zswap."""
+        """swap_writeout() in mm/page_io.c: zero-filled folios are only marked, others are offered to zswap."""
         yield ("swap_writeout", folio)
         what: str = yield ("?swap_writeout", folio)
         if what == "zero":
@@ -58,6 +58,6 @@ class SwapLayer(ZswapState, ABC):
         return 0
 
     def swap_writepage(self, folio: Folio, flags: int = 0) -> Steps[None]:
-        """__swap_writepage(): the folio goes to the swap device. ``flags``: what zswap has set in it, if it did."""
+        """__swap_writepage(): the folio goes to the swap device. ``flags``: what zswap has set in it, if anything."""
         yield ("__swap_writepage", folio, flags)
         self.counters.pswpout += folio.nr_pages

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The cursor of shrink_worker() (mm/zswap.c): in which order it comes to the cgroups.
 
-zswap_next_shrink goes round the hierarchy by mem_cgroup_iter(), from 6.12 to 7.3: pre-order, from the root, each cgroup
-once, then NULL, which ends a pass; it stays where it was between two runs of the worker.  The hierarchy itself need
-not be known to see a worker that does otherwise: what one pass showed, the next has to keep to.
+zswap_next_shrink walks the hierarchy by mem_cgroup_iter(), from 6.12 to 7.3: pre-order, from the root, each cgroup
+once, then NULL, which ends a pass; it stays where it was between two runs of the worker.  A worker that does otherwise
+can be seen without knowing the hierarchy: each pass has to keep the order that the one before showed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ __all__ = ["WorkerCursor"]
 class WorkerCursor:
     """What the passes of the worker have shown so far.
 
-    ``before`` is the last whole pass, ``current`` what this one has come to, both as cgroup -> place; ``whole`` says
+    ``before`` is the last whole pass, ``current`` what this one has visited, both as cgroup -> place; ``whole`` says
     whether it began at the root, ``ended`` that the last thing seen was the end of a pass; ``high`` is the furthest
-    place in ``before`` of all that this pass came to; ``rests`` is where the cursor was seen last, 0 where it may have
-    been moved since.
+    place in ``before`` of all that this pass has visited; ``rests`` is where the cursor was seen last, 0 where it may
+    have been moved since.
     """
 
     __slots__ = ("before", "current", "ended", "high", "rests", "root", "whole")
@@ -32,11 +32,11 @@ class WorkerCursor:
         self.ended = False
 
     def comes_to(self, cgroup: int) -> bool | None:
-        """The worker comes to a cgroup: True where that is in order, False where not, None where nothing tells.
+        """The worker visits a cgroup: True where that is in order, False where not, None where that is not known.
 
-        A pass can end unseen: zswap_memcg_offline_cleanup() moves the cursor on when the cgroup it stands at goes
-        away, also past the last one.  So coming to the root is never out of order.  0 is no cgroup: without memcg the
-        worker has one list.
+        A pass can end unseen: zswap_memcg_offline_cleanup() advances the cursor when the cgroup it stands at goes
+        away, also past the last one.  So a visit to the root is never out of order.  0 stands for no cgroup: without
+        memcg the worker has one list.
         """
         if not cgroup:
             return None
@@ -78,7 +78,7 @@ class WorkerCursor:
         self.ended = True
 
     def gone(self, cgroup: int) -> None:
-        """A cgroup goes away: its address may be another's from here on, and the cursor was moved off it."""
+        """A cgroup goes away: its address may be reused from here on, and the cursor was moved off it."""
         self.before.pop(cgroup, None)
         if self.rests == cgroup:
             self.rests = 0

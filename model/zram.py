@@ -92,7 +92,7 @@ class Zram:
     def write(self, index: int, page: bytes) -> int:
         """zram_write_page(): 0, or -ENOMEM at the limit (what was in the slot stays).
 
-        zcomp gives a compressor two pages of room: what does not fit into one is an incompressible page, no error.
+        zcomp gives a compressor two pages of room: what does not fit into one is an incompressible page, not an error.
 
         :raises ValueError: unless ``page`` has 4096 bytes
         """
@@ -124,7 +124,7 @@ class Zram:
         return 0
 
     def _can_store(self) -> bool:
-        """zram_can_store_page(): remembers the most ever used, and asks for the limit."""
+        """zram_can_store_page(): records the most ever used, and checks the limit."""
         used = self.pool.pages_allocated
         self._stat.mem_used_max = max(self._stat.mem_used_max, used * PAGE_SIZE)
         return not self.limit_pages or used <= self.limit_pages

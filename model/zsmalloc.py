@@ -95,7 +95,7 @@ def get_size_class_index(size: int) -> int:
 
 
 def huge_class_size(chain_size: int = 8) -> int:
-    """zs_huge_class_size(): objects of so many bytes and more get a page of their own.
+    """zs_huge_class_size(): objects of this size and more get a page of their own.
 
     :raises ValueError: for a chain size outside 4 to 16
     """
@@ -137,7 +137,7 @@ class ZsObject:
     """An allocation: what a handle stands for.
 
     ``zspage`` and ``index`` say where it is now; ``size`` is the length asked for; ``address`` (the handle) is
-    bound by a replay, ``holds`` is an opaque tag for whoever wants to know later what was written into it.
+    bound by a replay; ``holds`` is an opaque tag of what was written into it, for later readers.
     """
 
     __slots__ = ("address", "holds", "index", "size", "zspage")
@@ -175,7 +175,7 @@ class SizeClass:
         self.objs_inuse = 0
         self.zspages = 0
         self.address = 0
-        #: how often the class lock was let go with no zspage left that has room
+        #: how often the class lock was dropped with no zspage left that has room
         self.times_dry = 0
         self._watched = False
         #: since :meth:`watch` there was a moment at which compaction would have found nothing to move
@@ -219,21 +219,21 @@ class SizeClass:
         return self.can_compact() > 0 and sum(len(self.groups[group]) for group in ISOLATE_SRC) > 1
 
     def watch(self) -> None:
-        """Compaction waits for the class lock: remember from now on whether it may find nothing to move."""
+        """Compaction waits for the class lock: note from now on whether it may find nothing to move."""
         self._watched = True
         self.was_idle = not self.is_compactable()
 
     def unwatch(self) -> None:
-        """It has it."""
+        """Compaction has the lock."""
         self._watched = False
 
     def unlocked(self) -> None:
-        """The class lock is let go, with everything in its place."""
+        """The class lock is dropped, with everything in its place."""
         if self._watched and not self.was_idle:
             self.was_idle = not self.is_compactable()
 
     def count_dry(self) -> None:
-        """Called where a zspage with room left its list for good: whoever looks for room now may find none."""
+        """Called where a zspage with room left its list for good: zs_malloc() may find no room now."""
         if self.first(FIND) is None:
             self.times_dry += 1
 
@@ -266,7 +266,7 @@ class ZsPool:
         self.compaction_in_progress = False
         #: how many compactions there were
         self.compactions = 0
-        #: compaction gives a class up at a zspage that somebody reads (zspage_write_trylock()); up to 6.12 it waits
+        #: compaction gives a class up at a zspage that is being read (zspage_write_trylock()); up to 6.12 it waits
         self.compaction_trylocks = True
         self.address = 0
         #: how often each branch was taken
@@ -343,7 +343,7 @@ class ZsPool:
     @staticmethod
     def _release(zspage: Zspage, index: int) -> None:
         # The kernel shifts a 32-bit index left by OBJ_TAG_BITS into the link: the top bit is lost.  A huge
-        # zspage has no room for a link: whoever reads one there finds the object's data.
+        # zspage has no room for a link: a reader finds the object's data there.
         zspage.link[index] = UNKNOWN_LINK if zspage.cls.geometry.huge else zspage.freeobj & FREELIST_MASK
         zspage.freeobj = index
         zspage.objects[index] = None
@@ -362,7 +362,7 @@ class ZsPool:
     def zs_free(self, obj: ZsObject) -> Steps[None]:
         """zs_free(): give an object back; an empty zspage is freed if all its pages can be locked."""
         yield ("zs_free", obj)
-        # Until the class lock is had, compaction may move the object.
+        # Until the class lock is taken, compaction may move the object.
         yield ("?class_lock", obj)
         cls = obj.zspage.cls
         zspage = obj.zspage
@@ -377,7 +377,7 @@ class ZsPool:
     def free_zspage(self, cls: SizeClass, zspage: Zspage) -> Steps[None]:
         """free_zspage(): return an empty zspage's pages, or leave it listed for the deferred free.
 
-        7.3 does the same in parts from zs_free() and subtracts the pages after the class lock is dropped.
+        7.3 does the same in several steps of zs_free() and subtracts the pages after the class lock is dropped.
         """
         locked: bool = yield ("?trylock_zspage", zspage)
         if not locked:
@@ -456,7 +456,7 @@ class ZsPool:
     def zs_compact(self) -> Steps[int]:
         """zs_compact(): all classes from the largest down; returns the pages freed, 0 when one is under way.
 
-        The flag that says so is taken and given back outside of what can be observed: the outside may know better.
+        The flag that says so is set and cleared where no probe sees it, so the outside's answer takes precedence.
         """
         yield ("zs_compact", self)
         freed = 0
@@ -469,7 +469,7 @@ class ZsPool:
                 for cls in self.classes:
                     freed += yield from self.__zs_compact(cls)
             finally:
-                # Another task may have had the flag before this one was seen to be done.
+                # Another task may have set the flag before this one was seen to be done.
                 if self.compactions == mine:
                     self.compaction_in_progress = False
         else:
@@ -492,10 +492,10 @@ class ZsPool:
         """__zs_compact(): move objects from the emptiest to the fullest zspages of one class.
 
         The class lock is dropped whenever the target is full or another task waits for the pool's lock, and others may
-        then allocate and free in the class.  The target is put back each time here: where nobody waited and the lock
-        was kept it is the first of the fullest still, and taken again at once, with the group it had when it was first
-        taken.  What compaction does once it has the lock again shows in its next event, or not at all when there is
-        nothing left to move: what it found then may have changed before that event.
+        then allocate and free in the class.  The model puts the target back each time.  Where no task waited and the
+        lock was kept, the target is still the first of the fullest and is taken again at once, with the group it had
+        when it was first taken.  What compaction does once it has the lock again shows in its next event, or not at all
+        when nothing is left to move.  What it found may have changed before that event.
         """
         yield ("__zs_compact", cls)
         freed = 0
@@ -540,7 +540,7 @@ class ZsPool:
     def _migrate_zspage(self, src: Zspage, dst: Zspage, put_back: int) -> Steps[None]:
         """migrate_zspage(): objects in address order until the source is empty or the target full.
 
-        :param put_back: the group the target has if it was put back, -1 where it has that anyhow
+        :param put_back: the group the target has if it was put back, -1 where it has that group in any case
         """
         objs = dst.cls.geometry.objs_per_zspage
         for index, obj in enumerate(src.objects):

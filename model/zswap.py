@@ -30,7 +30,7 @@ class Zswap(SwapLayer, ZswapWriteback):
 
     def _may_zswap(self) -> Steps[bool]:
         """The cgroup part of a store's prologue: memory.zswap.max, with one try to write back."""
-        # Whose folio this is shows only when it is charged: with one cgroup there is no doubt.
+        # The folio's cgroup shows only when it is charged; with one cgroup it is known.
         expected = None
         if self.zswap_max is not None and len(self.memcgs) <= 1:
             account = next(iter(self.memcgs.values()), MemcgZswap())
@@ -66,7 +66,7 @@ class Zswap(SwapLayer, ZswapWriteback):
         return stored
 
     def _takes_large_folios(self) -> bool:
-        """True where a large folio is looked at at all; a posting may have a parameter for it."""
+        """True where large folios are considered at all; a posting may have a parameter for it."""
         return self.LARGE_FOLIOS
 
     def _refuse_large(self, folio: Folio) -> Steps[None]:
@@ -331,7 +331,7 @@ class Zswap(SwapLayer, ZswapWriteback):
             return True
         self.reached["zswap_decompress.failed"] += 1
         if not self.DECOMPRESS_FAILS:
-            # The kernel stops with a BUG: nobody sees what comes after.
+            # The kernel stops with a BUG: nothing after it can be observed.
             return True
         self.counters.decompress_fail += 1
         return False

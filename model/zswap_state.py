@@ -95,7 +95,7 @@ class Folio:
 class ZswapPool:
     """struct zswap_pool: a compressor and the zs_pool its objects live in; ``entries`` still refer to it.
 
-    ``dying``: nothing refers to it any more, a worker will take it off the list.
+    ``dying``: no references are left, and a worker will take it off the list.
     """
 
     __slots__ = ("dying", "entries", "tfm_name", "zs_pool")
@@ -178,10 +178,10 @@ class ZswapState:
         self.enabled = True
         self.max_pool_percent = 20
         self.accept_threshold_percent = 90
-        #: None: nothing says
+        #: None: not known
         self.shrinker_enabled: bool | None = False
         self.pool_reached_full = False
-        #: called before a cgroup's account, and before the pools' total, changes; for whoever replays readers
+        #: called before a cgroup's account, and before the pools' total, changes; for a replay of readers
         self.account_observer: Callable[[MemcgZswap], None] | None = None
         self.total_observer: Callable[[], None] | None = None
         #: how often each branch was taken
@@ -202,7 +202,7 @@ class ZswapState:
         self.zswap_max: int | None = UNLIMITED
         self.writeback_enabled: bool | None = True
         self._writeback_was_off = False
-        #: folios were seen whose cgroup nothing told, or that belong to the root's
+        #: folios were seen whose cgroup is not known, or is the root
         self.untold_folios = False
 
     # ---- state that others read -------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class ZswapState:
         return account
 
     def count_zero_filled(self, pages: int) -> None:
-        """SWPOUT_ZERO of so many pages: counted for their cgroup too, which is the only one where it can be told."""
+        """SWPOUT_ZERO of ``pages`` pages: counted for their cgroup too, which is known only if there is just one."""
         if self.account_observer is not None:
             for account in self.memcgs.values():
                 self.account_observer(account)
@@ -274,7 +274,7 @@ class ZswapState:
             self._writeback_was_off |= not self.writeback_enabled
 
     def zswap_compressor_param_set(self, name: str) -> None:
-        """zswap_compressor_param_set(): an existing pool of that name comes to the head, or a new one is made.
+        """zswap_compressor_param_set(): an existing pool of that name moves to the head, or a new one is created.
 
         The old current pool stays listed while entries refer to it.
 
@@ -284,7 +284,7 @@ class ZswapState:
             raise ValueError(f"no kernel has the compressor '{name}'")
         if self.pools and self.pools[0].tfm_name == name:
             return
-        # zswap_pool_find_get(): a pool on which nobody has a reference any more cannot be had again.
+        # zswap_pool_find_get(): a pool without references cannot be taken again.
         pool = next((p for p in self.pools if p.tfm_name == name and not p.dying), None)
         if pool is None:
             self.reached["zswap_compressor_param_set.new"] += 1
@@ -359,7 +359,7 @@ class ZswapState:
     def _writeback_expected(self) -> bool | None:
         """What a walk expects of its cgroup's memory.zswap.writeback.
 
-        Once one has had it off, which one this is decides, and the outside says.
+        Once any cgroup has had it off, the answer depends on which cgroup this is, and the outside gives it.
         """
         return None if self._writeback_was_off or self.writeback_enabled is None else True
 

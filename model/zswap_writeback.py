@@ -73,8 +73,8 @@ class ZswapWriteback(ZswapState, ABC):
     def shrink_memcg_cb(self, entry: ZswapEntry, stop_on_cached: bool = False) -> Steps[int]:
         """shrink_memcg_cb(): a second chance for a referenced entry, writeback for any other.
 
-        The list lock is held from the choice of the entry up to here: nothing of another task comes between,
-        so the bit is looked at before the effect, after which the entry may be gone at any moment.
+        The list lock is held from the choice of the entry up to here, so no other task can intervene.  The bit is
+        read before the effect: after it the entry may be gone at any moment.
         """
         referenced, entry.referenced = entry.referenced, False
         yield ("shrink_memcg_cb", entry)
@@ -159,8 +159,7 @@ class ZswapWriteback(ZswapState, ABC):
     def shrink_worker(self) -> Steps[None]:
         """shrink_worker(): write back, cgroup by cgroup, down to the acceptance threshold.
 
-        Which cgroup is next is the outside's to say (its hierarchy is not modelled); the outside also says
-        when a pass ends.
+        The outside says which cgroup is next, and when a pass ends: the hierarchy is not modelled.
         """
         threshold = self.accept_thr_pages()
         yield ("shrink_worker",)
@@ -168,7 +167,7 @@ class ZswapWriteback(ZswapState, ABC):
         while True:
             cgroup = yield ("?shrink_next",)
             if cgroup is None:
-                # A pass over the hierarchy is over; one that found nobody to shrink is a failure.
+                # A pass over the hierarchy is over; one that found no cgroup to shrink is a failure.
                 self.reached["shrink_worker.pass"] += 1
                 self.worker.pass_over()
                 if not attempts:

@@ -92,9 +92,9 @@ def test_a_misspelt_site_is_refused_when_asked() -> None:
     [
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
-        ("3", "no list of rules"),
+        ("3", "not a list of rules"),
         ('{"faults": [], "seed": 1}', "unknown field 'seed'"),
-        ("[3]", "rule 1 of the fault plan is no object"),
+        ("[3]", "rule 1 of the fault plan is not an object"),
         ('[{"at": "nowhere", "error": "EIO"}]', "at is 'nowhere'"),
         ('[{"error": "EIO"}]', "at is None"),
         ('[{"at": "submit"}]', "error is None"),

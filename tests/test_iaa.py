@@ -797,7 +797,7 @@ def test_batch_decompression_takes_the_two_largest_first() -> None:
     assert sizes[1] > sizes[2] > sizes[0]
     assert driver.submitted == [1, 2, 0]
     asked = unbatch()
-    with pytest.raises(KernelFault, match="nobody releases"):
+    with pytest.raises(KernelFault, match="never releases"):
         AcompV14(IaaPosted("v14")).decompress(asked)
     full = IaaPosted("v14", faults=plan({"at": "descriptor", "call": 1, "error": "EAGAIN"}))
     asked = unbatch()

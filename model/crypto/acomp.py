@@ -33,7 +33,7 @@ Defects of 2026 in this file itself, as switches (those below it: `DEFECTS` of t
 
 Not modelled: streams and scratch buffers per CPU, their locks, on-stack requests with an asynchronous tfm
 (-EAGAIN), highmem, backlogs (-EBUSY).  A fault "compress" or "decompress" strikes before the algorithm does
-anything; with `leave_lengths` even before the lengths are written that this file or a driver writes.
+anything; with `leave_lengths` even before this file or a driver writes lengths.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Acomp:
     """One tfm, as 6.18 and later have it; `faults` is asked at the sites compress and decompress."""
 
     defaults: ClassVar[frozenset[str]] = frozenset()
-    """The defects this class has if it is not told which."""
+    """The defects this class has if the caller does not say which."""
 
     def __init__(
         self, algorithm: Algorithm, faults: FaultPlan | None = None, *, defects: frozenset[str] | None = None
@@ -367,7 +367,7 @@ class AcompV14(Acomp):
         if not (comp and unit_size and request.issg):
             return super()._crypto_acomp(request, comp, algorithm)
         if not self.driver.req_seg:
-            # The trivial segmentation wrapper of 15/26: one unit, and what was left in the lengths else.
+            # The trivial segmentation wrapper of 15/26: one unit; otherwise the lengths stay as they were.
             if request.slen > unit_size:
                 return ENOSYS
             return self._do_req_chain(request, comp, algorithm, unit_size)
@@ -408,7 +408,7 @@ class AcompV14Meant(AcompV14):
             _write_all(request, err)
             return err
         for entry in entries:
-            # What 26/26 assumes of every compressor, in a comment.
+            # A comment in 26/26 assumes this of every compressor.
             if as_int32(entry.length) == 0 or as_int32(entry.length) >= request.unit_size:
                 entry.length = err or EINVAL
                 err = err or EINVAL

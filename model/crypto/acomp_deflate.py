@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`deflate-generic` of Linux 6.18 to 7.3 (crypto/deflate.c), which walks lists piece by piece.
 
-It is also what iaa_crypto falls back to.  Its decompression was held against zlib 1.2.13 driven as the kernel's
-code drives it, no output room included: no difference in 256,000 splits.  Two defects of 2026 are switches:
+It is also what iaa_crypto falls back to.  Its decompression was compared with zlib 1.2.13 driven as the kernel's
+code drives it, also without room for output: no difference in 256,000 splits.  Two defects of 2026 are switches:
 
 `deflate_enospc`
     6.18 and 6.19: with the destination full, -ENOSPC is returned before inflate is asked.  A stream whose
@@ -92,7 +92,7 @@ class DeflateGeneric(Driver):
                 data = inflate.unconsumed_tail
                 if not data:
                     break
-        # No source is left, but a match whose end had no room, or the end of the stream, may still be held.
+        # No source is left, but inflate may still hold a match whose end had no room, or the end of the stream.
         while size := room.next():
             out = inflate.decompress(b"", size)
             room.write(out)

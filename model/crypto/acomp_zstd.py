@@ -3,10 +3,10 @@
 
 zswap's compressions are always one piece in and one out, and so are its reads of objects that lie within a
 page: those are :class:`model.crypto.zstd.Zstd`, exact.  An object that spans two pages is read as a list of
-two entries and takes the streaming branch.  Its decompression was held against libzstd 1.5.4 driven as the
+two entries and takes the streaming branch.  Its decompression was compared with libzstd 1.5.4 driven as the
 kernel's code drives it: no difference in 23,443 splits of whole and cut-off frames over up to 4 pieces on each
 side (of frames with a flipped bit, which no store makes, 5 of 4,722 end in another error).  The bytes of a
-streamed *compression* (which zswap never asks for) are the library's for the same parameters, held against nothing.
+streamed *compression* (which zswap never asks for) are the library's for the same parameters, compared with nothing.
 
 The switch `zstd_stream` is the streaming branch as it is up to 7.3-rc7.  Without it the branch does what the
 fix posted as 20260320215124.389938-1-atwellwea@gmail.com does (not merged: asked to be split).  As it was:
@@ -221,7 +221,7 @@ class _DecompressionStream:
                 self._load()
 
     def _wanted(self) -> int:
-        """How many bytes make up the header or block being loaded, as far as it is known."""
+        """How many bytes the header or block being loaded has, as far as it is known."""
         got = self._loaded
         if not self._header:
             if len(got) < 5:

@@ -70,7 +70,7 @@ class Compressor(ABC):
 
     @abstractmethod
     def lengths(self, pages: NDArray[np.uint8], threads: int = 1) -> Lengths:
-        """Compress many pages and keep only what a replay compares.
+        """Compress many pages and keep what a replay compares.
 
         `pages` is uint8 of shape (n, 4096). Returns `(errs, dlens, head)`, each of shape (n,): int32
         errno, int32 dlen in bytes, and the first 8 compressed bytes as a little-endian uint64 (zero

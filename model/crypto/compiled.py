@@ -55,7 +55,7 @@ Scratch = TypeVar("Scratch")
 
 
 class CompiledCompressor(Compressor, Generic[Scratch]):
-    """A compressor of this package's own code: a compiled function each for a page, for many, and for the way back.
+    """A compressor of this package's own code: compiled functions to compress one page, many pages, and to decompress.
 
     Every thread has its own `Scratch`, the memory that the function works in.
     """
@@ -85,7 +85,7 @@ class CompiledCompressor(Compressor, Generic[Scratch]):
 
     @abstractmethod
     def _back(self, src: Bytes, dst: Bytes) -> int:
-        """Decompress `src` into `dst`; returns the length, negative for what is no block."""
+        """Decompress `src` into `dst`; returns the length, negative for what is not a block."""
 
     def _damage(self, length: int) -> str:
         """Return what is wrong with data for which `_back` returned a negative number."""

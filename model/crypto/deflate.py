@@ -5,8 +5,8 @@ A raw stream by the kernel's zlib 1.1.3 at its default level 6, window 2^11, mem
 with all input and Z_FINISH in a single call. The original zlib still makes the same choices; zlib-ng,
 libdeflate and isa-l do not.
 
-No recording at hand ran this compressor. The kernel's zlib was held against this one through a recording
-that ran it with a 2^12 window (no difference in 11,327 pages); the errno and the length after an error are
+No recording at hand ran this compressor. The kernel's zlib was compared with this one through a recording
+that ran it with a 2^12 window (no difference in 11,327 pages). The errno and the length after an error are
 read from the kernel source.
 """
 

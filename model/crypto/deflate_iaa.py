@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """deflate-iaa, modelled: what the Intel In-Memory Analytics Accelerator can give for a page, as its driver asks for it.
 
-No software gives the hardware's bytes: which matches its matcher finds is published nowhere.  What the driver asks for
-is known (drivers/crypto/intel/iaa/iaa_crypto_main.c and iaa_crypto_comp_fixed.c, Linux 6.12 to 7.3): one block with the
-fixed Huffman code of RFC 1951, which is its last, no stored block, matches within the 4096 bytes of the page, at most
-4096 bytes of output.  So the length of any result lies between that of the best parse and that of a page without
-matches; :meth:`DeflateIaa.bounds` gives both, and a replay holds recorded lengths against them.
+No software gives the hardware's bytes: it is not published which matches its matcher finds.  What the driver asks for
+is known (drivers/crypto/intel/iaa/iaa_crypto_main.c and iaa_crypto_comp_fixed.c, Linux 6.12 to 7.3): a single block
+with the fixed Huffman code of RFC 1951, no stored block, matches within the 4096 bytes of the page, at most 4096 bytes
+of output.  So the length of any result lies between that of the best parse and that of a page without matches.
+:meth:`DeflateIaa.bounds` gives both, and a replay checks recorded lengths against them.
 
 For estimates there is a stand-in, zlib's fastest level with the fixed code.  Public models of the hardware's matcher
 (2 to 4 candidates of a 3-byte hash, greedy or lazy) give up to 4 % less, Intel's software library for the same format

@@ -5,9 +5,9 @@
                 {"at": "descriptor", "every": 100, "error": "EAGAIN", "times": 3}]}
 
 A rule names a site and at most one of: `call` (the Nth time the site is asked, from 1), `page` (the caller's
-number of a page), `every` (each Nth time).  Without any it always fits.  `times` limits how often it strikes
-(default: once for `call`, else no limit).  The first rule that fits strikes.  Nothing is random: the same plan
-on the same calls strikes at the same places, and what never struck can be listed.
+number of a page), `every` (each Nth time).  Without any of these it always fits.  `times` limits how often it
+strikes (default: once for `call`, else no limit).  The first rule that fits strikes.  Nothing is random: the same
+plan on the same calls strikes at the same places, and rules that never struck can be listed.
 
 ==================  ======================================================================================
 site                what fails
@@ -61,7 +61,7 @@ SITES: Final = (
 #: errno name -> the negative number kernel functions return.
 ERRORS: Final[Mapping[str, int]] = {name: getattr(errno, name) for name in errno.__all__}
 
-#: Completion records that are no errno; their numbers are no errno's either.
+#: Completion records that are not an errno; no errno has their numbers.
 ANALYTICS_ERROR: Final = -10_001
 NO_COMPLETION: Final = -10_002
 _RECORDS: Final = {"ANALYTICS_ERROR": ANALYTICS_ERROR, "NO_COMPLETION": NO_COMPLETION}
@@ -139,7 +139,7 @@ class FaultPlan:
                 raise ValueError(f"the fault plan has an unknown field {extra[0]!r}: it has only faults")
             data = data.get("faults")
         if not isinstance(data, list):
-            raise ValueError("the fault plan is no list of rules, nor an object with one as faults")
+            raise ValueError("the fault plan is not a list of rules, nor an object with one as faults")
         if len(data) > _MAX_RULES:
             raise ValueError(f"the fault plan has {len(data)} rules: {_MAX_RULES} are allowed")
         return cls(_rule(number, item) for number, item in enumerate(data, 1))
@@ -193,13 +193,13 @@ def _name(error: int) -> str:
 def _rule(number: int, item: object) -> Rule:
     where = f"rule {number} of the fault plan"
     if not isinstance(item, dict):
-        raise ValueError(f"{where} is no object")
+        raise ValueError(f"{where} is not an object")
     extra = sorted(str(key) for key in item if key not in _KEYS)
     if extra:
         raise ValueError(f"{where} has an unknown field {extra[0][:40]!r}: known are {', '.join(_KEYS)}")
     site = item.get("at")
     if site not in SITES:
-        raise ValueError(f"{where}: at is {_short(site)}, which is none of {', '.join(SITES)}")
+        raise ValueError(f"{where}: at is {_short(site)}, which is not one of {', '.join(SITES)}")
     chosen = [key for key in ("call", "page", "every") if item.get(key) is not None]
     if len(chosen) > 1:
         raise ValueError(f"{where} has both {chosen[0]} and {chosen[1]}: one of them")
@@ -227,7 +227,7 @@ def _error(value: object, site: str, where: str) -> int:
         known = ERRORS.get(value.removeprefix("-"))
         if known is not None:
             return known
-    raise ValueError(f"{where}: error is {_short(value)}, which is none of -{', -'.join(sorted(ERRORS))}")
+    raise ValueError(f"{where}: error is {_short(value)}, which is not one of -{', -'.join(sorted(ERRORS))}")
 
 
 def _count(item: Mapping[str, object], key: str, where: str, least: int) -> int | None:

@@ -376,6 +376,6 @@ class IaaCrypto(IaaDriver):
 
 
 def _complete(request: AcompRequest, err: int) -> None:
-    """`iaa_desc_complete`: whatever went wrong, the user is told -EIO."""
+    """`iaa_desc_complete`: whatever went wrong, the user gets -EIO."""
     if request.complete:
         request.complete(EIO if err else 0)

@@ -6,12 +6,12 @@ but tried 1000 times (500 to decompress or verify), then a compression is an err
 and a decompression goes to software, as it does after any other error; async is the default and verifying is
 off (v12 15/23, 16/23; v14 19/26, 20/26); up to 8 jobs are submitted before the first is waited for.
 
-Held against nothing: there is no such hardware here.  Read in the postings: v8 01-11/14, v12 02-19/23, v14
+Compared with nothing: no such hardware was at hand.  Read in the postings: v8 01-11/14, v12 02-19/23, v14
 03-22/26.  As posted, each visible where marked:
 
 ======  =========================================================================================================
 L2      v14: an error found when a job *completes* never reaches the caller: it is kept in `slen`, which is
-        unsigned, and asked for with `< 0`.  Lengths do say it.  Errors at submission are returned.
+        unsigned, and checked with `< 0`.  Lengths do show it.  Errors at submission are returned.
 L3      v14, v12: with the algorithm unregistered, -ENODEV leaves every length as it was.
 L3b     v14: the same for a batch follows a wait-queue as its per-CPU context: KernelFault.
 L10     v14: a context of 4 bytes holds an 8-byte pointer.  Cannot be shown: a model has no such memory.
@@ -19,7 +19,7 @@ L11     v14, v12 with async_irq: -EINPROGRESS is written as length after submiss
         whose interrupt came before (`irq` "early"); the call then succeeds with a length of -115.
 L12     v14: init_fixed sets a local variable.  Cannot be shown: nothing reads what it should have set.
 L18     v14: the length -EAGAIN stands for "pending", so a job that fails with it is polled for ever.
--       v14: a batch *decompression* through the crypto layer takes the per-CPU mutex and nobody releases it:
+-       v14: a batch *decompression* through the crypto layer takes the per-CPU mutex and never releases it:
         KernelFault.  zswap never asks for one.
 -       v12: a request without a unit size, such as zram's: KernelFault (division by 0).
 -       v12 with async_irq: a batch job has no request to complete: KernelFault.  v8 with async_irq never uses
@@ -184,7 +184,7 @@ class IaaPosted(IaaDriver):
                     jobs = self.decompress_jobs(request)
                     order = submit_order([job.slen for job in jobs])
                     return self._batch_v12(jobs, comp=False, order=order)
-                raise KernelFault("v14: a batch decompression takes the per-CPU mutex and nobody releases it")
+                raise KernelFault("v14: a batch decompression takes the per-CPU mutex and never releases it")
             if self.use_irq:
                 return self._single_irq(request, _job(request), comp=False)
         elif not self.enabled:
@@ -212,7 +212,7 @@ class IaaPosted(IaaDriver):
         if not unit_size and self.posting == "v12":
             raise KernelFault("v12: iaa_crypto divides by a unit_size of 0: only zswap sets one")
         if size < unit_size and self.posting == "v14":
-            raise KernelFault(f"v14: {size} bytes are a batch of 0 jobs, and nobody releases the per-CPU mutex")
+            raise KernelFault(f"v14: {size} bytes are a batch of 0 jobs, which never releases the per-CPU mutex")
 
     def _unregistered(self, request: AcompRequest) -> int:
         if self.meant:
@@ -498,7 +498,7 @@ def _check_count(count: int, entries: int) -> None:
 
 
 def _as_dma(job: Job) -> bytes:
-    """What the device reads: one entry is mapped, and what lies behind it in memory nobody knows."""
+    """What the device reads: one entry is mapped, and what lies behind it in memory is not known."""
     entry = job.src[0]
     if len(job.src) == 1 or entry.length >= job.slen:
         return entry.read(job.slen)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Known answers: generated pages and their compressed forms, to tell an exact library from a near one.
+"""Known answers: generated pages and their compressed forms, to distinguish an exact library from a near one.
 
 The answers were computed by code that had predicted every error, every length and every object of the
 recorded kernels (12,671 pages of 6.12 zstd, 14,780 of 7.3 zstd, 5,352 of 7.3 lz4; for deflate see there).

@@ -3,9 +3,9 @@
 
 Written from the published block format and the known choices of that library's thorough compressor. It chains all
 positions with the same 15-bit hash of their next four bytes and looks at the last 256 of a chain for the longest
-match. It does not write a match before it has looked for a longer one that begins inside it, and for another one
-inside that, and then decides how three overlapping matches share the bytes. Later libraries compare and share
-in other ways. What lz4 has to say about the ends of the page holds here too.
+match. Before it writes a match it looks for a longer one that begins inside it, and for another one inside that,
+and then decides how three overlapping matches share the bytes. Later libraries compare and share in other ways.
+The rules of lz4 about the ends of the page hold here too.
 
 Recordings of 6.12.107, 7.2.13 and 7.3-rc7 agree.
 

@@ -5,8 +5,8 @@ Written from the published stream format (Documentation/staging/lzo.rst) and the
 `lzo1x_1_compress_safe` and `lzorle1x_1_compress_safe` (lib/lzo, the same in all these kernels). For a 4096-byte
 source those are: a table of 8192 positions indexed by a hash of the next four bytes, the most recent position
 only, a search step that grows by one every 32 bytes without a match, no match that starts in the last 20 bytes,
-and match lengths told apart eight bytes at a time. lzo-rle puts a version in front, and writes four zeros or
-more as a run without asking the table. The userland library has a table of 14 bits and gives other bytes.
+and match lengths found eight bytes at a time. lzo-rle puts a version in front, and writes four zeros or more as
+a run without looking into the table. The userland library has a table of 14 bits and gives other bytes.
 
 `compress_block` and `decompress_block` are ordinary Python (`.py_func`) compiled by Numba.
 """
@@ -39,7 +39,7 @@ END_MARK = FARTHER | 1  # and two zeros
 MIN_RUN = 4  # zeros
 MAX_RUN = 2051
 SHORT_LITERALS = 18  # longest in the instruction itself
-FIRST_LITERALS = 238  # a block of so many literals and nothing else begins with 17 + their number
+FIRST_LITERALS = 238  # a block of up to this many literals and nothing else begins with 17 + their number
 VERSION_MARK = 17  # the first byte of a block with a version, and of the empty one without
 RLE_VERSION = 1
 # A match or run ends 9 bytes before the end of the source or earlier, so whenever literals are written there come at

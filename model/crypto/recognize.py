@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a compressor's output begins with: enough to tell that another one wrote it.
+"""What a compressor's output begins with: enough to show that another one wrote it.
 
 A recorder keeps the first 8 bytes of every object.  Each format constrains them, for pages of 4096 bytes:
 
@@ -72,7 +72,7 @@ def _deflate(heads: _Heads) -> _Fits:
     return fits
 
 
-#: What each compressor's output begins with, those that tell most first.
+#: What each compressor's output begins with, the most specific first.
 RECOGNISED = {"zstd": _zstd, "lzo-rle": _lzo_rle, "842": _842, "lz4": _lz4, "lz4hc": _lz4, "lzo": _lzo,
               "deflate": _deflate, "deflate-iaa": _deflate, "deflate-iaa-dynamic": _deflate}
 

@@ -6,7 +6,7 @@ its number, and :func:`as_int32` is the cast that zswap of v12 and v14 makes.
 
 Memory is Python buffers: an entry names a buffer, an offset in it and a length.  A folio is one buffer of
 its pages in a row, so `acomp_request_set_src_folio` is one entry whose offset may be greater than a page.
-What a kernel would do with a pointer of the wrong kind, or behind the end of a buffer, no model can tell:
+No model can know what a kernel would do with a pointer of the wrong kind, or behind the end of a buffer:
 it raises :class:`KernelFault`.  What would poll or wait for ever raises :class:`NeverCompletes`.
 """
 

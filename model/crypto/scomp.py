@@ -5,8 +5,8 @@
 `decompress` undoes it), or :class:`Synthetic`, a function from page to result for what no real algorithm
 does, which remembers the pages it compressed.
 
-An algorithm that fails may leave part of its output in the destination.  Nobody reads it, and the model
-leaves those bytes as they were.
+An algorithm that fails may leave part of its output in the destination.  Its callers do not read that, and the
+model leaves those bytes as they were.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ asks for; all is written bit by bit, highest bit first.
     25            8-byte index
     27            the last eight bytes once more, and as many times again as the next 6 bits say
     28            eight zero bytes
-    29            a 3-bit count of bytes, and these: how the kernel ends what is no multiple of eight
+    29            a 3-bit count of bytes, and these: how the kernel ends what is not a multiple of eight
     30            the end; the 32 bits after it are the CRC-32 (highest bit first) of all the data
 
 An index counts units of its own size in a ring of the last 256 (2- and 8-byte units, 8 bits) or 512 (4-byte units,

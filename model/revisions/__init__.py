@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Revisions: one behaviour each to hold a kernel against.
+"""Revisions: each is one behaviour to check a kernel against.
 
 A revision is a subclass of :class:`model.zswap.Zswap` that overrides the steps in which its kernel line or
 posting differs, and says what it mirrors.  Every module here names its own in ``REVISIONS`` and, where a series has

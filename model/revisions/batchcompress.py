@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How a batch is compressed: page by page as mainline does, or with results in a scatter list (v12 23/23, v14 26/26).
 
-What a compress call leaves in the scatter list's lengths is the outside's to say (a recording, or
-:mod:`model.crypto.acomp`): here is what zswap makes of it.
+The outside (a recording, or :mod:`model.crypto.acomp`) says what a compress call leaves in the scatter list's
+lengths; this module says what zswap does with them.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class CompressPageByPage(BatchedStore):
 class CompressToScatterList(BatchedStore):
     """One call for as many pages as the compressor takes; a page's length, or its error, is its entry's length.
 
-    A page is taken as it is only where that is an error.  A compressor's success with a length of a whole page is kept
-    as what it wrote, and read back as the page itself.
+    A page is stored as it is only where its length is an error.  When the compressor succeeds with a length of a whole
+    page, its output is stored, and read back as if it were the page itself.
     """
 
     CHECKS_LENGTH = False
@@ -130,7 +130,7 @@ class CompressToScatterList(BatchedStore):
             if length < 0:
                 self.reached["zswap_compress.batch_error"] += 1
                 self._count_reject(length, 0)
-        # Which of them failed only counters tell, not how long the others are.
+        # Counters show which of them failed, but not how long the others are.
         yield from self._told(call, ())
 
     def batch_results(self, call: Call, lengths: Sequence[int]) -> tuple[frozenset[int], frozenset[int]]:
@@ -155,8 +155,8 @@ class CompressToScatterList(BatchedStore):
     def batch_error(self, lengths: Sequence[int]) -> int | None:
         """What a call over several pages returns for these lengths; None: anything, as posted.
 
-        18/26 notes an error in a length that is unsigned and then asks whether it is negative: errors found at
-        completion are lost, those of submission are not.
+        18/26 notes an error in an unsigned length and then checks whether it is negative: errors found at completion
+        are lost, those of submission are not.
         """
         assert lengths
         return None
@@ -182,7 +182,7 @@ class CompressToScatterListMeant(CompressToScatterList):
             length, content = yield from self._sg_length(call, number)
             units.append((length, content))
             if not 0 < length < PAGE_SIZE:
-                # Counted before the next is asked for: whoever answers from a counter sees what is left of it.
+                # Counted before the next one is asked about: an answer taken from a counter needs what is left.
                 self._unit_compressed(length, False)
                 self._count_reject(length if length < 0 else errno.EINVAL, 0)
                 failed = True

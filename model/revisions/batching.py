@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the posted batching series share: a folio is stored in batches, each compressed and then published as a whole.
 
-The order is what differs from mainline: all entries of a batch are allocated first, all its pages compressed and their
-objects written, and only then does page by page go into the tree.  What differs between postings, the allocation of
-entries and the compress call, is in their own modules.
+They differ from mainline in the order: all entries of a batch are allocated first, then all its pages are compressed
+and their objects written, and only then do the pages go into the tree, one by one.  What differs between postings, the
+allocation of entries and the compress call, is in their own modules.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class BatchedStore(Zswap):
 
     @abstractmethod
     def zswap_alloc_entries(self, folio: Folio, pages: range, pool: ZswapPool) -> Steps[list[ZswapEntry] | None]:
-        """All entries of a batch, or None when one could not be had."""
+        """All entries of a batch, or None when one could not be allocated."""
 
     @abstractmethod
     def zswap_compress_batch(self, folio: Folio, pages: range, entries: Sequence[ZswapEntry], pool: ZswapPool,

@@ -14,8 +14,9 @@ __all__ = ["Mainline612"]
 class Mainline612(Zswap):
     """Linux 6.12.107: a large folio is refused at once, a page that does not compress is rejected.
 
-    A load into the swap cache erases the entry before it decompresses (with the folio locked nobody can tell,
-    so the model does it afterwards); zswap_load() returns a bool; data that cannot be decompressed is a BUG.
+    A load into the swap cache erases the entry before it decompresses (with the folio locked this cannot be
+    observed, so the model does it afterwards); zswap_load() returns a bool; data that cannot be decompressed is
+    a BUG.
     """
 
     def _store_folio(self, folio: Folio, has_objcg: bool, writeback: bool | None) -> Steps[bool]:

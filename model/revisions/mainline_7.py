@@ -21,7 +21,7 @@ class Mainline72(Zswap):
 
 @mirroring(LINES["7.1"])
 class Mainline71(Zswap):
-    """Linux 7.1.13: writeback cannot tell a freed slot from lack of memory."""
+    """Linux 7.1.13: writeback does not distinguish a freed slot from lack of memory."""
 
 
 @mirroring(LINES["7.0"])

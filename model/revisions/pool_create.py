@@ -117,7 +117,7 @@ class PoolCreate(ABC):
 
     @abstractmethod
     def _create_failed(self, cpu: int) -> None:
-        """The end of zswap_pool_create() when a CPU's context could not be had."""
+        """The end of zswap_pool_create() when a CPU's context could not be allocated."""
 
     @abstractmethod
     def _destroy_ctxs(self) -> None:
@@ -146,7 +146,7 @@ class PoolCreate70(PoolCreate):
     """Linux 6.12 to 7.0: what is allocated goes into the context only when all of it is there."""
 
     def zswap_cpu_comp_prepare(self, cpu: int) -> int:
-        """zswap_cpu_comp_prepare(): buffer, acomp, request; what was had is freed on failure."""
+        """zswap_cpu_comp_prepare(): buffer, acomp, request; what was allocated is freed on failure."""
         had: dict[str, str | None] = {}
         for member in ("buffer", "acomp", "req"):
             had[member] = self._alloc(member, cpu)
@@ -182,7 +182,7 @@ class PoolCreate70(PoolCreate):
 
 
 class _TiedToPool(PoolCreate):
-    """Contexts that live as long as the pool: there is no teardown callback, and nothing that rolls back."""
+    """Contexts that live as long as the pool: there is no teardown callback and no rollback."""
 
     #: members in the order of their allocation
     ORDER: tuple[str, ...] = ("buffer", "acomp", "req")

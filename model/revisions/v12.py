@@ -29,7 +29,7 @@ class _V12Entries(BatchedStore, Mainline618):
     def zswap_alloc_entries(self, folio: Folio, pages: range, pool: ZswapPool) -> Steps[list[ZswapEntry] | None]:
         """The batch's entries in bulk; where that gives none, one by one.
 
-        A failure there goes to a cleanup that looks at handles which nobody has set yet.
+        A failure there goes to a cleanup that reads handles which have not been set yet.
         """
         answer: int | None = yield ("?entry_alloc_bulk", len(pages))
         entries: list[ZswapEntry] = []
@@ -69,7 +69,7 @@ class V12(_V12Entries, CompressToScatterList):
         return errno.EINVAL if any(length < 0 for length in lengths) else 0
 
     def batch_dlens(self, call: Call, lengths: Sequence[int]) -> frozenset[int]:
-        """What was asked for: a driver writes lengths through pointers; what it leaves here nobody reads."""
+        """What was asked for: a driver writes lengths through pointers; zswap does not read what it leaves here."""
         return frozenset({call.pages * PAGE_SIZE, *lengths[:1]})
 
 
@@ -82,7 +82,7 @@ class V12Meant(_V12Entries, CompressToScatterListMeant):
     batch_dlens = V12.batch_dlens
 
     def zswap_alloc_entries(self, folio: Folio, pages: range, pool: ZswapPool) -> Steps[list[ZswapEntry] | None]:
-        """In bulk, else one by one; what was had by then is given back, and nothing else."""
+        """In bulk, else one by one; on failure what was allocated by then is freed, and nothing else."""
         if (yield ("?entry_alloc_bulk", len(pages))) == 0:
             self.reached["zswap_entries_cache_alloc_batch.none"] += 1
             return (yield from self._alloc_singly(folio, pages, pool))

@@ -35,14 +35,14 @@ class _V14Entries(BatchedStore, Mainline70):
         entries = [self.new_entry(folio.swpent + index, pool) for index in pages[:given]]
         if not given:
             self.reached["zswap_entries_cache_alloc_batch.none"] += 1
-        told = min(1, given) if self.BULK_RETURNS_BOOL else given
-        if told == wanted:
+        returned = min(1, given) if self.BULK_RETURNS_BOOL else given
+        if returned == wanted:
             return entries
-        if told:
+        if returned:
             self.reached["zswap_entries_cache_alloc_batch.some"] += 1
-            # Said to be impossible: a part of what was asked for.  Only so many are given back.
+            # Some of the entries, which the posting calls impossible: only this number is freed again.
             self.counters.reject_kmemcache_fail += 1
-            for entry in entries[:told]:
+            for entry in entries[:returned]:
                 self.zswap_entry_cache_free(entry)
         return (yield from self._alloc_singly(folio, pages, pool))
 

@@ -14,7 +14,7 @@ __all__ = ["V6", "V6Meant"]
 class V6(Mainline612):
     """v6 as posted: behind the parameter ``mthp_enabled``; limits are checked per page, ZSWPOUT counted per page.
 
-    With the parameter off a large folio is refused before anything stored at its slots is looked at.
+    With the parameter off a large folio is refused before zswap looks at what is stored at its slots.
     """
 
     mirrors = "v6 of ZSWAP swap-out of mTHP folios as posted, patch 2/3, 2024-08-29"
@@ -42,7 +42,7 @@ class V6(Mainline612):
 
 
 class V6Meant(V6):
-    """v6 without two oversights: a refused folio leaves nothing out of date behind, ZSWPOUT is of stored folios."""
+    """v6 without two oversights: a refused folio leaves no stale entry behind, ZSWPOUT counts stored folios only."""
 
     mirrors = "v6 of ZSWAP swap-out of mTHP folios as meant, patch 2/3, 2024-08-29"
 
@@ -56,7 +56,7 @@ class V6Meant(V6):
         counted = {objcg: account.zswpout for objcg, account in self.memcgs.items()}
         stored = yield from super()._store_enabled(folio, writeback)
         if not stored:
-            # ZSWPOUT is of folios that were stored.
+            # ZSWPOUT counts stored folios only.
             self.counters.zswpout = before
             for objcg, account in self.memcgs.items():
                 account.count("zswpout", counted.get(objcg, 0) - account.zswpout)

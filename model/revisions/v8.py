@@ -20,7 +20,7 @@ class V8(BatchedStore, Mainline612):
     """v8 as posted: zswap_batch_compress() with request chaining, for the tree that became 6.15.
 
     An error of any page rejects the folio, and with a chained call each page that failed is counted.  The lock of the
-    per-CPU context is held per folio (IAA) or per batch; that changes how long loads wait, nothing that is modelled.
+    per-CPU context is held per folio (IAA) or per batch; that changes how long loads wait, which is not modelled.
     """
 
     mirrors = f"v8 of zswap compression batching as posted, <{_SERIES}-15-kanchana.p.sridhar@intel.com>"
@@ -33,7 +33,7 @@ class V8(BatchedStore, Mainline612):
         return (yield from Zswap._store_folio(self, folio, has_objcg, writeback))
 
     def _writeback_of_folio(self) -> Steps[bool | None]:
-        # There is no raw form that would ask for it.
+        # Only the raw form would need it, and v8 has none.
         yield from ()
         return None
 
@@ -66,8 +66,8 @@ class V8(BatchedStore, Mainline612):
         units: list[tuple[int, object]] = []
         failed = bool(err)
         for number in range(len(pages)):
-            told = yield ("?sg_length", folio, pages[0], len(pages), err, dlen, content, number)
-            unit = told if told is not None else (err or dlen, content)
+            known = yield ("?sg_length", folio, pages[0], len(pages), err, dlen, content, number)
+            unit = known if known is not None else (err or dlen, content)
             units.append(unit)
             self.compressed(min(unit[0], 0), unit[0])
             if unit[0] < 0:

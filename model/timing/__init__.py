@@ -2,9 +2,9 @@
 """How long it takes: a simulation of zswap stores through IAA, calibrated on one posted table.
 
 :mod:`model.timing.iaa` is the simulation, :mod:`model.timing.posted` what was measured and posted,
-:mod:`model.timing.calibrate` the free parameters, :mod:`model.timing.gain` predictions beside posted figures.
-No software can know the timing of hardware: whatever this package says has the grade ``modelled``.
-docs/timing.md tells what it is worth.
+:mod:`model.timing.calibrate` the free parameters, :mod:`model.timing.gain` predictions next to posted figures.
+No software can know the timing of hardware: all results of this package have the grade ``modelled``.
+docs/timing.md says how far to trust them.
 
 >>> from model.timing.iaa import Box, Costs, Load, simulate
 >>> costs = Costs(cpu=10_000, compress=2_000, submit=300, poll=100)

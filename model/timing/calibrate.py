@@ -7,11 +7,11 @@ stored without the series says how much is stored.  Four parameters are free:
 
 * ``cpu`` and ``compress`` (:class:`model.timing.iaa.Costs`): the CPU's work per stored page that is not compression,
   and an engine's time for a page; the two throughputs fix them;
-* ``freeing``: system time of a process that is not of the writing, in s; the two system times, by least squares;
+* ``freeing``: system time of a process that is not spent writing, in s; the two system times, by least squares;
 * ``straggle``: how much longer the last process writes than the model's last one; the two elapsed times, likewise.
 
 How the measured box was set up beyond sockets, cores and devices was not posted: a :class:`Setup` assumes it, and not
-every assumption can give the posted numbers (:exc:`NoFit`).  What those that can are worth is said by what is left of
+every assumption can give the posted numbers (:exc:`NoFit`).  How good those are that can is measured by the residual of
 the four numbers that two parameters share (:attr:`Calibration.residual`).
 
 zstd's own time per page cannot come from a table of deflate-iaa.  One more number gives it: the baseline throughput of
@@ -123,7 +123,7 @@ class Calibration:
 
     :param costs: times per page, in ns
     :param stored: pages that a process stores: the table's baseline count, shared among 30
-    :param freeing: a process' system time that is not of writing, in s
+    :param freeing: a process' system time that is not spent writing, in s
     :param straggle: how much longer the last process writes than the model's last one, as a part of its time
     """
 
@@ -153,7 +153,7 @@ class Calibration:
     def software(self) -> tuple[Costs, float]:
         """Return costs with zstd in place of the devices, and the pages a process stores with it.
 
-        A software compressor waits for nobody: its time per page is what the table's baseline throughput leaves.
+        A software compressor does not wait: its time per page is what the table's baseline throughput leaves.
         """
         table = row(ZSTD_TABLE).baseline
         stored = _stored(table)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the model says beside what was posted, and what it says of boxes that nobody measured.
+"""What the model says, next to what was posted, and what it says of boxes that were never measured.
 
 Everything here is graded ``modelled``.
 """
@@ -131,7 +131,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of a configuration, beside what it says of the two that were posted.
+    """What the model says of a configuration, compared with what it says of the two that were posted.
 
     :param baseline: the posted box and processes, one page at a time, mainline's driver
     :param series: the same box with the series
@@ -172,7 +172,7 @@ def ask(calibration: Calibration, question: Question) -> Answer:
 
 
 def spread_of_setups(question: Question, progress: Callable[[str, int, int], None] | None = None) -> list[Answer]:
-    """Ask under every setup that gives the posted throughputs; what they disagree in, nobody can know from the tables.
+    """Ask under every setup that gives the posted throughputs; where they disagree, the tables do not decide.
 
     :param progress: called with (what, setups done, setups)
     :raises ValueError: as :func:`ask`

@@ -8,8 +8,8 @@ and an allocation of descriptors that blocks; iaa_crypto's batches as posted in 
 all; allocation that gives up after a number of tries; compress jobs over all devices of a package where those are
 configured so).
 
-All times are integers of nanoseconds of simulated time; no clock is read.  One seed gives one result.  Whatever comes
-out is graded ``modelled``.
+All times are integers of nanoseconds of simulated time; no clock is read.  One seed gives one result.  All results
+are graded ``modelled``.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Sample:
     :param stalled_ns: per process, the part of it that went to compressing: submitting, retrying, waiting, polling
     :param submitted: descriptors submitted for pages to compress
     :param compressed: pages compressed
-    :param failed: pages for which no descriptor could be had in all tries (-ENODEV)
+    :param failed: pages for which all tries to get a descriptor failed (-ENODEV)
     :param loaded: pages decompressed
     :param retries: tries for a descriptor that failed
     :param deepest: the most descriptors that a work queue ever held
@@ -332,7 +332,7 @@ def simulate(box: Box, costs: Costs, load: Load, *, seed: int = 1) -> Sample:
     """Let every process store its pages, and return what it took.
 
     :param seed: of the variation of the CPUs' work, which keeps processes from running in step
-    :raises ValueError: if there are more processes than CPUs, or none could go on: with batches and no end to the
+    :raises ValueError: if there are more processes than CPUs, or none could continue: with batches and unlimited
         tries, CPUs can hold all descriptors and wait for one more
     """
     if load.processes > box.packages * box.cpus:
@@ -341,7 +341,7 @@ def simulate(box: Box, costs: Costs, load: Load, *, seed: int = 1) -> Sample:
     env = simpy.Environment(initial_time=0)
     devices = [_Device(env, box) for _ in range(box.packages * box.devices)]
     tally = _Tally()
-    # Not simply until nothing is left to happen: time limits of descriptors that were had in time are left over.
+    # Not simply until no event is left: time limits of descriptors that were allocated in time are left over.
     finished = env.all_of([env.process(_Cpu(number, env, box, costs, load, devices, tally, seed).run())
                            for number in range(load.processes)])
     try:
