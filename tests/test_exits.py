@@ -157,7 +157,7 @@ def test_a_fault_of_zreplay_is_no_verdict() -> None:
     status, said = faulty("info")
     assert status == FAULT == 70
     assert SENTENCE.fullmatch(said)
-    assert "a fault of zreplay itself (KeyError: 'x\\x1b' at <string>:3), and no verdict; report it" in said
+    assert "a fault of zreplay itself (KeyError: 'x\\x1b' at <string>:3), and not a verdict; report it" in said
     assert f"with what it prints with {TRACEBACK}=1 in its environment" in said
     status, said = faulty("info", **{TRACEBACK: "1"})
     assert status == 70

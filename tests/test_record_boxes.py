@@ -376,7 +376,7 @@ def test_more_writes_than_are_kept(tmp_path: Path) -> None:
     watch, _, _ = watched(tmp_path)
     assert watch._inotify is not None
     watch._inotify.written = lambda: [""]  # type: ignore[method-assign]
-    assert watch.check(2000) == ["another process wrote more files of tracefs than the kernel tells of"]
+    assert watch.check(2000) == ["another process wrote more files of tracefs than the kernel reports"]
     watch._inotify.written = lambda: [f"{OWN}/x{number}" for number in range(500)]  # type: ignore[method-assign]
     watch.check(3000)
     assert len(watch.found) == 100
@@ -452,7 +452,7 @@ def test_who_holds_an_instance_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr("traces.record.command.Tracefs", lambda names: Tracefs(root, names))
         assert main(["--instance", "b", "--clean"]) == 2
         assert capsys.readouterr().err == f"zreplay: instance b cannot be removed, held by process {child.pid} (sleep); " \
-                                          "end who still uses it, and try again.\n"
+                                          "end the processes that still use it, and try again.\n"
         with pytest.raises(CannotRecord, match=rf"\(File exists, held by process {child.pid} \(sleep\)\); run 'zreplay"):
             Instance(Tracefs(root, Names.of("b")), "b", 64)
         child.kill()

@@ -20,8 +20,8 @@ __all__ = ["CALLS", "EVENTS", "HEAD", "KINDS", "PAGES", "PAGE_HALF", "PAGE_HEAD"
            "Program", "definitions_of", "event_format", "half_formats", "header_event", "header_files", "header_page",
            "parse", "program", "write_headers"]
 
-#: struct layout of what precedes an event's body: when its handler began and when room was had (ns), CPU, and how
-#: many records of the CPU had no room before this one, modulo 2^32.
+#: struct layout of what precedes an event's body: when its handler began and when it got room (ns), the CPU, and how
+#: many records of that CPU found no room before this one, modulo 2^32.
 HEAD = "<QQII"
 #: The same of a page: when (ns), CPU, task, number of the page event, address; then its bytes.
 PAGE_HEAD = "<QIiQQ"
@@ -31,7 +31,7 @@ EVENTS, PAGES, CALLS = 0, 1, 2
 KINDS = 3
 #: BPF_F_MMAPABLE (include/uapi/linux/bpf.h, from 5.5 on).
 _MMAPABLE = 1024
-#: Ids of events in formats/; below are those that the kernel has built in.
+#: First event id in formats/; smaller ids are those that the kernel has built in.
 _FIRST_ID = 2000
 _FIRST_PAGE_ID = 3000
 _COMMON = 8
@@ -106,7 +106,7 @@ def parse(line: str) -> Definition:
     for word in words[2:]:
         match = _FIELD.fullmatch(word)
         if match is None:
-            raise ValueError(f"the field '{word}' is of no simple type")
+            raise ValueError(f"the field '{word}' has no simple type")
         size = int(match[4]) // 8 if match[4] else _TEXT
         width = min(size, 8)
         at = at + width - 1 & -width
@@ -126,7 +126,7 @@ def _value(expression: str, size: int, saved: bool) -> str:
 
     :param size: of the value, bytes; what is dereferenced on the way are pointers
     :param saved: arguments are those kept from the entry
-    :raises ValueError: when it is none of those that plans have
+    :raises ValueError: when plans have no such expression
     """
     inner = _DEREFERENCE.fullmatch(expression)
     if inner is not None:
@@ -142,11 +142,11 @@ def _value(expression: str, size: int, saved: bool) -> str:
 def _text_at(expression: str, saved: bool) -> str:
     """Return C for where a text is that an expression of dynamic_events dereferences.
 
-    :raises ValueError: when it is none of those that plans have
+    :raises ValueError: when plans have no such expression
     """
     inner = _DEREFERENCE.fullmatch(expression)
     if inner is None:
-        raise ValueError(f"'{expression}' is no place of a text")
+        raise ValueError(f"'{expression}' is not the place of a text")
     return f"{_value(inner[2], 8, saved)} + {inner[1]}"
 
 
@@ -260,8 +260,8 @@ def program(definitions: Sequence[Definition], pages: Sequence[tuple[str, str, s
     """Make the program of a plan.
 
     Its switch and its counters are one array, which the recorder maps: a system call on a map keeps every program off
-    the CPU that runs it (bpf_disable_instrumentation(), include/linux/bpf.h), and a recorder that loses its CPU in one
-    would have all hits missed until it gets it back.  Cell 0 is the switch.  Each CPU has :data:`KINDS` sums, by kind,
+    the CPU that runs it (bpf_disable_instrumentation(), include/linux/bpf.h).  A recorder that is preempted in one
+    would miss all hits until it runs again.  Cell 0 is the switch.  Each CPU has :data:`KINDS` sums, by kind,
     and then, with n events, a counter for: 0 to n-1 records without room, n to 2n-1 calls whose arguments could not be
     kept, from 2n on pages without room.
 
@@ -272,7 +272,7 @@ def program(definitions: Sequence[Definition], pages: Sequence[tuple[str, str, s
     :param page_pages: the same for page contents
     :param group: of the hooks in tracefs
     :param cpus: CPU numbers are below this
-    :raises ValueError: when an event cannot be had this way
+    :raises ValueError: when this back end cannot record an event
     """
     total = len(definitions)
     entries = {row.function: number for number, row in enumerate(definitions) if not row.at_return}
@@ -452,7 +452,7 @@ def write_headers(directory: Path, release: str) -> None:
 
 
 def definitions_of(planned: Iterable[Planned]) -> tuple[list[Definition], dict[str, str]]:
-    """Return the events of a plan, and why others cannot be had."""
+    """Return the events of a plan, and why the others cannot be recorded."""
     found: list[Definition] = []
     refused: dict[str, str] = {}
     for row in planned:

@@ -94,11 +94,11 @@ class SubbufferWriter:
 
 
 class Sorter:
-    """Puts records of all CPUs in order of time and hands them on as soon as none before them can come.
+    """Sorts the records of all CPUs by time and hands each on when no earlier one can follow.
 
     A record's time is taken between its reservation and its commit, and records leave a BPF ring in the order of
-    their reservations.  Those that are still to come were reserved after the last one that came, hence after that
-    one's handler began: no time before the latest such beginning can follow.
+    their reservations.  A record that has not arrived was reserved after the last one that did, so after that one's
+    handler began: no record with a time before the latest such beginning can follow.
 
     :param put: called with a CPU's number and each of its sub-buffers
     """
@@ -124,7 +124,7 @@ class Sorter:
         self._wait(ts, cpu, body, missing)
 
     def aside(self, ts: int, cpu: int, body: bytes) -> None:
-        """Take an event that came another way, a round behind at most."""
+        """Take an event from another source, at most one round late."""
         self._wait(ts, cpu, body, -1)
 
     def _wait(self, ts: int, cpu: int, body: bytes, missing: int) -> None:
@@ -134,7 +134,7 @@ class Sorter:
     def release(self, everything: bool = False) -> int:
         """Hand on what is complete since the round before, or everything; returns how many records.
 
-        The bound is that of the round before: by now what comes aside is there too.
+        The bound is that of the round before: by now the events from other sources have arrived too.
         """
         self._waiting.sort(key=lambda row: row[:2])
         number = len(self._waiting)
@@ -152,7 +152,7 @@ class Sorter:
         return number
 
     def end(self, missing: Sequence[int]) -> None:
-        """Say what had no room after the last record that had; ``missing`` is the sum of each CPU."""
+        """Report the records without room after the last one with room; ``missing`` is the sum of each CPU."""
         for cpu, count in enumerate(missing):
             if count:
                 self._mark(self._writer(cpu), cpu, self._latest, count % _WRAP)

@@ -2,7 +2,7 @@
 """One recording as the bcc back end makes it: kprobes with BPF programs, one BPF ring, the same capture.
 
 The kprobes are tracefs events without fields, so that they are found and removed like those of the other back end
-and the kernel counts what they miss; markers go through a tracefs instance.  Their programs are BCC's work.
+and the kernel counts what they miss; markers go through a tracefs instance.  BCC compiles and loads their programs.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def ring_pages(wanted: int) -> int:
 
 
 def _possible_cpus() -> int:
-    """Return a number that every CPU's number, also of one that is plugged in later, is below."""
+    """Return a number above every CPU number, also of CPUs that are plugged in later."""
     try:
         numbers = re.findall(r"\d+", Path("/sys/devices/system/cpu/possible").read_text())
     except OSError:
@@ -110,7 +110,7 @@ class _Bpf:
             try:
                 self._bpf = module.BPF(text=program.text, cflags=["-w"])
             except Exception as problem:
-                # BCC raises nothing more special.
+                # BCC raises no narrower exception.
                 raise CannotRecord(f"BCC cannot compile the probes ({str(problem).splitlines()[0][:120]})",
                                    "record with --backend tracefs") from None
             finally:
@@ -128,7 +128,7 @@ class _Bpf:
         self._cells = (ctypes.c_uint64 * cells).from_buffer(self._memory)
 
     def attach(self) -> dict[str, str]:
-        """Attach all handlers, in the order of the hooks; returns why the kernel refused those it did.
+        """Attach all handlers, in the order of the hooks; return why the kernel refused some of them.
 
         :raises CannotRecord: when a handler cannot be loaded
         """
@@ -186,14 +186,14 @@ class _Bpf:
         for fd in self._attached:
             self._module.lib.bpf_close_perf_event_fd(fd)
         self._attached = []
-        # The mapping ends when nobody has a view of it.
+        # The mapping ends with its last view.
         del self._cells
         self._memory.close()
         self._bpf.cleanup()
 
 
 class _Source:
-    """Takes records out of the BPF rings.
+    """Reads records from the BPF rings.
 
     :param bpf: loaded program
     :param sorter: what events go to
@@ -207,7 +207,7 @@ class _Source:
         self._events: list[bytes] = []
         self._pages: list[bytes] = []
         self._stopped = False
-        #: Set when nothing more will come, and when nothing came after that.
+        #: Set when no more records will arrive, and when a round after that found none.
         self.closing = self.idle = False
         bpf.open("events", self._event)
         if pages is not None:
@@ -349,12 +349,12 @@ class _PageRing(Instance):
     """What the session asks of the instance for pages, of a BPF ring, which the events' switch switches too."""
 
     def __init__(self, bpf: _Bpf, cpus: list[int]) -> None:
-        # There is no instance behind it.
+        # No instance stands behind it.
         self._bpf = bpf
         self._numbers = cpus
 
     def switch(self, on: bool) -> None:
-        """Nothing: see the class."""
+        """Do nothing: see the class."""
 
     def losses(self) -> dict[str, dict[str, Any]]:
         """Return pages without room per CPU."""
@@ -369,7 +369,7 @@ class _Tracefs(Tracefs):
     program: Program | None = None
 
     def missed(self) -> dict[str, int]:
-        """Return hits that were missed per event: by the kprobe, by the BPF program, or for want of arguments."""
+        """Return missed hits per event: by the kprobe, by the BPF program, or for arguments that were not kept."""
         counts = super().missed()
         if self.bpf is None or self.program is None:
             return counts
@@ -387,7 +387,7 @@ class _Tracefs(Tracefs):
 
 
 class _Capture(Capture):
-    """A capture of which no more is said to be whole than the sorter has let go."""
+    """A capture that counts as whole only as far as the sorter has handed on."""
 
     sorter: Sorter | None = None
 
@@ -415,7 +415,7 @@ class BccSession(Session):
             raise CannotRecord("the bcc back end knows the registers of x86-64 only", "record with --backend tracefs")
         self._module = load_bcc()
         super().__init__(path, options, box)
-        # BPF rings ask for nothing.
+        # BPF rings need no such setting.
         self.round_every = min(self.round_every, 0.1)
         self._raw: dict[int, AppendFile] = {}
         self._definitions: list[Definition] = []

@@ -18,7 +18,7 @@ from .plan import Kernel, wanted_names
 
 __all__ = ["Box"]
 
-#: Variables whose addresses a recording keeps: the LRU tells zswap's list_lru calls from those of others.
+#: Variables whose addresses a recording keeps: by the LRU a replay picks zswap's list_lru calls out of all others.
 _ADDRESSES = ("zswap_list_lru", "zswap_stored_pages", "page_offset_base", "vmemmap_base")
 #: Variables whose values tie a page's address to its struct page (x86-64; they change with KASLR).
 _BASES = ("page_offset_base", "vmemmap_base")
@@ -123,7 +123,7 @@ class Box:
     def version_text(self) -> str:
         """Return the kernel's banner, as a boot log begins, with the one boot parameter a replay looks for."""
         nokaslr = "nokaslr" in self._text("proc/cmdline").split()
-        # The rest of the command line may hold what is nobody's business.
+        # The rest of the command line may be confidential.
         return self._text("proc/version") + ("Command line: nokaslr\n" if nokaslr else "")
 
     def config_text(self) -> str:
@@ -160,7 +160,7 @@ class Box:
         return [name for name in [self._text("sys/module/zswap/parameters/compressor").strip()] if name]
 
     def facts(self) -> dict[str, Any]:
-        """Return what else a reader of the recording may ask about the machine."""
+        """Return other facts of the machine that help to read the recording."""
         huge = {path.name: self._text(str(path.relative_to(self.root))).strip() for path in
                 [self.root / "sys/kernel/mm/transparent_hugepage" / name for name in ("enabled", "defrag")]
                 if path.exists()}

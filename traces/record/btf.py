@@ -103,7 +103,7 @@ class Btf:
         return None if bits is None else bits // 8
 
     def values(self, enum: str) -> dict[str, int]:
-        """Return what the names of an enum stand for; nothing where there is no such enum."""
+        """Return the values of an enum's names; nothing where the enum is unknown."""
         number = self._structs.get(enum)
         at, kind, _, count, _ = self._type(number) if number else (0, 0, 0, 0, 0)
         pairs = [struct.unpack_from("<II", self._types, at + 12 + 8 * i) for i in range(count)] if kind == _ENUM else []

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The raw capture directory: made private, appended to, flushed on a schedule, so that a kill leaves a prefix.
+"""The raw capture directory: private, only appended to, flushed on a schedule, so that a kill leaves a prefix.
 
-What is on disk for certain is said by ``flushed.jsonl``: one line per flush with the sizes of the files, and the
-time before which every event is in them.  ``capture.json`` says what was recorded and how, and only a recorder
-that came to its end says there that the capture is complete.
+``flushed.jsonl`` says what is on disk for certain: one line per flush with the sizes of the files, and the time
+before which every event is in them.  ``capture.json`` says what was recorded and how; only a recorder that came
+to its end marks the capture there as complete.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ STREAMS = ("command.stdout", "command.stderr")
 KEPT = 1 << 20
 
 _FLUSHED = "flushed.jsonl"
-#: A file that only takes room: when the disk is full it goes, so that it can be written how far the capture is whole.
+#: A file that only takes room: it is removed when the disk is full, so that the note on how far the capture is whole
+#: can be written.
 _RESERVE = ".reserve.part"
 _RESERVED = 1 << 19
 
@@ -44,7 +45,7 @@ class AppendFile:
     """
 
     def __init__(self, path: Path) -> None:
-        # Without O_APPEND, which splice() refuses: nobody else writes it, so its end is where this one stopped.
+        # Without O_APPEND, which splice() refuses: no other process writes it, so its end is where this one stopped.
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         #: Bytes written so far.
         self.size = 0
@@ -53,13 +54,13 @@ class AppendFile:
         """Append all of ``data``."""
         view = memoryview(data)
         while view:
-            # A disk that is almost full takes a part.
+            # A disk that is almost full accepts a part.
             done = os.write(self._fd, view)
             self.size += done
             view = view[done:]
 
     def take(self, pipe: int, size: int) -> bool:
-        """Append ``size`` bytes that a pipe holds; False when the file system had to be given them the long way.
+        """Append ``size`` bytes that a pipe holds; False when the file system needed them copied.
 
         :raises OSError: when they cannot be written
         """
@@ -136,8 +137,8 @@ class Capture:
         self._files: dict[str, AppendFile | _Foreign] = {}
         #: Names of files that another process makes.
         self.foreign = ""
-        #: What else a flush is to say, where there is anything.
-        self.beside: dict[str, Any] = {}
+        #: Other keys of a flush's line, left out where empty.
+        self.extra: dict[str, Any] = {}
         self._log: AppendFile | None = None
         self._problem: OSError | None = None
         self._snapshots = 0
@@ -155,7 +156,7 @@ class Capture:
                 self._files[path.name] = _Foreign(path)
 
     def write(self, name: str, text: str) -> None:
-        """Write a whole file, so that under its name there is all of it or the one before."""
+        """Write a whole file, so that its name always holds all of it or the one before."""
         path = self.path / name
         path.parent.mkdir(mode=0o700, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
@@ -182,7 +183,7 @@ class Capture:
         self.write_json(f"counters-{self._snapshots - 1:03d}-{label}.json", values)
 
     def flush(self, until: int, losses: dict[str, Any], wait: bool = False) -> None:
-        """Bring what was appended so far to disk, beside the caller; a flush under way is not joined by a second.
+        """Bring what was appended so far to disk, in another thread; there is one flush at a time.
 
         :param until: every event before this time of the trace clock (ns) has been appended
         :param losses: per CPU, as far as what was appended goes
@@ -195,8 +196,8 @@ class Capture:
         if self._flushing is None:
             self._look()
             sizes = {name: file.size for name, file in self._files.items()}
-            beside = {name: value for name, value in self.beside.items() if value}
-            line = json.dumps({"flushed": until, "sizes": sizes, "losses": losses, **beside}) + "\n"
+            extra = {name: value for name, value in self.extra.items() if value}
+            line = json.dumps({"flushed": until, "sizes": sizes, "losses": losses, **extra}) + "\n"
             # Slow disks take seconds over it, and the rings fill meanwhile.
             self._flushing = threading.Thread(target=self._flush, args=(line, list(self._files.values())), daemon=True)
             self._flushing.start()
@@ -213,10 +214,10 @@ class Capture:
     def pack(self, stop: Callable[[], bool]) -> None:
         """Replace what was appended, which has come to its end, by packed files.
 
-        A kill in the midst of it leaves each file as it was or packed, and both can be imported.
+        A kill meanwhile leaves each file as it was or packed, and both can be imported.
 
         :param stop: see :func:`packing.pack`
-        :raises OSError: when something cannot be written; what is there is whole
+        :raises OSError: when a file cannot be written; the files that exist are whole
         """
         for name in sorted(self._files):
             packed = pack(self.path / name, stop)
@@ -242,7 +243,7 @@ class Capture:
             try:
                 self._log.write(line.encode())
             except OSError:
-                # The next line must not go on with half of this one.
+                # The next line must not follow half of this one.
                 self._log.cut(before)
                 raise
             self._log.sync()
@@ -250,7 +251,7 @@ class Capture:
             self._problem = problem
 
     def reserve(self) -> None:
-        """Take some room on the disk, for what is written when there is none left.
+        """Reserve some room on the disk, for what is written when the disk is full.
 
         :raises OSError: when there is none to take
         """
@@ -261,7 +262,7 @@ class Capture:
             os.close(fd)
 
     def end_early(self, until: int, losses: dict[str, Any]) -> None:
-        """Say how far the capture is whole, after something could not be written: what was written is kept.
+        """Record how far the capture is whole after a failed write: what was written is kept.
 
         :param until: every event before this time of the trace clock (ns) has been appended
         :param losses: per CPU, as far as what was appended goes
@@ -294,7 +295,7 @@ class Capture:
 def check_target(path: Path) -> None:
     """Make sure that a private directory can be made at ``path``.
 
-    :raises CannotRecord: when something is there, or the parent lets anybody put something there
+    :raises CannotRecord: when the path exists, or any user may put something into its parent
     """
     if os.path.lexists(path):
         raise CannotRecord(f"the output {path} exists already", "remove it or choose another name")
@@ -306,7 +307,7 @@ def check_target(path: Path) -> None:
         raise CannotRecord(f"{parent}, where the output should go, cannot be used ({what_happened(problem)})",
                            "choose a directory that exists" if missing else next_step(problem.errno)) from None
     if not stat.S_ISDIR(mode):
-        raise CannotRecord(f"{parent}, where the output should go, is no directory", "choose a directory")
+        raise CannotRecord(f"{parent}, where the output should go, is not a directory", "choose a directory")
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         raise CannotRecord(f"anybody may rename what is in {parent} (world-writable, not sticky)",
                            "choose another directory, or set its sticky bit (chmod +t)")

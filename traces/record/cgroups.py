@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Settings of the running kernel: zswap's parameters, and what each cgroup's memory.zswap files say.
 
-Whose write a probe sees, and which mem_cgroup a cgroup is, goes by the cgroup's id: the inode number of its directory
-(kernfs_node.id, Linux 6.12 to 7.3).
+A cgroup's id says whose write a probe saw, and which mem_cgroup the cgroup has: it is the inode number of the cgroup's
+directory (kernfs_node.id, Linux 6.12 to 7.3).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 __all__ = ["read_settings"]
 
-#: More cgroups than these are not read; the reading says how many that were left out at least.
+#: More cgroups than this are not read; the reading says how many were left out at least.
 _MOST = 4096
 #: The limit first; memory.zswap.current shows by its probe which mem_cgroup this is.
 _FILES = ("memory.zswap.max", "memory.zswap.writeback", "memory.zswap.current")

@@ -84,7 +84,7 @@ def _kib(text: str) -> int:
 
 
 def split_command(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return (the recorder's own words, the command after ``--``)."""
+    """Return (the recorder's own arguments, the command after ``--``)."""
     words = list(argv)
     if "--" not in words:
         return words, []
@@ -99,7 +99,7 @@ def record(arguments: argparse.Namespace, command: Sequence[str],
     :param arguments: as parsed from the options of :func:`add_arguments`
     :param command: what to run while recording
     :param importer: makes a recording (second) of the capture (first); None leaves the capture itself
-    :param keep_raw: keep the capture beside the recording
+    :param keep_raw: keep the capture next to the recording
     :raises CannotRecord: with a sentence for the user
     """
     names = Names.of(arguments.instance)
@@ -107,7 +107,7 @@ def record(arguments: argparse.Namespace, command: Sequence[str],
         return _clean(names)
     if arguments.plan:
         if os.geteuid() != 0:
-            raise CannotRecord("the plan needs root: what ftrace can reach is told to nobody else", "run it with sudo")
+            raise CannotRecord("the plan needs root: only root sees what ftrace can reach", "run it with sudo")
         kernel = Box().kernel()
         print(describe(plan(kernel, PageMode(arguments.pages).content, names.group), kernel.btf is not None))
         return 0
@@ -128,7 +128,7 @@ def record(arguments: argparse.Namespace, command: Sequence[str],
     session = kind(capture, Options(PageMode(arguments.pages), arguments.duration, tuple(command),
                                     arguments.snapshot_every, arguments.cgroup, arguments.buffer_kb,
                                     tuple(arguments.compressor), names.name,
-                                    # What is imported at once and removed is not worth the time.
+                                    # A capture that is imported at once and then removed is not worth packing.
                                     pack=not arguments.no_pack and (importer is None or keep_raw),
                                     flush_every=arguments.flush_every), Box())
 
@@ -164,7 +164,7 @@ def _clean(names: Names) -> int:
         tracefs.close()
     if left:
         raise CannotRecord(f"{', '.join(left[:3])} cannot be removed{holders}",
-                           "end who still uses it, and try again")
+                           "end the processes that still use it, and try again")
     print(f"removed {len(found)} leftovers" if found else "nothing was left behind")
     return 0
 

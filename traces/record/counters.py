@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Counter snapshots: all that the kernel tells of zswap and zsmalloc, read one file after the other.
+"""Counter snapshots: all that the kernel reports of zswap and zsmalloc, read one file after the other.
 
 The keys and what they hold are those of the recording format (traces/FORMAT.md, "Counter snapshots"); the order
 of reading is part of it: what a replay takes for the time of a value goes by it.

@@ -40,7 +40,7 @@ def cpu_text(numbers: Iterable[int]) -> str:
 
 
 def changes_in_words(changes: Iterable[tuple[int, bool]]) -> list[str]:
-    """Return what became of CPUs, from (CPU, whether it came online) in order: one clause for those together."""
+    """Return a clause per group of CPUs that came or went together, from (CPU, whether it came online) in order."""
     return [f"CPU{'s' * (len(numbers) > 1)} {cpu_text(numbers)} {'came online' if online else 'went offline'}"
             for online, numbers in ((online, {number for number, _ in group})
                                     for online, group in itertools.groupby(changes, lambda change: change[1]))]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The way out of a command, for ``zreplay`` and for the recorder alone: one sentence and an exit status.
 
-A verdict is the only thing that may end with status 1, so nothing here does: what the world does to a command (a full
-disk, no permission, nobody who reads what it prints) is 2, Ctrl-C 130, a reader that went away 141, and what only a
-mistake in the project can explain is 70, with where to report it.
+Only a verdict may end with status 1, so nothing here does.  What happens to a command from outside (a full disk, no
+permission, a closed standard output) is 2, Ctrl-C 130, a reader that went away 141.  What only a mistake in the
+project can explain is 70, with where to report it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def leave(run: Callable[[], int], known: tuple[type[BaseException], ...], kept: 
     :param known: exceptions whose message is the sentence for the user; their status is 2
     :param kept: says what an interrupted command has left
     :param place: names what is being written where the operating system does not say which file it refused
-    :param command: True where the process is the command's own, so that its streams may be seen to
+    :param command: True where the process is the command's own, so that its streams may be checked and replaced
     """
     if command and not _streams():
         _say("standard output is closed: nobody would see the result; send it to a file or to /dev/null")
@@ -82,7 +82,7 @@ def leave(run: Callable[[], int], known: tuple[type[BaseException], ...], kept: 
         except Exception as problem:
             status = _fault(problem)
         if interruptions.seen:
-            # Somebody has swallowed it: an import that takes every exception for a missing package.
+            # A library swallowed it: its import takes every exception for a missing package.
             return _interrupted(kept)
     failed = _lost_output()
     return status if failed is None or status not in (0, 1, 3, 4) else _output(failed)
@@ -125,7 +125,7 @@ def _system(problem: OSError, output: str) -> int:
 
 
 def _fault(problem: BaseException) -> int:
-    """Say that it is not the user's mistake, and where to go with it."""
+    """Report a fault of the project: not the user's mistake, and where to report it."""
     _show(problem)
     trace, place = problem.__traceback__, ""
     while trace is not None:
@@ -135,7 +135,7 @@ def _fault(problem: BaseException) -> int:
     how = "that traceback" if os.environ.get(TRACEBACK) else \
         f"what it prints with {TRACEBACK}=1 in its environment"
     _say(f"this is a fault of zreplay itself ({type(problem).__name__}{': ' if said else ''}{said}{place}), "
-         f"and no verdict; report it where you have zreplay from, with {how}, the command and 'zreplay --version'")
+         f"and not a verdict; report it where you have zreplay from, with {how}, the command and 'zreplay --version'")
     return FAULT
 
 
@@ -155,7 +155,7 @@ def _interrupted(kept: Callable[[], str]) -> int:
 
 
 def _say(sentence: str) -> None:
-    """Print a sentence to stderr, as a terminal may show it; where that cannot be, the exit status has to do."""
+    """Print a sentence to stderr, as a terminal may show it; where that fails, only the exit status is left."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         print(f"zreplay: {printable(sentence)}.", file=sys.stderr, flush=True)
 
@@ -164,7 +164,7 @@ def _say(sentence: str) -> None:
 
 
 class _Lenient(io.FileIO):
-    """Standard error that may be full or gone: what it does not take is lost, and nothing fails for that."""
+    """Standard error that may be full or gone: text that it does not take is lost without an error."""
 
     def write(self, data: Any) -> int:
         """Write what can be written."""
@@ -189,8 +189,8 @@ class _Output(io.FileIO):
 
 
 def _streams() -> bool:
-    """See to the standard streams of a process; False where there is no standard output."""
-    # Whatever is opened next would take the number of one that is closed, and be printed into.
+    """Make the standard streams of a process safe to write to; False where standard output is closed."""
+    # The next file opened would take the number of a closed stream, and output would be printed into it.
     number = os.open(os.devnull, os.O_RDWR)
     while number <= 2:
         number = os.dup(number)
@@ -222,7 +222,7 @@ def _lost_output() -> OSError | None:
     except OSError as problem:
         return problem
     except ValueError:
-        # It was closed by who has said what there is to say.
+        # Its closing has been reported already.
         return None
     return getattr(getattr(getattr(sys.stdout, "buffer", None), "raw", None), "failed", None)
 
@@ -231,7 +231,7 @@ def _output(problem: OSError) -> int:
     """Give up standard output; returns the exit status."""
     _to_nowhere(sys.stdout)
     if isinstance(problem, BrokenPipeError):
-        # The reader has seen enough; nothing more can be said to it.  What a shell says of those that SIGPIPE ends:
+        # The reader has gone.  The status that a shell gives of a process that SIGPIPE ended:
         # 0 would be PASS to a script.
         return 128 + signal.SIGPIPE
     _say(f"standard output: {os.strerror(problem.errno or errno.EIO)}, so what was printed is not whole; send it "
@@ -240,7 +240,7 @@ def _output(problem: OSError) -> int:
 
 
 def _to_nowhere(stream: Any) -> None:
-    """Let a stream's last words go nowhere: Python brings them out at its end, and its status would be of that."""
+    """Discard what is left in a stream's buffer: Python flushes it at exit, and a failure would set the exit status."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -251,7 +251,7 @@ def _to_nowhere(stream: Any) -> None:
 
 
 class _Interruptions:
-    """Notices Ctrl-C where somebody swallows it, and raises it again as soon as that is safe.
+    """Notices a Ctrl-C that a library swallows, and raises it again as soon as that is safe.
 
     Libraries take every exception of an import for a package that is missing, and what is raised in a destructor or a
     callback is only printed.
@@ -290,7 +290,7 @@ class _Interruptions:
             self._hook(what)
 
     def find_spec(self, *_: object) -> None:
-        """Raise it at the next import, unless that is of who is cleaning up after it."""
+        """Raise it at the next import, unless that import is part of cleaning up after it."""
         if self.seen and threading.current_thread() is threading.main_thread() \
                 and not isinstance(sys.exc_info()[1], KeyboardInterrupt):
             raise KeyboardInterrupt

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who has files open below a directory: the processes that keep an instance of tracefs busy."""
+"""Which processes have files open below a directory: those that keep an instance of tracefs busy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def holders(place: Path, names: Iterable[str], proc: Path = Path("/proc")) -> li
 
     Processes of others are seen by root only; one that ends meanwhile is left out.
 
-    :param place: directory, as processes name it who do not have it mounted elsewhere
+    :param place: directory, as processes name it that do not have it mounted elsewhere
     :param names: of the directories or files in it that matter
     :param proc: where proc is mounted
     """
@@ -65,12 +65,12 @@ def _name(directory: Path) -> str:
         text = (directory / "comm").read_text(errors="replace").strip()
     except OSError:
         return ""
-    # A task may call itself what it likes.
+    # A task may give itself any name.
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def held_by(place: Path, names: Iterable[str], proc: Path = Path("/proc")) -> str:
-    """Return who holds something, as ``, held by process 12 (cat)``; empty where nobody is seen to."""
+    """Return a clause of the processes that hold something: ``, held by process 12 (cat)``; empty where none is."""
     found = holders(place, names, proc)
     if not found:
         return ""

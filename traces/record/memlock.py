@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The recorder's own memory stays in memory: what it pages out would be recorded, and it would wait for it."""
+"""Lock the recorder's own memory: its paging would be recorded, and it would wait for its own pages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ctypes
 
 __all__ = ["lock_memory"]
 
-#: mlockall(): what is there, what comes to be there, and nothing before it is used (include/uapi/asm-generic/mman.h).
+#: mlockall(): present mappings, future ones, and pages only on their first use (include/uapi/asm-generic/mman.h).
 _CURRENT, _FUTURE, _ON_FAULT = 1, 2, 4
 
 

@@ -39,7 +39,7 @@ class Names(NamedTuple):
         :raises CannotRecord: when that cannot be a group's name, or is one that others use
         """
         if not _NAME.fullmatch(name):
-            raise CannotRecord(f"'{name[:40]}' is no name of an instance",
+            raise CannotRecord(f"'{name[:40]}' is not a name of an instance",
                                "use a small letter and up to 19 more small letters, digits and underscores")
         # x_pages is where the recorder called x has its page events.
         if name in _OTHERS or name.endswith(f"_{_PAGES}"):

@@ -10,15 +10,15 @@ from .errors import CannotRecord
 
 __all__ = ["allow", "back_to"]
 
-#: What one process has open beside the rings and their files.
+#: Files that one process has open in addition to the rings and their files.
 _BESIDE = 256
 
 
 def allow(wanted: int, needed: int, what: str) -> tuple[int, int]:
     """Raise the limit on open files (RLIMIT_NOFILE) where it is too low; returns the limits there were.
 
-    :param wanted: files that may come to be open, beside a few that any process has
-    :param needed: those of them that there have to be
+    :param wanted: files that may be open at once, in addition to a few that any process has
+    :param needed: those of them that the recorder cannot do without
     :param what: whose files they are, for the message
     :raises CannotRecord: when not even the needed ones may be opened
     """
@@ -41,6 +41,6 @@ def allow(wanted: int, needed: int, what: str) -> tuple[int, int]:
 
 def back_to(limits: tuple[int, int]) -> None:
     """Set the limits on open files as they were, where that is possible."""
-    # Hard limits are not raised by everybody; what is open stays so in any case.
+    # Only root may raise hard limits; open files stay open in any case.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an operating system's error means for who reads it: what happened, and what can be done about it."""
+"""What an operating system's error means for the user: what happened, and what can be done about it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _FILES = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM,
           errno.EAGAIN: "allow more processes (ulimit -u), or run fewer things at the same time",
           errno.ENOENT: "see whether it is where it was, and try again",
           errno.EIO: "see in the kernel's log what is wrong with the disk"}
-#: Errors that no other name mends.
+#: Errors that another name does not mend.
 _NOT_OF_NAMES = (*OF_DISKS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _GONE = "see whether tracefs is still mounted and who else uses it, and try again"
-#: The same numbers from tracefs, where there is no disk and no other place.
+#: The same numbers from tracefs, which has no disk and no other place to choose.
 _KERNEL = {errno.ENODEV: _GONE, errno.ENOENT: _GONE,
-           errno.EBUSY: "end who else uses it, and try again",
+           errno.EBUSY: "end the other processes that use it, and try again",
            errno.EPERM: "see whether the kernel is locked down (/sys/kernel/security/lockdown)",
            errno.EACCES: "run it as root, and see whether a security module forbids it",
            errno.EROFS: "mount tracefs read-write",
@@ -44,7 +44,7 @@ def what_happened(problem: OSError) -> str:
 def next_step(number: int | None, otherwise: str = "") -> str:
     """Return what to do about an error of files, without a final stop.
 
-    :param otherwise: what to do where it is about the file that was named: it is not there, or nobody's to read
+    :param otherwise: what to do where the error is about the named file: it does not exist, or may not be read
     """
     if otherwise and number not in _NOT_OF_NAMES:
         return otherwise

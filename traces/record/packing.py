@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A capture's files made small when the recording is over: under their names there is always all of their content.
+"""Compresses a capture's files when the recording is over; their names always hold all of their content.
 
 xz with a window longer than its fastest presets have: pages come again, and rings are much alike throughout.
 """
@@ -19,7 +19,7 @@ except ImportError:  # a Python that was built without it
 
 __all__ = ["SUFFIXES", "pack"]
 
-#: What a packed file's name has behind that of the file.
+#: Suffix of a packed file's name.
 SUFFIXES = (".xz", ".gz")
 _PIECE = 1 << 20
 #: Bytes of the window; the compressor takes some eight times as much memory.

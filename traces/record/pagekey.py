@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How a recording names pages, for the command that is recorded: it may know what its pages held, and say so.
 
-A workload's truth names pages, too, and what it names has to be found among the recorded ones.  So it is told how they
-are named, by a file that is nowhere but in the recorder's memory (memfd_create(2)) and gone with it: nothing that
-outlives the run has the key.
+A workload's truth names pages, too, and its names must match those of the recorded pages.  So the recorder offers the
+key, in a file that exists only in the recorder's memory (memfd_create(2)) and is gone with it: nothing that outlives
+the run has the key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VARIABLE = "ZREPLAY_PAGES"
 class PageKey:
     """The random key of one recording's page hashes.
 
-    ``key``: its 32 bytes; ``name``: what capture.json and a truth say of it, 16 hex digits that tell nothing of it.
+    ``key``: its 32 bytes; ``name``: its name in capture.json and in a truth, 16 hex digits that do not reveal it.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class PageKey:
         self._file = -1
 
     def offer(self, capture: str, every: int) -> str:
-        """Return the path of a file that tells the key to whoever may read this process's memory, "" where none can be.
+        """Return the path of a file with the key, for processes that may read this one's memory; "" where that fails.
 
         :param capture: the capture's directory
         :param every: bytes are kept, and named by their SHA-1, of one content of this many; 0 for none

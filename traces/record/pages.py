@@ -24,7 +24,7 @@ __all__ = ["INDEX_HEADER", "PageMode", "PageTaker"]
 #: ``pages.cpuN.bin``, in that order, or a keyed BLAKE2b (64 hex digits) of one whose bytes are not kept.
 INDEX_HEADER = b"n,ts_ns,src,digest\n"
 _HALF = 2048
-#: Halves that wait for their other one; more than this and they never come.
+#: Halves that may wait for their other half; of more than this the other halves were lost.
 _MOST_WAITING = 4096
 
 
@@ -37,7 +37,7 @@ class PageMode:
     def __init__(self, text: str) -> None:
         sample = re.fullmatch(r"sample:([1-9][0-9]{0,6})", text)
         if text not in ("none", "hash", "full") and sample is None:
-            raise CannotRecord(f"'{text[:40]}' is no way to keep pages", "use none, hash, sample:N or full")
+            raise CannotRecord(f"'{text[:40]}' is not a way to keep pages", "use none, hash, sample:N or full")
         self.text = text
         #: Bytes are kept of one content of this many; 0 for none.
         self.every = int(sample[1]) if sample else int(text == "full")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pages are hashed in a process of their own, which runs when nobody else wants the CPU.
+"""Pages are hashed in a process of their own, which runs when the CPU would be idle.
 
-Until then they wait in their rings: kernel memory that is neither swapped nor written to disk.  A ring that is filled
-to half makes the recorder give the process its own priority, until the rings are empty again.  Killed recorders take
-it along; it has no part in what the recorder holds of tracefs but the rings it reads.
+Until then they wait in their rings: kernel memory that is neither swapped nor written to disk.  When a ring is half
+full, the recorder gives the process its own priority until the rings are empty again.  The process ends when the
+recorder is killed; of the recorder's files in tracefs it holds only the rings it reads.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class PageWorker:
             self._reap()
 
     def _reap(self) -> None:
-        # Where whoever started the recorder ignores SIGCHLD, the kernel has done it by then.
+        # Where the recorder's parent ignores SIGCHLD, the kernel has reaped it by then.
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
         self._pid = 0
@@ -142,7 +142,7 @@ def _work(recorder: int, orders: int, answers: int, reader: RingReader, taker: P
             if wait and os.sched_getscheduler(0) != os.SCHED_IDLE:
                 with contextlib.suppress(OSError):
                     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        # Where the pipe has no other end, the recorder is no more.
+        # Where the pipe has no other end, the recorder has ended.
         if os.read(orders, len(_END)) != _END:
             return 1
         reader.rest()

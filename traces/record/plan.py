@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which probe gives which event on the running kernel, or why none does and what that costs."""
+"""Which probe gives which event on the running kernel, or why none does and which checks that costs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["Kernel", "Planned", "as_json", "describe", "page_plan", "plan", "wan
 
 _DEFAULT = Names.of()
 _OFFSET = re.compile(r"\{([a-z0-9_.|]+)\}")
-#: Tasks that may be in a function at once whose return is probed, where the kernel has to be told: the returns of more
-#: are missed.
+#: Tasks that may be in a function at once whose return is probed, where the definition has to say it: the returns of
+#: more tasks are missed.
 _TASKS = 256
 #: Bytes of a page per event field and fields per event: an event holds at most 3 KiB, a field 64 words.
 _PIECE = 512
@@ -38,7 +38,7 @@ class Kernel(NamedTuple):
 class Planned(NamedTuple):
     """One event of a plan.
 
-    ``lines``: definitions for ``dynamic_events``, best first; empty where the event cannot be had, with the
+    ``lines``: definitions for ``dynamic_events``, best first; empty where the event cannot be probed, with the
     reason in ``why``; ``checks``: ids of the checks lost with it.
     """
 
@@ -71,7 +71,7 @@ def _plan_one(probe: Probe, kernel: Kernel, content: bool, group: str) -> Planne
     function = next((name for name in probe.functions if _exists(name, kernel)), None)
     if function is None:
         names = [f"{name}()" for name in probe.functions]
-        which = f"{names[0]} is no function" if len(names) == 1 else f"none of {', '.join(names)} is a function"
+        which = f"{names[0]} is not a function" if len(names) == 1 else f"none of {', '.join(names)} is a function"
         return Planned(probe.event, probe.vocabulary, probe.functions[0], (),
                        f"{which} of its own in this kernel (inlined, renamed or not built)", probe.checks)
     parameters = kernel.btf.parameters(function) if kernel.btf is not None else None
@@ -97,7 +97,7 @@ def _exists(function: str, kernel: Kernel) -> bool:
 
 
 def _fill(field: str, parameters: list[str], btf: Btf | None) -> str | None:
-    """Return a field with registers and offsets put in, None when there is no such parameter or no known offset."""
+    """Return a field with registers and offsets put in, None when the parameter or an offset is unknown."""
     missing = False
 
     def argument(match: re.Match[str]) -> str:
@@ -165,7 +165,7 @@ def page_plan(kernel: Kernel, compressors: list[str],
             for half in (0, 1):
                 fields = [f"src={source}:x64"]
                 fields += [f"c{piece}=+{2048 * half + _PIECE * piece}({source}):x64[64]" for piece in range(4)]
-                # More compressors than one: the event's name tells which, its last digit the half.
+                # Several compressors: the event's name says which, its last digit the half.
                 event = f"pg{len(planned) // 2}_{half}"
                 planned.append(Planned(event, "", function,
                                        _lines(group, event, function, False, fields, kernel), "", ()))
@@ -177,7 +177,7 @@ def describe(planned: list[Planned], btf: bool) -> str:
     lines = [] if btf else ["No BTF: argument positions and offsets are assumed to be those of Linux 7.2."]
     for row in planned:
         if row.lines:
-            # How many tasks a return probe has room for is nothing to read.
+            # The number of tasks a return probe has room for does not help a reader.
             lines.append(f"{row.vocabulary:40} {row.lines[0].replace(f'f{_TASKS}:', 'f:', 1)}")
     missing = [row for row in planned if not row.lines]
     for row in missing:

@@ -38,7 +38,7 @@ def _probes() -> tuple[Probe, ...]:
 
 PROBES: tuple[Probe, ...] = _probes()
 
-#: Byte offsets where the kernel has no BTF: x86-64, Linux 6.12 to 7.3.  What is not here hangs on the configuration.
+#: Byte offsets where the kernel has no BTF: x86-64, Linux 6.12 to 7.3.  The others depend on the configuration.
 OFFSETS: dict[str, int] = {
     "folio.flags": 0, "folio.swap": 40, "folio._flags_1": 64, "zswap_entry.swpentry": 0, "zswap_entry.length": 8,
     "zswap_entry.referenced": 12, "zswap_entry.handle": 24, "acomp_req.src": 48, "acomp_req.slen": 64,
@@ -60,5 +60,5 @@ PAGE_SOURCES: dict[str, tuple[str, str]] = {
     "zstd": ("zstd_compress_cctx", "$arg4"),
     "deflate": ("zlib_deflate", "+0($arg1)"),  # z_stream.next_in
     "842": ("sw842_compress", "$arg1"),
-    "deflate-iaa": ("fake_iaa_compress_page", "$arg1"),  # the lab's module; the hardware's pages no function sees
+    "deflate-iaa": ("fake_iaa_compress_page", "$arg1"),  # the lab's module; no function sees the pages of real hardware
 }

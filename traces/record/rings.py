@@ -46,13 +46,13 @@ class RingReader:
         self._ring = ring
         self._take = take
         self._pipes: list[tuple[int, int]] = []
-        #: Returns the CPUs that have a ring by now, as (number, directory): they may come online later.  Asked for
-        #: every one (True), it returns also those that are not known to have been online at any time.
+        #: Returns the CPUs that have a ring by now, as (number, directory): they may come online later.  With True
+        #: it also returns those that are not known to have been online at any time.
         self.more: Callable[[bool], list[tuple[int, Path]]] | None = None
         try:
             self.add(cpus)
         except OSError:
-            # Whose object was never made is closed by nobody.
+            # The caller cannot close an object whose construction failed.
             RingReader.close(self)
             raise
 
@@ -65,7 +65,7 @@ class RingReader:
             pipe = os.open(path / "trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK)
             poll = select.poll()
             poll.register(pipe, select.POLLIN)
-            # So says ring_buffer_poll_wait() of a CPU that was never online since the instance was made.
+            # ring_buffer_poll_wait() says so of a CPU that was never online since the instance was made.
             if any(events & select.POLLERR for _, events in poll.poll(0)):
                 os.close(pipe)
             else:
@@ -95,7 +95,7 @@ class RingReader:
                 break
             self._pipes.append(self._pipes.pop(0))
             done = 0
-            # Where events come as fast as they are read there is no end; a whole ring later the rest is newer.
+            # Events may arrive as fast as they are read; after a whole ring the rest is newer than this call.
             while done <= self._ring and time.monotonic() <= until:
                 size = self._some(number, pipe)
                 if not size:

@@ -52,7 +52,7 @@ _BUFFER_KB = (1024, 65536)
 _PAGE_SUBBUF_KB = 64
 #: Seconds between flushes, where none are given: what a kill of the box may cost, and a round over the rings.
 FLUSH = 0.5
-#: Bytes after whose packing somebody may ask what takes so long.
+#: A capture of more bytes than this takes so long to pack that a note says so.
 _LONG = 64 << 20
 #: Errors that are neither about disks nor about tracefs.
 _OF_PROCESSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
@@ -90,7 +90,7 @@ def ring_kb(memory_kb: int, instances: int) -> int:
 
 
 def say(sentence: str) -> None:
-    """Tell the user something beside the output: on a terminal in lines that fit, a line that is indented as it is."""
+    """Print a note to stderr: on a terminal in lines that fit, an indented line as it is."""
     first, *rest = f"zreplay: {sentence}".split("\n")
     lines = [first]
     if sys.stderr.isatty():
@@ -107,18 +107,18 @@ class Session:
     :raises CannotRecord: when it cannot be done on this box
     """
 
-    #: Whether its files of events are what the kernel gave of its rings, so that the kernel's count is theirs.
+    #: Whether its files of events are copies of the kernel's rings, so that the kernel's counts apply to them.
     counts_what_it_takes = True
-    #: Whether it keeps its memory from being paged out: not where that is a compiler's, too.
+    #: Whether it locks its memory: not where a compiler runs in the same process.
     locks_memory = True
 
     def __init__(self, path: Path, options: Options, box: Box) -> None:
         self.options = options
         self.box = box
         if options.cgroup is not None and not (options.cgroup / "cgroup.procs").exists():
-            raise CannotRecord(f"{options.cgroup} is no cgroup", "give a directory below /sys/fs/cgroup")
+            raise CannotRecord(f"{options.cgroup} is not a cgroup", "give a directory below /sys/fs/cgroup")
         if options.command and shutil.which(options.command[0]) is None:
-            raise CannotRecord(f"there is no command {options.command[0]}", "check its name")
+            raise CannotRecord(f"the command {options.command[0]} was not found", "check its name")
         #: Set by a signal, by the control pipe, by the end of the command or of the time.
         self.stopping = False
         self.tracefs = self._make_tracefs(Names.of(options.instance))
@@ -151,7 +151,7 @@ class Session:
         self._unmounted = False
         #: Limits on open files as they were: a command has them as it would alone.
         self._limits: tuple[int, int] | None = None
-        #: What it was started with.
+        #: Niceness it was started with.
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
         #: Seconds between rounds over the rings, where none asks for it earlier.
         self.round_every = options.flush_every / 2
@@ -288,14 +288,14 @@ class Session:
         self._limits = allow(each * len(self.meta.cpus(every=True)), each * now, f"the rings of {now} CPUs")
 
     def _look_after(self, instances: list[tuple[Instance, str, dict[str, str]]], notes: list[str]) -> None:
-        """Have a look from now on at what others do to what was set up."""
+        """Watch from now on what other processes do to what was set up."""
         self._watch = Watch(self.tracefs, instances)
         if self._watch.blind:
             notes.append(f"the kernel has no inotify for the recorder ({self._watch.blind}): what other processes do "
                          "to its switches is noticed only where it lasts")
 
     def _own_lru_only(self, used: dict[str, str], notes: list[str]) -> None:
-        """Leave out what other LRUs and parameters of the system do, where the kernel can tell them apart."""
+        """Leave out calls for other LRUs and parameters of the system, where the kernel has filters for that."""
         lru = self.box.addresses.get("zswap_list_lru")
         if lru is None:
             notes.append("zswap_list_lru is not among the kernel's symbols: list_lru events of other LRUs are recorded "
@@ -305,7 +305,7 @@ class Session:
             if event in used and not self.meta.filter(self.tracefs.names.group, event, f"lru == {lru:#x}"):
                 notes.append(f"the kernel takes no filter for {event}: those of other LRUs are recorded too")
 
-        # Others' parameters are nobody's business here.
+        # Parameters of other modules do not belong in a recording.
         if "param_set" in used and not self.meta.filter(self.tracefs.names.group, "param_set", 'name ~ "zswap.*"'):
             notes.append("the kernel takes no filter for param_set: writes to parameters of other modules are recorded "
                          "too")
@@ -372,13 +372,13 @@ class Session:
         self._complete = start
         if self._watch is not None:
             self._watch.begin(start)
-            self.capture.beside["interference"] = self._watch.found
+            self.capture.extra["interference"] = self._watch.found
             self._status["interference"] = self._watch.found
-        # Settings once more: from here on the probes see whoever writes one, and which cgroup is which.
+        # Settings once more: from here on the probes see every write to one, and which cgroup is which.
         self.capture.change_snapshot("before", {**first, "settings": read_settings()})
         self._status["start"] = start
         self.capture.write_json("capture.json", self._status)
-        # What is to be copied has a line of its own.
+        # The command to copy has a line of its own.
         say(f"recording into {self.capture.path}; Ctrl-C stops it, or from elsewhere:\n"
             f"  echo stop > {self.capture.path}/control")
         self._hand_over_pages()
@@ -402,8 +402,8 @@ class Session:
                     self._worker.hurry(_NICE)
                 now = time.monotonic()
                 if full[0] or now - rounded >= self.round_every:
-                    # A round hands over all of before its beginning, but for an event that a CPU was just then
-                    # writing: that is there one round later.
+                    # A round hands over every event from before its beginning, except one that a CPU was
+                    # writing just then: that one follows a round later.
                     begins = _now()
                     much = self._round(self.round_every) > _MUCH
                     self._complete, began, rounded = began, begins, now
@@ -436,13 +436,13 @@ class Session:
             say(f"note: {text}.")
         if any(online for _, online, _ in changes):
             for reader in self._readers[1:]:
-                # Read by another process, which finds them, too: here it is for who waits until they are full.
+                # Another process reads them and finds them, too: here they are for the wait until they are full.
                 if reader.more is not None:
                     reader.add(reader.more(False))
         if not self._unmounted and not self.tracefs.mounted:
             self._unmounted = True
             note = f"tracefs was unmounted from {self.tracefs.place} while it was recorded"
-            say(f"note: {note}: recording goes on, but commands find no trace_marker.")
+            say(f"note: {note}: recording continues, but commands find no trace_marker.")
             self._status["notes"].append(note)
             new = [note]
         if new or changes:
@@ -450,7 +450,7 @@ class Session:
 
     def _until_next(self, rounded: float, start: int) -> float:
         """Return seconds until there is something to do."""
-        # A signal does not end a wait; only afterwards is it seen that somebody wants to stop.
+        # A signal does not end a wait; the request to stop is noticed only afterwards.
         wait = min(rounded + self.round_every - time.monotonic(), _LOOK)
         if self.options.duration is not None:
             wait = min(wait, self.options.duration - (_now() - start) / 1e9)
@@ -465,12 +465,12 @@ class Session:
 
     def _start_command(self) -> None:
         options = self.options
-        # A command that is a recorder itself, of another instance, passes on where both listen.
+        # A command that is itself a recorder, of another instance, passes on the places where both listen.
         mine = {"ZREPLAY_CONTROL": str((self.capture.path / "control").resolve()),
                 "ZREPLAY_MARKER": self.tracefs.shown(self.meta.path / "trace_marker")}
         environment = dict(os.environ)
         if self._taker is not None:
-            # What it knows of its pages' content it has to say as the recording does.
+            # It has to name its pages' contents as the recording does.
             offer = self._key.offer(os.path.realpath(self.capture.path), options.pages.every)
             if offer:
                 mine[VARIABLE] = offer
@@ -498,7 +498,7 @@ class Session:
                 with contextlib.suppress(OSError), (self.meta.path / "trace_marker").open("w") as marker:
                     marker.write(argument)
             elif verb:
-                say(f"'{line[:60].decode('utf-8', 'replace')}' is no command (snapshot LABEL, mark TEXT, stop).")
+                say(f"'{line[:60].decode('utf-8', 'replace')}' is not a command (snapshot LABEL, mark TEXT, stop).")
         return rest[:4096]
 
     def snapshot(self, label: str) -> dict[str, Any]:
@@ -508,7 +508,7 @@ class Session:
         return values
 
     def _note_state(self, values: dict[str, Any]) -> None:
-        """Say what makes a recording of little use, while there is time to do something about it."""
+        """Warn of what makes a recording of little use, while the user can still mend it."""
         if values["params"].get("enabled") != "Y":
             say("note: zswap is not enabled; switch it on with: echo Y > /sys/module/zswap/parameters/enabled.")
         held = values["zswap_debugfs"].get("stored_pages", "0")
@@ -553,14 +553,14 @@ class Session:
         if self._child is not None:
             self._status["command_status"] = self._child.poll()
             if self._child.poll() is None:
-                say(f"the command goes on without being recorded (process {self._child.pid}).")
+                say(f"the command continues unrecorded (process {self._child.pid}).")
         self.capture.flush(stop, losses, wait=True)
         self.capture.write_json("capture.json", self._status)
         if self.options.pack:
             self._pack(stop, losses)
 
     def _pack(self, until: int, losses: dict[str, Any]) -> None:
-        """Make the capture's files small; whoever wants to stop it again finds them as they were recorded."""
+        """Compress the capture's files; Ctrl-C leaves the rest as they were recorded."""
         self.stopping = False
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
@@ -577,7 +577,7 @@ class Session:
     def _seal(self) -> None:
         """Write the sums by which a damaged copy of the capture is found; without them it is read all the same."""
         try:
-            # A command that goes on may go on writing what it knows.
+            # A command that still runs may still write what it knows.
             goes_on = self._child is not None and self._child.poll() is None
             self.capture.seal(growing=("truth.csv",) if goes_on else ())
         except OSError as problem:

@@ -63,13 +63,13 @@ class Tracefs:
                 raise CannotRecord("recording needs root: tracefs is closed to other users", "run it with sudo")
             raise CannotRecord(f"tracefs is not mounted at {root}, or the kernel has no dynamic events",
                                f"mount it (mount -t tracefs nodev {root}), or use a kernel with CONFIG_PROBE_EVENTS")
-        # Held, so that it can be used to the end, whoever unmounts it meanwhile (umount -l).
+        # Held open, so that it can be used to the end even if it is unmounted meanwhile (umount -l).
         self._held = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         #: The same for this process.
         self.root = Path(f"/proc/self/fd/{self._held}")
         if not os.path.exists(self.root / "dynamic_events"):
             self.root = root
-        # A lock goes with its holder however that ends, so it tells a running recorder from a killed one's remains.
+        # A lock ends with its holder however that ends, so it shows whether a recorder runs or was killed.
         self._lock = -1
         try:
             self._lock = self._lock_default() if self.names.name == DEFAULT else self._lock_name()
@@ -83,7 +83,7 @@ class Tracefs:
         return re.sub(rf"^{re.escape(str(self.root))}(?=/|$)", lambda _: str(self.place), str(path))
 
     def holders(self) -> str:
-        """Return who has open files in the recorder's instances, as a clause; empty where nobody is seen to."""
+        """Return a clause of the processes with open files in the recorder's instances; empty where none is seen."""
         return held_by(self.place / "instances", self.names.instances)
 
     @property
@@ -114,7 +114,7 @@ class Tracefs:
     def _lock_name(self) -> int:
         """Return a file descriptor that holds another name.
 
-        tracefs has no file for each name that could be, and one made elsewhere (/run) is not the same for all who
+        tracefs has no file for every possible name, and a file elsewhere (/run) is not the same for all that
         share a tracefs.  So a name is one byte, far behind the end, of the file that all recorders write to.  The
         lock belongs to the open file, not to the process: closing the same file elsewhere, as every definition of a
         probe does, lets go of a process's locks, but not of this one.
@@ -194,7 +194,7 @@ class Tracefs:
         counts: dict[str, int] = {}
         for row in rows:
             if len(row) >= 3 and row[2].isdigit():
-                # Where it is not known whose a count is, the greatest: no loss goes unseen.
+                # Where nothing records whose a count is, the greatest counts: no loss goes unseen.
                 counts[row[0]] = max(counts.get(row[0], 0), int(row[2]))
         return counts
 

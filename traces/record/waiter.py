@@ -70,6 +70,6 @@ class Waiter:
         """
         ready = {pipe for pipe, _ in self._poll.poll(math.ceil(1000 * seconds))}
         full = [any(pipe in ready for pipe in pipes) for pipes in self._rings]
-        # Whatever ended it: on a busy box there is no wait that nothing ends.
+        # Whatever ended the wait: on a busy box something always does.
         self._listen(not any(full[1:]))
         return self._child in ready, self._control in ready, [*full, False]

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What others do to a recorder's instances while it records: what happens while an event is off is lost, uncounted.
+"""Watches what other processes do to a recorder's instances: while an event is off, calls are lost uncounted.
 
-Whoever writes a switch does it through a file, so inotify tells of every write, however short its effect was: off and
-on, a ring that is cleared, a filter set and taken back.  Besides, what the switches say is read again and again: that
-also finds what a kernel without inotify does not tell, and what nobody wrote.  Who takes events out of a ring, or
-clears it, is found by the importer as well, which holds what it reads against what the kernel gave to readers.
+Every switch is written through a file, so inotify reports every write, however short its effect was: off and on, a
+ring that is cleared, a filter set and taken back.  The switches are also read again and again: that finds changes on
+a kernel without inotify, and changes without a write.  The importer, too, finds events that another process took out
+of a ring or cleared: it compares what it reads with what the kernel gave to readers.
 
 What the recorder writes itself is not looked at: it is written before :meth:`Watch.begin`, or said to be expected.
-Markers are anybody's (trace_marker).  A directory of events (eventfs) is held open while it is watched: the kernel
-makes a new inode for each that nobody holds.  Mirrors tracefs as of Linux 6.12 to 7.3.
+Any process may write markers (trace_marker).  A directory of events (eventfs) is held open while it is watched: the
+kernel makes a new inode for each that no process holds.  Mirrors tracefs as of Linux 6.12 to 7.3.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Watch"]
 _MODIFY, _OVERFLOW, _IGNORED = 0x2, 0x4000, 0x8000
 _NONBLOCK, _CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 _HEAD = struct.Struct("iIII")
-#: Files of an instance that anybody may write: nothing of what is recorded hangs on them.  The kernel itself says that
+#: Files of an instance that any process may write: the recording does not depend on them.  The kernel itself says that
 #: the last one is written (latency_fsnotify() in kernel/trace/trace.c).
 _FREE = ("trace_marker", "trace_marker_raw", "trace_pipe", "tracing_max_latency")
 #: Files of an instance whose content says how it records; read again and again.
@@ -77,7 +77,7 @@ class _Inotify:
         self.paths[number] = shown
 
     def written(self) -> list[str]:
-        """Return the paths that were written since the last call; an empty one where there were too many to tell."""
+        """Return the paths that were written since the last call; an empty one where writes were too many to report."""
         found: list[str] = []
         while True:
             try:
@@ -125,7 +125,7 @@ class Watch:
         self._state: dict[str, str] = {}
         self._expected: set[str] = set()
         self._since = 0
-        #: What happened: "since", nothing had by then; "seen", when it was found; "what", a sentence without its stop.
+        #: "since": last time before it happened; "seen": when it was found; "what": a sentence without its final stop.
         self.found: list[dict[str, object]] = []
         self._known: set[str] = set()
 
@@ -180,7 +180,7 @@ class Watch:
         return {name: text for name, text in found.items() if text}
 
     def begin(self, now: int) -> None:
-        """Take what the switches say for what they should; what was written until then is the recorder's own."""
+        """Take the switches' present state as the intended one; earlier writes were the recorder's own."""
         if self._inotify is not None:
             self._inotify.written()
         self._state = self._read(slow=True)
@@ -211,7 +211,7 @@ class Watch:
                 continue
             each = _ENABLE.fullmatch(name)
             if each is not None and name not in written:
-                # What switches a group has its own file written.
+                # Switching a group also writes the event's own file.
                 switched.setdefault(each[1], []).append(each[2])
             else:
                 sentences.append(self._sentence(name, name in written, changed.get(name)))
@@ -231,7 +231,7 @@ class Watch:
 
     def _sentence(self, name: str, written: bool, now: str | None) -> str:
         if not name:
-            return "another process wrote more files of tracefs than the kernel tells of"
+            return "another process wrote more files of tracefs than the kernel reports"
         before = self._state.get(name, "")
         how = f", which said {_short(before)} and says {_short(now)}" if now is not None and before else ""
         if written:
