@@ -38,7 +38,7 @@ def test_fields_fill_columns_that_there_are() -> None:
             # Two fields make one value of flag words, or of a name and a value; nothing else is made of two.
             assert len(made_of) == 1 or column in ("order", "text"), (event.name, column)
         assert {column for row in event.compared for column, _ in row.columns} <= set(event.columns), event.name
-        assert set(event.tells) <= set(event.columns), event.name
+        assert set(event.essential) <= set(event.columns), event.name
 
 
 def test_a_return_has_the_columns_of_its_value_only_where_it_is_one() -> None:

@@ -83,7 +83,7 @@ def test_a_replay_names_all_that_it_needs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("setting", "said"), [
-    ("x=1", "is no KEY=VALUE of a known fact; give one of kernel, compressor, "), ("kernel", "is no KEY=VALUE"),
+    ("x=1", "is not KEY=VALUE of a known fact; give one of kernel, compressor, "), ("kernel", "is not KEY=VALUE"),
     ("chain-size=3", "is not a number from 4 to 16; see what 'grep ZSMALLOC_CHAIN_SIZE"), ("chain-size=x", "is not a number"),
     ("totalram-pages=0", "is not a number from 1"), ("totalram-pages=" + "9" * 5000, "is not a number"),
     ("compressor=a b", "is not such a name"), ("kernel=", "is not such a name"), ("max-pool-percent=101", "from 0 to 100"),

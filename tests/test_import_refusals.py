@@ -84,7 +84,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a symbol that is no address": (change("symbols.json", "ffffffff83f07f60", "nowhere"), "symbols.json", "is not a hexadecimal address"),
     "a snapshot without time": (put("counters-end.json", b'{"t": "now", "zswap_debugfs": {}}'), "counters-end.json", "is not a time in seconds"),
     "a snapshot of another time": (put("counters-end.json", b'{"t": 1e300, "zswap_debugfs": {}}'), "counters-end.json", "it holds a number of more than 64 bits"),
-    "a snapshot at NaN": (put("counters-end.json", b'{"t": NaN, "zswap_debugfs": {}}'), "counters-end.json", "it holds NaN, which is no number"),
+    "a snapshot at NaN": (put("counters-end.json", b'{"t": NaN, "zswap_debugfs": {}}'), "counters-end.json", "it holds NaN, which is not a number"),
     "parameters that are a list": (put("counters-end.json", b'{"t": 1, "zswap_debugfs": {}, "params": ["enabled"]}'),
                                    "counters-end.json", "key 'params': is not an object"),
     "parameters that are null": (put("counters-end.json", b'{"t": 1, "zswap_debugfs": {}, "params": null}'),
@@ -113,7 +113,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "an index with a huge field": (put("pages.idx", b"n,ts_ns,src,sha1\n" + b"x" * 200000), "pages.idx", "line 2: is not"),
     "a dump too short": (cut("pages.bin", 12 * 4096 + 5), "pages.bin", "offset 49157: the dump ends here but its index names 13 pages (53248 bytes)"),
     "a dump too long": (lambda s: put("pages.bin", (s / "pages.bin").read_bytes() + b"x")(s), "pages.bin",
-                        "offset 53248: the dump goes on here, but its index names 13 pages"),
+                        "offset 53248: the dump continues here, but its index names 13 pages"),
     "a dump that does not match": (change("pages.bin", page(10), page(77)), "pages.idx", "its bytes do not match its SHA-1"),
     "half a page": (both(drop("pages.*"), put("zpage.cpu0.raw", rb.ring(rb.page_halves(T0, rb.PAGE_OFFSET, page(1))[:1]))),
                     "zpage.cpu0.raw", "holds no"),
@@ -229,7 +229,7 @@ def test_a_dump_that_would_fill_the_disk(tmp_path: Path) -> None:
 
     content._read = counted
     try:
-        with pytest.raises(BadInput, match="the dump goes on here"):
+        with pytest.raises(BadInput, match="the dump continues here"):
             import_source(source, tmp_path / "rec")
     finally:
         content._read = original

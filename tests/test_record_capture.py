@@ -129,7 +129,7 @@ def test_targets_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     for path, why in (("there", "exists already"), ("link", "exists already"), ("no/c", "cannot be used"),
-                      ("file/c", "no directory|cannot be used"), ("open/c", "not sticky")):
+                      ("file/c", "not a directory|cannot be used"), ("open/c", "not sticky")):
         with pytest.raises(CannotRecord, match=why) as problem:
             Capture(tmp_path / path)
         assert str(problem.value).count("; ") == 1
@@ -385,8 +385,8 @@ def test_truth_is_left_out_where_only_keyed_hashes_are(tmp_path: Path) -> None:
     ("capture.json", "{", "not readable JSON"),
     ("capture.json", json.dumps({"zreplay_capture": 2}), "version"),
     ("capture.json", json.dumps({**status(True), "losses": 3}), "wrong type"),
-    ("capture.json", json.dumps({**status(True), "start": None}), "is no time"),
-    ("capture.json", json.dumps({**status(False), "start": "x"}), "is no time"),
+    ("capture.json", json.dumps({**status(True), "start": None}), "is not a time"),
+    ("capture.json", json.dumps({**status(False), "start": "x"}), "is not a time"),
     ("pages.cpu0.idx", "n,ts_ns,src,digest\n0,1,zz,00\n", "in order"),
     ("pages.cpu0.idx", "n,ts\n", "is not 'n,ts_ns,src,digest'"),
     ("pages.cpu0.idx", "n,ts_ns,src,digest\n" + "".join(f"{n},{n},1000,{'0' * 40}\n" for n in range(9)), "ends before"),

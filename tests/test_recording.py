@@ -432,7 +432,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a snapshot outside": (lambda m: m["snapshots"][1].update(file="/etc/passwd"), "key 'snapshots.1.file'"),
     "a snapshot without a label": (lambda m: m["snapshots"][0].pop("label"), "key 'snapshots.0': does not say label"),
     "a snapshot without a time": (lambda m: m["snapshots"][0].update(ts=None), "key 'snapshots.0.ts': is not a whole number"),
-    **{what: (lambda m, name=name: m["files"].update({name: "0" * 64}), "key 'files': has a name in it that is none")
+    **{what: (lambda m, name=name: m["files"].update({name: "0" * 64}), "key 'files': has a name in it that is not allowed")
        for what, name in {"a file outside": "../x", "a file far outside": "a/../../../etc/passwd", "an absolute file": "/etc/passwd",
                           "a file without a name": "", "a file with a NUL": "a\0b", "a file with a very long name": "x" * 300,
                           "a file with a line break": "a\nb\x1b[31m", "a file that ends with one": "a\n",

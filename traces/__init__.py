@@ -27,7 +27,7 @@ def open_recording(path: str | os.PathLike[str], *, verify: bool = True) -> Reco
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: the recorder's errors have no use for pandas."""
+    """Import a name when it is first used: the recorder's errors do not need pandas."""
     if name in __all__:
         from traces import recording
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Events in memory on their way into a recording: what every event has as whole columns, all else only where an event
-has it.
+"""Events in memory on their way into a recording: columns that every event has are whole, all others only have the
+rows of events that have them.
 
 An event fills about four of the vocabulary's columns.  Whole columns of zeros would take ten times the memory, and
 longer to fill, to merge and to read than everything else that an import does.
@@ -19,7 +19,7 @@ from traces import schema
 __all__ = ["SPARSE", "Block", "absent", "sparse_index"]
 
 _DENSE: Final = ("ts", "cpu", "pid", "event")
-#: Columns that are kept only where they hold something.
+#: Columns of which only the rows with a value are kept.
 SPARSE: Final = tuple(name for name in schema.column_names() if name not in (*_DENSE, "text"))
 _PLACE: Final = {name: number for number, name in enumerate(SPARSE)}
 _COLUMN: Final = {name: number for number, name in enumerate(schema.column_names())}

@@ -22,7 +22,7 @@ watch()
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile with Numba; the function runs without the interpreter lock.
 
-    An array that one compiled function hands on to another costs two locked instructions: inner loops do without.
+    An array that one compiled function passes to another costs two locked instructions: inner loops avoid that.
     """
     try:
         return njit(nogil=True, cache=True)(function)

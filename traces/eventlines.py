@@ -12,7 +12,7 @@ from traces.times import bare
 
 __all__ = ["NOT_SHOWN", "apart", "event_line", "event_lines"]
 
-#: What stands where bytes of a page would.
+#: Shown in place of bytes of a page.
 NOT_SHOWN: Final = "not shown"
 
 _HEX_UNITS: Final = frozenset({"pointer", "word", "bits", "flags", "swp_entry_t"})
@@ -58,7 +58,7 @@ def event_lines(recording: Recording, start: int, stop: int, mark: int = -1, dat
 
 
 def apart(one: int, other: int) -> tuple[str, str]:
-    """Return what is said in the place of first bytes of an object that differ: where they do, and none of them.
+    """Return what to show in place of an object's first bytes that differ: where they differ, and none of them.
 
     :param one: up to 8 bytes, as a little-endian number
     """

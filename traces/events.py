@@ -21,7 +21,7 @@ PAGE_SIZE = 4096
 
 
 class Column(NamedTuple):
-    """One column of the event table: ``name``, array ``dtype``, ``unit`` and a one-line meaning."""
+    """One column of the event table: ``name``, ``dtype`` of its array, ``unit`` and a one-line meaning."""
 
     name: str
     dtype: str
@@ -73,7 +73,7 @@ class Event(NamedTuple):
     function the newest name stands for all of them.  ``probe``: what zreplay calls it in tracefs; ``also``: other names
     for it there; ``functions``: kernel functions to hook, the first that exists; ``roles``: of :data:`ROLES`;
     ``checks``: checks of the replay that lose something without it; ``needed_by``: those of them that cannot be made
-    at all; ``tells``: columns without which it says nothing.
+    at all; ``essential``: columns without which a row of it says nothing.
     """
 
     code: int
@@ -86,7 +86,7 @@ class Event(NamedTuple):
     roles: frozenset[str]
     checks: tuple[str, ...]
     needed_by: tuple[str, ...]
-    tells: tuple[str, ...]
+    essential: tuple[str, ...]
     compared: tuple[Compared, ...]
 
     @property
@@ -107,16 +107,16 @@ ROLES = {
     "start": "an operation begins",
     "anywhere": "an operation that reclaim starts wherever memory is allocated: a shrinker",
     "inlined": "some builds inline the function into the caller that the model goes through, though it can be probed",
-    "outside": "belongs to nobody's operation",
-    "reading": "a total was read, by whomever",
+    "outside": "does not belong to an operation",
+    "reading": "a total was read, by any task",
     "observed": "no effect of the model, which the replay acts on",
     # Either the kernel still holds the size class lock, so that what follows happens before any other task's effect on
-    # that class, or only the task's own state follows, or (zswap_invalidate) nobody else can use the slot:
+    # that class, or only the task's own state follows, or (zswap_invalidate) no other task can use the slot:
     # swap_range_free() runs under the cluster's lock (free_swap_slot() of 6.12 before the slot is free), and where
-    # there is nothing to erase the task may show no further event until long after somebody else stored there.  After
+    # there is nothing to erase the task may show no further event until long after another task stored there.  After
     # all other effects the model is resumed when the same task is seen to do its next thing, so that what it looks up
-    # then is what the kernel found then.  Effects that counters of everybody follow (list_lru_add_ret,
-    # obj_cgroup_uncharge_zswap) are such others: a task that is preempted there has not counted.
+    # then is what the kernel found then.  Effects that shared counters follow (list_lru_add_ret,
+    # obj_cgroup_uncharge_zswap) belong to these others: a task that is preempted there has not counted.
     "eager": "the model continues at once to its next effect, or question",
 }
 
@@ -174,7 +174,7 @@ class _is(NamedTuple):
 
 
 def _event(code: int, name: str, probe: str, doc: str = "", *, fields: str = "", functions: str = "", roles: str = "",
-           checks: str = "", tells: str = "", also: str = "", compared: tuple[_is, ...] = ()) -> Event:
+           checks: str = "", essential: str = "", also: str = "", compared: tuple[_is, ...] = ()) -> Event:
     """Return one row.  ``checks`` has a ``!`` behind those that cannot be made without the event."""
     rows = []
     for each in compared:
@@ -187,13 +187,13 @@ def _event(code: int, name: str, probe: str, doc: str = "", *, fields: str = "",
     hooked = functions or (name[:-4] if name.endswith("_ret") else name) if probe and "note" not in given else ""
     return Event(code, name, probe, tuple(also.split()), tuple(hooked.split()), _fields(fields), doc, given,
                  tuple(check.rstrip("!") for check in checks.split()),
-                 tuple(check[:-1] for check in checks.split() if check.endswith("!")), tuple(tells.split()),
+                 tuple(check[:-1] for check in checks.split() if check.endswith("!")), tuple(essential.split()),
                  tuple(rows))
 
 
-# Every field costs the workload the time to fetch it: there is none that no column is made of (but the list of
-# list_lru_add_ret, which is for whoever reads the ring), and none is wider than its column.  Of the flags before a
-# store PG_head is wanted, bit 6.
+# Every field costs the workload the time to fetch it: each fills a column (except the list of list_lru_add_ret, which
+# helps a reader of the ring), and none is wider than its column.  Of the flags before a store the importer needs
+# PG_head, bit 6.
 _SLOT = "folio=$folio:x64 swpent<swp=+{folio.swap}($folio):x64"
 _FOLIO = _SLOT + " order<fl=+{folio.flags}($folio):x8 order<fl1=+{folio._flags_1}($folio):x8"
 _FOLIO_OR_PAGE = _FOLIO.replace("$folio", "$folio|page").replace("folio=", "folio<folio|page=", 1)
@@ -227,7 +227,7 @@ EVENTS: tuple[Event, ...] = (
     _event(6, "param_attr_store_ret", "param_set_ret", "it is, or was refused: ret = bytes, or errno",
            fields="ret=$retval:s64", roles="setting"),
     _event(10, "swap_writeout", "swap_out", "the swap layer is asked to write a folio out", fields=_FOLIO_OR_PAGE,
-           functions=_OUT, roles="start", checks="swap.writeout effect.order", tells="swpent order"),
+           functions=_OUT, roles="start", checks="swap.writeout effect.order", essential="swpent order"),
     _event(11, "swap_writeout_ret", "swap_out_ret", fields="ret=$retval:s32", functions=_OUT, roles="eager",
            checks="swap.writeout!",
            compared=(_is("swap.writeout", "ret=return value", predicted="1"),)),
@@ -243,14 +243,14 @@ EVENTS: tuple[Event, ...] = (
            checks="store.result!",
            compared=(_is("store.result", "ret=return value", predicted="1"),)),
     _event(22, "zswap_load", "load", "load one page", fields=_SLOT, roles="start",
-           checks="load.result load.entry effect.order invariant.load!", tells="swpent"),
+           checks="load.result load.entry effect.order invariant.load!", essential="swpent"),
     _event(23, "zswap_load_ret", "load_ret", "errno, or bool up to 6.12; word = low half of the folio's flags",
            fields="ret=$retval:s32 word<fl=+{folio.flags}($folio):x32?", roles="eager",
            checks="load.result! load.folio!",
            compared=(_is("load.result", "ret=return value", predicted="1"),
                      _is("load.folio", "word=PG_uptodate and PG_dirty of the folio loaded", key="word"))),
     _event(24, "zswap_invalidate", "inval", "a swap slot was freed", fields="swpent<swp=$swp:x64",
-           roles="start eager", checks="effect.order", tells="swpent"),
+           roles="start eager", checks="effect.order", essential="swpent"),
     _event(25, "zswap_decompress", "dec", "an entry's data is read back", fields=_ENTRY + " folio=$folio:x64",
            checks="load.entry!",
            compared=(_is("load.entry", "swpent=swap entry, handle, size=length", "of the entry read"),
@@ -263,7 +263,7 @@ EVENTS: tuple[Event, ...] = (
     _event(27, "zswap_folio_swapin", "swapin_ref", "a swapped-in folio protects its LRU", fields="folio=$folio:x64",
            roles="outside"),
     _event(28, "zswap_total_pages_ret", "total_pages", "pages of all pools", fields="ret=$retval:u64",
-           roles="reading observed", tells="ret",
+           roles="reading observed", essential="ret",
            compared=(_is("zsmalloc.pages", "ret=pages of all pools"),)),
     _event(29, "zswap_pool_create", "pool_create", "a pool for a compressor is made", roles="outside"),
     _event(30, "zswap_pool_create_ret", "pool_create_ret", "the pool, or an ERR_PTR", fields="ret=$retval:x64",
@@ -313,7 +313,7 @@ EVENTS: tuple[Event, ...] = (
     _event(60, "obj_cgroup_may_zswap_ret", "may_zswap",
            "memory.zswap.max allows one more page: memcg = the obj_cgroup, pool = its mem_cgroup",
            fields="ret=$retval:u8 memcg<objcg=$objcg:x64? pool<memcg=+{obj_cgroup.memcg}($objcg):x64?",
-           checks="memcg.limit!", tells="ret",
+           checks="memcg.limit!", essential="ret",
            compared=(_is("memcg.limit", "ret=return value"),)),
     _event(61, "obj_cgroup_charge_zswap", "charge", fields="memcg<objcg=$objcg:x64 size=$size:u32",
            checks="memcg.charge!",
@@ -324,18 +324,18 @@ EVENTS: tuple[Event, ...] = (
            checks="memcg.charge",
            compared=(_is("memcg.charge", "size=bytes, memcg=obj_cgroup", "uncharged"),)),
     _event(63, "mem_cgroup_zswap_writeback_enabled_ret", "wb_enabled", "memory.zswap.writeback allows it",
-           fields="ret=$retval:u8 memcg=$memcg:x64?", checks="memcg.writeback! invariant.raw!", tells="ret",
+           fields="ret=$retval:u8 memcg=$memcg:x64?", checks="memcg.writeback! invariant.raw!", essential="ret",
            compared=(_is("memcg.writeback", "ret=return value"),)),
-    _event(64, "list_lru_add", "lru_add", "any LRU of the system", fields=_LRU, checks="lru.order!", tells="pool",
+    _event(64, "list_lru_add", "lru_add", "any LRU of the system", fields=_LRU, checks="lru.order!", essential="pool",
            compared=(_is("lru.order", "memcg=mem_cgroup of an entry's LRU"),)),
     _event(65, "list_lru_add_ret", "lru_add_ret", fields="<lru=$lru:x64 ret=$retval:u8", checks="lru.order",
            compared=(_is("lru.order", "ret=list_lru_add() return value", predicted="1"),)),
     _event(66, "list_lru_del", "lru_del", "any LRU of the system", fields=_LRU, roles="eager", checks="lru.order",
-           tells="pool",
+           essential="pool",
            compared=(_is("lru.order", "entry=list_head, nid=node, memcg=cgroup", "taken off the LRU"),)),
     _event(67, "memcg_reparent_list_lrus", "lru_reparent", "a cgroup's LRUs go to its parent: pool = the parent",
            fields="memcg=$memcg:x64 pool<parent=$parent:x64", roles="observed",
-           checks="lru.order shrink.worker!", tells="memcg pool"),
+           checks="lru.order shrink.worker!", essential="memcg pool"),
     _event(68, "zswap_shrinker_count", "shr_count", "the dynamic shrinker asks how much there is", fields=_SHRINK,
            roles="outside", checks="effect.order"),
     _event(69, "zswap_shrinker_count_ret", "shr_count_ret", fields="ret=$retval:u64", roles="outside"),
@@ -349,7 +349,7 @@ EVENTS: tuple[Event, ...] = (
     _event(73, "zswap_writeback_write_ret", "zwb_set_ret", "it is, or was refused: ret = bytes, or errno",
            fields="ret=$retval:s64", roles="setting", checks="memcg.writeback"),
     _event(74, "mem_cgroup_css_online", "css_online",
-           "a cgroup comes to be: pool = the parent's mem_cgroup, data = the cgroup's id",
+           "a cgroup is created: pool = the parent's mem_cgroup, data = the cgroup's id",
            fields=_CSS, roles="setting", checks="memcg.limit memcg.writeback"),
     _event(75, "mem_cgroup_css_offline", "css_offline", "a cgroup goes away", fields="memcg=$css:x64",
            roles="setting", checks="memcg.limit"),
@@ -388,7 +388,7 @@ EVENTS: tuple[Event, ...] = (
            compared=(_is("sg.shape", "handle, size=length", "of the object read"),)),
     _event(85, "zs_get_total_pages_ret", "zs_total", "pages of one pool", fields="ret=$retval:u64",
            functions="zpool_get_total_pages zs_get_total_pages", roles="reading", checks="zsmalloc.pages!",
-           tells="ret",
+           essential="ret",
            compared=(_is("zsmalloc.pages", "ret=pages of the pool"),)),
     _event(86, "obj_malloc", "obj_malloc", "an object is taken from a zspage",
            fields="zspage=$zspage:x64 handle=$handle:x64", checks="zsmalloc.place!",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a replay has to know of the recorded box beside its events, and which command on that box tells it.
+"""What a replay has to know of the recorded box apart from its events, and which command on that box prints it.
 
 A trace file alone says none of it.  :func:`missing` names everything that a recording does not say, and
-:func:`read_settings` and :func:`put` take the user's word for it, at import or afterwards.
+:func:`read_settings` and :func:`put` take these facts from the user, at import or afterwards.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _table(value: object) -> dict[str, Any]:
 
 
 def missing(manifest: dict[str, Any]) -> list[Fact]:
-    """Return the facts that a recording does not say, those that a replay cannot do without first."""
+    """Return the facts that a recording does not say, those that a replay needs most first."""
     kernel, config = manifest["kernel"], manifest["config"]
     params, options = _table(config.get("params")), _table(kernel.get("options"))
     words = " ".join(str(kernel.get(key) or "") for key in ("machine", "release", "uname"))
@@ -89,7 +89,7 @@ def read_settings(settings: Iterable[str]) -> dict[str, str | int]:
         key, equals, value = setting.partition("=")
         fact = _BY_KEY.get(key.strip().replace("_", "-"))
         if fact is None or not equals:
-            raise BadInput(f"--set {setting[:80]}", "", "is no KEY=VALUE of a known fact",
+            raise BadInput(f"--set {setting[:80]}", "", "is not KEY=VALUE of a known fact",
                            f"give one of {', '.join(_BY_KEY)}")
         value = value.strip()
         is_number = fact.form == Fact.form
@@ -124,7 +124,7 @@ def put(kernel: dict[str, Any], config: dict[str, Any], values: dict[str, str | 
 def set_facts(path: str | os.PathLike[str], values: dict[str, str | int]) -> Recording:
     """Set facts of an existing recording: only its manifest is written anew, and says so in a note.
 
-    :raises BadInput: when it is no recording, cannot be written, or the facts are of a machine that is not modelled
+    :raises BadInput: when it is not a recording, cannot be written, or the facts are of a machine that is not modelled
     """
     manifest = Recording(path, verify=False).manifest
     put(manifest["kernel"], manifest["config"], values)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one way in which files of an input are opened.
+"""Opens files of an input, all of them in this one way.
 
 Recordings and captures come from others.  A FIFO among their files would stop a reader for ever, a device would never
-end, and a symbolic link leads to files that nobody meant.  Of a directory only regular files that lie in it are opened,
-without following a link on the way; what a user names may be a link, but has to be a regular file.
+end, and a symbolic link may lead to any file of the box.  Of a directory only regular files that lie in it are opened,
+without following a link on the way; a path that the user names may be a link, but must lead to a regular file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _mode(path: Path) -> int | None:
 
 
 def _unsafe(path: Path, root: Path | None) -> tuple[Path, int] | None:
-    """Return what of a path below ``root`` is no directory, or at its end no regular file, and its mode."""
+    """Return the part below ``root`` of a path that is not a directory, or at its end not a regular file; its mode."""
     if root is not None:
         inner = path.relative_to(root)
         for number in range(1, len(inner.parts)):
@@ -84,11 +84,11 @@ def regular(path: Path, root: Path | None = None) -> Path:
 
 
 def open_input(path: str | os.PathLike[str], root: Path | None = None, *, follow: bool = False) -> BufferedReader:
-    """Open a file of an input for reading; never waits for whoever writes into a FIFO.
+    """Open a file of an input for reading; never waits for the writer of a FIFO.
 
     :param root: the directory that it has to lie in; by default the one it is named in
     :param follow: True for what the user named: a link to a regular file is followed
-    :raises BadInput: when it is no regular file
+    :raises BadInput: when it is not a regular file
     :raises OSError: when it cannot be opened
     """
     place = Path(path)
@@ -108,21 +108,21 @@ def open_input(path: str | os.PathLike[str], root: Path | None = None, *, follow
 
 
 def read_input(path: str | os.PathLike[str], most: int, root: Path | None = None) -> bytes:
-    """Return what a file of an input holds, of a longer one ``most`` bytes and one.
+    """Return a file's bytes, at most ``most`` and one more.
 
     :raises BadInput: as :func:`open_input`
     :raises OSError: when it cannot be read
     """
     with open_input(path, root) as file:
-        # Room for as much as is asked for would be made before a byte is read.
+        # read(n) would allocate n bytes before it reads one.
         return file.read(min(os.fstat(file.fileno()).st_size, most) + 1)[:most + 1]
 
 
 class Reopened(RawIOBase):
-    """A file of an input that is open only while some of it is read: of a box of a thousand CPUs there are thousands.
+    """A file of an input that is open only while it is read: a box of a thousand CPUs has thousands of them.
 
     :param path: what the user named, or a file of it: a link to a regular file is followed
-    :raises BadInput: when it is no regular file, or another one is there when more is read
+    :raises BadInput: when it is not a regular file, or was replaced between two reads
     :raises OSError: when it cannot be opened
     """
 
@@ -153,9 +153,8 @@ class Reopened(RawIOBase):
 
 
 def entries(directory: Path) -> tuple[list[Path], list[str]]:
-    """Return the regular files of a directory, in order of their names, and a sentence on each other thing in it.
-
-    Directories are not spoken of.
+    """Return the regular files of a directory, in order of their names, and a sentence on each other thing in it
+    except directories.
     """
     files, left = [], []
     for path in sorted(directory.iterdir()):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""JSON of others: parsed within bounds, and held against the schema that traces/FORMAT.md names.
+"""JSON from others: parsed within bounds, and checked against the schema that traces/FORMAT.md names.
 
-What comes out has text that can be printed, numbers of at most 64 bits, and lists and objects of a depth that no
-recursion ends at.  The schema is checked by fastjsonschema, which makes Python code of it once.
+What comes out has text that can be printed, numbers of at most 64 bits, and lists and objects of a bounded
+depth.  The schema is checked by fastjsonschema, which makes Python code of it once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from traces.errors import BadInput
 
 __all__ = ["MOST_BYTES", "OutOfBounds", "dumped", "hold_to_schema", "parse"]
 
-#: The file beside this one that has the schema.
+#: The file next to this one that has the schema.
 SCHEMA: Final = Path(__file__).with_name("recording-1.json")
 MOST_BYTES: Final = 64 << 20
 #: Lists, objects and what they hold: each takes some hundred bytes.
@@ -34,7 +34,7 @@ _TYPES: Final = {"object": "an object", "array": "a list", "string": "a text", "
 
 
 class OutOfBounds(ValueError):
-    """JSON that is well-formed, and that no file of this project has."""
+    """Well-formed JSON with values that a file of this project never has."""
 
 
 def dumped(value: Any) -> str:
@@ -63,7 +63,7 @@ def parse(data: bytes) -> Any:
 
 
 def _whole(text: str) -> int:
-    # Python refuses thousands of digits with a hint for programmers, and takes its time with some hundreds.
+    # Python refuses thousands of digits with a hint for programmers, and is slow with hundreds.
     if len(text) > _MOST_DIGITS + 1 or not -(1 << 63) <= (number := int(text)) < 1 << 64:
         raise OutOfBounds("it holds a number of more than 64 bits")
     return number
@@ -73,12 +73,12 @@ def _real(text: str) -> int | float:
     number = float(text)
     if not math.isfinite(number) or abs(number) >= 1 << 64:
         raise OutOfBounds("it holds a number of more than 64 bits")
-    # 625.0 is a whole number to JSON Schema, and would be none to Python.
+    # 625.0 is a whole number to JSON Schema, but not to Python.
     return int(number) if number.is_integer() and abs(number) < 1 << 53 else number
 
 
 def _constant(text: str) -> float:
-    raise OutOfBounds(f"it holds {text}, which is no number")
+    raise OutOfBounds(f"it holds {text}, which is not a number")
 
 
 def _bounded(value: Any) -> None:
@@ -96,7 +96,7 @@ def _bounded(value: Any) -> None:
                 try:
                     item.encode()
                 except UnicodeEncodeError:
-                    raise OutOfBounds("it holds half of a surrogate pair, which is no text") from None
+                    raise OutOfBounds("it holds half of a surrogate pair, which is not text") from None
             if type(item) is str and len(item) > _MOST_TEXT:
                 raise OutOfBounds("it holds a longer text than any real one")
         level, depth = below, depth + 1
@@ -116,7 +116,7 @@ def _checker(name: str) -> Callable[[Any], Any]:
 
 
 def hold_to_schema(value: Any, name: str, path: str | os.PathLike[str], todo: str) -> None:
-    """Hold a value against one of the schema's definitions, ``manifest``, ``snapshot`` or ``state``.
+    """Check a value against one of the schema's definitions, ``manifest``, ``snapshot`` or ``state``.
 
     :param path: the file it is from, for the message
     :param todo: what to do where it does not fit
@@ -143,7 +143,7 @@ def _said(problem: Any) -> str:
     if rule in ("minimum", "maximum"):
         return f"is {'less' if rule == 'minimum' else 'more'} than can be ({wanted})"
     if rule == "propertyNames":
-        return "has a name in it that is none"
+        return "has a name in it that is not allowed"
     if rule == "enum":
         return f"is not {' or '.join(map(str, wanted))}"
     if rule == "maxLength":

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files and directories that are not finished yet, under a hidden name; and what was killed before it finished one.
+"""Unfinished files and directories, under hidden names; and removing those of processes that were killed.
 
-Who makes one holds a lock on it (flock(2)), which ends with the process, however it ends: what nobody
-holds is left over.  It may have pages in it, so the next command that comes to its directory removes it.
+The process that makes one holds a lock on it (flock(2)), which ends with the process, however it ends: one without a
+lock is left over.  It may have pages in it, so the next command that works in its directory removes it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TRIES: Final = 100
 
 
 class Unfinished:
-    """A new directory (0700) or file (0600) beside ``path``, hidden and locked until :meth:`done`.
+    """A new directory (0700) or file (0600) next to ``path``, hidden and locked until :meth:`done`.
 
     :param path: what it will be when it is finished
     :param folder: make a directory
@@ -44,7 +44,7 @@ class Unfinished:
                 if not path.parent.is_dir():
                     raise
                 continue
-            # Somebody who sweeps may have come before the lock.
+            # Another process may have swept it away before the lock.
             with contextlib.suppress(OSError):
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(self._lock), os.lstat(self.path)):
@@ -61,7 +61,7 @@ class Unfinished:
 
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Give a directory for what is needed while ``path`` is made, beside it; it goes with the block, or with a sweep.
+    """Give a directory next to ``path`` for temporary files; it is removed with the block, or by a sweep.
 
     :raises OSError: when it cannot be made
     """
@@ -74,7 +74,7 @@ def scratch(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, or replace one, whole or not at all; it may be read by whom new files may be read.
+    """Write a file, or replace one, whole or not at all; its permissions are those of any new file.
 
     For what holds nothing of pages: other files are 0600.
 
@@ -93,7 +93,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def sweep(directory: Path) -> list[str]:
-    """Remove what a process that is gone left in a directory; return its names.  What cannot be removed stays."""
+    """Remove what processes that have ended left in a directory; return its names.  What cannot be removed stays."""
     swept = []
     try:
         names = [entry.name for entry in os.scandir(directory)

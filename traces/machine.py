@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether what was recorded is a machine that is modelled: x86-64, with pages of 4096 bytes.
+"""Whether the recorded machine is one that is modelled: x86-64, with pages of 4096 bytes.
 
 Any part of a source may say so: the kernel's configuration, release or log, the head of a trace.dat or of perf's
 text, the recorder, and the lengths that zswap hands to the compressor.
@@ -68,9 +68,9 @@ def check_kernel(path: str | os.PathLike[str], kernel: dict[str, Any], capture: 
 
 
 class PageSizes:
-    """Looks at what zswap hands to the compressor: a page at a time for a folio of one page.
+    """Looks at the lengths that zswap hands to the compressor: a page at a time for a folio of one page.
 
-    A call of several pages is that of a series that batches them, so only a store of one page tells.
+    A call of several pages comes from a series that batches them, so only a store of one page shows the page size.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -78,7 +78,7 @@ class PageSizes:
         self._done = False
 
     def add(self, block: Block, captured: dict[str, list[str]]) -> None:
-        """Look at a block, until one had a call that tells.
+        """Look at a block, until one had a call that shows it.
 
         :raises BadInput: where a page of another size was compressed or decompressed
         """
@@ -93,7 +93,7 @@ class PageSizes:
                 continue
             lengths = block.column(column)[rows]
             self._done = True
-            # One page size for all calls, or some are damaged and not the machine's doing.
+            # All calls have one page size; where they differ, some are damaged and the machine is not at fault.
             size = int(lengths[0])
             if size > schema.PAGE_SIZE and not size & (size - 1) and size <= 1 << 16 and (lengths == size).all() \
                     and (name.endswith("decompress") or self._stores_one_page(block, captured, rows, event, pid)):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The object word of zsmalloc, which is what a handle points to: how it is laid out, found in words themselves.
+"""The object word of zsmalloc, which is what a handle points to: its layout, found from recorded words.
 
 Mirrors ``location_to_obj()`` of mm/zsmalloc.c: a page frame number above an index, in later kernels with the index of
-the size class between the two.  How many bits the page frame number takes is the architecture's to say
-(``MAX_POSSIBLE_PHYSMEM_BITS``).  A release may not say which of them it is (a backport, a tree between two releases),
-so the words are asked: whoever has a word also knows the object's class.
+the size class between the two.  The architecture sets how many bits the page frame number takes
+(``MAX_POSSIBLE_PHYSMEM_BITS``).  A release may not say which layout it has (a backport, a tree between two releases),
+so the recorded words decide: with each word the object's class is known, too.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ NEW: Final = LAYOUTS[1]
 
 
 def layout_of(words: np.ndarray, classes: np.ndarray) -> ObjectLayout | None:
-    """Return the layout that most object words have, None where they tell none.
+    """Return the layout that most object words have, None where they do not show one.
 
-    Words of class 0 tell nothing: its bits are clear in either layout.
+    Words of class 0 show nothing: its bits are clear in either layout.
 
     :param words: uint64 array of object words
     :param classes: array of as many indices of size classes
     """
-    telling = classes != 0
-    words, classes = words[telling].astype(np.uint64), classes[telling].astype(np.uint64)
+    useful = classes != 0
+    words, classes = words[useful].astype(np.uint64), classes[useful].astype(np.uint64)
     best, most = None, words.size // 2
     for layout in LAYOUTS:
         index = words & np.uint64((1 << layout.idx_bits) - 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The page store of a recording: each distinct page once, and who used it.
+"""The page store of a recording: each distinct page once, and the compress calls that used it.
 
 ``pages/pages.parquet`` has a row per distinct page: ``sha1`` (hex) and ``data`` (4096 bytes; null where only
 the digest was recorded).  ``pages/refs.parquet`` has a row per page handed to the compressor, in that order:
@@ -48,13 +48,13 @@ def sha1_of(pages: np.ndarray) -> list[str]:
 
 
 class PageWatcher(Protocol):
-    """Who wants to see the pages of a recording while they are stored."""
+    """A receiver of a recording's pages while they are stored."""
 
     def begin(self, kernel: dict[str, Any], config: dict[str, Any]) -> None:
-        """Before the first page: what the recording's manifest will say of these."""
+        """Called before the first page, with what the recording's manifest will say of these."""
 
     def add(self, pages: list[bytes | None]) -> None:
-        """The next distinct pages, in the store's order; None where only the digest is known."""
+        """Called with the next distinct pages, in the store's order; None where only the digest is known."""
 
 
 class PageStoreWriter:
@@ -76,7 +76,7 @@ class PageStoreWriter:
         self._stopped = False
 
     def stop(self) -> None:
-        """Take no more pages: whoever adds them, in another thread, need not go on."""
+        """Take no more pages: a thread that adds them can end."""
         self._stopped = True
 
     def __len__(self) -> int:

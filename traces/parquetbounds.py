@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How much memory a Parquet file takes, before any of it is unpacked.
 
-A file of some kilobytes can say that it unpacks to gigabytes, and pyarrow would try.  What its metadata says need not
-be so: pyarrow makes room for what the header of each page says.  So the headers are read, and their sizes added up.
+A file of some kilobytes can say that it unpacks to gigabytes, and pyarrow would try.  Its metadata may
+be wrong: pyarrow makes room for what the header of each page says.  So the headers are read, and their sizes added up.
 Columns have one value a row; a value of a dictionary counts as often as it may be used.  The layout is that of
 https://parquet.apache.org/docs/file-format/: pages behind headers in Thrift's compact protocol.
 """
@@ -27,7 +27,7 @@ __all__ = ["Column", "Damaged", "bound_memory", "columns", "most_of"]
 _FREE: Final = 64 << 20
 _RATIO: Final = 256
 _DICTIONARY_PAGE: Final = 2
-#: Each value repeats a part of the one before it: the pages do not tell how long they are.
+#: Each value repeats a part of the one before it: the pages do not say how long values are.
 _DELTA_BYTE_ARRAY: Final = 7
 _MOST_HEADER: Final = 1 << 16
 # Type, FieldRepetitionType, Encoding and CompressionCodec of parquet.thrift.
@@ -38,7 +38,7 @@ _CODECS: Final = ("zstd", "snappy", "lz4_raw", "gzip", "brotli")
 
 
 class Damaged(Exception):
-    """A file is not what it says; the message says in what."""
+    """A file is not what it says; the message says how."""
 
 
 def most_of(size: int) -> int:
@@ -47,7 +47,7 @@ def most_of(size: int) -> int:
 
 
 def bound_memory(path: Path, file: pq.ParquetFile, todo: str) -> None:
-    """Look through a file that pyarrow has opened, before it is asked for a column, or for what it knows of one.
+    """Check a file that pyarrow has opened, before pyarrow reads a column or its statistics.
 
     :raises BadInput: when it would take more memory than :func:`most_of` its size, or is damaged
     """
@@ -78,10 +78,10 @@ class Column(NamedTuple):
 def columns(raw: BinaryIO, size: int) -> list[Column]:
     """Return the columns of all row groups, as the file's last structure has them.
 
-    It is read here, because pyarrow ends the process when it is asked for a column of which something is missing, or
-    for a codec that does not exist.
+    They are read here because pyarrow ends the process when a part of the column it should read is missing, or its
+    codec does not exist.
 
-    :raises Damaged: when anything of that is so
+    :raises Damaged: when the file has such a column
     """
     raw.seek(max(size - 8, 0))
     tail = raw.read(8)
@@ -120,7 +120,7 @@ def _column(leaf: dict[int, Any], chunk: dict[int, Any], size: int, rows: int) -
             or (1 in sizes and kind != _BYTE_ARRAY):
         raise ValueError
     if not values and not rows:
-        # Nothing of it is asked for, and it need not have a place.
+        # No value of it is read, so it may lie anywhere.
         return Column(name, kind, width, 0, 0, 0)
     if 0 < chunk.get(11, 0) < first:
         first = chunk[11]
@@ -157,7 +157,7 @@ def _pages(raw: BinaryIO, at: int, end: int) -> tuple[int, int]:
             raise Damaged("a page's header is damaged")
         inner = [page[key] for key in (5, 7, 8) if isinstance(page.get(key), dict)]
         if any(_DELTA_BYTE_ARRAY in (header.get(2), header.get(4)) for header in inner):
-            raise Damaged("its texts are packed in a way that does not tell how long they are")
+            raise Damaged("its texts are packed in a way that does not show how long they are")
         if kind == _DICTIONARY_PAGE:
             if whole > most_of(packed):
                 raise Damaged(f"a page of {packed} bytes says that it unpacks to {whole}")
@@ -169,7 +169,7 @@ def _pages(raw: BinaryIO, at: int, end: int) -> tuple[int, int]:
 
 
 def _longest(body: bytes, whole: int) -> int:
-    """Return the longest value of a dictionary's page, up to all of it where that cannot be told.
+    """Return the longest value of a dictionary's page, or the size of the whole page where that is unknown.
 
     Which codec packed it is found by trying: pyarrow ends the process when asked for one that does not exist.
     """

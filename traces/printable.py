@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Text that came from a file, as a terminal may show it.
 
-Names of tasks, releases, markers and bad lines are whatever somebody wrote.  A terminal obeys escape sequences, and
-lets other characters move the cursor or turn the writing around: all such are shown as Python's escapes.  The command's
+Names of tasks, releases, markers and bad lines can hold any character.  A terminal obeys escape sequences, and some
+characters move the cursor or reverse the direction of text: all these are shown as Python's escapes.  The command's
 streams (:mod:`replay.cli.escaping`) do so with all that is printed; a manifest's texts have no line breaks either, so
 that none can look like a line of the command's own.
 """
@@ -20,7 +20,7 @@ _UNSHOWN: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2
 
 
 def escaped(text: str, lines: bool = True) -> str:
-    """Return a text with what a terminal would obey as ``\\x1b`` or ``\\u202e``.
+    """Return a text in which characters that a terminal would obey are shown as ``\\x1b`` or ``\\u202e``.
 
     :param lines: keep line feeds; False escapes these too
     """

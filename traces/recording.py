@@ -63,7 +63,7 @@ class RecordingWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, in_place: bool = False) -> None:
-        # Compiled code: not for those who only read, and before there is anything that an interruption could leave.
+        # Compiled code: readers do not need it, and it is imported before an interruption could leave a file.
         from traces.segment import SegmentEncoder
 
         self.path = Path(path)
@@ -155,14 +155,14 @@ class RecordingWriter:
         return number
 
     def add_table(self, name: str, frame: pd.DataFrame) -> None:
-        """Keep a table beside the events, as ``NAME.parquet`` (``truth``, ``objects``)."""
+        """Keep a table next to the events, as ``NAME.parquet`` (``truth``, ``objects``)."""
         pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), self.directory / f"{name}.parquet",
                        compression="zstd", write_statistics=False)
 
     def add_json(self, name: str, value: Any) -> None:
-        """Keep a JSON document beside the events, as ``NAME.json``.
+        """Keep a JSON document next to the events, as ``NAME.json``.
 
-        :raises BadInput: when no reader would take it
+        :raises BadInput: when readers would refuse it
         """
         text = json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"
         if name == _STATE:
@@ -170,7 +170,7 @@ class RecordingWriter:
         (self.directory / f"{name}.json").write_text(text)
 
     def _readable(self, text: str, name: str, todo: str) -> None:
-        """Hold what is written against what readers hold it against.
+        """Check what is written as readers check it.
 
         :raises BadInput: when it does not fit
         """
@@ -205,7 +205,7 @@ class RecordingWriter:
                                          for path in self.directory.rglob("*") if path.is_file())},
         }
         text = jsontext.dumped(full)
-        # What comes from a capture is input too: no reader would take it from the recording.
+        # Values of a capture are input too: readers would refuse them in the recording.
         self._readable(text, "manifest", _SOURCE)
         (self.directory / _MANIFEST).write_text(text)
         # Pages are user memory; the directory is 0700.
@@ -235,7 +235,7 @@ class Recording:
     def __init__(self, path: str | os.PathLike[str], *, verify: bool = True) -> None:
         self.path = Path(path)
         self.manifest = self._read_manifest()
-        #: numbers of snapshots that were held against the schema
+        #: numbers of snapshots that were checked against the schema
         self._checked: set[int] = set()
         self._checked_state = False
         self._check_lists()
@@ -276,7 +276,7 @@ class Recording:
             raise BadInput(path, "", f"format version {manifest['format_version']} is not one this zreplay "
                            f"reads ({schema.FORMAT_VERSION})", "use the zreplay that wrote it")
         jsontext.hold_to_schema(manifest, "manifest", path, _AGAIN)
-        # All that is shown of it is one line without what a terminal would obey.
+        # Only one line of it is shown, without characters that a terminal would obey.
         shown: dict[str, Any] = escaped_texts(manifest)
         return shown
 
@@ -348,7 +348,7 @@ class Recording:
     def _count_rows(self) -> None:
         """Each file has as many rows as the manifest says, of each kind, and lists the probe of each event.
 
-        What a manifest does not list counts as not probed: a replay would not expect the events that are there.
+        An event that the manifest does not list counts as not probed: a replay would not expect its rows.
         """
         kinds = self.manifest.get("kinds")
         found: dict[str, int] = {}
@@ -360,7 +360,7 @@ class Recording:
         if kinds is not None:
             for name in sorted({*kinds, *found}):
                 self._same_count("kinds", kinds.get(name, 0), f"events {name}", found.get(name, 0))
-        # Names of a later version are its own matter.
+        # Names of a later version of the format are left alone.
         unknown = sorted({name for name, count in found.items() if count and name in schema.CODE}
                          - self.manifest["probes"].keys() - schema.NO_PROBE)
         if unknown:
@@ -368,7 +368,7 @@ class Recording:
                            "there are events", _AGAIN)
 
     def _has(self, name: str) -> bool:
-        """True when the recording has a file of that name; one that somebody else put there does not count."""
+        """True when the recording has a file of that name; a file that was added later does not count."""
         return name in self.manifest["files"] and is_regular(self.path / name, self.path)
 
     def __len__(self) -> int:
@@ -388,7 +388,7 @@ class Recording:
     def snapshot(self, number: int) -> dict[str, Any]:
         """Return the values of snapshot ``number``, none where the manifest lists no such snapshot.
 
-        They were held against the schema when the recording was opened.
+        They were checked against the schema when the recording was opened.
 
         :raises BadInput: when they are not JSON, or not as the schema says
         """
@@ -423,7 +423,7 @@ class Recording:
         return value
 
     def table(self, name: str) -> pd.DataFrame | None:
-        """Return the table ``NAME.parquet`` beside the events, or None.
+        """Return the table ``NAME.parquet`` next to the events, or None.
 
         :raises BadInput: when it is not readable
         """
@@ -509,7 +509,7 @@ class Recording:
         parquetbounds.bound_memory(path, file, _AGAIN)
         try:
             table = file.read(columns=list(columns) if columns is not None else None)
-            # Text that is no UTF-8 and names past the end of their dictionary would stop a reader later.
+            # Text that is not UTF-8, and names past the end of their dictionary, would stop a reader later.
             table.validate(full=True)
         except (pa.ArrowException, OSError) as problem:
             raise BadInput(path, f"event {first}", f"cannot be read ({problem})", _AGAIN) from None
@@ -528,7 +528,7 @@ class Recording:
         """Yield (number of the first event, {column: array}) of at most ``rows`` events.
 
         Batches begin anew with each segment; those that end before event ``start`` are left out.  ``event`` comes as
-        codes (uint8), ``text`` as an object array of str.  Arrays that nobody has any more are used again.
+        codes (uint8), ``text`` as an object array of str.  Arrays that the caller no longer holds are used again.
 
         :raises BadInput: at a segment that cannot be read or does not fit the schema
         """
@@ -545,7 +545,7 @@ class Recording:
                         batch = segment.batch(rows)
                         if at >= skip:
                             yield first + at, batch
-                        # Whoever asks for the next batch may have let this one go.
+                        # The caller may have let this batch go when it asks for the next.
                         del batch
                     continue
             except (Damaged, OSError) as problem:

@@ -2,8 +2,8 @@
 """The event vocabulary: one wide table, one row per probe hit.
 
 A recording's events are rows of fixed columns.  A column that an event does not have holds 0 (``content``
-holds -1, ``text`` the empty string); which columns an event has is said by :data:`traces.events.EVENTS`, and which of
-them the recorded probes really captured by the manifest's ``probes``.  Zeros instead of nulls keep 64-bit
+holds -1, ``text`` the empty string); :data:`traces.events.EVENTS` says which columns an event has, and the
+manifest's ``probes`` which of them the recorded probes captured.  Zeros instead of nulls keep 64-bit
 pointers exact for every reader: pandas turns a nullable integer column into floats.
 
 Event names are kernel function names.  ``NAME`` is the function's entry and ``NAME_ret`` its return; where
@@ -63,7 +63,7 @@ NAMES: Final[tuple[str, ...]] = tuple(
 
 
 #: (event, column) that hold bytes of user memory: a page's own where it is kept as it is, and what a compressor made of
-#: it begins with its first bytes too.  They are shown, exported and told to those who ask (``--data``), to nobody else.
+#: it begins with its first bytes too.  They are shown and exported only with ``--data``.
 PAGE_BYTES: Final = frozenset({("zs_obj_write", "data")})
 
 

@@ -46,7 +46,7 @@ _MASK: Final = {"uint8": 0xFF, "uint16": 0xFFFF, "uint32": 0xFFFFFFFF}
 def _varint(out, at, value):  # type: ignore[no-untyped-def]
     """Write a uint64 in seven bits a byte, the last ones first; return where it ends.
 
-    An array that is handed on to another function costs two locked instructions: for what is written once in many rows.
+    Passing an array to another function costs two locked instructions: this is for values written once in many rows.
     """
     while value >= np.uint64(128):
         out[at] = np.uint8(value & np.uint64(127)) | np.uint8(128)

@@ -2,7 +2,7 @@
 """Columns of an event segment as arrays, batch by batch, where :mod:`traces.segment` wrote it.
 
 Any reader of Parquet reads these files.  This one knows how they are made: an empty row costs it nothing, and it reads
-into memory that is in use already.  What it does not know it leaves to pyarrow (:meth:`Segment.open` answers None).
+into memory that is in use already.  Files of other writers it leaves to pyarrow (:meth:`Segment.open` returns None).
 """
 
 from __future__ import annotations
@@ -177,8 +177,8 @@ def _undelta(page, out):  # type: ignore[no-untyped-def]
 
 
 class Lender:
-    """Arrays to read into, used again as soon as nobody else has one, or a part of one: fresh memory costs more than
-    what is read into it."""
+    """Arrays to read into, used again as soon as no caller holds one or a part of one: fresh memory costs more than
+    reading into it."""
 
     _MOST: Final = 4
 
@@ -243,7 +243,7 @@ class Segment:
         rows = int(meta.num_rows)
         with open_input(path) as raw:
             try:
-                # Not of pyarrow, which ends the process over some damage.
+                # Not read by pyarrow, which ends the process over some damage.
                 place = {column.name: column for column in parquetbounds.columns(raw, os.fstat(raw.fileno()).st_size)}
             except parquetbounds.Damaged:
                 return None
@@ -303,7 +303,7 @@ def texts_of(dictionary: list[str], numbers: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(4)
 def _no_texts(rows: int) -> np.ndarray:
-    """Hardly a batch has a text: the others share one array, which must stay as it is."""
+    """Few batches have a text: the others share one array, which must not change."""
     texts = np.full(rows, "", object)
     texts.flags.writeable = False
     return texts
@@ -365,7 +365,7 @@ class _Page(NamedTuple):
 
 
 def _page(data: bytes, at: int, kind: int, limit: int, unpacker: zstandard.ZstdDecompressor) -> _Page | None:
-    """Unpack the page whose header is at ``at``; None where it is no such page or larger than ``limit``."""
+    """Unpack the page whose header is at ``at``; None where it is not such a page or larger than ``limit``."""
     head = data[at:at + 64]
     try:
         fields, size = thrift.struct(head)

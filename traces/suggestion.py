@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What somebody may have meant by a name that there is not."""
+"""Which existing names a user may have meant by an unknown one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def meant(word: str, names: Iterable[str]) -> str:
     known = list(dict.fromkeys(names))
     same = [name for name in known if name.lower() == word.lower()]
     near = difflib.get_close_matches(word[:200], known, 2, 0.6)
-    # A second one that is much less like it is no help.
+    # A second name that is much less like it does not help.
     likeness = [difflib.SequenceMatcher(None, name, word[:200]).ratio() for name in near]
     found = same or [name for name, like in zip(near, likeness, strict=True) if like > likeness[0] - 0.15]
     return f" (did you mean {' or '.join(repr(name) for name in found)}?)" if found else ""

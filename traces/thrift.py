@@ -2,7 +2,7 @@
 """Structures of Thrift's compact protocol, as Parquet has them before each page and at a file's end.
 
 Mirrors https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.  Files come from others:
-nothing is taken that has no bytes, so that no count, however large, takes longer to read than the bytes there are.
+every value takes at least a byte, so that even a huge count takes no longer to read than the file has bytes.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
 
 
 def _inside(data: bytes, at: int, length: int) -> int:
-    """Return where so many bytes end."""
+    """Return where a run of bytes ends."""
     if at + length > len(data):
         raise IndexError
     return at + length

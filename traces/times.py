@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Stamps as text: seconds, where a recording's clock counts them, and the bare stamp where it does not.
 
-The clocks ``counter`` and ``x86-tsc`` (trace_clocks in kernel/trace/trace.c) tell the order of events and no time
+The clocks ``counter`` and ``x86-tsc`` (trace_clocks in kernel/trace/trace.c) give the order of events and not the time
 between them: a recording of such stamps names the clock under ``stamps`` in its manifest
 (:attr:`traces.recording.Recording.stamps`).
 """

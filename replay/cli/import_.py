@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     with CompressingBeside() as beside:
         with counting("importing") as progress:
             summary = import_source(arguments.src, arguments.output, events=arguments.events, formats=arguments.formats,
-                                    overrides=overrides, beside=None if arguments.no_compress else beside,
+                                    overrides=overrides, watcher=None if arguments.no_compress else beside,
                                     progress=progress)
         if not arguments.no_compress and summary["pages"]:
             summary["compressed"], why = _compress(arguments.output, beside)

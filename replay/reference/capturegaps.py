@@ -26,7 +26,7 @@ from traces.events import EVENTS
 __all__ = ["COUNTED_BY", "ESSENTIAL", "HOW_TO_RECORD", "STRAY", "TELLS", "UNSEEN", "Uncaptured", "seen_only"]
 
 #: Columns without which an event does not tell what the model has to know from it; it is passed over then.
-TELLS: Final[dict[str, tuple[str, ...]]] = {event.name: event.tells for event in EVENTS if event.tells}
+TELLS: Final[dict[str, tuple[str, ...]]] = {event.name: event.essential for event in EVENTS if event.essential}
 #: Any of these events begins an operation, or says in which order tasks got at a thing; what goes unseen without them.
 UNSEEN: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("swap_writeout", "zswap_store"), "pages are stored unseen"),

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Recordings for programs that know nothing of them: one module per foreign format, and what checks an export."""
+"""Recordings for programs that do not know this format: one module per foreign format, and a check of exports."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Is an export what was recorded?  What was read back is held against the recording's own rows, item by item.
+"""Checks an export: what was read back is compared with the recording's own rows, item by item.
 
 Nothing of :class:`traces.exporters.timeline.Timeline` is used: tracks, nesting and counters are worked out again from
 the rows.  Both sides are streamed.
@@ -50,7 +50,7 @@ class _Check:
         self.tracks: dict[int, tuple[str, int]] = {}
         self.described: set[tuple[str, int]] = set()
         self.open: dict[int, list[str]] = {}
-        #: ends of slices without a return, which nothing has justified yet
+        #: ends of slices without a return, which no later event has justified yet
         self.owed: list[Item] = []
         #: counter values that have to follow the last event: name -> value
         self.due: dict[str, int] = {}
@@ -68,7 +68,7 @@ class _Check:
                 yield {"number": base + i, **{name: values[i] for name, values in columns.items()}}
 
     def next_row(self, item: Item) -> str:
-        """Take the next event, hold an item's time, task, CPU and arguments against it; return the event's name."""
+        """Take the next event, compare an item's time, task, CPU and arguments with it; return the event's name."""
         if self.due:
             raise self.fail(f"the counters {sorted(self.due)} lack a value after it")
         row = next(self.rows, None)
@@ -200,10 +200,10 @@ def _held_at_start(recording: Recording) -> int:
 
 
 def check(recording: Recording, items: Iterable[Item], name: str | Path, *, data: bool = False) -> Checked:
-    """Hold what was read back from an export against the recording it was made of.
+    """Compare what was read back from an export with the recording it was made of.
 
     :param name: the export, for sentences
-    :param data: it is to hold first bytes of objects written, as :class:`traces.exporters.timeline.Timeline` was told
+    :param data: whether it should hold first bytes of objects: as for :class:`traces.exporters.timeline.Timeline`
     :raises BadInput: at the first difference
     """
     against = _Check(recording, str(name), data)

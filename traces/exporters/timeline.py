@@ -2,7 +2,7 @@
 """A recording as a timeline: slices, instants and counters on tracks, one after the other, for any viewer's format.
 
 A call whose entry and return were both probed is a slice on its task's track; calls of one task nest as they were
-made.  Every other event is an instant: nobody knows how long it took.  Tracks are tasks, not CPUs: a task that was
+made.  Every other event is an instant: how long it took is not recorded.  Tracks are tasks, not CPUs: a task that was
 preempted in the middle of a store leaves its CPU to another one, whose calls would lie across the open ones; the CPU is
 in every event's arguments.  The idle task is one per CPU.
 
@@ -187,7 +187,7 @@ class Timeline:
         elif name == "counters":
             which = columns["ret"][i]
             if not 0 <= which < len(self.recording.snapshots):
-                raise BadInput(self.recording.path, f"event {number}", f"there is no snapshot {which}", "import again")
+                raise BadInput(self.recording.path, f"event {number}", f"snapshot {which} is missing", "import again")
             held = self.recording.snapshot(which).get("zswap_debugfs")
             for counter, value in sorted(held.items()) if isinstance(held, dict) else ():
                 text = str(value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Importers: foreign captures into recordings.  :func:`import_source` tells what it is given by its content."""
+"""Importers: foreign captures into recordings.  :func:`import_source` recognises a source by its content."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["import_source"]
 
 def import_source(src: str | Path, out: str | Path, *, events: str | Path | None = None,
                   formats: str | Path | None = None, overrides: dict[str, Any] | None = None,
-                  beside: PageWatcher | None = None, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
+                  watcher: PageWatcher | None = None, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
     """Import a capture; see :func:`traces.importers.directory.import_source`, which is loaded only then (Numba)."""
     from traces.importers import directory
 
     return directory.import_source(src, out, events=events, formats=formats, overrides=overrides,
-                                   beside=beside, progress=progress)
+                                   watcher=watcher, progress=progress)

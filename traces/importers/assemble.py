@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From an importer's blocks to a recording: snapshots and parameter writes put in place, pages tied to
-compress calls, entries and returns counted, the manifest written."""
+"""From an importer's blocks to a recording: puts snapshots and parameter writes in place, ties pages to
+compress calls, counts entries and returns, writes the manifest."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ class _Timeline:
             if before is not None:
                 for name in _PARAMS:
                     if name in params and params[name] != before[0].get(name):
-                        # Written somewhere between the two snapshots: at the first marker between them,
-                        # which is when a workload says that it does something new, else right after the first.
+                        # Written somewhere between the two snapshots.  A workload sets a marker when it does something
+                        # new: take the first marker between them, or else the time right after the first snapshot.
                         self._waiting.append((before[1], ts, f"{name}={params[name]}", 2 * number - 1))
             before = (params, ts)
             self.pending.append((ts, 2 * number, {"event": schema.CODE["counters"], "ret": number, "ts": ts}, label))
         self.derived: list[str] = []
 
     def place(self, block: Block, last: bool) -> Block:
-        """Insert what falls into a block's time; ``last`` also takes what comes after all events."""
+        """Insert the rows that fall into a block's time; ``last`` also inserts those after all events."""
         stamps = block.ts
         texts = [(row, text) for row, text in block.texts if block.event[row] == schema.CODE["marker"]]
         end = int(stamps[-1]) if stamps.size else 0
@@ -129,23 +129,23 @@ class _Pairing:
 
 def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[str, Any], *,
              pages: PageIndex | None = None, truth: pd.DataFrame | None = None,
-             objects: pd.DataFrame | None = None, beside: PageWatcher | None = None,
+             objects: pd.DataFrame | None = None, watcher: PageWatcher | None = None,
              progress: Callable[[int], None] | None = None) -> dict[str, Any]:
     """Write a recording from a time-ordered stream of blocks and return its manifest's summary.
 
     :param out: the directory to make
     :param source: what was imported, for the manifest
     :param pages: the pages handed to the compressor, in order
-    :param truth: the workload's own knowledge: phase, page, kind, sha1, swap_type, swap_offset
+    :param truth: what the workload says of its pages: phase, page, kind, sha1, swap_type, swap_offset
     :param objects: compressed objects as written, where recorded
-    :param beside: sees the bytes of distinct pages when they are stored
+    :param watcher: gets the bytes of distinct pages when they are stored
     :param progress: called with the number of events written so far
     :raises BadInput: when the pages do not line up with the compress calls, or ``out`` exists
     """
     watchers = _Watchers(source.get("path", out))
-    if beside is not None:
-        beside.begin(facts.kernel, facts.config)
-    with RecordingWriter(out) as writer, _Storing(pages, writer.pages, beside) as storing:
+    if watcher is not None:
+            watcher.begin(facts.kernel, facts.config)
+    with RecordingWriter(out) as writer, _Storing(pages, writer.pages, watcher) as storing:
         held: Block | None = None
         timeline: _Timeline | None = None
         for block in _whole(blocks):
@@ -153,7 +153,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             if held is not None:
                 _write(writer, timeline.place(held, False), watchers, pages, progress, facts)
             held = block
-        # A recorder that was killed while it armed its probes has nothing, and says so.
+        # A recorder that was killed while it armed its probes recorded nothing, and says so.
         if held is None and not facts.snapshots and (facts.complete or not facts.capture):
             some = _others(facts)
             raise BadInput(source.get("path", out), "",
@@ -181,7 +181,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             if pages.left:
                 left = f"{pages.left} recorded pages belong to no compress call: calls are missing, or pages and " \
                        "events are not of one run"
-                # Of a recorder that was stopped the one may have come further than the other.
+                # When a recorder is stopped, pages and events may end at different times.
                 if facts.complete:
                     facts.losses.append({"cpu": None, "lost": None, "why": left})
                 else:
@@ -243,7 +243,7 @@ def _others(facts: RunFacts) -> str:
 
 
 def _timeline(facts: RunFacts) -> _Timeline:
-    """Begin with what falls between events, when the first ones have told which clock theirs is."""
+    """Begin with the rows between events, once the first events have shown which clock they use."""
     if facts.clock and facts.snapshots:
         facts.missing.append(f"{len(facts.snapshots)} counter snapshots cannot be put in place: the events' stamps are "
                              f"of another clock ({facts.clock})")
@@ -252,16 +252,16 @@ def _timeline(facts: RunFacts) -> _Timeline:
 
 
 class _Storing:
-    """Hashes, compresses and writes the pages in a thread beside the events; none of that holds the interpreter lock
-    for long.
+    """Hashes, compresses and writes the pages in a thread while events are imported; it holds the interpreter lock only
+    briefly.
 
     Used as a context manager: leaving it early stops it.
     """
 
-    def __init__(self, pages: PageIndex | None, writer: PageStoreWriter, beside: PageWatcher | None) -> None:
+    def __init__(self, pages: PageIndex | None, writer: PageStoreWriter, watcher: PageWatcher | None) -> None:
         self._writer = writer
-        if beside is not None:
-            writer.watch = beside.add
+        if watcher is not None:
+                    writer.watch = watcher.add
         self._pool = ThreadPoolExecutor(1)
         self._work = self._pool.submit(pages.store, writer) if pages is not None else None
 
@@ -283,7 +283,7 @@ class _Storing:
 
 
 class _Watchers:
-    """What looks at every event on its way."""
+    """The statistics that are taken of every event as it passes."""
 
     def __init__(self, path: str) -> None:
         self._page_sizes = PageSizes(path)

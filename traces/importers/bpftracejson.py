@@ -21,8 +21,8 @@ others columns of the vocabulary, or of a probemap event its fields: integers, o
        ``"0xffff888000000000"`` and ``"-12"``; those of other names are left out.  ``text``: a marker's text
 ====== =============================================================================================
 
-An integer above 2^63 - 1 is a pointer and keeps its 64 bits.  A printf() that is no such object counts as a
-line that could not be parsed, unless its text does not begin with ``{``: scripts print banners.
+An integer above 2^63 - 1 is a pointer and keeps its 64 bits.  A printf() whose text begins with
+``{`` and is not such an object counts as a line that could not be parsed; other text is passed over as a banner.
 
 Losses: ``lost_events`` lines, ``skipped_events`` of newer versions, and the values of a map called ``@lost``, in
 which a script may count what it did not print.  Other maps are left out.  bpftrace reads the CPUs' buffers in
@@ -71,7 +71,7 @@ _HEAD: Final = ("ts", "cpu", "pid")
 
 
 def _integer(value: object) -> int | None:
-    """Return a field's value as an int64 (pointers as two's complement), None when it is no such number."""
+    """Return a field's value as an int64 (pointers as two's complement), None when it is not such a number."""
     if isinstance(value, str) and (found := _NUMBER.match(value)):
         value = int(found[1], 16) if found[1] else int(found[2])
     if not isinstance(value, int) or not -1 << 63 <= value < 1 << 64:
@@ -80,7 +80,7 @@ def _integer(value: object) -> int | None:
 
 
 class _Window:
-    """Rows that wait to be put in order of their stamps, and the texts of markers."""
+    """Rows that wait to be sorted by their stamps, and the texts of markers."""
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
@@ -228,7 +228,7 @@ class _Reader:
         return values | columns, ""
 
     def _captured(self) -> None:
-        """What every line of an event has was captured; a line without it holds nobody's value."""
+        """Take a column as captured when every line of its event has it: a line without it has no value for it."""
         for name, (count, (lines,)) in self._lines.items():
             self.facts.captured[name] = sorted(column for column, having in count.items() if having == lines)
             self.facts.notes += [f"{name} has {column} in {having} of {lines} lines: it is not taken as captured"
@@ -359,7 +359,7 @@ def _array(reader: _Reader, blocks: Iterator[bytes]) -> Generator[Block, None, b
                 whole, end = decode(rest, at)
             except (ValueError, RecursionError):
                 break
-            # A number may go on in the next chunk.
+            # A number may continue in the next chunk.
             if end == len(rest) and not isinstance(whole, dict):
                 break
             reader.lines += 1
@@ -374,7 +374,7 @@ def _array(reader: _Reader, blocks: Iterator[bytes]) -> Generator[Block, None, b
 
 
 def sniff_bpftrace(first_bytes: bytes) -> bool:
-    """Tell from the first (decompressed) bytes of a file whether it is ``bpftrace -f json`` output."""
+    """Return whether a file whose first (decompressed) bytes are given is ``bpftrace -f json`` output."""
     if b"\0" in first_bytes:
         return False
     if first_bytes.lstrip().startswith(b"["):

@@ -39,7 +39,7 @@ from traces.schema import END
 __all__ = ["OTHER_KEY", "Capture", "read_command"]
 
 _HEADER: Final = b"n,ts_ns,src,digest\n"
-#: What is said of a truth whose digests are none of the recorded pages'.
+#: The note on a truth whose digests do not match the recorded pages.
 OTHER_KEY: Final = ("the workload's truth was left out: its digests have another key than those of the recorded pages; "
                     "run the workload as the command of 'zreplay record'")
 _ROW: Final = re.compile(rb"(\d{1,9}),(\d{1,19}),([0-9a-f]{1,16}),([0-9a-f]{64}|[0-9a-f]{40})")
@@ -51,10 +51,10 @@ _AGAIN: Final = "copy the capture again"
 _WHOLE: Final = 1 << 62
 #: What a manifest can hold.
 _MOST_LOST: Final = (1 << 63) - 1
-#: Things that a recorder noticed that are taken over, and the characters of one.
+#: How many of the recorder's observations are taken over, and how many characters of each.
 _MOST_OTHERS: Final = 200
 _LONG_SENTENCE: Final = 400
-#: CPUs that came and went that are spoken of.
+#: How many CPUs that came or went are named.
 _MOST_CHANGES: Final = 1 << 14
 #: Pages of a packed dump that are kept in memory: those of tasks that took turns are not in order.
 _RECENT: Final = 1024
@@ -83,8 +83,8 @@ class Capture:
         #: When its rings were switched on, ns of the trace clock; None when it was killed before that.
         self.start: int | None = status.get("start")
         if not isinstance(self.start, int) and (status["complete"] or self.start is not None):
-            raise BadInput(path, "key 'start'", "is no time", _AGAIN)
-        #: sentences on what is not what was recorded
+            raise BadInput(path, "key 'start'", "is not a time", _AGAIN)
+        #: sentences on files that differ from what was recorded
         self._damaged: list[str] = []
         self.rings = _files(directory, "zmeta.cpu*.raw")
         self._indices = _files(directory, "pages.cpu*.idx")
@@ -107,12 +107,12 @@ class Capture:
         if not os.path.lexists(path):
             return None
         for each in directory.iterdir():
-            # Without one of its files a capture would seem to be another.  A recorder that was killed leaves its FIFO.
+            # Without one of its files a capture looks like something else.  A killed recorder leaves its FIFO.
             if each.name != "control" and not each.is_dir():
                 regular(each)
         status = read_json(path)
         if status is None:
-            # Without it nobody knows whether the rings are whole.
+            # Without it nothing says whether the rings are whole.
             raise BadInput(path, "", "is not readable JSON", _AGAIN)
         if "zreplay_capture" not in status:
             return None
@@ -152,7 +152,7 @@ class Capture:
         return _WHOLE if any(_packed(path)) else -1
 
     def apply(self, facts: RunFacts) -> None:
-        """Put what the recorder says into the facts of the run."""
+        """Put the recorder's statements into the facts of the run."""
         facts.complete = self.complete
         facts.capture = {key: self.status.get(key) for key in
                          ("recorder", "backend", "clock", "start", "stop", "box", "btf", "pages", "buffer_kb", "cgroup",
@@ -254,9 +254,9 @@ class Capture:
                 facts.losses.append({"cpu": "any", "probe": probe, "lost": missed})
 
     def _hold_to_ring(self, loss: dict[str, Any], facts: RunFacts) -> None:
-        """Hold the events of a CPU against how many the kernel says it gave to readers of its ring.
+        """Compare a CPU's events with the number that the kernel gave to readers of its ring.
 
-        Whoever else reads the ring takes events away, and who clears it, its counts as well.
+        Another process that reads the ring takes events away; one that clears it takes the counts as well.
         """
         rings = self.status.get("rings")
         ring = rings.get(str(loss.get("cpu"))) if isinstance(rings, dict) else None
@@ -268,7 +268,7 @@ class Capture:
                                "its ring: somebody else read it, or the file is not whole")
             loss["lost"] = min(loss["lost"] + read - events, _MOST_LOST) if loss["lost"] is not None else None
         elif read < events:
-            # Whoever clears a ring writes a file, and is seen to, where the recorder sees anything.
+            # A process that clears a ring writes a file, and a recorder with inotify notices that.
             known = [since for since, _ in self._others if since is not None]
             why = f"how many events CPU {loss['cpu']} lost is not known: its ring was cleared while it was recorded " \
                   f"({events} events were read, and the kernel counts {read})"
@@ -279,7 +279,7 @@ class Capture:
     def pages(self, facts: RunFacts, bases: tuple[int, int] | None) -> PageIndex | None:
         """Return the pages that were recorded, of all CPUs in order of time; None when there are none.
 
-        :raises BadInput: at a damaged line that no kill explains
+        :raises BadInput: at a damaged line that a kill does not explain
         """
         parts = [_CpuPages(path, self.complete) for path in self._indices]
         total = sum(len(part.digests) for part in parts)
@@ -406,7 +406,7 @@ def _lost(counts: Any, in_stream: int | None) -> int | None:
 
 
 class _CpuPages:
-    """One CPU's index, and where each page's bytes are in the dump beside it (-1: not kept)."""
+    """One CPU's index, and where each page's bytes are in the dump next to it (-1: not kept)."""
 
     def __init__(self, index: Path, complete: bool) -> None:
         name = re.sub(r"\.idx(\.xz|\.gz)?$", ".bin", index.name)
@@ -448,15 +448,15 @@ class _CpuPages:
         if self._complete:
             raise BadInput(self.dump.path, f"offset {place * PAGE_SIZE}",
                            "holds another page than its index says: the dump or the index is damaged", _AGAIN)
-        # A box that lost its power may have the length of a file on disk and not its bytes.
+        # After a power failure the disk may have a file's length and not its bytes.
         self.damaged += 1
         return None
 
 
 def _rows(index: Path, complete: bool) -> Iterator[re.Match[bytes]]:
-    """Yield the rows of an index; what a packed one says is looked at before more of it is unpacked.
+    """Yield the rows of an index; a packed one is checked row by row before more of it is unpacked.
 
-    :raises BadInput: at a line that is no row, or not the next one
+    :raises BadInput: at a line that is not a row, or not the next one
     """
     number, rest = -1, b""
     for data in _readable(index, complete):
@@ -499,7 +499,7 @@ class _Dump:
         self._recent: OrderedDict[int, bytes] = OrderedDict()
 
     def room(self, complete: bool) -> int:
-        """Return how many pages there are; of a packed dump that should be whole, more than anybody asks for."""
+        """Return how many pages there are; more than any index names for a packed dump that should be whole."""
         if not self.path.is_file():
             return 0
         if not self._packed:
@@ -507,7 +507,7 @@ class _Dump:
         return _WHOLE if complete else sum(map(len, _readable(self.path))) // PAGE_SIZE
 
     def short(self, number: int) -> BadInput:
-        """Return what is to be said where a page is missing."""
+        """Return the exception for a missing page."""
         return BadInput(self.path, f"offset {number * PAGE_SIZE}", "ends before the pages of its index", _AGAIN)
 
     def page(self, number: int) -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A capture's files held against the sizes and sums that its recorder wrote at the end (:mod:`traces.record.sums`)."""
+"""Compares a capture's files with the sizes and sums that its recorder wrote at the end (:mod:`traces.record.sums`)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _AGAIN: Final = "copy the capture again"
 def check_sums(directory: Path) -> list[str]:
     """Compare a capture's files with its sums; returns the names of those that are not there, in order.
 
-    A capture without sums was not ended by its recorder, or is of an older one: nothing is compared then.  A file that
-    was appended to and is shorter now is left to the flushes, which say up to when all is there.
+    A capture without sums was not finished by its recorder, or is of an older one: nothing is compared then.  A shorter
+    file that the recorder appended to is not refused here: the flushes say up to which time its events are whole.
 
     :raises BadInput: when a file is not what the recorder wrote
     """
@@ -65,7 +65,7 @@ def _is_sum(name: str, value: object) -> bool:
 
 
 def _in_another_form(path: Path) -> bool:
-    """True when somebody packed or unpacked the file: a packed form has sums of its own."""
+    """True when the file was packed or unpacked later: a packed form has sums of its own."""
     others = [path.with_name(path.name + suffix) for suffix in (*SUFFIXES, ".zst")]
     plain = path.with_name(plain_name(path.name))
     return any(map(os.path.lexists, others)) or (plain != path and os.path.lexists(plain))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A directory of one run's captures: events in any form, with counters, pages, truth and kernel facts beside."""
+"""A directory of one run's captures: events in any form, with counters, pages, truth and kernel facts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _UNUSED: Final = {"empty": "it is empty, or damaged from its start", "pages": "n
 
 def import_source(src: str | Path, out: str | Path, *, events: str | Path | None = None,
                   formats: str | Path | None = None, overrides: dict[str, Any] | None = None,
-                  beside: PageWatcher | None = None, progress: Progress | None = None) -> dict[str, Any]:
+                  watcher: PageWatcher | None = None, progress: Progress | None = None) -> dict[str, Any]:
     """Import a capture into a recording and return a summary.
 
     :param src: a directory of captures, or one file: trace.dat, ftrace text, or a raw ring
@@ -58,7 +58,7 @@ def import_source(src: str | Path, out: str | Path, *, events: str | Path | None
     :param overrides: what the source does not say: ``release``, ``compressor``, ``chain_size``,
         ``totalram_pages``; the ``instance`` of a trace.dat to take; of the kernel, ``origin`` and what it was
         ``build`` from; ``facts``: what :func:`traces.facts.read_settings` gave
-    :param beside: sees the bytes of distinct pages when they are stored
+    :param watcher: gets the bytes of distinct pages when they are stored
     :param progress: called with the number of events written so far
     :raises BadInput: when nothing can be imported; nothing is left behind
     """
@@ -72,7 +72,7 @@ def import_source(src: str | Path, out: str | Path, *, events: str | Path | None
     blocks = importer.events(Path(events) if events is not None else None)
     source = {"path": src.name, "importer": importer.kind, "files": sorted(p.name for p in importer.used)}
     return assemble(str(out), blocks, importer.facts, source, pages=importer.pages, truth=importer.truth,
-                    objects=importer.objects, beside=beside, progress=progress)
+                    objects=importer.objects, watcher=watcher, progress=progress)
 
 
 class _Import:
@@ -89,7 +89,7 @@ class _Import:
         #: What is missing of it, in a sentence.
         self.cut = ""
         self.objects: pd.DataFrame | None = None
-        # What a user names may be a link; what lies in a directory that somebody sent is opened only if it is a file.
+        # A path that the user names may be a link; in a directory, which may come from others, only files are opened.
         files, left = entries(src) if src.is_dir() else ([src], [])
         self.capture = Capture.find(src) if src.is_dir() else None
         if self.capture is not None:
@@ -150,7 +150,7 @@ class _Import:
         for path in self._take("ringstats"):
             add_ring_stats(self.facts, path)
         add_counters(self.facts, self._take("counters"))
-        # What is named like a snapshot and holds none is one that is damaged, and was taken to be used.
+        # A file that is named like a snapshot and holds none is a damaged snapshot, which was meant to be used.
         self.facts.missing += [f"{path.name} is damaged: it holds no counter snapshot; copy it again"
                                for kind in _NO_SNAPSHOT for path in self.by_kind.get(kind, [])
                                if re.fullmatch(r"counters-.+\.json", path.name)]
@@ -162,7 +162,7 @@ class _Import:
     def _page_files(self) -> None:
         bases = bases_of(self.facts.kernel)
         indices = self._take_one("pageindex")
-        # A dump may begin with a page of text: that it is named after an index says what it is.
+        # A dump may begin with a page of text: it is a dump because it is named after an index.
         dumps = [*self.by_kind.get("pages", []), *self.by_kind.get("unknown", [])]
         if indices and self.pages is None:
             # A dump belongs to the index it is named after; without one the digests are all there is.
@@ -180,7 +180,7 @@ class _Import:
                 self.pages = page_ring(path, self.formats.formats, self.formats.header, bases)
 
     def apply(self, overrides: dict[str, Any]) -> None:
-        """Let the user's word stand over what the files say."""
+        """Let the user's options override what the files say."""
         for name, value in overrides.items():
             if value is None:
                 continue
@@ -229,7 +229,7 @@ class _Import:
         self.kind = kind
         self.used.update(paths)
         if self.facts.instance is not None and kind != "tracedat":
-            raise BadInput(paths[0], "", "is no trace.dat: there is no instance to choose", "leave out --instance")
+            raise BadInput(paths[0], "", "is not a trace.dat, so it has no instance to choose", "leave out --instance")
         if kind == "ring":
             if self.formats is None:
                 raise BadInput(paths[0], "", "is a raw ring buffer without its event formats",

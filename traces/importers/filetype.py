@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a file is, told from its bytes: names lie, and people rename.  Compressed files are looked into."""
+"""What a file is, by its bytes: names lie, and people rename.  Compressed files are looked into."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TRUTH_HEAD: Final = re.compile(rb"phase,page,kind,(?:sha1|blake2b-([0-9a-f]{16})
 def _is_ring(head: bytes, header: HeaderPage | None) -> bool:
     """True when the bytes begin like sub-buffers: lengths in range, time stamps in order, records in a row.
 
-    Half of them may be damaged: the decoder counts that, and a ring must not pass for something else.
+    Half of them may be damaged: the decoder counts that, and a ring must not be taken for another kind of file.
     """
     size, data_at = (header.size, header.data_offset) if header is not None else (4096, 16)
     if len(head) < size:
@@ -61,7 +61,7 @@ def classify(path: Path, header: HeaderPage | None = None) -> str:
     ``pages``, ``truth``, ``counters``, ``objects``, ``config``, ``dmesg``, ``probes``, ``symbols``,
     ``ringstats``, ``json``, ``empty`` or ``unknown``.
 
-    ``pages`` is said of any file of pages that is nothing else, not of lines of text.
+    ``pages`` is any file of whole pages that is nothing else and not lines of text.
     """
     head = read_head(path, _HEAD if header is None else max(_HEAD, header.size))
     if not head:
@@ -102,13 +102,13 @@ def classify(path: Path, header: HeaderPage | None = None) -> str:
 
 
 def _is_text(path: Path, head: bytes) -> bool:
-    """True for lines of text: a page may hold text, but a file of pages is of whole ones."""
-    # Of a packed file the size tells nothing: more than its first page does.
+    """True for lines of text: a page may hold text, but a file of pages has a whole number of them."""
+    # The size of a packed file says nothing: having more than a first page does.
     return b"\n" in head and not re.search(rb"[^\t\n\r\x1b -~\x80-\xff]", head) and path.stat().st_size % 4096 != 0
 
 
 def first_line(path: Path) -> tuple[int, str]:
-    """Return the first line of a file that is not blank, shortened, with its number; 0 for a file that is no text."""
+    """Return the first line of a file that is not blank, shortened, with its number; 0 for a file that is not text."""
     head = read_head(path, 4096)
     for number, line in enumerate(head.split(b"\n"), 1):
         if b"\0" in line:

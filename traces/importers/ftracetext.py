@@ -14,7 +14,7 @@ forms are rewritten (:mod:`traces.importers.textforms`).
 
 A block of text is cut into heads by one regular expression, and the payloads of each event into values by
 one more that is made from the event's first line.  Payloads that this one does not match go through
-:func:`parse_payload`, which is slow and decides.
+:func:`parse_payload`, which is slow and authoritative.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ _SKIPPED: Final = re.compile(rb"\s*$|\s*#| *=> |(?:[^ :]{1,64}:)? *cpus=\d+$|CPU
 
 _KEY: Final = rb"[A-Za-z_][\w.]*="
 _OPAQUE: Final = rb"\{[^{}\n]*\}|" + rb'"[^"\n]*"|[^ \n]*'
-# trace-cmd -R prints the addresses that probes add in hex without 0x.  In no other field such a number could
-# be told from a decimal one.
+# trace-cmd -R prints the addresses that probes add in hex without 0x.  In any other field such a number
+# could be a decimal one.
 _TOKEN: Final = re.compile(rb" *(?:(__probe_\w+)=([\da-f]{1,16})(?= |$)|"
                            rb"([A-Za-z_][\w.]*)=(?:0x([\da-fA-F]{1,16})(?= |$)|(-?\d{1,20})(?= |$)|"
                            + _OPAQUE + rb")|(\([^()]*\)|[^ ]+))")
@@ -208,7 +208,7 @@ class _Template:
     def _are_alike(self, keys: tuple[str, ...]) -> bool:
         """True where fields are the template's, some of them, or more than them, in the same order.
 
-        What has none of an event's fields is no line of that event.
+        A line with none of an event's fields is not a line of that event.
         """
         if keys == self.keys:
             return True
@@ -410,7 +410,7 @@ class _Parser:
 
 
 class _Rest(io.RawIOBase):
-    """A file whose first bytes have been read already; the decompressors only need to read."""
+    """A file whose first bytes have been read already; decompressors need nothing but read()."""
 
     def __init__(self, first: bytes, file: BinaryIO) -> None:
         self._first, self._file = first, file
@@ -444,7 +444,7 @@ def _blocks(path: str, file: BinaryIO, size: int) -> Iterator[bytes]:
 
 def iter_text(path_or_fileobj: str | os.PathLike[str] | BinaryIO,
               chunk_bytes: int = 8 << 20) -> Iterator[TextChunk]:
-    """Parse ftrace text, plain or compressed (zstd, gzip, xz, told by content), in blocks of ``chunk_bytes``.
+    """Parse ftrace text, plain or compressed (zstd, gzip, xz, recognised by content), in blocks of ``chunk_bytes``.
 
     A chunk ends with a line.  Memory is a small multiple of ``chunk_bytes`` (about 10 for usual lines).
 
@@ -483,7 +483,7 @@ def _iter_blocks(blocks: Iterator[bytes]) -> Iterator[TextChunk]:
 
 
 def sniff_text(first_bytes: bytes) -> bool:
-    """Tell from the first bytes of a file, plain or compressed, whether it is ftrace text.
+    """Return whether a file whose first bytes are given, plain or compressed, is ftrace text.
 
     A few KiB do for plain text and gzip; of zstd and xz see :func:`traces.importers.packed.unpacked_head`.
     """

@@ -22,7 +22,7 @@ __all__ = ["chunks", "open_stream", "read_all", "read_head", "read_json", "withi
 
 _CHUNK: Final = 4 << 20
 _BUFFER: Final = 1 << 16
-#: What the JSON files have in them that say something of a run; others may hold what they like.
+#: Keys of JSON files that describe a run; other JSON files are passed over.
 _OURS: Final = (b'"zswap_debugfs"', b'"zreplay_capture"', b'"zswap_list_lru"')
 #: Side files (counters, indices, tables) beyond this size are not believed.
 _MAX_SIDE: Final = 1 << 30
@@ -31,7 +31,7 @@ _MAX_SIDE: Final = 1 << 30
 def open_stream(path: Path) -> BinaryIO:
     """Open a file for reading, decompressed when its content is zstd, gzip or xz.
 
-    :raises BadInput: when it cannot be opened, or is no regular file
+    :raises BadInput: when it cannot be opened, or is not a regular file
     """
     try:
         with open_input(path, follow=True) as raw:
@@ -44,7 +44,7 @@ def open_stream(path: Path) -> BinaryIO:
 
 
 def _read(stream: BinaryIO, size: int) -> tuple[bytes, Exception | None]:
-    """Read ``size`` bytes, or up to the end, or up to the damage that is then returned beside them.
+    """Read ``size`` bytes, or up to the end, or up to damage, which is then returned with the bytes.
 
     A plain ``read(size)`` throws away what it has decompressed when it comes to damage.
     """
@@ -101,7 +101,7 @@ def read_all(path: Path, limit: int = _MAX_SIDE) -> bytes:
 
 
 def within(path: Path) -> Iterator[bytes]:
-    """Yield a file's (decompressed) bytes for somebody who keeps them all in memory.
+    """Yield a file's (decompressed) bytes for a caller that keeps them all in memory.
 
     :raises BadInput: as :func:`chunks`, and where a small file unpacks to more than :func:`most_of` its size
     """

@@ -40,7 +40,7 @@ def _order(keys, begin, runs):  # type: ignore[no-untyped-def]
         runs[count, 0], runs[count, 1] = p, row - begin[p]
         row += 1
         if size > 1:
-            # It goes on up to the least of the others.
+            # It continues up to the least of the others.
             other = heap[1]
             if size > 2 and (keys[at[heap[2]]] < keys[at[other]]
                              or (keys[at[heap[2]]] == keys[at[other]] and heap[2] < other)):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files that somebody compressed (zstd, gzip, xz), read as what is in them; the memory for it is bounded.
+"""Compressed files (zstd, gzip, xz), read as their content, in bounded memory.
 
-A stream's header says how far back it refers, and a decompressor holds as much: of what others send no more is held
-than the usual levels of each format ask for.
+A stream's header says how far back it refers, and a decompressor keeps that much in memory.  A file from others gets no
+more memory than the usual levels of each format need.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["DAMAGE", "MAGIC_BYTES", "ZSTD_LIMIT", "is_packed", "unpacked", "unpa
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _GZIP: Final = b"\x1f\x8b"
 _XZ: Final = b"\xfd7zXZ\0"
-#: As many first bytes tell whether a file is compressed.
+#: This many first bytes show whether a file is compressed.
 MAGIC_BYTES: Final = len(_XZ)
 #: What the decompressors raise at damaged data.
 DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
@@ -46,7 +46,7 @@ def unpacked(file: BinaryIO, head: bytes) -> BinaryIO:
     Reading raises one of :data:`DAMAGE` at damaged data.  Closing it closes ``file``.
 
     :param file: at its beginning; needs to be readable only
-    :param head: its first bytes, :data:`MAGIC_BYTES` of them if there are so many
+    :param head: its first bytes, :data:`MAGIC_BYTES` of them or fewer in a shorter file
     """
     source: Any = file
     if head.startswith(_ZSTD):
@@ -61,9 +61,9 @@ def unpacked(file: BinaryIO, head: bytes) -> BinaryIO:
 
 
 def unpacked_head(head: bytes, most: int) -> bytes:
-    """Return what a file begins with, at most ``most`` bytes, from its first bytes; ``b""`` where they are damaged.
+    """Decompress a file's first bytes, to at most ``most`` bytes; ``b""`` where they are damaged.
 
-    Nothing can be read of a zstd block that is not whole: give 128 KiB, the largest one.
+    A zstd block can only be read whole: give 128 KiB, the size of the largest.
     """
     try:
         if head.startswith(_ZSTD):

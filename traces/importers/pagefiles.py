@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Page contents beside a trace: dumps with an index, page rings, compressed objects as written."""
+"""Page contents next to a trace: dumps with an index, page rings, compressed objects as written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["is_page_format", "page_ring", "read_objects", "read_page_index"]
 _COLUMN = {name: index for index, name in enumerate(schema.column_names())}
 _HALF: Final = PAGE_SIZE // 2
 _MAX_PAGES: Final = 1 << 24
-#: Of a packed file so many records are believed, and one more for each of its bytes.
+#: A packed file may have this many records, and one more for each of its bytes.
 _FREE_RECORDS: Final = 1 << 20
 #: No line of an index is as long.
 _LONG_LINE: Final = 1 << 10
@@ -50,7 +50,7 @@ def read_page_index(index: Path, dump: Path | None, bases: tuple[int, int] | Non
     lines = io.BytesIO(read_all(index))
     if lines.readline(_LONG_LINE).rstrip(b"\r\n") != b"n,ts_ns,src,sha1":
         raise BadInput(index, "line 1", "is not 'n,ts_ns,src,sha1'", "copy the page index again, with its line ends")
-    # Row by row: nothing is made of a bad line, however many there are.
+    # Row by row: a bad line takes no memory, however many there are.
     for number, line in enumerate(lines):
         if number >= _MAX_PAGES:
             raise BadInput(index, "", f"more than {_MAX_PAGES} pages are more than can be", "split the run")
@@ -72,7 +72,7 @@ def read_page_index(index: Path, dump: Path | None, bases: tuple[int, int] | Non
     if dump is not None:
         raw = b"".join(_up_to(within(dump), rows * PAGE_SIZE + 1))
         if len(raw) > rows * PAGE_SIZE:
-            raise BadInput(dump, f"offset {rows * PAGE_SIZE}", f"the dump goes on here, but its index names "
+            raise BadInput(dump, f"offset {rows * PAGE_SIZE}", f"the dump continues here, but its index names "
                            f"{rows} pages", "copy dump and index again, from one run")
         if len(raw) < rows * PAGE_SIZE:
             raise BadInput(dump, f"offset {len(raw)}", f"the dump ends here but its index names {rows} pages "
@@ -82,7 +82,7 @@ def read_page_index(index: Path, dump: Path | None, bases: tuple[int, int] | Non
 
 
 def _up_to(parts: Iterator[bytes], most: int) -> Iterator[bytes]:
-    """Yield the first ``most`` bytes and read no more of them than that takes."""
+    """Yield the first ``most`` bytes, and read no further."""
     for part in parts:
         yield part[:most]
         most -= len(part)

@@ -17,7 +17,7 @@ __all__ = ["PageIndex"]
 _COMPRESS: Final = schema.CODE["crypto_acomp_compress"]
 _STRUCT_PAGE: Final = 64
 #: How far from the newest page in use a call's page is searched, where some are missing or tasks interleave, and only
-#: the order tells which one it is.
+#: the order identifies it.
 _LOOK_AROUND: Final = 64
 #: x86-64 with 4-level paging and without KASLR: where page frame 0 is mapped, and where its struct page is.
 PAGE_OFFSET_BASE: Final = 0xFFFF888000000000
@@ -121,8 +121,8 @@ class PageIndex:
     def _candidates(self, page: int, count: int) -> np.ndarray:
         """Return the rows that may be a call's first page, in order.
 
-        A task may lose its CPU between the two probes for as long as others hand over hundreds of pages: with the
-        address known, all of that page are looked at.
+        A task may be preempted between the two probes for as long as others hand over hundreds of pages: where the
+        address is known, all rows of that page are considered.
         """
         if not self._known_place:
             low = max(self._next - _LOOK_AROUND, 0)
@@ -134,7 +134,7 @@ class PageIndex:
         return rows[rows <= self._ts.size - count]
 
     def store(self, writer: PageStoreWriter) -> None:
-        """Write all pages, in order; called in a thread beside the import of events.
+        """Write all pages, in order; called in a thread while events are imported.
 
         :raises BadInput: when the digests do not match the data
         """

@@ -140,7 +140,7 @@ def _name(event: bytes) -> str:
 
 
 def rewrite(line: bytes, seen: _Seen) -> bytes:
-    """Return a line of perf text as a line of ftrace text; what is no event comes out empty or as it is."""
+    """Return a line of perf text as a line of ftrace text; a line that is not an event comes out empty or unchanged."""
     if found := _EVENT.match(line):
         seen.events += 1
         seen.lines_of[_name(found["group"] + b":" + found["event"])] += 1

@@ -52,7 +52,7 @@ _OF_NAME: Final[dict[str, str]] = {}
 for _probe, _event in _MAP.items():
     if "note" not in _event.roles:
         _OF_NAME.setdefault(_event.name, _probe)
-#: how an event tells that it is a function's entry or its return; the kernel makes these names itself
+#: suffixes that mark an event as a function's entry or its return; the kernel makes these names itself
 _ENTRY: Final = re.compile(r"(.+)__entry|p_(.+)_0")
 _RETURN: Final = re.compile(r"(.+)__(?:return|exit)|r_(.+)_0")
 
@@ -60,7 +60,7 @@ _RETURN: Final = re.compile(r"(.+)__(?:return|exit)|r_(.+)_0")
 def known_probe(event: str, fields: Collection[str] = ()) -> str:
     """Return the row's name of an event that bears its function's name; any other name as it is.
 
-    :param fields: what the event has, where that is known: a return that bears the bare name tells by its ``ret``
+    :param fields: what the event has, where that is known: a return with the bare name is recognised by its ``ret``
     """
     if event in _MAP:
         return event
@@ -109,7 +109,7 @@ def moves_for(probe: str, available: set[str]) -> list[Move]:
         # The first of each field's names that the event has.
         names = [next((name for name in field.sources if name in available), "") for field in made_of]
         if not all(names):
-            # Half of "name=value" is no text, and flags without the second word no order.
+            # Half of "name=value" is not a text, and flags without the second word give no order.
             continue
         if column == "text":
             moves += [Move(column, TEXT, name) for name in names]

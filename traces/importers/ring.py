@@ -41,9 +41,9 @@ _S_TS, _S_DAMAGED, _S_FIRST_DAMAGE, _S_LOST, _S_LOST_UNKNOWN, _S_BASE, _S_SHORT,
     _S_BACKWARDS = range(10)
 
 
-# An array that is handed on costs two locked instructions, so the decoder's own loop reads words by itself and calls
-# these only where it is off the path: ring records are aligned to 4 bytes, and only a format that no kernel writes, or
-# damage, asks for other places.
+# Passing an array costs two locked instructions, so the decoder's own loop reads words itself and calls these only off
+# its usual path: ring records are aligned to 4 bytes, and only damage, or a format that no kernel writes, needs other
+# places.
 @compiled
 def _le(buf, at, size):  # type: ignore[no-untyped-def]
     value = np.uint64(0)
@@ -78,7 +78,7 @@ def _decode(buf, words, subbuf, data_at, commit_size, most,  # type: ignore[no-u
         length = commit & _COMMIT_MASK
         room = subbuf - data_at
         too_long = length > room
-        # Nobody hands out a sub-buffer that says nothing: its bytes were never written, or are gone.
+        # The kernel never hands out an empty sub-buffer: its bytes were never written, or are gone.
         empty = length == 0 and not commit & _MISSED_EVENTS
         if too_long:
             length = room
@@ -273,8 +273,8 @@ class Room:
     def __init__(self, rows: int) -> None:
         self.rows = rows
         self.ts, self.pid, self.event = np.empty(rows, np.int64), np.empty(rows, np.int32), np.empty(rows, np.uint8)
-        # Of each column only the beginning is ever touched, and what is not touched is no memory: NumPy would ask for
-        # huge pages, of which every column touches one.
+        # Only the beginning of each column is ever touched, and untouched pages take no memory: NumPy would ask for
+        # huge pages, and every column would touch one.
         self.where = np.frombuffer(mmap.mmap(-1, 4 * rows * len(SPARSE), _PRIVATE), np.int32)
         self.value = np.frombuffer(mmap.mmap(-1, 8 * rows * len(SPARSE), _PRIVATE), np.int64)
         #: where each column's next entry goes

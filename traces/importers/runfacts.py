@@ -24,7 +24,7 @@ __all__ = ["add_config", "add_counters", "add_dmesg", "add_probes", "add_ring_st
 
 _CONFIG_KEYS: Final = ("CONFIG_ZSMALLOC_CHAIN_SIZE", "CONFIG_ZSMALLOC_STAT", "CONFIG_NUMA", "CONFIG_PAGE_SHIFT",
                        "CONFIG_NR_CPUS", "CONFIG_CC_VERSION_TEXT", "CONFIG_PREEMPT_RT", "CONFIG_MEMCG")
-#: Of a packed file so many lines are believed, and one more for each of its bytes.
+#: A packed file may have this many lines, and one more for each of its bytes.
 _FREE_LINES: Final = 1 << 20
 _TRUTH_COLUMNS: Final = ["phase", "page", "kind", "sha1", "swap_type", "swap_offset"]
 _TRUTH_HEAD: Final = ",".join(_TRUTH_COLUMNS).encode() + b"\n"
@@ -111,7 +111,7 @@ def add_ring_stats(facts: RunFacts, path: Path) -> None:
 def counter_label(path: Path) -> str:
     """Return a snapshot's label from its file name: ``counters-after-out1.json`` is ``after-out1``.
 
-    The number that a recorder put before the label (``counters-007-after-out1.json``) is no part of it.
+    The number that a recorder put before the label (``counters-007-after-out1.json``) is left out.
     """
     return re.sub(r"^counters-?([0-9]{3,}-(?=.))?", "", path.name.split(".", 1)[0]) or path.name
 
@@ -191,7 +191,7 @@ def read_truth(path: Path) -> tuple[pd.DataFrame, str, str]:
 
 
 def _check_truth(path: Path, frame: pd.DataFrame) -> None:
-    """Refuse a truth that no workload writes: it would be held against the kernel.
+    """Refuse a truth that no workload writes: the kernel would be checked against it.
 
     :raises BadInput: with the first line at fault
     """

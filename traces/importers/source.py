@@ -30,7 +30,7 @@ _Part = tuple[Block, np.ndarray]
 
 @dataclass
 class RunFacts:
-    """What an importer knows beside the events; empty where the source does not say.
+    """What an importer knows of the run apart from its events; empty where the source does not say.
 
     ``captured``: vocabulary event -> columns its probe filled; ``functions``: event -> probed kernel function;
     ``config``: what the model needs (compressor, chain_size, totalram_pages, parameters, addresses);
@@ -67,14 +67,14 @@ class RunFacts:
 
 def count_rings(losses: list[dict[str, Any]], stats: Mapping[Any, Mapping[str, int | float]],
                 ring_of: Callable[[dict[str, Any]], Any], source: str, *, every: bool) -> list[str]:
-    """Hold each ring's events against what the kernel counted for it, and return notes: drops leave no mark in a ring.
+    """Compare each ring's events with the kernel's counts for it, and return notes: drops leave no mark in a ring.
 
-    A ring that the kernel counted nothing of has an unknown loss, one of which nothing is there a loss of its own.
+    A ring without the kernel's counts has an unknown loss; a counted ring that is missing is a loss of its own.
 
     :param losses: of each ring that is there; ``lost`` is brought up to date, ``counted`` says that no event is missing
     :param stats: ring -> ``per_cpu/cpuN/stats``; what :data:`ring_of` gives is (instance, CPU)
     :param source: what would hold the statistics, for messages
-    :param every: an instance of which there is no ring at all is missing, too
+    :param every: count an instance without any ring as missing, too
     """
     notes, there = [], set()
     for loss in losses:
@@ -137,7 +137,7 @@ def loss_record(cpu: int, damage: Damage) -> dict[str, Any]:
 
 
 def block_rows(cpus: int) -> int:
-    """Return how many rows a CPU's blocks have where those of so many are merged: together a block's."""
+    """Return how many rows a CPU's blocks have where the streams of this many are merged: together one block's."""
     return max(BLOCK_ROWS // max(cpus, 1), _LEAST_ROWS)
 
 
@@ -179,16 +179,16 @@ def ring_blocks(chunks: Iterable[bytes | memoryview | np.ndarray], table: ProbeT
 def merge_cpus(streams: list[Iterator[Block]]) -> Iterator[Block]:
     """Merge time-ordered streams of blocks by time stamp; equal stamps keep the order of the streams.
 
-    Holds at most one block and one remainder per stream.  Events of one stream are never put in another order:
-    where stamps run backwards in a block (counted as damage), as few as possible count as those beside them.
+    Holds at most one block and one remainder per stream.  Events of one stream always keep their order: where stamps
+    run backwards in a block (counted as damage), as few events as possible are sorted by their neighbours' stamps.
     """
     if len(streams) == 1:
         yield from streams[0]
         return
     pending = [[part] if (part := _next_part(stream)) is not None else [] for stream in streams]
     while any(pending):
-        # Up to the earliest last stamp every stream is known completely.  Of streams that end with this stamp the
-        # first might go on with it, and the later ones wait for that.
+        # Up to the earliest last stamp every stream is known completely.  Of the streams that end with this stamp the
+        # first may have more events with it, and the later ones wait for that.
         horizon, first = min((int(parts[-1][1][-1]), index) for index, parts in enumerate(pending) if parts)
         taken: list[_Part] = []
         for index, parts in enumerate(pending):
@@ -200,15 +200,15 @@ def merge_cpus(streams: list[Iterator[Block]]) -> Iterator[Block]:
                 if count < keys.size:
                     rest.append((block.part(count, len(block)), keys[count:]) if count else (block, keys))
             pending[index] = rest
-        # Before any stream goes on: a block's memory is used again.
+        # Before any stream continues: a block's memory is used again.
         merged = interleave(taken)
         for parts, stream in zip(pending, streams, strict=True):
-            # Streams of one speed end their blocks one soon after the other: a step for each would be a lot of steps.
+            # Streams of equal speed end their blocks soon after each other: one step for each would be many steps.
             if not parts or (len(parts) == 1 and 4 * len(parts[0][0]) < len(merged) // len(streams)):
                 part = _next_part(stream)
                 if part is not None:
                     block, keys = part
-                    # What is stamped before the end of the block before comes after it all the same.
+                    # A stamp before the end of the previous block still comes after that block.
                     parts.append((block, np.maximum(keys, parts[-1][1][-1]) if parts else keys))
         yield merged
 
@@ -219,6 +219,6 @@ def _next_part(stream: Iterator[Block]) -> _Part | None:
             stamps = block.ts
             late = np.maximum.accumulate(stamps)
             early = np.minimum.accumulate(stamps[::-1])[::-1]
-            # Of a stamp that is far off and all the others, most are right.
+            # One stamp far from all the others is wrong, not the others.
             return block, late if np.count_nonzero(late != stamps) <= np.count_nonzero(early != stamps) else early
     return None

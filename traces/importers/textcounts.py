@@ -47,7 +47,7 @@ class TextCounts:
         self._ring: dict[str, int] | None = None
 
     def take(self, line: bytes) -> bool:
-        """Look at a line that is no event; True where it is one of these."""
+        """Look at a line that is not an event; True where it counts events."""
         if found := _HEADS.match(line):
             # per_cpu/cpuN/trace has a head for each CPU.
             there, written = self.entries or (0, 0)

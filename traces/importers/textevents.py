@@ -97,7 +97,7 @@ def _as_printed(path: Path | BinaryIO, facts: RunFacts, head: bool) -> Iterator[
 
 
 def _rings(facts: RunFacts, last: TextChunk, lines: int) -> bool:
-    """Hold a text's events against the statistics of the rings that it also has (``trace-cmd report --stat``).
+    """Compare a text's events with the statistics of the rings that it also has (``trace-cmd report --stat``).
 
     Returns True where these say that none is missing.
     """
@@ -129,7 +129,7 @@ def _opened(path: Path | BinaryIO, facts: RunFacts) -> Path | BinaryIO:
 
 
 def _twice(facts: RunFacts, probes: Mapping[str, set[str]]) -> None:
-    """Two probes of one function print each of its calls twice, unless they took turns: nobody can tell."""
+    """Two probes of one function print each of its calls twice, unless they took turns: nothing shows which."""
     of: dict[str, list[str]] = {}
     for probe, fields in probes.items():
         name = vocabulary_name(probe, fields)
@@ -143,7 +143,7 @@ def _twice(facts: RunFacts, probes: Mapping[str, set[str]]) -> None:
 
 
 def _withdraw(facts: RunFacts, probe: str, fields: set[str], partial: dict[str, int], lines: int) -> None:
-    """What only some lines of an event say was not captured: a line without it holds nobody's value."""
+    """Take a column that only some lines of an event have as not captured: the other lines have no value for it."""
     name = vocabulary_name(probe, fields | partial.keys())
     if name is None:
         return

@@ -57,7 +57,7 @@ def form_of(head: bytes) -> str:
 
 
 def rewrite(line: bytes, form: str) -> bytes:
-    """Return a line of a form as the usual ftrace text has it; what is no event comes out as it is."""
+    """Return a line of a form as the usual ftrace text has it; a line that is not an event is unchanged."""
     if form == "raw":
         found = _RAW.match(line)
         if found is None:

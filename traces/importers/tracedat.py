@@ -60,7 +60,7 @@ _CLOCK_CHOICE: Final = re.compile(r"\[([^\]\s]+)\]")
 
 
 def sniff_tracedat(first_bytes: bytes) -> bool:
-    """Tell from a file's first 10 bytes whether it is a trace.dat of any version."""
+    """Return whether a file with these first 10 bytes is a trace.dat of any version."""
     return first_bytes.startswith(_MAGIC)
 
 
@@ -304,7 +304,7 @@ class _Reader:
         else:
             self._read_v7(self._head)
         if not self._dat.header_page:
-            self._head.fail("there is no header_page: the layout of the ring buffer is not known", _RERECORD)
+            self._head.fail("header_page is missing: the layout of the ring buffer is not known", _RERECORD)
         end, before = 0, ""
         for offset, size, name in sorted(self._regions):
             if offset < end:

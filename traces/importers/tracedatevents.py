@@ -100,7 +100,7 @@ def _events(dat: TraceDat, table: ProbeTable, path: Path, facts: RunFacts) -> It
 def _chosen(dat: TraceDat, path: Path, instance: str | None) -> list[Buffer]:
     """Return the buffers to read: all, or that of the instance which was asked for ('top' is the one without name).
 
-    :raises BadInput: when there is no such instance
+    :raises BadInput: when the file has no such instance
     """
     if instance is None:
         return dat.buffers
@@ -132,7 +132,7 @@ def _clock(dat: TraceDat, buffer: Buffer, facts: RunFacts) -> tuple[int, int] | 
 
 
 def _watched(blocks: Iterator[Block], codes: np.ndarray, to_ns: tuple[int, int] | None) -> Iterator[Block]:
-    """Mark in ``codes`` which events there are; turn cycles into ns as (ts * multiplier) >> shift, without overflow."""
+    """Mark in ``codes`` which events occur; turn cycles into ns as (ts * multiplier) >> shift, without overflow."""
     for block in blocks:
         codes[np.unique(block.event)] = True
         if to_ns is not None:
@@ -144,7 +144,7 @@ def _watched(blocks: Iterator[Block], codes: np.ndarray, to_ns: tuple[int, int] 
 
 
 def _together(buffers: list[Buffer], seen: dict[str, np.ndarray], facts: RunFacts) -> None:
-    """Say what speaks against reading several instances as one run: other clocks, and events that both recorded."""
+    """Note what speaks against reading several instances as one run: different clocks, events recorded by both."""
     held = [buffer for buffer in buffers if seen[buffer.name].any()]
     if len({buffer.clock for buffer in held}) > 1:
         each = ", ".join(f"{buffer.name or 'top'}: {buffer.clock}" for buffer in held)
@@ -169,7 +169,7 @@ def _ring_of(loss: dict[str, Any]) -> tuple[str, int]:
 
 
 def _ids(dat: TraceDat) -> dict[str, int]:
-    """The ids of all events a file describes; its formats outside the vocabulary are needed for no more."""
+    """The ids of all events a file describes; formats outside the vocabulary serve only for this."""
     ids: dict[str, int] = {}
     for name, text in dat.formats.items():
         for line in text.splitlines():

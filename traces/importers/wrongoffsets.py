@@ -2,12 +2,12 @@
 """Columns that a probe read from the wrong place of a structure.
 
 A probe names fields of a structure, and something (BTF, or an offset in the probe's definition) says where they are.
-On a kernel whose structure is laid out otherwise it reads something else, throughout.  Other events of the same
+On a kernel that lays the structure out differently the probe reads wrong values throughout.  Other events of the same
 operation hold the same value from a register: where they disagree with most of what was read, the column is not taken
-as captured, and neither are the structure's other columns that nothing shows to be right.
+as captured, and neither are the structure's other columns that no other event confirms.
 
-One value that differs is the kernel's doing, or that of whoever changed the recording, and stays for a
-replay to see.
+A single value that differs comes from the kernel, or from a change to the recording, and stays for a
+replay to find.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ _STRUCTURES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "struct zspage": {"obj_malloc_ret": ("word", "inuse", "freeobj"), "fix_fullness_group": ("word", "inuse")}}
 _FETCHED: Final = {(event, column) for columns_of in _STRUCTURES.values() for event, columns in columns_of.items()
                    for column in columns}
-#: Of values that had a witness, or can be, so many are wrong where a column was read from elsewhere: any other byte may
-#: be a bool by chance, a length hardly ever what another event says.
+#: Share of wrong values (of those with a witness, or with bounds) that shows a column to be read from another place:
+#: any byte may be a bool by chance, but a length hardly ever equals what another event says.
 _MOSTLY: Final = 0.5
 _SOME: Final = 0.1
 
@@ -137,8 +137,8 @@ class MisreadColumns:
     def withdraw(self, captured: dict[str, list[str]]) -> list[str]:
         """Take columns that were read wrongly out of ``captured`` and return a note for each.
 
-        A structure that one column shows to be laid out otherwise is not believed in its others either, unless
-        another event shows that those were read rightly.
+        When one column shows that a structure is laid out differently, its other columns are not trusted either, unless
+        another event shows that they were read correctly.
         """
         there = {(event, column) for event, columns in captured.items() for column in columns}
         wrong: dict[tuple[str, str], tuple[int, int]] = {}
