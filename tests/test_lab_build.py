@@ -171,7 +171,7 @@ def test_option_that_did_not_take(machine: Path, monkeypatch: pytest.MonkeyPatch
     assert "CONFIG_ZSMALLOC_STAT=y did not take: the configuration has n" in capsys.readouterr().err
     assert lab_build(machine, "--set", "CONFIG_ZSMALLOC_STAT=n") == 0
     assert lab_build(machine, "--set", "ZSMALLOC_STAT=n") == 2
-    assert "'ZSMALLOC_STAT=n' is no line of a kernel configuration" in capsys.readouterr().err
+    assert "'ZSMALLOC_STAT=n' is not a line of a kernel configuration" in capsys.readouterr().err
 
 
 def test_wrong_mailboxes_cost_nothing(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +186,7 @@ def test_directories_of_others_are_left_alone(machine: Path, capsys: pytest.Capt
     (machine / "k").mkdir()
     (machine / "k/thesis.txt").touch()
     assert lab_build(machine) == 2
-    assert "is no build of this program" in capsys.readouterr().err
+    assert "is not a build of this program" in capsys.readouterr().err
     assert [path.name for path in (machine / "k").iterdir()] == ["thesis.txt"]
 
 
@@ -251,7 +251,7 @@ def test_choice_of_a_source() -> None:
     with pytest.raises(LabError, match=r"no suite has linux-source-5\.10"):
         choose(found, "5.10")
     for wanted in ("linux-source", "linux-source-7.2=../../x", "7.2;rm", ""):
-        with pytest.raises(LabError, match="is no source"):
+        with pytest.raises(LabError, match="is not a source"):
             choose(found, wanted)
 
 
@@ -266,7 +266,7 @@ def test_off_line_the_newest_source_of_the_cache_is_taken(tmp_path: Path) -> Non
         assert (found.version, found.path.read_text()) == (version, version)
     assert cached_source("7.2", tmp_path) is None
     assert cached_source("7.3", tmp_path / "nosuch") is None
-    with pytest.raises(LabError, match="is no source"):
+    with pytest.raises(LabError, match="is not a source"):
         cached_source("nosuch", tmp_path)
 
 

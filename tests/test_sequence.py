@@ -93,8 +93,8 @@ A = {"do": "map", "region": "a", "pages": 64, "mix": "mixed"}
 @pytest.mark.parametrize(("operations", "sentence"), [
     ([{"do": "out", "region": "a"}], r"operation 1 \(out\): region a is not mapped yet"),
     ([A, A], r"operation 2 \(map\): region a is mapped already"),
-    ([A, {"do": "read", "region": "a", "last": 65}], r"operation 2 \(read\): pages 0 to 65 are no range of region a"),
-    ([A, {"do": "read", "region": "a", "first": 64}], "pages 64 to 64 are no range"),
+    ([A, {"do": "read", "region": "a", "last": 65}], r"operation 2 \(read\): pages 0 to 65 are not a range of region a"),
+    ([A, {"do": "read", "region": "a", "first": 64}], "pages 64 to 64 are not a range"),
     ([{**A, "pages": 9000}, {**A, "region": "b", "pages": 8000}], "8,000 pages for each of 1 workers are more than"),
     ([{**A, "pages": True}], "'pages' is True and not a number from 1 to"),
     ([{**A, "pages": "max"}], "'pages' is 'max' and not a number from 1 to"),

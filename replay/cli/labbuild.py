@@ -118,7 +118,7 @@ def _tree(arguments: argparse.Namespace, place: Path, say: Callable[[str], None]
                        f"{arguments.source}")
     if place.exists() and (not place.is_dir() or any(path.name != _SOURCE and path.name[0] != "."
                                                       for path in place.iterdir())):
-        raise LabError(f"{place} exists and is no build of this program; choose another directory with -o")
+        raise LabError(f"{place} exists and is not a build of this program; choose another directory with -o")
     source = _source(arguments, say)
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place, prefix=".package.") as scratch:

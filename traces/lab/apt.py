@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian's suites through this machine's own apt: its mirror, its proxy, its keys; its set-up stays as it is."""
+"""Debian's suites through this machine's own apt: its mirror, proxy and keys; apt's configuration does not change."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Mirror:
 
     :param uri: its address, as apt has it
     :param cache: directory for indexes
-    :param say: told in words what is being done
+    :param say: called with a sentence on what is being done
     """
 
     def __init__(self, uri: str, cache: Path, say: Say) -> None:
@@ -61,12 +61,12 @@ class Mirror:
 
         :param sha256: what it must be; empty takes any
         :param size: in bytes, for what is said meanwhile
-        :raises LabError: when it cannot be had, or is not what it must be
+        :raises LabError: when it cannot be fetched, or is not what it must be
         """
         # Another lab may fetch the same at the same time.
         part = to.with_name(f".{to.name}.{os.getpid()}.part")
         part.unlink(missing_ok=True)
-        # As root apt would fetch as its own user, who may not write into root's cache; without -q it draws bars.
+        # As root apt would fetch as its own user, which may not write into root's cache; without -q it draws bars.
         command = [str(_HELPER), "-qq", "-o", "APT::Sandbox::User=", "download-file", self.uri + name, str(part)]
         if sha256:
             command.append(f"SHA256:{sha256}")
@@ -122,7 +122,7 @@ class Mirror:
         """
         digest, by_hash = self._newest(suite)
         index = self.cache / f"{suite}.{os.getpid()}.Packages.xz"
-        # Under its digest a file is there even while the mirror takes up a newer one.
+        # The mirror has a file under its digest even while it takes up a newer one.
         directory, _, _ = _INDEX.rpartition("/")
         name = f"by-hash/SHA256/{digest}" if by_hash else "Packages.xz"
         self.fetch(f"dists/{suite}/{directory}/{name}", index, digest)
@@ -134,7 +134,7 @@ class Mirror:
             index.unlink(missing_ok=True)
 
     def digest(self, suite: str) -> str:
-        """Return the digest of a suite's index of today, for whoever kept what it made of an index.
+        """Return the digest of a suite's present index, for callers that cached what they made of one.
 
         :raises LabError: when the mirror does not carry the suite
         """
@@ -182,7 +182,7 @@ def _sha256(path: Path) -> str:
 
 
 def _signature(release: Path) -> str:
-    """Return what is to be noted of an InRelease file's signature; empty when it is good.
+    """Return a note on an InRelease file's signature; empty when it is good.
 
     :raises LabError: when it is bad
     """
@@ -194,7 +194,7 @@ def _signature(release: Path) -> str:
     if "[GNUPG:] BADSIG" in result.stdout:
         with contextlib.suppress(OSError):
             release.unlink()
-        raise LabError(f"the signature of {release.name} is bad: somebody else wrote it; use another mirror")
+        raise LabError(f"the signature of {release.name} is bad: the file is not Debian's; use another mirror")
     # Several keys sign; one that is known here is enough.
     if "[GNUPG:] VALIDSIG" in result.stdout:
         return ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How files leave the guest while it runs: pieces of them, one after the other, on a raw disk.
+"""How files leave the guest while it runs: piece by piece, on a raw disk.
 
 A guest that dies leaves what it had written.  A record is a header, a file's name and a piece of it, filled up to
 whole sectors; a checksum in the header covers the rest.  The guest's side uses the standard library only.
@@ -54,11 +54,11 @@ class Sender:
     def send_new(self, final: bool = False) -> None:
         """Send what was added since the last call.
 
-        :param final: nobody writes any more: files that were changed in place are sent again
+        :param final: no process writes any more: files that were changed in place are sent again
         :raises OSError: when the disk is full
         """
         for path in sorted(self._directory.rglob("*")):
-            # What is still being written has another name, and may have none in a moment.
+            # A file that is still being written has another name, and may be gone in a moment.
             if path.name.endswith(".part") or not path.is_file():
                 continue
             name = str(path.relative_to(self._directory))
@@ -117,7 +117,7 @@ class Receiver:
         self._disk = disk
         self._directory = directory
         self._at = 0
-        #: What the guest said at its end; None until it did.
+        #: What the guest reported at its end; None until then.
         self.result: dict[str, Any] | None = None
         #: Bytes of files received.
         self.received = 0

@@ -32,10 +32,10 @@ class Member(NamedTuple):
 
 
 class CpioWriter:
-    """Builds an archive.  Directories above a member come into being with it.
+    """Builds an archive; adds the directories above a member with it.
 
     :param out: file to write it to; by default it is kept in memory, for :meth:`finish` to return
-    :param there: directories that an archive before this one has, and that are left as they are
+    :param there: directories of an earlier archive, which stay as they are
     """
 
     def __init__(self, out: BinaryIO | None = None, there: Collection[str] = ()) -> None:
@@ -50,7 +50,7 @@ class CpioWriter:
         numbers = (len(self._names) + 1, mode, *owner, 1, mtime, len(data), 0, 0, *device, len(encoded), 0)
         self._names.add(name)
         head = _MAGIC + "".join(f"{number:08x}" for number in numbers).encode() + encoded
-        # Every part is written whole words long: where it begins is one, then.
+        # Every part is padded to whole words, so each begins at one.
         self._out.write(head + bytes(-len(head) % 4))
         self._out.write(data)
         self._out.write(bytes(-len(data) % 4))
@@ -102,7 +102,7 @@ class CpioWriter:
 def members(archive: bytes) -> Iterator[Member]:
     """Yield the members of the first archive in ``archive``.
 
-    :raises ValueError: when it is no newc archive
+    :raises ValueError: when it is not a newc archive
     """
     at = 0
     while True:
@@ -122,9 +122,9 @@ def members(archive: bytes) -> Iterator[Member]:
 
 
 def directories(path: Path) -> set[str]:
-    """Return the names of the directories in an archive, without reading what the files of it hold.
+    """Return the names of the directories in an archive, without reading the contents of its files.
 
-    :raises ValueError: when it is no newc archive
+    :raises ValueError: when it is not a newc archive
     """
     found: set[str] = set()
     with path.open("rb") as archive:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the lab raises: it cannot begin, or its guest died."""
+"""The lab's exceptions: it cannot begin, or its guest died."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class GuestDied(RuntimeError):
 
     :param what: how it ended, in a sentence without its final stop
     :param console: the last lines of its console
-    :param kept: where what reached the host is, in words; empty when nothing did
+    :param kept: where the files that reached the host are, in words; empty when none did
     """
 
     def __init__(self, what: str, console: str, kept: str = "") -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sequences at random: number N of seed S is always the same one, whatever was made before it.
+"""Random sequences: number N of seed S is always the same, whatever was made before it.
 
 Most operations are drawn one by one; some come as an episode of several, since a pool's limit or a cgroup's is not
-reached by chance.  What is drawn is held to :class:`traces.workload.sequence.Rules`, so every sequence can be done.
+reached by chance.  Draws keep to :class:`traces.workload.sequence.Rules`, so every sequence can be run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["generate"]
 #: Pages that a sequence touches in all, counted once per operation on them: some 40 s of a guest under TCG.
 _WORK: Final = (28_000, 46_000)
 _SIZES: Final = (64, 256, 512, 1024, 1536, 2048, 3072)
-#: No operation but those of an episode touches more: a burst longer than the recorder's ring would lose events.
+#: Only operations of an episode touch more: a burst longer than the recorder's ring would lose events.
 _LARGEST: Final = 3072
 #: Compressors that every distribution's kernel has, as often as they are taken at the start and switched to.
 _COMPRESSORS: Final = {"zstd": 8, "lz4": 8, "deflate": 3, "lzo-rle": 2}
@@ -95,7 +95,7 @@ class _Maker:
         return True
 
     def _moved(self, do: str, region: str, first: int, last: int | None, step: int) -> None:
-        """Reckon which pages are in memory after an operation."""
+        """Estimate which pages are in memory after an operation."""
         if do == "swapoff":
             self.inside = dict(self.rules.regions)
         if not region:
@@ -109,7 +109,7 @@ class _Maker:
         else:
             self.inside[region] = pages // 2
 
-    # What operations are about
+    # Arguments of operations
 
     def _region(self) -> str:
         return self.rng.choice(sorted(self.rules.regions))
@@ -221,7 +221,7 @@ class _Maker:
         self._add("zswap", on="Y")
 
     def _zswap_max(self) -> None:
-        """A limit of the cgroup, something below it, and no limit again."""
+        """A limit of the cgroup, some operations below it, and no limit again."""
         if self.rng.random() < .5:
             self._add("zswap-room", pages=self.rng.choice((0, 1, 10, 100, 400)))
         else:
@@ -290,7 +290,7 @@ _DRAWS: Final[dict[str, Callable[[_Maker], None]]] = {
         "_map", "_fill", "_out", "_read", "_unmap", "_fork", "_churn", "_cross", "_pressure", "_reclaim", "_swapoff",
         "_zswap_off", "_zswap_max", "_no_writeback", "_pool_limit", "_compressor", "_shrinker", "_max_pool", "_accept",
         "_drop", "_compact", "_wait")}
-#: Draws that set something, go on with some operations, and set it back.
+#: Draws that set something, continue with some operations, and set it back.
 _EPISODES: Final = frozenset({"zswap_off", "zswap_max", "no_writeback", "pool_limit"})
 _WEIGHTS: Final = {
     "map": 8, "fill": 8, "out": 16, "read": 10, "unmap": 5, "fork": 3, "churn": 4, "cross": 3, "pressure": 3,

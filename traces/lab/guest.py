@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What runs in the guest: sets swap and zswap up, does the job's task, sends what came of it out.
+"""What runs in the guest: sets swap and zswap up, does the job's task, sends the result to the host.
 
 It uses the standard library only.
 """
@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Do the guest's work; whatever happens, the host is told."""
+    """Do the guest's work; whatever happens, report to the host."""
     job = json.loads(Path("/job.json").read_text())
     result: dict[str, Any] = {"status": None, "problem": ""}
     sender = None

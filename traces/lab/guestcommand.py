@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs a user's command in its root, in the guest, and keeps what it said and how it ended.  The recorder starts it.
+"""Runs a user's command in its root, in the guest, and keeps its output and its status.  The recorder starts it.
 
 It uses the standard library only.
 """
@@ -22,7 +22,7 @@ from traces.record.capture import ANSWER, KEPT, STREAMS
 
 __all__ = ["main", "root_of", "run"]
 
-#: Seconds from SIGTERM to SIGKILL, and for what daemons that it left may still say.
+#: Seconds from SIGTERM to SIGKILL, and for the output of daemons that it left.
 _MERCY: Final = 5.0
 _AFTERWARDS: Final = 0.5
 #: As a shell says it.
@@ -30,14 +30,14 @@ _NOT_THERE, _NOT_EXECUTABLE, _TIMED_OUT, _SIGNALLED = 127, 126, 124, 128
 
 
 def root_of(job: dict[str, Any]) -> str:
-    """Return where a command's root is: systemd has moved it over everybody's, but for those who were there before."""
+    """Return where a command's root is: systemd has moved it over the first root, except for earlier processes."""
     return "/proc/1/root" if job["systemd"] else "/guest"
 
 
 def run(job: dict[str, Any], capture: Path = CAPTURE, cgroup: str = CGROUP) -> int:
     """Run the command of a job and return its exit status, as a shell would say it.
 
-    :param capture: directory for what it said, and :data:`ANSWER`
+    :param capture: directory for its output, and :data:`ANSWER`
     """
     began = time.monotonic()
     answer: dict[str, Any] = {"words": job["command"], "signal": None, "timed_out": False, "problem": ""}
@@ -49,7 +49,7 @@ def run(job: dict[str, Any], capture: Path = CAPTURE, cgroup: str = CGROUP) -> i
 
     environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
                    "LANG": "C.UTF-8", "TERM": "dumb", "USER": "root", "SHELL": "/bin/sh"}
-    # The marker's file is there in any root; the recorder's pipe is not.
+    # The marker's file exists in any root; the recorder's pipe does not.
     if "ZREPLAY_MARKER" in os.environ:
         environment["ZREPLAY_MARKER"] = os.environ["ZREPLAY_MARKER"]
     counts = [0, 0]
@@ -95,7 +95,7 @@ def _listen(process: subprocess.Popen[bytes], capture: Path, counts: list[int], 
                 counts[number] += len(data)
             now = time.monotonic()
             if process.poll() is not None:
-                # A daemon that it left may hold the pipes for ever.
+                # A daemon that the command left may hold the pipes open for ever.
                 ended = ended or now
                 if not selector.get_map() or now - ended > _AFTERWARDS:
                     return bool(warned)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What every task in the guest uses: what it says to the host, where things are, zswap's set-up.
+"""What every task in the guest uses: its messages to the host, paths, and zswap's set-up.
 
 It uses the standard library only.  Lines that begin with :data:`SAYS` on the console are for the host.
 """
@@ -19,7 +19,7 @@ __all__ = ["CAPTURE", "CGROUP", "FAILED", "RESULT", "SAYS", "SWAP", "await_disks
            "set_up"]
 
 SAYS: Final = "zreplay-lab: "
-#: What it says begins so when it cannot do its work.
+#: Begins a message of a guest that cannot do its work.
 FAILED: Final = "failed: "
 #: Cgroup of the workload: made before the recording, and still there after it.
 CGROUP: Final = "/sys/fs/cgroup/rec"
@@ -35,7 +35,7 @@ _SEND_EVERY: Final = 1.0
 
 
 def say(text: str) -> None:
-    """Tell the host."""
+    """Report to the host."""
     print(SAYS + text, flush=True)
 
 
@@ -64,13 +64,13 @@ def set_up(job: dict[str, Any]) -> None:
     """
     _write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")
     os.makedirs(CGROUP, exist_ok=True)
-    # A virtio disk looks like one that rotates: up to 6.12 that has every large folio split before it is swapped out.
+    # A virtio disk looks rotational: up to 6.12 the kernel then splits every large folio before it swaps it out.
     _write(f"/sys/block/{Path(SWAP).name}/queue/rotational", "0")
     if not os.path.isdir(_PARAMETERS):
         raise OSError(0, "this kernel has no zswap; take one with CONFIG_ZSWAP=y")
-    # The compressor first: the pool is made when zswap goes on.
+    # The compressor first: the pool is made when zswap is enabled.
     reset(job)
-    # A name that it does not know it takes while it is off, and makes its first pool with another.
+    # While zswap is off it accepts an unknown name, and later makes its first pool with another compressor.
     compressor = Path(f"{_PARAMETERS}/compressor").read_text().strip()
     if compressor != job["compressor"]:
         raise OSError(0, f"this kernel has no compressor '{job['compressor']}' and zswap took '{compressor}'; name "

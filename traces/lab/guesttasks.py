@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a guest can be asked to do: record, record with both back ends, measure overhead, kill recorders, show commands.
+"""The tasks of a guest: record, record with both back ends, measure overhead, kill recorders, show commands.
 
-It uses the standard library only.  Every task takes the job and the sender and returns what the host is told.
+It uses the standard library only.  Every task takes the job and the sender and returns the report for the host.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _HERE: Final = "/zreplay/traces"
 _STORED: Final = Path("/sys/kernel/debug/zswap/stored_pages")
 #: Seconds that a recorder may take until its directory is there, and the kernel to free what a killed worker had.
 _PATIENCE: Final = 60.0
-#: Seconds that systemd may take to start what it starts: an emulator is slow.
+#: Seconds that systemd may take to start its units: an emulator is slow.
 _SYSTEMD_WITHIN: Final = 300.0
-#: Seconds that the box goes on after its recorder was killed, as boxes do.
+#: Seconds that the box keeps running after its recorder was killed, as boxes do.
 _AFTERWARDS: Final = 0.05
 
 
@@ -51,7 +51,7 @@ def _recorder(words: list[str], out: Path, command: list[str]) -> list[str]:
 def record(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
     """Run the workload under the recorder."""
     say("recording")
-    # What is sent while it grows would have to be sent again, packed.
+    # Files that are sent while they grow would have to be sent again, packed.
     return {"status": run_and_send(_recorder(["--no-pack", *job["record"]], CAPTURE, _workload(job)), sender)}
 
 
@@ -59,7 +59,7 @@ def both(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
     """Run the workload under a recorder of each back end at the same time."""
     CAPTURE.mkdir()
     say("recording with both back ends")
-    # BCC outside: what compiling takes is over when the other begins.
+    # BCC outside: its compiling is over when the other begins.
     inner = _recorder(["--no-pack", *job["record"], "--backend", "tracefs"], CAPTURE / "tracefs", _workload(job))
     outer = _recorder(["--no-pack", *job["record"], "--backend", "bcc", "--instance", "zreplay_bcc"], CAPTURE / "bcc",
                       inner)
@@ -83,9 +83,9 @@ def foreign(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
 
 
 def _await_systemd(root: str) -> None:
-    """Wait until systemd has started what it starts.
+    """Wait until systemd has started its units.
 
-    :raises OSError: when it does not come to that
+    :raises OSError: when it does not start them in time
     """
     deadline = time.monotonic() + _SYSTEMD_WITHIN
     said = ""
@@ -104,13 +104,13 @@ def _await_systemd(root: str) -> None:
 
 
 def overhead(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
-    """Time the workload under each way of recording, several times, in an order that turns round every time.
+    """Time the workload under each way of recording, several times, in an order that rotates with every turn.
 
-    What each way wrote in the last turn goes to the host, in a directory of the way's name.
+    What each way wrote in the last turn goes to the host, in a directory with the way's name.
     """
     rows = []
     CAPTURE.mkdir()
-    say("measuring once for nothing: what is read or compiled for the first time is no part of it")
+    say("a warm-up run, not measured: it reads and compiles everything for the first time")
     _measured(job, "nothing", None)
     for turn in range(job["repeat"]):
         for way in job["ways"] if turn % 2 == 0 else job["ways"][::-1]:
@@ -147,7 +147,7 @@ def _measured(job: dict[str, Any], way: str, sender: Sender | None) -> dict[str,
         raise OSError(0, f"with {way} the workload ended with status {done.returncode}; see the console for why")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     if sender is not None:
-        # It goes at once: what lies in memory here is not free to those that are measured next.
+        # Removed at once: memory that it takes here would be missing in the next measurements.
         place = CAPTURE / way.replace(" ", "-").replace(":", "-")
         out.rename(place)
         sender.send_new(final=True)
@@ -164,7 +164,7 @@ def _sum(cpus: dict[str, dict[str, Any]]) -> int | str:
 def _trace_cmd(workload: list[str], out: Path,
                pages: bool) -> tuple[subprocess.CompletedProcess[bytes], dict[str, Any]]:
     """Run the workload under trace-cmd with the recorder's probes, filters and sizes of rings."""
-    # Not at the top: the recorder is only asked for its plan here.
+    # Imported here: only this function needs the recorder's plan.
     from traces.record.box import Box
     from traces.record.names import Names
     from traces.record.plan import page_plan, plan
@@ -207,14 +207,14 @@ def _trace_cmd(workload: list[str], out: Path,
 
 
 def kills(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
-    """Record once to the end, then kill recorders at moments drawn evenly from as long a time."""
+    """Record once to the end, then kill recorders at moments drawn evenly from a time of that length."""
     CAPTURE.mkdir()
     drawn = random.Random(job["seed"])
     began = time.monotonic()
     say("recording to the end, for how long that takes")
     status = run_and_send(_recorder(job["record"], CAPTURE / "whole", _workload(job)), sender)
     if status:
-        raise OSError(0, f"the recorder that nobody kills ended with status {status}; see the console for why")
+        raise OSError(0, f"the recorder that is not killed ended with status {status}; see the console for why")
     span = time.monotonic() - began
     rows: list[dict[str, Any]] = []
     while len(rows) < job["count"]:
@@ -223,7 +223,7 @@ def kills(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
         moment = drawn.uniform(0.0, span)
         row = _kill(job, CAPTURE / name, moment)
         if row["ended"] == 0:
-            # It was faster than the one before, and nobody was killed.
+            # It was faster than the one before, and was not killed.
             span = row["lasted"]
             shutil.rmtree(CAPTURE / name)
             continue
@@ -239,7 +239,7 @@ def _kill(job: dict[str, Any], out: Path, moment: float) -> dict[str, Any]:
     """
     process = subprocess.Popen(_recorder(job["record"], out, _workload(job)), cwd="/out", start_new_session=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    # Before its directory is there it has promised nothing.
+    # Before its directory exists it has promised nothing.
     deadline = time.monotonic() + _PATIENCE
     while not out.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -250,7 +250,7 @@ def _kill(job: dict[str, Any], out: Path, moment: float) -> dict[str, Any]:
     process.kill()
     process.wait()
     time.sleep(_AFTERWARDS)
-    # The workload waits for a recorder that is no more.
+    # The workload waits for a recorder that has ended.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     deadline = time.monotonic() + _PATIENCE
@@ -290,7 +290,7 @@ def terminals(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
         process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=job["directory"],
                                    env={**os.environ, **job["environment"]}, start_new_session=True)
         os.close(slave)
-        # EIO: nobody has the terminal open any more.
+        # EIO: no process has the terminal open any more.
         with (CAPTURE / str(number)).open("wb") as shown, contextlib.suppress(OSError):
             while piece := os.read(master, 65536):
                 shown.write(piece)

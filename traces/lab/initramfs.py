@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The guest's initramfs: busybox, this machine's Python with no more than what is imported, modules, zreplay."""
+"""The guest's initramfs: busybox, this machine's Python with only the modules it imports, kernel modules, zreplay."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["GUEST_CONTENT", "GUEST_SCRIPT", "MODULES", "WORK", "build", "content
 
 #: Where a workload finds the page dump or directory that it takes its pages from.
 GUEST_CONTENT: Final = "/content"
-#: Where it finds the sequence that it is to carry out.
+#: Where it finds the sequence that it runs.
 GUEST_SCRIPT: Final = "/script.json"
 #: Where a user's command runs, and finds the files that came with it.
 WORK: Final = "/srv"
@@ -36,7 +36,7 @@ MODULES: Final = ("virtio_pci", "virtio_blk", "zsmalloc", "lz4", "lz4hc", "zstd"
 _APPLETS: Final = ("sh", "chroot", "cp", "ifconfig", "mount", "mkdir", "ln", "insmod", "mkswap", "swapon", "swapoff",
                    "dmesg", "poweroff", "uname", "cat", "ls", "sync", "sleep", "timeout")
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
-#: What of this project goes along; its own __init__ stays here, as it would ask for pandas.
+#: Packages of this project that go along; without traces/__init__.py, which would import pandas.
 _PARTS: Final = ("events.py", "workload", "record", "lab/__init__.py", "lab/guest.py", "lab/guestcommon.py",
                  "lab/guesttasks.py", "lab/guestcommand.py", "lab/channel.py")
 
@@ -56,7 +56,7 @@ for module in /modules/*.ko; do
     insmod "$module" $(cat "${module%%.ko}.args" 2>/dev/null) || echo "zreplay-lab: $module was not loaded"
 done
 if [ -d /guest ]; then
-    # Every program of its root finds what it finds on a box; what lies in a tmpfs may be swapped, as there.
+    # Every program of its root finds what it finds on a box; files in a tmpfs may be swapped, as there.
     ifconfig lo 127.0.0.1 up
     mkdir -p /dev/pts /dev/shm
     mount -t devpts -o mode=620,ptmxmode=666 devpts /dev/pts
@@ -72,7 +72,7 @@ if [ -d /guest ]; then
     mkdir -p /guest/run/lock
     mount -t tmpfs -o mode=1777 tmpfs /guest/tmp
     if [ -e /systemd ]; then
-        # It must be process 1, and have a root that is one; who runs beside it keeps the root there was.
+        # It must be process 1, and have a root that is one; processes started before keep the old root.
         ( PYTHONDONTWRITEBYTECODE=1 "%s" -S -s -m traces.lab.guest; sync; poweroff -f ) </dev/null &
         cd /guest
         mount --move . /
@@ -97,7 +97,7 @@ sync
 poweroff -f
 """
 
-# Runs in the interpreter that goes along: says which files the imports take, and compiles them.
+# Runs in the interpreter that goes along: lists the files that the imports need, and compiles them.
 _SURVEY: Final = """
 import importlib, json, os, py_compile, sys
 names, out = json.loads(sys.argv[1]), sys.argv[2]
@@ -125,7 +125,7 @@ print(json.dumps({"files": sorted(files), "compiled": compiled}))
 
 
 def stdlib_imports(sources: Iterable[Path]) -> set[str]:
-    """Return the modules of the standard library that sources import, wherever in them they do."""
+    """Return the modules of the standard library that sources import, anywhere in them."""
     names: set[str] = set()
     for path in sources:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -169,7 +169,7 @@ def _python(archive: CpioWriter, sources: Iterable[Path]) -> str:
 
 
 def _linked(*programs: str) -> list[str]:
-    """Return the libraries of programs and the dynamic linker, by the names that they are asked for with."""
+    """Return the libraries of programs and the dynamic linker, by the names under which programs look for them."""
     try:
         listing = subprocess.run(["ldd", *programs], text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                  stdin=subprocess.DEVNULL, check=False).stdout
@@ -186,7 +186,7 @@ def _host_file(archive: CpioWriter, path: str) -> None:
 def build(kernel: Kernel, modules: Iterable[str] = ()) -> bytes:
     """Return the initramfs for a kernel, without a job.
 
-    :param modules: what is loaded beside :data:`MODULES`, each a name with its parameters
+    :param modules: modules to load after :data:`MODULES`, each a name with its parameters
     :raises LabError: when busybox or the recorder is missing, or one of ``modules``
     """
     busybox = shutil.which("busybox")
@@ -231,7 +231,7 @@ def job_archive(job: dict[str, Any], script: str = "") -> bytes:
     archive = CpioWriter()
     archive.file("job.json", json.dumps(job).encode())
     if job.get("systemd"):
-        # For who reads no JSON.
+        # For the shell, which reads no JSON.
         archive.file("systemd", b"")
     if script:
         archive.file(GUEST_SCRIPT.lstrip("/"), script.encode())
@@ -239,7 +239,7 @@ def job_archive(job: dict[str, Any], script: str = "") -> bytes:
 
 
 def files_archive(files: Iterable[tuple[Path, str]], root: Path) -> bytes:
-    """Return an archive of a user's files for the command's root, to follow that.
+    """Return an archive of a user's files for the command's root, to follow the root's archive.
 
     :param files: (path here, path there): a directory goes with all below it; links in it stay links, modes stay
     :param root: the root's archive
@@ -248,7 +248,7 @@ def files_archive(files: Iterable[tuple[Path, str]], root: Path) -> bytes:
     archive = CpioWriter(there=directories(root))
     archive.directory(f"{GUEST_ROOT}{WORK}")
     for path, there in files:
-        # What is named itself is meant, whatever link leads to it.
+        # A path that the user names is followed, whatever link leads to it.
         path = Path(os.path.realpath(path))
         try:
             for file in (path, *sorted(path.rglob("*"))) if path.is_dir() else (path,):
@@ -280,7 +280,7 @@ def content_archive(path: Path, limit: int) -> bytes:
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         size = sum(file.stat().st_size for file in files)
         if not size:
-            raise LabError(f"{path} holds no pages: there is no byte in it; name a page dump or a directory")
+            raise LabError(f"{path} holds no pages: it is empty; name a page dump or a directory")
         if size > limit:
             raise LabError(f"{path} has {size:,} bytes, and a quarter of the guest's memory is {limit:,}; give more "
                            "--memory or fewer files")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A small kernel for the lab, built from a source tree: what building needs, its configuration, make, what came of it.
+"""A small kernel for the lab, built from a source tree: its requirements, its configuration, make, the result.
 
 Building runs what the tree's Makefiles say, and with them those of every patch that was applied.
 """
@@ -26,7 +26,7 @@ __all__ = ["FACTS", "FRAGMENT", "Build", "check_needs", "compiler_complaint", "o
 
 #: What the lab asks of a configuration; all else is off.
 FRAGMENT: Final = Path(__file__).with_name("lab.config")
-#: The file beside a bzImage that says what it was built from.
+#: The file next to a bzImage that says what it was built from.
 FACTS: Final = "build.json"
 _MODULE: Final = Path(__file__).with_name("fake_iaa")
 _OPTION: Final = re.compile(r"(CONFIG_[A-Za-z0-9_]+)=(\S.*|)")
@@ -62,9 +62,9 @@ def check_needs() -> None:
 
 
 def options_of(texts: Iterable[str]) -> dict[str, str]:
-    """Return option -> value of fragments of a configuration, later ones before earlier; ``n`` for one that is off.
+    """Return option -> value of configuration fragments, where later ones override; ``n`` for an option that is off.
 
-    :raises LabError: with a line that is none of a configuration
+    :raises LabError: with a line that does not belong into a configuration
     """
     options: dict[str, str] = {}
     for text in texts:
@@ -76,7 +76,7 @@ def options_of(texts: Iterable[str]) -> dict[str, str]:
             elif option is not None:
                 options[option[1]] = option[2].strip()
             elif line and not line.startswith("#"):
-                raise LabError(f"'{line[:80]}' is no line of a kernel configuration; write CONFIG_NAME=VALUE")
+                raise LabError(f"'{line[:80]}' is not a line of a kernel configuration; write CONFIG_NAME=VALUE")
     return options
 
 
@@ -97,7 +97,7 @@ def compiler_complaint(lines: Iterable[str]) -> str:
 class Build:
     """A build in a directory: ``tree`` is the source, ``obj`` where make works, the bzImage and the rest above them.
 
-    ``jobs`` is how many compilers run at a time; ``say`` is told in words what is being done.
+    ``jobs`` is how many compilers run at a time; ``say`` is called with a sentence on what is being done.
     """
 
     place: Path
@@ -112,13 +112,13 @@ class Build:
 
     @property
     def log(self) -> Path:
-        """What make said, of the last build."""
+        """Make's output of the last build."""
         return self.place / "build.log"
 
     def configure(self, wanted: Mapping[str, str], named: Iterable[str]) -> None:
         """Make the configuration: ``wanted``, what that selects, and nothing else.
 
-        :param named: the options that the user asked for, who is told when they did not take
+        :param named: the options that the user asked for: one that did not take is reported
         :raises LabError: when the tree's Kconfig does not give what was asked for
         """
         self.obj.mkdir(exist_ok=True)
@@ -184,7 +184,7 @@ class Build:
 
         :raises LabError: when it fails
         """
-        # Who built it where is nobody's business: the kernel's banner goes into recordings.
+        # No builder's name or host: the kernel's banner goes into recordings.
         environment = {**os.environ, "LC_ALL": "C", "KBUILD_BUILD_USER": "zreplay", "KBUILD_BUILD_HOST": "lab"}
         command = ["nice", "make", "-C", str(self.tree.resolve()), f"O={self.obj.resolve()}", "ARCH=x86_64", *words]
         # Of a parallel build the reason may stand far above the end.
@@ -214,7 +214,7 @@ class Build:
 
 
 def read_facts(image: Path) -> dict[str, Any] | None:
-    """Return what a bzImage was built from, None where nothing beside it says so or it is another by now."""
+    """Return what a bzImage was built from, None where no file next to it says so, or the bzImage has changed since."""
     try:
         facts = json.loads(image.with_name(FACTS).read_text())
         if facts["bzimage_sha256"] != hashlib.sha256(image.read_bytes()).hexdigest():

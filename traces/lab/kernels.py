@@ -23,7 +23,7 @@ from traces.lab.packages import KernelPackages, in_order
 
 __all__ = ["Kernel", "all_cached", "cached", "fetch", "modules_for", "own"]
 
-#: Directories of modules that are kept: what a guest boots with, and the compressors; the rest is 20 times as much.
+#: Directories of modules that are kept: those a guest boots with, and the compressors; the rest is 20 times as large.
 _KEPT: Final = ("kernel/crypto", "kernel/lib", "kernel/mm", "kernel/drivers/block", "kernel/drivers/virtio",
                 "kernel/drivers/crypto/intel", "kernel/arch/x86/crypto", "kernel/drivers/dma/idxd")
 _MANIFEST: Final = "kernel.json"
@@ -36,7 +36,7 @@ class Kernel:
     """A kernel that can be booted.
 
     ``modules`` is the directory with ``kernel/`` in it and ``config`` its configuration, None where there is none;
-    ``origin`` says in words where it is from; ``built`` is what ``zreplay lab build`` wrote beside it, None elsewhere.
+    ``origin`` says in words where it is from; ``built`` is what ``zreplay lab build`` wrote next to it, None elsewhere.
     """
 
     release: str
@@ -89,8 +89,8 @@ def fetch(wanted: KernelPackages, mirror: Mirror, cache: Path, say: Say) -> Kern
     Release candidates of one line, and what they become, may all call themselves ``7.3-amd64``: one of another version
     than is wanted is replaced.
 
-    :param say: told in words what is being done
-    :raises LabError: when a package cannot be had or holds no kernel
+    :param say: called with a sentence on what is being done
+    :raises LabError: when a package cannot be fetched or holds no kernel
     """
     have = cached(cache, wanted.release)
     if have is not None and any((one.release, one.version) == (wanted.release, wanted.version)
@@ -134,7 +134,7 @@ def _collect(tree: Path, ready: Path, release: str) -> None:
         raise LabError(f"the packages of {release} hold no modules; try again later: the mirror may be in the "
                        "middle of an update")
     ready.mkdir()
-    # Up to 7.1 below /boot, from 7.2 on beside the modules.
+    # Up to 7.1 below /boot, from 7.2 on next to the modules.
     for name, places in (("vmlinuz", (tree / f"boot/vmlinuz-{release}", modules / "vmlinuz")),
                          ("config", (tree / f"boot/config-{release}", modules / "config"))):
         place = next((path for path in places if path.is_file()), None)
@@ -199,14 +199,14 @@ def _origin(image: Path, facts: dict[str, Any] | None) -> str:
 
 
 def _modules_of(directory: Path, release: str) -> Path:
-    """Return where in a directory the modules of a release are: those of others may be there as well.
+    """Return where in a directory the modules of a release are: it may hold those of other releases as well.
 
     :raises LabError: when it holds none
     """
     for place in (directory / "lib/modules" / release, directory / "usr/lib/modules" / release, directory / release):
         if release and place.is_dir():
             return place
-    # A build tree of a kernel that has everything built in is welcome too.
+    # A build tree of a kernel with everything built in is accepted, too.
     if not any((directory / name).exists() for name in (".config", "modules.builtin")) \
             and next(directory.glob("**/*.ko*"), None) is None:
         raise LabError(f"{directory} holds no modules (*.ko); name lib/modules/{release} or a build tree with "

@@ -185,7 +185,7 @@ def kernels_in(packages: Iterable[Package]) -> list[KernelPackages]:
     """Return the kernels that can be put together from packages, the oldest first.
 
     Where an index still names a kernel's image but no longer its modules, their files may still be in the pool,
-    beside each other: they are named here without a digest.
+    next to each other: they are named here without a digest.
     """
     by_release: dict[str, dict[str, Package]] = {}
     for package in packages:

@@ -23,10 +23,10 @@ __all__ = ["Machine", "boot", "ending_on_signals", "kvm_is_there", "memory_mib",
 
 _QEMU: Final = "qemu-system-x86_64"
 _TAIL_LINES: Final = 25
-#: What the console says when the machine will not go on, or KVM cannot run it.
+#: What the console says when the machine will not continue, or KVM cannot run it.
 _PANIC: Final = re.compile(r"Kernel panic - not syncing|BUG: unable to handle|KVM internal error|failed to set MSR"
                            r"|Could not access KVM|failed to initialize kvm")
-#: Seconds from a panic to the end that the guest gets to make of it itself.
+#: Seconds after a panic in which the guest may still end by itself.
 _AFTER_PANIC: Final = 5.0
 #: A ramfs as root: what is in a tmpfs may be swapped out, and that would be recorded.  no_timer_check: on a busy host
 #: TCG's timer may come too late for the check, and the kernel panics over it.
@@ -64,13 +64,13 @@ class Machine:
             # 5-level paging moves the direct map away from where pages are looked for.
             cpu = "max,la57=off"
             if self.cpus > 1 or self.icount:
-                # With a thread per CPU kernels trip over their own patched code now and then.
+                # With a thread per CPU kernels now and then fail over their own patched code.
                 accel = "tcg,thread=single"
         else:
             cpu = "host,la57=off"
         drives = []
         for path in (self.swap, self.result):
-            # A full disk of the host is told to the guest; the default would stop the machine for good.
+            # A full disk of the host is reported to the guest; the default would stop the machine for good.
             drives += ["-drive", f"file={_escaped(path)},format=raw,if=virtio,cache=unsafe,werror=report"]
         return ["nice", qemu, "-accel", accel, "-cpu", cpu, "-M", "q35", "-smp", str(self.cpus), "-m", str(self.memory),
                 *(self._nodes() if self.nodes > 1 else ()),
@@ -81,7 +81,7 @@ class Machine:
     def _nodes(self) -> list[str]:
         words = []
         for node in range(self.nodes):
-            # What does not divide evenly is the first node's.
+            # The remainder goes to the first node.
             size = self.memory // self.nodes + (self.memory % self.nodes if not node else 0)
             cpus = "".join(f",cpus={cpu}" for cpu in range(node, self.cpus, self.nodes))
             words += ["-object", f"memory-backend-ram,id=node{node},size={size}M",
@@ -106,7 +106,7 @@ def kvm_is_there() -> bool:
 def memory_mib(text: str) -> int:
     """Return a size such as ``768``, ``768M`` or ``2G`` in MiB.
 
-    :raises ValueError: when it is none
+    :raises ValueError: when it is not a size
     """
     match = re.fullmatch(r"([1-9][0-9]{0,6})([MG]?)", text, re.I)
     if match is None:
@@ -128,9 +128,9 @@ def boot(machine: Machine, console: Path, timeout: float, say: Callable[[str], N
          meanwhile: Callable[[], None], patience: float | None = None) -> None:
     """Run a machine until it powers off.
 
-    :param console: file for what it says
+    :param console: file for the console's output
     :param timeout: seconds that it may take
-    :param say: told what the guest says it does
+    :param say: called with what the guest says it does
     :param meanwhile: called now and then
     :param patience: seconds within which the guest must have said something; None waits for it to the end
     :raises GuestDied: when it panicked or took too long

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A root for a user's command: Debian packages with all they need, unpacked into an archive, never installed.
 
-Nothing of a package is run, here or in the guest.  What its scripts would have made and programs ask for is made here:
+Nothing of a package is run, here or in the guest.  What its scripts would create and programs need is created here:
 users, the links of update-alternatives, names of the box.
 """
 
@@ -27,13 +27,13 @@ from traces.lab.packages import Package, closure
 
 __all__ = ["GUEST_ROOT", "SUITE", "Root", "cached_root", "make_root", "merged"]
 
-#: Where the guest has it, until a command or systemd takes it for its root.
+#: Where the guest has it, until it becomes the root of a command or of systemd.
 GUEST_ROOT: Final = "/guest"
-#: Whose packages are taken where none is named.
+#: The suite whose packages are taken where none is named.
 SUITE: Final = "trixie"
-#: How archives are made: one made another way is made again.
+#: Version of the archives: those of another version are made again.
 _RECIPE: Final = 1
-#: What no program reads.
+#: Directories that no program reads.
 _UNREAD: Final = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian",
                   "usr/share/doc-base", "usr/share/bug", "usr/share/bash-completion")
 #: What a merged /usr has at its root (base-files makes these links where it is installed).
@@ -44,9 +44,9 @@ _LAST_USER: Final = 999
 _FILES: Final = {
     "etc/hostname": "zreplay\n", "etc/hosts": "127.0.0.1 localhost zreplay\n::1 localhost\n", "etc/fstab": "",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files\n",
-    # Known beforehand: with none systemd takes every boot for the first.
+    # A fixed machine id: without one systemd takes every boot for the first.
     "etc/machine-id": "7a7265706c61797a7265706c61797a72\n",
-    # Newer than /usr: nothing is to be brought up to date at the boot.
+    # Newer than /usr, so that systemd updates nothing at the boot.
     "etc/.updated": "", "var/.updated": "",
 }
 _INSTALL: Final = re.compile(r"--(?:install|slave)\s+(\S+)\s+\S+\s+(\S+)")
@@ -94,11 +94,11 @@ def cached_root(cache: Path, names: Iterable[str], suite: str = SUITE) -> Root |
 
 
 def make_root(names: Iterable[str], suite: str, mirror: Mirror, cache: Path, say: Say) -> Root:
-    """Return the root that packages make with what the suite has today; from the cache where that is still so.
+    """Return the root of packages as the suite has them today; from the cache where they are unchanged.
 
     Packages are kept in the cache, and those of the suite that are essential are part of every root.
 
-    :raises LabError: when a package cannot be had
+    :raises LabError: when a package cannot be fetched
     """
     names = sorted(set(names))
     place = _place(cache, names, suite)
@@ -164,7 +164,7 @@ def _write(out: io.BufferedRandom, debs: list[tuple[str, Path]], say: Say) -> No
         _package(archive, _tar(deb, "--fsys-tarfile"), read)
         links += _alternatives(_tar(deb, "--ctrl-tarfile"))
     for link, target in links:
-        # The first that is named has it; one whose program is in no package leads nowhere.
+        # The first one named counts; a link to a program that no package has is left out.
         if f"{GUEST_ROOT}/{target}" in archive and f"{GUEST_ROOT}/{link}" not in archive:
             archive.symlink(f"{GUEST_ROOT}/{link}", f"/{target}")
     passwd, group, shadow = _users(read)
@@ -193,7 +193,7 @@ def merged(name: str) -> str:
 
 
 def _package(archive: CpioWriter, data: bytes, read: dict[str, str]) -> None:
-    """Add a package's files; texts that tell of users go into ``read`` too."""
+    """Add a package's files; texts that describe users go into ``read`` too."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         for member in tar:
             name = merged(member.name)

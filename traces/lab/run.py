@@ -30,7 +30,7 @@ __all__ = ["SWAP_SIZE", "Foreign", "Job", "Outcome", "Ran", "run", "run_task"]
 #: Sizes of the guest's disks in bytes; their images take what is written to them.
 SWAP_SIZE: Final = 4 << 30
 _RESULT_SIZE: Final = 16 << 30
-#: Bytes of memory that a guest has beside its archives while it unpacks them: they are there twice.
+#: Bytes of memory that a guest needs in addition to twice its archives while it unpacks them.
 _BESIDE: Final = 256 << 20
 #: Seconds within which a machine under KVM must have said something.
 _KVM_PATIENCE: Final = 60.0
@@ -54,7 +54,7 @@ class Foreign:
     systemd: bool = False
 
     def options(self) -> dict[str, Any]:
-        """Return what the guest is told of it."""
+        """Return the guest's description of it."""
         return {"command": list(self.command), "cgroup": self.cgroup, "seconds": self.seconds, "systemd": self.systemd,
                 "directory": WORK}
 
@@ -68,8 +68,8 @@ class Job:
     or directory that the guest finds at :data:`traces.lab.initramfs.GUEST_CONTENT`; ``script`` is the text of a
     sequence that it finds at :data:`traces.lab.initramfs.GUEST_SCRIPT`; ``tools`` go along where BCC or
     trace-cmd is asked for, and all of the guest's work then runs under their Python; with ``icount`` a guest of TCG
-    counts its instructions for time; ``chain_size`` is what the kernel's configuration would say; ``modules`` are
-    loaded beside the lab's own, each a name with its parameters: ``fake_iaa fail_nth=3``; ``nodes`` are its NUMA
+    counts its instructions for time; ``chain_size`` stands in for the kernel's configuration; ``modules`` are
+    loaded after the lab's own, each a name with its parameters: ``fake_iaa fail_nth=3``; ``nodes`` are its NUMA
     nodes; ``swap`` is the size of its swap in bytes; ``foreign`` is a command of the user's own that runs in place of
     the workload.
     """
@@ -96,7 +96,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Ran:
-    """What a guest left: the directory it sent, what it said at the end, seconds by part, the accelerator."""
+    """What a guest left: the directory it sent, its last report, seconds by part, the accelerator."""
 
     capture: Path
     result: dict[str, Any]
@@ -106,8 +106,8 @@ class Ran:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run: the importer's summary, seconds by part, how the workload ended; of a user's command what
-    the guest said of it (:mod:`traces.lab.guestcommand`) with what it said itself.
+    """The result of a run: the importer's summary, seconds by part, how the workload ended; of a user's command the
+    guest's report (:mod:`traces.lab.guestcommand`) and the command's output.
     """
 
     summary: dict[str, Any]
@@ -121,10 +121,10 @@ class Outcome:
 def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
     """Boot, record, import.
 
-    What reached the host of a run that failed stays in ``OUT.partial``.
+    Files that reached the host from a failed run stay in ``OUT.partial``.
 
     :param out: the recording to make
-    :param say: told in words what is being done
+    :param say: called with a sentence on what is being done
     :raises LabError: when it cannot begin
     :raises GuestDied: when the guest did not finish
     :raises BadInput: when its capture cannot be imported
@@ -136,11 +136,11 @@ def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
         began = time.monotonic()
         say("importing")
         kernel = job.kernel
-        # A path says where somebody works, not what was booted.
+        # A path may name a user's directories; it does not say what was booted.
         origin = kernel.origin if kernel.origin != str(kernel.image) else kernel.image.name
         summary = import_source(ran.capture, out, overrides={"chain_size": job.chain_size, "origin": origin,
                                                              "build": kernel.built})
-        # Only now: it takes a compiler to import.
+        # Only now: importing it loads a compiler.
         from traces.importers.capture import read_command
 
         ran.seconds["import"] = time.monotonic() - began
@@ -150,11 +150,11 @@ def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
 
 @contextmanager
 def run_task(job: Job, task: str, options: dict[str, Any], out: Path, say: Say) -> Iterator[Ran]:
-    """Boot a guest, have it do one of :data:`traces.lab.guesttasks.TASKS`, and give what it left.
+    """Boot a guest, have it do one of :data:`traces.lab.guesttasks.TASKS`, and yield what it left.
 
-    That is in ``OUT.partial``, which goes when the block ends well and stays when it does not.
+    The files are in ``OUT.partial``, which is removed when the block ends well and stays otherwise.
 
-    :param options: what the task asks of its job beside the workload
+    :param options: keys that the task's job has in addition to the workload
     :raises LabError: when it cannot begin
     :raises GuestDied: when the guest did not finish
     """
@@ -180,7 +180,7 @@ def run_task(job: Job, task: str, options: dict[str, Any], out: Path, say: Say) 
     except OSError as problem:
         raise LabError(f"{partial} cannot be made ({problem.strerror}); choose another place with -o") from None
     try:
-        # Beside the recording: what the guest sends may be much, and /tmp may be memory.
+        # Next to the recording: the guest may send a lot, and /tmp may be memory.
         with scratch(out) as place:
             accel, result = _boot(job, place, parts, partial, seconds, say)
         if result.get("problem"):
@@ -203,7 +203,7 @@ def run_task(job: Job, task: str, options: dict[str, Any], out: Path, say: Say) 
     except (LabError, KeyboardInterrupt):
         shutil.rmtree(partial)
         raise
-    # Where the capture cannot be imported it is kept: somebody will want to see why.
+    # A capture that cannot be imported is kept, so that the user can see why.
     shutil.rmtree(partial)
 
 
@@ -240,7 +240,7 @@ def _kept(partial: Path) -> str:
 
 def _boot(job: Job, scratch: Path, parts: list[bytes | Path], partial: Path, seconds: dict[str, float],
           say: Say) -> tuple[str, dict[str, Any]]:
-    """Boot the job, under TCG where KVM will not have it; returns the accelerator and what the guest said at the end.
+    """Boot the job, under TCG where KVM cannot run it; returns the accelerator and the guest's last report.
 
     :raises GuestDied: when the guest did not finish
     """
@@ -284,15 +284,15 @@ def _boot(job: Job, scratch: Path, parts: list[bytes | Path], partial: Path, sec
                 _kvm_failed(say_so=True)
                 continue
             # A guest without its result disk can only say so.
-            told = [text.removeprefix(FAILED) for text in heard if text.startswith(FAILED)]
-            raise GuestDied(f"the guest could not do its work: {told[-1]}" if told else
+            failures = [text.removeprefix(FAILED) for text in heard if text.startswith(FAILED)]
+            raise GuestDied(f"the guest could not do its work: {failures[-1]}" if failures else
                             "the guest powered off without sending all of its capture", tail(console))
         return accel, receiver.result
     raise AssertionError("the last accelerator decides")
 
 
 def _disks(scratch: Path, partial: Path, swap: int) -> Receiver:
-    """Make the guest's disks anew, empty, and return who listens to the second."""
+    """Make the guest's disks anew, empty, and return the receiver of the second."""
     for name, size in (("swap", swap), ("result", _RESULT_SIZE)):
         with (scratch / name).open("wb") as image:
             image.truncate(size)
@@ -303,7 +303,7 @@ def _disks(scratch: Path, partial: Path, swap: int) -> Receiver:
 
 
 def _kvm_failed(say_so: bool = False) -> bool:
-    """Tell, or remember until the next boot of this machine, that its /dev/kvm runs no guest."""
+    """Return, or remember until the next boot of this machine, that its /dev/kvm cannot run a guest."""
     note = cache_directory() / "no-kvm"
     try:
         this_boot = Path("/proc/sys/kernel/random/boot_id").read_text()

@@ -100,7 +100,7 @@ def _read(path: Path) -> bytes:
 
 
 def split_mailbox(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, message) of a mailbox; what has no separator is one message.
+    """Yield (offset, message) of a mailbox; without a separator it is one message.
 
     A separator counts at the start and after an empty line.
     """
@@ -119,7 +119,7 @@ def split_mailbox(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _patch(path: Path, at: int, data: bytes) -> Iterator[Patch]:
-    """Yield the patch of a message; nothing of a reply, a cover letter, or mail that is no patch."""
+    """Yield the patch of a message; nothing of a reply, a cover letter, or mail without a patch."""
     where = f"message at offset {at}"
     try:
         message = email.message_from_bytes(data, policy=email.policy.default)
@@ -215,7 +215,7 @@ def in_order(path: Path, patches: Iterable[Patch]) -> list[Patch]:
 
 
 def _lines(text: bytes) -> Iterator[tuple[bytes, bool]]:
-    """Yield each line of a patch that is none of a hunk's, and whether it is in a file's header or a hunk's."""
+    """Yield each line of a patch outside of hunks, and whether it is in a file's header or a hunk's."""
     old = new = 0
     for line in text.split(b"\n"):
         if old > 0 or new > 0:
@@ -240,12 +240,12 @@ def _lines(text: bytes) -> Iterator[tuple[bytes, bool]]:
 def _names(path: Path, where: str, text: bytes) -> Iterator[str]:
     """Yield the names of a patch's files.
 
-    :raises BadInput: when one is outside of the tree, or is made to be something else than a file
+    :raises BadInput: when one is outside of the tree, or becomes something other than a file
     """
     before, in_header = b"", False
     for line, is_hunk in _lines(text):
         in_header = (in_header or line.startswith(b"diff --git ")) and not is_hunk
-        # Only both together are a file's; what stands above a diff is anybody's prose.
+        # Only both together belong to a file; the text above a diff is prose.
         if before.startswith(b"--- ") and line.startswith(b"+++ "):
             for head in (before, line):
                 name = head[4:].split(b"\t")[0].rstrip()

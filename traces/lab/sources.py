@@ -35,7 +35,7 @@ class Source:
     in_index: bool
 
     def facts(self) -> dict[str, Any]:
-        """Return what is written of it beside a kernel."""
+        """Return the facts of it that are written next to a kernel."""
         return {"name": self.name, "version": self.version, "suite": self.suite, "sha256": self.sha256,
                 "in_index": self.in_index}
 
@@ -66,11 +66,11 @@ def choose(packages: Iterable[Package], wanted: str) -> Package:
 def _asked(wanted: str) -> tuple[str, str | None]:
     """Return the package and the version that a user named.
 
-    :raises LabError: when it is no name of a source
+    :raises LabError: when it is not the name of a source
     """
     match = _NAME.fullmatch(wanted)
     if match is None:
-        raise LabError(f"'{wanted}' is no source: name linux-source-7.2, linux-source-7.2=VERSION, or the path of a "
+        raise LabError(f"'{wanted}' is not a source: name linux-source-7.2, linux-source-7.2=VERSION, or the path of a "
                        "tarball")
     return f"linux-source-{match[1]}", match[2]
 
@@ -87,7 +87,7 @@ def _newest(packages: Iterable[Package], name: str, version: str | None) -> Pack
 def fetch_source(wanted: str, mirror: Mirror, cache: Path, say: Say) -> Source:
     """Return a source of the cache, fetched first where it is not there.
 
-    :raises LabError: when it cannot be had
+    :raises LabError: when it cannot be fetched
     """
     found: list[Package] = []
     for suite in SUITES:
@@ -110,9 +110,9 @@ def fetch_source(wanted: str, mirror: Mirror, cache: Path, say: Say) -> Source:
 
 
 def cached_source(wanted: str, cache: Path) -> Source | None:
-    """Return a source that was fetched before, named as for :func:`choose`; None when there is none.
+    """Return a source that was fetched before, named as for :func:`choose`; None when it was not.
 
-    :raises LabError: when it is no name of a source
+    :raises LabError: when it is not the name of a source
     """
     name, version = _asked(wanted)
     have = [Package(match[1], match[2], str(path), 0, "", "") for path in (cache / "sources").glob("linux-source-*.deb")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel's source tree that patches come and go in: only files whose content changes are written.
+"""A kernel's source tree in which patches are applied and taken back: only files whose content changes are written.
 
-A patch is first applied to copies of the files that it names, beside the tree; the tree gets them when all of a series
+A patch is first applied to copies of the files that it names, next to the tree; the tree gets them when all of a series
 has applied.  What a file was before the first patch is kept in ``originals``, so that the next series begins from it.
 """
 
@@ -36,7 +36,7 @@ class SourceTree:
     """A tree of sources at ``place/tree``, with what patches changed in it kept in ``place/originals``.
 
     :param place: a directory of this build alone
-    :param say: told in words what is being done
+    :param say: called with a sentence on what is being done
     """
 
     def __init__(self, place: Path, say: Say) -> None:
@@ -110,7 +110,7 @@ class SourceTree:
         for upto in range(1, len(parts) + 1):
             path = self.root.joinpath(*parts[:upto])
             if path.is_symlink() or (path.exists() and path.is_dir() == (upto == len(parts))):
-                raise LabError(f"a patch names {name}, and {path.relative_to(self.root)} is no "
+                raise LabError(f"a patch names {name}, and {path.relative_to(self.root)} is not a "
                                f"{'file' if upto == len(parts) else 'directory'} there; patch the file itself")
 
     def _touched(self) -> dict[str, bool]:
@@ -140,7 +140,7 @@ class SourceTree:
                     _copy(self.root / name, self._originals / "files" / name)
                 touched[name] = there
         if changed:
-            # Before the tree is written: whoever is interrupted there begins from the originals again.
+            # Before the tree is written: a build that is interrupted there begins from the originals again.
             self._originals.mkdir(exist_ok=True)
             record = self._originals / f"{_TOUCHED}.new"
             record.write_text(json.dumps(touched, indent=1))
@@ -174,7 +174,7 @@ def _git_apply(patch: Patch, staged: Path, source: str) -> None:
 
     :raises LabError: when it does not apply
     """
-    # No repository around the directory, and nobody's settings, may change what it does.
+    # No repository around the directory, and no user's settings, may change what it does.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_CEILING_DIRECTORIES": str(staged.resolve().parent), "GIT_CONFIG_GLOBAL": os.devnull,
                     "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
@@ -188,7 +188,7 @@ def _git_apply(patch: Patch, staged: Path, source: str) -> None:
 
 
 def does_not_apply(patch: Patch, complaint: str, source: str) -> str:
-    """Return a sentence, without its stop, of what git apply had to say against a patch."""
+    """Return why git apply refused a patch, as a sentence without its stop."""
     rest = f"; rebase the series on {source}, or name the source it was made for with --source"
     failed = re.search(r"^error: patch failed: (.+):(\d+)$", complaint, re.M)
     if failed is not None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tools for the guest: iovisor BCC and trace-cmd with all they need, out of Debian's packages, never installed.
 
-They are a second archive beside the initramfs, with a root of their own below :data:`ROOT`: the guest's work then
+They are a second archive next to the initramfs, with a root of their own below :data:`ROOT`: the guest's work then
 runs there, under that root's Python, which is the one that Debian builds BCC's module for.
 """
 
@@ -31,7 +31,7 @@ ROOT: Final = "/tools"
 #: One suite for all of them: its packages are built against each other.
 _SUITE: Final = "trixie"
 _NAMES: Final = ("python3-bpfcc", "trace-cmd", "busybox-static")
-#: What only maintainer scripts, or what nobody in the guest runs, asks for.
+#: Packages that only maintainer scripts need, or programs that the guest does not run.
 _LEFT_OUT: Final = ("debconf", "dpkg", "gcc-14-base", "install-info", "media-types", "netbase",
                     "openssl-provider-legacy", "perl", "perl-base", "python3-netaddr", "readline-common", "tzdata")
 #: Directories of packages that no program opens in the guest.
@@ -75,8 +75,8 @@ def cached_tools(cache: Path) -> Tools | None:
 def fetch_tools(mirror: Mirror, cache: Path, say: Say) -> Tools:
     """Return the tools of the cache, fetched and unpacked first where they are not there.
 
-    :param say: told in words what is being done
-    :raises LabError: when a package cannot be had
+    :param say: called with a sentence on what is being done
+    :raises LabError: when a package cannot be fetched
     """
     have = cached_tools(cache)
     if have is not None:
@@ -118,7 +118,7 @@ def fetch_tools(mirror: Mirror, cache: Path, say: Say) -> Tools:
 
 
 def _archive(tree: Path) -> bytes:
-    """Return the archive of an unpacked tree, less what nobody opens."""
+    """Return the archive of an unpacked tree, without files that no program opens."""
     archive = CpioWriter()
     for name in ("proc", "sys", "dev", "out", "tmp", "boot", "zreplay", "content", "etc", "root"):
         archive.directory(f"{ROOT}/{name}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Small recordings of real kernels that ship with the project; ``README.md`` beside them says what each is."""
+"""Small recordings of real kernels that ship with the project; ``README.md`` next to them says what each is."""
 
 from __future__ import annotations
 

@@ -5,13 +5,13 @@
 >>> image = read_core("core.elf")                                     # doctest: +SKIP
 >>> len(image.entries), image.stored_pages                            # doctest: +SKIP
 
-What is read is what the core holds, also where it contradicts itself: :mod:`replay.tools.vmcore` judges.  Structure
+The core's content is returned as it is, also where it contradicts itself: :mod:`replay.tools.vmcore` judges.  Structure
 layouts come from the kernel's BTF, symbols from its kallsyms; both are in the core itself when it has a
 VMCOREINFO note with them (Linux 6.0 and later).
 
 The layouts are read by :mod:`traces.vmcore.btf` and not by drgn: drgn 0.3.0 from PyPI opens such a core, but
-found neither its structures nor its symbols without DWARF, which is a gigabyte that a dead box rarely has beside
-it, while distribution kernels carry their BTF.
+found neither its structures nor its symbols without DWARF, which is a gigabyte that is rarely kept with a dead
+box's core, while distribution kernels carry their BTF.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ __all__ = ["Btf", "Member"]
 _MAGIC: Final = 0xEB9F
 _MAX_BLOB: Final = 256 << 20
 _MAX_TYPES: Final = 1 << 24
-#: No structure that is read here is nearly as large; a damaged size must not make reads of gigabytes.
+#: No structure that is read here is nearly as large; a damaged size must not cause reads of gigabytes.
 _MAX_STRUCT: Final = 1 << 20
 #: Anonymous members and typedefs deeper than this do not exist.
 _MAX_DEPTH: Final = 32
@@ -150,7 +150,7 @@ class Btf:
             return self._members[number]
         found = self._type(number)
         if found.kind not in (_STRUCT, _UNION) or depth > _MAX_DEPTH:
-            raise self._bad(f"has type {number}, which should be a structure and is none")
+            raise self._bad(f"has type {number}, which should be a structure and is not")
         out: dict[str, Member] = {}
         for index in range(found.vlen):
             name, kind, place = struct.unpack_from("<III", self._types, found.at + 12 * index)
@@ -181,7 +181,7 @@ class Btf:
     def member(self, name: str, *path: str) -> Member:
         """Return a member of ``struct name``; further names go into members that are structures.
 
-        Of a name with '|' in it the first that is there counts: ``first_zpdesc|first_page``.
+        Of a name with '|' in it the first that exists counts: ``first_zpdesc|first_page``.
 
         :raises BadInput: when there is none
         """

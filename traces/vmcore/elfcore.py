@@ -89,8 +89,8 @@ class CoreFile:
     def physical(self, address: int, size: int) -> bytes | None:
         """Return ``size`` bytes at a physical address, or None when the core has not all of them.
 
-        A page of zeros is one that was left out or blanked: the kernel keeps none of the structures that are read here
-        in such a page, and zswap stores no page of zeros.
+        A page of zeros was left out or blanked: the kernel keeps none of the structures that are read here in such a
+        page, and zswap stores no page of zeros.
         """
         return self._find(self._physical, address, size)
 
@@ -181,7 +181,7 @@ def open_core(path: str | Path) -> CoreFile:
 
 
 def _refuse_foreign(path: Path, head: bytes) -> None:
-    """Name the form of a dump that is no plain ELF file, and how to get one."""
+    """Name the form of a dump that is not a plain ELF file, and how to get one."""
     inner = head[_FLAT_DATA:]
     for magic, what, todo in _FOREIGN:
         if head.startswith(magic):

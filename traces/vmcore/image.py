@@ -46,8 +46,8 @@ class CoreImage:
 
     ``entries`` by swap file and offset; ``pools`` by address, also those off the list that entries still name;
     ``zs_pools`` by address; ``counters`` without their prefix ``zswap_``; ``sources``: where symbols, layouts
-    and the translation of addresses came from; ``problems``: what could not be walked; ``partial``: of which of
-    ``pools``, ``entries`` and ``lru`` some is not in the core.
+    and the translation of addresses came from; ``problems``: what could not be walked; ``partial``: which of
+    ``pools``, ``entries`` and ``lru`` are not whole in the core.
     """
 
     path: Path
@@ -61,7 +61,7 @@ class CoreImage:
     lru: list[LruImage] = field(default_factory=list, repr=False)
     counters: dict[str, int] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)
-    #: what of zswap the core does not have all of: ``pools``, ``entries``, ``lru``
+    #: parts of zswap's state that are not whole in the core: ``pools``, ``entries``, ``lru``
     partial: set[str] = field(default_factory=set)
 
     @property
@@ -158,7 +158,7 @@ def _release(core: CoreFile, memory: Memory, table: Mapping[str, int]) -> str:
     """Return the kernel's release, and make sure that the symbols are this kernel's: the banner lies at its own."""
     banner = memory.try_read(table["linux_banner"], 128) if "linux_banner" in table else b"Linux version ? "
     if banner is None:
-        raise BadInput(core.path, sources_hint(memory), "the kernel's banner is not in the core, so nothing tells that "
+        raise BadInput(core.path, sources_hint(memory), "the kernel's banner is not in the core, so nothing shows that "
                        "the symbols are its own", "take the core again, with all of the kernel's own memory; if it "
                        "has it, " + _GIVE)
     found = _BANNER.match(banner or b"")
@@ -205,7 +205,7 @@ def _read_all(image: CoreImage, btf: Btf, table: Mapping[str, int]) -> None:
     image.entries = list(read_entries(memory, btf, table, problems))
     whole("entries", missing)
     if problems.zeros and image.stored_pages != len(image.entries):
-        # The counter says that there are more: in a page of trees that was left out, as far as can be told.
+        # The counter says that there are more: probably in a page of trees that was left out.
         image.partial.add("entries")
         problems.missing += problems.zeros
     # A pool whose compressor was replaced leaves the list only with its last entry, but a damaged or racing

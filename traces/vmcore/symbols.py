@@ -32,7 +32,7 @@ _MAX_NAME: Final = 1 << 12
 
 
 def text_symbols(path: str | Path, wanted: Iterable[str]) -> dict[str, int]:
-    """Read ``/proc/kallsyms`` text or a System.map; of modules' symbols only those that the kernel has not.
+    """Read ``/proc/kallsyms`` text or a System.map; of modules' symbols only those that the kernel itself lacks.
 
     :raises BadInput: when it is neither, or was read without the right to see addresses
     """
@@ -67,7 +67,7 @@ def text_symbols(path: str | Path, wanted: Iterable[str]) -> dict[str, int]:
 def vmlinux_parts(path: str | Path, wanted: Iterable[str]) -> tuple[dict[str, int], bytes | None]:
     """Return the symbols and the ``.BTF`` section of a vmlinux; either may be missing from it.
 
-    :raises BadInput: when it is no ELF file of x86-64
+    :raises BadInput: when it is not an ELF file of x86-64
     """
     path, names = Path(path), set(wanted)
     try:
@@ -92,7 +92,7 @@ def vmlinux_parts(path: str | Path, wanted: Iterable[str]) -> tuple[dict[str, in
             KeyError, IndexError, AssertionError) as problem:
         if isinstance(problem, BadInput):
             raise
-        raise BadInput(path, "", f"is no usable ELF file ({problem})",
+        raise BadInput(path, "", f"is not a usable ELF file ({problem})",
                        "give the uncompressed vmlinux (scripts/extract-vmlinux makes it of a bzImage)") from None
 
 

@@ -178,7 +178,7 @@ def read_pool(layout: ZsLayout, address: int, problems: Problems) -> ZsPoolImage
         if not (32 <= cls.size <= PAGE_SIZE and cls.size % 8 == 0 and 0 < cls.pages_per_zspage <= _MAX_CHAIN
                 and cls.objs_per_zspage == cls.pages_per_zspage * PAGE_SIZE // cls.size):
             problems.add("broken", where, f"objects of {cls.size} bytes, {cls.objs_per_zspage} to "
-                                          f"{cls.pages_per_zspage} pages, are no size class")
+                                          f"{cls.pages_per_zspage} pages, are not a size class")
             continue
         missing = problems.missing
         for group in range(GROUPS):
@@ -254,7 +254,7 @@ def _read_pages(layout: ZsLayout, zspage: ZspageImage, page: int, problems: Prob
             # The one object fills the page: its handle is in the word that links the pages of others.
             return content, following
         if number == zspage.cls.pages_per_zspage - 1 and following:
-            problems.add("broken", where, f"its chain goes on to {following:#x} after its last page")
+            problems.add("broken", where, f"its chain continues to {following:#x} after its last page")
         page = following
     return content, 0
 

@@ -49,7 +49,7 @@ class PoolImage:
 
 @dataclass(frozen=True)
 class EntryImage:
-    """struct zswap_entry, found at ``offset`` (pages) of swap file ``type``; ``swpent`` is what it says itself.
+    """struct zswap_entry, found at ``offset`` (pages) of swap file ``type``; ``swpent`` is its own field.
 
     ``lru`` is the address of its LRU links.
     """
@@ -149,7 +149,7 @@ def read_entries(memory: Memory, btf: Btf, symbols: Mapping[str, int], problems:
             if count:
                 problems.add("broken", where, f"has {count} trees but no place for them")
             continue
-        # The trees lie beside each other: there cannot be more of them than memory.
+        # The trees lie next to each other: there cannot be more of them than memory.
         if count * tree_size > memory.core.memory:
             problems.add("broken", where, f"has {count} trees, more than fit into memory")
             continue
@@ -221,7 +221,7 @@ def read_lru(memory: Memory, btf: Btf, symbols: Mapping[str, int], problems: Pro
     except Missing as hole:
         problems.add("missing", "zswap_list_lru", str(hole))
         return lists
-    if not base:  # zswap_setup() did not get so far: there is no list
+    if not base:  # zswap_setup() did not get that far: the list does not exist
         return lists
     stride = btf.size("list_lru_node")
     own = btf.offset("list_lru_node", "lru", size=16)

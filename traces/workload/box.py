@@ -33,14 +33,14 @@ class Box:
         self._made: list[Path] = []
 
     def read(self, name: str, default: str = "") -> str:
-        """Return a file's text without space at its ends; ``default`` where there is none."""
+        """Return a file's text without space at its ends; ``default`` where it does not exist."""
         try:
             return (self.root / name).read_text().strip()
         except OSError:
             return default
 
     def write(self, name: str, value: str | int) -> None:
-        """Write a file that is no setting, such as ``drop_caches``.
+        """Write a file that is not a setting, such as ``drop_caches``.
 
         :raises OSError: as the kernel answers it
         """
@@ -61,7 +61,7 @@ class Box:
         self.write(name, value)
 
     def restore(self, announce: Callable[[str, str], None] | None = None) -> list[str]:
-        """Put every setting back, the last changed first, and return a sentence for each that would not go.
+        """Put every setting back, the last changed first, and return a sentence for each that failed.
 
         :param announce: called with file and value before each write
         """
@@ -86,7 +86,7 @@ class Box:
         return problems
 
     def cgroup(self, name: str) -> None:
-        """Have a cgroup of this name with the memory controller; one that is made here goes with :meth:`restore`.
+        """Make sure that a cgroup of this name has the memory controller; one made here is removed by :meth:`restore`.
 
         :raises NotReady: when the box has no cgroup2 hierarchy, or lets none be made
         """
@@ -104,7 +104,7 @@ class Box:
         self._made.append(path)
 
     def swap_again(self) -> None:
-        """Take the first swap device off, which brings back all that is there, and put it on again.
+        """Take the first swap device off, which brings all its pages back, and put it on again.
 
         :raises OSError: as the kernel answers it; the device is on then
         """
@@ -148,11 +148,11 @@ class Box:
             raise NotReady(f"this kernel has no folios of {size >> 10} kB (it has: {have}); name another size with "
                            "--folio: large ones need Linux 6.8 and CONFIG_TRANSPARENT_HUGEPAGE")
         for name in sizes:
-            # A larger size that stayed on would be taken first.
+            # The kernel would use a larger size first if it stayed enabled.
             self.set(f"{THP}/{name}/enabled", "madvise" if name == wanted else "never")
 
 
 def _chosen(text: str) -> str:
-    """Return what is to be written to have a setting as it reads now: ``[a] b`` is a choice of ``a``."""
+    """Return the text to write to restore a setting from what it reads now: ``[a] b`` is a choice of ``a``."""
     choice = re.search(r"\[([^]]*)\]", text)
     return choice[1] if choice else text

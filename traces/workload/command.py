@@ -24,7 +24,7 @@ from .worker import WorkerDied
 __all__ = ["FOLIOS", "OUT_OF_MEMORY", "WORKLOADS", "add_arguments", "main", "run"]
 
 WORKLOADS: Final = (*SCENARIOS, "script")
-#: Exit status when the kernel killed a worker because a limit of the workload's own could not be kept.
+#: Exit status when the kernel killed a worker because one of the workload's limits could not be kept.
 OUT_OF_MEMORY: Final = 3
 
 _EPILOG = """scenarios:
@@ -45,7 +45,7 @@ Exit status: 0 all pages read back were right, 1 some were not, 2 the box is not
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the workload takes to a parser."""
+    """Add the workload's options to a parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     parser.add_argument("scenario", nargs="?", default="base", choices=sorted(WORKLOADS), metavar="SCENARIO",
@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="pages of 4 KiB to work with, of all workers together (default: 2048)")
     parser.add_argument("--folio", choices=list(FOLIOS), default="4k", help="size of the folios (default: 4k)")
     parser.add_argument("--procs", type=_positive, metavar="N", help="worker processes, each on a CPU (default: 1)")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="what made-up pages depend on (default: 1)")
-    parser.add_argument("--mix", choices=sorted(MIXES), help="made-up pages of one mix in place of the scenario's")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of synthetic pages (default: 1)")
+    parser.add_argument("--mix", choices=sorted(MIXES), help="synthetic pages of one mix in place of the scenario's")
     parser.add_argument("--content", type=Path, metavar="PATH",
                         help="take the pages of a page dump, or of the files below a directory")
     parser.add_argument("--compressor", metavar="NAME", help="change zswap's compressor first")
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         default=_paths(os.environ.get("ZREPLAY_CONTROL", "")),
                         help="control pipe of the recorder, for snapshots (default: $ZREPLAY_CONTROL)")
     parser.add_argument("--capture", type=Path, metavar="DIR",
-                        help="directory for truth.csv, and for snapshots where there is no pipe (default: the pipe's)")
+                        help="directory for truth.csv, and for snapshots without a pipe (default: the pipe's)")
     parser.add_argument("--seconds", type=Path, metavar="FILE",
                         help="write JSON there: seconds of the scenario and of each phase, less truth and snapshots")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a scenario is written in: phases, operations of all workers at once, settings that are announced."""
+"""The vocabulary of scenarios: phases, operations of all workers at once, settings that are announced."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Driver:
     :param pages: pages to work with, of all workers together
     :param procs: how many workers
     :param folio: size of folios in bytes
-    :param seed: what made-up content depends on
+    :param seed: of synthetic content
     :param markers: a ``trace_marker`` of each recorder; without any nothing is announced
     :param captures: directories for snapshots and truth, one of each recorder
     :param snapshot: writes a counter snapshot: (directory, label, cgroup)
@@ -77,9 +77,9 @@ class Driver:
         self.seconds: dict[str, float] = {}
 
     def start(self) -> None:
-        """Start the workers; what they inherit is all there is in memory by now."""
+        """Start the workers; they inherit all that is in memory by now."""
         self.box.cgroup(self.cgroup_name)
-        self.box.set("proc/sys/vm/page-cluster", 0)  # readahead would fault in what nobody asked for
+        self.box.set("proc/sys/vm/page-cluster", 0)  # readahead would fault in pages that no worker reads
         self.box.folio(self.folio)
         for capture, naming in zip(self._captures, self._namings, strict=True):
             handle = os.open(capture / "truth.csv", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -88,12 +88,12 @@ class Driver:
         cpus = sorted(os.sched_getaffinity(0))
         procs = self.box.root / self.cgroup_name / "cgroup.procs"
         for number in range(self.procs):
-            # One worker goes where the scheduler puts it; several are meant to run at the same time.
+            # The scheduler places a single worker; several must run at the same time.
             cpu = cpus[number % len(cpus)] if self.procs > 1 else None
             self.workers.append(Worker(number, self.source, procs, cpu, self._namings))
 
     def finish(self) -> list[str]:
-        """End what is left of the workers, put the settings back; returns what went wrong in sentences."""
+        """End the remaining workers, put the settings back; return a sentence for each failure."""
         for worker in self.workers:
             worker.end()
         self.workers.clear()
@@ -113,7 +113,7 @@ class Driver:
             os.write(marker, text.encode())
 
     def snapshot(self, label: str) -> None:
-        """Have the counters of now kept."""
+        """Have the present counters kept."""
         if self._snapshot is not None:
             for capture in self._captures:
                 self._snapshot(capture, label, self.box.root / self.cgroup_name)
@@ -144,7 +144,7 @@ class Driver:
         for truth in self._truth:
             truth.flush()
 
-    # What the workers do, all at the same time.
+    # Operations of all workers at the same time.
 
     def _all(self, operation: str, region: str, **arguments: Any) -> list[Any]:
         self._written.add(region)
@@ -224,10 +224,10 @@ class Driver:
                 worker.end()
             self.workers.clear()
             self._regions.clear()
-            time.sleep(0.3)  # what the exit leaves to workqueues
+            time.sleep(0.3)  # work that the exit leaves to workqueues
 
     def verify(self) -> None:
-        """Say what was checked, in the recording too: whoever replays it has to know.
+        """Report what was checked, in the recording too: a replay has to know.
 
         :raises Mismatch: when a page did not hold what it should
         """
@@ -287,6 +287,6 @@ class Driver:
                 raise
 
     def killed_for_memory(self) -> bool:
-        """Tell whether the kernel killed a worker because the cgroup's limit could not be kept."""
+        """Return whether the kernel killed a worker because the cgroup's limit could not be kept."""
         found = re.search(r"^oom_kill (\d+)", self.box.read(f"{self.cgroup_name}/memory.events"), re.M)
         return found is not None and int(found[1]) > 0

@@ -54,7 +54,7 @@ def read_slots(pagemap: int, address: int, pages: int) -> list[Slot]:
 
 
 class Region:
-    """Private anonymous memory of a worker, and what it must hold.
+    """Private anonymous memory of a worker, and the content that it must have.
 
     :param pages: its size in pages of 4096 bytes
     :param folio: size in bytes of the folios that it is to be made of
@@ -86,7 +86,7 @@ class Region:
              step: int = 1) -> None:
         """Write new pages over every ``step``-th page from ``first`` up to ``last``.
 
-        A folio is all zeros or holds no zero page from chance alone: a large folio reaches zswap whole.
+        A folio is all zeros, or has no zero page by chance: so a large folio reaches zswap whole.
         """
         rng = random.Random(seed)
         unit = self.folio // PAGE_SIZE

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How ``truth.csv`` names the content of pages.
 
-Pages are made up here, or somebody's: those of ``--content`` may be anything.  A plain digest would tell everybody who
-can guess such a page that it was there.  So it is named as the recording names it, with a key that the recorder keeps
-in its memory and offers there (``ZREPLAY_PAGES``); where none is offered, with one that nobody keeps, and then a page
-is only known to be the same one as another.  Pages that are made up from a seed anybody can make: theirs are
-plain SHA-1, as are those of pages whose bytes are recorded themselves.
+Pages are synthetic, or a user's: those of ``--content`` may be anything.  A plain digest would show that a page was
+there to anybody who can guess the page.  So a user's page is named as the recording names it, with a key that the
+recorder keeps and offers in its memory (``ZREPLAY_PAGES``).  Where no key is offered, the key is thrown away, and names
+only show which pages are equal.  Anybody can make synthetic pages from their seed: their names are plain SHA-1, as are
+those of pages whose bytes are recorded.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _MOST: Final = 4096
 
 
 class Naming:
-    """One capture's way: ``column`` is the head of its names' column in ``truth.csv``; called with a page it names it.
+    """One capture's names of pages: ``column`` heads them in ``truth.csv``; called with a page it returns its name.
 
     :param key: None for plain SHA-1
-    :param name: what the key is called
+    :param name: of the key
     :param every: pages whose keyed digest is a multiple of this are named by SHA-1, as their bytes are kept; 0: none
     """
 
@@ -53,7 +53,7 @@ PLAIN: Final = Naming()
 def namings(captures: Sequence[Path], private: bool, offered: str) -> list[Naming]:
     """Return how pages are to be named in the truth of each capture.
 
-    :param private: the pages are not made up
+    :param private: the pages are not synthetic
     :param offered: the value of ``ZREPLAY_PAGES``
     """
     offers = dict(found for path in offered.split(os.pathsep) if path for found in [_read(path)] if found is not None)
@@ -71,12 +71,12 @@ def _read(path: str) -> tuple[str, Naming] | None:
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 return None
-            told = json.loads(os.pread(handle, _MOST, 0))
+            offer = json.loads(os.pread(handle, _MOST, 0))
         finally:
             os.close(handle)
-        key, every = bytes.fromhex(told["key"]), told["every"]
+        key, every = bytes.fromhex(offer["key"]), offer["every"]
         if len(key) != 32 or not isinstance(every, int) or every < 0:
             return None
-        return str(told["capture"]), Naming(None if every == 1 else key, str(told["name"]), every)
+        return str(offer["capture"]), Naming(None if every == 1 else key, str(offer["name"]), every)
     except (OSError, ValueError, KeyError, TypeError):
         return None

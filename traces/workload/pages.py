@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the pages hold: made-up mixes that depend on nothing but a seed, or the pages of files."""
+"""Contents of pages: synthetic mixes that depend only on a seed, or the pages of files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MIXES: Final[dict[str, tuple[tuple[str, int], ...]]] = {
 _EDGES: Final = (21, 86, 88)
 
 _CORPUS: Final = 64 * PAGE_SIZE
-#: Letters as often as English has them, for made-up words.
+#: Letters as often as English has them, for synthetic words.
 _LETTERS: Final = "etaoinshrdlu" * 3 + "cmfwypvbgkqjxz"
 #: Frequent x86-64 instructions: a dot stands for a byte that varies.
 _INSTRUCTIONS: Final = (b"\x48\x89.", b"\x48\x8b\x45.", b"\x48\x8d\x7c\x24.", b"\xe8..\xff\xff", b"\x85\xc0", b"\x74.",
@@ -54,7 +54,7 @@ class MadePages:
     def __init__(self, seed: int) -> None:
         rng = random.Random(f"corpus {seed}")
         words = ["".join(rng.choices(_LETTERS, k=rng.choice((2, 3, 3, 4, 5, 6, 8, 11)))) for _ in range(1500)]
-        # A few words make up most of a text.
+        # A few words are most of a text.
         weights = [1000 // (rank + 3) + 1 for rank in range(len(words))]
         text = bytearray()
         while len(text) < _CORPUS:
@@ -97,7 +97,7 @@ class MadePages:
         return rng.randbytes(size) + self._text_page(rng)[:PAGE_SIZE - size]
 
     def _dense(self, rng: random.Random) -> bytes:
-        """What compresses to some 3950 bytes: an object above 3855 has a page of its own, with chains of up to 16."""
+        """Compresses to some 3950 bytes: an object above 3855 has a page of its own, with chains of up to 16."""
         return bytes(PAGE_SIZE - 3920) + rng.randbytes(3920)
 
     def _sparse(self, rng: random.Random) -> bytes:
@@ -107,7 +107,7 @@ class MadePages:
         return bytes(page)
 
     def _edge(self, rng: random.Random) -> bytes:
-        # As long compressed as it is itself, or just not.
+        # Its compressed form is as long as the page, or just not.
         page, repeated = bytearray(rng.randbytes(PAGE_SIZE)), rng.choice(_EDGES) + rng.choice((-1, 0, 0, 1))
         page[2048:2048 + repeated] = page[64:64 + repeated]
         return bytes(page)
@@ -140,7 +140,7 @@ class FilePages:
     A file's last page is filled up with zeros.
 
     :param path: file or directory
-    :raises ValueError: when there is no byte in it
+    :raises ValueError: when it is empty
     :raises OSError: when it cannot be read
     """
 
@@ -156,7 +156,7 @@ class FilePages:
         return len(self._pages)
 
     def page(self, mix: str, rng: random.Random) -> tuple[str, bytes]:
-        """Return the next page; its kind is ``zeros`` or ``file``, and the mix says nothing here."""
+        """Return the next page; its kind is ``zeros`` or ``file``, whatever the mix."""
         # Each worker starts elsewhere, and forks of one source must not all deal the same pages.
         if not self._next:
             self._next = rng.randrange(len(self._pages)) + 1

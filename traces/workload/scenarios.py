@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the workers are told to do, and which knobs are turned when.
+"""The scenarios: which operations the workers run, and which settings change when.
 
 Every scenario ends with all pages read back and checked, and with the workers' exit.
 """
@@ -19,9 +19,9 @@ __all__ = ["SCENARIOS"]
 
 #: Bytes that a cgroup's limit is put above its use, so that some stores fit and others do not.
 _ROOM: Final = 40_000
-#: Bytes that a worker itself takes to go on: page tables, its interpreter's memory.
+#: Bytes that a worker itself needs to continue: page tables, its interpreter's memory.
 _WORKER: Final = 256 << 10
-#: Pages at a time, and seconds between: so little that the workers of the kernel have their turns.
+#: Pages at a time, and seconds between: few enough that the kernel's workers have their turns.
 _SLOWLY: Final = {"chunk": 16, "pause": 0.004}
 
 
@@ -63,7 +63,7 @@ def base(d: Driver) -> None:
 
 
 def _pressure(d: Driver, phase: str, region: str, pages: int, quarters: int = 3) -> None:
-    """Fill a region under a memory.max with room for so many quarters of it.
+    """Fill a region under a memory.max with room for ``quarters`` quarters of it.
 
     What is compressed is charged too: with less room than three quarters the kernel finds nothing to reclaim and
     kills a worker, unless a limit has pages go to disk.
@@ -77,7 +77,7 @@ def _pressure(d: Driver, phase: str, region: str, pages: int, quarters: int = 3)
 
 
 def _pages_over_limit(d: Driver) -> int:
-    """Return how many pages of each worker go beyond max_pool_percent=1; 0 when that were too many."""
+    """Return how many pages of each worker exceed max_pool_percent=1; 0 when they would be too many."""
     total = re.search(r"^MemTotal:\s+(\d+) kB", d.box.read("proc/meminfo"), re.M)
     limit = int(total[1]) // 4 // 100 if total else 0
     # Pages of the mix "solid" take some two thirds of a page each.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Carries a sequence out through the driver: phases of a few operations, settings between them, all pages read back.
+"""Runs a sequence through the driver: phases of a few operations, settings between them, all pages read back.
 
 A phase is named after its operations, ``s5-8`` for the fifth to the eighth, so that an event of the recording can be
 traced to them.
@@ -19,9 +19,9 @@ from .sequence import FOLIOS, SETTINGS, Sequence
 
 __all__ = ["run_sequence"]
 
-#: Operations in one phase: its end takes truth and a snapshot, which is slow beside small operations.
+#: Operations in one phase: its end takes truth and a snapshot, which is slow compared with small operations.
 _TOGETHER: Final = 4
-#: Bytes that a worker itself takes to go on: page tables, its interpreter's memory.
+#: Bytes that a worker itself needs to continue: page tables, its interpreter's memory.
 _WORKER: Final = 256 << 10
 
 
@@ -165,5 +165,5 @@ class _Script:
 
 
 def _name(operation: dict[str, Any]) -> str:
-    """Return what makes an operation's pages other ones than another's; it stays when the sequence is shrunk."""
+    """Return a value by which an operation's pages differ from another's; it stays when the sequence is shrunk."""
     return f"{operation['do']} {operation.get('content', 0)}"

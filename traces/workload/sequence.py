@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A sequence: a list of operations of the workload with their arguments, and what the box is like at its start.
+"""A sequence: a list of operations of the workload with their arguments, and the box's settings at its start.
 
-It is JSON, so that it can be made at random, shrunk, kept and run again::
+It is JSON, so that it can be generated, shrunk, kept and run again::
 
     {"format": 1, "name": "seed 1 number 3",
      "start": {"compressor": "zstd", "params": {"max_pool_percent": 20}, "memory": 1024, "cpus": 1, "workers": 1},
      "operations": [{"do": "map", "region": "a", "pages": 1024, "mix": "mixed", "folio": "64k"},
                     {"do": "out", "region": "a", "last": 512}]}
 
-Here is the format and what a sequence must not do; :mod:`.script` carries it out.  Pages are of 4096 bytes and each
+This module has the format and the rules of a sequence; :mod:`.script` runs it.  Pages are of 4096 bytes and each
 worker's own; ``first``, ``last`` and ``step`` are a range's, as Python has them.
 """
 
@@ -42,7 +42,7 @@ class BadSequence(ValueError):
 
 
 class Argument(NamedTuple):
-    """An argument of an operation: a number from ``low`` to ``high``, or one of ``choices``; both where both are."""
+    """An argument of an operation: a number from ``low`` to ``high``, one of ``choices``, or either where both are."""
 
     low: int = 0
     high: int = 0
@@ -64,13 +64,13 @@ _REGION: Final = Argument(choices=_REGIONS, needed=True)
 _PAGES: Final = Argument(1, _MOST, needed=True)
 _MIX: Final = Argument(choices=tuple(MIXES), needed=True)
 _FOLIO: Final = Argument(choices=tuple(FOLIOS))
-#: A number that makes the content of pages another one than other operations write.
+#: A number by which the content of pages differs from what other operations write.
 _CONTENT: Final = Argument(0, 1 << 30)
 _RANGE: Final = {"first": Argument(0, _MOST), "last": Argument(1, _MOST)}
 _STEP: Final = {"step": Argument(1, _MOST)}
 _SWITCH: Final = ("Y", "N")
 
-#: operation -> its arguments beside ``do``
+#: operation -> its arguments apart from ``do``
 OPERATIONS: Final[dict[str, dict[str, Argument]]] = {
     # Memory.  "split" lets page-out begin and end inside of large folios; "pause" is in milliseconds after each chunk.
     "map": {"region": _REGION, "pages": _PAGES, "mix": _MIX, "folio": _FOLIO, "content": _CONTENT},
@@ -82,7 +82,7 @@ OPERATIONS: Final[dict[str, dict[str, Argument]]] = {
     "fork": {"region": _REGION, "mix": _MIX, "content": _CONTENT},
     "churn": {"region": _REGION, "mix": _MIX, "content": _CONTENT, "rounds": Argument(1, 64, needed=True)},
     "cross": {"region": _REGION},
-    # A new region below a memory.max that has room for so many quarters of it.
+    # A new region below a memory.max with room for ``quarters`` quarters of it.
     "pressure": {"region": _REGION, "pages": _PAGES, "mix": _MIX, "content": _CONTENT,
                  "quarters": Argument(3, 16, needed=True)},
     # The box.
@@ -91,7 +91,7 @@ OPERATIONS: Final[dict[str, dict[str, Argument]]] = {
     "compact": {},
     "swapoff": {},
     "wait": {"milliseconds": Argument(1, 1000, needed=True)},
-    # Settings.  zswap-room puts memory.zswap.max so many pages above what is in use.
+    # Settings.  zswap-room puts memory.zswap.max that many pages above the present use.
     "zswap-max": {"pages": Argument(0, 1 << 20, ("max",), needed=True)},
     "zswap-room": {"pages": Argument(0, 1 << 20, needed=True)},
     "writeback": {"on": Argument(0, 1, needed=True)},
@@ -101,7 +101,7 @@ OPERATIONS: Final[dict[str, dict[str, Argument]]] = {
     "shrinker": {"on": Argument(choices=_SWITCH, needed=True)},
     "zswap": {"on": Argument(choices=_SWITCH, needed=True)},
 }
-#: Operations that a recording tells by a marker of their own: they stand between two phases.
+#: Operations that have a marker of their own in a recording: they stand between two phases.
 SETTINGS: Final = frozenset({"zswap-max", "zswap-room", "writeback", "compressor", "max-pool", "accept", "shrinker",
                              "zswap"})
 _START: Final = {"compressor": Argument(choices=COMPRESSORS), "memory": Argument(384, 65536), "cpus": Argument(1, 64),
@@ -181,10 +181,10 @@ def load(path: Path) -> Sequence:
     except ValueError as problem:
         raise BadSequence(f"{path} is not JSON ({problem}); name a sequence that lab fuzz left, or write one") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise BadSequence(f"{path} is no sequence of format {FORMAT}; name one that lab fuzz left, or write one")
+        raise BadSequence(f"{path} is not a sequence of format {FORMAT}; name one that lab fuzz left, or write one")
     start, operations = document.get("start", {}), document.get("operations")
     if not isinstance(start, dict) or not isinstance(operations, list):
-        raise BadSequence(f"{path} is no sequence; give it a list of operations, and an object as its start")
+        raise BadSequence(f"{path} is not a sequence; give it a list of operations, and an object as its start")
     sequence = Sequence(operations, start, str(document.get("name", "")))
     try:
         sequence.check()
@@ -194,10 +194,10 @@ def load(path: Path) -> Sequence:
 
 
 class Rules:
-    """What the box holds before each operation of a sequence, and so what may come next.
+    """The state of the box before each operation of a sequence, and so which operations may come next.
 
-    Beside what cannot be done at all it forbids what has the kernel kill a worker: more pages than the guest can
-    hold, and a memory.max below which nothing can be reclaimed.
+    It forbids operations that cannot be done, and those after which the kernel kills a worker: more pages than the
+    guest can hold, and a memory.max below which nothing can be reclaimed.
 
     :raises BadSequence: when the sequence's start is not right
     """
@@ -221,7 +221,7 @@ class Rules:
     @staticmethod
     def _params(params: Any) -> None:
         if not isinstance(params, dict):
-            raise BadSequence("the start's 'params' is no object; make it one of names and values")
+            raise BadSequence("the start's 'params' is not an object; make it one of names and values")
         for name, value in params.items():
             problem = _PARAMS[name].problem(value) if name in _PARAMS else "is not known"
             if problem:
@@ -267,7 +267,7 @@ class Rules:
             pages = self.regions[region]
             first, last = operation.get("first", 0), operation.get("last", pages)
             if not first < last <= pages:
-                return f"({name}): pages {first} to {last} are no range of region {region}, which has {pages}"
+                return f"({name}): pages {first} to {last} are not a range of region {region}, which has {pages}"
             if name == "churn" and pages < 16:
                 return f"({name}): region {region} has {pages} pages, and it takes 16"
         if name == "pressure":

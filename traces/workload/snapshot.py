@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Counter snapshots: asked of the recorder through its control pipe, or taken here where it offers none."""
+"""Counter snapshots: ordered from the recorder through its control pipe, or taken here where it offers none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class NoSnapshot(RuntimeError):
 
 
 def write_snapshot(directory: Path, label: str, cgroup: Path) -> None:
-    """Write ``counters-LABEL.json`` with the counters of now, as the recorder would.
+    """Write ``counters-LABEL.json`` with the present counters, as the recorder would.
 
     :param cgroup: directory of the cgroup whose files are wanted
     """

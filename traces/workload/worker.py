@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Worker processes: they hold the memory and live in the recorded cgroup, and do what a pipe tells them.
+"""Worker processes: they hold the memory, live in the recorded cgroup, and obey orders from a pipe.
 
 The driver stays outside the cgroup, so that nothing runs in it while counters are read.
 """
@@ -27,7 +27,7 @@ _EXIT: Final = "exit"
 
 
 class WorkerDied(RuntimeError):
-    """A worker ended before it was told to: killed for want of memory, or by a defect."""
+    """A worker ended before its order to: killed for lack of memory, or by a defect."""
 
 
 class Worker:
@@ -93,7 +93,7 @@ class Worker:
     def end(self) -> None:
         """Have the worker exit, which frees its memory, and await it."""
         with contextlib.suppress(BrokenPipeError):
-            # Closing the pipe alone would not tell it: workers that were forked later hold it too.
+            # Closing the pipe alone would not end it: workers that were forked later hold it too.
             self._orders.write(json.dumps([_EXIT, {}]) + "\n")
         for pipe in (self._orders, self._results):
             with contextlib.suppress(BrokenPipeError):
@@ -103,7 +103,7 @@ class Worker:
 
 
 def _serve(operations: _Operations, orders: TextIO, results: TextIO) -> None:
-    """Do what the pipe says until it says to exit, or the driver is gone."""
+    """Obey orders from the pipe until one says to exit, or the driver is gone."""
     for line in orders:
         name, arguments = json.loads(line)
         if name == _EXIT:
@@ -112,7 +112,7 @@ def _serve(operations: _Operations, orders: TextIO, results: TextIO) -> None:
 
 
 class _Operations:
-    """What a worker can be told; every region has a name."""
+    """The orders that a worker obeys; every region has a name."""
 
     def __init__(self, source: PageSource, namings: Sequence[Naming]) -> None:
         self.source = source
@@ -155,15 +155,15 @@ class _Operations:
                 os._exit(0)
         os.close(write_results)
         with os.fdopen(results) as pipe:
-            told = pipe.read()
+            answer = pipe.read()
         os.waitpid(pid, 0)
-        if not told:
+        if not answer:
             raise RuntimeError("the forked child died")
-        count, bad = json.loads(told)
+        count, bad = json.loads(answer)
         return count, bad
 
     def churn(self, region: str, mix: str, seed: str, rounds: int) -> tuple[int, list[int]]:
-        """Page out, refault, rewrite and unmap pieces again and again, with nobody waiting in between."""
+        """Page out, refault, rewrite and unmap pieces again and again, without waiting in between."""
         area, rng = self.regions[region], random.Random(seed)
         count, bad = 0, []
         for turn in range(rounds):
