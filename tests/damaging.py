@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Recordings on disk, changed by somebody who means harm: digests are made right again."""
+"""Recordings on disk, changed maliciously: their digests are made right again."""
 
 from __future__ import annotations
 

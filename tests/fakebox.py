@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Settings of a kernel that is none, for the tests of the workload."""
+"""Settings of a synthetic kernel, for the tests of the workload."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FakeBox(Box):
     """Files as sysfs has them: a write replaces all of the text."""
 
     def _swap(self, call: str, device: str) -> None:
-        """Nothing: the host's swap is none of a test's business."""
+        """Do nothing: a test leaves the host's swap alone."""
 
     def write(self, name: str, value: str | int) -> None:
         path = self.root / name

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What tests of the importers share: an import, and what a recording made by one holds."""
+"""Shared by tests of the importers: an import, and the content of its recording."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Builds what a recorded boot leaves behind: raw ring-buffer dumps, event formats and whole run directories.
+"""Builds the files that a recorded boot leaves behind: raw ring-buffer dumps, event formats and whole run directories.
 
 Written from kernel/trace/ring_buffer.c and not from the importers, so that a misreading there shows up here.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-DATA_MAX = 28 * 4  #: longest payload that type_len can tell
+DATA_MAX = 28 * 4  #: longest payload that type_len can express
 PADDING, TIME_EXTEND, TIME_STAMP = 29, 30, 31
 DELTA_MASK = (1 << 27) - 1
 MISSED_EVENTS, MISSED_STORED = 1 << 31, 1 << 30
@@ -25,7 +25,7 @@ _CODES = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q",
 
 @dataclass(frozen=True)
 class Event:
-    """One event type of a made-up boot; ``fields`` are (name, size, signed) after the common ones and the ip."""
+    """One event type of a synthetic boot; ``fields`` are (name, size, signed) after the common ones and the ip."""
 
     name: str
     id: int
@@ -72,7 +72,7 @@ def _u(*names: str) -> tuple[tuple[str, int, bool], ...]:
 
 
 _HALF = _u("src:8", "c0:512", "c1:512", "c2:512", "c3:512")
-#: The events of the made-up boot, by probe name.
+#: The events of the synthetic boot, by probe name.
 EVENTS = {event.name: event for event in (
     Event("store", 1500, _u("folio:8", "fl:8", "swp:8", "fl1:1")),
     Event("store_ret", 1501, (("ret", 1, False),)),
@@ -176,7 +176,7 @@ class Ring:
         rest = self._end - len(self._data)
         if rest >= 4:
             self._word(PADDING, 0)
-            # Behind the header of padding lies whatever the page held before.
+            # Behind the header of padding lie the page's earlier bytes.
             self._data += b"\xa5" * (rest - 4)
         return self.flush()
 

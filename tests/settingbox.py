@@ -36,7 +36,7 @@ _ACTIVATE = 0x80000
 
 
 def check(result: Result, name: str) -> CheckResult:
-    """Return what became of a check."""
+    """Return a check's result."""
     return next(check for check in result.checks if check.id == name)
 
 
@@ -61,7 +61,7 @@ class SettingBox:
         self.rows: list[dict[str, int]] = []
         self.texts: list[tuple[int, str]] = []
         self.ids: dict[str, int] = {"/": 1}
-        #: cgroups whose obj_cgroup or mem_cgroup lies where that of another one was
+        #: cgroups whose obj_cgroup or mem_cgroup reuses the address of another one's
         self.objcg_of: dict[str, int] = {}
         self.memcg_of: dict[str, int] = {}
         self.limits: dict[str, str] = {}
@@ -152,7 +152,7 @@ class SettingBox:
             self.add(name, task, ret=int(answer), memcg=self.memcg(path))
 
     def store(self, path: str, swpent: int, length: int = 3000, task: int = 100, *, wait: bool = False) -> None:
-        """A page of a cgroup is stored in so many bytes; with ``wait`` its task has not gone on from the charge."""
+        """A page of a cgroup is stored in ``length`` bytes; with ``wait`` its task has not continued after the charge."""
         self._begin(swpent, task)
         self._asked("obj_cgroup_may_zswap_ret", task, True, path)
         self.add("crypto_acomp_compress", task, folio=_FOLIO + 64 * swpent, size=4096, dlen=4096)

@@ -27,7 +27,7 @@ class Tampered(Recording):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         for loss in self.manifest["losses"]:
-            # What is missing is not told by how many events were read.
+            # The number of events read does not show what is missing.
             loss.pop("events", None)
         self.columns: dict[str, np.ndarray] = {}
         for name in COLUMNS:
@@ -158,7 +158,7 @@ def _reorder(recording: Tampered, event: int, order: np.ndarray, kind: str) -> C
     for name in COLUMNS:
         recording.columns[name] = old[name][order]
     rows = recording.manifest["rows"]
-    # What is missing is not told by how many events there should be.
+    # The number of events that there should be does not show what is missing.
     recording.manifest["rows"] = len(order)
 
     def undo() -> None:
@@ -194,7 +194,7 @@ def _just_uncharged(recording: Tampered, event: int) -> bool:
                for pid, at in zip(pids, last, strict=True) if pid)
 
 
-#: events that tell how many pages a pool has, or what it has room in
+#: events that show how many pages a pool has, or which zspages have room
 _TELL_PAGES = ("zs_get_total_pages_ret", "zswap_total_pages_ret", "counters", "zs_malloc", "zs_shrinker_scan", "zs_compact")
 
 
@@ -218,7 +218,7 @@ def no_effect(recording: Tampered, event: int, inside: tuple[str, ...] = ()) -> 
         if not inside:
             return "a reading of the total by somebody outside zswap, right whatever its neighbours are"
         if inside[-1] == "shrink_worker" and name in (name_of(recording, e) for e in (before, after) if e >= 0):
-            # zswap_memcg_offline_cleanup() moves the cursor past the last one as well: nobody knows of all cgroups.
+            # zswap_memcg_offline_cleanup() moves the cursor past the last one as well: not all cgroups are known.
             return "a pass of shrink_worker() ends there, which may go unseen"
     if name == "__free_zspage" and not np.isin(columns["event"][event:], [schema.CODE[n] for n in _TELL_PAGES]).any():
         # free_zspage() leaves a zspage whose pages it cannot lock to a worker, which may come much later.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A capture's sums: every change of a file that its recorder had finished is found before anything is read of it."""
+"""A capture's sums: every change of a file that its recorder had finished is found before the file is read."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_ring_that_was_cut_is_read_as_far_as_its_flushes_say(copy: Path, tmp_p
 
 
 def test_a_ring_that_lacks_a_piece_blames_no_kernel(copy: Path, tmp_path: Path) -> None:
-    """A copy may lack its end, or a piece of anywhere: what differs may come of that from the first event on."""
+    """A copy may lack its end, or any other piece: the replay may differ from the first event on."""
     ring = copy / "zmeta.cpu0.raw"
     ring.write_bytes(ring.read_bytes()[:512] + ring.read_bytes()[768:])
     import_source(copy, tmp_path / "r")

@@ -18,7 +18,7 @@ MAINLINE = {"6.12-zstd-4k": "mainline-6.12", "7.2-zstd-4k": "mainline-7.2", "7.3
             "7.3-tracecmd": "mainline-7.3", "7.3-zstd-64k": "mainline-7.3"}
 PAGE_BY_PAGE = {"acomp.batch": "no compress call of several pages was looked at: this revision, or this compressor, "
                 "takes page by page"}
-#: What these captures were made without: they are older than these probes, and no workload of ours ran in them.
+#: Events that these captures lack: they are older than these probes, and no workload of zreplay ran in them.
 NOT_RECORDED = {"load.folio": "not captured: zswap_load_ret has no word",
                 "writeback.folio": "did not occur in this recording",
                 "load.workload": "no workload says in the recording what it found in the pages it read back",

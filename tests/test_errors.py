@@ -26,13 +26,13 @@ STEPS = {"allow", "apply", "ask", "boot", "build", "check", "choose", "close", "
 #: Next steps that are chosen by an error's number.
 TABLES = {"next_step": [*reasons._FILES.values(), reasons.next_step(None)],
           "kernel_step": [*reasons._KERNEL.values(), *reasons._FILES.values(), reasons.kernel_step(None)]}
-#: What libraries say of their input stands in sentences of ours.
+#: Messages of libraries about their input stand in zreplay's sentences.
 SAID = ("str(problem)", "str(trouble)")
 #: Sentences in one piece, by the exception or function that takes them, and which argument that is.
 ONE_PIECE = {"LabError": 0, "NotReady": 0, "NoSnapshot": 0, "WorkerDied": 0, "BadSequence": 0, "OSError": 1}
-#: Programs that such a sentence may tell to run.
+#: Programs that such a sentence may name to run.
 PROGRAMS = {"apt", "echo", "mkswap"}
-#: Exceptions whose texts end in another one's sentence, in a verdict, or in nobody's hands.
+#: Exceptions whose texts become part of another sentence or of a verdict, or that are never shown.
 INSIDE = {"Damaged": "BadInput, by recordings", "OutOfBounds": "BadInput, by readers of JSON", "Missing": "vmcore's findings", "LostEvents": "verdicts", "CannotFollow": "verdicts", "_Enough": "shrink",
           "_Odd": "the other engine", "Mismatch": "a finding: status 1", "UnsupportedCompressor": "checks that are not made",
           "CorruptData": "the model's", "KernelFault": "the model's", "NeverCompletes": "the model's",
@@ -102,7 +102,7 @@ def _assigned(target: ast.expr, value: ast.expr, name: str) -> Iterator[ast.expr
 
 
 def texts(node: ast.expr | None, place: Place, depth: int = 6) -> list[str]:
-    """Return what an expression may say, ``X`` where a value goes; expressions nothing is known of as ``<...>``."""
+    """Return what an expression may say, ``X`` where a value goes; unknown expressions as ``<...>``."""
     if node is None:
         return ["<nothing>"]
     if depth == 0:
@@ -299,7 +299,7 @@ def test_a_sentence_in_one_piece_without_a_next_step_is_noticed() -> None:
 
 
 def _passes_on(place: Place) -> bool:
-    """True for the sentence of another of these exceptions, told with the file it is about."""
+    """True for the sentence of another of these exceptions, repeated with its file."""
     argument = place.call.args[0]
     last = argument.values[-1] if isinstance(argument, ast.JoinedStr) else None
     if not isinstance(last, ast.FormattedValue) or not isinstance(last.value, ast.Name):
@@ -313,7 +313,7 @@ def _passes_on(place: Place) -> bool:
 def test_a_death_is_told_with_what_is_left(place: Place) -> None:
     what, *rest = place.call.args
     for text in texts(what, place):
-        # run_task() tells a death of inside again, with what is left.
+        # run_task() reports a death inside it again, with what is left.
         assert not text.startswith("<") or text == "<death.what>", f"nothing is known of {text}"
         _in_style(text)
     if len(rest) == 2:
@@ -324,9 +324,9 @@ def test_a_death_is_told_with_what_is_left(place: Place) -> None:
 
 def test_every_death_that_leaves_the_lab_says_what_is_left() -> None:
     (task,) = (function for (_, name), function in FUNCTIONS.items() if name == "run_task")
-    told = [handler for node in ast.walk(task) if isinstance(node, ast.Try) for handler in node.handlers
+    deaths = [handler for node in ast.walk(task) if isinstance(node, ast.Try) for handler in node.handlers
             if isinstance(handler.type, ast.Name) and handler.type.id == "GuestDied"]
-    assert "_kept(partial)" in ast.unparse(told[0])
+    assert "_kept(partial)" in ast.unparse(deaths[0])
 
 
 @pytest.mark.parametrize("place", [param for param in _params("warn", "_say") if _printed(param.values[0])])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The way out: whatever the world does to a command, one sentence and an exit status that is no verdict."""
+"""The way out: whatever happens to a command, one sentence and an exit status that is not a verdict."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(words: list[str], sample: str, t
     words = [word.replace("REC", sample).replace("OUT", str(place / "out")) for word in words]
 
     def limited() -> None:
-        # As a full disk, for everybody: what is written beyond is refused.
+        # Like a full disk, also for root: writes beyond the limit are refused.
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
     status, _, said = ran(*words, preexec_fn=limited)
@@ -194,7 +194,7 @@ def test_what_is_raised_is_a_sentence(raised: Exception, status: int, said: str,
 
 def test_words_for_a_command_may_be_anything() -> None:
     assert main(["record", "--clean", "--instance", FOREIGN]) == 2
-    # Behind "--" they are another's.
+    # After "--" they belong to the command.
     status, _, said = ran("record", "-o", "/none/x", "--", FOREIGN)
     assert (status, "UTF-8" in said) == (2, False)
 
@@ -256,7 +256,7 @@ def test_a_handler_of_others_is_left_alone() -> None:
 
 
 def test_no_sentence_has_what_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever raised it: the recorder's sentences name files and tasks of others too."""
+    """Whatever raised it: the recorder's sentences name files and tasks of other processes too."""
     def refuse() -> int:
         raise ValueError("task \x1b[31mred\x1b[0m\nPASS is gone")
 

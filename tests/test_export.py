@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Exports for trace viewers: everything in them is what was recorded, and other readers than ours find it there.
+"""Exports for trace viewers: they hold what was recorded, and other readers find it there.
 
 Perfetto's own messages come from the ``perfetto`` package; its trace processor is asked in ``test_export_perfetto.py``.
 """
@@ -123,7 +123,7 @@ def test_an_export_that_is_not_right_is_not_published(samples: dict[str, Path], 
     assert not list(tmp_path.iterdir())
 
 
-# ---- held against the recording by other means -----------------------------------------------------------
+# ---- compared with the recording by other means -----------------------------------------------------------
 
 
 def rows(recording: Recording) -> list[dict[str, Any]]:
@@ -242,7 +242,7 @@ def test_counters_are_what_the_kernel_read(exports: dict[str, tuple[Recording, d
     snapshots = frame[frame.event == "counters"]
     stored = [int(recording.snapshot(number)["zswap_debugfs"]["stored_pages"]) for number in snapshots.ret]
     assert [value for _, value in values["zswap/stored_pages"]] == stored
-    # What is counted from allocations and frees is what the kernel says is stored, wherever it says so.
+    # The count from allocations and frees equals the kernel's count of stored objects at every reading.
     for ts, pages in zip(snapshots.ts, stored, strict=True):
         assert [value for at, value in values[OBJECTS] if at <= ts][-1] == pages
 
@@ -362,7 +362,7 @@ def test_a_damaged_file_is_told_and_nothing_else_happens(form: str, at: float, c
         done = checked(recording, broken, form)
     except BadInput:
         return
-    # A change that says nothing: of a title, a space, a track's place.
+    # A change without meaning: of a title, a space, a track's place.
     assert done == checked(recording, whole, form)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ftrace text reader against made-up lines, real recordings, trace-cmd, and damage."""
+"""The ftrace text reader against synthetic lines, real recordings, trace-cmd, and damage."""
 
 from __future__ import annotations
 
@@ -396,7 +396,7 @@ def test_lines_that_do_not_fit_their_event(count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 40])
 def test_lines_that_have_some_of_their_event_s_fields(count: int) -> None:
-    """What a line lacks is 0 and is said, and so is what only some have besides."""
+    """A field that a line lacks is 0 and reported, and so is a field that only some lines have."""
     lines = [f" foo-7 [003] 1.{number:06}: ev: (f) a={number} b=0x2\n" for number in range(count)]
     lines += [" foo-7 [003] 2.000000: ev: (f) a=1\n", " foo-7 [003] 2.000001: ev: (f) b=0x1\n",
               " foo-7 [003] 2.000002: ev: (f) a=1 b=0x1 c=3\n", " foo-7 [003] 3.000000: other: (f) d=1\n"]
@@ -448,7 +448,7 @@ def test_names_are_bounded() -> None:
 
 @pytest.mark.parametrize("keep", range(1, 94, 7))
 def test_cut_off_last_line(keep: int) -> None:
-    """Whatever is left of it: a value may have lost digits, so the line is not used."""
+    """However much is left of it: a value may have lost digits, so the line is not used."""
     last = KERNEL.splitlines(keepends=True)[-1]
     got = whole(KERNEL[:-len(last)] + last.rstrip(b"\n")[:keep])
     assert len(got["events"]) == 4
@@ -575,7 +575,7 @@ def recordings(draw: st.DrawFn) -> tuple[list[Any], list[str]]:
 @given(recordings(), st.sampled_from(["kernel", "report", "raw"]), st.integers(1, 400))
 def test_what_is_printed_is_read(recording: tuple[list[Any], list[str]], style: str, chunk_bytes: int) -> None:
     events, payloads = recording
-    # A comm that looks like the rest of a line, as "a-1 [0] 1.000000: b", cannot be told from one.
+    # A comm that looks like the rest of a line, as "a-1 [0] 1.000000: b", cannot be distinguished from one.
     lines = ["# tracer: nop" if style == "kernel" else "cpus=1"]
     for (ts, cpu, pid, comm, name, _), payload in zip(events, payloads, strict=True):
         stamp = f"{ts // 10**6:5}.{ts % 10**6:06}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Fuzzing without QEMU: shrinking with runners that are none, and what is done about what diverges."""
+"""Fuzzing without QEMU: shrinking with stub runners, and what happens with divergences."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_a_divergence_is_repeated_shrunk_and_kept(lab: dict[str, Any], tmp_path:
     assert report.startswith("FAIL: ")
     assert "It repeated in a second guest. Shrunk from" in report
     assert "zreplay lab run --kernel 7.2" in report
-    # What is kept shows it still, and the cut as well.
+    # The kept sequence still shows it, and so does the cut.
     wanted = replay(Recording(place / "recording.zr")).divergences[0].check
     for name in ("recording.zr", *(["cut.zr"] if "cut.zr" in report else [])):
         assert replay(Recording(place / name)).divergences[0].check == wanted
@@ -272,7 +272,7 @@ def test_shrink_alone(lab: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
     assert "is no sequence" in capsys.readouterr().err
 
 
-# What carries sequences there
+# Passing sequences to the guest
 
 
 def test_a_run_of_the_lab_takes_a_sequence(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Recordings and captures of somebody who means harm: their digests are right, and what they say is not."""
+"""Malicious recordings and captures: their digests are right, and their content is not."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def sample(tmp_path: Path) -> Path:
     return shutil.copytree(SMALL, tmp_path / "rec", ignore=shutil.ignore_patterns("cache"))
 
 
-#: Beside a text that says nothing of its run.
+#: Next to a text that says nothing of its run.
 FACTS = ("--kernel", "7.3.0", "--compressor", "lz4", "--totalram-pages", "504108")
 TRACE = """\
        task-1     [000] ...2.     1.000001: store: (zswap_store+0x4/0xcd0) folio=0xffffea00003c1c00 fl=0xfffffc0030409 swp=0x1 fl1=0x2c
@@ -90,14 +90,14 @@ def test_the_schema_is_one_and_every_sample_fits_it() -> None:
         jsonschema.Draft7Validator({**schema, "oneOf": [{"$ref": f"#/definitions/{name}"}]}).validate(value)
 
 
-#: JSON texts of values that hardly any key can have; the numbers of which Python makes no JSON are texts.
+#: JSON texts of values that almost no key can have; numbers that Python cannot write as JSON are texts.
 HOSTILE = ["[]", "{}", '"x"', "null", "-1", "1.5", "true", "1e400", "-1e400", "1e300", "NaN", "Infinity", "9" * 5000,
            "18446744073709551616", "-9223372036854775809", '"\\ud800"', '"\\u0000"', '"\\u001b[2J"', "[" * 40 + "]" * 40,
            "[[[]]]", '{"x": {"x": []}}', '{"\\ud800": 1}', '""', '[null]', '"' + "9" * 5000 + '"']
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield where in a document something is, its own place not."""
+    """Yield the places of values in a document, without the document itself."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         yield (*at, key)
@@ -116,7 +116,7 @@ def mutated(value: Any, at: tuple[Any, ...], text: str) -> str:
 
 MANIFEST = json.loads((SMALL / "manifest.json").read_text())
 COUNTERS = sorted(path.name for path in (SMALL / "counters").iterdir())
-#: Keys whose values nobody but a reader looks at, and of long lists one.
+#: Keys whose values only readers look at, and one of each long list.
 MANIFEST_PLACES = [at for at in places(MANIFEST) if at[0] not in ("files",) or len(at) < 3]
 
 
@@ -146,7 +146,7 @@ def test_any_snapshot_is_a_verdict_or_a_sentence(tmp_path_factory: pytest.TempPa
 STATE = json.loads((SMALL / "state.json").read_text())
 #: Of long lists the beginning: rows are alike.
 STATE_PLACES = [at for at in places(STATE) if all(not isinstance(key, int) or key < 3 for key in at)]
-#: The key that nobody needs: states of before have not got it.
+#: The key that is optional: states of earlier versions lack it.
 FREE_TO_GO = "memcg_of"
 
 
@@ -164,7 +164,7 @@ def test_any_state_is_a_verdict_or_a_sentence(tmp_path_factory: pytest.TempPathF
                 "export": ["-o", path.parent / "out.json"]}[verb]
         status = run(verb, path, *more)
     said = capsys.readouterr()
-    # A state whose numbers are others than the kernel's may well FAIL: it is one of another kernel.
+    # A state whose numbers differ from the kernel's may well FAIL: it is one of another kernel.
     assert status in (0, 1, 2, 3, 4), said
     assert "Traceback" not in said.err
     assert "\x1b" not in said.out + said.err
@@ -301,7 +301,7 @@ def test_a_folder_of_a_recording_is_no_link(sample: Path, capsys: pytest.Capture
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_regular_files_of_a_capture_are_opened(samples_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                                     kind: str) -> None:
-    """Of a directory of traces what is no file is left out and named; a recorder's own capture has no such thing."""
+    """In a directory of traces anything but a file is left out and named; a recorder's own capture is refused with it."""
     source = tmp_path / "source"
     source.mkdir()
     shutil.copy(samples_text, source / "trace.txt")
@@ -385,7 +385,7 @@ def test_a_table_of_kilobytes_stays_small(sample: Path, what: str) -> None:
     assert len(data) < 1_000_000
     replace(sample, "truth.parquet", data)
     del column
-    with pytest.raises(BadInput, match=r"would take .* MiB of memory|does not tell how long"):
+    with pytest.raises(BadInput, match=r"would take .* MiB of memory|does not show how long"):
         Recording(sample).table("truth")
 
 
@@ -617,7 +617,7 @@ def test_what_was_killed_leaves_nothing_for_long(tmp_path: Path, monkeypatch: py
         process.stdout.readline()
         left = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("."))
         assert len(left) == 2
-        # Whose owner works on it stays.
+        # A directory whose owner still works on it stays.
         assert sweep(tmp_path) == []
         process.kill()
         process.wait()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a file is: told from its content, whatever its name."""
+"""What a file is: recognised by its content, whatever its name."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_rings_of_every_sub_buffer_size(tmp_path: Path, size: int) -> None:
 
 
 def test_a_ring_with_a_damaged_sub_buffer_is_still_a_ring(tmp_path: Path) -> None:
-    """It must not pass for something that is left out, and one CPU be missing without a word."""
+    """It must not be taken for a file that is left out, so that one CPU is missing without a note."""
     data = bytearray(rb.ring((n, EVENTS["load"].pack(1)) for n in range(1, 900)))
     for broken in (8, 4096 + 8, 3 * 4096):
         bad = bytearray(data)

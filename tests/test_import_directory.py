@@ -406,7 +406,7 @@ def test_drops_that_only_the_kernel_s_statistics_show(tmp_path: Path, counts: di
     assert (loss["events"], loss["lost"], loss.get("counted", False)) == (events, lost, lost == 0)
     said = f"holds {events} events where the kernel counted {events + more}"
     assert any(said in note for note in summary["notes"]) == (more > 0)
-    # It cannot have written more than it counted, unless somebody cleared the ring.
+    # It cannot have written more than it counted, unless the ring was cleared.
     assert (said in loss.get("why", "")) == (more < 0)
 
 

@@ -77,7 +77,7 @@ def test_a_missing_page_costs_its_own_call_only(known: bool, lost: int) -> None:
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("lost", [0, 1, 9, 19])
 def test_a_missing_call_leaves_its_page_unused(known: bool, lost: int) -> None:
-    """Without addresses only the time tells, so a page of a lost call must not go to the next one."""
+    """Without addresses only the time counts, so a page of a lost call must not go to the next one."""
     rows, unmatched = place(PAGES, [c for n, c in enumerate(SINGLE) if n != lost], known)
     assert (rows, unmatched) == ([n for n in range(20) if n != lost], 0)
 
@@ -94,7 +94,7 @@ def test_a_batch_does_not_take_a_page_of_another_task() -> None:
     """The last page of a batch is missing, and the next page recorded is another CPU's."""
     calls = [(100, 1, BASE, 2), (101, 2, BASE + (1 << 20), 1)]
     assert place([(110, BASE), (120, BASE + (1 << 20))], calls) == ([-1, 1], 1)
-    # Two batches whose pages are recorded in turn are not each other's either.
+    # Pages of two batches recorded in turn do not go to each other's batch either.
     mixed = [(110 + n, BASE + 4096 * (n // 2) + (1 << 20) * (n % 2)) for n in range(4)]
     assert place(mixed, [(100, 1, BASE, 2), (101, 2, BASE + (1 << 20), 2)]) == ([-1, -1], 2)
 

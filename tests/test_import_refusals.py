@@ -79,9 +79,9 @@ BAD: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a format that is too long": (put("formats/store", b" " * ((1 << 20) + 1)), "formats/store", "is too long for an event format"),
     "a format that is something else": (put("formats/store", b"\xff\0\x80"), "formats/store", "this is not an event format"),
     "64 KiB pages": (change("kernel.config", "SHIFT=12", "SHIFT=16"), "kernel.config", "pages of 2^16 bytes are not modelled"),
-    "a chain size that is no number": (change("kernel.config", "SIZE=8", "SIZE=x"), "kernel.config", "'x' is not a number from 4 to 16"),
+    "a chain size that is not a number": (change("kernel.config", "SIZE=8", "SIZE=x"), "kernel.config", "'x' is not a number from 4 to 16"),
     "a chain size of 99": (change("kernel.config", "SIZE=8", "SIZE=99"), "kernel.config", "'99' is not a number from 4 to 16"),
-    "a symbol that is no address": (change("symbols.json", "ffffffff83f07f60", "nowhere"), "symbols.json", "is not a hexadecimal address"),
+    "a symbol that is not an address": (change("symbols.json", "ffffffff83f07f60", "nowhere"), "symbols.json", "is not a hexadecimal address"),
     "a snapshot without time": (put("counters-end.json", b'{"t": "now", "zswap_debugfs": {}}'), "counters-end.json", "is not a time in seconds"),
     "a snapshot of another time": (put("counters-end.json", b'{"t": 1e300, "zswap_debugfs": {}}'), "counters-end.json", "it holds a number of more than 64 bits"),
     "a snapshot at NaN": (put("counters-end.json", b'{"t": NaN, "zswap_debugfs": {}}'), "counters-end.json", "it holds NaN, which is not a number"),
@@ -147,7 +147,7 @@ def test_what_cannot_be_imported(tmp_path: Path, what: str) -> None:
     source = rb.write_capture(tmp_path / "run")
     apply(source)
     if what == "half a page":
-        # A page ring without one whole page is no page ring; the run is imported without contents.
+        # A page ring without one whole page is not a page ring; the run is imported without contents.
         assert imported(source, tmp_path)[0].pages is None
         return
     with pytest.raises(BadInput) as caught:

@@ -92,7 +92,7 @@ Filename: pool/main/l/linux-signed-amd64/linux-image-6.12.107+deb13-amd64_6.12.1
 Size: 107898972
 SHA256: aa
 Description: an image
- that goes on
+ that continues
  Filename: in its description
 
 Package: linux-image-6.12.107+deb13-cloud-amd64
@@ -362,7 +362,7 @@ def test_a_candidate_in_the_cache_is_not_its_release(mirror: apt.Mirror, tmp_pat
     index = "\n".join(["Package: linux-image-7.3-amd64", "Version: 7.3-1~exp1", "Filename: pool/main/l/linux/x.deb",
                        "Size: 107898972", "SHA256: aa"])
     _publish(tmp_path, "experimental", index)
-    # Both call themselves 7.3-amd64; the release is to be fetched, which this mirror does not have.
+    # Both are named 7.3-amd64; the release would be fetched, and this mirror does not have it.
     shelf = Shelf(None, lambda text: None)
     assert shelf.get("7.3", None).origin.endswith("7.3~rc7-1~exp1")
     assert "linux/x.deb cannot be fetched" in capsys.readouterr().err
@@ -379,7 +379,7 @@ def test_what_the_mirror_does_not_have(mirror: apt.Mirror, tmp_path: Path) -> No
     assert not list(tmp_path.glob(".*.part"))
 
 
-# A kernel of one's own
+# A kernel of the user's own
 
 
 def _bzimage(path: Path) -> Path:
@@ -454,7 +454,7 @@ def test_modules_come_with_what_they_need(tmp_path: Path) -> None:
         kernels.modules_for(kernel, ("bad",))
 
 
-# What goes into the guest
+# Contents of the guest
 
 
 def test_imports_are_found_wherever_they_stand(tmp_path: Path) -> None:
@@ -515,7 +515,7 @@ def test_what_a_job_is_made_of(tmp_path: Path) -> None:
         given = job("--workload", f"base {spelt} --pages 64")
         assert given.content == Path("/some/dump")
         assert given.workload == ("base", "--pages", "64", "--folio", "4k", "--content", "/content")
-        assert given.record == ("--pages", "hash"), "pages of files are not made up"
+        assert given.record == ("--pages", "hash"), "pages of files are not synthetic"
     assert job("--workload", "base --folio=64k").workload == ("base", "--folio", "64k")
     assert job("--workload", "base --fol 64k", "--folio", "2M").workload == ("base", "--folio", "64k")
     assert job("--backend", "bcc", "--pages", "none").record == ("--pages", "none", "--backend", "bcc")

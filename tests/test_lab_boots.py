@@ -72,7 +72,7 @@ def test_a_recorder_that_comes_to_its_end_seals_its_capture(tmp_path: Path) -> N
     with run_task(job, "record", {}, tmp_path / "t", lambda text: None) as ran:
         names = set(json.loads((ran.capture / "sums.json").read_text())["files"])
         written = {str(path.relative_to(ran.capture)) for path in ran.capture.rglob("*") if path.is_file()}
-        # The lab lays the kernel's configuration beside it.
+        # The lab puts the kernel's configuration next to it.
         assert written - names - {"sums.json", "kernel.config"} == set()
         assert check_sums(ran.capture) == []
 
@@ -87,7 +87,7 @@ def test_a_guest_of_two_nodes_passes_by_both_engines(kernel: str, tmp_path: Path
     recording = open_recording(out)
     assert recording.manifest["capture"]["box"]["numa"]["has_memory"] == "0-1"
     events = recording.frame(["event", "nid"])
-    # On which node an entry lies is the kernel's to choose: in most runs on both.
+    # The kernel chooses an entry's node: in most runs entries are on both.
     assert set(events[events.event == "list_lru_add"].nid) <= {0, 1}
     assert (events.event == "shrink_memcg_cb").sum() > 100
     results = [replay(recording, engine=engine, keep_going=True) for engine in ("reference", "fast")]

@@ -28,7 +28,7 @@ from traces.lab.sources import cached_source, choose, local_source
 from traces.lab.sourcetree import SourceTree
 
 _MAKE = r"""#!/bin/sh
-# Plays make: what it is asked for appears, and the log has its words.
+# Plays make: its targets appear, and the log has its arguments.
 for word in "$@"; do
     case $word in
         O=*) obj=${word#O=};;
@@ -61,7 +61,7 @@ cp "$IMAGE" "$obj/arch/x86/boot/bzImage"
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with everything that a build needs, as far as anybody can see."""
+    """A machine that seems to have everything that a build needs."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for name in ("gcc", "ld", "flex", "bison", "bc", "pahole", "gzip", "awk", "perl"):
@@ -114,7 +114,7 @@ def test_build_is_written_with_its_facts(machine: Path, capsys: pytest.CaptureFi
         assert (kernel.release, kernel.modules, kernel.config) == ("9.9.1-zreplay", place / "modules", place / "config")
         assert kernel.origin == "zreplay lab build of linux-9.9.1 with 1 patch"
         assert kernel.built == facts
-    # The image of another build is none of these facts.
+    # These facts do not apply to the image of another build.
     (place / "bzImage").write_bytes((place / "bzImage").read_bytes() + b"x")
     assert read_facts(place / "bzImage") is None
     assert own(place, None).built is None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A user's command in the lab: its options, its packages, its root, how it is run and told of."""
+"""A user's command in the lab: its options, its packages, its root, how it is run and reported."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_closure_needs_nothing_and_holds_nothing_else(graph: dict[str, Any], w
     try:
         found = set(names(index, *wanted))
     except KeyError as missing:
-        # Somebody asks for what nobody has.
+        # A package depends on one that the suite does not have.
         groups = [[one] for one in wanted] + [group for groups, _, _ in there.values() for group in groups]
         asked = [one.split(" ")[0] for one in missing.args[0].split(" | ")]
         assert asked in groups
@@ -167,7 +167,7 @@ def test_a_closure_needs_nothing_and_holds_nothing_else(graph: dict[str, Any], w
     for name in found:
         for group in there[name][0]:
             assert satisfied(group, found), f"{name} lacks {group}"
-    # Everything that nobody named was asked for by something that is there, from what was named onwards.
+    # Every package that was not named is a dependency of another one in the set, starting from those named.
     reached = set(wanted)
     while True:
         more = {other for name in reached for group in there[name][0] for other in satisfied(group, found)} - reached
@@ -294,7 +294,7 @@ def test_users_and_links_that_scripts_would_make(suite: Suite) -> None:
     passwd = {row.split(":")[0]: row for row in found["etc/passwd"].data.decode().splitlines()}
     group = {row.split(":")[0]: row.split(":")[2] for row in found["etc/group"].data.decode().splitlines()}
     assert passwd["root"] == "root:*:0:0:root:/root:/bin/bash"
-    # 999 is somebody's.
+    # 999 is taken.
     assert passwd["messagebus"] == f"messagebus:*:998:{group['messagebus']}:The  bus:/run/bus:/usr/sbin/nologin"
     assert passwd["fixed"].split(":")[1:4] == ["*", "71", "71"]
     assert passwd["fixed"].split(":")[6] == "/bin/sh"
@@ -316,7 +316,7 @@ def test_a_root_is_kept_until_its_packages_change(suite: Suite, monkeypatch: pyt
     (suite.path / "cache/indexes/trixie.InRelease").unlink()
     with pytest.raises(LabError, match="cannot be fetched"):
         suite.root("tool")
-    # Off line, the cache's; and what it does not have is said.
+    # Offline the cache is used, and a missing package is reported.
     shelf = labcommon.Shelf(None, lambda text: None)
     monkeypatch.setattr(shelf, "mirror_of_packages", lambda: suite.mirror)
     monkeypatch.setattr(labcommand, "cache_directory", lambda: suite.path / "cache")
@@ -445,9 +445,9 @@ def test_the_job_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert job.foreign is not None
     assert job.foreign.options() == {"command": ["true", "x"], "cgroup": {"memory.max": "1M"}, "seconds": 200.0,
                                      "systemd": True, "directory": "/srv"}
-    told = {member.name: member.data for member in members(job_archive(job.foreign.options()))}
-    assert json.loads(told["job.json"])["command"] == ["true", "x"]
-    assert "systemd" in told
+    archived = {member.name: member.data for member in members(job_archive(job.foreign.options()))}
+    assert json.loads(archived["job.json"])["command"] == ["true", "x"]
+    assert "systemd" in archived
     plain = labcommand.command_job(parse("--memory", "2G", "--", "true"), kernel, shelf)
     assert plain.memory == 2048
     assert "systemd" not in {member.name for member in members(job_archive(plain.foreign.options()))}  # type: ignore[union-attr]
@@ -517,7 +517,7 @@ def test_what_a_guest_that_died_left(tmp_path: Path) -> None:
         assert answer["status"] is None
 
 
-# What is told
+# Reports
 
 
 @pytest.mark.parametrize(("answer", "sentence"), [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The matrix without QEMU: which cells there are, what is taken from before, how a cell's figures come about."""
+"""The matrix without QEMU: its cells, results of earlier runs, and how a cell's figures are computed."""
 
 from __future__ import annotations
 

@@ -194,8 +194,8 @@ def test_costs_are_set_beside_the_same_turn_without_a_recorder() -> None:
 def test_what_each_way_wrote_is_imported_and_replayed(tmp_path: Path) -> None:
     make(tmp_path / "tracefs-sample-16", pages="sample:2")
     (tmp_path / "tracefs-sample-16" / "truth.csv").write_text("not the recorder's")
-    told: list[str] = []
-    found = labmeasure._written(tmp_path, ["nothing", "tracefs sample:16", "trace-cmd"], told.append)
+    said: list[str] = []
+    found = labmeasure._written(tmp_path, ["nothing", "tracefs sample:16", "trace-cmd"], said.append)
     assert list(found) == ["tracefs sample:16"]
     facts = found["tracefs sample:16"]
     frame = traces.open_recording(tmp_path / "tracefs-sample-16.zr").frame(["event"])
@@ -203,9 +203,9 @@ def test_what_each_way_wrote_is_imported_and_replayed(tmp_path: Path) -> None:
     size = sum(path.stat().st_size for path in (tmp_path / "tracefs-sample-16").rglob("*")
                if path.is_file() and path.name != "truth.csv")
     assert facts["bytes"] == size
-    assert told == ["importing and replaying tracefs sample:16"]
+    assert said == ["importing and replaying tracefs sample:16"]
     row = labmeasure._size_rows(found)[1]
     assert row[:3] == ("tracefs sample:16", f"{len(frame):,}", f"{size:,}")
     assert row[3] == f"{size / len(frame):.1f}"
-    # The test's capture is of no kernel.
+    # The test's capture does not name a kernel.
     assert row[5].startswith("not replayed: ")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The guest's tools: which packages they are, what of them goes along."""
+"""The guest's tools: their packages, and which of their files go along."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Names that there are not: what may have been meant; and what is not there told apart from what may not be read."""
+"""Unknown names: suggestions of known ones; and a missing file is distinguished from an unreadable one."""
 
 from __future__ import annotations
 

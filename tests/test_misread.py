@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Columns that a probe read from the wrong place are found by what other events say, and not compared."""
+"""Columns that a probe read from the wrong place are found by other events, and not compared."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_column_without_a_witness_goes_with_its_structure(blind: tuple[str, st
 
 
 def test_a_witness_of_the_same_structure_counts_where_others_speak_for_it() -> None:
-    """zs_free() speaks for the handle of the entry freed, and that for the handle of the entry read."""
+    """zs_free() confirms the handle of the entry freed, and that handle the one of the entry read."""
     for without in ("zs_obj_read", "zs_free"):
         block, captured = _block(), _captured()
         rows = block[_COLUMN["event"]] == schema.CODE["zswap_decompress"]

@@ -350,7 +350,7 @@ def test_a_late_event_gets_the_time_of_the_one_before_it() -> None:
 # Order
 
 class Sink:
-    """Collects what a sorter lets go, as (CPU, time, pid)."""
+    """Collects the records that a sorter hands on, as (CPU, time, pid)."""
 
     def __init__(self) -> None:
         self.got: list[tuple[int, int, int]] = []
@@ -448,9 +448,9 @@ def test_a_bpf_ring_is_a_power_of_two(wanted: int, pages: int, monkeypatch: pyte
 
 def test_a_missing_bcc_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bcc", None)
-    with pytest.raises(CannotRecord, match=r"^this Python has no module bcc; .*apt install python3-bpfcc.*\.$") as told:
+    with pytest.raises(CannotRecord, match=r"^this Python has no module bcc; .*apt install python3-bpfcc.*\.$") as refusal:
         load_bcc()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(refusal.value)
 
 
 def test_the_other_bcc_is_told_from_the_right_one(monkeypatch: pytest.MonkeyPatch) -> None:

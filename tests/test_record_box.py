@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The recorder on a made-up machine: what it reads, what it refuses, and that it needs nothing but Python."""
+"""The recorder on a synthetic machine: what it reads, what it refuses, and that it needs nothing but Python."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_only_the_recorders_own_events_are_touched(tmp_path: Path) -> None:
     assert tracefs.missed() == {}
     tree(tmp_path, {"kprobe_profile": "  store     10     2\n  load  5 0\n"})
     assert tracefs.missed() == {"store": 2, "load": 0}
-    # What is there already goes with --clean; what is not to be made has reasons of its own.
+    # Existing events go with --clean; a path that cannot be made has other reasons.
     with pytest.raises(CannotRecord, match=r"cannot be set up \(No such file or directory\); see whether tracefs is"):
         Instance(tracefs, "zreplay", 64)
     with pytest.raises(CannotRecord, match=r"cannot be set up \(File exists\); run 'zreplay record --clean'"):
@@ -317,7 +317,7 @@ def test_misses_are_those_of_the_own_probes(tmp_path: Path) -> None:
         tracefs = Tracefs(root, Names.of(name))
         assert tracefs.missed() == missed
         tracefs.close()
-    # The two files do not fit each other: somebody made a probe between the readings.
+    # The two files do not match: another process made a probe between the readings.
     tree(root, {"kprobe_events": files["kprobe_events"] + "p:mine/x do_exit\n"})
     tracefs = Tracefs(root)
     assert tracefs.missed() == {"store": 7, "load": 0}
@@ -351,14 +351,14 @@ def test_a_round_reads_whole_subbuffers(tmp_path: Path) -> None:
 
 
 def test_modules_need_the_standard_library_of_python_3_9_only() -> None:
-    # Before 3.10 the names cannot be asked for; this test runs on later ones.
+    # Pythons before 3.10 do not list the names; this test runs on later ones.
     for path in SOURCES:
         module = ast.parse(path.read_text(), feature_version=(3, 9))
         assert "from __future__ import annotations" in path.read_text() or path.name == "__init__.py"
         for node in ast.walk(module):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
                 [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            # What another back end needs is imported where it is used, and asked for in a sentence.
+            # A back end imports its own needs where it uses them, and says in a sentence what is missing.
             # The table of events goes along.
             assert all(name.split(".")[0] in sys.stdlib_module_names | {"bcc"} or name == "traces.events"
                        for name in names), (path, names)

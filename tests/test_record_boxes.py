@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Boxes as they are: CPUs that are off, come and go, many of them, full disks, and others who are root, too."""
+"""Real boxes: CPUs that are off, come and go, many of them, full disks, and other processes of root."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ON = "sys/devices/system/cpu/online"
 
 
 def in_child(files: int, code: str, hard: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run code in a process that may have so many files open."""
+    """Run code in a process that may have ``files`` files open."""
     before = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {hard or files}))\n"
     return subprocess.run([sys.executable, "-c", before + code], cwd=Path(__file__).parents[1], text=True,
                           capture_output=True, check=False, timeout=300)
@@ -86,7 +86,7 @@ def test_only_cpus_that_were_online_are_read(tmp_path: Path) -> None:
     tree(tmp_path, {ON: "0-2\n"})
     reader.round()
     assert (taken, len(reader.pipes())) == ([0, 2, 1], 3)
-    # One that was there for a moment only has a ring, too.
+    # A CPU that was online only for a moment has a ring, too.
     reader.rest()
     assert (taken, sorted(reader.numbers())) == ([0, 2, 1, 3], [0, 1, 2, 3])
     assert set(instance.losses()) == {"0", "1", "2"}
@@ -240,7 +240,7 @@ def test_too_few_open_files_are_one_sentence(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(CannotRecord, match=r"the rings of 1100 CPUs take 5,756 open files, and no more than 1,024 are "
                                            r"allowed; allow more \(ulimit -Hn"):
         openfiles.allow(8800, 5500, "the rings of 1100 CPUs")
-    # What may come is nice to have, what is there is needed.
+    # Files of CPUs that may come are optional, those of present CPUs are needed.
     assert openfiles.allow(8800, 600, "") == (256, 1024)
     assert allowed == [(856, 1024)]
 
@@ -264,7 +264,7 @@ def test_the_page_worker_waits_for_any_file_descriptor() -> None:
 
 
 def watched(tmp_path: Path, **more: Any) -> tuple[Watch, Path, Callable[..., list[str]]]:
-    """Return a watch over a made-up instance, its directory, and what it says after something was written there."""
+    """Return a watch over a synthetic instance, its directory, and what it says after a write there."""
     root = fake_tracefs(tmp_path / "t")
     files = dict.fromkeys(("tracing_on", "trace", "trace_marker", "current_tracer", "options/overwrite",
                            "per_cpu/cpu0/trace", "per_cpu/cpu0/stats", "events/enable"), "0\n")
@@ -422,7 +422,7 @@ def test_a_notice_that_makes_no_sense_is_a_loss_all_the_same(tmp_path: Path, fou
 
 @pytest.mark.parametrize(("read", "lost"), [(80, 0), (95, 15), (79, None), (-1, None), (2**64 - 1, 2**63 - 1)])
 def test_events_are_held_against_what_the_kernel_gave(tmp_path: Path, read: int, lost: int | None) -> None:
-    """Who reads a ring takes events out of it, and who clears it clears the kernel's count, too."""
+    """A process that reads a ring takes events out of it; one that clears it clears the kernel's count, too."""
     make(tmp_path / "c")
     rings = {"0": {"read": read, "entries": 0}, "1": {"read": 80, "entries": 0}}
     (tmp_path / "c" / "capture.json").write_text(json.dumps(status(True, rings=rings)))
@@ -459,7 +459,7 @@ def test_who_holds_an_instance_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_tracefs_that_is_unmounted_meanwhile_is_used_on(tmp_path: Path) -> None:
-    """umount -l takes the name away, not what is held; another directory in its place is not it."""
+    """umount -l takes the name away, not open files; another directory in its place is not the instance."""
     root = fake_tracefs(tmp_path / "t")
     tracefs = Tracefs(root)
     assert tracefs.mounted
@@ -490,7 +490,7 @@ def half_recorded(tmp_path: Path, **more: Any) -> session.Session:
 
 
 def test_a_disk_that_fills_leaves_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever was half written when there was no room: what is whole is said in whole lines, and imports."""
+    """Whatever was half written when the disk was full: the whole part is reported in whole lines, and imports."""
     made = half_recorded(tmp_path)
     file = made.capture.appending("zmeta.cpu0.raw")
     for piece in subbuffers(0, 1000, 3000):

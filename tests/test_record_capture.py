@@ -117,7 +117,7 @@ def test_a_flush_is_on_disk_when_it_is_over(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "fsync", fsync)
     capture.flush(5, {}, wait=True)
     log = (tmp_path / "c" / "flushed.jsonl").stat().st_size
-    # What the line says is there is there before the line.
+    # The files are on disk before the line that says so.
     assert synced == [("zmeta.cpu0.raw", 1), ("flushed.jsonl", log)]
     capture.close()
 
@@ -399,7 +399,7 @@ def test_damage_that_no_kill_explains_is_refused(tmp_path: Path, name: str, cont
 
 
 def test_an_index_that_unpacks_to_no_end(tmp_path: Path) -> None:
-    """What a packed index says is looked at before all of it is unpacked."""
+    """A packed index is checked before all of it is unpacked."""
     make(tmp_path / "c", pages="full")
     index = tmp_path / "c" / "pages.cpu0.idx"
     (tmp_path / "c" / "pages.cpu0.idx.xz").write_bytes(lzma.compress(index.read_bytes() + bytes(64 << 20), preset=0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The recorder's probe plan, from what real kernels say of themselves: their functions, parameters and offsets."""
+"""The recorder's probe plan, from the functions, parameters and offsets of real kernels."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ KERNELS = {
         __free_zspage(pool,class,zspage)""",
     "7.3": f"{SAME} {SINCE_6_18} {SINCE_7_0} swap_writeout(ctx,folio) __swap_writepage(ctx,folio)",
 }
-#: What each kernel has no function for.
+#: Events for which each kernel has no function.
 MISSING = {"6.12": {"objwrite", "zsc", "zsc_ret"}, "6.18": {"wb", "wb_ret"}, "7.2": {"wb", "wb_ret"},
            "7.3": {"wb", "wb_ret", "free_zspage"}}
-#: Offsets that hang on the configuration, as in Debian's kernels.
+#: Offsets that depend on the configuration, as in Debian's kernels.
 CONFIGURED = {"kernel_param.name": 0, "param_attribute.param": 56, "kernfs_open_file.kn": 0, "kernfs_node.id": 96,
               "cgroup_subsys_state.cgroup": 0, "cgroup_subsys_state.parent": 192, "cgroup.kn": 264}
-#: What cannot be placed without BTF.
+#: Fields that cannot be placed without BTF.
 NO_BTF = {"param_set", "zmax_set", "zwb_set", "css_online", "zcurrent"}
 
 
@@ -140,7 +140,7 @@ def test_fields_fill_the_columns_of_the_vocabulary(version: str) -> None:
         filled = {move.column for move in moves_for(row.event, fields)}
         columns = set(next(kind.columns for kind in schema.EVENTS if kind.name == row.vocabulary))
         assert columns - filled <= optional.get(row.vocabulary, set()), (row.event, columns, filled)
-        # A field that fills none costs the workload for nothing; zswap's LRU is told from others by one.
+        # A field that fills no column costs the workload for nothing, except the one that identifies zswap's LRU.
         used = {name for move in moves_for(row.event, fields) for name in (move.field, move.second)}
         assert fields - used <= {"lru"}, row.event
 
@@ -155,7 +155,7 @@ def test_no_field_is_wider_than_its_column(version: str) -> None:
                 assert words[move.field].endswith(":string"), row.event
                 continue
             bits = int(re.sub(r".*:[a-z]", "", words[move.field]))
-            # Counts of what a shrinker is to do are as wide as the kernel's own; they are few.
+            # Counts that a shrinker is given are as wide as the kernel's own; they are rare.
             assert bits <= max(8 * width[move.column], 64 * (row.event == "shr_scan"), 32), (row.event, move)
 
 
@@ -206,8 +206,8 @@ def test_kprobes_stand_in_where_ftrace_does_not_reach() -> None:
 
 @pytest.mark.parametrize("version", ["6.18", "7.2"])
 def test_without_btf_the_plan_is_that_of_a_known_kernel(version: str) -> None:
-    guessed, told = plan(kernel(version, btf=False)), plan(kernel(version))
-    assert [row.lines for row in guessed] == [row.lines if row.event not in NO_BTF else () for row in told]
+    guessed, known = plan(kernel(version, btf=False)), plan(kernel(version))
+    assert [row.lines for row in guessed] == [row.lines if row.event not in NO_BTF else () for row in known]
     assert {row.event for row in guessed if not row.lines} == MISSING[version] | NO_BTF
     assert rows(guessed)["zmax_set"].why.endswith("in this kernel, or no BTF says where it is")
     assert "assumed" in describe(guessed, False).splitlines()[0]

@@ -55,7 +55,7 @@ class Fifo:
         self.end = -1
 
     def open(self) -> None:
-        """Begin to write; somebody must read."""
+        """Begin to write; a reader must be open."""
         self.end = os.open(self.path / "trace_pipe_raw", os.O_WRONLY)
 
     def write(self, data: bytes) -> None:
@@ -92,7 +92,7 @@ def test_rings_are_copied_as_they_are(tmp_path: Path, fifo: Fifo, splices: bool,
         assert rings.round() == len(data)
         assert rings.round() == 0
     assert (tmp_path / "cpu0.raw").read_bytes() == expected
-    # What a flush says is in it.
+    # The files hold what a flush says.
     assert rings._files[0].size == len(expected)
     rings.close()
 
@@ -276,14 +276,14 @@ def test_pages_wait_for_an_idle_cpu(tmp_path: Path, fifo: Fifo) -> None:
     made, capture, _ = worker(tmp_path, fifo)
     assert becomes_idle(made._pid)
     if not may_leave_idle():
-        # A recorder is root's; others see that nothing fails where it is refused.
+        # The recorder runs as root; without root the test checks that a refusal does no harm.
         made.hurry(0)
         made.close()
         capture.close()
         pytest.skip("only root, or who may lower a niceness (ulimit -e), takes a process out of SCHED_IDLE")
     made.hurry(0)
     assert os.sched_getscheduler(made._pid) == os.SCHED_OTHER
-    # When there is nothing left it steps back by itself.
+    # When nothing is left it steps back by itself.
     assert becomes_idle(made._pid)
     made.close()
     made.close()
@@ -333,7 +333,7 @@ def test_pages_are_hashed_where_less_is_allowed(tmp_path: Path, fifo: Fifo, why:
 def test_a_hasher_says_why_it_cannot_go_on(tmp_path: Path, fifo: Fifo) -> None:
     (tmp_path / "there").mkdir()
     made, capture, path = worker(tmp_path, fifo)
-    # What it wants to make is there already.
+    # The file that it wants to make exists already.
     (path / "pages.cpu0.idx").write_text("")
     fifo.write(halves())
     select.select([made._answers], [], [], 20)
@@ -359,7 +359,7 @@ def test_a_hasher_holds_nothing_of_tracefs_but_its_rings(tmp_path: Path) -> None
                      RingReader([(0, fifos[1].path)], 16384, 1 << 20, made._taker, 16384)]
     made._hand_over_pages()
     assert made._worker is not None
-    # Once it waits for an idle CPU it has let go of the rest.
+    # Once it waits for an idle CPU it has closed the rest.
     assert becomes_idle(made._worker._pid)
     held = {os.readlink(link) for link in Path(f"/proc/{made._worker._pid}/fd").iterdir()}
     made._worker.close()

@@ -201,7 +201,7 @@ def test_every_file_has_its_digest_and_is_private(tmp_path: Path) -> None:
 # All or nothing.
 
 class Stop(BaseException):
-    """Something nobody catches, such as Ctrl-C."""
+    """An exception that no code catches, such as Ctrl-C."""
 
 
 @pytest.mark.parametrize("when", ["at once", "after rows", "after pages", "in close"])
@@ -362,7 +362,7 @@ def test_a_missing_or_shortened_file_is_refused(copy: Path, name: str, how: str)
 
 @pytest.mark.parametrize("name", FILES)
 def test_damage_under_a_right_digest_is_a_sentence(copy: Path, name: str) -> None:
-    """Whoever changes a file can change its digest too."""
+    """A process that changes a file can change its digest too."""
     data = (copy / name).read_bytes()
     for bad in (b"", b"PAR1", data[:len(data) // 2], b"[1, 2]", b"\xff\xfe", b"[" * 100000):
         replace(copy, name, bad)
@@ -373,7 +373,7 @@ def test_damage_under_a_right_digest_is_a_sentence(copy: Path, name: str) -> Non
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith("parquet")])
 def test_bit_flips_under_a_right_digest(copy: Path, name: str) -> None:
-    """Anything but a crash: a sentence, or values."""
+    """No crash: a sentence, or values."""
     data = (copy / name).read_bytes()
     random = np.random.default_rng(1)
     for _ in range(40):
@@ -388,7 +388,7 @@ def test_bit_flips_under_a_right_digest(copy: Path, name: str) -> None:
 
 
 def test_a_file_that_was_not_recorded_is_not_read(copy: Path) -> None:
-    """Files beside the recorded ones have no digest, so nothing may depend on them."""
+    """Added files have no digest, so nothing may depend on them."""
     edit(copy, lambda m: [m["files"].pop(name) for name in ("truth.parquet", "state.json", "pages/pages.parquet")])
     with pytest.raises(BadInput, match="key 'pages': says 3 pages, and there are 0"):
         Recording(copy)
@@ -402,7 +402,7 @@ def test_a_file_that_was_not_recorded_is_not_read(copy: Path) -> None:
 MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a newer version": (lambda m: m.update(format_version=2), "format version 2 is not one this zreplay reads"),
     "version 0": (lambda m: m.update(format_version=0), "format version 0"),
-    "a version that is no number": (lambda m: m.update(format_version="1"), "has no format_version"),
+    "a version that is not a number": (lambda m: m.update(format_version="1"), "has no format_version"),
     "a version that is true": (lambda m: m.update(format_version=True), "has no format_version"),
     "no version": (lambda m: m.pop("format_version"), "has no format_version"),
     **{f"no {key}": (lambda m, key=key: m.pop(key), f"does not say {key};")
@@ -437,7 +437,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
                           "a file without a name": "", "a file with a NUL": "a\0b", "a file with a very long name": "x" * 300,
                           "a file with a line break": "a\nb\x1b[31m", "a file that ends with one": "a\n",
                           "a hidden file": ".x"}.items()},
-    "a digest that is no text": (lambda m: m["files"].update({"state.json": None}), "key 'files.state.json': is not a text"),
+    "a digest that is not a text": (lambda m: m["files"].update({"state.json": None}), "key 'files.state.json': is not a text"),
     "a digest that is none": (lambda m: m["files"].update({"state.json": "0"}), "key 'files.state.json': does not fit"),
     "pages of another size": (lambda m: m.update(page_size=16384), "key 'page_size': is not 4096"),
 }

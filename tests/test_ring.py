@@ -143,7 +143,7 @@ def test_sign_extension_of_every_width(size: int, signed: bool) -> None:
     out = Room(1 << 12)
     data = rb.ring((n, event.pack(1, ret=value)) for n, value in enumerate(values, 1))
     _, row, _ = decoder.feed(np.frombuffer(data, np.uint8), out, 0)
-    # The column is signed: what a u64 holds above its range is the same bits.
+    # The column is signed: a u64 above its range keeps its bits.
     assert out.block(row, 0, []).column("ret").tolist() == [_signed(value % (1 << 64)) if size == 8 else value for value in values]
 
 
@@ -163,7 +163,7 @@ print fmt: ""
 
 
 def _of_locs(*records: bytes) -> tuple[list[tuple[int, str]], list[str]]:
-    """Decode records that say themselves where their texts are; returns the texts by row, and the columns captured."""
+    """Decode records with the places of their texts; returns the texts by row, and the columns captured."""
     table = ProbeTable.build([parse_event_format(_LOC, "x")])
     data = rb.ring((n, rb.common(77, 1) + bytes(8) + record) for n, record in enumerate(records, 1))
     _, row, texts = RingDecoder(table, header()).feed(np.frombuffer(data, np.uint8), Room(1 << 12), 0)
@@ -179,7 +179,7 @@ def test_texts_that_are_elsewhere_in_their_record() -> None:
     """The kernel writes "zswap.enabled" and "Y\\n" behind the fields, and in each where that is (__data_loc)."""
     name, value = b"zswap.enabled\0", b"Y\n\0"
     whole = _loc(24, name) + _loc(24 + len(name), value) + name + value
-    # The place and the length of what is not there end with the record.
+    # The place and the length of a missing text end with the record.
     beyond = _loc(4000, name) + _loc(24, value, 60000) + value
     nothing = _loc(24, b"") + _loc(24, b"")
     texts, captured = _of_locs(whole, beyond, nothing)
@@ -202,7 +202,7 @@ def test_markers_keep_their_text() -> None:
     # Bytes that are not UTF-8 do not stop anything, and what lies behind the NUL is not text.
     record = rb.common(5, 1) + bytes(8) + b"\xff\xfeA\0behind"
     assert decode(rb.ring([(5, record)])).texts == {0: "\ufffd\ufffdA"}
-    # Nor does a text without its NUL go on into the next record.
+    # Nor does a text without its NUL continue into the next record.
     record = rb.common(5, 1) + bytes(8) + b"ABCD"
     assert decode(rb.ring([(5, record), (6, rb.marker("x"))])).texts == {0: "ABCD", 1: "x"}
 
@@ -382,7 +382,7 @@ def test_a_commit_beyond_the_sub_buffer(commit: int, filler: int) -> None:
 
 
 def test_an_empty_sub_buffer_is_damage() -> None:
-    """Nobody hands out one that says nothing: a file has zeros where its copy has a hole."""
+    """The kernel never hands out an empty one: a file has zeros where its copy has a hole."""
     data = rb.ring([(10, EVENTS["load"].pack(1))]) + struct.pack("<QQ", 0, 0) + bytes(4080)
     got = decode(data)
     assert (got.stamps, got.damage) == ([10], Damage(subbuffers=1, first_offset=4096))
@@ -496,7 +496,7 @@ def test_absurd_headers_are_refused() -> None:
             parse_header_page(bad, "header_page")
 
 
-# Whatever comes.
+# Any bytes.
 
 FORMS = ("", "", "", "long", "extend", "absolute", "discard")
 _records = st.lists(st.tuples(
@@ -512,7 +512,7 @@ def _signed(value: int) -> int:
 
 
 def _build(records: list[Any], size: int) -> tuple[bytes, list[dict[str, int]], dict[int, str], Damage]:
-    """The ring of random records, and the rows, texts and damage that must come of it."""
+    """The ring of random records, and the rows, texts and damage that must result."""
     out, ts = Ring(size), 1 << 33
     rows: list[dict[str, int]] = []
     texts: dict[int, str] = {}
@@ -677,7 +677,7 @@ def test_damaged_rings(data: bytes) -> None:
 
 
 class _Checked:
-    """An array that refuses what compiled code would read from elsewhere."""
+    """An array that refuses indices with which compiled code would read other memory."""
 
     def __init__(self, values: np.ndarray) -> None:
         self._values, self.shape = values, values.shape

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Segments are what Parquet readers say they are, come back as they went in, and damage is told."""
+"""Segments are what Parquet readers say they are, come back as they went in, and damage is reported."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_damage_is_told_or_does_no_harm(sample: Path, data: Any) -> None:
 
 
 def test_what_pyarrow_must_not_be_asked_for(sample: Path, tmp_path: Path) -> None:
-    """Asked for the name of a codec that does not exist pyarrow ends the process; a writer's name need be no UTF-8."""
+    """Asked for the name of a codec that does not exist pyarrow ends the process; a writer's name may not be UTF-8."""
     shutil.copytree(sample, tmp_path / "rec")
     file = tmp_path / "rec" / "events" / "00000.parquet"
     raw = file.read_bytes()
@@ -372,7 +372,7 @@ def test_a_code_outside_the_vocabulary_is_refused() -> None:
 
 def test_a_writer_that_fails_says_so_at_the_latest_when_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) \
         -> None:
-    """Segments are written beside the import: an error there must not be lost."""
+    """Segments are written in another thread than the import: an error there must not be lost."""
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

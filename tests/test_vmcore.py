@@ -411,7 +411,7 @@ CORES = {old: box.core() for old, box in BOXES.items()}
 
 
 def survives(box: Box, core: bytes, btf: bytes | None = None) -> None:
-    """Read and check; BadInput is the only way out but a result."""
+    """Read and check: a result, or BadInput and no other exception."""
     with tempfile.TemporaryDirectory() as folder:
         files = box.write(Path(folder), core)
         if btf is not None:

@@ -119,7 +119,7 @@ class Layout:
 
 @dataclass
 class Stored:
-    """What was put in: where, the page, the bytes stored for it, and the addresses of what stands for it."""
+    """A stored page: its slot, its bytes, the bytes stored for it, and the addresses of its structures."""
 
     type: int
     offset: int

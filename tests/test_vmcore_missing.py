@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Memory that a core does not have, or only zeros of: what hangs on it is not compared, and the verdict stays open.
+"""Memory that a core lacks, or has as zeros: whatever depends on it is not compared, and the verdict stays open.
 
-The cores of real kernels in ``tests/vmcores`` are sound and hold hardly a page that is not read: whatever is taken away
-from them, a FAIL is an invented one.
+The cores of real kernels in ``tests/vmcores`` are sound, and almost all of their pages are read: whatever is taken away
+from them, a FAIL is wrong.
 """
 
 from __future__ import annotations

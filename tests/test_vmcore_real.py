@@ -2,7 +2,7 @@
 """Cores of real kernels, cut down to the bytes that are read; each lies in a folder with its own truth.
 
 A folder has ``core.elf.zst``, ``btf`` and ``kallsyms`` (of what is read), and ``truth.json``: the SHA-1 of the
-page at each swap slot, ``TYPE:OFFSET``, as the workload in the guest knew it.
+page at each swap slot, ``TYPE:OFFSET``, from the workload in the guest.
 """
 
 from __future__ import annotations

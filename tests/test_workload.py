@@ -51,8 +51,8 @@ def test_mixes_depend_on_the_seed_alone() -> None:
 def test_every_kind_is_a_page(kind: str) -> None:
     source, rng = MadePages(3), random.Random(1)
     for _ in range(5):
-        told, data = source.page(kind, rng)
-        assert told == kind
+        drawn, data = source.page(kind, rng)
+        assert drawn == kind
         assert len(data) == PAGE_SIZE
         assert (kind == "zeros") == (not any(data))
 
@@ -130,11 +130,11 @@ def test_settings_are_put_back_in_reverse(box: FakeBox) -> None:
     box.set(f"{PARAMETERS}/compressor", "lzo")
     with pytest.raises(OSError, match="Invalid"):
         box.set(f"{PARAMETERS}/max_pool_percent", "nosuch")
-    told: list[tuple[str, str]] = []
-    assert box.restore(lambda name, value: told.append((name, value))) == []
+    announced: list[tuple[str, str]] = []
+    assert box.restore(lambda name, value: announced.append((name, value))) == []
     assert settings(box) == before
-    assert told[0] == (f"{PARAMETERS}/compressor", "zstd")
-    assert len(told) == 3, "what was not changed is not written"
+    assert announced[0] == (f"{PARAMETERS}/compressor", "zstd")
+    assert len(announced) == 3, "what was not changed is not written"
 
 
 def test_what_cannot_be_put_back_is_said(box: FakeBox) -> None:
@@ -197,7 +197,7 @@ def test_each_change_is_announced_before_it(box: FakeBox, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("folio", ["4k", "64k", "2M"])
 def test_folios_are_paged_out_whole(box: FakeBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folio: str) -> None:
-    # The kernel splits a folio that it is to page out a part of: no large one would come to zswap.
+    # The kernel splits a folio that it pages out in parts: no large one would reach zswap.
     asked: list[tuple[str, dict[str, int]]] = []
     real = Driver._all
 

@@ -56,7 +56,7 @@ def perfetto_page() -> Path | None:
 
 
 def ask(browser: list[str], page: Path, trace: bytes, queries: list[str]) -> list[list[dict[str, Any]]]:
-    """Have Perfetto read a trace and return what it answers to each query: its rows, by column.
+    """Have Perfetto read a trace and return its answer to each query: rows, by column.
 
     :raises AssertionError: where it cannot read the trace, or a query is wrong
     """
@@ -75,7 +75,7 @@ def ask(browser: list[str], page: Path, trace: bytes, queries: list[str]) -> lis
     request(kinds.TPM_FINALIZE_TRACE_DATA)
     for query in queries:
         request(kinds.TPM_QUERY_STREAMING).query_args.sql_query = query
-    # What it answers to this comes last.
+    # The answer to this comes last.
     request(kinds.TPM_GET_STATUS)
     with _served(page, stream.SerializeToString()) as address, Devtools(browser) as tab:
         tab.open(address)
@@ -112,7 +112,7 @@ def _whole(protos: ProtoFactory, data: bytes) -> list[Any]:
     """Return the messages of a stream that may not have come to its end."""
     at = 0
     while at < len(data):
-        # A tag of one byte, a length of up to ten, and so many bytes.
+        # A tag of one byte, a length of up to ten, and that many bytes.
         end, length, shift = at + 1, 0, 0
         while end < len(data):
             length |= (data[end] & 127) << shift
