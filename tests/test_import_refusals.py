@@ -18,6 +18,7 @@ from ringbuilder import T0, page
 
 from traces.errors import BadInput
 from traces.importers import filetype as content
+from traces.importers import inputfile
 from traces.importers import import_source, pagefiles
 from traces.importers.assemble import assemble
 from traces.importers.source import Block, RunFacts
@@ -220,19 +221,19 @@ def test_a_dump_that_would_fill_the_disk(tmp_path: Path) -> None:
     source = rb.write_capture(tmp_path / "run")
     (source / "pages.bin").write_bytes(zstd.compress(b"x" * (200 << 20)))
     seen: list[int] = []
-    original = content._read
+    original = inputfile._read
 
     def counted(stream: Any, size: int) -> Any:
         data, damage = original(stream, size)
         seen.append(len(data))
         return data, damage
 
-    content._read = counted
+    inputfile._read = counted
     try:
         with pytest.raises(BadInput, match="the dump continues here"):
             import_source(source, tmp_path / "rec")
     finally:
-        content._read = original
+        inputfile._read = original
     assert sum(seen) < 16 << 20
 
 

@@ -117,7 +117,7 @@ def test_bad_operations_are_refused(tmp_path: Path, operations: list[dict[str, A
 
 @pytest.mark.parametrize(("start", "sentence"), [
     ({"memory": 12}, "the start's 'memory' is 12"), ({"nosuch": 1}, "'nosuch' is not known"),
-    ({"params": {"enabled": "N"}}, "parameter 'enabled' is not known"), ({"params": []}, "is no object"),
+    ({"params": {"enabled": "N"}}, "parameter 'enabled' is not known"), ({"params": []}, "is not an object"),
     ({"params": {"max_pool_percent": 101}}, "'max_pool_percent' is 101")])
 def test_a_bad_start_is_refused(tmp_path: Path, start: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadSequence, match=sentence):
@@ -126,9 +126,9 @@ def test_a_bad_start_is_refused(tmp_path: Path, start: dict[str, Any], sentence:
 
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 2}', '{"format": 1}', '{"format": 1, "operations": 3}',
                                   '{"format": 1, "operations": [], "start": 7}'])
-def test_a_file_that_is_no_sequence(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_sequence(tmp_path: Path, text: str) -> None:
     (tmp_path / "x").write_text(text)
-    with pytest.raises(BadSequence, match=r"no sequence|not JSON"):
+    with pytest.raises(BadSequence, match=r"not a sequence|not JSON"):
         load(tmp_path / "x")
     with pytest.raises(BadSequence, match="cannot be read"):
         load(tmp_path / "nosuch")
