@@ -18,8 +18,7 @@ from ringbuilder import T0, page
 
 from traces.errors import BadInput
 from traces.importers import filetype as content
-from traces.importers import inputfile
-from traces.importers import import_source, pagefiles
+from traces.importers import import_source, inputfile, pagefiles
 from traces.importers.assemble import assemble
 from traces.importers.source import Block, RunFacts
 
