@@ -53,15 +53,15 @@ _HEAD: Final = f"""# On a terminal of {COLUMNS} columns
 What four commands show on a terminal of {COLUMNS} columns, without colours (`NO_COLOR=1`). `make terminal` writes this page anew;
 the tests run the last two again and compare.
 
-The first two are root's, in a guest of the lab: a Debian kernel in QEMU, with tracefs, debugfs, BTF, swap and zswap on, and no
-distribution around it but Python, busybox and zreplay in a virtual environment.
+The first two ran as root in a guest of the lab: a Debian kernel in QEMU, with tracefs, debugfs, BTF, swap and zswap on. The guest has
+no distribution, only Python, busybox and zreplay in a virtual environment.
 """
 _SAID: Final = {
     "doctor": "[What this box can do](verbs/doctor.md), and what one command each would add:",
     "record": "[A recording](verbs/record.md) of the [workload](verbs/workload.md), whose lines stand between the recorder's; "
               "it is\nimported at once:",
-    "replay": "[A recording held against its revision](verbs/replay.md):",
-    "regress": "[Two revisions on one recording](verbs/regress.md); status 1, as they part:"}
+    "replay": "[A recording checked against its revision](verbs/replay.md):",
+    "regress": "[Two revisions on one recording](verbs/regress.md); status 1, as they differ:"}
 
 
 class Screen:
@@ -85,7 +85,7 @@ class Screen:
         for match in self._PIECES.finditer(text):
             numbers, order, control, words, unknown = match.groups()
             if unknown:
-                raise ValueError(f"the terminal was told {unknown!r}")
+                raise ValueError(f"the terminal does not know {unknown!r}")
             if order:
                 self._obey(order, numbers)
             elif control == "\r":
@@ -116,7 +116,7 @@ class Screen:
                 self.gone.append(self.lines[self._row].rstrip())
             self.lines[self._row] = "" if numbers == "2" else self.lines[self._row][:self._column]
         elif order not in "hlm":
-            raise ValueError(f"the terminal was told CSI {numbers}{order}")
+            raise ValueError(f"the terminal does not know CSI {numbers}{order}")
 
     def text(self) -> str:
         """Return what is seen in the end."""
@@ -143,7 +143,7 @@ def _here(words: tuple[str, ...]) -> Screen:
     try:
         while piece := os.read(master, 65536):
             data += piece
-    except OSError:  # nobody has the terminal open any more
+    except OSError:  # no process has the terminal open any more
         pass
     os.close(master)
     return Screen(data.decode(), process.wait())
@@ -214,7 +214,7 @@ def _stage(tree: Path) -> None:
                    cwd=home, env=warm, check=True, stdout=subprocess.DEVNULL)
     for path in (tree / "usr" / "lib", tree / "usr" / "bin", site):
         for linked in _linked(*(str(file) for file in path.rglob("*") if ".so" in file.name or file.name == _PYTHON)):
-            # What has its libraries beside it finds them there, too.
+            # What has its libraries next to it finds them there, too.
             if not Path(linked).is_relative_to(tree):
                 place = tree / ("usr/lib" if linked.startswith(str(base)) else "")
                 target = place / (Path(linked).name if linked.startswith(str(base)) else linked.lstrip("/"))
