@@ -32,11 +32,11 @@ def samples() -> dict[str, Path]:
 def captures() -> Path:
     """The directory of raw captures of real kernels; skips where there is none."""
     if not CAPTURES.is_dir():
-        pytest.skip("no raw captures of real kernels beside this checkout (set ZREPLAY_RECORDINGS)")
+        pytest.skip("no raw captures of real kernels next to this checkout (set ZREPLAY_RECORDINGS)")
     return CAPTURES
 
 
 @pytest.fixture
 def box(tmp_path: Path) -> FakeBox:
-    """The settings of a kernel that is none."""
+    """The settings of a kernel, as files."""
     return fake_box(tmp_path)

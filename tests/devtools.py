@@ -106,15 +106,15 @@ class Devtools:
             self.ask("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code, **more)
 
     def tree(self) -> list[dict[str, Any]]:
-        """Return what a screen reader is told, in the page's order: dicts of role, name, description, properties."""
+        """Return what a screen reader gets, in the page's order: dicts of role, name, description, properties."""
         nodes = {each["nodeId"]: each for each in self.ask("Accessibility.getFullAXTree")["nodes"]}
         todo = [next(name for name, each in nodes.items() if "parentId" not in each)]
-        told = []
+        found = []
         while todo:
             each = nodes[todo.pop()]
             todo += [name for name in reversed(each.get("childIds", ())) if name in nodes]
             if not each.get("ignored"):
-                told.append({"role": each["role"]["value"], "name": each.get("name", {}).get("value", ""),
+                found.append({"role": each["role"]["value"], "name": each.get("name", {}).get("value", ""),
                              "description": each.get("description", {}).get("value", ""),
                              **{part["name"]: part["value"].get("value") for part in each.get("properties", ())}})
-        return told
+        return found

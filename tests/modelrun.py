@@ -16,7 +16,7 @@ MEMCG = 0xA0
 
 
 class Box:
-    """A model with somebody to answer it.
+    """A model with answers.
 
     :param revision: name of a revision
     :param length: compressed length of the page at a slot, or a negative errno
@@ -163,7 +163,7 @@ WB_ENABLED = "mem_cgroup_zswap_writeback_enabled_ret"
 #: an entry whose zspage lives on
 FREE = ["zswap_entry_free", "list_lru_del", "zs_free", "obj_free", "fix_fullness_group", "fix_fullness_group_ret",
         "obj_cgroup_uncharge_zswap"]
-#: an entry that was alone in its zspage (7.3 frees the zspage in zs_free() itself, which the model tells alike)
+#: an entry that was alone in its zspage (7.3 frees the zspage in zs_free() itself; the model yields the same effects)
 FREE_LAST = [*FREE[:-1], "__free_zspage", FREE[-1]]
 READ = ["zswap_decompress", "zs_obj_read", "crypto_acomp_decompress", "crypto_acomp_decompress_ret"]
 

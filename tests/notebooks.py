@@ -28,7 +28,7 @@ def execute(path: Path = NOTEBOOK) -> Any:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = before
-    # Which Python executed it is nobody's business.
+    # The Python that executed it is not recorded.
     notebook.metadata = nbformat.from_dict({"kernelspec": {"display_name": "Python 3", "language": "python",
                                                            "name": "python3"}, "language_info": {"name": "python"}})
     return notebook

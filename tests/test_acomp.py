@@ -463,7 +463,7 @@ def test_save_req_as_it_was_follows_a_wrong_pointer() -> None:
                 tfm.compress(AcompRequest(TEXT, bytearray(4096)))
         else:
             assert tfm.compress(AcompRequest(TEXT, bytearray(4096))) == 0
-        # Lists are not converted, and a driver that answers at once calls nobody.
+        # Lists are not converted, and a driver that answers at once calls nothing back.
         assert Acomp7(Echo(late=True), defects=KERNEL_DEFECTS[kernel]).compress(request()) == 0
         assert Acomp7(Echo(), defects=KERNEL_DEFECTS[kernel]).compress(AcompRequest(TEXT, bytearray(4096))) == 0
 

@@ -177,9 +177,9 @@ def test_what_is_taken_and_not_judged_is_listed(capsys: pytest.CaptureFixture[st
 
 def test_every_question_that_decides_has_its_sentence() -> None:
     # What they ask is compared, or can be answered otherwise only where other tasks' events allow it.
-    told = {"?shrink_order", "?acomp_batch", "?class_lock", "?compacting", "?compact_end", "?contended",
+    known = {"?shrink_order", "?acomp_batch", "?class_lock", "?compacting", "?compact_end", "?contended",
             "?zspage_write_trylock", "?lru_more"}
-    assert set(DECISIONS) == set(DEFAULTS) - told
+    assert set(DECISIONS) == set(DEFAULTS) - known
 
 
 def test_of_several_recordings_all_are_summed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def box(*limits: int | None, root: bool = True, writeback: bool | None = True) -
 
 
 def asked(cgroups: Cgroups, cgroup: Cgroup | None, *held: int) -> frozenset[bool]:
-    """Ask for one more page; the cgroup, its parent and so on hold so many bytes."""
+    """Ask for one more page; the cgroup, its parent and so on hold ``held`` bytes."""
     chain = list(cgroup.up()) if cgroup is not None else []
     return cgroups.may_zswap(cgroup, lambda at: (held[chain.index(at)], held[chain.index(at)]))
 

@@ -385,7 +385,7 @@ SQUEEZED = (
     b"aaadacdbdaadbbacdadbddbbcddccabccabbddcaaadbddccabbddbbacdbdaabcddbdbbc",
     b"bacdccbdcdbbacdcbdbabcdddbdbacbcdccdcbbddcacacaccdccdddbbacdccbdbacbbddcacbcdadbb",
 )
-# Two words that a hash of 14 bits could not tell apart.
+# Two words that a hash of 14 bits could not distinguish.
 COLLIDING = (b"\xf8\xce\xe0[", b"kK\xa3\x12")
 
 

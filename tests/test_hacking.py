@@ -126,7 +126,7 @@ def test_a_posting_is_one_file(copy: Path) -> None:
     assert status == 1
     assert result["verdict"] == "FAIL"
     assert result["revision"] == "v99"
-    # A large folio: the kernel went on to store it, the posting refuses it.
+    # A large folio: the kernel stored it, the posting refuses it.
     first = result["divergences"][0]
     assert (first["check"], first["predicted"]) == ("effect.order", "zswap_store_ret")
 

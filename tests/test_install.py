@@ -71,7 +71,7 @@ def test_a_wheel_has_everything_that_is_read_at_run_time(wheel: Path) -> None:
                              check=True).stdout.split()
     assert set(tracked) <= names
     stray = {name for name in names - set(tracked) if ".dist-info/" not in name}
-    # A file that is not committed yet is no defect of the build; a cache would be.
+    # A file that is not committed yet is not a defect of the build; a cache would be.
     assert not [name for name in stray if "cache" in name or name.endswith(".pyc")]
     assert sum(name.endswith("/manifest.json") for name in names) == len(list((ROOT / "traces/samples").glob("*/manifest.json")))
 
@@ -109,8 +109,8 @@ def test_the_installed_command_replays_a_shipped_recording(installed: Path, tmp_
         done = run(*command, "replay", sample, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("PASS  ")
-    told = run(installed / "zreplay", "--version", cwd=tmp_path)
-    assert told.stdout.startswith(f"zreplay {PROJECT['version']}\n")
+    version = run(installed / "zreplay", "--version", cwd=tmp_path)
+    assert version.stdout.startswith(f"zreplay {PROJECT['version']}\n")
 
 
 def test_the_installed_doctor_knows_what_it_needs(installed: Path, tmp_path: Path) -> None:

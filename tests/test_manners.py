@@ -379,7 +379,7 @@ def test_completion_knows_every_verb_and_option(shell: str, monkeypatch: pytest.
 
 
 def complete(shell: str, line: str, tmp_path: Path) -> set[str]:
-    """Have a shell complete a line; skips where there is no such shell."""
+    """Have a shell complete a line; skips where the shell is not installed."""
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     file = tmp_path / f"zreplay.{shell}"

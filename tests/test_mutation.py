@@ -205,9 +205,9 @@ def test_trials_on_a_sample(every: list[Mutant], shared: frozenset[str], samples
     assert before == {path: hashlib.sha256((ROOT / path).read_bytes()).digest() for path in QUOTAS}
 
 
-def test_a_sample_that_is_not_pass_tells_nothing(samples: dict[str, Path], tmp_path: Path) -> None:
+def test_a_sample_that_is_not_pass_shows_nothing(samples: dict[str, Path], tmp_path: Path) -> None:
     path = shutil.copytree(samples["7.2-lz4-edge"], tmp_path / "7.2-lz4-edge")
-    with pytest.raises(RuntimeError, match="is FAIL against the model as it is"):
+    with pytest.raises(RuntimeError, match="is FAIL against the unchanged model"):
         survey([Sample(str(path), "v14")], {}, 1)
 
 
@@ -223,7 +223,7 @@ def test_out_of_reach_explains_nothing_that_is_reached(every: list[Mutant]) -> N
     mutant = every[0]
     function = f"{mutant.path} {mutant.function}"
     known = Explanations([Explanation("not reached", "far", functions=(function,)),
-                          Explanation("not told apart", "near", mutants=(mutant.name,))])
+                          Explanation("not distinguished", "near", mutants=(mutant.name,))])
     far, near = known.find(Trial(mutant)), known.find(Trial(mutant, reaching=["a"]))
     assert (far and far.text, near and near.text) == ("far", "near")
     known = Explanations([Explanation("not reached", "far", functions=(function,)),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Bytes of pages are printed to nobody who has not asked: the first eight of a page kept as it is are its own."""
+"""Bytes of pages are printed only on request: the first eight of a page kept as it is are its own."""
 
 from __future__ import annotations
 

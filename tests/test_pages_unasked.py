@@ -121,7 +121,7 @@ class Scene:
                 if file.parent.name == "pages" or file.name == "objects.parquet":
                     continue
                 skip = ("data",) if file.parent.name == "events" else ()
-                # Digests of what lies beside them.
+                # Digests of the files next to them.
                 digests = file.name != "truth.parquet"
             hits = self.secrets.in_file(file, skip=skip, digests=digests)
             if hits:
@@ -206,19 +206,19 @@ def test_no_verb_writes_or_prints_bytes_of_pages(scene: Scene, monkeypatch: pyte
                                      "report raw.zr -o asked/raw.html --data", "show raw.zr --op zs_obj_write --data",
                                      "dev compare whole.zr raw.zr --data", "export whole.zr -o asked/whole.json --data --check",
                                      "export whole.zr -o asked/whole.pftrace --data --check"])
-def test_who_asks_is_told(scene: Scene, command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bytes_are_shown_on_request(scene: Scene, command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(scene.place)
     monkeypatch.setenv("XDG_CACHE_HOME", str(scene.place / "home/cache"))
     (scene.place / "asked").mkdir(exist_ok=True)
     main(command.split())
-    told = scene.secrets.in_bytes(capfd.readouterr().out.encode())
+    shown = scene.secrets.in_bytes(capfd.readouterr().out.encode())
     if "asked/" in command:
         made = scene.place / command.split()[command.split().index("-o") + 1]
-        told |= scene.secrets.in_file(made)
+        shown |= scene.secrets.in_file(made)
         if command.startswith("export"):
             assert stat.S_IMODE(made.stat().st_mode) == 0o600
     shutil.rmtree(scene.place / "asked")
-    assert told
+    assert shown
 
 
 def test_a_report_tells_no_bytes_that_its_result_was_asked_for(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -293,7 +293,7 @@ class _Odd(Exception):
 
 
 @pytest.mark.parametrize("show", [
-    lambda page: KeyError(page[:16]), lambda page: ValueError(f"{page!r} is no page"), lambda page: _Odd(bytearray(page[:9])),
+    lambda page: KeyError(page[:16]), lambda page: ValueError(f"{page!r} is not a page"), lambda page: _Odd(bytearray(page[:9])),
     lambda page: IndexError(list(page[:24])), lambda page: _Odd(np.frombuffer(page[:40], np.uint8)), lambda page: _Odd(page.hex()),
     lambda page: _Odd(int.from_bytes(page[:8], "little")), lambda page: _Odd(hex(int.from_bytes(page[:8], "little"))),
     lambda page: _Odd(memoryview(page).tolist()[:64])], ids=range(9))
@@ -323,7 +323,7 @@ def test_a_core_tells_no_bytes(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     image = read_core(tmp_path / "core.elf", btf=folder / "btf", symbols=folder / "kallsyms")
     objects = [data for entry in image.entries if (data := image.bytes_of(entry)) is not None]
     secrets = Secrets(objects, words=False)
-    # One that does not decompress any more is told of, too.
+    # One that does not decompress any more is reported, too.
     longest = max((data for data in objects if len(data) < 4096), key=len)
     at = whole.index(longest[:64])
     (tmp_path / "odd.elf").write_bytes(whole[:at] + bytes(8) + whole[at + 8:])
@@ -394,7 +394,7 @@ def test_the_workload_names_pages_as_the_recorder_does(how: str, tmp_path: Path)
 def test_the_recorder_offers_its_key_to_its_command_alone(recorded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     session = Session.__new__(Session)
-    session.options = Options(PageMode("sample:3"), command=("sh", "-c", f"env > {tmp_path}/env; cat $ZREPLAY_PAGES > {tmp_path}/told"))
+    session.options = Options(PageMode("sample:3"), command=("sh", "-c", f"env > {tmp_path}/env; cat $ZREPLAY_PAGES > {tmp_path}/known"))
     session.capture = Capture(tmp_path / "c")
     session.meta = SimpleNamespace(path=tmp_path)  # type: ignore[assignment]
     session.tracefs = SimpleNamespace(shown=str)  # type: ignore[assignment]
@@ -404,13 +404,13 @@ def test_the_recorder_offers_its_key_to_its_command_alone(recorded: bool, tmp_pa
     assert session._child is not None
     session._child.wait(60)
     environment = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
-    told = (tmp_path / "told").read_text()
+    known = (tmp_path / "known").read_text()
     if recorded:
-        assert json.loads(told) == {"capture": os.path.realpath(tmp_path / "c"), "every": 3, "key": session._key.key.hex(),
+        assert json.loads(known) == {"capture": os.path.realpath(tmp_path / "c"), "every": 3, "key": session._key.key.hex(),
                                     "name": session._key.name}
         assert Path(environment[VARIABLE]).exists()
     else:
-        assert (told, VARIABLE in environment) == ("", False)
+        assert (known, VARIABLE in environment) == ("", False)
     session._key.close()
     session.capture.close()
     if recorded:

@@ -34,7 +34,7 @@ def test_every_revision_says_what_it_mirrors() -> None:
     assert len({revision.mirrors for revision in MAINLINE.values()}) == len(MAINLINE)
 
 
-#: what tells the kernel lines apart, read in the sources named by ``mirrors``:
+#: what distinguishes the kernel lines, read in the sources named by ``mirrors``:
 #: large folios, raw pages, root cgroup's folios asked and charged, incompressible pages charged apart,
 #: loads past the swap cache keep the entry, -ENOENT of a writeback, entries a shrink looks at
 LINES: dict[str, tuple[bool, bool, bool, bool, bool, bool, int]] = {
@@ -63,12 +63,12 @@ def traits(revision: str) -> tuple[bool, bool, bool, bool, bool, bool, int]:
     box.load(1, q_swapcache=False)
     kept = 1 in box.model.tree
     box.store(1)
-    told = box.do(box.model.zswap_writeback_entry(box.model.tree[1], 1), q_swap_cache_alloc=errno.ENOENT)
+    failure = box.do(box.model.zswap_writeback_entry(box.model.tree[1], 1), q_swap_cache_alloc=errno.ENOENT)
     box = Box(revision)
     for slot in range(50):
         box.store(slot)
     box.shrink()
-    return large, raw, root, apart, kept, told == errno.ENOENT, box.names.count("shrink_memcg_cb")
+    return large, raw, root, apart, kept, failure == errno.ENOENT, box.names.count("shrink_memcg_cb")
 
 
 @pytest.mark.parametrize("revision", EVERY)

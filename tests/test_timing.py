@@ -42,7 +42,7 @@ def test_a_page_alone_is_submit_service_and_poll() -> None:
 @pytest.mark.parametrize("engines", [1, 2, 3, 4, 8, 16])
 @pytest.mark.parametrize("batch", [1, 2, 5, 8])
 def test_a_batch_over_engines(batch: int, engines: int) -> None:
-    """Submissions are fast beside the service, so engines serve in turn: the last page waits for the ones before."""
+    """Submissions are fast compared with the service, so engines serve in turn: the last page waits for the others."""
     costs = replace(COSTS, submit=10, poll=1)
     finish = []
     free = [0] * engines
@@ -70,7 +70,7 @@ def test_enough_engines_make_a_batch_cost_one_service() -> None:
 
 
 def test_a_busy_engine_is_the_pace_of_many() -> None:
-    """With more work than one engine can do, a device's time per page is the service time, whoever asks."""
+    """With more work than one engine can do, a device's time per page is the service time, whichever CPU asks."""
     box = Box(packages=1, cpus=16, devices=1, engines=1)
     sample = simulate(box, replace(COSTS, cpu=1000), Load(processes=16, pages=512))
     assert sum(sample.page_ns) / 16 == pytest.approx(16 * COSTS.compress, rel=0.02)
@@ -298,7 +298,7 @@ def test_without_spreading_no_costs_give_the_posted_numbers() -> None:
 
 
 def test_throughput_by_failed_pages_is_no_fit() -> None:
-    """28 CPUs fill one queue: failed pages cost no engine, and two fast processes make up for the others."""
+    """28 CPUs fill one queue: failed pages cost no engine, and two fast processes compensate for the others."""
     setup, cpu, compress, pages = SETUPS["cpus112-engines8-own"], 83, 8869, 256
     for series in (False, True):
         sample = calibration._sample(setup, series, cpu, compress, pages)
@@ -319,7 +319,7 @@ def test_the_default_leaves_least_and_every_start_holds() -> None:
 
 
 def test_posted_changes_are_those_stated_in_the_postings() -> None:
-    """v14's and v8's messages state changes in whole percents beside the figures: a slip of a digit would show."""
+    """v14's and v8's messages state changes in whole percents next to the figures: a slip of a digit would show."""
     stated = {
         "v14 64K deflate-iaa": (69, 69, -32, -33), "v14 PMD deflate-iaa": (78, 78, -28, -28),
         "v14 64K zstd": (0.3, 0.3, -2.2, -4), "v14 PMD zstd": (0.8, 0.8, -1, -4),
@@ -416,7 +416,7 @@ def test_json_has_the_setups(capsys: pytest.CaptureFixture[str]) -> None:
     data = json.loads(capsys.readouterr().out)
     assert set(data["setups"]) == {name for name, setup in SETUPS.items() if setup.spread}
     gains = [setup["total throughput"] for setup in data["setups"].values()]
-    # What spreading alone brings, the posted tables cannot tell.
+    # The posted tables do not show what spreading alone brings.
     assert max(gains) - min(gains) > 20
 
 

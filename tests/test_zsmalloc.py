@@ -623,7 +623,7 @@ SIZES = (2700, 1000, 3700, 2041, 4096, 3500, 700)
 
 
 class AnySequence(RuleBasedStateMachine):
-    """What must hold after any sequence of operations, told by the objects alone."""
+    """What must hold after any sequence of operations, judged by the objects alone."""
 
     #: CONFIG_ZSMALLOC_CHAIN_SIZE
     chain_size = 8

@@ -52,7 +52,7 @@ def test_writeback_without_a_swap_cache_folio(revision: str, failure: int) -> No
     # the failed one goes to the tail, once per attempt
     assert box.lru() == ([8, 7] if attempts % 2 else [7, 8])
     if revision == V612:
-        # only -EEXIST can be told apart there
+        # only -EEXIST can be distinguished there
         expected = failure if failure == errno.EEXIST else errno.ENOMEM
         assert ("zswap_writeback_entry_ret", expected) in box.seen
     box.check_balance()
@@ -63,9 +63,9 @@ def test_errno_of_a_writeback_without_a_folio(revision: str) -> None:
     """Up to 7.1 a freed slot looks like lack of memory."""
     box = stored(7, revision=revision)
     entry = box.model.tree[7]
-    told = revision in ("mainline-7.2", "mainline-7.3")
+    distinct = revision in ("mainline-7.2", "mainline-7.3")
     for failure, expected in ((errno.EEXIST, errno.EEXIST), (errno.ENOMEM, errno.ENOMEM),
-                              (errno.ENOENT, errno.ENOENT if told else errno.ENOMEM)):
+                              (errno.ENOENT, errno.ENOENT if distinct else errno.ENOMEM)):
         assert box.do(box.model.zswap_writeback_entry(entry, 7), q_swap_cache_alloc=failure) == expected
 
 
@@ -226,7 +226,7 @@ def test_worker_with_nobody_to_shrink_gives_up_after_16_passes(revision: str) ->
 
 @pytest.mark.parametrize("revision", EVERY)
 def test_worker_counts_failures_over_the_whole_run(revision: str) -> None:
-    """Candidates that fail count; those with nothing (-ENOENT) do not; a pass with an attempt is no failure."""
+    """Candidates that fail count; those with nothing (-ENOENT) do not; a pass with an attempt is not a failure."""
     box = worker_box(revision)
     box.model.SHRINK_BUDGET = 1
     fails = [MEMCG, 0xDEAD, None]
@@ -306,7 +306,7 @@ def test_shrinker_scan_keeps_to_its_budget_list_and_node(revision: str) -> None:
 
 @pytest.mark.parametrize("revision", EVERY)
 def test_shrinker_stops_where_the_swap_cache_begins(revision: str) -> None:
-    """-EEXIST tells that the page is warm: the walk ends with SHRINK_STOP, whatever it wrote back before."""
+    """-EEXIST means that the page is warm: the walk ends with SHRINK_STOP, whatever it wrote back before."""
     box = stored(1, 2, 3, revision=revision)
     for entry in box.model.tree.values():
         entry.referenced = False

@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
                         help="only mutants that survived in this result of --json: would these recordings catch them?")
     parser.add_argument("--extra", metavar="REC", help="a recording of the posted v14: mutants of its modules too")
     parser.add_argument("--elsewhere", metavar="FILE", type=Path,
-                        help="a result of --survivors-of, to be told of in the report")
+                        help="a result of --survivors-of, to be shown in the report")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every trial there")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the report there")
     return parser
@@ -85,7 +85,7 @@ def _run(groups: list[tuple[str, dict[str, int]]], args: argparse.Namespace, sha
         for what, quotas in groups:
             mutants, population = _mutants(quotas, args, shared)
             recordings = (args.recordings or sample_paths()) if quotas is QUOTAS else [Path(args.extra)]
-            # What pages compress to is kept beside a recording: beside a copy here.
+            # What pages compress to is kept next to a recording: here next to a copy.
             samples = [Sample(str(shutil.copytree(path, Path(folder) / path.name)), None if quotas is QUOTAS else "v14")
                        for path in recordings]
             samples = survey(samples, modules, args.jobs, progress)
@@ -112,7 +112,7 @@ def _read(path: Path) -> list[_Group]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run it; 0, 1 when a survivor is not explained, 2 when a sample is not PASS to begin with."""
+    """Run it; 0, 1 when a survivor is not explained, 2 when a sample is not PASS without mutants."""
     args = _parser().parse_args(argv)
     shared = shared_names(reading_sources(ROOT))
     groups = [("shipped samples", QUOTAS)] + ([("v14", EXTRA)] if args.extra else [])

@@ -50,7 +50,7 @@ __all__ = ["QUOTAS", "Run", "mutants", "prepared", "tried"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _PACKAGE: Final = "replay.fast"
-#: file -> how many mutants of it, beside every single condition left out
+#: file -> how many mutants of it, besides every single condition left out
 QUOTAS: Final = {
     "replay/fast/advance.py": 8,
     "replay/fast/bound.py": 22,
@@ -64,12 +64,12 @@ QUOTAS: Final = {
     "replay/fast/tasks.py": 16,
     "replay/fast/walk.py": 30,
 }
-#: lines that the imaginary kernel plays, and samples whose tasks run beside each other
+#: lines that the imaginary kernel plays, and samples whose tasks run concurrently
 _MADE: Final = ("mainline-6.12", "mainline-6.18", "mainline-7.3")
 _SHIPPED: Final = ("7.2-lz4-numa2",)
 #: events behind a change that are still looked at
 _BEHIND: Final = 6
-#: so many changes of a recording are tried at most, spread over those that run what a mutant changes
+#: at most this many changes of a recording are tried, spread over those that run what a mutant changes
 _MOST: Final = 150
 #: between two looks at the tables, where no operation is under way
 _LOOK: Final = 64
@@ -287,7 +287,7 @@ def _try(mutant: Mutant, runs: Sequence[Run]) -> Trial:
                         out.outcome, out.check, out.event, out.detail = "caught", *_told(change, did, run.did[change])
                         return out
             except _Stopped:
-                # The reference has the word: it takes longer, and no verdict is another one.
+                # The reference decides: that takes longer and changes no verdict.
                 out.outcome, out.detail = "handed over", ""
     except _TooLong:
         out.outcome = "timeout"
@@ -334,7 +334,7 @@ def tried(chosen: Sequence[Mutant], runs: Sequence[Run], jobs: int = 1,
           progress: Callable[[str, int, int], None] | None = None, minutes: float = 1e9) -> list[Trial]:
     """Try every mutant, each in a process forked from this one; returns trials in the mutants' order.
 
-    :param minutes: after so many none is begun any more; they are taken in a random order, the same every time
+    :param minutes: after this time no mutant is begun; they are taken in a random order, the same every time
     """
     trials: dict[int, Trial] = {}
     waiting = list(enumerate(chosen))
@@ -383,7 +383,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", metavar="TEXT", help="only mutants whose name holds this")
     parser.add_argument("--all", action="store_true", help="every mutant there is instead of a choice")
     parser.add_argument("--share", type=float, default=1.0, help="this share of the usual number (default 1)")
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin no mutant after so many minutes")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no mutant after N minutes")
     parser.add_argument("--kind", help="only mutants of this kind")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default 2)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every trial there")

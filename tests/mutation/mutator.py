@@ -3,8 +3,8 @@
 
 Left out, as they could not matter or would say nothing of a kernel: docstrings, annotations, decorators, ``raise``
 and ``assert`` statements with their texts, strings, ``__slots__`` and ``__all__``, what ``mirrors`` says, whatever
-only tells a replay's observers (:data:`OBSERVERS`), module constants that the replay reads too, as it would change
-with the model, and numbers returned right after an effect that tells them.
+only serves a replay's observers (:data:`OBSERVERS`), module constants that the replay reads too, as it would change
+with the model, and numbers returned right after an effect that yields them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ KINDS: Final = {
 }
 #: the same with what is only done to the compiled engine, which is made of comparisons
 COMPILED_KINDS: Final = {**KINDS, "operand": "one of several conditions left out"}
-#: Names that only whoever replays reads: which readers lost their CPU, which folios' cgroups nothing told, which branches
-#: were gone through.
+#: Names that only a replay reads: which readers were preempted, which folios' cgroups are not known, which branches
+#: were taken.
 OBSERVERS: Final = frozenset({"observer", "account_observer", "total_observer", "untold_folios", "_changes",
                               "_total_changes", "reached"})
 _UNTOUCHED: Final = frozenset({"__slots__", "__all__", "mirrors"})
@@ -149,7 +149,7 @@ class _Finder:
             return
         header = [n for n in ast.iter_child_nodes(node) if not isinstance(n, ast.stmt)]
         if isinstance(node, ast.Return) and index and _is_effect(body[index - 1]):
-            # What it returns is what the effect has just told: only that is looked at.
+            # It returns what the effect has just yielded: only that is looked at.
             header = []
         if any(_names(n) & OBSERVERS for n in header):
             return
@@ -235,7 +235,7 @@ class _Finder:
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _OTHER_END:
             yield self._other_end(node, node.func)
         if self.operands and isinstance(node, ast.Subscript):
-            # Where something lies in the compiled engine's tables is no matter of what a kernel does.
+            # Where something lies in the compiled engine's tables does not depend on what a kernel does.
             yield from self.expr(node.value)
             return
         for child in ast.iter_child_nodes(node):
@@ -305,7 +305,7 @@ def _sites(tree: ast.Module, shared: frozenset[str], operands: bool = False) -> 
 
 
 def reading_sources(root: Path) -> list[Path]:
-    """Return the files of the replay that run beside a changed model: not the compiled engine, which is left out."""
+    """Return the files of the replay that run with a changed model: not the compiled engine, which is left out."""
     return sorted(path for path in (root / "replay").rglob("*.py") if path.parent.name != "fast")
 
 

@@ -18,11 +18,11 @@ __all__ = ["COMPILED_OUTCOMES", "REASONS", "Explanation", "Explanations", "compi
 
 #: why a mutant can survive
 REASONS: Final = {
-    "equivalent": "the change changes nothing that any kernel function does or any counter shows",
-    "outside": "the value is the outside's to say: the replay answers it with what was recorded, so the change is none "
+    "equivalent": "the change affects nothing that any kernel function does or any counter shows",
+    "outside": "the outside decides the value: the replay answers it with what was recorded, so the change is not one "
                "of the kernel",
     "not reached": "no shipped sample has the events that run this code",
-    "not told apart": "the samples run this code, but never with the values that would tell the two apart",
+    "not distinguished": "the samples run this code, but never with the values that would distinguish the two",
     "not observable": "no recorded event and no counter shows it",
     "missing check": "a recording could show it, and no check looks",
 }
@@ -43,7 +43,7 @@ class Explanation:
 
     def fits(self, trial: Trial) -> bool:
         """True when this explains a survivor; what is said to be out of reach must be."""
-        if (self.reason == "not reached" and trial.reaching) or (self.reason == "not told apart" and not trial.reaching):
+        if (self.reason == "not reached" and trial.reaching) or (self.reason == "not distinguished" and not trial.reaching):
             return False
         mutant = trial.mutant
         return mutant.name in self.mutants \
@@ -67,7 +67,7 @@ class Explanations:
 def explanations(path: Path | None = None) -> Explanations:
     """Read the explanations.
 
-    :raises ValueError: for a reason that is none of :data:`REASONS`
+    :raises ValueError: for a reason that is not in :data:`REASONS`
     """
     path = path or Path(__file__).with_name("survivors.toml")
     found = []
@@ -98,11 +98,11 @@ def score_lines(trials: Sequence[Trial], outcomes: Mapping[str, str] = OUTCOMES)
 
 
 def _fair(trials: Sequence[Trial], known: Explanations) -> str:
-    """The score without what is no change of a kernel, and without what no sample runs."""
+    """The score without what does not change a kernel, and without what no sample runs."""
     left = [t for t in trials if t.reaching and not (
         t.outcome == "survived" and (found := known.find(t)) and found.reason in ("equivalent", "outside"))]
     caught = sum(t.outcome == "caught" for t in left)
-    return f"{len(left)} of those are not equivalent, nor the outside's to say: {caught} caught by a check " \
+    return f"{len(left)} of those are neither equivalent nor decided by the outside: {caught} caught by a check " \
            f"({_percent(caught, len(left))})"
 
 
@@ -187,24 +187,29 @@ def _table(trials: Sequence[Trial]) -> list[str]:
 
 _INTRO: Final = """# Mutation: what the checks catch
 
-`make mutation` changes the model in one place, replays every shipped sample against it, each under the revision of its own kernel, and
-does that with another change, again and again. Recording and mutant differ in exactly that change; so a replay tells as much as if a kernel
-with that change had been recorded and held against the model as it is. A mutant counts as **caught** when a check differs (or
+`make mutation` changes the model in one place and replays every shipped sample against it, each under the revision of its own kernel. It
+does that with one change after the other. Recording and mutant differ in exactly that change, so a replay shows as much as if a kernel
+with that change had been recorded and compared with the unchanged model. A mutant counts as **caught** when a check differs (or
 the verdict is UNDECIDED). Exceptions in the model, start states it cannot be put into, and replays that do not end are counted
-apart: they show that something is wrong, but no check says what. This page is written by `make mutation`; reasons of
+separately: they show that something is wrong, but no check says what. This page is written by `make mutation`; reasons of
 survivors come from `tests/mutation/survivors.toml`, and a survivor without one makes the command fail.
 
 Each mutant runs in a process of its own that loads model and replay anew, with the changed module in place of the model's (an import hook;
-no file is changed). The samples are tried in the order of what a replay of them takes, up to the first whose checks catch the mutant. Those that
-do not run the changed statement are left out: they cannot tell. The choice is made by seed, in turn over functions and, in each
+no file is changed). The samples are tried in the order of their replay time, up to the first whose checks catch the mutant. Samples that
+do not run the changed statement are left out, as they cannot show anything. The choice is made by seed, in turn over functions and, in each
 function, over kinds.
 
-Left out by construction, because nothing could show them or because they are no part of what a kernel does: docstrings, annotations,
-decorators, `raise` and `assert` with their texts, strings, `__slots__`, `__all__`, `mirrors`, what is there for a replay's
-observers only (which task lost its CPU before it read a total), constants that the replay itself imports (`PAGE_SIZE` and the like),
-the first assignments of `__init__`, and numbers returned right after an effect that tells the same. `model/effects.py`
-(how the model speaks), `model/errno.py`, `model/ledger.py` (an oracle, not a kernel) and `model/crypto/` (held against reference
-vectors and recorded lengths elsewhere) are not mutated. The compiled engine has a command of its own, `python -m tests.mutation.compiled`.
+Left out by construction, because nothing could show them or because they are not part of what a kernel does:
+
+- docstrings, annotations, decorators, strings, `__slots__`, `__all__`, `mirrors`;
+- `raise` and `assert` with their texts;
+- what serves only a replay's observers (which task was preempted before it read a total);
+- constants that the replay itself imports (`PAGE_SIZE` and the like);
+- the first assignments of `__init__`, and numbers returned right after an effect that yields the same number.
+
+`model/effects.py` (how the model speaks), `model/errno.py`, `model/ledger.py` (an oracle, not a kernel) and `model/crypto/` (checked against
+reference vectors and recorded lengths elsewhere) are not mutated. The compiled engine has a command of its own,
+`python -m tests.mutation.compiled`.
 """
 
 
@@ -242,9 +247,9 @@ def markdown(groups: Sequence[tuple[str, list[Trial], list[Sample], int]], known
     for number, (what, trials, samples, population) in enumerate(groups):
         if number:
             lines += [f"# The posted series: {what}", "",
-                      "No sample of a posted series ships. These mutants of what mirrors v14 were tried on a recording of a kernel with "
+                      "No sample of a posted series ships. These mutants of the revisions that mirror v14 were tried on a recording of a kernel with "
                       "v14 applied (IAA's software stand-in, 64 KiB folios, digests of pages only). v6, v8 and v12 are "
-                      "not mutated: nothing of them was recorded.", ""]
+                      "not mutated: no kernel with them was recorded.", ""]
         chosen = "all of them" if everything else f"seed {seed}"
         lines += ["## Score", "", *(f"- {line}" for line in (*score_lines(trials), _fair(trials, known))),
                   f"- chosen from {population:,} possible changes ({chosen})",
@@ -260,23 +265,23 @@ def markdown(groups: Sequence[tuple[str, list[Trial], list[Sample], int]], known
 
 #: how a mutant of the compiled engine can come out, the plainest first
 COMPILED_OUTCOMES: Final = {
-    "caught": "with one of the recordings it goes past what the reference calls a difference, counts otherwise, or ends with other tables",
-    "handed over": "it leaves to the reference what it should confirm: that takes longer, and no verdict is another one",
+    "caught": "with one of the recordings it misses a difference that the reference finds, counts differently, or ends with other tables",
+    "handed over": "it leaves to the reference what it should confirm: that takes longer and changes no verdict",
     "exception": "Python's own error, such as an index outside the tables",
     "timeout": "it does not end",
-    "survived": "it does with every recording, changed or not, what the engine unchanged does",
+    "survived": "with every recording, changed or not, it does what the unchanged engine does",
 }
 _COMPILED_INTRO: Final = """# Mutation: what the sweep catches of the compiled engine
 
 `make mutation` also changes the compiled engine (`replay/fast/`) in one place, and runs it over the recordings of the exhaustive sweep
-(`tests/sweeping.py`): as they are, and with each value that the reference reads changed, one at a time. That the engine unchanged says
-the same as the reference of all of these is what `tests/test_sweep.py` holds; so a mutant that does anything else says something else
-than the reference. Nothing is compiled for it: with Numba's JIT switched off the functions are plain Python on the same tables, which
-takes a second for what takes half a minute to compile. This page is written by `python -m tests.mutation.compiled`; reasons of survivors come from
+(`tests/sweeping.py`): as they are, and with each value that the reference reads changed, one at a time. `tests/test_sweep.py` proves that
+the unchanged engine and the reference agree on all of these, so a mutant that does anything else disagrees with the reference. Nothing is
+compiled for it: with Numba's JIT switched off the functions are plain Python on the same tables, which takes a second where compiling takes
+half a minute. This page is written by `python -m tests.mutation.compiled`; reasons of survivors come from
 `tests/mutation/survivors-compiled.toml`, and a survivor without one makes the command fail.
 
 Left out: what runs on import (names of columns, constants that come from the model and the reference), and where a hash table looks first.
-`layout.py` is names, `memory.py`, `runner.py` and `eligible.py` are no part of what is compiled.
+`layout.py` is names; `memory.py`, `runner.py` and `eligible.py` are not compiled.
 """
 
 

@@ -31,7 +31,7 @@ OUTCOMES: Final = {
     "timeout": "the replay does not end",
     "survived": "every sample is PASS",
 }
-#: CPU seconds that a replay may take: so many times what the model as it is takes, and at least so many
+#: CPU seconds that a replay may take: this many times what the unchanged model takes, and a least number
 _TIMES: Final = 10
 _LEAST: Final = 10.0
 #: bytes of memory that a mutant may have
@@ -140,7 +140,7 @@ def _judge(sample: Sample) -> tuple[str, str, int | None, str]:
     except _TooLong:
         return "timeout", "", None, ""
     except BadInput as problem:
-        if problem.__cause__ is not None:  # what the model raised, as Engine.faults() tells it
+        if problem.__cause__ is not None:  # what the model raised, as Engine.faults() reports it
             return "exception", "", None, f"{type(problem.__cause__).__name__}: {problem.__cause__}"[:200]
         return "refused", "", None, str(problem).replace(str(sample.path), sample.name)
     except (Exception, MemoryError) as problem:
@@ -164,7 +164,7 @@ def _survey(sample: Sample, modules: dict[str, str]) -> Sample | str:
     _replay(sample)
     result, seconds = _replay(sample)
     if result.verdict != "PASS":
-        return f"{sample.name} is {result.verdict} against the model as it is: nothing can be told from it"
+        return f"{sample.name} is {result.verdict} against the unchanged model: it shows nothing"
     return Sample(sample.path, sample.revision, seconds, result.events, frozenset(HITS), result.mirrors)
 
 
@@ -179,7 +179,7 @@ def _child(work: Callable[..., Any], args: tuple[Any, ...], answer: Connection) 
 
 
 def _spread(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], processes: int) -> Iterator[tuple[int, Any]]:
-    """Run jobs in processes of their own, so many at a time; yields (number, answer) as they end.
+    """Run jobs in processes of their own, `processes` at a time; yields (number, answer) as they end.
 
     The answer of a process that was killed, or had to be, is None.
 
@@ -223,7 +223,7 @@ def survey(samples: Sequence[Sample], modules: dict[str, str], processes: int,
     """Replay every sample unmutated; returns them with what they reach, those of least CPU time first.
 
     :param modules: the model's modules by name, with their files
-    :raises RuntimeError: when one is not PASS: then nothing can be told from it
+    :raises RuntimeError: when one is not PASS: then it shows nothing
     """
     out = []
     for _, answer in _spread(_survey, [(sample, modules) for sample in samples], processes):
