@@ -33,7 +33,7 @@ else:
 __all__ = ["Secrets"]
 
 _WIDTH: Final = 8
-#: Fewer different bytes than this are nobody's: zeros, fill patterns, small counts.
+#: Fewer different bytes than this are not user data: zeros, fill patterns, small counts.
 _DIFFERENT: Final = 4
 _DEEP: Final = 4
 _HEX: Final = re.compile(rb"[0-9a-fA-F]{15,}")

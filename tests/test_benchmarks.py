@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The benchmarks measure what they say they do; how fast anything is is no matter of a test."""
+"""The benchmarks measure what they say they do; tests do not check how fast anything is."""
 
 from __future__ import annotations
 

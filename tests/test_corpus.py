@@ -24,7 +24,7 @@ KINDS = {"tracedat", "text", "ring", "pageindex", "pages", "truth", "counters", 
 TRACES = [name for name in FILES if name.startswith(("ring-", "dat-", "text-"))]
 RECORDINGS = [name for name in FILES if name.startswith("rec-")]
 SIDES = [name for name in FILES if name not in TRACES + RECORDINGS]
-#: Traces that no damage can be told of.
+#: Traces that show no damage.
 CLEAN = {"ring-good", "dat-good", "text-good"}
 
 
@@ -38,15 +38,15 @@ def check(problem: BadInput) -> None:
 
 
 def damage_of(recording: Recording) -> list[str]:
-    """What the recording itself says about what is missing from it; that nobody counted a ring's losses is no damage."""
+    """What the recording itself says about what is missing from it; a ring's losses that were not counted are not damage."""
     said: list[str] = list(recording.manifest["notes"])
     for loss in recording.manifest["losses"]:
-        told = {key: value for key, value in loss.items() if key not in ("cpu", "buffer", "events", "file", "ignored_events",
+        reported = {key: value for key, value in loss.items() if key not in ("cpu", "buffer", "events", "file", "ignored_events",
                                                                          "counted")
                 and (key, value) != ("first_damage_offset", -1)}
-        if str(told.get("why", "")).startswith("what CPU"):
-            del told["why"], told["lost"]
-        said += [f"{key}={value}" for key, value in told.items() if value is None or value]
+        if str(reported.get("why", "")).startswith("what CPU"):
+            del reported["why"], reported["lost"]
+        said += [f"{key}={value}" for key, value in reported.items() if value is None or value]
     return said
 
 
@@ -110,7 +110,7 @@ def test_traces(tmp_path: Path, formats: Path, name: str) -> None:
         assert damage_of(recording), name
 
 
-#: Traces whose good part must come through, with the damage that must be told.
+#: Traces whose good part must come through, with the damage that must be reported.
 KEPT = {
     "ring-cut-in-record": "tail_bytes=100", "ring-one-byte-short": "tail_bytes=1023",
     "ring-commit-too-long": "damaged_subbuffers=1", "ring-record-beyond-end": "damaged_subbuffers=1",
@@ -180,7 +180,7 @@ def test_recordings(tmp_path: Path, name: str, verify: bool) -> None:
     except BadInput as problem:
         check(problem)
         return
-    # Only what a digest would have told may open without one.
+    # Only what a digest would have shown may open without one.
     assert not verify
     assert name in ("rec-file-long", "rec-file-escape")
 

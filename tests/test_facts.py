@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Facts beside the events: all that are missing are named at once, and can be set at import or afterwards."""
+"""Facts next to the events: all that are missing are named at once, and can be set at import or afterwards."""
 
 from __future__ import annotations
 

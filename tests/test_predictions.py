@@ -57,7 +57,7 @@ def test_arrays_are_what_the_compressor_gives(recording: Recording, lz4: Compres
         right = lz4.compress(data)
         assert (arrays.err[page], arrays.dlen[page]) == (right.err, right.dlen) == found.result(content, "lz4")
         assert int(arrays.head[page]).to_bytes(8, "little") == right.data[:8].ljust(8, b"\0")
-        # Of a page that does not fit nobody knows what the compressor leaves behind.
+        # It is not known what the compressor leaves behind of a page that does not fit.
         assert found.head(content, "lz4") == (None if right.err else int(arrays.head[page]))
         assert found.raw_head(content, "lz4") == int(arrays.raw[page]) == int.from_bytes(data[:8], "little")
         assert found.page(content) == page

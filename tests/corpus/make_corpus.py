@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Makes the corpus of nasty files: ``python tests/corpus/make_corpus.py`` writes them beside this script.
+"""Makes the corpus of nasty files: ``python tests/corpus/make_corpus.py`` writes them next to this script.
 
 Every file is below 4 KiB.  ``ring-*``, ``dat-*``, ``text-*`` and ``index-*`` are traces and side files;
 ``rec-*`` are manifests of recordings; what they stand for is in their names.  The files are kept, so that a
@@ -116,7 +116,7 @@ def texts() -> dict[str, bytes]:
 
 
 def sides() -> dict[str, bytes]:
-    """Files that lie beside a trace; they are imported with a good ring."""
+    """Files that lie next to a trace; they are imported with a good ring."""
     row = "0,10000000110,ffff888000100000," + "a" * 40
     truth = "phase,page,kind,sha1,swap_type,swap_offset\n"
     texts: dict[str, str] = {
