@@ -23,7 +23,7 @@ _NO: Final = frozenset({False})
 
 
 class Cgroup:
-    """struct mem_cgroup, as far as zswap's settings go.
+    """struct mem_cgroup, as far as zswap's settings are concerned.
 
     ``id``: of its directory; ``parent`` is None for the root, and where the parent is not known; ``children`` in the
     order of their creation, as far as that is known; ``zswap_max`` in pages, ``zswap_writeback``: the values that they

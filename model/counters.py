@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The counters that zswap moves: debugfs zswap/, /proc/vmstat and the mTHP statistics.
+"""The counters that zswap changes: debugfs zswap/, /proc/vmstat and the mTHP statistics.
 
 Names are the kernel's.  Values are pages or events; ``pool_total_size`` and the memcg values are derived in
 :mod:`model.zswap`.

@@ -225,7 +225,7 @@ class Zswap(SwapLayer, ZswapWriteback):
             self.reached["zswap_compress.whole"] += 1
 
     def _count_reject(self, comp_ret: int, alloc_ret: int) -> None:
-        """The end of zswap_compress(): which counter a rejected page moves."""
+        """The end of zswap_compress(): which counter a rejected page increments."""
         if errno.ENOSPC in (comp_ret, alloc_ret):
             self.counters.reject_compress_poor += 1
         elif comp_ret:

@@ -269,7 +269,7 @@ def _block(words: tuple[str, ...], screen: Screen, mark: str = "") -> str:
     text = f"```{mark}\n{command}\n{screen.text()}{status}\n```\n"
     if screen.progress():
         lines = "\n".join(screen.progress())
-        text += f"\nWhile it works its last line says how far it is, and goes in the end. It was last:\n\n```\n{lines}\n```\n"
+        text += f"\nWhile it works, its last line shows the progress and disappears in the end. It was last:\n\n```\n{lines}\n```\n"
     return text
 
 
