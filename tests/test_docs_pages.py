@@ -119,7 +119,7 @@ def test_a_terminal_is_read_as_it_looks() -> None:
         terminals.Screen("\x1b[3J")
 
 
-def test_lines_left_out_are_told_from_lines_that_are_wrong() -> None:
+def test_lines_left_out_are_distinguished_from_lines_that_are_wrong() -> None:
     assert not _unlike(["a", "...", "d"], ["a", "b", "c", "d"])
     assert not _unlike(["a", "..."], ["a", "b"])
     assert not _unlike(["...", "b", "..."], ["a", "b", "b"])
