@@ -81,7 +81,7 @@ class Cgroups:
         return cgroup
 
     def offline(self, cgroup: Cgroup) -> None:
-        """mem_cgroup_css_offline(): what is charged to it is its parent's from now on."""
+        """mem_cgroup_css_offline(): its charges belong to its parent from now on."""
         cgroup.online = False
         if self.by_id.get(cgroup.id) is cgroup:
             del self.by_id[cgroup.id]

@@ -179,7 +179,7 @@ class Zswap(SwapLayer, ZswapWriteback):
         yield ("list_lru_add_ret", added)
 
     def zswap_compress(self, folio: Folio, index: int, entry: ZswapEntry) -> Steps[bool]:
-        """zswap_compress() of one page: compressed, or as it is when that does not help and writeback may."""
+        """zswap_compress() of one page: compressed, or kept as it is if it does not shrink and may be written back."""
         yield ("crypto_acomp_compress", folio, index, 1, entry.pool)
         ret, dlen, entry.content = yield ("crypto_acomp_compress_ret", folio, index)
         raw = False
@@ -248,7 +248,7 @@ class Zswap(SwapLayer, ZswapWriteback):
         self.count_freed(entry)
 
     def count_freed(self, entry: ZswapEntry) -> None:
-        """What zswap_entry_free() does once nothing of it can be observed any more but by counters."""
+        """The end of zswap_entry_free(), which only counters show."""
         if entry.objcg is not None:
             self.memcg(entry.objcg).uncharge(entry.length, self.ROOT_OBJCG)
         if entry.length == PAGE_SIZE and self.HAS_INCOMPRESSIBLE:

@@ -135,7 +135,7 @@ class ZswapEntry:
 
 @mirroring(NEWEST)
 class ZswapState:
-    """The whole of zswap on one box; what its kernel line has is in the attributes of :class:`model.lines.KernelLine`.
+    """The state of zswap on one box; the attributes of :class:`model.lines.KernelLine` say what its kernel line has.
 
     :param totalram_pages: totalram_pages() of the box, for the pool limit
     :param compressor: name of the current compressor
@@ -329,7 +329,7 @@ class ZswapState:
                 self.pools.remove(pool)
                 continue
             pages = pool.zs_pool.pages_allocated
-            # The reader decides by what it read, which may be older than what stands by now.
+            # The reader decides by the total that it read, which may be out of date by now.
             read: int | None = yield ("zs_get_total_pages_ret", pages)
             total += pages if read is None else read
         return total

@@ -21,7 +21,7 @@ MAX_RECLAIM_RETRIES: Final = 16
 
 
 class ZswapWriteback(ZswapState, ABC):
-    """The part of zswap that gives memory back; :class:`model.zswap.Zswap` supplies what it stands on."""
+    """The part of zswap that gives memory back; :class:`model.zswap.Zswap` supplies the functions it calls."""
 
     @abstractmethod
     def zswap_decompress(self, entry: ZswapEntry, folio: Folio) -> Steps[bool]:

@@ -149,7 +149,7 @@ class Acomp:
         return self._wait(request, comp=False)
 
     def call(self, request: AcompRequest, *, comp: bool = True) -> CallResult:
-        """Either, and what it left in the request."""
+        """Compress or decompress; returns what the call left in the request."""
         err = self._wait(request, comp=comp)
         lengths = tuple(as_int32(entry.length) for entry in request.dst) if isinstance(request.dst, list) else ()
         return CallResult(err, request.dlen, lengths)

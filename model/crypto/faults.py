@@ -74,7 +74,7 @@ _KEYS = ("at", "call", "page", "every", "error", "leave_lengths", "times", "got"
 
 @dataclass(frozen=True)
 class Fault:
-    """What strikes: `error` (negative errno, or a completion record's number) and what it leaves alone."""
+    """A fault that strikes: `error` (negative errno, or a completion record's number) and what it leaves alone."""
 
     site: str
     error: int

@@ -44,7 +44,7 @@ VERSION_MARK = 17  # the first byte of a block with a version, and of the empty 
 RLE_VERSION = 1
 # A match or run ends 9 bytes before the end of the source or earlier, so whenever literals are written there come at
 # least the 2 bytes of what follows them, 10 for the last literals, and the end mark. In places the kernel asks for more
-# room than it then uses, but never for more than that, so what it refuses is what does not fit.
+# room than it then uses, but never for more than this, so it only refuses what does not fit.
 STILL_TO_COME = 2 + 10 + 3
 
 

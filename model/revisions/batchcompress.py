@@ -134,7 +134,7 @@ class CompressToScatterList(BatchedStore):
         yield from self._told(call, ())
 
     def batch_results(self, call: Call, lengths: Sequence[int]) -> tuple[frozenset[int], frozenset[int]]:
-        """What a call over several pages may return, and leave as ``dlen``, for what is known of its pages' lengths.
+        """What a call over several pages may return, and leave as ``dlen``, given the known lengths of its pages.
 
         :param lengths: of the first pages, as many as are known; an errno for one that failed
         """

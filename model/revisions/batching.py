@@ -88,7 +88,7 @@ class BatchedStore(Zswap):
         """Compress and write every page of a batch; False when it is rejected (what was written stays)."""
 
     def _store_pages_failed(self, entries: Sequence[ZswapEntry], first: int) -> Steps[None]:
-        """What is not published yet is freed; what is in the tree already, zswap_store() erases."""
+        """Entries not yet published are freed; zswap_store() erases those already in the tree."""
         self.reached["zswap_store_pages.failed"] += 1
         for entry in entries[first:]:
             # Handles were preset to an error: only those of objects written are freed.

@@ -137,7 +137,7 @@ class PoolCreate(ABC):
         return name
 
     def _free(self, name: str | None) -> None:
-        """kfree() and what is like it: nothing for NULL."""
+        """kfree() and its like: nothing for NULL."""
         if name is not None:
             self.ledger.give(_KIND, name)
 

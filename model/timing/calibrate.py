@@ -107,7 +107,7 @@ class Usemem:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the model says of a run; the grade of all of it is ``modelled``.
+    """The model's figures for a run, all with the grade ``modelled``.
 
     :param figures: throughput (KB/s), elapsed and system time (s), as a posted table has them
     :param sample: the simulation it is taken from

@@ -145,7 +145,7 @@ class Answer:
     asked: Outcome
 
     def gain(self, metric: str, over: str = "baseline") -> float:
-        """Return what is asked about over a posted configuration (``baseline`` or ``series``), in %."""
+        """Return the gain of the configuration in question over a posted one (``baseline`` or ``series``), in %."""
         other: Outcome = getattr(self, over)
         return 100 * (self.asked.figures.of(metric) / other.figures.of(metric) - 1)
 
