@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Recordings held against the model: replay, checks, verdicts.
+"""Recordings checked against the model: replay, checks, verdicts.
 
 >>> import traces, replay
 >>> result = replay.replay(traces.open_recording("traces/samples/7.3-lz4-4k"))   # doctest: +SKIP

@@ -114,7 +114,7 @@ RUNNING = {
     "a list": (STORE + "    yield ['zswap_store', folio]", 6, "yields ['zswap_store', "),
     "an empty tuple": (STORE + "    yield ()", 6, "yields (), which is no effect"),
     "no name": (STORE + "    yield (7, folio)", 6, "yields (7, "),
-    "an unknown effect made up as it goes": (STORE + "    yield ('zswap' + '_stor', folio)", 6, "the unknown effect 'zswap_stor'"),
+    "an unknown effect, its name put together": (STORE + "    yield ('zswap' + '_stor', folio)", 6, "the unknown effect 'zswap_stor'"),
     "too few items as it goes": (STORE + "    effect = ('zswap_store',)\n    yield effect", 7, "with 1 items"),
     "never yields": (STORE + "    return True", 5, "never yields in zswap_store(), which returns True at once"),
     "a forgotten return": (

@@ -290,7 +290,7 @@ def test_longer_pages_are_found(tmp_path: Path) -> None:
     # And the other way round it is an improvement.
     back = regress([Recording(tmp_path / "patched-0")], [Recording(tmp_path / "base-0")])
     assert {"alike.length.mean", "length.pages"} <= ids(back, "better")
-    # These snapshots are made up, so fewer bytes lie in a pool of the same size.
+    # These snapshots are synthetic, so fewer bytes lie in a pool of the same size.
     assert ids(back, "worse") == {"alike.pool.overhead@middle", "alike.pool.overhead@end"}
 
 

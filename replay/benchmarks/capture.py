@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Events written as a kernel would hand them out: raw ring-buffer sub-buffers with formats, or a trace.dat.
 
-Only for measuring importers beside other tools on the same data.
+Only for comparing importers with other tools on the same data.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def ring_bytes(block: np.ndarray) -> np.ndarray:
     per_code: list[list[int]] = [[] for _ in range(257)]
     for probe, name in probe_names().items():
         code = schema.CODE[name]
-        # Column -2 stands for the flags word of a folio: PG_head is set when there is an order to tell.
+        # Column -2 stands for the flags word of a folio: PG_head is set when the event has an order.
         per_code[code] = [-2 if column == "flags" else index[column] for _, column in source_fields(probe)]
     first = np.zeros(258, np.int64)
     first[1:] = np.cumsum([len(columns) for columns in per_code])
@@ -166,7 +166,7 @@ def write_capture(directory: Path, block: np.ndarray, repeat: int) -> int:
 
 
 def write_tracedat(path: Path, ring: np.ndarray, events: int) -> None:
-    """Write a ring of so many events as a trace.dat of version 6 with one CPU (trace-cmd.dat.v6(5))."""
+    """Write a ring of ``events`` events as a trace.dat of version 6 with one CPU (trace-cmd.dat.v6(5))."""
     formats = _formats()
     out = bytearray(b"\x17\x08\x44tracing6\0" + bytes([0, 8]) + struct.pack("<I", _SUBBUF))
     for name, text in ((b"header_page\0", _HEADER_PAGE), (b"header_event\0", _HEADER_EVENT)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Each compressor's speed beside C libraries for the same format, on the same pages, in one run.
+"""Each compressor's speed compared with C libraries for the same format, on the same pages, in one run.
 
 The libraries are those that Python can have as a wheel (``pip install zreplay[bench]``), and python-lzo where it is.
 They give other bytes than the kernel's code, which is why the model has its own: this says what that costs.
@@ -41,7 +41,7 @@ class Speed(NamedTuple):
 def libraries(name: str) -> Iterator[tuple[str, _Compress]]:
     """Yield (name with version, function) of the libraries here that compress to a compressor's format.
 
-    ``lzo-rle`` has a format of its own, which no library but the kernel's writes; it stands beside lzo's.
+    ``lzo-rle`` has a format of its own, which no library but the kernel's writes; it is compared with lzo's.
     """
     if name == "zstd":
         zstandard = importlib.import_module("zstandard")

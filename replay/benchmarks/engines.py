@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The compiled engine beside the reference and beside libCacheSim, and how its time and memory grow with a recording.
+"""The compiled engine compared with the reference and libCacheSim, and how its time and memory grow with a recording.
 
 Seconds are CPU seconds of a process of its own, all its threads together: what else the machine does meanwhile adds
 little to them.
@@ -118,15 +118,16 @@ def engine_rows(base: Path, say: Any) -> list[Row]:
     rows = [Row.of("replay without page bytes, one core", speeds["fast"], 1e6, "million events/s", ">= 5, aim 10"),
             Row.of("of which reading the recording alone", speeds["reading"], 1e6, "million events/s", ""),
             Row.of("the reference engine", speeds["reference"], 1e6, "million events/s", ""),
-            Row.of("beside the reference engine", [a / b for a, b in zip(speeds["fast"], speeds["reference"],
-                                                                       strict=True)], 1, "times as fast", ">= 30")]
+            Row.of("compared with the reference engine",
+                   [a / b for a, b in zip(speeds["fast"], speeds["reference"], strict=True)], 1, "times as fast",
+                   ">= 30")]
     if not has_yardstick:
         missing = "not measured: libcachesim is not installed"
-        return [*rows, Row("beside libCacheSim", 0.0, "times as fast", "> 1", note=missing)]
+        return [*rows, Row("compared with libCacheSim", 0.0, "times as fast", "> 1", note=missing)]
     return [*rows,
-            Row.of("beside libCacheSim's LRU: events against its requests",
+            Row.of("compared with libCacheSim's LRU: events against its requests",
                    [a / b for a, b in zip(speeds["fast"], speeds["keys"], strict=True)], 1, "times as fast", "> 1"),
-            Row.of("the same sequence of keys: the whole replay beside libCacheSim's LRU", speeds["per key"], 1,
+            Row.of("the same sequence of keys: the whole replay compared with libCacheSim's LRU", speeds["per key"], 1,
                    "times the time", "", "a key here is a page stored, loaded or freed, and some dozen events")]
 
 
@@ -157,5 +158,5 @@ def growth_rows(base: Path, largest: int, say: Any) -> list[Row]:
         rows.append(Row.of(f"{power} events: CPU time per event", times[size], 1, "ns", ""))
         rows.append(Row.of(f"{power} events: peak memory", peaks[size], 1, "MB", "< 1000" if size >= 10**8 else ""))
     grows = [last / first for first, last in zip(times[sizes[0]], times[sizes[-1]], strict=True)]
-    rows.append(Row.of("time per event, most events beside fewest", grows, 1, "times", "0.85 to 1.15"))
+    rows.append(Row.of("time per event, most events compared with fewest", grows, 1, "times", "0.85 to 1.15"))
     return rows

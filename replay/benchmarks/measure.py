@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is measured, and how it is told."""
+"""What is measured, and how it is shown."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _import_rows(rows: list[Row], base: Path, block: np.ndarray, say: Callable[[
     rows.append(Row.of("import of a raw ring, one core", rates, 1e6, "million events/s", ">= 5"))
     program = shutil.which("trace-cmd")
     if program is None:
-        rows.append(Row("import beside trace-cmd report", 0.0, "times", ">= 12",
+        rows.append(Row("import compared with trace-cmd report", 0.0, "times", ">= 12",
                         note="not measured: trace-cmd is not installed (apt install trace-cmd)"))
         return
     dat = base / "trace.dat"
@@ -144,7 +144,7 @@ def _import_rows(rows: list[Row], base: Path, block: np.ndarray, say: Callable[[
 
     repeated(report)
     lines = sum(1 for _ in (base / "report.txt").open("rb"))
-    rows.append(Row.of("import beside trace-cmd report to a file",
+    rows.append(Row.of("import compared with trace-cmd report to a file",
                        [own / other for own, other in zip(rates, theirs, strict=True)], 1, "times", ">= 12",
                        f"{lines:,} lines reported, {sorted(theirs)[len(theirs) // 2] / 1e6:.2f} million/s"))
 
@@ -155,7 +155,7 @@ def _core_rows(base: Path, say: Callable[[str], None]) -> list[Row]:
         scratch = base / engine
         scratch.mkdir(parents=True)
         found = two_cores(scratch, events=events, options=["--engine", engine], say=say)
-        what = f"8 recordings on two cores beside one, {engine} engine"
+        what = f"8 recordings on two cores compared with one, {engine} engine"
         if found is None:
             rows.append(Row(what, 0.0, "times as fast", ">= 1.8", note="not measured: there is one core only"))
             continue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Replays that compress the recorded pages, beside the compressor's library alone on the same pages."""
+"""Replays that compress the recorded pages, compared with the compressor's library alone on the same pages."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def replay_pages(path: str) -> dict[str, float]:
 
 
 def _tidy() -> None:
-    """What imports and preparations left to Python's collector is collected now: it is no cost of what comes next.
+    """Collect what imports and preparations left to Python's collector: the next step does not pay for it.
 
-    Libraries leave so many objects that looking at all of them once takes longer than compressing with lz4.
+    Libraries leave enough objects that looking at all of them once takes longer than compressing with lz4.
     """
     gc.collect()
 
@@ -84,13 +84,14 @@ def page_rows(base: Path, pages: list[bytes], say: Any) -> list[Row]:
                 f"{first['events'] / first['pages']:.0f} events a page, "
                 f"{sorted(run['alone'] for run in runs)[len(runs) // 2] * 1e6 / first['pages']:.1f} us/page alone")
 
-        def row(what: str, part: str, beside: str, target: str, note: str = "", name: str = name,
+        def row(what: str, part: str, base: str, target: str, note: str = "", name: str = name,
                 runs: list[dict[str, float]] = runs) -> Row:
-            return Row.of(f"{name}: {what}", [run[part] / run[beside] for run in runs], 1, "times", target, note)
+            return Row.of(f"{name}: {what}", [run[part] / run[base] for run in runs], 1, "times", target, note)
 
-        rows += [row("whole replay beside the library on every page handed over", "whole", "alone", "<= 1.15", note),
-                 row("the same beside the library on distinct pages only", "whole", "alone_distinct", ""),
-                 row("its pages' part beside the library on every page", "part", "alone", ""),
+        rows += [row("whole replay compared with the library on every page handed over", "whole", "alone", "<= 1.15",
+                     note),
+                 row("the same compared with the library on distinct pages only", "whole", "alone_distinct", ""),
+                 row("its pages' part compared with the library on every page", "part", "alone", ""),
                  row("a second replay, its pages' part", "second_part", "alone", "<= 0.05"),
                  row("a second replay, whole", "second_whole", "alone", "")]
     return rows

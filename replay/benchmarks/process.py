@@ -32,6 +32,6 @@ def child(module: str, function: str, *arguments: str, one_core: bool = True) ->
 
 
 def repeated(once: Callable[[], None], runs: int = RUNS) -> None:
-    """Run a round of measurements so many times: one kind after the other, so that what else runs meets all."""
+    """Run a round of measurements ``runs`` times: one kind after the other, so that other load meets all kinds."""
     for _ in range(runs):
         once()

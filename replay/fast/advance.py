@@ -24,7 +24,7 @@ from traces import schema
 __all__ = ["ENDED", "STANDS", "UNKNOWN", "advance"]
 
 _OBJ_FREE: Final = schema.CODE["obj_free"]
-#: what became of an operation: it has ended, it stands at an effect or question, or only the reference can tell
+#: what became of an operation: it has ended, it stands at an effect or question, or only the reference can decide
 ENDED, STANDS, UNKNOWN = range(3)
 
 
@@ -57,7 +57,7 @@ def advance(m, f, code, handle_at, zspage_at, ret_at, memcg_at, entry_at):
             if m[L.CAPTURED + effect]:
                 break
             answered = 0
-        # Where no event would tell whether a zspage's pages could be locked, or a lock was had, nothing is waited for.
+        # Where no event would show whether a zspage's pages, or a lock, could be locked, nothing is waited for.
         elif effect == 0 and code == 0 and (m[L.SEES_PAGES_FREE] or not (st == L.Z_LOCK or st == L.C_PAGES_LOCK)) \
                 and (st != L.Z_CLASS_LOCK or m[L.CAPTURED + _OBJ_FREE]):
             break

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Recorded addresses, object words and totals held against what is known of them, compiled.
+"""Recorded addresses, object words and totals checked against what is known of them, compiled.
 
 As in :mod:`replay.reference.handlers.zsmalloc`: the first address seen binds, later ones have to be the same; 0 is
 none.

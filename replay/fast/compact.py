@@ -57,7 +57,7 @@ def _isolate(m, f):
 
 @njit(nogil=True, error_model="numpy")
 def compact_step(m, f, st, code):
-    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
+    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to decide."""
     # ---- zs_compact() ----------------------------------------------------------------------------------
     if st == L.C_SCAN:
         st = L.C_COMPACT
@@ -91,7 +91,7 @@ def compact_step(m, f, st, code):
         st = L.C_LOOP
     elif st == L.C_LOOP:
         if _isolate(m, f):
-            # Why compaction leaves what it could move, only the reference can tell.
+            # Why compaction leaves what it could move, only the reference can decide.
             if code != _OBJ_MALLOC:
                 return L.UNKNOWN
             st = L.C_MOVE

@@ -18,7 +18,7 @@ from replay.fast import layout as L
 
 __all__ = ["OUT_OF_ORDER", "comes_to", "gone", "holds", "pass_over", "show_cursor", "take_cursor"]
 
-#: what comes_to() says: in order, nothing tells, not in order (or more cgroups than there is room for)
+#: what comes_to() says: in order, not known, not in order (or more cgroups than there is room for)
 OUT_OF_ORDER: Final = -1
 
 
@@ -50,7 +50,7 @@ def pass_over(m):
 
 @njit(nogil=True, error_model="numpy")
 def comes_to(m, cgroup):
-    """WorkerCursor.comes_to(): 1 in order, 0 where nothing tells, OUT_OF_ORDER for the reference to tell."""
+    """WorkerCursor.comes_to(): 1 in order, 0 where it is not known, OUT_OF_ORDER for the reference to decide."""
     if cgroup == 0:
         return 0
     said = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the compiled replay can tell: the mainline revisions, and those that change no step of them."""
+"""What the compiled replay can confirm: the mainline revisions, and those that change no step of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DATA: Final = frozenset({
     "SG_READS", "READS_SLOTS", "DEST_PAGES", "HAS_MTHP_ZSWPOUT"})
 #: The classes whose steps are compiled, most special first.
 _COMPILED: Final = (Mainline612, Mainline618, Mainline70, Mainline71, Mainline72, Mainline73, Zswap)
-#: (event, column) that compiled code knows how to do without; without any other one the reference has the word.
+#: (event, column) that compiled code can do without; without any other one the reference decides.
 HANDLED: Final = frozenset({
     ("zswap_decompress", "size"), ("zswap_entry_free", "size"), ("zswap_entry_free", "ref"), ("zs_malloc_ret", "obj"),
     ("zs_free", "obj"), ("zs_obj_write", "data"), ("zs_obj_read", "size"), ("zswap_load_ret", "word"),
@@ -82,7 +82,7 @@ def why_not(engine: Engine) -> str:
         return "every effect is to be shown"
     predictions = engine.predictions
     if predictions.inexact or any(isinstance(c, ModelledCompressor) for c in predictions.compressors.values()):
-        return "lengths are held against what is not exact here"
+        return "lengths are checked against a compressor that is not exact here"
     if engine.useless:
         return f"{engine.uncaptured.lacking(min(engine.useless))}"
     alone = [key for key, held in engine.held.items() if held.some and not held.comparison.compiled]
@@ -101,7 +101,7 @@ def why_not(engine: Engine) -> str:
         return f"{lacks[0][0]} has no {lacks[0][1]}"
     failing = [name for name in ("?entry_alloc", "?xa_store") if name not in engine.constant]
     if failing:
-        return "slab or tree ran out of memory, which only counters tell"
+        return "slab or tree ran out of memory, which only counters show"
     return ""
 
 

@@ -39,7 +39,7 @@ _BR_READ_TWO: Final = L.branch("zs_obj_read.two")
 
 @njit(nogil=True, error_model="numpy")
 def entry_step(m, f, st, code, answered, answer):
-    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
+    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to decide."""
     # ---- zswap_entry_free(), zs_free() ---------------------------------------------------------------
     if st == L.F_START:
         st = L.F_LRU

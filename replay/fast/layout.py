@@ -93,12 +93,12 @@ EFFECT: Final = np.array([0 if kind[0] == "?" else -1 if kind == "-" else schema
 LAST_OF_STORE: Final = P_LRU_RET
 LAST_OF_ENTRY: Final = D_BAD
 LAST_OF_COMPACT: Final = A_PAGES
-#: memory.zswap.max of which nothing says what it is; a switch of which nothing does is -1
+#: memory.zswap.max whose value is not known; a switch whose value is not known is -1
 NO_LIMIT_SAID: Final = -2
-#: in place of a state: only the reference can tell
+#: in place of a state: only the reference can decide
 UNKNOWN: Final = -1
 
-# ---- rows of the heap, which is one array of int64: a row is named by where it begins, -1 is no row ------------------
+# ---- rows of the heap, which is one array of int64: a row is named by where it begins, -1 names none -----------------
 #: zswap_entry: GEN changes when the row is given to another entry, ABOUT is its cgroup, WHERE its list, SPAN_FROM and
 #: SPAN_TO are events between which its list_lru_add() overlapped another (-1: none)
 (E_SWPENT, E_LENGTH, E_OBJ, E_ABOUT, E_WHERE, E_REF, E_CONTENT, E_ADDRESS, E_PREV, E_NEXT, E_GEN, E_LIVE,
@@ -172,7 +172,7 @@ CLASS_OF: Final = CAPTURED + 256
 DESCENDING: Final = CLASS_OF + 256
 #: how often each branch of the model was taken
 BRANCHED: Final = DESCENDING + 256
-#: what the worker's passes have shown (:mod:`replay.fast.cursor`): so many cgroups in each of two passes
+#: what the worker's passes have shown (:mod:`replay.fast.cursor`): room for this many cgroups in each of two passes
 WORKER_ROOM: Final = 48
 (WORKER_ROOT, WORKER_RESTS, WORKER_ENDED, WORKER_WHOLE, WORKER_HIGH, WORKER_CAME, WORKER_KNOWN, SEES_REPARENT,
  WORD_LOADED, WORD_WRITTEN, WRITTEN_BACK, MARKED_FOR_RECLAIM,
@@ -212,7 +212,7 @@ EXPLANATIONS: Final = ("another LRU", "reading of totals", "outside event", "zsw
 (X_LRU, X_TOTALS, X_OUTSIDE, X_COUNTING, X_BEFORE) = range(len(EXPLANATIONS))
 
 #: why the compiled loop came back: all events done, a note to take, tables to enlarge, something only the reference
-#: can tell
+#: can decide
 (DONE, NOTE, GROW, ODD) = range(4)
 
 #: what has to be free for 16 events: slots of hash tables, and words at the end of the heap

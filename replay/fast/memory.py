@@ -92,7 +92,7 @@ class Memory:
             self.m[L.LENGTH] = len(self.m)
 
     def rehash(self, table: int, slots: int) -> None:
-        """Give a hash table a new area of so many slots."""
+        """Give a hash table a new area of ``slots`` slots."""
         self._reach(int(self.m[L.TOP]) + 2 * slots)
         tables.rehash(self.m, table, slots)
 
@@ -284,7 +284,7 @@ class Memory:
                 yield int(task[L.T_PID]), int(m[f + L.Q_OP]), int(m[f + L.Q_START]), entry
 
     def unsure(self, model: Zswap) -> dict[int, dict[str, int]]:
-        """Return Engine.unsure of the tasks that were let go on and not seen since."""
+        """Return Engine.unsure of the tasks that were advanced and not seen since."""
         out: dict[int, dict[str, int]] = {}
         several = sum(bool(row[L.G_HAS_ACCOUNT]) for row in self.accounts()) > 1
         for task in self.tasks():

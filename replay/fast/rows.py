@@ -3,7 +3,7 @@
 
 Each function is a method of the model without its effects, named in its docstring.  Those that return UNKNOWN (of
 :mod:`replay.fast.layout`) have changed nothing then: things are not as they are wherever locks are held, and the
-reference has to tell.
+reference has to decide.
 """
 
 # mypy: disable-error-code="no-untyped-def"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Drives a replay: compiled as far as that can tell, by the reference where it cannot.
+"""Drives a replay: compiled as far as that can confirm, by the reference where it cannot.
 
 The compiled loop stops at what it cannot confirm.  It is then run once more from the last moment that was kept up to
 the last one before the stop at which no operation was under way; there the reference takes over, goes past the stop,
@@ -47,7 +47,7 @@ _PARAMS: Final = ("enabled", "max_pool_percent", "accept_threshold_percent", "zs
 #: Rows taken at a time where a segment is longer: a multiple of the reference's batches, and so few that their columns
 #: stay in a CPU's caches; with eight times as many an event takes a fifth longer.
 ROWS: Final = L.BATCH
-#: The tables are kept every so many events, or after as many as there are live entries times four.
+#: The tables are kept every this many events, or after as many as there are live entries times four.
 _KEEP: Final = 1 << 20
 #: How far past a stop the reference goes at least before it hands back, or as far as there are live entries: handing
 #: over and back costs what those cost.
@@ -140,7 +140,7 @@ class FastReplay:
         engine.stacks = stacks
         try:
             memory.load(state, spans)
-        except OverflowError:  # a number of a start state that is no number of a kernel's
+        except OverflowError:  # a number of a start state that no kernel can have
             return False
         memory.load_tasks(engine)
         memory.take_params(model)
@@ -235,8 +235,7 @@ class FastReplay:
         return None
 
     def _asked(self, what: int) -> bool:
-        """Ask the loop whether no operation is under way (QUIET), or let operations go on and say if they could be told
-        (SETTLE)."""
+        """Ask whether no operation is under way (QUIET), or advance operations and say if it could (SETTLE)."""
         assert self._memory is not None
         return bool(run(0, what, 0, *_NO_ROWS, self._memory.m, *self._predicted, np.zeros((1, 4), np.int64))[0])
 
@@ -253,7 +252,7 @@ class FastReplay:
     def _note(self, name: str, ret: int, number: int, text: str) -> None:
         """Engine.note(), after operations were settled.
 
-        :raises _Odd: where a counter does not stand, or another pool comes to be
+        :raises _Odd: where a counter is not as predicted, or another pool is created
         """
         engine, memory = self.engine, self._memory
         assert memory is not None
@@ -295,7 +294,7 @@ class FastReplay:
     def _setting(self, number: int) -> None:
         """A setting is written, or a cgroup comes or goes.
 
-        :raises _Odd: where another pool comes to be
+        :raises _Odd: where another pool is created
         """
         engine, memory = self.engine, self._memory
         assert memory is not None
@@ -454,7 +453,7 @@ class FastReplay:
     # ---- the reference ----------------------------------------------------------------------------------------
 
     def _reference(self, start: int, least: int, progress: Callable[[int], None] | None) -> int | None:
-        """Let the engine replay from ``start``; returns an event past ``least`` before which the loop can go on.
+        """Let the engine replay from ``start``; returns an event past ``least`` before which the loop can continue.
 
         None when the recording, or what can be followed of it, is over.
         """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Events held against the effects that the compiled operations stand at: Engine.step() and the handlers, compiled.
+"""Events checked against the effects that the compiled operations stand at: Engine.step() and the handlers, compiled.
 
 Each comparison is the one that the handler of that name makes (:mod:`replay.reference.handlers.zswap` and its
-siblings).  A difference is never judged here: the loop stops before it counts for anything, and the reference has the
-word.
+siblings).  A difference is never judged here: the loop stops before it counts for anything, and the reference
+decides.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -52,7 +52,7 @@ from traces import schema
 
 __all__ = ["QUIET", "SETTLE", "run"]
 
-#: in place of a row to stop at: only say whether no operation is under way; only let operations go on
+#: in place of a row to stop at: only say whether no operation is under way; only advance operations
 QUIET: Final = -2
 SETTLE: Final = -1
 
@@ -169,8 +169,8 @@ def _make(stands_for: int) -> Any:
                 m[f + L.Q_TOTALS] = -1
                 continue
 
-            # Once round for what the task is in, and once more where the event begins what goes on at once.
-            # `eager`: the event is explained, the operation goes on to its next effect before anybody else's event.
+            # Once round for what the task is in, and once more where the event begins an operation that continues at
+            # once.  `eager`: the event is explained, the operation advances to its next effect before any other event.
             matched, eager = False, False
             while True:
                 while f >= 0:
@@ -181,7 +181,7 @@ def _make(stands_for: int) -> Any:
                         if at_question and m[f + L.Q_STATE] == L.B_CACHE and _STARTS[code]:
                             break
                     if at_question or not m[f + L.Q_WAITS]:
-                        # Without a name the operation goes on to a question, with one past it.
+                        # Without a name the operation advances to a question, with one past it.
                         state = advance(m, f, np.int64(code) if at_question else 0, handle[i], zspage[i], ret[i],
                                         memcg[i], entry[i])
                         if state == UNKNOWN:
@@ -274,7 +274,7 @@ def _make(stands_for: int) -> Any:
                     elif code == _OBJ_MALLOC:
                         check = L.H_PLACE
                         it = m[f + L.Q_OBJ]
-                        # 0 is no address: the reference says so.
+                        # 0 is not an address: the reference says so.
                         differs = zspage_differs(m, m[f + L.Q_ZSPAGE], zspage[i]) or handle[i] == 0
                         if m[it + L.O_ADDRESS] == 0:
                             m[L.COMPARED + L.H_HANDLE] += 1

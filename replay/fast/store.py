@@ -103,7 +103,7 @@ def _error_branch(err):
 
 @njit(nogil=True, error_model="numpy")
 def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
-    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
+    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to decide."""
     # ---- swap_writeout(), zswap_store() --------------------------------------------------------------
     if st == L.W_START:
         st = L.W_WHAT

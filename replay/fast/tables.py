@@ -113,7 +113,7 @@ def forget(m, table, key):
 
 @njit(nogil=True, error_model="numpy")
 def rehash(m, table, slots):
-    """Give a hash table a new area of so many slots; the caller has made room.  What it had is left behind."""
+    """Give a hash table a new area of ``slots`` slots; the caller has made room.  What it had is left behind."""
     old, mask = m[table], m[table + 1]
     m[table] = taken(m, 2 * slots)
     m[table + 1] = slots - 1

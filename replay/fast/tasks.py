@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tasks and the operations they are in, compiled: begun, ended, let go on, and whether any is under way."""
+"""Tasks and the operations they are in, compiled: begun, ended, advanced, and whether any is under way."""
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -169,7 +169,7 @@ def _standing(m):
 
 @njit(nogil=True, error_model="numpy")
 def _let_go_on(m, task, f):
-    """Let a task's operations go on to their next effect; False where one cannot be told."""
+    """Advance a task's operations to their next effect; False where one needs the reference."""
     last = m[f + L.Q_OP] == _INVALIDATE and m[f + L.Q_STATE] == L.F_UNCHARGE and m[f + L.Q_UP] < 0
     length = about = 0
     if last:
@@ -191,7 +191,7 @@ def _let_go_on(m, task, f):
 
 @njit(nogil=True, error_model="numpy")
 def settle(m):
-    """Engine.settle(); False where an operation cannot be told."""
+    """Engine.settle(); False where an operation needs the reference."""
     if m[L.FRAMES] == 0:
         return True
     task = m[L.TASKS]
@@ -217,7 +217,7 @@ def reparent(m, gone, parent):
             m[_BR_REPARENTED] += 1
             target = list_of(m, m[row + L.R_NID], parent)
             if target < 0:
-                # The target comes into being with what it gets: the row goes on under the parent's name.
+                # The target is created with what it gets: the row stays, under the parent's name.
                 m[row + L.R_MEMCG] = parent
                 m[row + L.R_ALIVE] = 1
                 continue

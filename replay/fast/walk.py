@@ -95,7 +95,7 @@ def _next_node(m, f):
 
 @njit(nogil=True, error_model="numpy")
 def walk_step(m, f, st, code, answered, answer, ret_at, memcg_at, entry_at):
-    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to tell."""
+    """Return the state of operation ``f`` after ``st``: END when it is over, UNKNOWN for the reference to decide."""
     # ---- shrink_memcg() and what calls it, the walk of an LRU ----------------------------------------------
     if st == L.M_START:
         if answered:

@@ -27,7 +27,7 @@ class Json:
         yield from ()
 
     def one(self, job: Job, outcome: Outcome) -> Iterator[str]:
-        """Yield a pair's object; of a single pair without a result nothing is told but the sentence on stderr."""
+        """Yield a pair's object; of a single pair without a result only the sentence on stderr is given."""
         if outcome.result is not None:
             yield json.dumps({"schema": SCHEMA, **outcome.result.as_dict()}, default=str)
         elif self._several:

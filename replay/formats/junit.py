@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """JUnit XML: what Jenkins, GitLab and most CI systems show as test results.
 
-There is no one standard.  Written is what the schemas in use have in common: attributes and order are those of the Ant
+No single standard exists.  What is written is common to the schemas in use: attributes and order are those of the Ant
 JUnit report task, which is the strictest.  A pair of recording and revision is a test suite, its checks are test cases.
 """
 
@@ -41,7 +41,7 @@ def junit_xml(pairs: Sequence[tuple[Job, Outcome]], lines: Callable[[Divergence]
 
 def _suite(root: ET.Element, number: int, suite: Suite, lines: Callable[[Divergence], Iterator[str]],
            now: datetime.datetime) -> None:
-    # A suite without checks is told by one case of its own.
+    # A suite without checks is reported as one case of its own.
     cases = suite.cases or (Case("replay", suite.status, suite.text),)
     result = suite.result
     seconds = sum(result.seconds.values()) if result is not None else 0.0

@@ -17,7 +17,7 @@ from replay.reference.checks import Divergence
 __all__ = ["Ktap"]
 
 _VERSION: Final = "KTAP version 1"
-#: further divergences of a check that are told in a line each
+#: further divergences of a check that are listed in a line each
 _FURTHER: Final = 9
 
 

@@ -59,7 +59,7 @@ def asked(recording: Recording) -> Asked:
 class Mail:
     """Yields the lines, pair by pair, then the table.
 
-    :param options: what the command line said beside recordings and revisions: what it takes to do it again
+    :param options: the command line besides recordings and revisions: what it takes to do it again
     """
 
     def __init__(self, options: Sequence[str] = ()) -> None:

@@ -71,7 +71,7 @@ def one_line(text: str) -> str:
 
 
 def judge(job: Job, outcome: Outcome, names: Names) -> Suite:
-    """Return what a harness is told of one pair."""
+    """Return what a harness is given of one pair."""
     name = names.of(job, outcome)
     result = outcome.result
     if result is None:

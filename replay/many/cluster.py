@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Jobs on a Dask cluster: its workers open the recordings by their paths, and answer with plain data.
 
-The scheduler starts a job again whose worker died (its ``allowed-failures``); one that it gives up gets a last try
-here with nothing beside it, as :mod:`replay.many.waiting` has it, since a worker's death is laid to all it had.
+The scheduler starts a job again whose worker died (its ``allowed-failures``).  One that it gives up gets a last try
+here, running alone, as in :mod:`replay.many.waiting`: a worker's death is counted against all jobs that it had.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def run_cluster(jobs: Sequence[Job], address: str, processes: int | None = None,
     """Run jobs on the cluster of the scheduler at an address; yields their outcomes as they come.
 
     :param address: such as ``tcp://host:8786``; :data:`LOCAL` starts a cluster of ``processes`` workers here
-    :param say: told in a sentence what the user should know of the cluster
-    :raises BadInput: where there is no such scheduler, or it has no workers
+    :param say: called with a sentence on what the user should know of the cluster
+    :raises BadInput: where no scheduler answers, or it has no workers
     """
     try:
         import distributed  # noqa: F401
@@ -92,7 +92,7 @@ def _client(address: str, processes: int | None, jobs: int) -> Iterator[Client]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Dask's log to itself: what matters of it is told in sentences here."""
+    """Silence Dask's log: what matters of it is reported in sentences here."""
     # Its own configuration gives the client's log a level too.
     logs = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
     levels = [log.level for log in logs]
@@ -125,7 +125,7 @@ def _run(client: Client, jobs: Sequence[Job], address: str, say: Callable[[str],
 
     waiting = Waiting(jobs)
     futures: dict[Future, Job] = {}
-    told = False
+    said = False
     try:
         while len(waiting):
             # No more at a time than there are threads: what lies behind a job that ends its worker is blamed with it.
@@ -140,9 +140,9 @@ def _run(client: Client, jobs: Sequence[Job], address: str, say: Callable[[str],
                 with client.as_current():
                     distributed.wait(list(futures), timeout=_LOOK, return_when="FIRST_COMPLETED")
             except TimeoutError:
-                if not threads and not told:
+                if not threads and not said:
                     say(f"no worker of {address} is left; waiting for one (Ctrl-C stops this).")
-                    told = True
+                    said = True
                 continue
             except CancelledError:
                 # Of one at least; what became of each it says itself.

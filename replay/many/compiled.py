@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Several processes with one cache of compiled functions.
 
-Numba keeps compiled functions beside their source, shared by all processes.  It writes the index, then the code, and
+Numba keeps compiled functions next to their source, shared by all processes.  It writes the index, then the code, and
 takes no lock (``numba.core.caching.IndexDataCacheFile``, looked at in 0.68): of two processes that compile different
 signatures of a function at the same time, one's index can come to lie over the other's code, and one that reads in
 between can get the code of a source that has changed since.  Processes that call :func:`guard` do both under a lock.
@@ -21,7 +21,7 @@ __all__ = ["guard"]
 
 @contextmanager
 def _locked(path: str, how: int) -> Iterator[None]:
-    """Hold a lock on the cache beside ``path``; none where no lock file can be made (nobody can write there then)."""
+    """Hold a lock on the cache next to ``path``; none where no lock file can be made (then no process can write)."""
     try:
         handle = os.open(os.path.join(os.path.dirname(path), "zreplay.lock"), os.O_RDWR | os.O_CREAT, 0o666)
     except OSError:
@@ -36,7 +36,7 @@ def _locked(path: str, how: int) -> Iterator[None]:
 
 @functools.cache
 def guard() -> bool:
-    """Have this process take a lock when it reads or writes compiled functions; False where there is no Numba."""
+    """Have this process take a lock when it reads or writes compiled functions; False where Numba is not installed."""
     try:
         from numba.core.caching import IndexDataCacheFile
     except ImportError:

@@ -135,9 +135,9 @@ def make_jobs(recordings: Sequence[str], revisions: Sequence[str | None],
 
 
 def _pages_to_do(path: str, revision: str | type[Zswap] | None) -> tuple[str, str] | None:
-    """Return the recording and the compressor that a job has to run over its pages, None when there is none to run.
+    """Return the recording and the compressor that a job has to run over its pages, None where it runs none.
 
-    Looks at nothing but the manifest, which the replay checks: what is wrong with it is no matter here.
+    Looks at nothing but the manifest.  The replay checks that: its faults do not matter here.
     """
     file = Path(path) / "manifest.json"
     try:

@@ -84,7 +84,7 @@ class _Worker:
 
 def run_local(jobs: Sequence[Job], processes: int, *,
               started: Callable[[Job, int], None] | None = None) -> Iterator[Outcome]:
-    """Run jobs in so many processes; yields their outcomes as they come.
+    """Run jobs in that number of processes; yields their outcomes as they come.
 
     A job whose process dies is started again, :data:`~replay.many.waiting.TRIES` times in all.  When the generator is
     closed, or an exception (Ctrl-C) goes through it, the processes are ended.

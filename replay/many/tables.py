@@ -18,7 +18,7 @@ __all__ = ["CheckSum", "Verdict", "as_plain", "check_sums", "verdicts"]
 class Verdict:
     """What became of one job.  ``asked`` is the revision as the user named it, ``revision`` what it is called.
 
-    ``check`` and ``event`` are those of the first divergence; ``error`` says why there is no verdict.
+    ``check`` and ``event`` are those of the first divergence; ``error`` says why a verdict is missing.
     """
 
     recording: str

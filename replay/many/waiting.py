@@ -10,8 +10,7 @@ from replay.many.jobs import Job
 
 __all__ = ["TRIES", "Waiting"]
 
-#: A job is started this often at most, the last time with nothing beside it: what died of too little memory has then
-#: all that there is.
+#: A job is started this often at most, the last time alone: one that died of too little memory has all of it then.
 TRIES: Final = 3
 
 
@@ -55,10 +54,10 @@ class Waiting:
         self._alone = False
 
     def died(self, job: Job, *, times: int = 1) -> bool:
-        """Take note that a job's process died, so many ``times``; False when it is given up."""
+        """Take note that a job's process died, ``times`` times; False when it is given up."""
         self._running.discard(job.number)
         self._deaths[job.number] = self._deaths.get(job.number, 0) + times
-        # However many were counted, no job is given up before it was tried with nothing beside it.
+        # However many were counted, no job is given up before it was tried alone.
         last, self._alone = self._alone, False
         if last:
             self._unfinished.discard(job.number)

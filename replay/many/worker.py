@@ -37,7 +37,7 @@ def main(threads: int) -> None:
 
     :param threads: how many pages are compressed side by side
     """
-    # A user's revision may print: that is no answer.
+    # A user's revision may print: that is not an answer.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     # It may have been inherited as ignored.

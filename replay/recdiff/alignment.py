@@ -65,7 +65,7 @@ def overlap(a: Events, b: Events, at: int, lag: int) -> tuple[int, int]:
 
     Either recorder may have been switched on at a moment near ``at``: the events of its beginning are missing from
     its sequence, and from that only.  Two recorders stamp one event at different times, so which events those are
-    is told from what follows.
+    is decided by what follows.
 
     :param at: when the later of the two began, ns
     :param lag: how far two stamps of one event, or a stamp and the beginning, may be apart, ns
@@ -186,7 +186,7 @@ class _Aligner:
         elif (part.a1 - part.a0) * (part.b1 - part.b0) <= _CELLS:
             self._fewest_edits(part)
         elif part.level and np.array_equal(self.a.names[part.a0:part.a1], self.b.names[part.b0:part.b1]):
-            # A field of many events differs: nothing goes on alike for long, but every event is in its place.
+            # A field of many events differs: no long stretch is alike, but every event is in its place.
             self._beside(part, part.a0, part.a1, part.b0 - part.a0)
         elif part.level == len(_GRAMS):
             self._by_names(part)

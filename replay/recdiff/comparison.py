@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Two recordings of one run held against each other: does every task have the same events with the same values?
+"""Two recordings of one run compared with each other: does every task have the same events with the same values?
 
 Both recorders saw the same hits of the same functions, each through a probe of its own.  So of the time that both
 recorded, each task's events must be the same, in the same order, with equal values in every field that both fetch.
@@ -163,7 +163,7 @@ def compare(a: Recording, b: Recording, progress: _Progress | None = None, *, da
     Events are held as a digest of what is compared of them; fields are read again where digests differ.
 
     :param progress: called with (what, done, total)
-    :param data: where first bytes of objects differ, tell the bytes, which may be a page's, not only where
+    :param data: where first bytes of objects differ, show the bytes, which may be a page's, not only where
     :raises BadInput: when they are not of one run, or have no time in common, or one has nothing to compare
     """
     _check_one_run(a, b)
@@ -297,7 +297,7 @@ class _Comparer:
             if results[one.task].verdict != "AGREE":
                 unequal.append((self._first(one), one))
                 results[one.task].first_ts = unequal[-1][0][0]
-        # A difference that nothing explains is told before those that losses may explain.
+        # A difference that nothing explains comes before those that losses may explain.
         unequal.sort(key=lambda item: (results[item[1].task].verdict != "DIFFER", item[0][0]))
         self._show(unequal[:_SHOWN], results)
         self.result.tasks = [*(results[one.task] for _, one in unequal),

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a replay takes from the recording and does not judge, and what no recorded event tells.
+"""What a replay takes from the recording and does not judge, and what no recorded event shows.
 
-A kernel that decides one of these wrongly is not found out: a verdict counts them, and ``--coverage`` lists them.
+A replay does not notice when a kernel decides one of these wrongly: a verdict counts them, and ``--coverage`` lists
+them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["UNSEEN", "Unseen", "sentence", "taken", "unseen"]
 class Unseen(NamedTuple):
     """Something that a kernel does and that a recording can hold only where ``columns`` of ``event`` were captured.
 
-    Without ``columns`` no probe of the recorder tells it.
+    Without ``columns`` no probe of the recorder shows it.
     """
 
     what: str
@@ -25,7 +26,7 @@ class Unseen(NamedTuple):
     columns: tuple[str, ...] = ()
 
 
-#: What nothing in a recording tells, by the event it belongs to.
+#: What nothing in a recording shows, by the event it belongs to.
 UNSEEN: Final = (
     Unseen("whether zswap_load() marks the folio up to date and dirty", "zswap_load_ret", ("word",)),
     Unseen("whether a folio that is written back is marked up to date and for reclaim", "__swap_writepage",

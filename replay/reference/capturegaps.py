@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a recording's probes leave open: events that were not probed, or lack the column that tells what they are.
+"""What a recording's probes leave open: events that were not probed, or lack the column that identifies them.
 
 What was not captured is not zero.  There are four kinds:
 
 * A column that is only compared: that comparison is not made (:mod:`replay.reference.comparisons`).
-* A column, or an event, from which the model takes an answer: another event of the operation tells, or the model's own
-  prediction is taken, or the replay stops there (:mod:`replay.reference.questions`, ``CannotFollow``).  An event that
-  says nothing without its column is taken as not probed (:data:`TELLS`).
-* An event with which an operation begins (:data:`UNSEEN`): what the model holds may be out of date from then on, at a
-  moment nobody knows.  What it predicts is still compared, for what agrees agrees; but what differs need not be the
-  kernel's doing, so that no such difference is a FAIL.
+* A column, or an event, from which the model takes an answer: another event of the operation gives it, or the model's
+  own prediction is taken, or the replay stops there (:mod:`replay.reference.questions`, ``CannotFollow``).  An event
+  that says nothing without its column is taken as not probed (:data:`TELLS`).
+* An event with which an operation begins (:data:`UNSEEN`): the model's state may be out of date from an unknown moment
+  on.  Its predictions are still compared: a value that agrees is confirmed.  A value that differs need not be the
+  kernel's doing, so no such difference is a FAIL.
 * An event of which only the order among tasks is learnt (taking and giving back objects): the same.
 
-A difference that follows from an operation's own events alone (:attr:`replay.reference.checks.Check.own`) is none of
-this: no event that went unseen can explain it.
+A difference that follows from an operation's own events alone (:attr:`replay.reference.checks.Check.own`) is not
+affected: no event that went unseen can explain it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from traces.events import EVENTS
 
 __all__ = ["COUNTED_BY", "ESSENTIAL", "HOW_TO_RECORD", "STRAY", "TELLS", "UNSEEN", "Uncaptured", "seen_only"]
 
-#: Columns without which an event does not tell what the model has to know from it; it is passed over then.
+#: Columns without which an event does not show what the model has to know from it; it is passed over then.
 TELLS: Final[dict[str, tuple[str, ...]]] = {event.name: event.essential for event in EVENTS if event.essential}
 #: Any of these events begins an operation, or says in which order tasks got at a thing; what goes unseen without them.
 UNSEEN: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
@@ -50,13 +50,13 @@ STRAY: Final[dict[str, tuple[str, ...]]] = {
     "zs_compact": ("zs_compact_ret",),
     "shrink_worker": ("shrink_worker_ret",),
 }
-#: Beginning of a counter's name -> event and column that it counts by ("": the event itself tells when): not compared
+#: Beginning of a counter's name -> event and column that it counts by ("": the event itself says when): not compared
 #: where that was not captured.
 COUNTED_BY: Final[tuple[tuple[str, str, str], ...]] = (
     ("vmstat.pswpout", "swap_writeout", "order"),
     ("vmstat.swpout_zero", "swap_writeout", "order"),
     ("memcg.swpout_zero", "swap_writeout", "order"),
-    # Without the return only the task's next event tells that nothing was stored, and a snapshot may come before it.
+    # Without the return only the task's next event shows that nothing was stored, and a snapshot may come before it.
     ("vmstat.swpout_zero", "swap_writeout_ret", ""),
     ("memcg.swpout_zero", "swap_writeout_ret", ""),
     ("mthp.", "swap_writeout", "order"),
@@ -80,7 +80,7 @@ class Uncaptured:
     """What one recording's probes leave open.
 
     :param columns_of: event -> columns that its probe captured
-    :param lru_address: of zswap's LRU, 0 where no symbol tells it
+    :param lru_address: of zswap's LRU, 0 where no symbol has it
     :param seen_only: an event that is not among them may have been probed and never hit
     """
 
@@ -100,7 +100,7 @@ class Uncaptured:
             for name in ("list_lru_add_ret", *(() if lru_address else ("list_lru_del",))):
                 if name in columns_of:
                     self.useless.setdefault(name, ())
-        #: events that tell what the model goes by
+        #: events from which the model takes what it needs
         self.captured = frozenset(columns_of) - self.useless.keys()
         #: events that belong to operations whose beginning was not captured, and change nothing
         self.stray = frozenset(name for start, names in STRAY.items() if start not in self.captured for name in names)
@@ -118,7 +118,7 @@ class Uncaptured:
                 if not self.captured & set(names)]
 
     def uncounted(self) -> dict[str, str]:
-        """Return beginnings of the names of counters that cannot be told, and why."""
+        """Return beginnings of the names of counters that cannot be predicted, and why."""
         return {counter: self.lacking(name) or f"{name} has no {column}" for counter, name, column in COUNTED_BY
                 if name not in self.captured or (column and column not in self._columns_of[name])}
 

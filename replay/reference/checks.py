@@ -18,8 +18,8 @@ class Check:
     """One comparison: its ``id``, what it says in one line, its ``grade``, and the recorded events it needs.
 
     ``own``: what it predicts follows from the operation's own events alone, not from what earlier ones left behind.
-    ``parts``: where it differs the model goes on in another state than the kernel, and what is predicted of that state
-    later need not hold.  Of the other checks the model takes over what was recorded, or nothing that it goes on with.
+    ``parts``: after a difference the model's state is not the kernel's, and later predictions from it need not hold.
+    After a difference under another check the model takes over what was recorded, or its state does not depend on it.
     ``internal``: it adds up the model's own state, and alone says nothing of the kernel.
     """
 

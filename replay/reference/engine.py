@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The replay: recorded events drive the model task by task, and every effect is held against its event.
+"""The replay: recorded events drive the model task by task, and every effect is checked against its event.
 
 Each task has a stack of running operations, each a generator of the model (:mod:`model.effects`).  An event
 resumes the innermost operation of its task up to its next effect; name and values must then agree.  Events
@@ -70,7 +70,7 @@ class Engine(Questions):
     :param model: what should have
     :param tally: where comparisons are counted
     :param predictions: what the compressor gives for each recorded page
-    :param keep_going: go on after a divergence
+    :param keep_going: continue after a divergence
     :param observe: called with (event number, event name, effect) for every matched effect
     """
 
@@ -87,11 +87,11 @@ class Engine(Questions):
         self.uncaptured = Uncaptured(self.columns_of, self.lru_address, seen_only=seen_only(recording.manifest))
         self.captured = self.uncaptured.captured
         self.held = held_for({name: self.columns_of[name] for name in self.captured})
-        #: answers that other events have to give, and events that say nothing without their columns
+        #: questions that other events have to answer, and events that say nothing without their columns
         self.told_elsewhere = ASKED - self.captured
         self.useless = frozenset(self.uncaptured.useless)
-        #: after which events the model goes on at once; where only the entry of obj_malloc() is probed, its class lock
-        #: is held there, and no further event comes before it is let go
+        #: after which events the model continues at once; where only the entry of obj_malloc() is probed, its class
+        #: lock is held there, and no further event comes before it is released
         self.eager = EAGER if "obj_malloc_ret" in self.captured else EAGER | {"obj_malloc"}
         self.snapshots = SnapshotChecks(recording, model, tally, self.diverge_counter)
         self.snapshots.uncounted = self.uncaptured.uncounted()
@@ -111,19 +111,19 @@ class Engine(Questions):
         self.preempted_reads = 0
         #: tasks that are inside zswap_shrinker_count()
         self._in_count: set[int] = set()
-        #: task -> what counters changed when it was let go on from its last event; gone when it shows another one
+        #: task -> what counters changed when it was advanced from its last event; gone when it shows another one
         self.unsure: dict[int, dict[str, int]] = {}
         self._out_of_step: dict[int, str] = {}
         self._base = 0
         self._handlers = self.table()
         guard = active()
         if guard is not None:
-            # The revision is a user's: what it does wrong is told with the event at hand.
+            # The revision is a user's: what it does wrong is reported with the event at hand.
             guard.now = lambda: self.now
         self.settle_questions()
 
     def restart(self, model: Zswap) -> None:
-        """Go on with another model, whose state is still to be loaded: nothing that was bound is bound any more."""
+        """Continue with another model, whose state is still to be loaded: nothing that was bound is bound any more."""
         self.model = self.snapshots.model = self.truth.model = model
         model.total_observer = self._total_changes
         model.account_observer = self._account_changes
@@ -169,7 +169,7 @@ class Engine(Questions):
 
     @contextlib.contextmanager
     def faults(self) -> Iterator[None]:
-        """Make one sentence of what a shipped model, or the replay itself, raises; a user's revision is told apart.
+        """Make one sentence of what a shipped model, or the replay itself, raises; a user's revision is left out.
 
         :raises BadInput: in place of any other exception
         """
@@ -212,7 +212,7 @@ class Engine(Questions):
         """Explain one event."""
         self.now = self._base + i
         if name in self.useless:
-            self.count("event without what tells what it is")
+            self.count("event without the columns that identify it")
             return
         if name in _LRU:
             if self.pool[i] != self.lru_address and not self._own_lru(pid, i):
@@ -301,7 +301,7 @@ class Engine(Questions):
                         return effect
                     send = self.resolve(effect, name, i)
                 elif kind in self.told_elsewhere:
-                    # Another event of the task tells, as it does of questions.
+                    # Another event of the task answers, as for questions.
                     effect = ("?" + kind, *effect[1:])
                     if name is None:
                         frame.effect = effect
@@ -316,13 +316,13 @@ class Engine(Questions):
                 if self.guesses or self.uncaptured.open():
                     raise CannotFollow(f"the model's state does not hold together ({problem!r})") from problem
                 raise
-            # After a divergence kernel and model may be in states that cannot go on together.
+            # After a divergence kernel and model may be in states that cannot continue together.
             self.diverge("effect.order", i, recorded=schema.NAMES[self.event[i]], predicted=f"nothing: {problem!r}",
                          what="the model cannot follow from its state after earlier divergences", frame=frame)
             return None
 
     def _own_lru(self, pid: int, i: int) -> bool:
-        """Learn the address of zswap's LRU from the first entry a store adds, where no symbol told it."""
+        """Learn the address of zswap's LRU from the first entry a store adds, where no symbol has it."""
         if self.lru_address:
             return False
         stack = self.stacks.get(pid)
@@ -384,7 +384,7 @@ class Engine(Questions):
                 self.count("reading of totals")
                 return
             if name == "list_lru_add_ret":
-                # zswap adds only inside a store: this is another LRU's, recorded while probes went on or off.
+                # zswap adds only inside a store: this is another LRU's, recorded while probes were switched on or off.
                 self.count("another LRU")
                 return
             if name.endswith("_ret") and self._is_first_of_task(pid, i):
@@ -512,10 +512,10 @@ class Engine(Questions):
             self.model.set_param(name, value)
 
     def settle(self, i: int) -> None:
-        """Let every operation go on to its next effect: what it did after its last event has happened.
+        """Advance every operation to its next effect: what it did after its last event has happened.
 
-        Or has not yet, where its task lost its CPU right after that event: :attr:`unsure` keeps it until the task is
-        seen again.
+        It may not have happened yet, where its task was preempted right after that event: :attr:`unsure` keeps it
+        until the task is seen again.
         """
         for pid, stack in self.stacks.items():
             if not stack or stack[-1].effect is not None:

@@ -7,8 +7,8 @@ page, or something that is decompressed to it; an object has between one byte an
 is not live, used and freed when it is; at the end entries, handles, charges and counters go together.  The same
 invariants are looked at in runs without a kernel by :class:`replay.revdiff.freerun.FreeRun`.
 
-What an object holds is told by what was recorded of its making: its first bytes against those of the page, where page
-bytes were kept; else by what the compress call returned and what the revision makes of that, with which the recording
+What an object holds follows from what was recorded of its making: its first bytes compared with the page's, where page
+bytes were kept; else what the compress call returned and what the revision makes of that, with which the recording
 agrees so far (or it would have differed).
 """
 
@@ -34,7 +34,7 @@ class Written(NamedTuple):
     """What is known of an object's making.
 
     ``length``: bytes written; ``raw``: the revision says that it is the page itself; ``is_page``: its first bytes say
-    so, None where they do not tell; ``result``: (error, length) that the compress call returned, None where that is
+    so, None where they do not show it; ``result``: (error, length) that the compress call returned, None where that is
     not known; ``event``: its number, -1 where the write was not recorded.
     """
 
@@ -51,10 +51,10 @@ class Written(NamedTuple):
 
 
 class Invariants(HandlerBase):
-    """The invariants that are looked at while events are held against a revision's effects.
+    """The invariants that are checked while events are checked against a revision's effects.
 
     Each is called by the handler of its event, after that handler's own comparison: where the kernel does something
-    else than the revision says, that is told first.
+    else than the revision says, that is reported first.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -123,7 +123,7 @@ class Invariants(HandlerBase):
                             what="a page that does not compress is kept as it is, though its cgroup forbids writeback")
 
     def begins_like_page(self, content: int, data: int, length: int, frame: Frame) -> bool | None:
-        """True where an object's first bytes are the page's, None where they do not tell."""
+        """True where an object's first bytes are the page's, None where they do not show it."""
         name = self.compressor_of(frame)
         page = self.predictions.raw_head(content, name)
         mask = (1 << 8 * min(8, length)) - 1
@@ -159,7 +159,7 @@ class Invariants(HandlerBase):
         frame.handed.inflated = None
 
     def object_read(self, length: int, frame: Frame) -> None:
-        """zs_obj_read(): so many bytes of the object."""
+        """zs_obj_read(): ``length`` bytes of the object."""
         frame.handed.read = length
 
     def inflated(self, result: tuple[int, int], frame: Frame) -> None:
@@ -236,7 +236,7 @@ class Invariants(HandlerBase):
         """Compare what goes together when no task is in an operation; says why not where it cannot be compared."""
         held = self.held_at_end or self.holdings()
         if self.tally.different or self.tally.broken_at is not None:
-            self.tally.reasons["invariant.balance"] = "kernel and revision parted before the end"
+            self.tally.reasons["invariant.balance"] = "kernel and revision differ before the end"
         elif held.under_way:
             self.tally.reasons["invariant.balance"] = (
                 f"{held.under_way} task{'s were' if held.under_way > 1 else ' was'} inside an operation when the "

@@ -170,15 +170,15 @@ def _load(engine: Engine, state: dict[str, Any]) -> None:
 
 
 def _load_objects(model: Zswap, entries: list[ZswapEntry], state: dict[str, Any]) -> None:
-    """Tell what each entry's object holds: what has less than a page is compressed, of a whole page the state says it.
+    """Set what each entry's object holds: less than a page is compressed, of a whole page the state says it.
 
-    Where it does not, the revision that wrote it left nothing open, and is the one at hand; or it is another one, and
-    nobody knows.
+    Where it does not, the revision that wrote the state left nothing open and is this one, or it is another one and
+    what the object holds is not known.
     """
-    told: dict[int, bool | None] = {number: None if is_page is None else bool(is_page)
-                                    for number, is_page in state.get("whole_pages", ())}
+    whole: dict[int, bool | None] = {number: None if is_page is None else bool(is_page)
+                                     for number, is_page in state.get("whole_pages", ())}
     for number, entry in enumerate(entries):
-        is_page = False if entry.length < PAGE_SIZE else told.get(number, model.WHOLE_IS_PAGE)
+        is_page = False if entry.length < PAGE_SIZE else whole.get(number, model.WHOLE_IS_PAGE)
         entry.obj.holds = None if is_page is None else Written(entry.length, is_page)
 
 
@@ -198,7 +198,7 @@ def _address(value: Any, least: int = 0) -> int:
     :raises ValueError: for what is below ``least`` or has more than 64 bits
     """
     if not least <= int(value) < 1 << 64:
-        raise ValueError(f"{value} is no address")
+        raise ValueError(f"{value} is not an address")
     return int(value)
 
 

@@ -34,9 +34,9 @@ def layout_of_line(number: tuple[int, int] | None) -> ObjectLayout:
 
 
 def recorded_layout(recording: Recording, chain_size: int) -> ObjectLayout | None:
-    """Return the layout that the recorded object words have, None where none tells it.
+    """Return the layout that the recorded object words have, None where none shows it.
 
-    The class beside a word is the zspage's own where that was read, else the one that serves the object's size.
+    The class next to a word is the zspage's own where that was read, else the one that serves the object's size.
 
     :param chain_size: CONFIG_ZSMALLOC_CHAIN_SIZE
     """

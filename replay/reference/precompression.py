@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pages compressed while their recording is still being made, in threads beside what decodes and stores it."""
+"""Pages compressed while their recording is still being made, in threads next to the importer's own."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from traces.recording import Recording
 
 __all__ = ["CompressingBeside"]
 
-#: Threads at most: one stores the pages, which takes longer than compressing them with so many.
+#: Threads at most: one stores the pages, which takes longer than compressing them with this many.
 _MOST: Final = 4
-#: Groups of pages (4 MiB each) under way for each thread: whoever stores pages waits where there are more.
+#: Groups of pages (4 MiB each) under way for each thread: the thread that stores pages waits where there are more.
 _AHEAD: Final = 2
 
 
 class CompressingBeside:
     """Compresses each group of distinct pages when it is stored, with the compressor that is current at the start.
 
-    Used as a context manager: leaving it ends its threads.  What it has goes beside the recording with :meth:`keep`,
-    where a replay finds it; other compressors, and whatever could not be done here, are left to the replay.
+    Used as a context manager: leaving it ends its threads.  :meth:`keep` writes the results next to the recording,
+    where a replay finds them; other compressors, and what could not be done here, are left to the replay.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class CompressingBeside:
         """
         revision, name = revision_for_line(kernel_line(kernel)), config.get("compressor")
         if revision is not None and name in KERNEL_COMPRESSORS:
-            # Whoever replays is told why there is none.
+            # The replay reports why there is none.
             with contextlib.suppress(UnsupportedCompressor):
                 self._compressor = compressor_for(name, REVISIONS[revision].kernel_line)
 
@@ -71,7 +71,7 @@ class CompressingBeside:
             self._groups.append(self._waiting.popleft().result())
 
     def keep(self, recording: Recording) -> None:
-        """Leave the results beside the finished recording."""
+        """Leave the results next to the finished recording."""
         while self._waiting:
             self._groups.append(self._waiting.popleft().result())
         if self._compressor is not None and self._groups:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the compressor gives for every recorded page: computed once per distinct page, kept beside the recording."""
+"""What the compressor gives for every recorded page: computed once per distinct page, kept next to the recording."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _DTYPES: Final = {"err": np.int32, "dlen": np.int32, "head": np.uint64, "raw": n
 class PredictedArrays(NamedTuple):
     """A compressor's results for all pages; ``refs`` is by an event's ``content``, all else by what ``refs`` holds.
 
-    Where ``has`` is false there is no result: the page's bytes were not recorded.  Of a modelled compressor ``err`` and
+    Where ``has`` is false no result exists: the page's bytes were not recorded.  Of a modelled compressor ``err`` and
     ``dlen`` are the least and the most bytes.  These arrays are shared: they are not written to.
     """
 
@@ -173,7 +173,7 @@ class Predictions:
         self.refs = store.refs.astype(np.int64)
 
     def withdraw(self, name: str, reason: str) -> None:
-        """Let go of a compressor that the recorded objects are not of: nothing is held against what it gives."""
+        """Drop a compressor that did not write the recorded objects: nothing is checked against what it gives."""
         self.compressors.pop(name, None)
         self._arrays.pop(name, None)
         self._lists.pop(name, None)
@@ -198,7 +198,7 @@ def cache_file(path: Path, manifest: dict[str, Any], compressor: Compressor) -> 
     if os.access(path, os.W_OK):
         # A link could lead to anything, and would be written through.
         return None if inside.is_symlink() else inside / name
-    # Without the recording nobody can tell whose results they are.
+    # Without the recording nothing shows whose results they are.
     digest = _digest_of(manifest)
     called = signature([_FORMAT.encode(), digest.encode()]) if digest else None
     return cache_home() / f"{called[:32]}-{name}" if called is not None else None
@@ -291,7 +291,7 @@ def predict(recording: Recording, name: str, compressors: dict[str, Compressor],
     :param compressors: by name; those that were switched to later too
     :param reason: why there is none for ``name``
     :param threads: how many pages are compressed side by side; by default one per CPU
-    :param keep: use and keep results beside the recording
+    :param keep: use and keep results next to the recording
     :param progress: called with (pages done, pages in all)
     :raises BadInput: when a page does not match its digest
     """
@@ -365,7 +365,7 @@ def results_of(compressor: Compressor, has: np.ndarray, pages: np.ndarray) -> tu
 
 
 def keep(recording: Recording, compressor: Compressor, results: tuple[np.ndarray, ...]) -> None:
-    """Leave results beside a recording, for replays to find; does nothing where there is no room or right for it.
+    """Leave results next to a recording, for replays to find; does nothing where room or permission is lacking.
 
     :param results: as :func:`results_of` returns, of all pages of the recording's store
     """

@@ -70,7 +70,7 @@ class Questions(Handlers):
 
     snapshots: SnapshotChecks
     settings: Settings
-    #: task -> what counters changed when it was let go on from its last event
+    #: task -> what counters changed when it was advanced from its last event
     unsure: dict[int, dict[str, int]]
     #: number of the batch's first event
     _base: int
@@ -139,7 +139,7 @@ class Questions(Handlers):
             else:
                 self.constant[question] = DEFAULTS[question]
         if not self.sees_zspage_free():
-            # Nothing to come will tell: go on, as the kernel has most likely done.
+            # No later event shows it: continue, as the kernel has most likely done.
             self.constant["?trylock_zspage"] = True
         if "obj_free" not in self.captured:
             self.constant["?class_lock"] = None
@@ -154,7 +154,7 @@ class Questions(Handlers):
         return given
 
     def _writeout(self, name: str) -> str:
-        """What became of a folio that swap_writeout() was given: the task's next event tells."""
+        """What became of a folio that swap_writeout() was given: the task's next event shows it."""
         if name == "zswap_invalidate":
             return "free"
         if "swap_writeout_ret" in self.captured:
@@ -184,7 +184,7 @@ class Questions(Handlers):
         return True
 
     def _enabled_unseen(self, question: Effect, name: str, i: int) -> bool:
-        """Whether writeback was allowed, which was not captured: the model's own answer, or what happens next tells."""
+        """Whether writeback was allowed, which was not captured: the model's own answer, or the next event's."""
         expected: bool | None = question[1]
         return name not in _REFUSED if expected is None else expected
 
@@ -227,7 +227,7 @@ class Questions(Handlers):
         return known is None or not known.inuse
 
     def _shrink_order(self, question: Effect, name: str, i: int) -> None:
-        """Compare in which order the worker comes to cgroups; where one may go away unseen, nothing tells."""
+        """Compare in which order the worker visits cgroups; where one may go away unseen, nothing shows it."""
         _, cgroup, in_order = question
         if in_order is None or "memcg_reparent_list_lrus" not in self.captured:
             return
@@ -274,7 +274,7 @@ class Questions(Handlers):
     def _contended(self, question: Effect, name: str, i: int) -> bool:
         """Whether compaction put its target back because another task waited for the pool's lock.
 
-        The fullness bits of the target tell, which are set right only then; obj_malloc()'s return shows them.
+        The fullness bits of the target show it: they are set right only then, and obj_malloc()'s return has them.
         """
         return name == "obj_malloc_ret" and self.sees(name, "word") \
             and self.word[i] >> 1 & 15 == question[2] and self._waits(i)
@@ -323,7 +323,7 @@ class Questions(Handlers):
     def since_previous(self, i: int) -> int:
         """Return the number of the event before the one at hand of the same task, 0 where it has shown none.
 
-        A task that lost its CPU between reading a value and the probe that shows it has read what stood at any
+        A task that was preempted between reading a value and the probe that shows it has read the value of any
         moment since then.
         """
         pid = self.pid[i]
@@ -405,7 +405,7 @@ class Questions(Handlers):
                     high += frame.last[1]
                 elif frame.last[0] == "obj_cgroup_uncharge_zswap":
                     low -= frame.last[1].length
-        # A task that was let go on has counted in the model what it may not have counted yet.
+        # A task that was advanced has counted in the model what it may not have counted yet.
         return max(0, low - PAGE_SIZE * len(self.unsure)), high + PAGE_SIZE * len(self.unsure)
 
     # ---- the LRU as walks show it ------------------------------------------------------------------------
@@ -424,7 +424,7 @@ class Questions(Handlers):
             self.overlaps[entry][1] = self.now
         key = self.adding_to.pop(pid, None)
         if key is not None and self._only_coming(key, entry):
-            # Where the model let it go on early, the list may have been empty up to here.
+            # Where the model advanced it early, the list may have been empty up to here.
             self.empty_at[key] = self.now
 
     def _only_coming(self, key: Key, but: ZswapEntry | None) -> bool:
@@ -446,7 +446,7 @@ class Questions(Handlers):
     def lru_moving(self, entry: ZswapEntry, pid: int) -> None:
         """A walk's callback begins: under the list's lock it, or the walk, moves the entry to the tail.
 
-        An addition that is under way on another CPU may come to be before it or behind it.
+        An addition that is under way on another CPU may land before it or behind it.
         """
         self.overlaps.pop(entry, None)
         # Apart from additions of the same task: a walk that stores nests in no addition, but nor does it end one.
@@ -478,7 +478,7 @@ class Questions(Handlers):
         return self._other_order(listed or (), i) or self._moving(key, listed or (), coming, i)
 
     def _lru_more(self, question: Effect, name: str, i: int) -> bool | None:
-        """Whether a walk goes on after a rotation, where other tasks were adding to the list or taking off it."""
+        """Whether a walk continues after a rotation, where other tasks were adding to the list or taking off it."""
         if "shrink_memcg_cb" not in self.captured or not self.walking.get(self.pid[i]):
             return None
         return name == "shrink_memcg_cb"

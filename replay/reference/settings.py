@@ -265,7 +265,7 @@ class Settings:
     def static(self, cgroup: Cgroup, model: Zswap) -> tuple[int, int]:
         """Return what a cgroup's settings alone decide, of memory.zswap.max and of memory.zswap.writeback.
 
-        Each is 1 (allowed), 0 (forbidden), -1 (nobody can tell), or -2 where the moment decides.
+        Each is 1 (allowed), 0 (forbidden), -1 (not known), or -2 where the moment decides.
         """
         limits = [at.zswap_max for at in cgroup.up() if not at.is_root]
         moment = any(limit is not None and limit - {UNLIMITED, 0} for limit in limits)
@@ -329,7 +329,7 @@ class _Scan:
         self.by_pointer: dict[int, _Known] = {}
         self.params: dict[str, Track[str]] = {}
         self.writing: dict[int, Track[Any]] = {}
-        #: mem_cgroups that were there from the beginning, and those that came to be below one not known by then
+        #: mem_cgroups that were there from the beginning, and those created below one not known by then
         self.first: dict[int, _Known] = {}
         self.without_parent: list[tuple[_Known, int]] = []
         self.actions = settings._actions

@@ -17,7 +17,7 @@ from model.zswap_state import memparse
 __all__ = ["Track", "limit_of", "switch_of"]
 
 T = TypeVar("T")
-#: PAGE_COUNTER_MAX of 64-bit kernels, LONG_MAX / PAGE_SIZE: what is as large is no limit
+#: PAGE_COUNTER_MAX of 64-bit kernels, LONG_MAX / PAGE_SIZE: a value that large means no limit
 _PAGE_COUNTER_MAX: Final = ((1 << 63) - 1) // PAGE_SIZE
 _INTEGER: Final = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 

@@ -38,10 +38,10 @@ _CLASS_COLUMNS: Final = ("obj_allocated", "obj_used", "pages_used", "freeable")
 class _Window:
     """A snapshot while its files are read, one after the other: debugfs, vmstat, meminfo, then the cgroup.
 
-    Reading takes time, and the reader itself may fault pages in meanwhile.  A value that does not stand at
-    the window's beginning may still come to stand before its file was read: the totals the kernel computes
-    for debugfs and meminfo are recorded events and say when that was.  With no operation in between there is
-    no such excuse.
+    Reading takes time, and the reader itself may fault pages in meanwhile.  A value that differs at the
+    window's beginning may still become right before its file was read: the totals the kernel computes
+    for debugfs and meminfo are recorded events and say when that was.  With no operation in between, nothing
+    excuses a difference.
     """
 
     event: int
@@ -76,13 +76,13 @@ class SnapshotChecks:
         #: what the recorded cgroup's account, and its count of zero-filled pages, were before each of their last
         #: changes, newest last
         self.history: deque[tuple[int, tuple[int, ...], int]] = deque(maxlen=_MEMCG_LAG * _cpus(recording))
-        #: how many values were equal only to what stood before an operation went on from its last event
+        #: how many values were equal only to what stood before an operation was advanced from its last event
         self.early = 0
         #: how many snapshots read a memory.stat that had not been brought up to date
         self.lagged = 0
         #: how far a zone counter in /proc/vmstat may lag behind, in pages
         self.vmstat_lag = _vmstat_lag(recording)
-        #: beginning of a counter's name -> why it cannot be told from what was captured
+        #: beginning of a counter's name -> why it cannot be predicted from what was captured
         self.uncounted: dict[str, str] = {}
 
     def last_seen(self) -> dict[str, str]:
@@ -118,8 +118,8 @@ class SnapshotChecks:
     def check(self, number: int, event: int, ts: int, unsure: list[dict[str, int]]) -> None:
         """Compare all counters of snapshot ``number``, whose reading began at ``event``.
 
-        ``unsure``: for each task that was let go on from its last event, what that changed.  A task that lost its
-        CPU right after that event has not counted yet what follows it, so any value from there on may be read.
+        ``unsure``: for each task that was advanced from its last event, what that changed.  A task that was
+        preempted right after that event has not counted yet what follows it, so any value from there on may be read.
         What differs stays open while the files are still being read; see :class:`_Window`.
         """
         self.close()
@@ -303,13 +303,13 @@ class SnapshotChecks:
         yield "memcg.swpout_zero", zeros.get("memcg.swpout_zero", "whose folios were zero-filled is not recorded")
 
     def _zero_filled(self, pages: int) -> dict[str, int]:
-        """Return the cgroup's count of zero-filled pages, when there were so many in all; empty where none can be told.
+        """Return the cgroup's count of zero-filled pages, when ``pages`` were counted in all; empty where unknown.
 
         They are counted for their cgroup, which nothing recorded names: only where all folios that were stored
-        belong to one can it be told.
+        belong to one is it known.
         """
-        told = not pages or (bool(self.model.memcgs) and not self.model.untold_folios)
-        return {"memcg.swpout_zero": pages} if told else {}
+        known = not pages or (bool(self.model.memcgs) and not self.model.untold_folios)
+        return {"memcg.swpout_zero": pages} if known else {}
 
     def _zsmalloc(self, recorded: dict[str, int]) -> Iterator[tuple[str, int | str]]:
         if not any(name.startswith("zsmalloc.") for name in recorded):
@@ -385,7 +385,7 @@ def _number(value: Any) -> int:
 
 
 def zsmalloc_classes(pools: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    """Yield the columns of debugfs zsmalloc/<pool>/classes; several pools cannot be told apart."""
+    """Yield the columns of debugfs zsmalloc/<pool>/classes; several pools cannot be distinguished."""
     if len(pools) != 1:
         return
     text = str(next(iter(pools.values())))

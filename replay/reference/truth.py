@@ -43,7 +43,7 @@ class TruthChecks:
         self.diverge = diverge
         self.phase: str | None = None
         #: the workload said what it found in the pages that it read back
-        self.told = False
+        self.reported = False
         self._rows: dict[str, list[tuple[int, str]]] = {}
         self.elsewhere = 0
         tally.reasons["load.workload"] = "no workload says in the recording what it found in the pages it read back"
@@ -75,7 +75,7 @@ class TruthChecks:
 
     def read_back(self, pages: int, differ: int, i: int) -> None:
         """What the workload itself found in the pages that it read back, whatever way they came."""
-        self.told = True
+        self.reported = True
         self.tally.compared["load.workload"] += pages
         if differ:
             self.diverge("load.workload", i, recorded=differ, predicted=0,
@@ -121,7 +121,7 @@ class TruthChecks:
                 continue
             self.tally.compared["load.content"] += 1
             if self.predictions.sha1[page] != sha1:
-                # Their digests would tell anybody who can guess a page's content that it is this one.
+                # A digest would confirm a guess of the page's content to any reader.
                 self.diverge("load.content", i, recorded=f"page {page} of pages.parquet", predicted=self._named(sha1),
                              what=f"content stored for swap entry {swpent:#x} at the end of phase {self.phase}")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Is a patched kernel worse than its base?  Recordings of both, measured and held against each other."""
+"""Is a patched kernel worse than its base?  Recordings of both, measured and compared."""
 
 from replay.regress.compare import Check, Regression, regress
 from replay.regress.measures import Run, measure

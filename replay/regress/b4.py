@@ -33,7 +33,7 @@ __all__ = ["MAX_MAIL", "Config", "Mail", "Series", "answer", "check", "default_c
 #: Bytes of a mail, and of a configuration, that are read; list servers take far less.
 MAX_MAIL: Final = 4 << 20
 _MAX_CONFIG: Final = 1 << 20
-#: The parser takes each line apart at all the boundaries it is inside: no mail of a patch has so many.
+#: The parser takes each line apart at all the boundaries it is inside: no mail of a patch has this many.
 _MAX_BOUNDARIES: Final = 20
 _MAX_SUBJECT, _MAX_REFERENCES, _MAX_IDS = 2000, 1 << 16, 1000
 _TOOL: Final = "zreplay-regress"
@@ -241,11 +241,11 @@ def check(status: str, summary: str, url: str = "", details: str = "") -> dict[s
 
 
 def answer(stream: BinaryIO, config: Config, margin: float, compare: Compare) -> tuple[list[dict[str, str]], int]:
-    """Read a mail and return what b4 is told, and the exit status.
+    """Read a mail and return what b4 reports, and the exit status.
 
     :param stream: the mail; no more than :data:`MAX_MAIL` bytes of it are read
     :param margin: for series that have none of their own
-    :param compare: holds recordings against each other: base, patched, margin
+    :param compare: compares recordings with each other: base, patched, margin
     :raises BadInput: when a recording cannot be read
     """
     data = stream.read(MAX_MAIL + 1)
@@ -255,7 +255,7 @@ def answer(stream: BinaryIO, config: Config, margin: float, compare: Compare) ->
     series = find(config.series, message) if message.patch else None
     if series is None:
         why = (f"no series of {config.path} is this one: '{message.title}'" if message.patch else
-               "the mail is no patch")
+               "the mail is not a patch")
         return [] if config.silent else [check("warn", f"nothing was compared: {why}")], 3
     result = compare(series.base, series.patched, series.margin if series.margin is not None else margin)
     return [check(_STATUS[result.verdict], summary(series, result), series.url, "\n".join(mail(result)))], \

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Two sets of recordings held against each other: one verdict for each measure, and one for all.
+"""Two sets of recordings compared with each other: one verdict for each measure, and one for all.
 
 A measure is judged in one of two ways.  On the operations that all recordings made alike from the beginning, counts
 are compared exactly: nothing but the kernel can make them differ.  Over whole runs, means are tested
@@ -30,12 +30,12 @@ __all__ = ["ALPHA", "LEAST_SHARE", "MARGIN", "VERDICTS", "Check", "Pages", "Regr
 ALPHA: Final = 0.05
 #: A change smaller than this share of the base's mean does not count as one.
 MARGIN: Final = 0.02
-VERDICTS: Final = ("worse", "better", "same", "cannot tell")
+VERDICTS: Final = ("worse", "better", "same", "inconclusive")
 #: Where a check's numbers are from.
 ALIKE, WHOLE, PAGES = "same operations", "whole runs", "same pages"
 #: Work that differs by more than this share is not called the same.
 _SAME_WORK: Final = 0.1
-#: The share of the checks that has to be told before a kernel is called not worse.
+#: The share of the checks that has to be conclusive before a kernel is called not worse.
 LEAST_SHARE: Final = 2 / 3
 _Progress = Callable[[str, int, int], None]
 
@@ -53,7 +53,7 @@ class Check:
     scope: str
     base: Side | None
     patched: Side | None
-    verdict: str = "cannot tell"
+    verdict: str = "inconclusive"
     reason: str = ""
     tested: Tested | None = None
     p_different: float | None = None
@@ -135,29 +135,29 @@ class Regression:
 
     @property
     def verdict(self) -> str:
-        """``worse`` where any check is; ``not worse`` where enough was told and no event is missing; else undecided."""
+        """``worse`` where any check is; ``not worse`` where enough is conclusive and no event lost; else undecided."""
         if self.of("worse"):
             return "worse"
         return "undecided" if self.why else "not worse"
 
     @property
     def judged(self) -> list[Check]:
-        """The checks that could have been told: an emulator's times are shown, and never are."""
+        """The checks that could be conclusive: an emulator's times are shown, and never are."""
         emulator = any(run.emulated for run in self.runs)
         return [check for check in self.checks if not (emulator and check.measure.kind is Kind.TIME)]
 
     @property
-    def told(self) -> int:
-        """How many of :attr:`judged` were."""
-        return sum(check.verdict != "cannot tell" for check in self.judged)
+    def conclusive(self) -> int:
+        """How many of :attr:`judged` are."""
+        return sum(check.verdict != "inconclusive" for check in self.judged)
 
     @property
     def share(self) -> str:
-        """How many checks were told, as a sentence that also says how many have to be."""
-        told, of = self.told, len(self.judged)
-        percent = 100 * told // of if of else 0
+        """How many checks are conclusive, as a sentence that also says how many have to be."""
+        conclusive, of = self.conclusive, len(self.judged)
+        percent = 100 * conclusive // of if of else 0
         times = "" if of == len(self.checks) else ", an emulator's times not counted"
-        return (f"{told:,} of {of:,} checks were told ({percent} %{times}); \"not worse\" takes "
+        return (f"{conclusive:,} of {of:,} checks are conclusive ({percent} %{times}); \"not worse\" takes "
                 f"{math.ceil(100 * LEAST_SHARE)} %")
 
     @property
@@ -165,17 +165,17 @@ class Regression:
         """Why nothing can be called not worse, ``""`` where it can."""
         if self.losses:
             return "events were lost"
-        return "" if self.judged and self.told >= LEAST_SHARE * len(self.judged) else self.share
+        return "" if self.judged and self.conclusive >= LEAST_SHARE * len(self.judged) else self.share
 
     @property
     def exit_status(self) -> int:
-        """1 when something is worse, 0 when nothing is, 3 when too little could be told."""
+        """1 when something is worse, 0 when nothing is, 3 when too little is conclusive."""
         return {"worse": 1, "not worse": 0, "undecided": 3}[self.verdict]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
         return {"verdict": self.verdict, "why": self.why,
-                "share": {"told": self.told, "of": len(self.judged), "least": LEAST_SHARE},
+                "share": {"conclusive": self.conclusive, "of": len(self.judged), "least": LEAST_SHARE},
                 "counts": {verdict: len(self.of(verdict)) for verdict in VERDICTS},
                 **{name: [{"recording": run.recording, "kernel": run.kernel, "compressor": run.compressor,
                            "folio_orders": {str(order): pages for order, pages in sorted(run.orders.items())},
@@ -264,9 +264,9 @@ def _one_kind(side: Sequence[Run]) -> None:
 
 
 def _each_once(named: Sequence[tuple[str, str]]) -> None:
-    """A run given twice is one run: its spread would be 0, and what it is held against itself.
+    """Refuse a run that is given twice: its spread would be 0, or it would be compared with itself.
 
-    :param named: name of each recording, and what tells its run from others (``""``: nothing does)
+    :param named: name of each recording, and what distinguishes its run from others (``""``: nothing does)
     :raises BadInput: for the second of two that are one
     """
     seen: dict[str, str] = {}
@@ -411,19 +411,19 @@ def _without_losses(checks: Sequence[Check]) -> None:
     """Take back what a recording with lost events cannot say."""
     for check in checks:
         # What the kernel itself counted is not lost with events; but nothing is called the same.
-        if check.verdict == "same" or (check.verdict != "cannot tell" and check.measure.kind is not Kind.SNAPSHOT):
-            check.verdict, check.reason = "cannot tell", "events were lost"
+        if check.verdict == "same" or (check.verdict != "inconclusive" and check.measure.kind is not Kind.SNAPSHOT):
+            check.verdict, check.reason = "inconclusive", "events were lost"
 
 
 def _without_sameness(checks: Sequence[Check]) -> None:
     """Take back what runs cannot have the same of that did not do the same work: what is of whole runs."""
     for check in checks:
         if check.verdict == "same" and check.scope == WHOLE:
-            check.verdict, check.reason = "cannot tell", "base and patched did not do the same work"
+            check.verdict, check.reason = "inconclusive", "base and patched did not do the same work"
 
 
 def _notes(sides: Sequence[Sequence[Run]], part: Alike) -> list[str]:
-    """Return what a reader must know beside the checks."""
+    """Return what a reader must know besides the checks."""
     notes = []
     runs = [*sides[0], *sides[1]]
     names = _names(runs)
@@ -454,7 +454,7 @@ def _notes(sides: Sequence[Sequence[Run]], part: Alike) -> list[str]:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """Return what a mail may call recordings: their directories' names, where these tell them apart."""
+    """Return what a mail may call recordings: their directories' names, where no two are the same."""
     names = [Path(run.recording).name for run in runs]
     return names if len(set(names)) == len({run.recording for run in runs}) else [run.recording for run in runs]
 

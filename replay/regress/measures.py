@@ -46,7 +46,7 @@ _ENDS: Final = {_CODE[name + "_ret"]: _CODE[name] for name in (
 #: Effects counted by operation, in the order of an operation's list of counts.
 _COUNTED: Final = tuple(dict.fromkeys(name for table in EFFECTS.values() for name in table))
 _SLOT: Final = {_CODE[name]: number for number, name in enumerate(_COUNTED)}
-#: Calls that are timed beside stores and loads, by the code of their return.
+#: Calls that are timed besides stores and loads, by the code of their return.
 _TIMED: Final = {_CODE[name + "_ret"]: (_CODE[name], name) for name in (
     "crypto_acomp_compress", "crypto_acomp_decompress", "zs_malloc")}
 _TIMED_BEGIN: Final = dict(_TIMED.values())
@@ -95,7 +95,7 @@ class Lengths:
 class Run:
     """All that was measured of one recording.
 
-    ``values``: measure id -> value; ``missing``: measure id -> why there is no value; ``ends``: counter id -> value in
+    ``values``: measure id -> value; ``missing``: measure id -> why it has no value; ``ends``: counter id -> value in
     the last snapshot; ``orders``: folio order -> pages of the stores; ``losses``: in words, empty where nothing was
     lost; ``start``: see :func:`replay.regress.matching.start_of`; ``keyed``: page digests have a key of their own;
     ``emulated``: see :func:`emulated`.
@@ -131,7 +131,7 @@ class Run:
 def measure(recording: Recording, until: int | None = None, progress: _Progress | None = None) -> Run:
     """Measure a recording.
 
-    :param until: leave out this event and all after it, and what is no count: counters and times
+    :param until: leave out this event and all after it, and what is not a count: counters and times
     :param progress: called with (what, events done, events in all)
     :raises BadInput: when a segment or a snapshot cannot be read
     """
@@ -224,7 +224,7 @@ class _Pass:
         for base, batch in self.recording.batches(_COLUMNS):
             if base >= total:
                 break
-            # Row by row: how many rows a batch has is no part of what happened.
+            # Row by row: how many rows a batch has does not belong to what happened.
             identity.update(np.stack([batch[name].astype(np.int64) for name in _IDENTITY], axis=1).tobytes())
             rows = np.flatnonzero(wanted[batch["event"]][:total - base])
             columns = [batch[name][rows].tolist() for name in _COLUMNS]
@@ -423,7 +423,7 @@ class _Pass:
         store_calls = self.calls[_STORE]
         known = bool(self.bytes is not None and self.peak[1])
         one_pool = len(self.pools) <= 1
-        # The total read is of one pool; with several, no event tells their sum.
+        # The total read is of one pool; with several, no event has their sum.
         peak = float(self.peak[0]) if one_pool and self.peak[0] else None
         values: dict[str, tuple[float | None, str]] = {
             "run.stores": (store_calls, ""), "run.pages": (self.asked_pages, ""), "run.loads": (self.calls[_LOAD], ""),

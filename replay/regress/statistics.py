@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The tests behind a verdict: Welch's t-test for a difference, two one-sided ones for sameness, Holm for many.
 
-Not finding a difference is no proof that there is none: with three noisy runs hardly anything is ever found.  So
+Not finding a difference does not prove that none exists: with three noisy runs hardly anything is ever found.  So
 "same" has a test of its own: the change, with its uncertainty, must lie inside a margin (Schuirmann's two one-sided
 tests, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987).
 """
@@ -56,7 +56,7 @@ class Side:
 class Tested:
     """``p_different``: how likely means so far apart are where the kernels are alike (Welch's t-test, two-sided);
     ``p_same``: how likely means so near each other are where the kernels differ by more than the margin, None where
-    there is no margin (the base's mean is 0); ``freedom``: degrees of freedom (Welch and Satterthwaite)."""
+    the base's mean is 0 and has no margin; ``freedom``: degrees of freedom (Welch and Satterthwaite)."""
 
     p_different: float
     p_same: float | None

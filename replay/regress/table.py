@@ -23,7 +23,7 @@ __all__ = ["MAIL_WIDTH", "change", "compressors", "exact_words", "folios", "grou
 MAIL_WIDTH: Final = 75
 _NAME, _VALUE, _CHANGE, _SPREAD, _VERDICT = 26, 11, 8, 6, 6
 _INDENT: Final = 18
-_SHORT: Final = {"same": "same", "better": "better", "worse": "WORSE", "cannot tell": "?"}
+_SHORT: Final = {"same": "same", "better": "better", "worse": "WORSE", "inconclusive": "?"}
 _SCOPES: Final = {ALIKE: "on the same operations, compared exactly", PAGES: "on the same page contents",
                   WHOLE: "over whole runs"}
 
@@ -117,7 +117,7 @@ def test_words(result: Regression) -> str:
 
 
 def share_words(result: Regression) -> str:
-    """Return how many checks were told of how many, and what that is enough for."""
+    """Return how many checks are conclusive of how many, and what that is enough for."""
     return f"{result.why}: {result.share}" if result.losses else result.share
 
 
@@ -157,8 +157,8 @@ def mail(result: Regression) -> Iterator[str]:
 
 
 def _untested(check: Check) -> bool:
-    """True when there is no verdict as there are too few runs: the mail says so once."""
-    return check.verdict == "cannot tell" and check.scope == WHOLE and (
+    """True when a check has no verdict for lack of runs: the mail says so once."""
+    return check.verdict == "inconclusive" and check.scope == WHOLE and (
         check.base is None or check.patched is None or min(check.base.runs, check.patched.runs) < LEAST_RUNS)
 
 
@@ -186,8 +186,7 @@ def _columns(name: str, base: str, patched: str, changed: str, spread: str, verd
 
 def _foot(result: Regression) -> Iterator[str]:
     """Yield what the table does not show, and what must be known of what it shows."""
-    texts = ["spread: the larger of the two sides' standard deviations, as a share of the mean. \"?\": it cannot be "
-             "told"]
+    texts = ["spread: the larger of the two sides' standard deviations, as a share of the mean. \"?\": inconclusive"]
     zero = [check for check in result.checks if is_zero(check) and not _untested(check)]
     if zero:
         texts.append(f"0 in every run: {'; '.join(dict.fromkeys(check.measure.doc for check in zero))}")

@@ -19,7 +19,7 @@ STAKES: Final[dict[str, Stake]] = {
     "effect.order": (
         "the path taken",
         "The kernel went another way through the code than the revision does. From the order alone it does not "
-        "follow that data or counters are wrong: what the two ways do differently tells."),
+        "follow that data or counters are wrong: that depends on what the two ways do differently."),
     "swap.writeout": (
         "where pages go",
         "Whether a folio stays in zswap or is written to the swap device decides I/O, and what zswpout and "
@@ -31,7 +31,7 @@ STAKES: Final[dict[str, Stake]] = {
     "store.length": (
         "data, counters",
         "The length is what the object is allocated by, what its cgroup is charged and what the decompressor is "
-        "told to read. Where it is not the compressor's own, a load can give other bytes than were stored."),
+        "asked to read. Where it is not the compressor's own, a load can give other bytes than were stored."),
     "store.error": (
         "where pages go",
         "Whether compressing a page fails decides if it is kept compressed, kept as it is or sent to the swap "
@@ -124,11 +124,11 @@ STAKES: Final[dict[str, Stake]] = {
         "Where memory.zswap.writeback is 0, no page of the cgroup may reach the swap device."),
     "invariant.load": (
         "data",
-        "A page was read back that is not the page stored: its reader goes on with other bytes. No revision can mean "
-        "that; one that predicts it is wrong."),
+        "A page was read back that is not the page stored: its reader continues with other bytes. No revision can "
+        "intend that; one that predicts it is wrong."),
     "invariant.length": (
         "data",
-        "A length that no compressor gave went on to zs_malloc(): it was left over from an earlier call, or never "
+        "A length that no compressor gave reached zs_malloc(): it was left over from an earlier call, or never "
         "written, and so may be what is taken for the page."),
     "invariant.raw": (
         "where pages go",
@@ -168,7 +168,7 @@ def stake(check: str) -> Stake:
 
 
 def in_this_case(check: str, recorded: Any, predicted: Any) -> str:
-    """Return which of a stake's cases two values are, "" where they do not tell."""
+    """Return which of a stake's cases two values are, "" where they do not show it."""
     if any(not isinstance(each, int) or isinstance(each, bool) for each in (recorded, predicted)):
         return ""
     if check == "acomp.batch" and (recorded == 0) != (predicted == 0):

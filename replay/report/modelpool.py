@@ -23,7 +23,7 @@ from traces.recording import Recording
 
 __all__ = ["Course", "course"]
 
-#: Progress is told so often, in events.
+#: Progress is reported this often, in events.
 _OFTEN: Final = 1 << 14
 
 
@@ -95,7 +95,7 @@ def _course(recording: Recording, revision: str | type[Zswap], snapshots: Iterab
     except Exception as problem:
         if type(model).__module__.startswith("model."):
             raise
-        # The revision is the user's; its replay has told of the same.
+        # The revision is the user's; its replay has reported the same.
         ended = f"the revision failed at event {engine.now:,} ({type(problem).__name__})"
     if tally.divergences:
         ended = f"the replay diverged at event {tally.divergences[0].event:,}"

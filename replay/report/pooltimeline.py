@@ -73,8 +73,8 @@ def _caption(material: Material, recorded: Recorded, snapshots: int) -> str:
     if check is not None:
         parts.append(f"Compared by check zsmalloc.pages: {check.compared:,}, different: {check.different:,}")
     if recorded.pools > 1:
-        parts.append(f"{recorded.pools} pools were in use: zs_get_total_pages() tells of one at a time, the line of "
-                     "all")
+        parts.append(f"{recorded.pools} pools were in use: zs_get_total_pages() reports one at a time, the line "
+                     "adds up all")
     thinned = [name for name, reading in recorded.readings.items() if len(reading.ts) > _MARKS]
     if thinned:
         parts.append(f"Of {' and '.join(f'{name}()' for name in thinned)} one reading in each {_MARKS}th of the time "

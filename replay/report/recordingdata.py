@@ -52,7 +52,7 @@ class Snapshot:
 @dataclass
 class Ages:
     """How long entries had been listed when they were written back: ``ns``; ``unknown``: listed before the recording
-    began, so nobody can tell; ``rotated``: second chances given; ``walked``: callbacks in all."""
+    began, at an unknown time; ``rotated``: second chances given; ``walked``: callbacks in all."""
 
     ns: list[int] = field(default_factory=list)
     unknown: int = 0

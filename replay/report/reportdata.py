@@ -13,7 +13,8 @@ from replay.report.drawing import Drawing
 from replay.report.modelpool import Course, course
 from replay.report.recordingdata import Recorded, look
 from replay.report.resultfile import without_bytes
-from replay.revdiff.lockstep import Parting, part
+from replay.revdiff import lockstep
+from replay.revdiff.lockstep import Parting
 from replay.verdict.result import Result
 from replay.verdict.run import others, replay
 from replay.verdict.setup import kernel_release
@@ -42,7 +43,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Missing:
-    """A picture that there is no data for, and why."""
+    """A picture without data, and why."""
 
     name: str
     title: str
@@ -79,12 +80,12 @@ def gather(result: Result | None, recording: Recording | None, absent: str, revi
     """Replay what is not replayed yet, and gather everything.
 
     :param result: of an earlier replay; None: ``recording`` is replayed here
-    :param recording: what the report is about, None where it is not to be had
+    :param recording: what the report is about, None where it is not available
     :param absent: why it is not
-    :param revisions: none, the one to hold it against, or that and one more to see where the two part
+    :param revisions: none, the one to check it against, or that and one more to see where the two differ
     :param data: with first bytes of objects that differ, which may be a page's own
-    :param base: recordings whose times are shown beside ``patched``; none of both for no such comparison
-    :raises BadInput: for whatever the replay, the measures or the second revision cannot be had of
+    :param base: recordings whose times are shown next to ``patched``; none of both for no such comparison
+    :raises BadInput: for what the replay, the measures or the second revision cannot be made of
     """
     chosen = revisions[0][1] if revisions else None
     if result is None:
@@ -118,13 +119,13 @@ def _part(recording: Recording, revisions: Sequence[Named], progress: Progress |
     pairs = [(kind.__name__, kind) if isinstance(kind, type) else (kind, REVISIONS[kind])
              for _, kind in revisions]
     total = len(recording)
-    return part(recording, pairs[0], pairs[1],
+    return lockstep.part(recording, pairs[0], pairs[1],
                 progress=None if progress is None else lambda event: progress("running both", event, total))
 
 
 def sides(recordings: Sequence[Recording],
           patched: Sequence[Recording]) -> tuple[list[Recording], list[Recording], str]:
-    """Return the runs of base and patched, and how they were told apart.
+    """Return the runs of base and patched, and how they were distinguished.
 
     :param recordings: as named, the report's own first
     :param patched: those that were named as such; where none was, it is those of another kernel or compressor than the

@@ -153,5 +153,5 @@ def fits(result: Result, recording: Recording, kernel: str) -> str:
     if result.kernel != kernel:
         return f"the recording at {recording.path} is of kernel {kernel}, the result of {result.kernel}"
     if result.events > len(recording):
-        return f"the recording at {recording.path} has {len(recording):,} events, the result tells of {result.events:,}"
+        return f"the recording at {recording.path} has {len(recording):,} events, the result has {result.events:,}"
     return ""

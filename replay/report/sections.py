@@ -14,7 +14,7 @@ from replay.report.consequences import RESPECTS
 from replay.report.markup import Markup, folded, join, row, table, tag
 from replay.report.reportdata import Material
 from replay.report.reproduce import commands
-from replay.report.story import parting_sentence, regression_sentence, shown, tell, verdict_sentence
+from replay.report.story import divergence_paragraphs, parting_sentence, regression_sentence, shown, verdict_sentence
 from replay.revdiff.freerun import Outcome
 from replay.revdiff.lockstep import Cause, broken
 from replay.tools.coverage import seen
@@ -23,7 +23,7 @@ from traces.times import no_seconds
 
 __all__ = ["base_and_patched", "checks", "divergence", "reasons", "reproduce", "revisions", "title", "verdict"]
 
-#: A verdict's sign beside its word.
+#: A verdict's sign next to its word.
 _SIGNS: Final = {"PASS": "\u2713", "FAIL": "\u2717", "UNDECIDED": "?", "SKIP": "\u2013"}
 _CLASSES: Final = re.compile(r"counter\.zsmalloc\.class\d")
 _MOST: Final = 20
@@ -127,7 +127,7 @@ def divergence(material: Material) -> Markup:
         return tag("section", *parts, aria_labelledby="divergence")
     first = result.divergences[0]
     start = material.recorded.first_ts if material.recorded is not None else None
-    for heading, text in tell(result, first, start):
+    for heading, text in divergence_paragraphs(result, first, start):
         parts += [tag("h3", heading), tag("p", text)]
     parts.append(_states(first))
     parts += [tag("h3", "Events around it"), _events(first)]
@@ -173,7 +173,7 @@ def revisions(material: Material) -> Markup | None:
     if found is None:
         return None
     one, other = found.names
-    parts = [tag("h2", f"Where {other} parts from {one}", id="revisions"), tag("p", parting_sentence(found)),
+    parts = [tag("h2", f"Where {other} differs from {one}", id="revisions"), tag("p", parting_sentence(found)),
              tag("p", "Both revisions ran the recorded operations by themselves, and were compared after each.",
                  class_="quiet")]
     for name, problems in zip(found.names, found.problems, strict=True):
@@ -221,7 +221,7 @@ def _outcomes(cause: Cause, names: tuple[str, str]) -> Markup:
 
 
 def base_and_patched(material: Material) -> Markup | None:
-    """Return what holding base and patched against each other gave; None where there was one recording."""
+    """Return the comparison of base and patched; None for a single recording."""
     result = material.regression
     if result is None:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A result as sentences: the verdict in one, and the first divergence told from both sides."""
+"""A result as sentences: the verdict in one, and the first divergence described from both sides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from replay.verdict.result import Result
 from traces import schema
 from traces.times import clock, moment
 
-__all__ = ["parting_sentence", "regression_sentence", "shown", "tell", "verdict_sentence"]
+__all__ = ["divergence_paragraphs", "parting_sentence", "regression_sentence", "shown", "verdict_sentence"]
 
 _DOCS: Final = {kind.name: kind.doc for kind in schema.EVENTS}
 #: What takes a revision's own words is cut here: the whole of it stands in the story.
@@ -52,34 +52,34 @@ def verdict_sentence(result: Result) -> str:
         return f"K{kernel[1:]} does not do what {result.revision} says: {made}."
     why = result.reasons[0] if result.reasons else "no reason was given"
     if result.verdict == "UNDECIDED":
-        return f"Whether {kernel} does what {result.revision} says cannot be told: {why}."
+        return f"Whether {kernel} does what {result.revision} says is not known: {why}."
     return f"Nothing was checked of {kernel}: {why}."
 
 
 def parting_sentence(found: Parting) -> str:
-    """Return where two revisions part in one sentence."""
+    """Return where two revisions differ in one sentence."""
     one, other = found.names
-    parted = sum(cause.operations for cause in found.causes)
+    different, groups = sum(cause.operations for cause in found.causes), len(found.causes)
     if not found.operations:
         return f"No operation of this recording could be run through {one} and {other}."
     if not found.causes:
         said = f"{other} does with {found.operations:,} operations of this recording what {one} does"
     else:
-        said = (f"{other} parts from {one} in {parted:,} of {found.operations:,} operations of this recording; "
-                f"gravest: {found.causes[0].sentence}")
+        said = (f"{different:,} of {found.operations:,} operations of this recording differ between {one} and {other} "
+                f"({groups:,} group{'s' * (groups != 1)}); gravest: {found.causes[0].sentence}")
     broken = [f"{name} breaks an invariant {len(problems):,} time{'s' * (len(problems) > 1)}"
               for name, problems in zip(found.names, found.problems, strict=True) if problems]
     return "; ".join([said, *broken]) + "."
 
 
 def regression_sentence(result: Regression) -> str:
-    """Return what holding base and patched against each other gave, in one sentence."""
+    """Return the comparison of base and patched in one sentence."""
     said = "neither found worse nor cleared" if result.verdict == "undecided" else result.verdict
     counts = ", ".join(f"{len(result.of(verdict)):,} {verdict}" for verdict in VERDICTS)
     return f"The patched kernel is {said}: {len(result.checks):,} checks, {counts}; {result.share}."
 
 
-def tell(result: Result, divergence: Divergence, first_ts: int | None = None) -> list[tuple[str, str]]:
+def divergence_paragraphs(result: Result, divergence: Divergence, first_ts: int | None = None) -> list[tuple[str, str]]:
     """Return a divergence as (heading, paragraph): what the kernel did, what the revision says, what that means.
 
     :param first_ts: time of the recording's first event in ns, where it is known
@@ -100,7 +100,7 @@ def tell(result: Result, divergence: Divergence, first_ts: int | None = None) ->
     if divergence.check == "effect.order":
         went = "this" if divergence.recorded == divergence.name else \
             f"{shown(divergence.recorded)}{_doc(divergence.recorded)}"
-        kernel = f"{place} The kernel went on with {went}."
+        kernel = f"{place} The kernel continued with {went}."
         says = (f"{result.revision}{mirrors} says that {shown(divergence.predicted)}"
                 f"{_doc(divergence.predicted)} comes here.")
     else:
@@ -125,8 +125,8 @@ def _rest(result: Result, divergence: Divergence) -> str:
     following = sum(each.follows is not None for each in result.divergences)
     may = f" ({following:,} of them may follow from an earlier one)" if following else ""
     if result.events > divergence.event + 1:
-        went = (f"The replay went on to event {result.events - 1:,} and found {others:,} more{may}, listed below"
-                if others else f"The replay went on to event {result.events - 1:,} and found no other")
+        went = (f"The replay continued to event {result.events - 1:,} and found {others:,} more{may}, listed below"
+                if others else f"The replay continued to event {result.events - 1:,} and found no other")
     else:
         went = "The replay ends here: nothing after it was compared"
     if result.explained_by is None:

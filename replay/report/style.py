@@ -20,7 +20,7 @@ class Colour(NamedTuple):
     dark: str
 
 
-#: No two light ones are the same: drawings are told apart by them.
+#: No two light ones are the same: drawings are distinguished by them.
 COLOURS: Final = {
     "ground": Colour("#ffffff", "#15181c"),
     "panel": Colour("#f5f6f8", "#1e2329"),

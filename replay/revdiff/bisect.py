@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from model.revisions import REVISIONS, SERIES
 from model.zswap import Zswap
-from replay.revdiff.lockstep import Cause, Parting, part
+from replay.revdiff import lockstep
+from replay.revdiff.lockstep import Cause, Parting
 from traces.errors import BadInput
 from traces.recording import Recording
 
@@ -16,7 +17,7 @@ __all__ = ["Bisection", "Step", "bisect", "series"]
 
 @dataclass(frozen=True)
 class Step:
-    """A step, what it mirrors, and where it parts from the first one (None for the first itself)."""
+    """A step, what it mirrors, and where it differs from the first one (None for the first itself)."""
 
     name: str
     mirrors: str
@@ -44,12 +45,12 @@ def bisect(recording: Recording, names: Sequence[tuple[str, type[Zswap]]], respe
     :raises BadInput: for fewer steps, or where the recording cannot be run
     """
     if len(names) < 2:
-        raise BadInput(recording.path, "", "one step has nothing to be held against", "name the base and its steps")
+        raise BadInput(recording.path, "", "bisect needs at least two steps", "name the base and its steps")
     first = names[0]
 
     def against(step: tuple[str, type[Zswap]]) -> Parting:
         seen = None if progress is None else lambda event: progress(step[0], event)
-        return part(recording, first, step, progress=seen)
+        return lockstep.part(recording, first, step, progress=seen)
 
     last = against(names[-1])
     wanted = next((cause for cause in last.causes if respect in (None, cause.respect)), None)

@@ -37,7 +37,7 @@ _OFF: Final[dict[str, Any]] = {_WB: False}
 
 
 def _out(slot: int, *pages: bytes, **answers: Any) -> Operation:
-    """Swap a folio of so many pages out."""
+    """Swap a folio of these pages out."""
     return Operation("writeout", slot, len(pages).bit_length() - 1, pages, answers=answers)
 
 
@@ -266,9 +266,9 @@ class Unseen:
 
 UNSEEN: Final = (
     Unseen("L10", "v14 18/26", "a request's context is declared with 4 bytes and holds a pointer of 8",
-           "a write behind an object, which kmalloc's rounding hides: KASAN's business, no effect of zswap changes"),
+           "a write behind an object, which kmalloc's rounding hides: KASAN finds it, no effect of zswap changes"),
     Unseen("L12", "v14 12/26", "init_fixed sets a local variable only",
-           "nothing reads what it should have set: there is no effect"),
+           "nothing reads what it should have set: without effect"),
     Unseen("L17", "v8 14/14, zswap_store()", "the context's mutex is held while entries are allocated and inserted",
            "who waits how long is time, which no model here has; a recording shows it as the time of loads"),
 )
@@ -297,7 +297,7 @@ def _how(find: Find) -> str:
     if isinstance(find, Breaks):
         return f"invariant: {find.check}"
     if isinstance(find, Parts):
-        return f"parts from {find.other}: {RESPECTS[find.respect]}"
+        return f"differs from {find.other}: {RESPECTS[find.respect]}"
     return "counters: " + ", ".join(f"{name} {value:+d}" for name, value in find.counters.items())
 
 

@@ -83,7 +83,7 @@ class Cause:
 
     @property
     def respect(self) -> str:
-        """The respect in which they part."""
+        """The respect in which they differ."""
         return self.difference.respect
 
     @property
@@ -124,7 +124,7 @@ def broken(problems: Sequence[tuple[int, str]]) -> list[Broken]:
     """Group invariants broken (event, sentence): where only addresses, sizes and counts differ it is one."""
     found: dict[str, Broken] = {}
     for event, text in problems:
-        # Errors tell one cause from another; other numbers do not.
+        # Errors distinguish causes; other numbers do not.
         kind = re.sub(r"(?<![-\w])(?:0x[0-9a-f]+|\d+)", "N", text)
         found.setdefault(kind, Broken(event, text)).times += 1
     return list(found.values())
@@ -195,7 +195,7 @@ def free_run(recording: Recording, revision: type[Zswap], contents: Contents,
 
 def part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[str, type[Zswap]], *,
          faults: FaultPlan | None = None, progress: Callable[[int], None] | None = None) -> Parting:
-    """Run a recording's operations through two revisions and group where they part.
+    """Run a recording's operations through two revisions and group where they differ.
 
     :param first, second: name and class
     :param faults: what fails in both; each has the plan for itself
@@ -348,4 +348,4 @@ def _ends(calls: list[int]) -> tuple[int, ...]:
 def _order(a: list[str], b: list[str], names: tuple[str, str]) -> str:
     at = next((i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
     one, other = (effects[at] if at < len(effects) else "nothing" for effects in (a, b))
-    return f"after {a[at - 1] if at else 'its start'}, {names[0]} goes on with {one} and {names[1]} with {other}"
+    return f"after {a[at - 1] if at else 'its start'}, {names[0]} continues with {one} and {names[1]} with {other}"

@@ -29,9 +29,9 @@ _LEFT_OUT: Final = {"zswap_shrinker_scan": "dynamic shrinker scans", "shrink_wor
 
 
 class Contents:
-    """What pages contain: their bytes where those were recorded, else made-up ones that keep them apart.
+    """What pages contain: their bytes where those were recorded, else synthetic ones that keep them apart.
 
-    ``results``: what the recorded kernel's compressor gave for a page (of a made-up one it is all that is known).
+    ``results``: what the recorded kernel's compressor gave for a page (of a synthetic one it is all that is known).
     """
 
     def __init__(self, recording: Recording) -> None:
@@ -54,7 +54,7 @@ class Contents:
         return (row + 1).to_bytes(8, "little") * (PAGE_SIZE // 8)
 
     def compress(self, page: bytes) -> Result:
-        """The recorded result of a made-up page; its bytes are made up too."""
+        """The recorded result of a synthetic page, whose bytes are synthetic too."""
         err, length = self.results.get(page, (-22, PAGE_SIZE))
         return Result(err, length, b"" if err else (page[:8] * 512)[:length - 1] + b"\xa5")
 

@@ -2,7 +2,7 @@
 """Scenarios: a few operations, what fails, where they are run, and what must then be found.
 
 A scenario is data.  What finds something knows no scenario: the invariants of :class:`replay.revdiff.freerun.FreeRun`,
-a :class:`model.ledger.Ledger`, or two revisions held against each other (:func:`replay.revdiff.lockstep.differs`).
+a :class:`model.ledger.Ledger`, or two revisions compared with each other (:func:`replay.revdiff.lockstep.differs`).
 Three kinds of operations can be run:
 
 * :class:`replay.revdiff.freerun.Operation`: calls into zswap, run through a revision and its crypto layer;
@@ -85,7 +85,7 @@ class Request:
     """A single request.
 
     ``compress``: a page is compressed, else what a compressor wrote of it is decompressed.  ``source``,
-    ``destination``: in entries of so many bytes, nothing for a virtual address; ``folio``: the destination is a folio.
+    ``destination``: the bytes of each entry, nothing for a virtual address; ``folio``: the destination is a folio.
     ``cpu``: the CPU it is made on.
     """
 
@@ -124,7 +124,7 @@ class Breaks:
 
 @dataclass(frozen=True)
 class Parts:
-    """At operation ``at`` it must part from ``other`` in a respect of :data:`replay.revdiff.lockstep.RESPECTS`."""
+    """At operation ``at`` it must differ from ``other`` in a respect of :data:`replay.revdiff.lockstep.RESPECTS`."""
 
     at: int
     respect: str
@@ -170,7 +170,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Found:
-    """What a scenario showed at one of its operations: an invariant's sentence, or where revisions part."""
+    """What a scenario showed at one of its operations: an invariant's sentence, or where revisions differ."""
 
     at: int
     sentence: str
@@ -243,13 +243,13 @@ def outcomes(scenario: Scenario, setup: Setup) -> list[Outcome]:
 
 
 def partings(scenario: Scenario, one: Setup, other: Setup) -> list[Found]:
-    """Run a scenario's operations in two setups and return where they part."""
+    """Run a scenario's operations in two setups and return where they differ."""
     names = str(one), str(other)
     out = []
     for number, (a, b) in enumerate(zip(outcomes(scenario, one), outcomes(scenario, other), strict=True)):
-        parted = differs(a, b, names)
-        if parted is not None:
-            out.append(Found(number, parted.sentence, parted.respect))
+        difference = differs(a, b, names)
+        if difference is not None:
+            out.append(Found(number, difference.sentence, difference.respect))
     return out
 
 
@@ -307,7 +307,7 @@ def _pool_steps(scenario: Scenario, setup: Setup) -> list[Found]:
 
 
 def left_behind(pool: PoolCreate) -> list[str]:
-    """Return in sentences what is allocated though there is no pool any more."""
+    """Return in sentences what is still allocated after the pool is gone."""
     return [] if pool.exists else [f"{thing} is left behind" for thing in pool.ledger.things("allocation")]
 
 
@@ -367,7 +367,7 @@ def _request(tfm: Acomp, step: Request) -> list[str]:
 
 
 def _split(buffer: bytes | bytearray, sizes: Sequence[int]) -> SgList:
-    """A list of entries of so many bytes each, the last one as long as the buffer."""
+    """Return a list of entries of ``sizes`` bytes, the last one ending with the buffer."""
     entries, at = [], 0
     for size in sizes:
         size = min(size, len(buffer) - at)

@@ -57,7 +57,7 @@ def cut(recording: Recording, out: str, start: int, stop: int, *, revision: str 
     """
     total = len(recording)
     if not 0 <= start < min(stop, total):
-        raise BadInput(recording.path, f"events {start} to {stop}", f"is no range of its {total} events",
+        raise BadInput(recording.path, f"events {start} to {stop}", f"is not a range of its {total:,} events",
                        "choose --from and --to within it")
     # A kernel that breaks an invariant as its revision says has the state that the revision has: it can be cut.
     tally = Tally({check for check in CHECKS if not check.startswith("invariant.")} | {"counter"})
@@ -96,7 +96,7 @@ def _walk(engine: Engine, recording: Recording, start: int, stop: int,
         raise BadInput(recording.path, f"event {lost.args[0]}", "events were lost here, before the cut's end",
                        "cut before it") from None
     except CannotFollow as stop_:
-        raise BadInput(recording.path, f"event {engine.now}", f"the replay cannot go on before the cut's end: {stop_}",
+        raise BadInput(recording.path, f"event {engine.now}", f"the replay cannot continue to the cut's end: {stop_}",
                        "cut before it") from None
     if begin < 0:
         raise BadInput(recording.path, f"event {start}", "no task-free moment follows it", "choose an earlier start")

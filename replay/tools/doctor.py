@@ -90,7 +90,7 @@ ABILITIES: Final[Mapping[str, _Ability]] = {
     "lab": _Ability("boot kernels in QEMU", ("qemu", "busybox")),
     "lab-fast": _Ability("boot them at full speed", ("qemu", "busybox", "kvm")),
     "lab-kernels": _Ability("fetch distribution kernels", ("apt",)),
-    "trace-cmd": _Ability("measure beside trace-cmd", ("trace-cmd",)),
+    "trace-cmd": _Ability("compare with trace-cmd", ("trace-cmd",)),
 }
 
 
@@ -141,7 +141,7 @@ def _output(words: Sequence[str]) -> str:
 
 
 def examine(host: Host | None = None, progress: Callable[[str, int, int], None] | None = None) -> list[Check]:
-    """Look at everything; of a slow look ``progress`` is told (what, done, total).
+    """Look at everything; a slow look calls ``progress`` with (what, done, total).
 
     :param host: what to look at, by default this box
     """
@@ -166,7 +166,7 @@ def abilities(checks: Sequence[Check]) -> dict[str, tuple[State, list[str]]]:
 
 
 def disk(seconds: float, cpus: int, path: Path) -> dict[str, Any]:
-    """Return what a recording of so many seconds takes at the assumed rates, and what is free, bytes.
+    """Return what a recording of ``seconds`` takes at the assumed rates, and what is free, bytes.
 
     :param cpus: how many CPUs swap all the time
     :param path: a directory of the file system that the recording would be on
@@ -204,7 +204,7 @@ def _packages(host: Host) -> Check:
 
 
 def _extras(host: Host) -> Check:
-    """Of each optional extra, whether all of it is installed; none is needed, so a part is no lack of the box."""
+    """Of each optional extra, whether all of it is installed; none is needed, so the box lacks nothing without it."""
     stated = requirements()
     names = dict.fromkeys(extra for extra, _ in stated if extra and extra != "dev")
     have: dict[str, dict[str, str]] = {}
@@ -245,7 +245,7 @@ def _compressors(progress: Callable[[str, int, int], None] | None,
                                  "problems": compressor.self_check()}
             by_ident[key]["lines"].append(line)
         rows += by_ident.values()
-    # What no library anywhere computes is no lack of this box.
+    # What no library anywhere computes is not missing on this box.
     able = [row for row in rows if row["grade"] == "exact"]
     bad = [row for row in rows if row["problems"] and row["name"] not in ("deflate-iaa", "deflate-iaa-dynamic")]
     exact = dict.fromkeys(row["name"] for row in able if not row["problems"])
@@ -307,7 +307,7 @@ def _lockdown(host: Host) -> Check:
         return Check("lockdown", "no", "confidentiality: the kernel refuses probes", "",
                      "boot without lockdown=confidentiality", {"mode": chosen[1]})
     if chosen is None:
-        return Check("lockdown", "yes", "the kernel tells of none", facts={"mode": None})
+        return Check("lockdown", "yes", "the kernel reports none", facts={"mode": None})
     return Check("lockdown", "yes", f"{chosen[1]}: probes are allowed", facts={"mode": chosen[1]})
 
 
@@ -353,7 +353,7 @@ def _btf(host: Host) -> Check:
 
 
 def _probes(host: Host) -> Check:
-    """Plan the recorder's probes without placing any; only root is told which symbols ftrace reaches."""
+    """Plan the recorder's probes without placing any; only root can read which symbols ftrace reaches."""
     try:
         kernel = Box(host.root).kernel()
     except CannotRecord as problem:
@@ -369,7 +369,7 @@ def _probes(host: Host) -> Check:
             f"checks lost: {', '.join(lost)}" if lost else "no check is lost")
     tracing = host.root / _TRACEFS
     if not os.path.exists(tracing / "dynamic_events"):
-        return Check("probes", "unknown" if there else "no", f"{found}; only tracefs tells whether they can be "
+        return Check("probes", "unknown" if there else "no", f"{found}; only tracefs shows whether they can be "
                      "probed", "", why, {"events": as_json(planned, {}), "available": len(there)})
     # The kernel's README names what its dynamic_events take (trace.c, readme_msg).
     fprobe = "f[:[<group>/]" in host.text(f"{_TRACEFS}/README")
@@ -452,7 +452,7 @@ def _program(host: Host, check: str, program: str, version: str, without: str = 
 
 def _trace_cmd(host: Host) -> Check:
     return _program(host, "trace-cmd", "trace-cmd", "--version",
-                    "its trace.dat is imported without it; 'bench' measures beside it")
+                    "its trace.dat is imported without it; 'bench' compares with it")
 
 
 def _qemu(host: Host) -> Check:
@@ -466,7 +466,7 @@ def _busybox(host: Host) -> Check:
 def _kvm(host: Host) -> Check:
     device = host.root / "dev/kvm"
     if os.access(device, os.R_OK | os.W_OK):
-        return Check("kvm", "unknown", "/dev/kvm may be opened; whether it runs guests only a guest tells")
+        return Check("kvm", "unknown", "/dev/kvm may be opened; only a guest shows whether it runs guests")
     slow = "without it the lab emulates, which is slower"
     if device.exists():
         user = shlex.quote(os.environ["USER"]) if os.environ.get("USER") else "$(id -un)"
@@ -484,7 +484,7 @@ def _apt(host: Host) -> Check:
     if not missing:
         return Check("apt", "yes", "apt, dpkg-deb and gpgv: lab run --kernel 7.2 fetches Debian's kernels")
     if "apt-get" in missing:
-        return Check("apt", "no", "this is no Debian: lab run boots your own bzImage only", "",
+        return Check("apt", "no", "this is not a Debian system: lab run boots your own bzImage only", "",
                      "give --kernel PATH --modules DIR")
     return Check("apt", "no", f"missing: {', '.join(missing)}", host.as_root("apt install gpgv dpkg"))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Replace recorded page bytes by made-up pages that compress to the same lengths.
+"""Replace recorded page bytes by synthetic pages that compress to the same lengths.
 
 A recording with page bytes is a piece of somebody's memory.  Scrubbed, it replays to the same verdict: every
 page gives the same length or error with the compressors that were recorded, but nothing else of it is left,
@@ -27,15 +27,15 @@ __all__ = ["Scrubbed", "scrub", "synthetic_page"]
 _NAMES: Final = schema.column_names()
 _COLUMN: Final = {name: index for index, name in enumerate(_NAMES)}
 _ATTEMPTS: Final = 4000
-#: Digits of a digest that has a key, which was thrown away: such a one tells nothing.
+#: Digits of a digest that has a key, which was thrown away: such a digest reveals nothing.
 _KEYED_DIGITS: Final = 64
 
 
 @dataclass(frozen=True)
 class Scrubbed:
-    """What was done: pages replaced, and pages for which no made-up page of the same lengths was found: of those
-    only a made-up digest is left; digests replaced of pages whose bytes were not there; ``heads``: first bytes of
-    objects were left out, as there are no pages to make up others from."""
+    """What was done: pages replaced, and pages for which no synthetic page of the same lengths was found: of those
+    only a synthetic digest is left; digests replaced of pages whose bytes were not there; ``heads``: first bytes of
+    objects were left out, as others can only be made from pages."""
 
     pages: int
     unmatched: int
@@ -60,7 +60,7 @@ def _candidates(target: int, chance: random.Random) -> Iterator[bytes]:
 
 
 def synthetic_page(page: bytes, compressors: list[Compressor], chance: random.Random) -> bytes | None:
-    """Return a made-up page that compresses like ``page`` with all of ``compressors``: same error, same length.
+    """Return a synthetic page that compresses like ``page`` with all of ``compressors``: same error, same length.
 
     None when none was found in a bounded number of attempts.
     """
@@ -81,7 +81,7 @@ def scrub(recording: Recording, out: str, *, seed: int | None = None,
           progress: Callable[[str, int, int], None] | None = None) -> Scrubbed:
     """Write a copy of a recording without its page bytes, digests and first bytes of objects.
 
-    Where it has no page bytes, digests of pages are made up, and first bytes and objects are left out.
+    Where it has no page bytes, digests of pages become synthetic, and first bytes and objects are left out.
 
     :param seed: makes the result repeatable; by default it is not
     :raises BadInput: when the recording holds nothing of pages, or its compressors have no exact implementation here
@@ -92,7 +92,7 @@ def scrub(recording: Recording, out: str, *, seed: int | None = None,
                                    for event, column in schema.PAGE_BYTES)
     plain = store is not None and any(len(digest) != _KEYED_DIGITS for digest in store.sha1)
     if not (with_bytes or heads or plain or "objects.parquet" in recording.manifest["files"]):
-        raise BadInput(recording.path, "", "holds no page bytes, and no digests that anybody can make",
+        raise BadInput(recording.path, "", "holds no page bytes, and no digests without a key",
                        "pass it on as it is, or give one that was recorded with --pages full or sample:N")
     compressors = recorded_compressors(recording) if with_bytes else []
     chance = random.Random(seed) if seed is not None else random.SystemRandom()
@@ -127,8 +127,8 @@ def scrub(recording: Recording, out: str, *, seed: int | None = None,
             writer.add_json("state", state)
         manifest = {key: value for key, value in recording.manifest.items()
                     if key not in ("segments", "snapshots", "pages", "files", "rows")}
-        said = "pages are made up, their compressed lengths are the recorded ones" if with_bytes else \
-            "digests of pages are made up, first bytes of objects are left out"
+        said = "pages are synthetic, their compressed lengths are the recorded ones" if with_bytes else \
+            "digests of pages are synthetic, first bytes of objects are left out"
         manifest["notes"] = [*manifest.get("notes", []), f"scrubbed: {said}"]
         if heads:
             manifest["probes"] = {name: {**probe, "columns": [column for column in probe["columns"]
@@ -140,7 +140,7 @@ def scrub(recording: Recording, out: str, *, seed: int | None = None,
 
 def _events(recording: Recording, writer: RecordingWriter, pages: list[bytes | None],
             compressors: list[Compressor] | None) -> None:
-    """Copy the events; the first bytes of a written object become those of the made-up page's.
+    """Copy the events; the first bytes of a written object become those of the synthetic page's.
 
     :param compressors: None where there are no pages: then they become 0
     """

@@ -409,7 +409,7 @@ def write_pages_recording(path: str, pages: list[bytes], compressor: Compressor,
 
 
 def config(revision: str = "mainline-7.3", totalram_pages: int = _TOTALRAM) -> dict[str, Any]:
-    """Return the parts of a manifest that tell a replay how the imaginary box was set up."""
+    """Return the parts of a manifest from which a replay knows how the imaginary box was set up."""
     # As in the kernels at hand.
     apart = revision in MAINLINE and MAINLINE[revision].WRITEBACK_APART
     # Whose settings decide, and what they are, nothing of it says.
@@ -430,7 +430,7 @@ def config(revision: str = "mainline-7.3", totalram_pages: int = _TOTALRAM) -> d
 
 def write_recording(path: str, block: np.ndarray, repeat: int = 1, revision: str = "mainline-7.3",
                     texts: list[tuple[int, str]] | None = None) -> None:
-    """Write a block, repeated with time going on, as a recording."""
+    """Write a block, repeated with later times, as a recording."""
     span = int(block[0, -1])
     with RecordingWriter(path) as writer:
         for turn in range(repeat):

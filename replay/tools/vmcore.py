@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A dead box's zswap held against the model: places, lists, lengths, bytes and totals of one core.
+"""A crashed box's zswap checked against the model: places, lists, lengths, bytes and totals of one core.
 
 There are no events here, so nothing is replayed: what is checked is what the model says of any state that the
 kernel may be in.  A box that died in the middle of a zswap operation may show that one operation half done, as
@@ -75,7 +75,7 @@ class CoreCheck:
 
 @dataclass
 class CoreResult:
-    """What holding a core against the model gave; ``chain_size``: the CONFIG_ZSMALLOC_CHAIN_SIZE it fits."""
+    """The result of checking a core against the model; ``chain_size``: the CONFIG_ZSMALLOC_CHAIN_SIZE it fits."""
 
     image: CoreImage
     chain_size: int | None = None
@@ -181,7 +181,7 @@ def _walks(result: CoreResult) -> None:
 
 
 class _Pool:
-    """A zs_pool of the core beside a model pool of the same geometry."""
+    """A zs_pool of the core next to a model pool of the same geometry."""
 
     def __init__(self, result: CoreResult, image: ZsPoolImage) -> None:
         self.result, self.image = result, image
@@ -206,7 +206,7 @@ class _Pool:
         return 8
 
     def _layout(self) -> ObjectLayout:
-        """Return how the core's object words are laid out; where they do not tell, what its release has."""
+        """Return how the core's object words are laid out; where they do not show it, what its release has."""
         line = release_line(self.result.image.release)
         known = [(obj.word, cls.index) for cls in self.image.classes for zspage in cls.zspages
                  for obj in zspage.objects if obj.word is not None]

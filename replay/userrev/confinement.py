@@ -68,15 +68,15 @@ def no_exit() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interruptible(told: Callable[[], None]) -> Iterator[None]:
-    """Have ``told`` called when this process is interrupted, so that it can be told from who raises the same."""
+def interruptible(notify: Callable[[], None]) -> Iterator[None]:
+    """Have ``notify`` called when this process is interrupted: a revision may raise the same exception by itself."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield
         return
 
     def interrupt(number: int, frame: FrameType | None) -> Any:
-        told()
+        notify()
         return before(number, frame)
 
     signal.signal(signal.SIGINT, interrupt)

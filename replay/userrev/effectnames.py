@@ -52,12 +52,12 @@ def known_effects() -> dict[str, frozenset[int]]:
 def wrong_with(effect: Any) -> str:
     """Return what is wrong with what a step has yielded, ``""`` where nothing is."""
     if not isinstance(effect, tuple) or not effect or not isinstance(effect[0], str):
-        return f"yields {short(effect)}, which is no effect: a tuple that begins with a name"
+        return f"yields {short(effect)}, which is not an effect: a tuple that begins with a name"
     return wrong_by(effect[0], len(effect))
 
 
 def wrong_by(name: str, size: int | None) -> str:
-    """Return what is wrong with an effect of that name and so many items (None: not known), ``""`` for nothing."""
+    """Return what is wrong with an effect of that name and ``size`` items (None: not known), ``""`` for nothing."""
     known = known_effects()
     if name not in known:
         kind = "question" if name.startswith("?") else "effect"

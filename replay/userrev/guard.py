@@ -30,7 +30,7 @@ __all__ = ["EFFECTS", "STEPS", "Guard", "RevisionFault", "active", "confined", "
 
 T = TypeVar("T")
 #: Steps of a model (effects and questions) that one event may take.  A store of the largest folio takes some 20,000, a
-#: compaction of which no probe tells some ten for each object it moves.
+#: compaction that no probe shows some ten for each object it moves.
 STEPS: Final = 4_000_000
 #: what to do about an effect that there is not
 EFFECTS: Final = "mend it: the shipped steps in model/ show what each effect holds"
@@ -153,7 +153,7 @@ class Guard:
     # ---- what is wrong ----------------------------------------------------------------------------------
 
     def sentence(self, fault: RevisionFault) -> BadInput:
-        """Return what is told of a fault: the user's line, the event, what is wrong and what to do."""
+        """Return what is reported of a fault: the user's line, the event, what is wrong and what to do."""
         event = self.now()
         where = f"event {event} of {self.recording}" if event >= 0 else self.recording
         file, line = fault.place
@@ -165,14 +165,14 @@ class Guard:
         if last:
             end_process(str(self.sentence(_too_long(self.late))))
 
-    def told(self, problem: BaseException) -> BaseException:
+    def reported(self, problem: BaseException) -> BaseException:
         """Return what is raised instead of an exception that came out of the revision, or that itself."""
         if isinstance(problem, RevisionFault):
             return self.sentence(problem)
         cause = problem.__context__
         if isinstance(problem, BadInput) and cause is not None and self._trace(cause)[0] is not None:
-            # Somebody has taken the user's exception for one of his own.
-            return self.told(cause)
+            # Other code has taken the user's exception for one of its own.
+            return self.reported(cause)
         if (isinstance(problem, KeyboardInterrupt) and self.interrupted) \
                 or (type(problem).__module__.partition(".")[0] in _PROJECT and not isinstance(problem, TooLong)):
             return problem
@@ -218,7 +218,7 @@ def _too_long(place: tuple[str, int]) -> RevisionFault:
 
 
 def _raised(problem: BaseException, place: tuple[str, int], after: str, memory: int) -> RevisionFault:
-    """Return what is told of an exception.
+    """Return what is reported of an exception.
 
     :param after: what happened before, in words
     :param memory: bytes that the revision might take
@@ -226,7 +226,7 @@ def _raised(problem: BaseException, place: tuple[str, int], after: str, memory: 
     kind = type(problem).__name__
     if isinstance(problem, SystemExit):
         return RevisionFault(place, f"ends the process (SystemExit, status {short(problem.code)})",
-                             "leave that out: a replay goes on by itself")
+                             "leave that out: a replay continues by itself")
     if isinstance(problem, MemoryError):
         bound = f"more than the {memory >> 20:,} MiB that it may" if memory else "all memory"
         return RevisionFault(place, f"takes {bound} (MemoryError)",
@@ -255,7 +255,7 @@ class Watched:
                                 "effects", "make it a generator, as the shipped one is")
 
     def send(self, value: Any) -> Effect:
-        """As a generator's; raises :class:`RevisionFault` for what is no effect, and for too many steps."""
+        """As a generator's; raises :class:`RevisionFault` for what is not an effect, and for too many steps."""
         guard = self._guard
         guard.step = self
         now = guard.now()
@@ -267,7 +267,7 @@ class Watched:
             raise TooLong
         if guard.steps > STEPS:
             raise RevisionFault(guard.suspended() or guard.last_place(), f"has taken {STEPS:,} steps at this event and "
-                                "goes on", "mend the loop: no kernel function causes that many effects at once")
+                                "has not stopped", "mend the loop: no kernel function causes that many effects at once")
         effect: Effect = self.gen.send(value)
         try:
             sizes = self._known[effect[0]]
@@ -287,7 +287,7 @@ def watched(steps: Steps[T]) -> Steps[T]:
 
 @contextlib.contextmanager
 def confined(guard: Guard) -> Iterator[Guard]:
-    """Run what a guard is of: stdout, exits, memory and time are looked after; what it raises is told by the guard."""
+    """Run a guard's revision: stdout, exits, memory and time are controlled; the guard reports what it raises."""
     def interrupted() -> None:
         guard.interrupted = True
 
@@ -304,8 +304,8 @@ def confined(guard: Guard) -> Iterator[Guard]:
     finally:
         _ACTIVE.reset(token)
     if problem is not None:
-        told = guard.told(problem)
-        raise told from (None if told is not problem else told.__cause__)
+        reported = guard.reported(problem)
+        raise reported from (None if reported is not problem else reported.__cause__)
 
 
 @contextlib.contextmanager

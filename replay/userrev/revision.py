@@ -29,8 +29,8 @@ def load_revision(name: str | None) -> str | type[Zswap] | None:
     The file is run, with its prints sent to stderr, and the class looked at
     (:func:`replay.userrev.overrides.check_class`).
 
-    :raises BadInput: when there is no such file or class, the file cannot be run, or the class is no revision; it names
-        the file's line
+    :raises BadInput: when file or class does not exist, the file cannot be run, or the class is not a revision; it
+        names the file's line
     """
     if name is None or name in REVISIONS:
         return name
@@ -54,7 +54,7 @@ def load_revision(name: str | None) -> str | type[Zswap] | None:
 def _read(path: Path) -> bytes:
     """Return what a file holds.
 
-    :raises BadInput: for none, or one that is no Python
+    :raises BadInput: for none, or one that is not Python
     """
     # os.path: a Path asks loudly about names that are too long, and directories that are closed.
     if not os.path.exists(path):
@@ -72,7 +72,7 @@ def _read(path: Path) -> bytes:
 
 
 def _run(source: bytes, path: Path) -> types.ModuleType:
-    """Run a file as a module of its own; nothing is kept beside it, as what is kept may be of an older one."""
+    """Run a file as a module of its own; nothing is kept next to it, as what is kept may be of an older one."""
     # A name that nothing else has: dataclasses and pickles look their module up.
     digest = hashlib.sha1(os.path.abspath(path).encode()).hexdigest()[:12]
     module = types.ModuleType(f"zreplay_revision_{digest}_{path.stem}")
@@ -93,7 +93,7 @@ def _run(source: bytes, path: Path) -> types.ModuleType:
 def _class(module: types.ModuleType, name: str, path: Path) -> type[Zswap]:
     """Return the class of a module.
 
-    :raises RevisionFault: for what is no revision
+    :raises RevisionFault: for what is not a revision
     :raises BadInput: where there is nothing of that name
     """
     if not hasattr(module, name):

@@ -30,20 +30,20 @@ def excuses(recording: Recording, engine: Engine) -> list[str]:
     * Where a ring marks a loss, it lies between the mark and the CPU's event before.  The replay itself stops at the
       mark; other CPUs' events between these two were replayed, and may already show what is missing.
     * What is only counted (per CPU, or the hits that a probe missed) may have happened anywhere from the beginning.
-    * A CPU of which the recording says nothing, and calls without a return, tell of rings that are not there.
+    * A CPU of which the recording says nothing, and calls without a return, show that rings are missing.
     * What was not probed happens unseen from the beginning.
-    * What the model had to assume, because nothing recorded tells, from the event on where it did.
+    * What the model had to assume, because nothing recorded shows it, from the event on where it did.
 
-    Only a difference under an ``own`` check is none of that: both its sides come from one operation's own events (the
-    page handed to a call, and what that call returned).  An event lost elsewhere changes neither.  One lost inside the
-    operation would: with the return of a task's first call and the beginning of its second lost, the second's return is
-    held against the first's page.  A ring loses whole runs of one CPU's events, so such an operation has events on the
-    CPU that lost some; where all of its events from its beginning up to the difference are on CPUs that lost nothing,
-    it stands.  (It could have moved to that CPU and back within the one call, with all that it did there lost.  A
-    compress call sleeps or moves only where its driver waits for hardware, and the task would be back before its
-    return.)  Hits that probes missed are lost one by one, of any task.  For the same confusion the probe of the event
-    that differs has to have missed one, the one that the model waited for, and so has another, that of an event in
-    between: where only one probe missed hits, or none that is the event's, it stands too.
+    Only a difference under an ``own`` check is not affected: both its sides come from one operation's own events
+    (the page handed to a call, and what that call returned).  An event lost elsewhere changes neither.  One lost
+    inside the operation would: with the return of a task's first call and the beginning of its second lost, the
+    second's return is checked against the first's page.  A ring loses whole runs of one CPU's events, so such an
+    operation has events on the CPU that lost some; where all of its events up to the difference are on CPUs that
+    lost nothing, it stands.  (It could have moved to that CPU and back within the one call, with all that it did
+    there lost.  A compress call sleeps or moves only where its driver waits for hardware, and the task would be
+    back before its return.)  Hits that probes missed are lost one by one, of any task.  For the same confusion the
+    probe of the event that differs has to have missed one, the one that the model waited for, and so has another,
+    that of an event in between: where only one probe missed hits, or none that is the event's, it stands too.
     """
     divergences = engine.tally.divergences
     if not divergences:
@@ -85,7 +85,7 @@ def _excuses(recording: Recording, engine: Engine, first: Divergence) -> list[st
     if broken:
         out.append(f"the difference may come of lost events: {broken}")
     if not own:
-        # That is what the model has to go on by; what it assumed further on does not matter.
+        # The model's state rests on that; what it assumed later does not matter.
         out += [f"the difference may come of what was not captured: {what}"
                 for what in [*engine.uncaptured.open(),
                              *(what for what, event in engine.guesses.items() if event <= first.event)]]

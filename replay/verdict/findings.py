@@ -33,18 +33,18 @@ def start_reasons(recording: Recording, engine: Engine) -> list[str]:
 
 
 def workload_reasons(recording: Recording, engine: Engine) -> list[str]:
-    """Say where the recorded workload failed in a way that may be the kernel's doing, and no marker of it tells more.
+    """Report where the recorded workload failed, perhaps by the kernel's doing, and no marker of it says more.
 
     Recordings of zreplay's own workload have markers of its phases.  It ends with 1 where pages that it read back are
     not what it had written; older ones of it say so nowhere else.
     """
     status = recording.manifest.get("capture", {}).get("command_status")
     if "command.json" in recording.manifest["files"]:
-        # A command of the user's own in the lab: what its status means only that knows, and phases may be its own.
+        # A command of the user's own in the lab: only that command knows what its status means; phases may be its own.
         return []
-    if status == 1 and not engine.truth.told and any(text.startswith("phase ") for text in recording.texts()):
-        return ["the recorded workload ended with status 1, its word for pages read back that are not what it had "
-                "written, and the recording does not say which: see what it printed, or record again"]
+    if status == 1 and not engine.truth.reported and any(text.startswith("phase ") for text in recording.texts()):
+        return ["the recorded workload ended with status 1: pages that it read back are not what it had written, "
+                "and the recording does not say which: see what it printed, or record again"]
     return []
 
 
@@ -70,7 +70,7 @@ def _reason(check: str, replayed: str, predictions: Predictions, tally: Tally, c
     if check == "acomp.batch":
         return "no compress call of several pages was looked at: this revision, or this compressor, takes page by page"
     if check == "store.error" and predictions.modelled:
-        return "why hardware fails cannot be told from the page"
+        return "why hardware fails cannot be predicted from the page"
     return DID_NOT_OCCUR + replayed
 
 
@@ -115,7 +115,7 @@ def check_results(recording: Recording, engine: Engine, predictions: Predictions
             reason = f"{reason}; {unknown}" if reason else unknown
         if compared and check == "store.bytes" and (predictions.reason or predictions.modelled or predictions.inexact):
             why = predictions.reason or "; ".join(predictions.inexact.values()) \
-                or "nobody can tell what hardware writes"
+                or "what hardware writes cannot be predicted"
             reason = f"handle and length only: {predictions.played or why}"
             if predictions.played:
                 out.append(outcome(check, "modelled", reason))
@@ -132,7 +132,7 @@ def check_results(recording: Recording, engine: Engine, predictions: Predictions
             continue
         if compared and predictions.modelled and check == "store.length":
             out.append(outcome(check, "modelled",
-                               "hardware's lengths are held against the least and the most that they can be"))
+                               "hardware's lengths are checked against the least and the most that they can be"))
             continue
         grade = (CHECKS[check].grade if check in CHECKS else "exact") if compared else "not captured"
         out.append(outcome(check, grade, reason))

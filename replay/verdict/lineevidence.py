@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a recording shows of its kernel by its probes and counters, next to what its release says.
 
-A release is what somebody called a kernel: with patches brought back, or between two releases, it may have another
-line's code.  Which kernel functions there were to probe, and which counters it has, no name can hide; how the words of
-its objects are laid out is in :mod:`replay.reference.objectwords`.  What a kernel *does* is not evidence here: that is
-what a replay judges.
+A release is only a name: with backported patches, or between two releases, a kernel may have another line's code.
+Which kernel functions could be probed, and which counters it has, no name can hide; how the words of its objects are
+laid out is in :mod:`replay.reference.objectwords`.  What a kernel *does* is not evidence here: that is what a replay
+judges.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def _marks(recording: Recording) -> list[tuple[int, int, int, int]]:
     last: dict[int, int] = {}
     for _, batch in recording.batches(["ts", "cpu", "event", "ret"], rows=1 << 18):
         ts, cpu = batch["ts"], batch["cpu"]
-        # Snapshots and what they tell of parameters are on no CPU: the importer put them there.
+        # Snapshots and what they say of parameters are on no CPU: the importer put them there.
         own = ~np.isin(batch["event"], _PUT_IN)
         for row in np.flatnonzero(batch["event"] == _LOST):
             here = int(cpu[row])
@@ -202,7 +202,7 @@ def end_reasons(engine: Engine) -> list[str]:
     """Return what is missing at the end of a recording that was replayed to there, in sentences.
 
     A recording that was cut off looks like one that ended while tasks were inside an operation: a counter snapshot
-    ``end``, or the kernel's own count of events, tells the two apart.
+    ``end``, or the kernel's own count of events, distinguishes the two.
     """
     open_ = [(pid, stack[0].name) for pid, stack in engine.stacks.items() if stack]
     if not open_ or _end_told(engine.recording):

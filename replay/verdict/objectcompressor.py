@@ -41,7 +41,7 @@ class Written(NamedTuple):
 
 
 def written(recording: Recording, names: set[str]) -> Written | None:
-    """Look at every object written; None where their first bytes were not recorded, or tell nothing.
+    """Look at every object written; None where their first bytes were not recorded, or show nothing.
 
     :param names: the compressors that were in use, the one at the start and those that were switched to
     """
@@ -99,7 +99,7 @@ def judge(recording: Recording, predictions: Predictions, names: set[str]) -> tu
     why = (f"{odd:,} of {found.objects:,} objects begin with another block than the fixed one of IAA's hardware: "
            f"another compressor plays {_IAA}")
     predictions.inexact[_IAA] = predictions.played = why
-    return reasons, [f"{why}, its lengths are held against nothing"]
+    return reasons, [f"{why}, its lengths are not checked"]
 
 
 def _listed(names: tuple[str, ...]) -> str:

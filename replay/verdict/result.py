@@ -69,7 +69,7 @@ class Result:
     compiled: int = 0
     #: branch of the revision -> how often the replay took it (:mod:`model.branches`); what a verdict did not see is 0
     branches: dict[str, int] = field(default_factory=dict)
-    #: what was taken from the recording and is not judged, and what no event of it tells
+    #: what was taken from the recording and is not judged, and what no event of it shows
     #: (:mod:`replay.reference.answers`)
     taken: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)

@@ -42,7 +42,7 @@ from traces.suggestion import meant
 
 __all__ = ["FAST_PAYS", "NOT_COMPILED", "branches_taken", "effects", "others", "replay"]
 
-#: From so many events on compiled code is the default: loading it takes as long as the reference takes for these.
+#: From this many events on compiled code is the default: loading it takes as long as the reference takes for these.
 FAST_PAYS: Final = 1 << 18
 #: Other revisions are tried where a divergence comes this early, and have to go this far past it (events).
 _EARLY: Final = 20_000
@@ -68,15 +68,15 @@ def effects(recording: Recording, revision: str | type[Zswap] | None = None) -> 
 def replay(recording: Recording, revision: str | type[Zswap] | None = None, *, checks: set[str] | None = None,
            keep_going: bool = False, pages: bool = True, engine: str | None = None,
            data: bool = False, progress: Callable[[str, int, int], None] | None = None) -> Result:
-    """Replay a recording through a revision and hold every effect against what was recorded.
+    """Replay a recording through a revision and check every effect against what was recorded.
 
     :param revision: a shipped revision's name, a class, or None for the one that mirrors the kernel
     :param checks: ids of the checks wanted; None for all
-    :param keep_going: go on after the first divergence
+    :param keep_going: continue after the first divergence
     :param pages: compress the recorded pages and compare lengths and bytes
-    :param engine: ``fast`` (compiled; what it cannot confirm is the reference's to judge), ``reference``, or None for
+    :param engine: ``fast`` (compiled; the reference judges what it cannot confirm), ``reference``, or None for
         the faster of them: below :data:`FAST_PAYS` events the reference is done before compiled code is loaded
-    :param data: where first bytes of objects differ, tell the bytes, which may be a page's, not only where
+    :param data: where first bytes of objects differ, show the bytes, which may be a page's, not only where
     :param progress: called with (what, done, total)
     :raises BadInput: when the recording, the wanted checks or a user's revision make no replay possible
     """
@@ -173,7 +173,7 @@ def others(recording: Recording, result: Result, *, pages: bool = True) -> list[
     """Return the shipped revisions that go past a result's first divergence without diverging.
 
     They are replayed as the result was: with what their own compressors give for the recorded pages, or without.  None
-    where there is no divergence, or so much lies before it that trying them all would take long.
+    where nothing diverges, or so much lies before the divergence that trying them all would take long.
 
     :param pages: the result's replay compared lengths and bytes
     """

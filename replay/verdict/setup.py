@@ -130,7 +130,7 @@ def build_model(recording: Recording, revision: type[Zswap]) -> Zswap:
 
 def predictions_for(recording: Recording, revision: str | type[Zswap] | None = None, *, pages: bool = True,
                     progress: Callable[[str, int, int], None] | None = None) -> Predictions:
-    """Return what the recording's compressors, those that were switched to too, give for its pages; kept beside it.
+    """Return what the recording's compressors, those that were switched to too, give for its pages; kept next to it.
 
     :param revision: of whose kernel line the compressors are; None for the one that mirrors the kernel
     :param pages: False for none

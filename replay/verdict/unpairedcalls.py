@@ -55,7 +55,7 @@ def cpus_without_ring(recording: Recording) -> list[int]:
 
 
 def broken_calls(recording: Recording) -> str:
-    """Return a sentence on calls whose events are not all there, ``""`` where there are not so many of them."""
+    """Return a sentence on calls whose events are not all there, ``""`` where these are too few to matter."""
     probes = recording.manifest["probes"]
     pairs = {schema.CODE[name]: schema.CODE[f"{name}_ret"] for name in _LEAVES
              if {name, f"{name}_ret"} <= probes.keys()}

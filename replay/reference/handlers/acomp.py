@@ -45,7 +45,7 @@ class AcompHandlers(ZsmallocHandlers):
                    self.size[i], self.dlen[i]),
                   (page, 0, pages * PAGE_SIZE, pages * PAGE_SIZE))
         frame.handed.content = self.content[i]
-        # The pool the store holds, whatever is current by the time it goes on.
+        # The pool the store holds, whatever is current by the time it continues.
         frame.handed.pool = pool
         frame.handed.pages = pages
 
@@ -73,7 +73,7 @@ class AcompHandlers(ZsmallocHandlers):
         return (*self._result_elsewhere(i, content, name), content)
 
     def compress_result(self, question: Effect, name: str, i: int) -> tuple[int, int, int]:
-        """Answer for a compress call whose return was not probed: (error, dlen, content), as other events tell."""
+        """Answer for a compress call whose return was not probed: (error, dlen, content), from other events."""
         frame = self.stacks[self.pid[i]][-1]
         content = frame.handed.content
         if frame.handed.pages > 1:
@@ -85,7 +85,7 @@ class AcompHandlers(ZsmallocHandlers):
         """Return a compress call's (error, dlen), which no probe captured: what was stored has its length.
 
         :param i: a row of the call's task, at which its result is asked for: the next one may be another task's
-        :raises CannotFollow: where no event has a length, and the compressor does not tell what it gives
+        :raises CannotFollow: where no event has a length, and the compressor does not say what it gives
         """
         source = self._length_source()
         row = self._event_ahead(i, source, 0) if source else None
@@ -130,11 +130,11 @@ class AcompHandlers(ZsmallocHandlers):
                     return None
         if name != "zs_malloc":
             # Where zs_malloc() is asked for, it is the next event; others may come behind the rows at hand.
-            self.guess(f"the rows at hand end before the {name} that would tell what was not captured")
+            self.guess(f"the rows at hand end before the {name} that would show what was not captured")
         return None
 
     def _compare_result(self, key: str, recorded: int, predicted: int, what: str, i: int, frame: Frame) -> None:
-        """Compare what a compressor gave; a library that is not exact here is no judge, what it misses is counted."""
+        """Compare what a compressor gave; a library that is not exact here does not judge, its misses are counted."""
         if recorded != predicted and self.compressor_of(frame) in self.predictions.inexact:
             if self.held[key].some:
                 self.n[self.held[key].check] += 1
@@ -185,9 +185,9 @@ class AcompHandlers(ZsmallocHandlers):
         source = self._length_source()
         row = self._allocation(i, number, source) if name == "zs_malloc" or source not in ("", "zs_malloc") else None
         if not source:
-            raise CannotFollow("zs_malloc has no size, and no other event tells the lengths of a batch's pages")
+            raise CannotFollow("zs_malloc has no size, and no other event shows the lengths of a batch's pages")
         if row is None:
-            # Rejected, or the events end here: only the counters tell how many pages were at fault.
+            # Rejected, or the events end here: only the counters show how many pages failed.
             missing = self.snapshots.next_value("reject_compress_fail") - self.model.counters.reject_compress_fail
             return (first_errno or err or E2BIG, own) if missing > 0 else (1, own)
         size = self.size[row]
@@ -199,7 +199,7 @@ class AcompHandlers(ZsmallocHandlers):
         expected = self.predictions.result(own, algorithm)
         limits = self.predictions.bounds(own, algorithm)
         if expected is not None:
-            # An error, or a success that is no smaller than the page, is stored with the size of a page.
+            # An error, or a success that is not smaller than the page, is stored with the size of a page.
             self._compare_result(f"{source}:length", size, PAGE_SIZE if expected[0] else expected[1],
                                  f"length of {algorithm} for page {self.predictions.page(own)}", row, frame)
         elif limits is not None and size < PAGE_SIZE:
@@ -238,7 +238,7 @@ class AcompHandlers(ZsmallocHandlers):
         return False
 
     def _written_is_page(self, content: int, i: int, frame: Frame) -> bool | None:
-        """True where the next object this task writes begins like the page itself, None where nothing tells."""
+        """True where the next object this task writes begins like the page itself, None where nothing shows it."""
         if not self.sees("zs_obj_write", "data"):
             return None
         pid, code = self.pid[i], schema.CODE["zs_obj_write"]
@@ -254,7 +254,7 @@ class AcompHandlers(ZsmallocHandlers):
         ``source`` is zs_malloc, or what shows the length in its place.
 
         Looks no further than the batch of rows at hand: a revision that asks for all pages of a call at once (v8, and
-        the meant ones where a folio may not be written back) is told nothing of those behind it.
+        the meant ones where a folio may not be written back) learns nothing of those behind it.
         """
         if self._asked_at[0] != self._row(i):
             self._asked_at = (self._row(i), number)
@@ -263,7 +263,7 @@ class AcompHandlers(ZsmallocHandlers):
     def acomp_batch(self, question: Effect, name: str, i: int) -> None:
         """Compare what a call of several pages returned, and left as dlen, with what became of its pages.
 
-        Where a page failed, the first one's errno is any: dlen is the only place that tells it.
+        Where a page failed, the first one's errno is any: dlen alone shows it.
         """
         _, call, lengths, (errors, dlens) = question
         stack = self.stacks.get(self.pid[i])
@@ -271,8 +271,8 @@ class AcompHandlers(ZsmallocHandlers):
         dlen, whole = as_errno(call.dlen), call.pages * PAGE_SIZE
         of = f"a compress call of {call.pages} pages"
         failed = f", of which {sum(length < 0 for length in lengths)} failed" if lengths else ""
-        told = all(self.sees("crypto_acomp_compress_ret", column) for column in ("ret", "dlen"))
-        if not lengths and call.err not in errors and dlen == whole and frame is not None and told:
+        known = all(self.sees("crypto_acomp_compress_ret", column) for column in ("ret", "dlen"))
+        if not lengths and call.err not in errors and dlen == whole and frame is not None and known:
             # Before the driver wrote any: what they were set to, or left at, by an earlier call.
             self.n["invariant.length"] += 1
             self.broken("invariant.length", i, recorded=dlen, predicted=f"an errno, or 1 to {PAGE_SIZE}", frame=frame,

@@ -30,7 +30,7 @@ OTHER_CGROUP: Final = 2
 
 
 class CannotFollow(Exception):
-    """What happens here was not captured, and no other event tells: the model cannot go on.
+    """What happens here was not captured, and no other event shows it: the model cannot continue.
 
     Its argument is a sentence that says what is missing.
     """
@@ -127,7 +127,7 @@ class HandlerBase(ABC):
         return event in self.captured and column in self.columns_of.get(event, ())
 
     def guess(self, what: str) -> None:
-        """The model goes on by something that nothing recorded says; what then differs need not be the kernel's doing.
+        """Note an assumption that nothing recorded confirms; what then differs need not be the kernel's doing.
 
         :param what: a sentence: what was not captured, and what it leaves open
         """

@@ -17,7 +17,7 @@ __all__ = ["ERR_PTR", "ZSPAGE_MAGIC", "ZsmallocHandlers", "zspage_word"]
 ERR_PTR: Final = (1 << 64) - 4096
 #: struct zspage's magic, above huge (1 bit), fullness (4) and class (9).
 ZSPAGE_MAGIC: Final = 0x58 << 14
-#: Events by which a compaction that has begun may tell which pool it is about.
+#: Events by which a compaction that has begun may show which pool it is about.
 _COMPACTING: Final = frozenset({"zs_compact", "__zs_compact", "__zs_compact_ret", "obj_malloc"})
 
 
@@ -37,9 +37,9 @@ class ZsmallocHandlers(Invariants):
     def compacted_pool(self, pid: int, i: int) -> ZsPool:
         """Return the pool that a compaction is about.
 
-        Every zs_pool has a shrinker of its own (zs_register_shrinker()), also one whose zswap_pool is current no
-        more.  The probes of zs_shrinker_scan() and zs_compact() tell the pool; where neither does, a size class of it
-        or an object that moves in it.
+        Every zs_pool has a shrinker of its own (zs_register_shrinker()), also one whose zswap_pool is no longer
+        current.  The probes of zs_shrinker_scan() and zs_compact() show the pool; where neither does, a size class of
+        it or an object that moves in it does.
         """
         pools = [pool.zs_pool for pool in self.model.pools]
         unbound = [pool for pool in pools if not pool.address]
@@ -310,7 +310,7 @@ class ZsmallocHandlers(Invariants):
             for other in stack:
                 if other.inflight:
                     pending |= {value + other.inflight for value in pending}
-        # The reader itself may have lost its CPU between reading and the probe's event: then it is any total
+        # The reader itself may have been preempted between reading and the probe's event: then it is any total
         # since its own previous event.
         if any(total - recorded in pending for total in {predicted} | self.earlier_totals(i)):
             self.preempted_reads += 1

@@ -26,7 +26,7 @@ __all__ = ["MAX_ENTRY_TO_LRU", "QUESTION", "Handlers"]
 #: A list_head lies no further than this (bytes) behind the beginning of its zswap_entry.
 MAX_ENTRY_TO_LRU: Final = 256
 
-#: pages; what a reader that lost its CPU may be off by, and far more
+#: pages; what a reader that was preempted may be off by, and far more
 _NEAR: Final = 512
 #: What is taken from the recording where a check does not know what to predict.
 QUESTION: Final = {"memcg.limit": "?may_zswap", "memcg.writeback": "?zswap_writeback"}
@@ -219,8 +219,8 @@ class Handlers(AcompHandlers):
             first = frame.handed.objcg = objcg
         self.hold("obj_cgroup_charge_zswap:memcg", i, frame, (objcg,), (first,))
         if objcg in self.memcg_of and not self._is_charged(objcg):
-            # No event tells that an obj_cgroup is freed.  One whose cgroup went away, and that no entry keeps, may have
-            # been, and another cgroup's may be where it was; or it is kept by what else is charged to it.
+            # No event shows that an obj_cgroup is freed.  One whose cgroup went away, and that no entry keeps, may have
+            # been, and another cgroup's may have its address now; or other charges keep it.
             self.memcg_before[objcg] = self.memcg_of.pop(objcg)
             self.memcg_was.pop(objcg, None)
         return objcg
@@ -256,7 +256,7 @@ class Handlers(AcompHandlers):
         if self.sees("list_lru_add", "entry") \
                 and self.is_address(self.entry[i], "lru.order", "list_head of the entry listed", i, frame):
             entry.address = self.entry[i]
-        # Which mem_cgroup an obj_cgroup stands for is not recorded: the first entry tells, the others agree.
+        # Which mem_cgroup an obj_cgroup stands for is not recorded: the first entry shows it, the others agree.
         cgroup, objcg = self.lru_cgroup(i), entry.objcg
         known = None
         if objcg != UNKNOWN_CGROUP:
