@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Several tasks on one imaginary kernel, switched between any two of its steps that no lock keeps together.
 
-A step is finer than an event.  A task first *runs*: the kernel's code goes on from where it stood to its next probe,
+A step is finer than an event.  A task first *runs*: the kernel's code continues from where it stood to its next probe,
 or to a place at which it waits for a lock.  Then it *shows* its event.  Other tasks may run and show events between the
-two, and between an event and the code that follows it: a task may lose its CPU at each of these places.  A task that
-holds a spinlock does not lose its CPU, so another one only goes on once it was let go.
+two, and between an event and the code that follows it: a task may be preempted at each of these places.  A task that
+holds a spinlock is not preempted, so another one that waits for the lock only continues once it is released.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Interleaved:
     """A kernel with tasks of its own.
 
     :param cpus: one: nobody waits for a lock while another task runs; two: compaction may be asked to let one go
-    :param choose: picks one of so many; asked where the kernel's outside decides
+    :param choose: picks one of that number; asked where the kernel's outside decides
     """
 
     def __init__(self, revision: str = "mainline-7.3", length: Callable[[int], int] | None = None, *, tasks: int = 2,
@@ -180,7 +180,7 @@ class Interleaved:
         return any(slot in task.slots or slot in task.written_back for task in self.tasks)
 
     def run(self, schedule: Callable[[int], int]) -> None:
-        """Step all tasks to the end of their operations; ``schedule`` picks one of so many that can go on."""
+        """Step all tasks to the end of their operations; ``schedule`` picks one of those that can continue."""
         while True:
             ready = [task for task in self.tasks if task.gen is not None]
             if not ready:

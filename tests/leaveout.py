@@ -323,7 +323,7 @@ def sweep(whole: LeftOut, *, only: Sequence[str] = (), what: str = "", revision:
     counts: Counter[tuple[str, str]] = Counter()
     bad = []
     if base.verdict == "UNDECIDED":
-        bad.append(f"the whole is UNDECIDED, so that no variant can tell anything: {_line(base)}")
+        bad.append(f"the whole is UNDECIDED, so that no variant can show anything: {_line(base)}")
     for variant in variants(whole):
         if (only and variant.kind not in only) or what not in variant.what:
             continue
@@ -360,8 +360,8 @@ def table(counts: dict[tuple[str, str], int]) -> list[str]:
 def opened(path: Path, scratch: Path, events: int | None, revision: str | None = None) -> LeftOut:
     """Return a recording, or a capture imported into ``scratch``, to leave things out of.
 
-    :param events: so many from its beginning, and those up to where no task is inside an operation: where one is, no
-        variant could be a PASS
+    :param events: this many from its beginning, and those up to where no task is inside an operation: where one is,
+        no variant could be a PASS
     """
     if not (path / "manifest.json").is_file():
         out = scratch / (path.name + ".zr")
@@ -377,7 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the sweep over one recording."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else "")
     parser.add_argument("recording", type=Path)
-    parser.add_argument("--events", type=int, help="only so many from its beginning")
+    parser.add_argument("--events", type=int, help="only the first N events")
     parser.add_argument("--only", default="", help="fields, probes, groups, settings, snapshots, truth, pages, rings")
     parser.add_argument("--revision")
     parser.add_argument("--engine", default="reference")

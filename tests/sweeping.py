@@ -117,7 +117,7 @@ def recorded_pairs(recording: Tampered) -> set[Pair]:
 
 
 class _Watched(list):  # type: ignore[type-arg]
-    """A column that tells of every single value that is read of it."""
+    """A column that reports every single value that is read of it."""
 
     def __init__(self, values: list[Any], column: str, note: Any) -> None:
         super().__init__(values)
@@ -164,7 +164,7 @@ def watch(recording: Tampered, revision: str | None = None) -> Read:
 
 
 class _Noted(dict):  # type: ignore[type-arg]
-    """Comparisons that tell which of them are asked for."""
+    """Comparisons that report which of them are asked for."""
 
     def __init__(self, held: dict[str, Any], note: Any) -> None:
         super().__init__(held)
@@ -262,7 +262,7 @@ class changed:
 
 class _Kernel(ImaginaryKernel):
     """One that shows zs_compact() and zswap_total_pages() too, whose writeback fails at times, that runs out of memory when
-    it is told to, and whose shrink_worker() finds a cgroup.
+    a test asks for it, and whose shrink_worker() finds a cgroup.
     """
 
     asked = 0

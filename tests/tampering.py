@@ -27,7 +27,7 @@ class Tampered(Recording):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         for loss in self.manifest["losses"]:
-            # The number of events read does not show what is missing.
+            # What is missing does not follow from how many events were read.
             loss.pop("events", None)
         self.columns: dict[str, np.ndarray] = {}
         for name in COLUMNS:
@@ -158,7 +158,7 @@ def _reorder(recording: Tampered, event: int, order: np.ndarray, kind: str) -> C
     for name in COLUMNS:
         recording.columns[name] = old[name][order]
     rows = recording.manifest["rows"]
-    # The number of events that there should be does not show what is missing.
+    # What is missing does not follow from how many events there should be.
     recording.manifest["rows"] = len(order)
 
     def undo() -> None:
@@ -194,7 +194,7 @@ def _just_uncharged(recording: Tampered, event: int) -> bool:
                for pid, at in zip(pids, last, strict=True) if pid)
 
 
-#: events that show how many pages a pool has, or which zspages have room
+#: events that show how many pages a pool has, or what it has room in
 _TELL_PAGES = ("zs_get_total_pages_ret", "zswap_total_pages_ret", "counters", "zs_malloc", "zs_shrinker_scan", "zs_compact")
 
 

@@ -52,8 +52,8 @@ def test_every_field_counts(result: Result, field: str) -> None:
     ("kernel", {}), ("context", ("one", "three"))])
 def test_everything_of_a_divergence_counts(result: Result, field: str, changed: Any) -> None:
     divergence = dataclasses.replace(result.divergences[0], **{field: changed})
-    told = difference(result, dataclasses.replace(result, divergences=[divergence]))
-    assert told.startswith(f"divergences[0].{field}")
+    sentence = difference(result, dataclasses.replace(result, divergences=[divergence]))
+    assert sentence.startswith(f"divergences[0].{field}")
 
 
 def test_the_first_difference_is_told_with_both_values(result: Result) -> None:

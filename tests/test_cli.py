@@ -240,7 +240,7 @@ def test_a_damaged_recording_gets_one_sentence(capsys: pytest.CaptureFixture[str
     (["import", "nowhere", "-o", "out"], "does not exist"),
     (["replay", "SAMPLE", "--revision", "v99"], "there is no revision 'v99'"),
     (["replay", "SAMPLE", "--check", "store.lenght"], "there is no check 'store.lenght'"),
-    (["cut", "SAMPLE", "--from", "5", "--to", "2", "-o", "out"], "is no range"),
+    (["cut", "SAMPLE", "--from", "5", "--to", "2", "-o", "out"], "is not a range"),
 ])
 def test_wrong_use_gets_one_sentence(capsys: pytest.CaptureFixture[str], sample: Path, tmp_path: Path,
                                      monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Two recordings of one run: what agrees, what differs and where, and what cannot be told."""
+"""Two recordings of one run: what agrees, what differs and where, and what is not known."""
 
 from __future__ import annotations
 

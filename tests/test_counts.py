@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every count that a source states is held against what was read: fewer events are a loss, and no loss is the kernel's
+"""Every count that a source states is checked against what was read: fewer events are a loss, and no loss is the kernel's
 fault."""
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def test_a_trace_dat_that_is_cut(ring: Path, tmp_path: Path, gone: int) -> None:
 @given(st.integers(0, 1 << 30), st.integers(0, 7), st.booleans())
 def test_a_changed_byte_of_a_packed_ring(capture: Path, tmp_path_factory: pytest.TempPathFactory, at: int, bit: int,
                                          with_sums: bool) -> None:
-    """The container tells, or the sum: what is missing then is not the kernel's fault."""
+    """The container shows it, or the sum: what is missing then is not the kernel's fault."""
     tmp_path = tmp_path_factory.mktemp("byte")
     run = _copy(capture, tmp_path)
     packed = bytearray((run / "zmeta.cpu0.raw.xz").read_bytes())
@@ -402,7 +402,7 @@ def _aggregated(samples: int, lost: int = 0, **of: int) -> str:
     (_aggregated(30), 0), (_aggregated(1491), 1461), (_aggregated(30, store=20, load=10), 0),
     (_aggregated(36, store=24, load=12), 6), (_aggregated(530, store=20, load=10, sched_switch=500), 0),
     (_aggregated(531, store=20, load=11, sched_switch=500), 1),
-    # One event's statistics are cut off: the sum tells.
+    # One event's statistics are cut off: the sum shows it.
     (_aggregated(50, store=20), 20),
     (_aggregated(30) + "[ perf record: Captured and wrote 0.123 MB perf.data (30 samples) ]\n", 0),
     (_aggregated(30) + "[ perf record: Woken up 1 times to write data ]\n"

@@ -80,7 +80,7 @@ def test_a_cut_of_a_sample_keeps_its_pages_counters_and_truth(samples: dict[str,
     assert part.pages is not None
     assert part.manifest["pages"]["with_bytes"] <= calls < len(part.pages.sha1)
     assert done.events == len(part)
-    # Of pages that are not in it there is no digest that anybody can make.
+    # Pages that are not in it have no digest without a key.
     _, has = part.pages.all_pages()
     assert {len(digest) for digest, there in zip(part.pages.sha1, has, strict=True) if not there} == {64}
     truth = part.table("truth")
@@ -99,7 +99,7 @@ def test_a_cut_can_be_cut_again(samples: dict[str, Path], tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 10), (10, 10), (20, 10), (10**9, 10**9 + 1)])
 def test_ranges_that_are_none(synthetic: traces.Recording, tmp_path: Path, start: int, stop: int) -> None:
-    with pytest.raises(BadInput, match="is no range of its"):
+    with pytest.raises(BadInput, match="is not a range of its"):
         cut(synthetic, str(tmp_path / "rec"), start, stop)
     assert list(tmp_path.iterdir()) == []
 

@@ -16,7 +16,7 @@ from replay.cli.doctor import _command
 from replay.tools import doctor
 from replay.tools.doctor import Check, Host, abilities, disk
 
-#: A box that can be recorded, as its files tell.
+#: A box that can be recorded, as its files show.
 GOOD = {
     "proc/mounts": "nodev /sys/kernel/tracing tracefs rw 0 0\nnodev /sys/kernel/debug debugfs rw 0 0\n",
     "proc/filesystems": "nodev\ttracefs\nnodev\tdebugfs\n\text4\n",
@@ -247,10 +247,10 @@ def test_the_command_says_it_and_changes_nothing(capsys: pytest.CaptureFixture[s
     assert "    sudo mount -t debugfs nodev /sys/kernel/debug\n" in out
     assert f"({doctor.EVENTS_PER_SECOND:,} a second" in " ".join(out.split())
     assert main(["doctor", "--json", "--for", "3600"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["can"]["record"]["state"] == "no"
-    assert {check["id"]: check["state"] for check in told["checks"]}["debugfs"] == "no"
-    assert told["disk"]["seconds"] == 3600
+    found = json.loads(capsys.readouterr().out)
+    assert found["can"]["record"]["state"] == "no"
+    assert {check["id"]: check["state"] for check in found["checks"]}["debugfs"] == "no"
+    assert found["disk"]["seconds"] == 3600
     assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.rglob("*")
                       if path.is_file()}
     with pytest.raises(SystemExit) as refused:

@@ -84,7 +84,7 @@ def test_changed_samples(samples: dict[str, Path], name: str, changes: int, keep
 
 
 def test_lost_events(samples: dict[str, Path]) -> None:
-    """Both end at the same place, and what compiled code had confirmed until then is told."""
+    """Both end at the same place, and what compiled code had confirmed until then is reported."""
     recording = Tampered(samples["7.3-lz4-4k"])
     at = 9000
     for name, value in (("event", schema.CODE["lost_events"]), ("pid", 0)):
@@ -97,7 +97,7 @@ def test_lost_events(samples: dict[str, Path]) -> None:
 
 def test_what_cannot_be_told_at_the_end_is_the_reference_s(samples: dict[str, Path],
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    """Operations that are let go on at the end are the reference's where compiled code cannot tell how."""
+    """Operations that are advanced at the end are the reference's where compiled code cannot decide how."""
     monkeypatch.setattr(FastReplay, "_asked", lambda self, what: what != SETTLE)
     result = both(traces.open_recording(samples["7.3-lz4-4k"]), pages=False)
     assert result.verdict == "PASS"
@@ -113,7 +113,7 @@ def _leaves(plain: Any) -> list[tuple[Any, Any]]:
 
 @pytest.mark.parametrize("name", ["6.12-zstd-4k", "7.3-lz4-limits", "7.3-zstd-64k"])
 def test_changed_states(samples: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One value of a start state changed: both refuse it, or both find the same; nothing is looked up beside the heap."""
+    """One value of a start state changed: both refuse it, or both find the same; nothing is looked up outside the heap."""
     recording = traces.open_recording(samples[name])
     state = recording.document("state")
     assert state is not None
@@ -152,7 +152,7 @@ def test_changed_states(samples: dict[str, Path], name: str, monkeypatch: pytest
 
 @pytest.mark.parametrize("name", ["6.12-zstd-4k", "7.3-lz4-limits", "7.3-zstd-64k", "7.3-zstd-smp2"])
 def test_handed_over_anywhere(samples: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference goes on from the compiled engine's state wherever that is, hands back, and it ends the same."""
+    """The reference continues from the compiled engine's state wherever that is, hands back, and it ends the same."""
     recording = traces.open_recording(samples[name])
     chance = random.Random(name)
     compiled = FastReplay._compiled

@@ -104,10 +104,10 @@ def test_a_counter_that_stays_wrong_is_wrong_once() -> None:
 def test_a_difference_that_was_not_asked_for_is_a_cause_all_the_same(samples: dict[str, Path]) -> None:
     recording = changed(samples["7.2-lz4-edge"], "obj_malloc_ret", 10, inuse=1)
     whole = replay.replay(recording, keep_going=True)
-    parted = whole.divergences[0].event
+    first = whole.divergences[0].event
     some = {each.check for each in whole.divergences} - {"zsmalloc.place"}
     result = replay.replay(recording, checks=some or {"zsmalloc.fullness"}, keep_going=True)
-    assert {each.follows for each in result.divergences} <= {parted}
+    assert {each.follows for each in result.divergences} <= {first}
 
 
 def test_harnesses_are_told(samples: dict[str, Path]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Replays for other programs and for mails: KTAP, JUnit XML, JSON, 72 columns; each held against a golden file, a schema,
+"""Replays for other programs and for mails: KTAP, JUnit XML, JSON, 72 columns; each checked against a golden file, a schema,
 and, where a kernel's source is at hand, kunit's own parser.
 
 ``ZREPLAY_KUNIT_PARSER`` names tools/testing/kunit/kunit_parser.py of a kernel's source; without it the source is looked for
@@ -145,7 +145,7 @@ def test_json_is_what_its_schema_says(printed: dict[tuple[str, str], str]) -> No
             validator.validate(each)
             which = "none" if each["verdict"] is None else "result"
             seen.add(each["verdict"])
-            # Nothing is printed that the schema does not tell of.
+            # Nothing is printed that the schema does not have.
             assert each.keys() == schema["$defs"][which]["properties"].keys()
             for divergence in each.get("divergences", ()):
                 assert divergence.keys() == schema["$defs"]["divergence"]["properties"].keys()
@@ -176,7 +176,7 @@ def kunit_parser() -> Path:
         if path.is_file():
             return path
     if named:
-        pytest.fail(f"ZREPLAY_KUNIT_PARSER names {named}, which is no file")
+        pytest.fail(f"ZREPLAY_KUNIT_PARSER names {named}, which is not a file")
     pytest.skip("no kernel source at hand: set ZREPLAY_KUNIT_PARSER to its tools/testing/kunit/kunit_parser.py")
 
 
@@ -452,7 +452,7 @@ def test_what_a_mail_says_to_do_again_is_what_was_done(printed: dict[tuple[str, 
         assert words[0] == "zreplay"
         assert main([*words[1:], "--mail"]) == CASES[case][1]
         text = capsys.readouterr().out
-        # Pages may be compressed already this time; no line of a mail tells.
+        # Pages may be compressed already this time; no line of a mail shows it.
         assert text == printed[case, "mail"]
 
 

@@ -89,7 +89,7 @@ def test_a_class_changes_while_compaction_has_let_its_lock_go(tmp_path: Path, re
 def test_compaction_that_ends_before_there_is_something_to_move(tmp_path: Path, excused: bool) -> None:
     """It finds nothing and drops the lock; another task then frees three objects, before __zs_compact() returns.
 
-    Where they were free before compaction last moved anything it should have gone on.
+    Where they were free before compaction last moved anything it should have continued.
     """
     box = Interleaved(length=lambda slot: THIRD)
     fragmented(box, 6, keep=2)
@@ -172,7 +172,7 @@ def test_two_compactions_of_a_pool(tmp_path: Path, first: str) -> None:
 
 
 def test_an_object_moves_between_the_entry_of_zs_free_and_its_lock(tmp_path: Path) -> None:
-    """Somebody reads the pool's total meanwhile, which lets every task go on as far as it is certain to be."""
+    """Another task reads the pool's total meanwhile, which advances every task as far as it is certain to be."""
     box = Interleaved(length=lambda slot: THIRD)
     left = fragmented(box, 4)
     compaction, other = box.tasks
@@ -282,7 +282,7 @@ def test_a_walk_ends_at_an_empty_list_to_which_another_task_then_adds(tmp_path: 
 
 @pytest.mark.parametrize("added", [False, True])
 def test_a_walk_that_ends_early_differs(tmp_path: Path, added: bool) -> None:
-    """The list was not empty at any time since the walk's last event, whatever was added to it: it should go on."""
+    """The list was not empty at any time since the walk's last event, whatever was added to it: it should continue."""
     box = Interleaved("mainline-7.3")
     old_entries(box, 2)
     walk, store = box.tasks
@@ -325,13 +325,13 @@ def test_a_walk_finds_what_another_task_is_adding_or_taking_off(tmp_path: Path, 
 # ---- any order of any steps ----------------------------------------------------------------------------------------
 
 
-#: operations; ``read`` is debugfs asking for the pool's pages, which lets every other operation go on
+#: operations; ``read`` is debugfs asking for the pool's pages, which advances every other operation
 KINDS = ("store", "store", "store64k", "load", "load", "invalidate", "invalidate", "compact", "shrink", "scan", "read")
 
 
 @st.composite
 def plans(draw: st.DrawFn) -> tuple[list[tuple[str, int]], list[int]]:
-    """Operations, which tasks take up in turn, and picks: of the task that goes on, of what the outside decides."""
+    """Operations, which tasks take up in turn, and picks: of the task that continues, of what the outside decides."""
     return (draw(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 40)), min_size=4, max_size=24)),
             draw(st.lists(st.integers(0, 5), min_size=20, max_size=300)))
 

@@ -104,7 +104,7 @@ def test_a_whole_that_is_undecided_tells_nothing(edge: LeftOut) -> None:
     less = edge.without_losses()
     assert _replayed(less).verdict == "UNDECIDED"
     _, bad = sweep(less, only=["truth"], say=lambda line: None)
-    assert [line.partition(":")[0] for line in bad] == ["the whole is UNDECIDED, so that no variant can tell anything"]
+    assert [line.partition(":")[0] for line in bad] == ["the whole is UNDECIDED, so that no variant can show anything"]
 
 
 def test_a_beginning_ends_where_no_task_is_inside_an_operation(samples: dict[str, Path], tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_of_a_comparison_the_captured_columns_are_left(edge: LeftOut) -> None:
     whole, result = _replayed(edge), _replayed(edge.without_field("zswap_entry_free", "handle"))
     assert _check(result, "free.entry").compared == _check(whole, "free.entry").compared > 0
     assert _check(result, "free.entry").reason == "not captured: zswap_entry_free has no handle"
-    # What is left of it still tells a wrong value from a right one.
+    # What is left of it still distinguishes a wrong value from a right one.
     wrong = edge.without_field("zswap_entry_free", "handle")
     wrong.columns["size"] = wrong.columns["size"].copy()
     row = int(np.flatnonzero(wrong._rows(["zswap_entry_free"]))[3])
@@ -281,7 +281,7 @@ def test_case_2_a_probe_without_its_field(tmp_path: Path) -> None:
     ("obj_malloc", "handle", "zsmalloc.handle"), ("fix_fullness_group", "pool", "zsmalloc.fullness"),
     ("list_lru_add", "entry", "lru.order"), ("zswap_entry_free", "entry", "free.entry")])
 def test_0_is_no_address_where_the_column_was_captured(edge: LeftOut, event: str, column: str, check: str) -> None:
-    """The first event that shows an address binds it; one that shows 0 is wrong, and is no reason to wait for another."""
+    """The first event that shows an address binds it; one that shows 0 is wrong, not a reason to wait for another."""
     wrong = edge.copy()
     wrong.columns[column] = wrong.columns[column].copy()
     rows = np.flatnonzero(wrong._rows([event]) & (wrong.columns["pool"] == edge.columns["pool"][

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Compressors are told by what they wrote, and one that did not write it judges nothing."""
+"""Compressors are recognised by what they wrote, and one that did not write it judges nothing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_each_compressor_begins_as_itself(name: str) -> None:
     family = {"lz4": {"lz4", "lz4hc"}, "lz4hc": {"lz4", "lz4hc"}}.get(
         name, {other for other in RECOGNISED if other.startswith("deflate")} if name.startswith("deflate") else {name})
     for other in RECOGNISED.keys() - family:
-        # lzo's run of literals and 842's are told by 3 bits.
+        # lzo's run of literals and 842's differ in 3 bits.
         assert not begins_as(other, heads).all() or {name, other} == {"lzo", "842"}, other
 
 
@@ -113,7 +113,7 @@ def test_another_compressor_that_plays_iaa(tmp_path: Path, kept: bool) -> None:
 
 
 def _with_data(path: Path, change: Callable[[np.ndarray], None]) -> Recording:
-    """A recording of objects without pages: nothing but their first bytes tells what they are."""
+    """A recording of objects without pages: nothing but their first bytes shows what they are."""
     kernel = ImaginaryKernel(length=lambda swpent: 500 + swpent)
     for slot in range(120):
         kernel.store(slot)

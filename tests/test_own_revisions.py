@@ -109,10 +109,10 @@ RUNNING = {
                             "raises ZeroDivisionError: division by zero"),
     "an error in __init__": ("def __init__(self, **given):\n    super().__init__(**given)\n    raise ValueError('no')", 7,
                              "raises ValueError: no"),
-    "no effect": (STORE + "    yield", 6, "yields None, which is no effect"),
-    "a name alone": (STORE + "    yield 'zswap_store'", 6, "yields 'zswap_store', which is no effect"),
+    "no effect": (STORE + "    yield", 6, "yields None, which is not an effect"),
+    "a name alone": (STORE + "    yield 'zswap_store'", 6, "yields 'zswap_store', which is not an effect"),
     "a list": (STORE + "    yield ['zswap_store', folio]", 6, "yields ['zswap_store', "),
-    "an empty tuple": (STORE + "    yield ()", 6, "yields (), which is no effect"),
+    "an empty tuple": (STORE + "    yield ()", 6, "yields (), which is not an effect"),
     "no name": (STORE + "    yield (7, folio)", 6, "yields (7, "),
     "an unknown effect, its name put together": (STORE + "    yield ('zswap' + '_stor', folio)", 6, "the unknown effect 'zswap_stor'"),
     "too few items as it goes": (STORE + "    effect = ('zswap_store',)\n    yield effect", 7, "with 1 items"),
@@ -176,7 +176,7 @@ def test_a_loop_that_yields_ends(samples: dict[str, Path], capsys: pytest.Captur
         status, _, err = run(capsys, *command, "--revision", name)
         assert status == 2
         assert "v15.py:8, event " in err
-        assert "has taken 5,000 steps at this event and goes on" in err
+        assert "has taken 5,000 steps at this event and has not stopped" in err
 
 
 @pytest.mark.usefixtures("quick")
@@ -192,7 +192,7 @@ def test_code_that_catches_everything_ends_with_its_process(samples: dict[str, P
 @pytest.mark.usefixtures("quick")
 def test_what_is_caught_once_is_told_all_the_same(samples: dict[str, Path], capsys: pytest.CaptureFixture[str],
                                                   tmp_path: Path) -> None:
-    """The step goes on as if nothing had been: its time was up."""
+    """The step continues as if nothing had happened, but its time is up."""
     name = own(tmp_path, STORE + "    try:\n        while True:\n            pass\n    except BaseException:\n        pass\n"
                                  "    return (yield from super().zswap_store(folio))")
     status, _, err = run(capsys, "replay", samples["7.2-lz4-edge"], "--no-pages", "--revision", name)
@@ -310,7 +310,7 @@ def test_a_file_without_a_class(samples: dict[str, Path], capsys: pytest.Capture
 
 
 def test_an_edited_file_is_the_new_one(tmp_path: Path) -> None:
-    """Python keeps what it compiled beside a file, for all that are as long and of the same second."""
+    """Python keeps what it compiled next to a file, and takes it for any version of that length and second."""
     name = own(tmp_path, "SHRINK_BUDGET = 3")
     first: Any = load_revision(name)
     second: Any = load_revision(own(tmp_path, "SHRINK_BUDGET = 4"))

@@ -22,9 +22,10 @@ from model.revisions import REVISIONS
 from model.revisions.v14 import V14
 from replay.cli import main
 from replay.cli.revisions import _lines, _plain
+from replay.revdiff import lockstep
 from replay.revdiff.bisect import bisect, series
 from replay.revdiff.freerun import FreeRun, Operation, Outcome
-from replay.revdiff.lockstep import Cause, Difference, Parting, broken, differs, part
+from replay.revdiff.lockstep import Cause, Difference, Parting, broken, differs
 from replay.revdiff.operations import Operations
 from replay.tools.synthetic import ImaginaryKernel, config
 from traces.errors import BadInput
@@ -36,7 +37,7 @@ EXACT = known.repeat_in_noise(21)
 
 
 class Fixed(V14):
-    """v14 with the length looked at: no smaller than a page is no compression."""
+    """v14 with the length looked at: a page that does not shrink is not compressed."""
 
     def _store_unit(self, entry: Any, length: int) -> Any:
         return super()._store_unit(entry, length if 0 < length < 4096 else -22)
@@ -60,28 +61,28 @@ def record(path: Path, pages: list[bytes], slots: list[tuple[int, int]]) -> trac
     return traces.open_recording(path)
 
 
-def parted(recording: traces.Recording, one: str, other: str | type[V14]) -> Parting:
+def where_they_differ(recording: traces.Recording, one: str, other: str | type[V14]) -> Parting:
     second = ("Fixed", other) if isinstance(other, type) else (other, REVISIONS[other])
-    return part(recording, (one, REVISIONS[one]), second)
+    return lockstep.part(recording, (one, REVISIONS[one]), second)
 
 
 def test_a_revision_does_not_part_from_itself(tmp_path: Path) -> None:
     recording = record(tmp_path / "rec", [TEXT, EXACT, known.noise(4)], [(0, 0), (16, 3), (32, 4)])
     for name in REVISIONS:
-        found = parted(recording, name, name)
+        found = where_they_differ(recording, name, name)
         assert (found.causes, found.left_out, found.operations) == ([], {}, 3 + 25)
 
 
 def test_software_pages_part_only_in_how_it_is_done(tmp_path: Path) -> None:
     """In the order of effects; and the tree v14 was posted for puts an object that spans two pages in a row."""
-    found = parted(record(tmp_path / "rec", [TEXT, known.noise(4)], [(0, 0), (16, 4)]), "mainline-7.2", "v14")
+    found = where_they_differ(record(tmp_path / "rec", [TEXT, known.noise(4)], [(0, 0), (16, 4)]), "mainline-7.2", "v14")
     assert {cause.respect for cause in found.causes} == {"copies", "order"}
     assert found.problems == ([], [])
 
 
 def test_an_exact_page_comes_back_as_other_bytes(tmp_path: Path) -> None:
     recording = record(tmp_path / "rec", [TEXT, EXACT], [(0, 1), (8, 0)])
-    found = parted(recording, "mainline-7.2", "v14")
+    found = where_they_differ(recording, "mainline-7.2", "v14")
     assert [cause.respect for cause in found.causes] == ["data", "stored", "copies", "order"]
     data = found.causes[0]
     assert data.sentence == "a load gives the page under mainline-7.2 and other bytes under v14"
@@ -94,7 +95,7 @@ def test_an_exact_page_comes_back_as_other_bytes(tmp_path: Path) -> None:
 
 def test_a_fix_of_the_users_own_does_not_part(tmp_path: Path) -> None:
     recording = record(tmp_path / "rec", [TEXT, EXACT], [(0, 1), (8, 0)])
-    found = parted(recording, "mainline-7.2", Fixed)
+    found = where_they_differ(recording, "mainline-7.2", Fixed)
     assert {cause.respect for cause in found.causes} == {"copies", "order"}
     assert found.problems == ([], [])
 
@@ -111,7 +112,7 @@ def test_the_step_that_brought_it_is_named(tmp_path: Path, steps: list[str], bro
     order = bisect(recording, [(name, REVISIONS[name]) for name in steps], "order")
     assert order.brought == steps[1]
     assert bisect(recording, [(name, REVISIONS[name]) for name in steps], "counters").brought is None
-    with pytest.raises(BadInput, match="one step has nothing to be held against"):
+    with pytest.raises(BadInput, match="bisect needs at least two steps"):
         bisect(recording, series("v14")[:1])
 
 
@@ -131,7 +132,7 @@ def test_an_operation_that_there_is_not_is_refused() -> None:
 
 def test_a_recording_without_pages_takes_lengths_from_it(captures: Path, tmp_path: Path) -> None:
     import_source(captures / "v14-iaa-64k", tmp_path / "rec")
-    found = parted(traces.open_recording(tmp_path / "rec"), "mainline-7.2", "v14")
+    found = where_they_differ(traces.open_recording(tmp_path / "rec"), "mainline-7.2", "v14")
     # 1,923 is also how many reads of two entries a replay of it counts.
     assert [(cause.respect, cause.operations) for cause in found.causes] \
         == [("copies", 1923), ("calls", 648), ("order", 5325)]
@@ -147,7 +148,7 @@ def test_a_recording_without_pages_takes_lengths_from_it(captures: Path, tmp_pat
 
 def test_a_part_of_a_recording_is_refused(samples: dict[str, Path]) -> None:
     with pytest.raises(BadInput, match="begins with pages in zswap"):
-        parted(traces.open_recording(samples["7.3-zstd-64k"]), "mainline-7.2", "v14")
+        where_they_differ(traces.open_recording(samples["7.3-zstd-64k"]), "mainline-7.2", "v14")
 
 
 def test_the_commands_say_it(samples: dict[str, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -321,7 +322,7 @@ def test_a_wrong_charge_is_one_line_and_comes_first(tmp_path: Path, capsys: pyte
     """Once a way for each size, and the invariant after all of them."""
     pages = [known.noise(2)[:size] + bytes(4096 - size) for size in range(40, 3900, 40)]
     recording = record(tmp_path / "rec", pages, [(16 * number, number % 5) for number in range(60)])
-    found = parted(recording, "v14", OneByteMore)
+    found = where_they_differ(recording, "v14", OneByteMore)
     assert [cause.respect for cause in found.causes] == ["counters"] * len(found.causes)
     assert len(found.causes) <= 2
     assert sum(cause.operations for cause in found.causes) == 60

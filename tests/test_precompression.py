@@ -23,17 +23,17 @@ KERNEL, CONFIG = {"release": "7.3.0"}, {"compressor": "lz4", "chain_size": 8, "t
 
 
 def stored(path: Path, pages: list[bytes | None], config: dict[str, Any] = CONFIG) -> tuple[Recording, CompressingBeside]:
-    """A recording of distinct pages, seen by one who compresses them beside."""
-    with CompressingBeside() as beside, RecordingWriter(path) as writer:
-        beside.begin(KERNEL, config)
-        writer.pages.watch = beside.add
+    """A recording of distinct pages, compressed while it is written."""
+    with CompressingBeside() as compressing, RecordingWriter(path) as writer:
+        compressing.begin(KERNEL, config)
+        writer.pages.watch = compressing.add
         for number, page in enumerate(pages):
             writer.pages.add(page, None if page is not None else f"{number:040x}")
         writer.close({"complete": True, "kernel": KERNEL, "config": config, "probes": {}, "losses": [],
                       "source": {}})
         recording = Recording(path)
-        beside.keep(recording)
-    return recording, beside
+        compressing.keep(recording)
+    return recording, compressing
 
 
 def some_pages(count: int) -> list[bytes]:
@@ -59,24 +59,24 @@ def test_what_is_kept_is_what_a_replay_would_compute(tmp_path: Path, count: int)
 
 @pytest.mark.parametrize("config", [{}, {"compressor": "none-such"}, {"compressor": 7}])
 def test_without_a_known_compressor_nothing_is_kept(tmp_path: Path, config: dict[str, Any]) -> None:
-    with CompressingBeside() as beside:
-        beside.begin(KERNEL, config)
-        beside.add([b"x" * 4096])
-        assert not beside._waiting
-    with CompressingBeside() as beside:
-        beside.begin({"release": "5.1.0"}, CONFIG)
-        beside.add([b"x" * 4096])
-        assert not beside._waiting
+    with CompressingBeside() as compressing:
+        compressing.begin(KERNEL, config)
+        compressing.add([b"x" * 4096])
+        assert not compressing._waiting
+    with CompressingBeside() as compressing:
+        compressing.begin({"release": "5.1.0"}, CONFIG)
+        compressing.add([b"x" * 4096])
+        assert not compressing._waiting
 
 
 def test_results_of_a_store_that_has_other_pages_are_not_kept(tmp_path: Path) -> None:
     recording, _ = stored(tmp_path / "rec", list(some_pages(5)))
     for file in (tmp_path / "rec" / "cache").iterdir():
         file.unlink()
-    with CompressingBeside() as beside:
-        beside.begin(KERNEL, CONFIG)
-        beside.add(list(some_pages(4)))
-        beside.keep(recording)
+    with CompressingBeside() as compressing:
+        compressing.begin(KERNEL, CONFIG)
+        compressing.add(list(some_pages(4)))
+        compressing.keep(recording)
     assert not list((tmp_path / "rec" / "cache").iterdir())
 
 
@@ -91,13 +91,13 @@ def test_whoever_stores_waits_for_slow_compressors(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("replay.reference.precompression.results_of", slowly)
     page: list[bytes | None] = [b"y" * 4096]
-    with CompressingBeside() as beside:
-        beside.begin(KERNEL, CONFIG)
-        room = 2 * beside._threads
+    with CompressingBeside() as compressing:
+        compressing.begin(KERNEL, CONFIG)
+        room = 2 * compressing._threads
         for _ in range(room):
-            beside.add(page)
+            compressing.add(page)
         done = threading.Event()
-        more = threading.Thread(target=lambda: (beside.add(page), done.set()))
+        more = threading.Thread(target=lambda: (compressing.add(page), done.set()))
         more.start()
         assert not done.wait(0.2)
         go.set()
@@ -119,12 +119,12 @@ def test_an_import_compresses_while_pages_are_stored(tmp_path: Path, monkeypatch
         seen.append("store")
         flush(self)
 
-    def compressing(path: str, beside: CompressingBeside) -> tuple[list[str], str]:
+    def keeping(path: str, compressing: CompressingBeside) -> tuple[list[str], str]:
         seen.append("recording is there")
-        return keep(path, beside)
+        return keep(path, compressing)
 
     monkeypatch.setattr(import_verb, "CompressingBeside", Watching)
-    monkeypatch.setattr(import_verb, "_compress", compressing)
+    monkeypatch.setattr(import_verb, "_compress", keeping)
     monkeypatch.setattr(PageStoreWriter, "_flush", flushing)
     assert main(["import", str(rb.write_capture(tmp_path / "run")), "-o", str(tmp_path / "rec")]) == 0
     assert seen[0] == "store"

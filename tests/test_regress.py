@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Two sets of recordings: what is the same, what is worse, and what cannot be told."""
+"""Two sets of recordings: what is the same, what is worse, and what is inconclusive."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_of(result: Regression, name: str) -> Check:
 
 
 def pair(tmp_path: Path, base: Plan, patched: Plan, runs: int = 1) -> Regression:
-    """Record so many runs of each kernel; their times differ a little, nothing else does."""
+    """Record this many runs of each kernel; their times differ a little, nothing else does."""
     sides = []
     for side, plan in (("base", base), ("patched", patched)):
         made = []
@@ -132,27 +132,27 @@ def test_runs_that_did_the_same_at_other_times_are_several(tmp_path: Path) -> No
     assert measure(one).identity == runs[0].identity
 
 
-# ---- how much was told ----------------------------------------------------------------------------------------
+# ---- how much is conclusive ----------------------------------------------------------------------------------------
 
 
-def result_of(told: int, untold: int, losses: bool = False, times: int = 0, emulated: bool | None = None) -> Regression:
-    """A result of so many checks that were told and were not, and of times that no emulator can tell."""
-    kinds = [("same", Kind.COUNT)] * told + [("cannot tell", Kind.COUNT)] * untold + [("cannot tell", Kind.TIME)] * times
+def result_of(sure: int, unsure: int, losses: bool = False, times: int = 0, emulated: bool | None = None) -> Regression:
+    """A result with these numbers of checks, and with times from an emulator or not."""
+    kinds = [("same", Kind.COUNT)] * sure + [("inconclusive", Kind.COUNT)] * unsure + [("inconclusive", Kind.TIME)] * times
     checks = [Check(Measure(str(number), "x", "", "g", Better.LOWER, kind), WHOLE, None, None, verdict)
               for number, (verdict, kind) in enumerate(kinds)]
     return Regression([Run("a", "7.3", "lz4", {}, emulated=emulated)], [Run("b", "7.4", "lz4", {}, emulated=emulated)],
                       Alike(0, (0, 0), ""), Pages(why="x"), checks, [], [], 0.02, losses=["a: lost 3"] if losses else [])
 
 
-@pytest.mark.parametrize(("told", "untold", "verdict"), [(66, 34, "undecided"), (67, 33, "not worse"), (2, 1, "not worse"),
+@pytest.mark.parametrize(("sure", "unsure", "verdict"), [(66, 34, "undecided"), (67, 33, "not worse"), (2, 1, "not worse"),
                                                          (1, 1, "undecided"), (0, 0, "undecided"), (52, 77, "undecided")])
-def test_not_worse_takes_two_thirds_of_the_checks(told: int, untold: int, verdict: str) -> None:
-    result = result_of(told, untold)
+def test_not_worse_takes_two_thirds_of_the_checks(sure: int, unsure: int, verdict: str) -> None:
+    result = result_of(sure, unsure)
     assert (result.verdict, result.exit_status) == (verdict, 3 if verdict == "undecided" else 0)
-    said = f"{told} of {told + untold} checks were told ({100 * told // max(1, told + untold)} %); \"not worse\" takes 67 %"
+    said = f"{sure} of {sure + unsure} checks are conclusive ({100 * sure // max(1, sure + unsure)} %); \"not worse\" takes 67 %"
     assert result.share == said
     assert result.why == (said if verdict == "undecided" else "")
-    assert result.as_dict()["share"] == {"told": told, "of": told + untold, "least": LEAST_SHARE}
+    assert result.as_dict()["share"] == {"conclusive": sure, "of": sure + unsure, "least": LEAST_SHARE}
     for lines in (list(report(result)), list(mail(result))):
         assert said in " ".join(" ".join(lines).split())
     assert next(report(result)).startswith(verdict.upper())
@@ -160,19 +160,19 @@ def test_not_worse_takes_two_thirds_of_the_checks(told: int, untold: int, verdic
 
 @quick
 @given(st.integers(0, 200), st.integers(0, 200), st.booleans())
-def test_more_that_is_not_told_never_clears(told: int, untold: int, losses: bool) -> None:
+def test_more_that_is_inconclusive_never_clears(sure: int, unsure: int, losses: bool) -> None:
     order = ["undecided", "not worse"]
-    assert order.index(result_of(told, untold + 1, losses).verdict) <= order.index(result_of(told, untold, losses).verdict)
+    assert order.index(result_of(sure, unsure + 1, losses).verdict) <= order.index(result_of(sure, unsure, losses).verdict)
 
 
 def test_an_emulators_times_are_not_asked_for() -> None:
     assert result_of(70, 30, times=40).verdict == "undecided"
     result = result_of(70, 30, times=40, emulated=True)
     assert result.verdict == "not worse"
-    assert "70 of 100 checks were told (70 %, an emulator's times not counted)" in result.share
+    assert "70 of 100 checks are conclusive (70 %, an emulator's times not counted)" in result.share
 
 
-def test_one_worse_is_worse_however_little_was_told() -> None:
+def test_one_worse_is_worse_however_little_is_conclusive() -> None:
     result = result_of(1, 99)
     result.checks[0].verdict = "worse"
     assert (result.verdict, result.exit_status) == ("worse", 1)
@@ -183,8 +183,8 @@ def test_other_work_is_not_the_same(tmp_path: Path) -> None:
     result = pair(tmp_path, Plan(), Plan(extra=30), runs=3)
     assert any("did not do the same work" in note for note in result.notes)
     assert {check.scope for check in result.of("same")} <= {ALIKE, SAME_PAGES}
-    untold = [check for check in result.of("cannot tell") if check.reason == "base and patched did not do the same work"]
-    assert {"counter.zswap.reject_compress_fail", "counter.zswap.pool_limit_hit"} <= {check.id for check in untold}
+    unsure = [check for check in result.of("inconclusive") if check.reason == "base and patched did not do the same work"]
+    assert {"counter.zswap.reject_compress_fail", "counter.zswap.pool_limit_hit"} <= {check.id for check in unsure}
     same = pair(tmp_path / "less", Plan(), Plan(extra=2), runs=3) if (tmp_path / "less").mkdir() is None else None
     assert same is not None
     assert "counter.zswap.reject_compress_fail" in ids(same, "same")
@@ -241,7 +241,7 @@ def test_times_are_entry_to_return(tmp_path: Path) -> None:
 def test_what_a_probe_did_not_see_has_no_value(tmp_path: Path) -> None:
     result = regress([record(tmp_path / "a", Plan(without="zs_obj_write"))], [record(tmp_path / "b")])
     check = check_of(result, "alike.effect.store.zs_obj_write" if result.alike.whole else "effect.store.zs_obj_write")
-    assert (check.verdict, check.base) == ("cannot tell", None)
+    assert (check.verdict, check.base) == ("inconclusive", None)
     assert "base: zs_obj_write was not probed" in check.reason
 
 
@@ -355,7 +355,7 @@ def test_a_counter_that_grows_is_found_with_three_runs(tmp_path: Path) -> None:
     assert change(check) == "new"
     # One run of each allows no such verdict.
     one = regress([Recording(tmp_path / "base-0")], [Recording(tmp_path / "patched-0")])
-    assert "counter.zswap.reject_compress_fail" in ids(one, "cannot tell")
+    assert "counter.zswap.reject_compress_fail" in ids(one, "inconclusive")
     assert one.of("worse") == []
 
 
@@ -376,7 +376,7 @@ def test_an_emulator_s_times_get_no_verdict(tmp_path: Path) -> None:
     result = pair(tmp_path, Plan(cpu_model=emulator), Plan(cpu_model=emulator, slow=0.5), runs=3)
     times = [check for check in result.checks if check.measure.kind is Kind.TIME]
     assert times
-    assert {check.verdict for check in times} == {"cannot tell"}
+    assert {check.verdict for check in times} == {"inconclusive"}
     assert result.exit_status == 0
     assert any("emulator" in note for note in result.notes)
 
@@ -399,7 +399,7 @@ def test_a_part_alike_is_compared_exactly_the_rest_is_not(tmp_path: Path) -> Non
     assert result.alike.events == (None, result.patched[0].operations.events[total])
     assert ids(result, "worse") == ids(result, "better") == set()
     assert "alike.effect.store.zs_malloc" in ids(result, "same")
-    assert "effect.store.zs_malloc" in ids(result, "cannot tell")
+    assert "effect.store.zs_malloc" in ids(result, "inconclusive")
     # The snapshot at the end is after the part that is alike in one of them only.
     assert "alike.pool.pages@middle" in ids(result, "same")
     assert "pool.pages@middle" not in {check.id for check in result.checks}
@@ -474,7 +474,7 @@ def test_runs_that_differ_on_the_same_operations_tell_nothing(tmp_path: Path) ->
     a, b, c, d = (record(tmp_path / name, Plan(longer=longer)) for name, longer in zip("abcd", (0, 3, 0, 3), strict=True))
     result = regress([a, b], [c, d])
     check = check_of(result, "alike.length.mean")
-    assert (check.verdict, check.reason) == ("cannot tell", "runs of one kernel differ on the same operations")
+    assert (check.verdict, check.reason) == ("inconclusive", "runs of one kernel differ on the same operations")
 
 
 # ---- losses ----------------------------------------------------------------------------------------------
@@ -589,7 +589,7 @@ def regressions(draw: st.DrawFn) -> Regression:
         sides = [draw(st.one_of(st.none(), st.lists(numbers, min_size=1, max_size=3).map(tuple).map(Side)))
                  for _ in range(2)]
         checks.append(Check(made, draw(st.sampled_from([ALIKE, WHOLE, SAME_PAGES])), sides[0], sides[1],
-                            draw(st.sampled_from(["same", "better", "worse", "cannot tell"])), draw(texts)))
+                            draw(st.sampled_from(["same", "better", "worse", "inconclusive"])), draw(texts)))
     runs = [Run(draw(texts), draw(texts), draw(texts), {}, orders={draw(st.integers(0, 13)): draw(st.integers(1, 99))})
             for _ in range(2)]
     return Regression([runs[0]], [runs[1]], Alike(draw(st.integers(0, 9)), (None, None), draw(texts)),

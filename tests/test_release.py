@@ -169,7 +169,7 @@ def test_a_configuration_of_another_kernel_is_said(tmp_path: Path) -> None:
 def test_a_store_of_debian_s_7_3(captures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], release: str) -> None:
     trace = captures.parent / "cases/1/trace.txt"
     if not trace.is_file():
-        pytest.skip("no cases beside the captures")
+        pytest.skip("no cases next to the captures")
     assert main(["import", str(trace), "--kernel", release, "--compressor", "lz4", "--totalram-pages", "504108",
                  "-o", str(tmp_path / "rec")]) == 0
     assert main(["replay", str(tmp_path / "rec")]) == 0, capsys.readouterr().out

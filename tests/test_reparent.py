@@ -73,7 +73,7 @@ def test_entries_of_one_obj_cgroup_go_to_one_cgroups_lists(tmp_path: Path) -> No
 
 
 def test_a_store_under_way_keeps_an_obj_cgroup(tmp_path: Path) -> None:
-    """Its task has not gone on from the charge; another one's does not make the cgroup unknown once more."""
+    """Its task has not continued from the charge; another one's does not make the cgroup unknown once more."""
     box = gone()
     box.store("/a/c", 10, wait=True)
     box.store("/a/c", 11, task=101, wait=True)

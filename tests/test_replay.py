@@ -285,9 +285,9 @@ def test_a_compiler_may_leave_the_reading_of_totals_out_of_line(tmp_path: Path) 
 
 @pytest.mark.parametrize(("during", "verdict"), [(True, "PASS"), (False, "FAIL")])
 def test_a_walk_moves_an_entry_while_another_is_added(tmp_path: Path, during: bool, verdict: str) -> None:
-    """list_lru_add() on one CPU, a walk that rotates on another: which came first the next walk tells.
+    """list_lru_add() on one CPU, a walk that rotates on another: the next walk shows which came first.
 
-    Where the addition was over before the walk began there is nothing to tell, and the wrong order is wrong.
+    Where the addition was over before the walk began the order is known, and the wrong one is wrong.
     """
     kernel = ImaginaryKernel("mainline-7.2")
     kernel.store(1)
@@ -435,7 +435,7 @@ def test_results_of_hardware_are_held_against_what_they_can_be(tmp_path: Path, c
     assert result.verdict == ("FAIL" if caught else "PASS"), result.divergences
     checks = {check.id: check for check in result.checks}
     assert checks["store.length"].grade == "modelled"
-    assert "cannot be told" in checks["store.error"].reason
+    assert "cannot be predicted" in checks["store.error"].reason
     if caught:
         assert (result.divergences[0].check, result.divergences[0].event) == (caught, event)
     else:
@@ -541,7 +541,7 @@ def test_a_revision_that_raises_is_told_with_its_event(samples: dict[str, Path])
 @pytest.mark.parametrize("change", ["missing", "size", "store"])
 def test_an_event_may_be_missing_because_it_was_lost(tmp_path: Path, change: str, verdict: str, wrong_value: str,
                                                      losses: list[dict[str, object]]) -> None:
-    """Missed hits, and events lost at an unknown place, leave no mark: nobody can tell a kernel that did something else.
+    """Missed hits, and events lost at an unknown place, leave no mark: a kernel that did something else looks the same.
 
     A wrong value is wrong, where no event of its operation can have been lost.
     """
@@ -568,7 +568,7 @@ def test_an_event_may_be_missing_because_it_was_lost(tmp_path: Path, change: str
 
 def test_a_library_that_is_not_exact_here_judges_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                          samples: dict[str, Path]) -> None:
-    """It is named, its results are compared as modelled, and what it gets wrong is counted, not held against the kernel."""
+    """It is named, its results are compared as modelled, and what it gets wrong is counted, not blamed on the kernel."""
     shutil.copytree(samples["7.3-lz4-4k"], tmp_path / "rec", ignore=shutil.ignore_patterns("cache"))
     exact = compressor_for("lz4", "mainline-7.3").lengths
 
@@ -598,7 +598,7 @@ def test_checks_are_asked_for_by_the_part_before_their_point(samples: dict[str, 
 @pytest.mark.parametrize(("second", "verdict"), [(1, "PASS"), (-1, "FAIL"), (2, "FAIL"), (0, "FAIL")])
 def test_a_read_goes_on_on_the_next_page(samples: dict[str, Path], monkeypatch: pytest.MonkeyPatch, second: int,
                                          verdict: str) -> None:
-    """The entries of a read are derived, not recorded: a step of one's own that takes another page is told so."""
+    """The entries of a read are derived, not recorded: a user's own step that takes another page is reported."""
     def read(self: ZsPool, obj: ZsObject, length: int) -> tuple[SgEntry, ...]:
         shape = whole(self, obj, length)
         return shape if len(shape) == 1 else (shape[0], SgEntry(shape[0].page + second, 0, shape[1].length))

@@ -228,7 +228,7 @@ def test_numbers_are_those_of_the_json(samples: dict[str, Path], tmp_path: Path,
         assert header.attributes["data-events"] == str(plain["events"])
         assert f"{sum(count for count, _, _ in wanted.values()):,} comparisons" in page.text
         for reason in (*plain["reasons"], *plain["notes"]):
-            # What was compressed before is told by the first of them alone.
+            # What was compressed before is reported by the first of them alone.
             if "distinct pages compressed" not in reason:
                 assert reason in page.text
         section = page.all("section", aria_labelledby="divergence")[0]
@@ -421,7 +421,7 @@ def test_a_result_without_its_recording(failed: dict[str, Any], tmp_path: Path) 
 
 
 def test_a_result_of_another_recording(failed: dict[str, Any], samples: dict[str, Path], tmp_path: Path) -> None:
-    for other, why in (("6.12-zstd-4k", "is of kernel 6.12"), ("7.3-zstd-smp2", "the result tells of")):
+    for other, why in (("6.12-zstd-4k", "is of kernel 6.12"), ("7.3-zstd-smp2", "the result has")):
         (tmp_path / "result.json").write_text(json.dumps({**failed, "recording": str(samples[other])}))
         _, page, _ = report(tmp_path, tmp_path / "result.json")
         assert not page.all("figure")
@@ -593,7 +593,7 @@ def test_which_case_it_is(check: str, recorded: Any, predicted: Any, words: str)
 @pytest.mark.parametrize(("verdict", "reasons", "words"), [
     ("PASS", [], "Kernel 7.9 (lz4) did what R says: 5 comparisons by 1 check over 9 events, none different."),
     ("FAIL", [], "Kernel 7.9 (lz4) does not do what R says: 5 comparisons by 1 check over 9 events."),
-    ("UNDECIDED", ["events were lost"], "Whether kernel 7.9 (lz4) does what R says cannot be told: events were lost."),
+    ("UNDECIDED", ["events were lost"], "Whether kernel 7.9 (lz4) does what R says is not known: events were lost."),
     ("SKIP", ["no zswap"], "Nothing was checked of kernel 7.9 (lz4): no zswap."),
 ])
 def test_verdict_in_one_sentence(verdict: str, reasons: list[str], words: str) -> None:

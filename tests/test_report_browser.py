@@ -38,10 +38,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         # Its sandbox refuses to run as root.
         command.append("--no-sandbox")
     try:
-        told = look(command, "data:text/html,<!DOCTYPE html><p>here", "--dump-dom").stdout
+        shown = look(command, "data:text/html,<!DOCTYPE html><p>here", "--dump-dom").stdout
     except subprocess.TimeoutExpired:
-        told = ""
-    if "here" not in told:
+        shown = ""
+    if "here" not in shown:
         pytest.skip(f"{found} does not run here")
     return command
 
@@ -72,7 +72,7 @@ def pages(samples: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 def test_a_page_that_complains_is_noticed(browser: list[str], tmp_path: Path) -> None:
     (tmp_path / "bad.html").write_text("<!DOCTYPE html><title>x</title><script>nothing.there()</script>")
     assert complaints(look(browser, tmp_path / "bad.html", "--dump-dom").stderr)
-    # The policy of a report's page is one that a browser enforces, and tells of.
+    # The policy of a report's page is one that a browser enforces and reports.
     (tmp_path / "policy.html").write_text(
         "<!DOCTYPE html><meta http-equiv='Content-Security-Policy' content=\"default-src 'none'\"><script>1</script>")
     assert complaints(look(browser, tmp_path / "policy.html", "--dump-dom").stderr)
@@ -90,7 +90,7 @@ def test_opens_without_a_complaint_and_nothing_had_to_be_mended(browser: list[st
 
 
 def _elements(dom: str) -> str:
-    """Return a page without its style sheet, whose text is no elements."""
+    """Return a page without its style sheet, whose text is not elements."""
     return re.sub(r"(<style>).*?(</style>)", r"\1\2", dom, flags=re.S)
 
 
@@ -155,7 +155,7 @@ def test_what_a_screen_reader_is_told(driven: Devtools, pages: dict[str, Path], 
     assert landmarks[:2] == [("main", ""), ("navigation", "Sections")]
     headings = [each for each in tree if each["role"] == "heading"]
     assert all(each["name"].strip() for each in headings)
-    # The sign beside the verdict's word is for eyes.
+    # The sign next to the verdict's word is for eyes.
     assert headings[0]["name"].startswith(verdict)
     levels = [int(each["level"]) for each in headings]
     assert levels.count(1) == levels[0] == 1

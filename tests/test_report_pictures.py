@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the pictures of a report are drawn from, held against the recording itself; and the drawings as files."""
+"""What the pictures of a report are drawn from, checked against the recording itself; and the drawings as files."""
 
 from __future__ import annotations
 

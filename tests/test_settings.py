@@ -25,7 +25,7 @@ class Trace:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        #: how many there were, also of those that a test takes away again: time goes on
+        #: how many there were, also of those that a test removes again: time passes
         self.said = 0
 
     def _stamp(self) -> str:
@@ -83,7 +83,7 @@ class Trace:
 
 
 def test_a_limit_that_nothing_says_is_not_compared(tmp_path: Path) -> None:
-    """systemd's MemoryZSwapMax=0 on a box that nobody told about."""
+    """systemd's MemoryZSwapMax=0 on a box where nothing reports it."""
     trace = Trace()
     trace.refused()
     result = both(trace.recording(tmp_path))
@@ -102,7 +102,7 @@ def test_writeback_that_nothing_says_is_not_compared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("probed", [True, False])
 def test_a_limit_that_nothing_says_and_no_probe_shows(probed: bool, tmp_path: Path) -> None:
-    """What follows tells whether a store was refused, where obj_cgroup_may_zswap() itself was not probed."""
+    """The next event shows whether a store was refused, where obj_cgroup_may_zswap() itself was not probed."""
     trace = Trace()
     trace.refused()
     trace.kept_in_memory(2)
@@ -122,7 +122,7 @@ def test_writeback_that_nothing_says_and_no_probe_shows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("on", [True, False])
 def test_a_shrinker_of_which_nothing_says_whether_it_is_on(on: bool, tmp_path: Path) -> None:
-    """shrinker_enabled is read before anything else: the scan's next event tells."""
+    """shrinker_enabled is read before anything else: the scan's next event shows it."""
     trace = Trace()
     trace.add("shr_scan", nr=32, nid=0, memcg=_MEMCG)
     if on:
@@ -370,7 +370,7 @@ def test_a_cut_begins_with_the_settings_of_its_first_event(tmp_path: Path) -> No
 # ---- recordings of before, whose workload says in markers what it writes -----------------------------------------
 
 
-def told(*markers: str) -> SettingBox:
+def marked(*markers: str) -> SettingBox:
     """A box of which nothing but these markers says what is set."""
     box = SettingBox("/a", whose=False, probes=())
     box.rows, box.texts = box.rows[:1], []
@@ -381,7 +381,7 @@ def told(*markers: str) -> SettingBox:
 
 @pytest.mark.parametrize(("said", "good"), [("0", True), ("4095", True), ("4096", False), ("max", False)])
 def test_a_limit_that_a_workload_says_is_compared(said: str, good: bool, tmp_path: Path) -> None:
-    box = told(f"cgroup memory.zswap.max={said}")
+    box = marked(f"cgroup memory.zswap.max={said}")
     box.refuse("/a", 1)
     if good:
         assert judged(box, tmp_path) == ("PASS", 1, 0)
@@ -391,7 +391,7 @@ def test_a_limit_that_a_workload_says_is_compared(said: str, good: bool, tmp_pat
 
 @pytest.mark.parametrize(("said", "good"), [("0", True), ("1", False)])
 def test_writeback_that_a_workload_says_is_compared(said: str, good: bool, tmp_path: Path) -> None:
-    box = told(f"cgroup memory.zswap.writeback={said}")
+    box = marked(f"cgroup memory.zswap.writeback={said}")
     box.refuse("/a", 1)
     if good:
         # Which cgroup is walked its events did not say then, once one had its writeback off.
@@ -401,7 +401,7 @@ def test_writeback_that_a_workload_says_is_compared(said: str, good: bool, tmp_p
 
 
 def test_what_a_marker_says_is_compared_from_there_on(tmp_path: Path) -> None:
-    box = told("phase out1")
+    box = marked("phase out1")
     box.refuse("/a", 1)
     box.add("marker", 50, "cgroup memory.zswap.max=0")
     box.refuse("/a", 2)

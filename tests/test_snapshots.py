@@ -49,7 +49,7 @@ def _names(rows: list[list[int]]) -> list[str]:
 
 
 def test_a_total_is_the_one_of_when_it_was_read(tmp_path: Path) -> None:
-    """A snapshot lets a store go on to its reading of the total; another task then changes that total."""
+    """A snapshot advances a store to its reading of the total; another task then changes that total."""
     kernel = ImaginaryKernel()
     kernel.store(1)
     one = len(kernel.rows)
@@ -70,7 +70,7 @@ def test_a_total_is_the_one_of_when_it_was_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("written_back", "verdict"), [(0, "PASS"), (1, "PASS"), (2, "FAIL")])
 def test_a_preempted_task_has_not_counted_yet(tmp_path: Path, written_back: int, verdict: str) -> None:
-    """A worker lost its CPU after it had handed a page to the device and before it counted it."""
+    """A worker was preempted after it had handed a page to the device and before it counted it."""
     kernel = ImaginaryKernel()
     kernel.store(1)
     kernel.do(kernel.model.shrink_memcg(None))  # every entry has a second chance
@@ -90,7 +90,7 @@ def test_a_preempted_task_has_not_counted_yet(tmp_path: Path, written_back: int,
                                                  ((0, 2, 2), "FAIL"), ((1, 3, 2), "FAIL"), ((1, 1, 1), "FAIL")])
 def test_a_task_may_lose_its_cpu_for_longer_than_a_snapshot(tmp_path: Path, stored: tuple[int, ...],
                                                             verdict: str) -> None:
-    """After the charge and before it counts the page a store loses its CPU, over two snapshots and another's work."""
+    """After the charge and before it counts the page a store is preempted, over two snapshots and another task's work."""
     kernel = ImaginaryKernel()
     kernel.store(1)
     kernel.pid = 200
@@ -114,7 +114,7 @@ def test_a_task_may_lose_its_cpu_for_longer_than_a_snapshot(tmp_path: Path, stor
 
 @pytest.mark.parametrize(("stored", "verdict"), [(1, "PASS"), (0, "PASS"), (2, "FAIL")])
 def test_a_task_that_frees_may_not_have_counted_yet(tmp_path: Path, stored: int, verdict: str) -> None:
-    """zswap_entry_free() lost its CPU between the uncharge, its last event, and the count."""
+    """zswap_entry_free() was preempted between the uncharge, its last event, and the count."""
     kernel = ImaginaryKernel()
     kernel.store(1)
     kernel.invalidate(1)
@@ -127,7 +127,7 @@ def test_a_task_that_frees_may_not_have_counted_yet(tmp_path: Path, stored: int,
 @pytest.mark.parametrize("after", ["fix_fullness_group_ret", "__free_zspage"])
 @pytest.mark.parametrize(("pages", "verdict"), [(1, "PASS"), (0, "PASS"), (2, "FAIL")])
 def test_a_zspage_that_is_freed_may_still_be_in_the_total(tmp_path: Path, after: str, pages: int, verdict: str) -> None:
-    """zs_free() lost its CPU between finding the zspage empty and taking its pages off the pool's total."""
+    """zs_free() was preempted between finding the zspage empty and taking its pages off the pool's total."""
     kernel = ImaginaryKernel(length=lambda swpent: 4096)
     kernel.store(1)
     one = kernel.model.total_pages()
@@ -144,7 +144,7 @@ def test_a_zspage_that_is_freed_may_still_be_in_the_total(tmp_path: Path, after:
 
 @pytest.mark.parametrize(("out", "verdict"), [(7, "PASS"), (8, "PASS"), (6, "FAIL"), (9, "FAIL")])
 def test_a_store_may_not_have_counted_its_pages_yet(tmp_path: Path, out: int, verdict: str) -> None:
-    """zswap_store() lost its CPU after the page was on the LRU and before it counted zswpout."""
+    """zswap_store() was preempted after the page was on the LRU and before it counted zswpout."""
     kernel = ImaginaryKernel()
     kernel.store(1)
     place = len(kernel.rows) - [*reversed(_names(kernel.rows))].index("list_lru_add_ret")

@@ -127,7 +127,7 @@ def test_every_comparison_is_swept(made: dict[str, Tampered], line: str) -> None
 
 
 def test_a_comparison_too_few_is_noticed(made: dict[str, Tampered], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sweep fails where compiled code compares less: here it is told that a column is not there."""
+    """The sweep fails where compiled code compares less: here a column is hidden from it."""
     monkeypatch.setattr("replay.fast.eligible.setup", _without_sizes)
     monkeypatch.setattr("replay.fast.runner.setup", _without_sizes)
     recording = made["mainline-7.3"]

@@ -79,7 +79,7 @@ def _untold(block: np.ndarray) -> None:
 @pytest.mark.parametrize("first", [0, 1], ids=["current", "old"])
 def test_the_shrinker_of_either_pool_compacts(tmp_path: Path, first: int, without: frozenset[str],
                                               change: Any) -> None:
-    # Linux 6.12 has __zs_compact() inlined: there only the pool itself, or an object that moves, tells.
+    # Linux 6.12 has __zs_compact() inlined: there only the pool itself, or an object that moves, shows it.
     kernel, texts = _switched()
     assert kernel.compact(first) > 0
     assert kernel.compact(1 - first) > 0

@@ -88,7 +88,7 @@ def l1(path: Path, revision: str) -> traces.Recording:
 @pytest.mark.parametrize("revision", ["v14", "v12"])
 def test_l1_fails_where_compressed_bytes_are_written_for_the_page(tmp_path: Path, revision: str) -> None:
     recording = l1(tmp_path / "rec", revision)
-    # The posting predicts just that: an invariant has the word, behind the load's read.
+    # The posting predicts just that: an invariant decides, behind the load's read.
     assert judged(recording, revision) == ("FAIL", "invariant.load", event_of(recording, "zswap_entry_free"))
     assert judged(recording, f"{revision}-meant") == ("FAIL", "store.raw", event_of(recording, "zs_obj_write"))
 
