@@ -264,6 +264,6 @@ def test_calls_without_outcomes_are_no_pass(tmp_path: Path, engine: str) -> None
     result = replay(open_recording(tmp_path / "r"), engine=engine)
     assert result.verdict == "UNDECIDED"
     assert [check.id for check in result.checks if check.compared] == ["invariant.balance"]
-    assert result.reasons == ["nothing that the kernel did could be compared: the recording shows calls and no outcome"]
+    assert result.reasons == ["nothing that the kernel did could be compared: the recording shows calls but no outcomes"]
     asked = replay(open_recording(tmp_path / "r"), engine=engine, checks=["invariant.balance"])
     assert asked.verdict == "PASS"

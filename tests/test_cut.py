@@ -161,5 +161,5 @@ def test_a_state_that_does_not_hold_together_is_refused(samples: dict[str, Path]
     STATE_DEFECTS[defect](state)
     (path / "state.json").write_text(json.dumps(state))
     for engine in ("reference", "fast"):
-        with pytest.raises(BadInput, match=r"state\.json(: (the state does not hold together|state version|does not say pools)|, key .*;)"):
+        with pytest.raises(BadInput, match=r"state\.json(: (the state is inconsistent|state version|does not say pools)|, key .*;)"):
             replay.replay(traces.open_recording(path, verify=False), engine=engine)

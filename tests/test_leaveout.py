@@ -376,7 +376,7 @@ def test_a_cpu_of_which_the_recording_says_nothing(samples: dict[str, Path]) -> 
     assert cpus_without_ring(first) == [0]
     result = _replayed(first)
     assert result.verdict == "UNDECIDED"
-    assert result.reasons[-1] == "the difference may come of what happened on CPU 0, of which the recording says nothing"
+    assert result.reasons[-1] == "the difference may be due to what happened on CPU 0, of which the recording has no events"
     last = whole.without_cpu(1, said=None)
     assert cpus_without_ring(last) == []
     for said in ({"kernel": {**last.manifest["kernel"], "cpus": 2}}, {"capture": {"box": {"cpus_online": "0-1"}}}):

@@ -74,9 +74,9 @@ AT_ONCE = {
     "a misspelt value of the object's": (
         "def zswap_invalidate(self, swpent):\n    self.zswap_mxa = 3\n    yield from super().zswap_invalidate(swpent)", 6,
         "mainline-7.2 has zswap_max"),
-    "no kernel line": ("kernel_line = None", 5, "has kernel_line = None, which there is not"),
+    "no kernel line": ("kernel_line = None", 5, "has kernel_line = None, which does not exist"),
     "a wrong kernel line": ("kernel_line = '7.2'", 5, "choose one of mainline-6.12,"),
-    "a wrong layer": ("\ncrypto_layer = '9'", 6, "has crypto_layer = '9', which there is not"),
+    "a wrong layer": ("\ncrypto_layer = '9'", 6, "has crypto_layer = '9', which does not exist"),
     "a value of a wrong type": ("SHRINK_BUDGET = 'many'", 5, "give it a value of type int"),
     "no method": ("zswap_load = None", 5, "has None as zswap_load, which is a method of mainline-7.2"),
     "async": ("async def zswap_store(self, folio):\n    pass", 5, "async, which nothing would await"),

@@ -138,7 +138,7 @@ def test_a_recording_without_pages_takes_lengths_from_it(captures: Path, tmp_pat
         == [("copies", 1923), ("calls", 648), ("order", 5325)]
     assert found.causes[1].sentence == ("a store of 16 pages makes 16 compress calls (16 of 1 page) under mainline-7.2 and "
                                         "2 compress calls (2 of 8 pages) under v14")
-    assert found.notes == ["the recording holds no page bytes: each page compresses to what it was recorded to"]
+    assert found.notes == ["the recording holds no page bytes: each page compresses to its recorded length"]
     # What 18/26 loses: every page that did not fit, in a batch that says it went well.
     assert found.problems[0] == []
     assert {text for _, text in found.problems[1]} \

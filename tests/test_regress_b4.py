@@ -255,7 +255,7 @@ SERIES = '[[series]]\nsubject = "x"\nbase = ["a"]\npatched = ["b"]\n'
     ("a = ", "is not readable TOML"), ("\xff", None), ("x = 1\n", "key 'x': is not known"),
     ("series = 3\n", "is not a list of tables"), ("series = [3]\n", "is not a list of tables"),
     ('unknown = "pass"\n', "neither"), ("[[series]]\n", "names no recordings"),
-    ('[[series]]\nbase = ["a"]\npatched = ["b"]\n', "says nothing to know its mails by"),
+    ('[[series]]\nbase = ["a"]\npatched = ["b"]\n', "has nothing that identifies its mails"),
     (SERIES + 'subjekt = "x"\n', "key 'subjekt' is not known"), (SERIES.replace('"x"', '"("'), "regular expression"),
     (SERIES.replace('["a"]', '"a"'), "key 'base' is of the wrong type"), (SERIES.replace('["a"]', "[1]"), "list of texts"),
     (SERIES + "revision = true\n", "wrong type"), (SERIES + "margin = 1000\n", "percent from 0 to 100"),

@@ -562,7 +562,7 @@ def test_an_event_may_be_missing_because_it_was_lost(tmp_path: Path, change: str
     result = replay.replay(_write(tmp_path / "rec", block, losses=losses))
     assert result.verdict == (wrong_value if change == "size" else verdict)
     assert result.divergences, "the difference is shown all the same"
-    why = "hits that probes missed" if losses and "probe" in losses[0] else "may come of lost events"
+    why = "hits that probes missed" if losses and "probe" in losses[0] else "may be due to lost events"
     assert any(why in reason for reason in result.reasons) == (result.verdict == "UNDECIDED")
 
 

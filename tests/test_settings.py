@@ -340,8 +340,8 @@ def test_a_parameter_that_changed_unseen_makes_nothing_of_it_a_finding(tmp_path:
     box.snapshot("end")
     result = both(box.recording(tmp_path / "box"))
     assert result.verdict == "UNDECIDED"
-    assert "parameter enabled is another in snapshot 'end'" in result.reasons[0]
-    assert any("may come from a parameter that changed" in reason for reason in result.reasons)
+    assert "parameter enabled in snapshot 'end' contradicts" in result.reasons[0]
+    assert any("may be due to a parameter that changed" in reason for reason in result.reasons)
 
 
 def test_a_cgroup_that_lost_its_controller_has_settings_that_nothing_says(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def two_cores(base: Path, *, recordings: int = _RECORDINGS, events: int = 1_500_
     repeat = max(1, events // block.shape[1])
     write_repeated(str(paths[0]), block, repeat)
     for path in paths[1:]:
-        # One on disk, eight to whoever reads them.
+        # One on disk, eight for the readers.
         shutil.copytree(paths[0], path, copy_function=os.link)
     say("replaying them on one core and on two")
     one, two = [], []

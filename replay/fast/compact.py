@@ -141,7 +141,7 @@ def compact_step(m, f, st, code):
             m[_BR_EMPTIED] += 1
         st = L.C_PAGES_LOCK if group == RATIO_0 else L.C_AFTER
     elif st == L.C_PAGES_LOCK:
-        # Pages that cannot be locked are counted as freed all the same.
+        # Pages that cannot be locked are counted as freed nevertheless.
         m[f + L.Q_CLASS_FREED] += m[m[f + L.Q_CLASS] + L.K_PAGES]
         locked = code == _FREE_ZSPAGE or not m[L.SEES_PAGES_FREE]
         m[_BR_ZSPAGE if locked else _BR_DEFERRED] += 1

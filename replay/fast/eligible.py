@@ -48,7 +48,7 @@ _WALKED: Final = (("zswap_shrinker_scan", "size"), ("zswap_shrinker_scan", "memc
 _DETAILS: Final = frozenset({"__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__",
                              "__abstractmethods__", "_abc_impl", "__annotations__", "__annotate__", "__annotate_func__",
                              "__annotations_cache__", "__dict__", "__weakref__", "__parameters__"})
-#: Steps as they were when they were compiled: somebody who puts others in their place gets the reference.
+#: Steps as they were when they were compiled: where others replace them, the reference replays.
 _STEPS: Final = {(owner, name): value for kind in (*_COMPILED, ZsPool, SizeClass, ListLru, MemcgZswap)
                  for owner in kind.__mro__
                  for name, value in vars(owner).items() if callable(value) and not name.startswith("__")}

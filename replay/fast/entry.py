@@ -185,7 +185,7 @@ def entry_step(m, f, st, code, answered, answer):
         else:
             st = L.L_FREE
     elif st == L.L_FREE:
-        # Whoever takes an entry out of the tree frees it, and nobody else.
+        # Only the operation that takes an entry out of the tree frees it.
         entry = m[f + L.Q_READ]
         if m[entry + L.E_GEN] != m[f + L.Q_GEN] or forget(m, L.TREE_AT, m[f + L.Q_SWPENT]) != entry:
             return L.UNKNOWN

@@ -156,7 +156,7 @@ class Memory:
     # ---- what the model's counters say -----------------------------------------------------------------
 
     def show(self, model: Zswap) -> None:
-        """Write counters, accounts and totals into a model for whoever looks at them there."""
+        """Write counters, accounts and totals into a model, for readers of the model."""
         m = self.m
         for number, name in enumerate(L.COUNTERS):
             setattr(model.counters, name, int(m[number]))

@@ -42,7 +42,7 @@ def setting_of(m, f, limit, pointer):
     if said < 0:
         return NOBODY
     if m[L.SETTING_AT] >= m[f + L.Q_START]:
-        # Somebody changed a setting since the operation began.
+        # A setting changed since the operation began.
         return MOMENT
     return (said & 3 if limit else said >> 2) - 2
 

@@ -38,7 +38,7 @@ def _pointer(typing_context: Any, address: Any) -> Any:
 
 @njit(nogil=True, error_model="numpy")
 def bare(heap):
-    """Return the heap as a pointer: nobody counts who refers to it, and no index is taken from the end.
+    """Return the heap as a pointer: without reference counts, and no index is taken from the end.
 
     An array costs two locked instructions for every function that gets it and a test for every index: more than half
     of the time, measured.  The caller keeps the array.

@@ -98,7 +98,7 @@ class Mail:
         yield self._again(job, job.revision)
 
     def _again(self, job: Job, revision: str | None) -> str:
-        # A class of a file of one's own has to be named with its file.
+        # A class in a user's file has to be named with its file.
         named = job.revision if job.revision is not None and ":" in job.revision else revision
         recording = os.path.basename(os.path.normpath(job.recording))
         words = ["zreplay", "replay", recording, *(["--revision", named] if named else []), *self._options]

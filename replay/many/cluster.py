@@ -72,7 +72,7 @@ def _client(address: str, processes: int | None, jobs: int) -> Iterator[Client]:
                 target: Any = stack.enter_context(LocalCluster(
                     n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
                     silence_logs=logging.CRITICAL,
-                    # It opens a port for HTTP all the same, and warns where its usual one is taken.
+                    # It opens a port for HTTP nevertheless, and warns where its usual one is taken.
                     scheduler_kwargs={"dashboard_address": "127.0.0.1:0"}))
         else:
             target = address
@@ -211,6 +211,6 @@ def _outcome(future: Future, job: Job, waiting: Waiting) -> Outcome | None:
         waiting.ended(job)
         return not_done(job, f"could not be run by a worker ({type(problem).__name__}: {problem})",
                         "install the same zreplay on all workers, and start them again")
-    # Cancelled or lost: by somebody else, or as the scheduler is gone.
+    # Cancelled or lost: by another client, or as the scheduler is gone.
     waiting.ended(job)
     return not_done(job, f"was {future.status}: the Dask scheduler has given it up or is gone", "run it again")

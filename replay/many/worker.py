@@ -18,12 +18,12 @@ from replay.reference import predictions as predict
 
 __all__ = ["GRACE", "main"]
 
-#: Seconds that a job which nobody waits for any more has to take back what it has half written.
+#: Seconds that an abandoned job has to remove what it has half written.
 GRACE: Final = 2.0
 
 
 def _listen(jobs: queue.SimpleQueue[dict[str, Any]]) -> None:
-    """Hand jobs over; whoever sent them is gone when nothing more can come: then what is under way is for nobody."""
+    """Hand jobs over until the sender is gone; a job that is still under way then is abandoned."""
     for line in sys.stdin.buffer:
         jobs.put(json.loads(line))
     # As Ctrl-C does: results that are being kept for the next replay are not left half written.

@@ -91,8 +91,8 @@ class TaskResult:
 class SideCounts:
     """One recording's events: all, and what became of them.
 
-    ``edges``: compared kinds, outside of the time that both recorded; ``certain``: of these, when the other said that
-    it was recording; ``kinds``: of kinds that the other did not probe, by name; ``columns``: fields that the other
+    ``edges``: compared kinds, outside or straddling the common interval; ``certain``: of these, when the other said
+    that it was recording; ``kinds``: of kinds that the other did not probe, by name; ``columns``: fields that the other
     did not fetch, ``event.column`` -> events; ``losses``: in words.
     """
 
@@ -235,7 +235,7 @@ class _Found(NamedTuple):
     """One task's differences, as places in both sides' arrays.
 
     ``parts``: (start, stop) of the compared part; ``differing``: n x 2; ``lone``: without a partner; ``only``: of
-    these, those that are no returns from before the part; ``excused``: bool, which of ``only`` may have been lost.
+    these, those that are not returns from before the part; ``excused``: bool, which of ``only`` may have been lost.
     """
 
     task: int
@@ -277,7 +277,7 @@ class _Comparer:
             name = schema.NAMES[code]
             if name not in self.shared and name not in schema.NO_PROBE:
                 out.kinds[name] = int(side.kinds[code])
-        # A probe that was never hit is missing on the other side all the same.
+        # A probe that was never hit is missing on the other side too.
         out.kinds.update((name, 0) for name in sorted(known[number]) if name not in self.shared | out.kinds)
         out.losses = [loss.text for loss in self.losses[number]]
         return out
@@ -390,7 +390,7 @@ class _Comparer:
                           excused=(int(found.excused[0].sum()), int(found.excused[1].sum())))
 
     def _fields(self, found: list[_Found], results: dict[int, TaskResult]) -> list[_Found]:
-        """Tell by the fields what differs; returns the tasks' differences without mere readings."""
+        """Find by the fields what differs; returns the tasks' differences without mere readings."""
         pairs = np.concatenate([one.differing for one in found])
         if not len(pairs):
             return found

@@ -31,7 +31,7 @@ UNSEEN: Final = (
     Unseen("whether zswap_load() marks the folio up to date and dirty", "zswap_load_ret", ("word",)),
     Unseen("whether a folio that is written back is marked up to date and for reclaim", "__swap_writepage",
            ("word",)),
-    Unseen("how zswap_shrinker_count() comes to its number (its fraction, disk swap-ins)", "zswap_shrinker_count_ret"),
+    Unseen("how zswap_shrinker_count() computes its number (its fraction, disk swap-ins)", "zswap_shrinker_count_ret"),
     Unseen("gfp flags and node of an allocation", "zs_malloc"),
     Unseen("references on pools, and when the last one ends a pool", "zswap_store"),
 )

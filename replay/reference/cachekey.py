@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A user's own key, by which kept results are known to be theirs, and can be read by nobody else.
+"""A user's own key, by which kept results are known to be theirs, and which only they can read.
 
-A recording comes with whatever its sender put into it, ``cache`` too, and no manifest names what is in there.
-So results are kept with a keyed digest: those of somebody else are as good as none.  What they hold of pages is sealed:
-it takes this key and the recording that has the pages to read it.
+A recording may hold anything that its sender put into it, also in ``cache``, and no manifest lists that directory.
+So results are kept with a keyed digest: another user's are ignored.  What they hold of pages is sealed: reading it
+takes this key and the recording that has the pages.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def sealed(data: bytes, parts: Iterable[bytes]) -> bytes | None:
 
     They are XORed with SHAKE-256 of the keyed digest of ``parts`` (FIPS 202).  None where this user can have no key.
 
-    :param parts: what is known to whoever has the recording, and something that is new each time
+    :param parts: what every owner of the recording knows, and something that is new each time
     """
     secret = signature(parts)
     if secret is None:

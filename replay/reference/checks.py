@@ -41,7 +41,7 @@ _CHECKS: Final = (
     Check("store.raw", "a page kept as it is: 4096 bytes, its own first bytes", own=True),
     Check("store.bytes", "first 8 bytes of every compressed object", own=True),
     Check("acomp.calls", "compress calls: which page, how many pages, how much room", own=True),
-    Check("acomp.batch", "return value and dlen of a compress call of several pages go with what became of these",
+    Check("acomp.batch", "return value and dlen of a compress call of several pages agree with what became of them",
           own=True),
     Check("zsmalloc.size", "size of each zs_malloc() (its gfp flags are not judged)", own=True),
     Check("zsmalloc.pages", "zs_get_total_pages() wherever it was read"),
@@ -61,7 +61,7 @@ _CHECKS: Final = (
     Check("load.workload", "every page that the workload read back is the one it had written, as it says itself"),
     Check("free.entry", "each entry freed: slot, length, handle, referenced bit"),
     Check("lru.order", "LRU additions, removals, walks: entry, node, cgroup, status"),
-    Check("shrink.worker", "shrink_worker() goes round the cgroups: each once in a pass, in one order"),
+    Check("shrink.worker", "shrink_worker() visits the cgroups in turn: each once in a pass, in one order"),
     Check("memcg.charge", "bytes charged and uncharged, to the same cgroup"),
     Check("memcg.limit", "obj_cgroup_may_zswap()"),
     Check("memcg.writeback", "mem_cgroup_zswap_writeback_enabled()"),
@@ -71,7 +71,7 @@ _CHECKS: Final = (
     Check("invariant.raw", "a page is kept as it is only where its cgroup allows writeback"),
     Check("invariant.handle", "each handle is given out when it is not live, and live when it is written, read "
           "or freed"),
-    Check("invariant.balance", "at the end entries, objects, handles, charges and counted pages go together",
+    Check("invariant.balance", "at the end entries, objects, handles, charges and counted pages agree",
           internal=True),
 )
 

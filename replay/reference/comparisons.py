@@ -3,7 +3,7 @@
 
 The handlers (:mod:`replay.reference.handlers.zswap` and its siblings) name a comparison by its key and give both sides;
 which of its columns the recorded probe captured is decided here, once for a recording.  A column that was not captured
-holds 0 in a recording, which is nobody's value: it is never compared, and a comparison of which no column was captured
+holds 0 in a recording, which is not a value: it is never compared, and a comparison of which no column was captured
 does not count.
 """
 

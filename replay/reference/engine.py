@@ -46,14 +46,14 @@ STARTS: Final = with_role("start")
 #: Operations that reclaim starts wherever memory is allocated: shrinkers.  shrink_memcg() is none, only zswap calls it.
 ANYWHERE: Final = with_role("anywhere")
 _LRU: Final = frozenset({"list_lru_add", "list_lru_del"})
-#: Events that say something to nobody's operation; counted as outside events.
+#: Events that belong to no operation; counted as outside events.
 OUTSIDE: Final = with_role("outside")
 READINGS: Final = with_role("reading")
 #: Functions that some builds inline into the caller the model goes through, though a probe can be attached.
 INLINED: Final = with_role("inlined")
 #: After these events the model continues at once (:data:`traces.events.ROLES` says why).
 EAGER: Final = with_role("eager")
-#: So many folios written back, and none of them marked for reclaim, are no accident.
+#: This many folios written back, and none of them marked for reclaim, are not an accident.
 _MANY: Final = 16
 #: MAX_PAGE_ORDER is 10 with 4 KiB pages; nothing larger is a folio.
 MAX_ORDER: Final = 10
@@ -314,7 +314,7 @@ class Engine(Questions):
         except (LookupError, AttributeError, TypeError, ValueError) as problem:
             if not self.tally.different:
                 if self.guesses or self.uncaptured.open():
-                    raise CannotFollow(f"the model's state does not hold together ({problem!r})") from problem
+                    raise CannotFollow(f"the model's state is inconsistent ({problem!r})") from problem
                 raise
             # After a divergence kernel and model may be in states that cannot continue together.
             self.diverge("effect.order", i, recorded=schema.NAMES[self.event[i]], predicted=f"nothing: {problem!r}",

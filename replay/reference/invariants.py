@@ -67,11 +67,11 @@ class Invariants(HandlerBase):
         self.zswpout_due = self.model.counters.zswpout
         #: pages read back of which nothing says what their object holds
         self.untold_reads = 0
-        #: where what is held is counted by somebody else at the end
+        #: set where the compiled engine counts what is held at the end
         self.held_at_end: Holdings | None = None
 
     def broken(self, check: str, i: int, *, recorded: Any, predicted: Any, what: str, frame: Frame | None) -> None:
-        """Report a broken invariant: who is wrong, the kernel or what the revision says of it, belongs to it."""
+        """Report a broken invariant, and which is wrong: the kernel, or what the revision says of it."""
         self.diverge(check, i, recorded=recorded, predicted=predicted, what=self.blame(what), frame=frame)
 
     def blame(self, what: str) -> str:
@@ -88,7 +88,7 @@ class Invariants(HandlerBase):
     # ---- objects ----------------------------------------------------------------------------------------
 
     def object_asked(self, i: int, frame: Frame) -> None:
-        """zs_malloc(): an object has between 1 byte and a page; all else is a length that nobody wrote."""
+        """zs_malloc(): an object has between 1 byte and a page; any other length was never written."""
         if not self.sees("zs_malloc", "size"):
             return
         self.n["invariant.length"] += 1
@@ -207,9 +207,9 @@ class Invariants(HandlerBase):
     # ---- stores -----------------------------------------------------------------------------------------
 
     def store_returned(self, stored: bool, i: int, frame: Frame) -> None:
-        """zswap_store() returned: a folio counts when it was stored; of one that was not, nothing older is left.
+        """zswap_store() returned: a folio counts when it was stored; of one that was not, nothing older may be left.
 
-        What is left all the same at the slots of a folio that was refused is out of date: no load may read it.
+        What is left nevertheless at the slots of a refused folio is out of date: no load may read it.
         """
         folio = frame.handed.folio
         if folio is None:
@@ -223,7 +223,7 @@ class Invariants(HandlerBase):
             if entry is not None:
                 self.outdated[entry] = self._row(i)
         counted, due = self.model.counters.zswpout, self.zswpout_due
-        # Where nobody else is in an operation, nothing else can have counted.
+        # Where no other task is in an operation, nothing else can have counted.
         if counted != due and sum(len(stack) for stack in self.stacks.values()) == 1:
             self.n["invariant.balance"] += 1
             self.broken("invariant.balance", i, recorded=counted, predicted=due, frame=frame,

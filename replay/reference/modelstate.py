@@ -111,7 +111,7 @@ def _dump_pool(pool: ZsPool, objects: dict[ZsObject, int]) -> dict[str, Any]:
 def load_state(engine: Engine, state: dict[str, Any]) -> None:
     """Put an engine into a dumped state.
 
-    :raises BadInput: when the state is not one of this version, or does not hold together
+    :raises BadInput: when the state is not one of this version, or is inconsistent
     """
     path = engine.recording.path / "state.json"
     if state.get("version") != _VERSION:
@@ -120,7 +120,7 @@ def load_state(engine: Engine, state: dict[str, Any]) -> None:
     try:
         _load(engine, state)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as problem:
-        raise BadInput(path, "", f"the state does not hold together ({type(problem).__name__}: {problem})",
+        raise BadInput(path, "", f"the state is inconsistent ({type(problem).__name__}: {problem})",
                        "cut the recording again") from None
 
 

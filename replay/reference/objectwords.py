@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["layout_note", "layout_of_line", "recorded_layout", "set_layout"]
 
-#: So many allocations settle it; the rest is compared one by one.
+#: This many allocations decide it; the rest is compared one by one.
 _ENOUGH: Final = 4096
 _ERR_PTR: Final = (1 << 64) - 4095
 #: struct zspage's first word: huge (1 bit), fullness (4 bits), class (9 bits)
@@ -68,7 +68,7 @@ def recorded_layout(recording: Recording, chain_size: int) -> ObjectLayout | Non
 
 
 def set_layout(engine: Engine, recording: Recording, kept: object = None) -> None:
-    """Tell an engine how object words are laid out, and what the kernel's release has against it.
+    """Set how an engine reads object words, and note where the kernel's release says otherwise.
 
     :param kept: ``object_layout`` of a cut's state, which speaks where the cut's own words do not
     """

@@ -70,8 +70,8 @@ class _Columns(NamedTuple):
 class Predictions:
     """Results by row of ``refs`` (an event's ``content``); nothing where no page bytes were recorded.
 
-    Of a compressor that is only modelled there are no results, but :meth:`bounds`.  Methods that take a compressor's
-    ``name`` answer nothing for one that there are no results of.
+    A compressor that is only modelled has no results, but :meth:`bounds`.  Methods that take a compressor's ``name``
+    answer nothing for one without results.
 
     :param name: the name of the compressor that is current at the recording's start
     :param reason: why there are none, or ``""``
@@ -88,7 +88,7 @@ class Predictions:
         self.compressors: dict[str, Compressor] = {}
         #: compressors whose library is not exact on this machine -> what is wrong with it
         self.inexact: dict[str, str] = {}
-        #: what shows that something else plays hardware that is only modelled
+        #: what shows that another compressor stands in for hardware that is only modelled
         self.played = ""
         self._store: PageStore | None = None
         #: page row of each reference (int64), for many at once; see :meth:`page`
@@ -151,7 +151,7 @@ class Predictions:
     def head(self, content: int, name: str) -> int | None:
         """Return the first 8 bytes of the compressed page as a little-endian number; of exact compressors only.
 
-        None where the compressor fails: nobody knows what it leaves in its buffer then.
+        None where the compressor fails: what it leaves in its buffer then is not known.
         """
         columns = self._list(name) if name not in self.inexact and not self._is_modelled(name) else None
         if columns is None or not 0 <= content < len(self._refs):

@@ -234,7 +234,7 @@ class Questions(Handlers):
         predicted = cgroup
         if not in_order:
             came = [hex(each) for each in self.model.worker.current]
-            predicted = f"none of {', '.join(came)}, and none that the pass before came to earlier"
+            predicted = f"none of {', '.join(came)}, and none that the pass before visited earlier"
         self.hold("shrink_memcg", i, self.stacks[self.pid[i]][-1], (cgroup,), (predicted,))
 
     def sees_zspage_free(self) -> bool:

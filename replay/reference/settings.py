@@ -46,8 +46,8 @@ _DECIDING: Final = frozenset({"enabled", "max_pool_percent", "accept_threshold_p
 #: Snapshots have their times in seconds of a float.
 _SLACK_NS: Final = 1000
 WHOSE: Final = "it is not recorded which cgroup was asked about"
-UNSAID: Final = ("nothing recorded says what memory.zswap.max and memory.zswap.writeback are of the cgroup that is "
-                 "asked about, and of those above it")
+UNSAID: Final = ("nothing recorded gives memory.zswap.max and memory.zswap.writeback of the cgroup that is asked "
+                 "about, and of those above it")
 CLOSE: Final = "other tasks were charging the cgroup at that moment, and it was at its limit"
 UNCHARGED: Final = "what the cgroup was charged was not captured"
 CHANGING: Final = "a setting, or a cgroup's place, changed at that moment"
@@ -105,7 +105,7 @@ class Settings:
             try:
                 _Scan(self, has).run()
             except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as problem:
-                raise BadInput(recording.path, "", f"what it says of settings does not hold together "
+                raise BadInput(recording.path, "", f"what it records of settings is inconsistent "
                                f"({type(problem).__name__}: {problem})", "import or cut it again") from None
         elif not self.own:
             changed = [text for text in recording.manifest.get("derived_params", ())
@@ -231,7 +231,7 @@ class Settings:
         return self._applied, dict(self.of_objcg)
 
     def rewind(self, applied: int, of_objcg: dict[int, Cgroup]) -> None:
-        """Go back to what was known behind event ``applied``; the model's parameters are somebody else's to restore."""
+        """Go back to what was known behind event ``applied``; the caller restores the model's parameters."""
         self.cgroups.by_id.clear()
         self.node_of.clear()
         self.of_objcg = dict(of_objcg)
@@ -258,7 +258,7 @@ class Settings:
         return found if found is not None else self.node_of.get(memcg_of.get(objcg, 0))
 
     def enabled(self, model: Zswap) -> frozenset[bool]:
-        """Return whether zswap may be on: both while somebody switches it."""
+        """Return whether zswap may be on: both while it is being switched."""
         values = self._param_values.get("enabled")
         return EITHER if values is not None and len(values) > 1 else frozenset({model.enabled})
 
@@ -292,7 +292,7 @@ class Settings:
     def not_told(self, check: str, count: int, nobody: int) -> None:
         """Count comparisons of a check that compiled code could not make.
 
-        :param nobody: those of which nothing says whose setting it is
+        :param nobody: those for which nothing records whose setting it is
         """
         if not self.whose and check == "memcg.writeback" and self.own:
             nobody = count
@@ -536,9 +536,8 @@ class _Scan:
             for attribute, track in known.tracks.items():
                 if track.contradiction is not None:
                     settings.reasons.append(
-                        f"memory.{attribute.replace('_', '.')} of cgroup {known.cgroup.path} is another in snapshot "
-                        f"'{track.contradiction}' than the writes that were recorded say: none of its answers were "
-                        "compared")
+                        f"memory.{attribute.replace('_', '.')} of cgroup {known.cgroup.path} in snapshot "
+                        f"'{track.contradiction}' contradicts the recorded writes: none of its answers were compared")
                 for event, values in track.steps():
                     if event == 0 or known.begin == 0 == event:
                         settings._start.append(("set", -1, known.cgroup, attribute, values))
@@ -546,8 +545,8 @@ class _Scan:
                         self._act(event, "set", known.cgroup, attribute, values)
         for name, param in self.params.items():
             if param.contradiction is not None:
-                settings.reasons.append(f"parameter {name} is another in snapshot '{param.contradiction}' than the "
-                                        "writes that were recorded say")
+                settings.reasons.append(f"parameter {name} in snapshot '{param.contradiction}' contradicts the "
+                                        "recorded writes")
                 settings.unsafe = settings.unsafe or name in _DECIDING
             for event, texts in param.steps():
                 if event == 0:

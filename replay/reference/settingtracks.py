@@ -99,7 +99,7 @@ class Track(Generic[T]):
         return True
 
     def forget(self, event: int, ts: int) -> None:
-        """Somebody changed it in a way that does not say to what."""
+        """It changed in a way that does not say to what."""
         self._becomes(event, None)
         self._last_write, self._back = ts, False
 

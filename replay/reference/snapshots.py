@@ -181,7 +181,7 @@ class SnapshotChecks:
             self.late += 1
 
     def operation(self) -> None:
-        """An operation begins: the counters stand as the ones before it left them."""
+        """An operation begins: the counters are as the ones before it left them."""
         window = self.window
         if window is not None and window.open:
             self._look_again()
@@ -190,7 +190,7 @@ class SnapshotChecks:
                 self.close()
 
     def reading(self, name: str) -> None:
-        """Somebody read the pools' total outside of any operation: the snapshot's files are being read."""
+        """The pools' total was read outside of any operation: the snapshot's files are being read."""
         window = self.window
         if window is None or not window.open:
             return

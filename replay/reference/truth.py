@@ -99,8 +99,7 @@ class TruthChecks:
         """
         left = [phase for phase in self._rows if phase != self.phase]
         if self.incomparable:
-            return ["the recording holds a workload's truth and nothing of its pages' content: nothing of it could be "
-                    "compared"]
+            return ["the recording holds a workload's truth but no page content to compare it with"]
         if left:
             return [f"the truth of phase{'s' * (len(left) != 1)} {', '.join(left[:_SHOWN])}"
                     f"{', ...' if len(left) > _SHOWN else ''} was not compared: no marker 'phase NAME' begins "

@@ -114,7 +114,7 @@ def read_mail(data: bytes) -> Mail:
             ids += reversed(found) if name == "References" else found
         change_id = _header(message, "X-Change-ID", _MAX_SUBJECT).strip() or _change_id(message)
     except Exception:
-        # The parser raises what it happens to meet on input nobody tested it with; the mail is somebody else's.
+        # The parser may raise anything on input that it was not tested with; the mail comes from outside.
         return Mail("", False, 1, None, (), "")
     tags, title = _tags(subject)
     words = tags.split()
@@ -135,7 +135,7 @@ def _header(message: email.message.Message, name: str, most: int) -> str:
         parts = [part if isinstance(part, str) else part.decode(charset or "ascii", "replace")
                  for part, charset in email.header.decode_header(text)]
     except (LookupError, ValueError, email.errors.MessageError):
-        # An encoding nobody knows: as it stands.
+        # An unknown encoding: left as it is.
         parts = [text]
     return " ".join("".join(parts).split())
 
@@ -217,7 +217,8 @@ def _series(path: Path, number: int, table: dict[str, Any]) -> Series:
     if not table.get("base") or not table.get("patched"):
         raise BadInput(path, where, "names no recordings: it needs 'base' and 'patched'", _MEND)
     if not table.get("subject") and not table.get("change-id") and not ids:
-        raise BadInput(path, where, "says nothing to know its mails by: 'subject', 'change-id' or 'message-id'", _MEND)
+        raise BadInput(path, where, "has nothing that identifies its mails: 'subject', 'change-id' or 'message-id'",
+                       _MEND)
     try:
         subject = re.compile(table["subject"], re.I) if table.get("subject") else None
     except (re.error, RecursionError) as problem:

@@ -469,7 +469,7 @@ def _differing_work(facts: Sequence[Check]) -> list[str]:
     words = ", ".join(f"{check.base.mean:,.0f} and {check.patched.mean:,.0f} {check.measure.doc}"
                       for check in far if check.base is not None and check.patched is not None)
     return [f"base and patched did not do the same work ({words}), so counters and shares that depend on how much was "
-            "done cannot be held together"]
+            "done cannot be compared"]
 
 
 def _differing_settings(sides: Sequence[Sequence[Run]]) -> list[str]:

@@ -312,7 +312,7 @@ class _Pass:
         made.number = operations.add(number)
         slot = self._slot(swpent, 1 << made.order if made.kind == _STORE else 1) if made.kind != _OUTSIDE else 0
         made.key = f"{made.code} {made.order} {slot} {text}"
-        # An invalidate has no return: what its task does next is its effect, and it keeps nobody waiting.
+        # An invalidate has no return: what its task does next is its effect, and no task waits for it.
         made.closed = made.code not in _ENDS.values()
         self.open += not made.closed
         self.inside[task] = made

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a difference means for whoever owns the memory: per check, what is at stake and why.
+"""What a difference means for the owner of the memory: per check, what is at stake and why.
 
 These sentences say what follows from the kernel's code in general; whether data were harmed in one recording is what
 the checks ``load.*`` and the invariants say.
@@ -18,8 +18,8 @@ Stake = tuple[str, str]
 STAKES: Final[dict[str, Stake]] = {
     "effect.order": (
         "the path taken",
-        "The kernel went another way through the code than the revision does. From the order alone it does not "
-        "follow that data or counters are wrong: that depends on what the two ways do differently."),
+        "The kernel took another path through the code than the revision. From the order alone it does not "
+        "follow that data or counters are wrong: that depends on what the two paths do differently."),
     "swap.writeout": (
         "where pages go",
         "Whether a folio stays in zswap or is written to the swap device decides I/O, and what zswpout and "
@@ -27,7 +27,7 @@ STAKES: Final[dict[str, Stake]] = {
     "store.result": (
         "data, where pages go",
         "When zswap_store() returns 1, zswap has the only copy of the folio; when it returns 0, the folio is "
-        "written to the swap device. A 1 too many is a page that nobody has; a 0 too many costs a write."),
+        "written to the swap device. A wrong 1 is a page that is stored nowhere; a wrong 0 costs a write."),
     "store.length": (
         "data, counters",
         "The length is what the object is allocated by, what its cgroup is charged and what the decompressor is "
@@ -81,7 +81,7 @@ STAKES: Final[dict[str, Stake]] = {
     "load.result": (
         "data",
         "A load that fails where it should succeed loses the page to its reader; one that succeeds where it "
-        "should fail hands out bytes that nobody vouches for."),
+        "should fail hands out bytes that may be wrong."),
     "load.entry": (
         "data",
         "The load read another entry, handle or length than the one stored last for this swap slot."),
@@ -98,7 +98,7 @@ STAKES: Final[dict[str, Stake]] = {
         "stays in memory, and writeback freed nothing."),
     "load.workload": (
         "data",
-        "The workload read back other bytes than it had written. Whatever way they went, a program would have lost "
+        "The workload read back other bytes than it had written. By any path, a program would have lost "
         "them."),
     "free.entry": (
         "memory, counters",
@@ -139,16 +139,16 @@ STAKES: Final[dict[str, Stake]] = {
         "A handle that is used after it was freed, or given out twice, leads to memory of two objects at once."),
     "invariant.balance": (
         "memory, counters",
-        "What was taken was not given back, or was counted without being there: memory is lost, or whoever reads the "
-        "counters sees pages that do not exist."),
+        "What was taken was not given back, or was counted without being there: memory is lost, or the "
+        "counters show pages that do not exist."),
 }
 _COUNTERS: Final = {
-    "zswap": "whoever reads /sys/kernel/debug/zswap sees another number than the operations add up to",
-    "vmstat": "whoever reads /proc/vmstat sees another number than the operations add up to",
-    "memcg": "whoever reads the cgroup's files, or limits it by them, sees another number than operations add up to",
-    "meminfo": "whoever reads /proc/meminfo sees another number than the operations add up to",
-    "mthp": "whoever reads the large folios' statistics sees another number than the operations add up to",
-    "zsmalloc": "whoever reads zsmalloc's classes in debugfs sees another number than the operations add up to",
+    "zswap": "/sys/kernel/debug/zswap shows another number than the operations add up to",
+    "vmstat": "/proc/vmstat shows another number than the operations add up to",
+    "memcg": "the cgroup's files, which its limits rest on, show another number than the operations add up to",
+    "meminfo": "/proc/meminfo shows another number than the operations add up to",
+    "mthp": "the large folios' statistics show another number than the operations add up to",
+    "zsmalloc": "zsmalloc's classes in debugfs show another number than the operations add up to",
 }
 #: respect in which two revisions part -> what is at stake, in a word
 RESPECTS: Final = {"data": "data", "result": "where pages go", "stored": "data, memory", "rejects": "counters",
@@ -162,9 +162,9 @@ def stake(check: str) -> Stake:
         return STAKES[check]
     if check.startswith("counter."):
         source = check.split(".")[1]
-        why = _COUNTERS.get(source, "whoever reads it sees another number than the operations add up to")
+        why = _COUNTERS.get(source, "the counter shows another number than the operations add up to")
         return "counters", f"{why[0].upper()}{why[1:]}."
-    return "unknown", f"This zreplay has no words for the check {check}."
+    return "unknown", f"This zreplay does not describe the check {check}."
 
 
 def in_this_case(check: str, recorded: Any, predicted: Any) -> str:

@@ -30,7 +30,7 @@ class Markup(str):
 def printable(text: str) -> str:
     """Return text with everything that is not printable (control, bidirectional, half a surrogate) as its escape.
 
-    Line breaks and tabs stay: whoever shows them decides.
+    Line breaks and tabs stay: the page that shows them decides.
     """
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
@@ -74,7 +74,7 @@ def table(caption: object, head: Sequence[object], rows: Iterable[Sequence[objec
     heads = [tag("th", cell, scope="col", class_="number" if i in right else None) for i, cell in enumerate(head)]
     body = [each if isinstance(each, Markup) else row(each, right) for each in rows]
     made = tag("table", tag("caption", caption), tag("thead", tag("tr", *heads)), tag("tbody", join(body, "\n")))
-    # A group: a page has few regions, and these are not among the places that somebody jumps to.
+    # A group: a page has few regions, and readers do not jump to these.
     return tag("div", made, class_="scroll", tabindex=0, role="group", aria_label=re.sub(r"<[^>]*>", "", str(caption)))
 
 

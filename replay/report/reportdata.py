@@ -54,7 +54,7 @@ class Missing:
 class Material:
     """What a report is made of.
 
-    ``recording``: what the result is of, None where it is not to be had: ``absent`` says why; ``course``: None
+    ``recording``: what the result is of, None where it is not available: ``absent`` says why; ``course``: None
     likewise, ``uncharted`` says why; ``parting``: of two revisions; ``regression``: of two and more recordings;
     ``notes``: what a reader must know of how these came about; ``given``: the words of the command line after
     ``zreplay``.

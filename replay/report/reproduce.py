@@ -28,7 +28,7 @@ def commands(material: Material) -> list[tuple[str, str]]:
         out.append(("all differences, not only the first",
                     _line("replay", recording, "--revision", material.revision, "--keep-going")))
     if material.parting is not None:
-        out.append(("where the two revisions part", _line("regress", recording, *_revisions(material))))
+        out.append(("where the two revisions differ", _line("regress", recording, *_revisions(material))))
     if material.regression is not None:
         base, patched = ([run.recording for run in runs]
                          for runs in (material.regression.base, material.regression.patched))

@@ -45,7 +45,7 @@ def load_result(path: Path) -> Result:
     try:
         # Not splitlines(): a JSON string may hold what Unicode calls a line's end.
         lines = [line for line in content.decode("utf-8").split("\n") if line.strip()]
-        # A result is one line; one that somebody laid out anew is the whole file.
+        # A result is one line; one that was reformatted is the whole file.
         plain = json.loads(lines[0]) if len(lines) == 1 else json.loads("\n".join(lines)) if lines else None
     except (ValueError, RecursionError):
         several = _several(content)
@@ -134,7 +134,7 @@ def _texts(value: Any) -> bool:
 
 
 def without_bytes(result: Result) -> Result:
-    """Return a result without first bytes of objects, which whoever made it may have asked for (``--data``)."""
+    """Return a result without first bytes of objects, which it has if it was made with ``--data``."""
     def clean(each: Divergence) -> Divergence:
         recorded, predicted = each.recorded, each.predicted
         if each.what == _FIRST_BYTES and isinstance(recorded, int) and isinstance(predicted, int):

@@ -17,6 +17,7 @@ from replay.report.reproduce import commands
 from replay.report.story import divergence_paragraphs, parting_sentence, regression_sentence, shown, verdict_sentence
 from replay.revdiff.freerun import Outcome
 from replay.revdiff.lockstep import Cause, broken
+from replay.revdiff.operations import skipped
 from replay.tools.coverage import seen
 from replay.verdict.result import CheckResult, Result
 from traces.times import no_seconds
@@ -190,7 +191,7 @@ def revisions(material: Material) -> Markup | None:
                     data_operations=cause.operations, data_event=cause.first[0].operation.event)
                 for cause in found.causes[:_MOST]]
         more = f", {len(found.causes) - _MOST:,} more not shown" if len(found.causes) > _MOST else ""
-        parts.append(table(f"Ways to part, the gravest first{more}",
+        parts.append(table(f"Groups of operations that differ, the gravest first{more}",
                            ("what differs", "at stake", "operations", "first at event"), rows, right=(2, 3)))
     if found.causes:
         parts += [tag("h3", "The first of the gravest, side by side"), _outcomes(found.causes[0], found.names)]
@@ -263,15 +264,14 @@ def reasons(material: Material) -> Markup:
     else:
         parts.append(tag("p", "Nothing speaks against the verdict: no event is known to be missing."))
     explained = ", ".join(f"{count:,} {how}" for how, count in result.explained.items()) or "none"
-    notes = [f"Events that are no effect of an operation: {explained}; unexplained: {result.unexplained:,}",
+    notes = [f"Events that are not effects of an operation: {explained}; unexplained: {result.unexplained:,}",
              *result.notes, *material.notes]
     if material.parting is not None:
         notes += material.parting.notes
         if material.parting.operations:
             notes.append(f"branches: {seen(material.parting.names, material.parting.branches)}")
-        notes += [f"{count:,} {why} were not run through both revisions"
-                  for why, count in material.parting.left_out.items()]
-    parts += [tag("p", "Beside that:"), tag("ul", *(tag("li", note) for note in notes))]
+        notes += skipped(material.parting.left_out)
+    parts += [tag("p", "Besides:"), tag("ul", *(tag("li", note) for note in notes))]
     return tag("section", *parts, aria_labelledby="reasons")
 
 

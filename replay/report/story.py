@@ -132,7 +132,7 @@ def _rest(result: Result, divergence: Divergence) -> str:
     if result.explained_by is None:
         tried = "other revisions were not tried"
     elif not result.explained_by:
-        tried = "no other shipped revision gets past it"
+        tried = "every other shipped revision diverges here too"
     else:
-        tried = f"shipped revisions that do get past it without a difference: {', '.join(result.explained_by)}"
+        tried = f"revisions that do not diverge here: {', '.join(result.explained_by)}"
     return f"{went}; {tried}."

@@ -110,7 +110,7 @@ SCENARIOS: Final = (
         _on("v14", "v12", "mainline-7.3")),
     Scenario(
         "L8", "v12 22/23, zswap_store_pages()",
-        "when bulk allocation and then a single one fails, handles are freed that nobody has set",
+        "when bulk allocation and then a single one fails, handles are freed that were never set",
         (_out(16, *[_TEXT] * 8),), _on("v12", "v12-22"),
         (Breaks(0, "never set.* is given back but is not live", "ledger"),),
         _on("v12-meant", "v14", "v8", "mainline-6.18", "mainline-7.3"),
@@ -127,7 +127,7 @@ SCENARIOS: Final = (
              "second"),
     Scenario(
         "L9-online", "v14 23/26 to 26/26, zswap_cpu_comp_prepare()",
-        "a CPU whose context could not be had is taken for ready when it is brought up again",
+        "a CPU whose context could not be allocated is taken for ready when it is brought up again",
         (PoolStep("create"), PoolStep("online", 2), PoolStep("online", 2), PoolStep("store", 2), PoolStep("destroy")),
         _on("v14-23"),
         (Breaks(3, r"'acomp of CPU 2' is used but is not live", "ledger"),
@@ -150,7 +150,7 @@ SCENARIOS: Final = (
         (_out(16, _TEXT),), _on("v14", "mainline-7.0", "mainline-7.3"), (Parts(0, "stored", Setup("v8")),),
         _on("mainline-6.12"), compressor="deflate-iaa",
         faults=({"at": "complete", "call": 1, "error": "-ETIMEDOUT"},),
-        note="v14 and mainline do not part here: a difference from v8, not of v14"),
+        note="v14 and mainline do not differ here: a difference from v8, not of v14"),
     Scenario(
         "L14", "v14 25/26 and v12, zswap_store()",
         "memory.zswap.writeback is asked once for a folio, before anything else, and not again where it matters",
@@ -182,7 +182,7 @@ SCENARIOS: Final = (
         "a page that compresses to 3625 bytes or more takes a whole page of the pool and is not counted as "
         "incompressible", (_out(16, _PAGES["zeros-54"]),), _on("mainline-7.0", "mainline-7.3", "v14"),
         (Counts(0, {"pool_pages": 1, "stored_incompressible_pages": 0, "stored_pages": 1}),), compressor="lz4",
-        note="no defect: nothing parts"),
+        note="no defect: nothing differs"),
     Scenario(
         "v12_unit_size", "v12 14/23 to 22/23, iaa_crypto",
         "slen is divided by a request's unit_size, which zswap sets from 23/23 on: stopping at any patch between them "

@@ -67,7 +67,7 @@ class Difference:
 
 @dataclass
 class Cause:
-    """Operations that part in the same way: in what, the first of them, and how many there are.
+    """Operations that differ in the same way: in what, the first of them, and how many there are.
 
     ``low`` and ``high``: of each number of the difference's, the least and the most that any of them has; ``uniform``:
     all say the same; ``events``: at which each began.
@@ -169,7 +169,7 @@ def free_run(recording: Recording, revision: type[Zswap], contents: Contents,
              faults: FaultPlan | None = None) -> FreeRun:
     """Return a run of a revision on a box that is configured as the recorded one.
 
-    :raises BadInput: when a compressor is not to be had here
+    :raises BadInput: when a compressor is not available here
     """
     config = recording.manifest["config"]
     plan = faults or FaultPlan()
@@ -242,15 +242,15 @@ def _part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[st
     order = list(RESPECTS)
     out.causes = sorted(causes.values(), key=lambda cause: (order.index(cause.respect), cause.first[0].operation.event))
     if not operations.contents.real:
-        out.notes.append("the recording holds no page bytes: each page compresses to what it was recorded to")
+        out.notes.append("the recording holds no page bytes: each page compresses to its recorded length")
     return out
 
 
 def differs(a: Outcome, b: Outcome, names: tuple[str, str]) -> Difference | None:
     """Return in what two outcomes of an operation differ most gravely, None where they do not.
 
-    Sizes are no causes: operations that part in the same respect, in the same things and in the same direction part in
-    one way, whatever the numbers are.
+    Sizes do not make causes: operations that differ in the same respect, in the same things and in the same direction
+    belong to one cause, whatever the numbers are.
     """
     what = _Words(a.operation)
     plain_names = names

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The operations of a recording: what was asked of zswap, without what the recorded kernel made of it.
 
-Whoever runs them through a revision (:mod:`replay.revdiff.freerun`) learns what that revision would have done.
-Operations come in the order they began in; of tasks that overlap, one is taken after the other.  What the outside
-decided inside an operation (a folio of zeros, a cgroup's limit, writeback allowed or not) goes with it as answers.
+Run through a revision (:mod:`replay.revdiff.freerun`), they show what that revision would have done.  Operations come
+in the order they began in; of tasks that overlap, one is taken after the other.  What the outside decided inside an
+operation (a folio of zeros, a cgroup's limit, writeback allowed or not) comes with it as answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,12 +20,23 @@ from replay.revdiff.freerun import Operation
 from traces import schema
 from traces.recording import Recording
 
-__all__ = ["Contents", "Operations"]
+__all__ = ["Contents", "Operations", "skipped"]
 
 _COLUMNS: Final = ("pid", "event", "swpent", "folio", "offset", "order", "size", "dlen", "ret", "content", "text")
 _STRUCT_PAGE: Final = 64
 #: Operations of the outside that a run by itself does not repeat.
 _LEFT_OUT: Final = {"zswap_shrinker_scan": "dynamic shrinker scans", "shrink_worker": "runs of the shrink worker"}
+_UNKNOWN_PAGES: Final = "stores of folios of which not every page is known"
+#: What is left out, as :attr:`Operations.left_out` names it -> the same with the reason, for people.
+_SKIPPED: Final = {
+    _UNKNOWN_PAGES: "stores skipped: not all pages of the folio were recorded",
+    "dynamic shrinker scans": "dynamic shrinker scans skipped: a run by itself does not repeat them",
+    "runs of the shrink worker": "runs of the shrink worker skipped: a run by itself does not repeat them"}
+
+
+def skipped(left_out: Mapping[str, int]) -> list[str]:
+    """Return what was left out (what -> how often, :attr:`Operations.left_out`), a sentence with the reason each."""
+    return [f"{count:,} {_SKIPPED[what]}" for what, count in left_out.items()]
 
 
 class Contents:
@@ -172,7 +183,7 @@ class Operations:
             for number in range(1 << operation.order):
                 page = self.contents.page(operation.pages.get(number, -1))
                 if page is None:
-                    self._leave_out("stores of folios of which not every page is known")
+                    self._leave_out(_UNKNOWN_PAGES)
                     return
                 pages.append(page)
         yield Operation(operation.kind, operation.swpent, operation.order, tuple(pages), operation.text,

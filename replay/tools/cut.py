@@ -26,7 +26,7 @@ from traces.recording import Recording, RecordingWriter
 
 __all__ = ["Cut", "cut"]
 
-#: Of SHA-1 in hex, which anybody can make of a page.
+#: Of SHA-1 in hex, which has no key.
 _PLAIN_DIGITS = 40
 _NAMES = schema.column_names()
 _COLUMN = {name: index for index, name in enumerate(_NAMES)}
@@ -196,7 +196,7 @@ class _Writer:
         return {store.sha1[int(store.refs[old])] for old in self.handed} if store is not None else set()
 
     def _named(self, digest: Any) -> Any:
-        """Return a page's digest; of one that is not in the cut a keyed one, whose key nobody has."""
+        """Return a page's digest; of one that is not in the cut a keyed one, whose key is thrown away."""
         if not isinstance(digest, str) or len(digest) != _PLAIN_DIGITS or digest in self._here:
             return digest
         return hashlib.blake2b(digest.encode(), digest_size=32, key=self.key).hexdigest()

@@ -403,7 +403,7 @@ def _refusal(path: Path) -> str:
 
 
 def _bcc(host: Host) -> Check:
-    """Tell the BPF Compiler Collection from the package of that name on PyPI, a library of lattices."""
+    """Look for the BPF Compiler Collection, not the package of that name on PyPI, a library of lattices."""
     here = [Path(place) for place in _locations("bcc")]
     found = next((place for place in here if (place / "libbcc.py").is_file()), None)
     if found is not None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Replace recorded page bytes by synthetic pages that compress to the same lengths.
 
-A recording with page bytes is a piece of somebody's memory.  Scrubbed, it replays to the same verdict: every
+A recording with page bytes is a piece of a user's memory.  Scrubbed, it replays to the same verdict: every
 page gives the same length or error with the compressors that were recorded, but nothing else of it is left,
 neither its bytes nor its digest.
 """
@@ -142,7 +142,7 @@ def _events(recording: Recording, writer: RecordingWriter, pages: list[bytes | N
             compressors: list[Compressor] | None) -> None:
     """Copy the events; the first bytes of a written object become those of the synthetic page's.
 
-    :param compressors: None where there are no pages: then they become 0
+    :param compressors: None where no pages were recorded: first bytes become 0 then
     """
     store = recording.pages
     # The page that each task handed to the compressor last is the one its next object is made from.

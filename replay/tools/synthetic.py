@@ -410,7 +410,7 @@ def write_pages_recording(path: str, pages: list[bytes], compressor: Compressor,
 
 def config(revision: str = "mainline-7.3", totalram_pages: int = _TOTALRAM) -> dict[str, Any]:
     """Return the parts of a manifest from which a replay knows how the imaginary box was set up."""
-    # As in the kernels at hand.
+    # As in the kernels that were recorded.
     apart = revision in MAINLINE and MAINLINE[revision].WRITEBACK_APART
     # Whose settings decide, and what they are, nothing of it says.
     probes = {kind.name: {"columns": [name for name in kind.columns if name == "ret" or kind.name not in _ASKED],

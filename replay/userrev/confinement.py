@@ -51,7 +51,7 @@ def output_to_stderr() -> Iterator[None]:
 def no_exit() -> Iterator[None]:
     """Have os._exit() raise SystemExit in this thread: its status would be taken for a verdict.
 
-    Other threads end the process when nobody waits for it any more, and children of a fork themselves.
+    In other threads, and in children of a fork, it ends the process as before.
     """
     before, here = os._exit, (os.getpid(), threading.get_ident())
 

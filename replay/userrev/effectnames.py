@@ -70,7 +70,7 @@ def wrong_by(name: str, size: int | None) -> str:
 
 
 def short(value: Any) -> str:
-    """Return a value of somebody else's in few words; its own ``__repr__`` may fail."""
+    """Return a foreign value in few words; its own ``__repr__`` may fail."""
     try:
         text = repr(value)
     except Exception:

@@ -116,7 +116,7 @@ class Guard:
     # ---- where it is ------------------------------------------------------------------------------------
 
     def _frames(self, frame: FrameType | None) -> Iterator[FrameType]:
-        """Yield a frame and those that called it, up to whoever runs the model."""
+        """Yield a frame and those that called it, up to the code that runs the model."""
         while frame is not None:
             name = frame.f_code.co_filename
             if name.startswith(_REPLAY) and name not in _BETWEEN:

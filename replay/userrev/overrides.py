@@ -246,7 +246,7 @@ def _value(kind: type[Zswap], name: str, value: Any, shipped: Any, place: tuple[
     if hasattr(value, "__get__") and not isinstance(value, types.FunctionType | type):
         return
     if name in _CHOICES and value not in _CHOICES[name]:
-        raise RevisionFault(place, f"has {name} = {short(value)}, which there is not",
+        raise RevisionFault(place, f"has {name} = {short(value)}, which does not exist",
                             f"choose one of {', '.join(_CHOICES[name])}")
     wanted = numbers.Integral if isinstance(shipped, numbers.Integral) else type(shipped)
     if not (isinstance(value, wanted) or hasattr(shipped, "__get__")):

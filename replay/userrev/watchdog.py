@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ends code of somebody else's that does not come back: a loop that never yields, a wait for nothing.
+"""Ends a user's code that does not come back: a loop that never yields, a wait for nothing.
 
 Several times a second the watchdog looks where the thread is.  While it is inside the watched code and that code has
 come no further, its time runs; when that is up, :class:`TooLong` is raised there.  In the main thread a timer's signal
@@ -125,7 +125,7 @@ def watchdog(inside: Callable[[FrameType | None], bool], further: Callable[[], o
     finally:
         over.set()
         thread.join(10 * _LOOK)
-        # What was raised and has not arrived is for nobody any more.
+        # An exception that was raised and has not arrived is dropped.
         _raise_in(threading.get_ident(), None)
 
 

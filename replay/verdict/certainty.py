@@ -72,25 +72,24 @@ def _excuses(recording: Recording, engine: Engine, first: Divergence) -> list[st
         if loss.start > end or stands:
             continue
         if loss.code is not None:
-            out.append(f"the difference may be one of the hits that probes missed, as it is not known where those are: "
-                       f"{loss.text}")
+            out.append(f"the difference may be due to hits that probes missed at unknown places: {loss.text}")
         else:
-            out.append(f"the difference may come of lost events: {loss.text}")
+            out.append(f"the difference may be due to lost events: {loss.text}")
     silent = cpus_without_ring(recording)
     if silent:
         shown = ", ".join(map(str, silent[:_SHOWN])) + (", ..." if len(silent) > _SHOWN else "")
-        out.append(f"the difference may come of what happened on CPU {shown}, of which the recording says nothing")
-    out += [f"the difference may come of lost events: {reason}" for reason in fewer_events(recording)]
+        out.append(f"the difference may be due to what happened on CPU {shown}, of which the recording has no events")
+    out += [f"the difference may be due to lost events: {reason}" for reason in fewer_events(recording)]
     broken = broken_calls(recording)
     if broken:
-        out.append(f"the difference may come of lost events: {broken}")
+        out.append(f"the difference may be due to lost events: {broken}")
     if not own:
         # The model's state rests on that; what it assumed later does not matter.
-        out += [f"the difference may come of what was not captured: {what}"
+        out += [f"the difference may be due to what was not captured: {what}"
                 for what in [*engine.uncaptured.open(),
                              *(what for what, event in engine.guesses.items() if event <= first.event)]]
         if engine.settings.unsafe:
-            out.append("the difference may come from a parameter that changed, as it is not known when")
+            out.append("the difference may be due to a parameter that changed at an unknown time")
     return list(dict.fromkeys(out))
 
 

@@ -36,7 +36,7 @@ def workload_reasons(recording: Recording, engine: Engine) -> list[str]:
     """Report where the recorded workload failed, perhaps by the kernel's doing, and no marker of it says more.
 
     Recordings of zreplay's own workload have markers of its phases.  It ends with 1 where pages that it read back are
-    not what it had written; older ones of it say so nowhere else.
+    not what it had written; older recordings of it say so nowhere else.
     """
     status = recording.manifest.get("capture", {}).get("command_status")
     if "command.json" in recording.manifest["files"]:
@@ -66,7 +66,7 @@ def _reason(check: str, replayed: str, predictions: Predictions, tally: Tally, c
     if check in ("store.length", "store.error") and predictions.reason:
         return predictions.reason
     if check == "invariant.balance":
-        return "the replay did not come to the end of the recording"
+        return "the replay did not reach the end of the recording"
     if check == "acomp.batch":
         return "no compress call of several pages was looked at: this revision, or this compressor, takes page by page"
     if check == "store.error" and predictions.modelled:
@@ -83,7 +83,7 @@ def check_results(recording: Recording, engine: Engine, predictions: Predictions
         return CheckResult(check, tally.compared[check], tally.different.get(check, 0), grade, reason,
                            tally.following.get(check, 0))
 
-    # Every event that is nobody's effect is explained as something else, or counted as unexplained.
+    # Every event that is not an effect is explained as something else, or counted as unexplained.
     tally.compared["effect.order"] = engine.events - sum(engine.explained.values()) - engine.unexplained
     out = []
     # A replay that ended early says nothing of what it did not come to.
@@ -127,8 +127,8 @@ def check_results(recording: Recording, engine: Engine, predictions: Predictions
             continue
         if compared and predictions.inexact and check in ("store.length", "store.error"):
             why = "; ".join(predictions.inexact.values())
-            out.append(outcome(check, "modelled", f"{why}; {tally.set_apart.get(check, 0)} of {compared} results were "
-                               f"others, which judges nothing"))
+            out.append(outcome(check, "modelled", f"{why}; {tally.set_apart.get(check, 0)} of {compared} results "
+                               f"differ, which is not judged"))
             continue
         if compared and predictions.modelled and check == "store.length":
             out.append(outcome(check, "modelled",

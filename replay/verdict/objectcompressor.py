@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which compressor wrote the recorded objects, by their first bytes, against the one that the recording names.
 
-A name is only what a parameter said: a module of one's own may register under another's, and a recording may have been
+A name is only what a parameter said: another module may register under that name, and a recording may have been
 imported under the wrong one.  Lengths that another compressor gave say nothing about the kernel.
 """
 
@@ -66,7 +66,7 @@ def written(recording: Recording, names: set[str]) -> Written | None:
         objects += rows.size
         unlike += odd.size
         fixed += int(np.count_nonzero(fixed_block(heads)))
-    # Those that begin like one of the names are no others.
+    # Compressors whose objects begin like one of the names' are not others.
     same = {RECOGNISED[name] for name in names}
     like = tuple(name for name, count in counts.items()
                  if objects and RECOGNISED[name] not in same and 100 * (objects - count) <= _ODD_PERCENT * objects)
@@ -97,7 +97,7 @@ def judge(recording: Recording, predictions: Predictions, names: set[str]) -> tu
         return [*reasons, f"{odd:,} of {found.objects:,} objects written do not begin with the fixed block that "
                           f"{_IAA} writes"], []
     why = (f"{odd:,} of {found.objects:,} objects begin with another block than the fixed one of IAA's hardware: "
-           f"another compressor plays {_IAA}")
+           f"another compressor stands in for {_IAA}")
     predictions.inexact[_IAA] = predictions.played = why
     return reasons, [f"{why}, its lengths are not checked"]
 

@@ -147,7 +147,7 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
     reasons += [f"{r.id} was asked for and could not be compared: {r.reason}" for r in results
                 if checks and r.id in checks and not r.compared and not r.reason.startswith(DID_NOT_OCCUR)]
     if not tally.failed and not reasons and not any(r.compared for r in results if checks or r.id not in INTERNAL):
-        reasons.append("nothing that the kernel did could be compared: the recording shows calls and no outcome")
+        reasons.append("nothing that the kernel did could be compared: the recording shows calls but no outcomes")
     notes = [*notes_of(reference, predictions), *pages_missing(recording)]
     if fast is not None and fast.reason:
         notes.append(NOT_COMPILED + fast.reason)

@@ -96,7 +96,8 @@ def recorded_compressors(recording: Recording) -> list[Compressor]:
     for algorithm in (recording.manifest["config"]["compressor"], *switched_to(recording)):
         compressor, reason = _compressor(recording, algorithm, kind)
         if compressor is None or reason or isinstance(compressor, ModelledCompressor):
-            reason = reason or (f"{algorithm} is hardware, which cannot be asked" if compressor is not None else "")
+            reason = reason or ("" if compressor is None else
+                                f"{algorithm} is hardware, whose output cannot be computed here")
             raise BadInput(recording.path, "", reason or f"has no page bytes to use {algorithm} on",
                            "record with a compressor that is exact here ('zreplay doctor' lists them)")
         found.append(compressor)
@@ -123,7 +124,7 @@ def build_model(recording: Recording, revision: type[Zswap]) -> Zswap:
             if name != "compressor":
                 model.set_param(name, str(value))
     except ValueError as problem:
-        raise BadInput(recording.path, "manifest.json", f"its configuration cannot be ({problem})",
+        raise BadInput(recording.path, "manifest.json", f"its configuration is not possible ({problem})",
                        "record or import again") from None
     return model
 

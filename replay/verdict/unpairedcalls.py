@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Calls without a return and returns without a call: events are missing, whatever the recording says of losses.
 
-A ring of one CPU that nobody recorded, or copied, is missed by nothing that the other CPUs' rings count.  But tasks
-move between CPUs, and what they did there is missing in the middle: a function that a task entered has to return before
-the task can enter it again.  So it is with returns that a probe misses and the kernel does not count: those of fprobes
-up to 6.13 that name no number of tasks.
+No count in the other CPUs' rings shows that one CPU's ring was not recorded, or not copied.  But tasks move between
+CPUs, and what they did there is missing in the middle: a function that a task entered has to return before the task can
+enter it again.  The same shows returns that a probe misses and the kernel does not count: those of fprobes up to 6.13
+that name no number of tasks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LEAVES: Final = ("crypto_acomp_compress", "crypto_acomp_decompress", "zs_malloc
                   "zswap_load", "zswap_store", "swap_writeout")
 #: More CPUs than any Linux is built for.
 _MOST: Final = 1 << 16
-#: So many are no accident: one event that somebody took out of a recording breaks one call.
+#: This many are not an accident: one event that was taken out of a recording breaks one call.
 _MANY: Final = 3
 
 

@@ -143,7 +143,7 @@ class AcompHandlers(ZsmallocHandlers):
         self.hold(key, i, frame, (recorded,), (predicted,), what=what)
 
     def _within(self, limits: tuple[int, int], ret: int, dlen: int, name: str, i: int, frame: Frame) -> None:
-        """Compare the length of a hardware's result with what it can be; of an error nobody can say why it came."""
+        """Compare the length of a hardware's result with what it can be; why an error came is not known."""
         if ret:
             return
         low, high = limits[0], min(limits[1], PAGE_SIZE)

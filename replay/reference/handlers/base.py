@@ -25,7 +25,7 @@ __all__ = ["OTHER_CGROUP", "UNKNOWN_CGROUP", "CannotFollow", "Handler", "Handler
 Handler = Callable[[Effect, int, "Frame"], Any]
 #: Stands for a cgroup that was charged and not recorded: no kernel has anything at this address.
 UNKNOWN_CGROUP: Final = 1
-#: Stands for another cgroup that may have been charged at the address of one's obj_cgroup; its account stays empty.
+#: Stands for another cgroup that may have been charged at the address of an obj_cgroup; its account stays empty.
 OTHER_CGROUP: Final = 2
 
 

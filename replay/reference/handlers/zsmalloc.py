@@ -289,7 +289,7 @@ class ZsmallocHandlers(Invariants):
                   what="pages of all pools, as an operation read them")
 
     def check_total(self, i: int) -> None:
-        """Compare totals read by somebody else (debugfs, meminfo)."""
+        """Compare totals read by other tasks (debugfs, meminfo)."""
         total = self.model.total_pages()
         pools = [pool.zs_pool.pages_allocated for pool in self.model.pools]
         # With several pools, each one's total is read in turn: any of them may be this one.

@@ -47,7 +47,7 @@ class Handlers(AcompHandlers):
         if name == "crypto_acomp_compress":
             frame.handed.content, frame.handed.pages, frame.handed.pool = -1, effect[3], effect[4]
         elif name == "obj_cgroup_charge_zswap":
-            # Somebody was charged: that the entry is uncharged when it ends does not depend on whom.
+            # A cgroup was charged: the entry is uncharged when it ends, whichever it was.
             return UNKNOWN_CGROUP
         elif name == "shrink_memcg":
             raise CannotFollow("shrink_memcg was not captured: which cgroup a store shrank is not known")
@@ -102,7 +102,7 @@ class Handlers(AcompHandlers):
             folio, wanted = effect[2:]
             recorded = self.word[i] & wanted
             if recorded != wanted and self._written_meanwhile(folio, i):
-                # The folio was unlocked: whoever wrote it out again has cleaned it.
+                # The folio was unlocked: another task wrote it out again and has cleaned it.
                 recorded |= PG_DIRTY & wanted
             self.hold("zswap_load_ret:word", i, frame, (recorded,), (wanted,))
         self.page_read(i, frame)
