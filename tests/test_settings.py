@@ -89,7 +89,7 @@ def test_a_limit_that_nothing_says_is_not_compared(tmp_path: Path) -> None:
     result = both(trace.recording(tmp_path))
     assert (result.verdict, result.divergences, result.unexplained) == ("PASS", [], 0)
     assert (check(result, "memcg.limit").compared, check(result, "memcg.writeback").compared) == (0, 0)
-    assert check(result, "memcg.limit").reason.startswith("none of 1 could be compared: nothing recorded says")
+    assert check(result, "memcg.limit").reason.startswith("none of 1 could be compared: nothing recorded gives")
 
 
 def test_writeback_that_nothing_says_is_not_compared(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_a_snapshot_that_no_write_explains_is_said(tmp_path: Path) -> None:
     box.snapshot("end")
     result = both(box.recording(tmp_path / "box"))
     assert (result.verdict, check(result, "memcg.limit").compared) == ("UNDECIDED", 0)
-    assert [reason.partition(" is another")[0] for reason in result.reasons] == [
+    assert [reason.partition(" in snapshot")[0] for reason in result.reasons] == [
         "memory.zswap.max of cgroup /system.slice", "memory.zswap.max of cgroup /other"]
     assert check(result, "memcg.writeback").compared == 2
 
@@ -407,4 +407,4 @@ def test_what_a_marker_says_is_compared_from_there_on(tmp_path: Path) -> None:
     box.refuse("/a", 2)
     result = both(box.recording(tmp_path / "box"))
     assert (result.verdict, check(result, "memcg.limit").compared) == ("PASS", 1)
-    assert check(result, "memcg.limit").reason.startswith("1 more were not compared: nothing recorded says")
+    assert check(result, "memcg.limit").reason.startswith("1 more were not compared: nothing recorded gives")
