@@ -576,13 +576,13 @@ def test_every_check_and_respect_has_its_words() -> None:
         word, sentence = stake(check)
         assert word
         assert sentence.endswith(".")
-        assert "no words" not in sentence
-    assert "no words" in stake("new.check")[1]
+        assert "does not describe" not in sentence
+    assert "does not describe" in stake("new.check")[1]
 
 
 @pytest.mark.parametrize(("check", "recorded", "predicted", "words"), [
     ("acomp.batch", 0, -22, "Here it is success."), ("acomp.batch", -22, 0, "Here it is an error."),
-    ("acomp.batch", -5, -22, ""), ("store.result", 1, 0, "Here it is a 1 too many."),
+    ("acomp.batch", -5, -22, ""), ("store.result", 1, 0, "Here it is a wrong 1."),
     ("counter.zswap.stored_pages", 7, 10, "Here it is off by -3."), ("zsmalloc.pages", 12, 10, "Here it is off by +2."),
     ("zsmalloc.pages", "12", 10, ""), ("effect.order", "a", "b", ""), ("counter.x.y", True, 0, ""),
 ])

@@ -174,7 +174,7 @@ def in_this_case(check: str, recorded: Any, predicted: Any) -> str:
     if check == "acomp.batch" and (recorded == 0) != (predicted == 0):
         return "Here it is success." if recorded == 0 else "Here it is an error."
     if check == "store.result" and recorded in (0, 1):
-        return f"Here it is a {recorded} too many."
+        return f"Here it is a wrong {recorded}."
     if check.startswith("counter.") or check == "zsmalloc.pages":
         return f"Here it is off by {recorded - predicted:+,}."
     return ""
