@@ -268,7 +268,7 @@ UNSEEN: Final = (
     Unseen("L10", "v14 18/26", "a request's context is declared with 4 bytes and holds a pointer of 8",
            "a write behind an object, which kmalloc's rounding hides: KASAN finds it, no effect of zswap changes"),
     Unseen("L12", "v14 12/26", "init_fixed sets a local variable only",
-           "nothing reads what it should have set: without effect"),
+           "nothing reads what it should have set, so it has no effect"),
     Unseen("L17", "v8 14/14, zswap_store()", "the context's mutex is held while entries are allocated and inserted",
            "who waits how long is time, which no model here has; a recording shows it as the time of loads"),
 )
