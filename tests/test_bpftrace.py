@@ -121,7 +121,7 @@ def test_an_array_of_records(indent: int | None) -> None:
 def test_an_event_that_came_by_two_names_is_said() -> None:
     _, _, facts = rows_of(store(1, swpent=2) + printf(ts=2, cpu=0, pid=136, event="store", swp=2))
     assert [loss["why"] for loss in facts.losses if loss["lost"] is None] == [
-        "zswap_store was printed by several names (store, zswap_store): a call may stand there twice"]
+        "zswap_store was printed by several names (store, zswap_store): a call may be recorded twice"]
 
 
 def test_text_between_records_is_no_banner() -> None:

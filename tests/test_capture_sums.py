@@ -104,7 +104,7 @@ def test_a_ring_that_lacks_a_piece_blames_no_kernel(copy: Path, tmp_path: Path) 
 def test_a_file_that_is_gone_leaves_the_capture_incomplete(copy: Path, tmp_path: Path) -> None:
     (copy / "truth.csv").unlink()
     said = import_source(copy, tmp_path / "r")["missing"]
-    assert said[0] == "the recorder wrote truth.csv, and the capture holds it no more"
+    assert said[0] == "the recorder wrote truth.csv, which is missing from the capture"
 
 
 def test_files_that_were_packed_or_unpacked_later_have_sums_of_their_own(copy: Path) -> None:

@@ -247,7 +247,7 @@ def test_files_that_are_left_out_are_named(tmp_path: Path) -> None:
                                 "qages.idx was not used: pages.idx is there too",
                                 "zmeta.cpu2.raw was not used: it is empty, or damaged from its start",
                                 "more.bin was not used: no page index is named like it",
-                                "x.log was not used: its content is of no known kind"]
+                                "x.log was not used: its content is of an unknown kind"]
     assert {"truth2.csv", "more.bin", "x.log"} & set(recording.manifest["source"]["files"]) == set()
     truth = recording.table("truth")
     assert truth is not None

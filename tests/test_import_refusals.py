@@ -136,7 +136,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a trace.dat with a bad header": (both(drop("zmeta*"), put("t", FILES["tracedat"].replace(b"commit;", b"commut;"))), "t",
                                       "no field 'commit'"),
     "text that breaks off within gzip": (both(drop("zmeta*"), drop("pages.*"),
-                                              put("u", gzip.compress(TEXT * 500)[:-9])), "u", "cannot be read on"),
+                                              put("u", gzip.compress(TEXT * 500)[:-9])), "u", "cannot be read further"),
 }
 
 
@@ -211,7 +211,7 @@ def test_a_reader_that_fails_midway_leaves_nothing(tmp_path: Path) -> None:
 
 def test_too_many_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pagefiles, "_MAX_PAGES", 12)
-    with pytest.raises(BadInput, match=r"pages\.idx: more than 12 pages are more than can be; split the run\."):
+    with pytest.raises(BadInput, match=r"pages\.idx: more than 12 pages are more than an import takes; split the run\."):
         import_source(rb.write_capture(tmp_path / "run"), tmp_path / "rec")
 
 
@@ -264,7 +264,7 @@ def test_a_text_of_no_known_kind_is_shown(text: bytes, tmp_path: Path) -> None:
         import_source(path, tmp_path / "rec")
     said = str(problem.value)
     line = 1 + text.startswith(b"\n")
-    assert f"log.txt, line {line}: is of no kind that zreplay can import: 'zswap monitor attached'" in said
+    assert f"log.txt, line {line}: is not of a kind that zreplay can import: 'zswap monitor attached'" in said
     for kind in ("trace-cmd report", "perf script", "bpftrace -f json"):
         assert kind in said
 

@@ -417,7 +417,7 @@ def test_a_notice_that_makes_no_sense_is_a_loss_all_the_same(tmp_path: Path, fou
     (tmp_path / "c" / "capture.json").write_text(json.dumps(status(True, interference=found)))
     summary = import_source(tmp_path / "c", tmp_path / "r")
     assert summary["losses"][-1] == {"cpu": None, "lost": None, "why": "events may be missing: another process did "
-                                     "something to the recorder's switches, and what cannot be read"}
+                                     "something to the recorder's switches; the note that says what cannot be read"}
 
 
 @pytest.mark.parametrize(("read", "lost"), [(80, 0), (95, 15), (79, None), (-1, None), (2**64 - 1, 2**63 - 1)])
@@ -435,7 +435,7 @@ def test_events_are_held_against_what_the_kernel_gave(tmp_path: Path, read: int,
             in summary["losses"][0]["why"]
     elif lost:
         assert summary["notes"] == [f"zmeta.cpu0.raw holds 80 events, and the kernel gave {read} to readers of its ring: "
-                                    "somebody else read it, or the file is not whole"]
+                                    "another process read it, or the file is not whole"]
 
 
 def test_who_holds_an_instance_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -408,9 +408,9 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     **{f"no {key}": (lambda m, key=key: m.pop(key), f"does not say {key};")
        for key in ("kernel", "segments", "snapshots", "probes", "losses", "files", "complete", "source", "config")},
     "segments of another type": (lambda m: m.update(segments={}), "key 'segments'"),
-    "no rows": (lambda m: m["segments"][0].update(rows=0), "key 'segments.0.rows': is less than can be (1)"),
+    "no rows": (lambda m: m["segments"][0].update(rows=0), "key 'segments.0.rows': is less than allowed (1)"),
     "negative rows": (lambda m: m["segments"][0].update(rows=-9), "key 'segments.0.rows'"),
-    "absurd rows": (lambda m: m["segments"][0].update(rows=1 << 40), "key 'segments.0.rows': is more than can be (4194304)"),
+    "absurd rows": (lambda m: m["segments"][0].update(rows=1 << 40), "key 'segments.0.rows': is more than allowed (4194304)"),
     "rows that are no number": (lambda m: m["segments"][0].update(rows="9"), "key 'segments.0.rows': is not a whole number"),
     "rows that are a fraction": (lambda m: m["segments"][0].update(rows=9.5), "key 'segments.0.rows': is not a whole number"),
     "rows that are true": (lambda m: m["segments"][0].update(rows=True), "key 'segments.0.rows': is not a whole number"),

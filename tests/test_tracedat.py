@@ -702,7 +702,7 @@ def clocked(clock: str, *options: tuple[int, bytes]) -> bytes:
 def test_the_same_event_in_two_instances_is_said(version: str, tmp_path: Path) -> None:
     data = getattr(Spec(), version)()
     _, facts = taken(tmp_path, data)
-    assert unknown(facts)[-1:] == ["zswap_store: recorded in several instances (top, zmeta): a call may stand there twice"]
+    assert unknown(facts)[-1:] == ["zswap_store: recorded in several instances (top, zmeta): a call may be recorded twice"]
     stamps, facts = taken(tmp_path, data, "top")
     assert stamps == [1000, 2000, 3000]
     assert not any("twice" in why for why in unknown(facts))

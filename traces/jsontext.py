@@ -141,7 +141,7 @@ def _said(problem: Any) -> str:
     if rule == "type":
         return f"is not {' or '.join(_TYPES[name] for name in ([wanted] if isinstance(wanted, str) else wanted))}"
     if rule in ("minimum", "maximum"):
-        return f"is {'less' if rule == 'minimum' else 'more'} than can be ({wanted})"
+        return f"is {'less' if rule == 'minimum' else 'more'} than allowed ({wanted})"
     if rule == "propertyNames":
         return "has a name in it that is not allowed"
     if rule == "enum":

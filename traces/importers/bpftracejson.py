@@ -278,7 +278,7 @@ class _Reader:
                                  "why": "the last line of bpftrace's output is cut off"})
         for known, names in sorted(self._names.items()):
             if len(names) > 1:
-                why = f"{known} was printed by several names ({', '.join(sorted(names))}): a call may stand there twice"
+                why = f"{known} was printed by several names ({', '.join(sorted(names))}): a call may be recorded twice"
                 facts.notes.append(f"{why}; print one of them")
                 facts.losses.append({"cpu": None, "lost": None, "why": why})
         if self.window.late:

@@ -170,8 +170,8 @@ class Capture:
         facts.missing += self._missing_snapshots(facts)
         gone = [name for name in self.gone if not name.startswith("counters-")]
         if gone:
-            facts.missing.append(f"the recorder wrote {', '.join(gone[:4])}{', ...' if len(gone) > 4 else ''}, and the "
-                                 f"capture holds {'it' if len(gone) == 1 else 'them'} no more")
+            facts.missing.append(f"the recorder wrote {', '.join(gone[:4])}{', ...' if len(gone) > 4 else ''}, which "
+                                 f"{'is' if len(gone) == 1 else 'are'} missing from the capture")
         if self.until is not None:
             # What happened while a snapshot's files were read belongs to it: its end counts.
             late = [label for label, ts, values in facts.snapshots if _read_until(ts, values) > self.until]
@@ -265,7 +265,7 @@ class Capture:
         events, read = int(loss.get("events", 0)), ring["read"] + ring["entries"]
         if read > events:
             facts.notes.append(f"{loss.get('file')} holds {events} events, and the kernel gave {read} to readers of "
-                               "its ring: somebody else read it, or the file is not whole")
+                               "its ring: another process read it, or the file is not whole")
             loss["lost"] = min(loss["lost"] + read - events, _MOST_LOST) if loss["lost"] is not None else None
         elif read < events:
             # A process that clears a ring writes a file, and a recorder with inotify notices that.
@@ -380,7 +380,7 @@ def _rows_of(found: Any) -> list[tuple[int | None, str]]:
         since, what = row.get("since"), row.get("what")
         out.append((since if isinstance(since, int) and 0 <= since < 1 << 63 else None,
                     what[:_LONG_SENTENCE] if isinstance(what, str) else "another process did something to the "
-                    "recorder's switches, and what cannot be read"))
+                    "recorder's switches; the note that says what cannot be read"))
     return out
 
 

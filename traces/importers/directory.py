@@ -43,7 +43,7 @@ _EVENT_KINDS: Final = ("ring", "tracedat", "text", "perftext", "bpftrace")
 _NO_SNAPSHOT: Final = ("empty", "json", "unknown", "pages", "symbols")
 #: Files that an import leaves out, and why: one of them may be a damaged one that was meant to be used.
 _UNUSED: Final = {"empty": "it is empty, or damaged from its start", "pages": "no page index is named like it",
-                  "unknown": "its content is of no known kind"}
+                  "unknown": "its content is of an unknown kind"}
 
 
 def import_source(src: str | Path, out: str | Path, *, events: str | Path | None = None,
@@ -220,7 +220,7 @@ class _Import:
         for path in self.by_kind.get("unknown", []) if not self.src.is_dir() else []:
             number, line = first_line(path)
             if number:
-                raise BadInput(path, f"line {number}", f"is of no kind that zreplay can import: '{line}'", KINDS)
+                raise BadInput(path, f"line {number}", f"is not of a kind that zreplay can import: '{line}'", KINDS)
         kinds = ", ".join(sorted(self.by_kind)) or "nothing"
         raise BadInput(self.src, "", f"holds no trace that zreplay can import (found: {kinds})",
                        "give a trace.dat, ftrace text, or raw ring buffers with their formats/")

@@ -438,7 +438,7 @@ def _blocks(path: str, file: BinaryIO, size: int) -> Iterator[bytes]:
             done += len(block)
             yield block
     except DAMAGE as error:
-        raise BadInput(path, f"after {done} bytes of text", f"cannot be read on ({error})",
+        raise BadInput(path, f"after {done} bytes of text", f"cannot be read further ({error})",
                        "copy the file again, or decompress it and import the text") from error
 
 

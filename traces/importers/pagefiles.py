@@ -53,7 +53,7 @@ def read_page_index(index: Path, dump: Path | None, bases: tuple[int, int] | Non
     # Row by row: a bad line takes no memory, however many there are.
     for number, line in enumerate(lines):
         if number >= _MAX_PAGES:
-            raise BadInput(index, "", f"more than {_MAX_PAGES} pages are more than can be", "split the run")
+            raise BadInput(index, "", f"more than {_MAX_PAGES} pages are more than an import takes", "split the run")
         row = line[:_LONG_LINE].decode("ascii", "replace").strip("\r\n").split(",")
         try:
             if int(row[0]) != number or not _SHA1.fullmatch(row[3]) or len(line) > _LONG_LINE:

@@ -137,7 +137,7 @@ def _twice(facts: RunFacts, probes: Mapping[str, set[str]]) -> None:
             of.setdefault(str(name), []).append(probe)
     for name, several in sorted(of.items()):
         if len(several) > 1:
-            why = f"{name} was recorded by several events ({', '.join(sorted(several))}): a call may stand there twice"
+            why = f"{name} was recorded by several events ({', '.join(sorted(several))}): a call may be recorded twice"
             facts.notes.append(f"{why}; leave out the lines of one of them")
             facts.losses.append({"cpu": None, "lost": None, "why": why})
 

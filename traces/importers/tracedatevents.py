@@ -155,7 +155,7 @@ def _together(buffers: list[Buffer], seen: dict[str, np.ndarray], facts: RunFact
     if twice:
         names = ", ".join(buffer.name or "top" for buffer in held)
         more = f" and {len(twice) - 3} more events" if len(twice) > 3 else ""
-        _unsure(facts, f"{', '.join(twice[:3])}{more}: recorded in several instances ({names}): a call may stand there "
+        _unsure(facts, f"{', '.join(twice[:3])}{more}: recorded in several instances ({names}): a call may be recorded "
                        f"twice")
 
 
