@@ -65,7 +65,7 @@ def closing(*numbers: int) -> dict[str, Any]:
 def test_closed_streams(sample: str) -> None:
     words = ("replay", sample, "--check", "store.length")
     status, _, said = ran(*words, **closing(1))
-    assert (status, said) == (2, "zreplay: standard output is closed: nobody would see the result; send it to a file or to "
+    assert (status, said) == (2, "zreplay: standard output is closed, so the result cannot be printed; send it to a file or to "
                                  "/dev/null.\n")
     assert ran(*words, **closing(1, 2))[0] == ran(*words, **closing(0, 1, 2))[0] == 2
     status, printed, _ = ran(*words, **closing(2))

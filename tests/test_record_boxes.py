@@ -562,7 +562,7 @@ def test_what_is_no_disk_s_doing_is_not_said_of_a_disk(tmp_path: Path) -> None:
     assert str(made._ended_early(gone)) == \
         f"recording into {made.capture.path} ended early ({tmp_path}/t/instances/zreplay/tracing_on: No such file or " \
         "directory); what was recorded before is kept, marked as incomplete; import what there is; see whether tracefs is " \
-        "still mounted and who else uses it, and try again."
+        "still mounted and which processes use it, and try again."
     made._status["start"] = None
     assert str(made._ended_early(OSError(errno.ENOMEM, "x"))) == \
         "nothing was recorded (Cannot allocate memory); give a smaller --buffer-kb."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Stamps as text: seconds, where a recording's clock counts them, and the bare stamp where it does not.
+"""Stamps as text: seconds where a recording's clock counts them, else the bare stamp.
 
 The clocks ``counter`` and ``x86-tsc`` (trace_clocks in kernel/trace/trace.c) give the order of events and not the time
 between them: a recording of such stamps names the clock under ``stamps`` in its manifest
@@ -12,7 +12,7 @@ from typing import Final
 
 __all__ = ["UNNAMED", "bare", "clock", "moment", "no_seconds"]
 
-#: what ``stamps`` holds where a text has bare numbers and does not say of which clock
+#: value of ``stamps`` where a text has bare numbers and does not name their clock
 UNNAMED: Final = "raw"
 
 

@@ -160,7 +160,7 @@ class Capture:
         facts.notes.extend(str(note) for note in self.status["notes"])
         facts.command = read_command(self.directory)
         if facts.command is not None:
-            # The recorder knows only who ran it.
+            # The recorder's command is the guest's runner; this is the user's.
             facts.capture["command"] = Path(str(facts.command["words"][0])).name
         if self.status["complete"]:
             facts.written = self._written
@@ -222,7 +222,7 @@ class Capture:
             cpu = str(loss.get("cpu"))
             seen.add(cpu)
             counts = self._losses.get(cpu)
-            # What cannot be read of a ring is missing whatever the kernel lost.
+            # Unreadable parts of a ring are missing in addition to what the kernel lost.
             if not loss.get("cut_off"):
                 loss["lost"] = _lost(counts, loss.get("lost"))
                 if self.complete and loss["tail_bytes"] and loss["lost"] is not None:

@@ -150,7 +150,7 @@ def parse_payload(payload: bytes) -> dict[str, int | None] | None:
 class _Template:
     """The fields of one event, learnt from its first line.
 
-    Lines may have only some of these fields, or others besides: :meth:`partial` says which.
+    Lines may have only some of these fields, or more: :meth:`partial` says which.
     """
 
     def __init__(self, payload: bytes, fields: dict[str, int | None]) -> None:

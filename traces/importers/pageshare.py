@@ -10,7 +10,7 @@ __all__ = ["page_share"]
 
 def page_share(calls: int, caught: int, facts_of_capture: dict[str, Any], used: set[str],
                throttled: int = 0) -> dict[str, Any]:
-    """Return ``calls``, ``caught`` and ``why``, sentences on those that have no page; empty where all have theirs.
+    """Return ``calls``, ``caught`` and ``why``: sentences on the calls without a page; empty where all have one.
 
     :param calls: compress calls of the recording
     :param caught: those whose page is known

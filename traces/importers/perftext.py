@@ -17,8 +17,8 @@ kinds of text fill the same columns.  Stamps are microseconds unless ``--ns`` wa
 
 Lost events: 'perf script' shows them only with ``--show-lost-events``.  A text that has neither such a line
 nor the output of 'perf report --stats' (appended to it) does not say that nothing was lost, and is imported
-with an unknown loss.  How many samples there are is said by that output, of each event, by the last line of
-'perf record', and by the heads of 'perf report': what is missing of them is lost.
+with an unknown loss.  That output counts the samples of each event; the last line of 'perf record'
+and the heads of 'perf report' count them, too: samples that are missing were lost.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class _Seen:
         return _RECORD_SAYS.match(line) is not None
 
     def _samples(self, event: str, count: int) -> None:
-        # Said twice, as by 'perf record' and by 'perf report --stats', it is the same.
+        # 'perf record' and 'perf report --stats' may both say it: the count is the same.
         if not event:
             self.samples = max(self.samples, count)
         elif len(self.samples_of) < _MOST:
@@ -160,7 +160,7 @@ def rewrite(line: bytes, seen: _Seen) -> bytes:
         seen.machine = found[1].decode("utf-8", "replace")
     if not line.strip() or line.startswith(b"#") or _CHAIN.match(line) or _OTHER_RECORD.match(line):
         return b""
-    # What cannot be read must not turn into an event of ftrace text by chance: that has ': ' after its stamp.
+    # An unreadable line must not become an event of ftrace text by chance: those have ': ' after the stamp.
     return b"? " + line[:200].replace(b": ", b":")
 
 

@@ -37,9 +37,9 @@ format:
 	field:char buf[];	offset:16;	size:0;	signed:0;
 """
 _MAX_FORMAT: Final = 1 << 20
-#: What is read at a time: small enough to be in a cache still when it is decoded.
+#: Bytes read at a time: few enough to be still in a cache when they are decoded.
 _CHUNK: Final = 1 << 20
-#: What the column ``cpu`` can hold.
+#: The largest value of the column ``cpu``.
 _MAX_CPU: Final = (1 << 16) - 1
 
 
@@ -137,7 +137,7 @@ def _one(path: Path, cpu: int, formats: FormatDirectory, facts: RunFacts, rows: 
             except StopIteration:
                 return
             except BadInput as damage:
-                # What could be decompressed is kept; that the rest is missing is part of the recording.
+                # The decompressed part is kept; the recording says that the rest is missing.
                 facts.notes.append(f"{damage} What came before it was imported.")
                 cut.append(f"{path.name} is damaged: what it holds behind that place is missing")
                 return

@@ -95,7 +95,7 @@ def add_probes(facts: RunFacts, path: Path) -> None:
 def add_ring_stats(facts: RunFacts, path: Path) -> None:
     """Take what the kernel counted for each ring: ``per_cpu/cpuN/stats`` by ``instance/cpuN``.
 
-    A copy of one such file is that of the CPU that it is named after, of whatever instance: ``cpu3.stats``.
+    A copy of one such file belongs to the CPU that it is named after, of an unknown instance: ``cpu3.stats``.
     """
     texts = read_json(path)
     if texts is None:
@@ -136,7 +136,7 @@ def add_counters(facts: RunFacts, paths: list[Path]) -> None:
         stamp = values.get("t")
         if not isinstance(stamp, int | float) or not 0 <= stamp < 1 << 33:
             raise BadInput(path, "key 't'", "is not a time in seconds", "take the counter snapshot again")
-        # What no recording could hold is said now, by the name that the user knows.
+        # A value that no recording can hold is refused now, with the file's name that the user knows.
         jsontext.hold_to_schema(values, "snapshot", path, "take the counter snapshot again")
         # Seconds with nanosecond digits: rounded, as a float cannot hold them exactly beyond some weeks.
         loaded.append((counter_label(path), round(stamp * 1e9), values))
@@ -198,7 +198,7 @@ def _check_truth(path: Path, frame: pd.DataFrame) -> None:
     phase, digest = frame["phase"], frame["sha1"]
     again = phase.ne(phase.shift()) & phase.duplicated()
     for wrong, what in (
-            # A page of zeros may go without.
+            # A page of zeros may have none.
             (digest.notna() & ~digest.fillna("").str.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}"),
              "its digest is not one of 40 or 64 hex digits"),
             (phase.isna(), "it has no phase"), (again, "its phase was over before"),

@@ -54,9 +54,9 @@ class RunFacts:
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     ts_unit_ns: int = 1
-    #: what stamps are where they are not the time of the snapshots: snapshots cannot be put in place then
+    #: the stamps' clock where it is not that of the snapshots, which then cannot be put in place
     clock: str = ""
-    #: the clock's name where stamps count no seconds (:mod:`traces.times`)
+    #: the clock's name where stamps do not count seconds (:mod:`traces.times`)
     stamps: str = ""
     #: the trace instance to take of a trace.dat that holds several; None: all of them
     instance: str | None = None

@@ -309,5 +309,5 @@ def check_target(path: Path) -> None:
     if not stat.S_ISDIR(mode):
         raise CannotRecord(f"{parent}, where the output should go, is not a directory", "choose a directory")
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        raise CannotRecord(f"anybody may rename what is in {parent} (world-writable, not sticky)",
+        raise CannotRecord(f"any user may rename the files in {parent} (world-writable, not sticky)",
                            "choose another directory, or set its sticky bit (chmod +t)")

@@ -53,7 +53,7 @@ def leave(run: Callable[[], int], known: tuple[type[BaseException], ...], kept: 
     :param command: True where the process is the command's own, so that its streams may be checked and replaced
     """
     if command and not _streams():
-        _say("standard output is closed: nobody would see the result; send it to a file or to /dev/null")
+        _say("standard output is closed, so the result cannot be printed; send it to a file or to /dev/null")
         return WRONG
     with _Interruptions() as interruptions:
         try:

@@ -13,8 +13,8 @@ OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _ROOM = "make room there, or choose another place"
 _FILES = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM,
           errno.EFBIG: "allow larger files (ulimit -f), or choose another place",
-          errno.EACCES: "choose a place that you may use, or run it as somebody who may",
-          errno.EPERM: "choose a place that you may use, or run it as somebody who may",
+          errno.EACCES: "choose a place that you may use, or run it as a user with access",
+          errno.EPERM: "choose a place that you may use, or run it as a user with access",
           errno.EROFS: "choose a place that can be written to",
           errno.EMFILE: "allow more open files (ulimit -n)",
           errno.ENFILE: "allow more open files (sysctl fs.file-max)",
@@ -24,7 +24,7 @@ _FILES = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM,
           errno.EIO: "see in the kernel's log what is wrong with the disk"}
 #: Errors that another name does not mend.
 _NOT_OF_NAMES = (*OF_DISKS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-_GONE = "see whether tracefs is still mounted and who else uses it, and try again"
+_GONE = "see whether tracefs is still mounted and which processes use it, and try again"
 #: The same numbers from tracefs, which has no disk and no other place to choose.
 _KERNEL = {errno.ENODEV: _GONE, errno.ENOENT: _GONE,
            errno.EBUSY: "end the other processes that use it, and try again",

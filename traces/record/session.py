@@ -130,7 +130,7 @@ class Session:
                 if left:
                     raise CannotRecord(f"what a killed recorder left cannot be removed ({', '.join(left[:3])}"
                                        f"{self.tracefs.holders()})",
-                                       f"end who still uses it, then run '{self.tracefs.names.clean}'")
+                                       f"end the processes that still use it, then run '{self.tracefs.names.clean}'")
             self.capture = self._make_capture(path)
         except BaseException:
             self.tracefs.close()

@@ -37,7 +37,7 @@ def sum_of(path: Path) -> list[int]:
 def sums(directory: Path, growing: Container[str] = ()) -> dict[str, Any]:
     """Return what :data:`NAME` is to hold of a capture: all its regular files but itself and hidden ones.
 
-    :param growing: names of files that somebody still writes: they are left out
+    :param growing: names of files that a process still writes: they are left out
     :raises OSError: when one cannot be read
     """
     files = {}
