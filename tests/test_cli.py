@@ -59,13 +59,13 @@ def test_a_divergence_is_told_in_full(capsys: pytest.CaptureFixture[str], sample
     status, out, _ = run(capsys, "replay", samples["7.3-zstd-64k"], "--revision", "mainline-6.12")
     assert status == 1
     assert out.startswith("FAIL  ")
-    told = out[out.index("first divergence:"):]
+    shown = out[out.index("first divergence:"):]
     for part in ("what ", "recorded ", "predicted ", "inside ", "model ", "events around it"):
-        assert part in told
-    event = int(re.search(r"at event (\d+)", told)[1])
-    numbers = [int(n) for n in re.findall(r"^ +(?:-> )? *(\d+) \d+\.\d{6} \[", told, re.M)]
+        assert part in shown
+    event = int(re.search(r"at event (\d+)", shown)[1])
+    numbers = [int(n) for n in re.findall(r"^ +(?:-> )? *(\d+) \d+\.\d{6} \[", shown, re.M)]
     assert numbers == list(range(max(0, event - 5), event + 6))
-    assert re.search(rf"-> +{event} ", told)
+    assert re.search(rf"-> +{event} ", shown)
 
 
 def test_json_is_one_object_per_recording(capsys: pytest.CaptureFixture[str], samples: dict[str, Path]) -> None:

@@ -102,7 +102,7 @@ def _not_compared(recording: Tampered, change: Change, original: dict[str, np.nd
         return f"{event}.{column} is read by no check" if never else f"{event}.{column} is not read there: {_unread(event)}"
     pages = recording.manifest["pages"]
     if (event, column) == ("zs_obj_write", "data") and pages.get("with_bytes", 0) < pages.get("distinct", 0):
-        # Its first bytes are held against what the compressor's format allows alone.
+        # Its first bytes are only compared with what the compressor's format allows.
         return f"{event}.{column} of a page whose bytes were not kept"
     if event == "swap_writeout" and column == "folio" \
             and name_of(recording, neighbours(recording, change.event)[1]) == "swap_writeout_ret":
@@ -145,7 +145,7 @@ def test_every_change_is_caught_or_explained(samples: dict[str, Path], capsys: p
 
 
 def _changes(samples: dict[str, Path], capsys: pytest.CaptureFixture[str], name: str, changes: int) -> None:
-    """Make so many changes at random, one at a time: each must FAIL where it is, or leave nothing to compare."""
+    """Make ``changes`` changes at random, one at a time: each must FAIL where it is, or leave nothing to compare."""
     recording = Tampered(samples[name])
     assert run(recording).verdict == "PASS"
     read = watch(recording)
@@ -216,7 +216,7 @@ def test_no_lost_event_passes(samples: dict[str, Path], capsys: pytest.CaptureFi
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.name for path in sample_paths()))
 def test_no_lost_event_passes_in_any_sample(samples: dict[str, Path], capsys: pytest.CaptureFixture[str], name: str) -> None:
-    """Nothing tells how many events there should be: what is missing shows, or no other event depends on it."""
+    """Nothing says how many events there should be: what is missing shows, or no other event depends on it."""
     _left_out(samples, capsys, name)
 
 
