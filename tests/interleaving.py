@@ -122,7 +122,7 @@ class Task:
 class Interleaved:
     """A kernel with tasks of its own.
 
-    :param cpus: one: nobody waits for a lock while another task runs; two: compaction may be asked to let one go
+    :param cpus: one: no task waits for a lock while another runs; two: compaction may be asked to release one
     :param choose: picks one of that number; asked where the kernel's outside decides
     """
 

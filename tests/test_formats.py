@@ -103,7 +103,7 @@ def timeless(text: str, form: str) -> str:
 
 
 def golden(name: str, text: str) -> None:
-    """Hold text against a golden file, or write it where that was asked for."""
+    """Compare text with a golden file, or write the file where that was asked for."""
     path = GOLDEN / name
     if os.environ.get("ZREPLAY_WRITE_GOLDEN"):
         path.write_text(text)
@@ -369,7 +369,7 @@ def schemas() -> tuple[tuple[str, Any], ...]:
 
 
 def validate(text: str) -> Any:
-    """Hold a document against the schemas; return it."""
+    """Check a document against the schemas; return it."""
     etree = pytest.importorskip("lxml.etree", reason="the dev dependency lxml is not installed")
     document = etree.fromstring(text.encode())
     for name, schema in schemas():

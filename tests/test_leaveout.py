@@ -12,7 +12,7 @@ import pytest
 import replay
 import traces
 from replay.fast.eligible import GIVEN, HANDLED, NEEDED
-from replay.reference.capturegaps import COUNTED_BY, STRAY, TELLS, UNSEEN, Uncaptured
+from replay.reference.capturegaps import COUNTED_BY, NEEDED_COLUMNS, STRAY, UNSEEN, Uncaptured
 from replay.reference.checks import CHECKS, Tally
 from replay.reference.comparisons import COMPARISONS, compared_columns, held_for, missing_columns
 from replay.reference.engine import Engine
@@ -339,7 +339,7 @@ def test_every_field_of_an_effect_is_compared_or_given(samples: dict[str, Path])
 
 
 def test_the_tables_of_what_is_missing_name_events_and_columns() -> None:
-    for event, columns in TELLS.items():
+    for event, columns in NEEDED_COLUMNS.items():
         assert set(columns) <= FIELDS[event]
     names = {name for group, _ in UNSEEN for name in group} | set(STRAY) | NEEDED
     names |= {name for stray in STRAY.values() for name in stray} | {event for _, event, _ in COUNTED_BY}

@@ -129,7 +129,7 @@ SRC, SRC_END, SRC_STEP = ISOLATE_SRC.start, ISOLATE_SRC.stop, ISOLATE_SRC.step
 (T_PID, T_TOP, T_FOREIGN, T_COUNTING, T_FIRST, T_UNSURE, T_ADDING, T_ADDED_AT, T_MOVING, T_MOVED_AT,
  T_UNSURE_LENGTH, T_UNSURE_ABOUT, T_LAST, T_NEXT, T_WIDTH) = range(15)
 #: a running operation: registers; NODES has a bit for each NUMA node that shrink_memcg() has still to walk,
-#: READING says that a page was read back that no event behind it has come of yet
+#: READING says that a page was read back and no event has followed yet
 (Q_OP, Q_STATE, Q_WAITS, Q_START, Q_UP, Q_TASK, Q_SWPENT, Q_FOLIO, Q_ORDER, Q_INDEX, Q_ENTRY, Q_OBJ, Q_ZSPAGE,
  Q_CLASS, Q_HAS_OBJCG, Q_LENGTH, Q_CONTENT, Q_RAW, Q_ERROR, Q_ANSWERED, Q_ANSWER, Q_ANSWER2, Q_EXPECTED, Q_VALUE,
  Q_FREED, Q_THEN, Q_PLACE, Q_NEW, Q_DRY, Q_TOTALS, Q_FIRST_OBJCG, Q_INFLIGHT, Q_FULLNESS, Q_READ, Q_READ_THEN,

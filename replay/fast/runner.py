@@ -107,7 +107,7 @@ class FastReplay:
                 except LostEvents:
                     self._leave(at)
                     raise
-                # Operations that do not end before the recording does are the reference's to name.
+                # The reference names operations that do not end before the recording does.
                 if stopped is None and self._asked(SETTLE) and self._asked(QUIET):
                     engine.events = total
                     self._leave(at)
@@ -180,7 +180,7 @@ class FastReplay:
         """
         engine = self.engine
         window = engine.snapshots.window
-        # Entries that are out of date are the reference's to follow.
+        # The reference follows entries that are out of date.
         if engine.outdated or engine.zswpout_due != engine.model.counters.zswpout:
             return False
         if engine.tally.different or engine.tally.broken_at is not None or not engine.lru_address \

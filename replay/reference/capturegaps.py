@@ -6,7 +6,7 @@ What was not captured is not zero.  There are four kinds:
 * A column that is only compared: that comparison is not made (:mod:`replay.reference.comparisons`).
 * A column, or an event, from which the model takes an answer: another event of the operation gives it, or the model's
   own prediction is taken, or the replay stops there (:mod:`replay.reference.questions`, ``CannotFollow``).  An event
-  that says nothing without its column is taken as not probed (:data:`TELLS`).
+  that says nothing without its column is taken as not probed (:data:`NEEDED_COLUMNS`).
 * An event with which an operation begins (:data:`UNSEEN`): the model's state may be out of date from an unknown moment
   on.  Its predictions are still compared: a value that agrees is confirmed.  A value that differs need not be the
   kernel's doing, so no such difference is a FAIL.
@@ -23,10 +23,10 @@ from typing import Any, Final
 
 from traces.events import EVENTS
 
-__all__ = ["COUNTED_BY", "ESSENTIAL", "HOW_TO_RECORD", "STRAY", "TELLS", "UNSEEN", "Uncaptured", "seen_only"]
+__all__ = ["COUNTED_BY", "ESSENTIAL", "HOW_TO_RECORD", "NEEDED_COLUMNS", "STRAY", "UNSEEN", "Uncaptured", "seen_only"]
 
 #: Columns without which an event does not show what the model has to know from it; it is passed over then.
-TELLS: Final[dict[str, tuple[str, ...]]] = {event.name: event.essential for event in EVENTS if event.essential}
+NEEDED_COLUMNS: Final[dict[str, tuple[str, ...]]] = {event.name: event.essential for event in EVENTS if event.essential}
 #: Any of these events begins an operation, or says in which order tasks got at a thing; what goes unseen without them.
 UNSEEN: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("swap_writeout", "zswap_store"), "pages are stored unseen"),
@@ -88,7 +88,7 @@ class Uncaptured:
         self._absent = "occurs nowhere, and text does not say what was probed" if seen_only else "was not probed"
         self._columns_of = columns_of
         #: event -> the columns it lacks to be of any use
-        self.useless = {name: lacks for name, columns in TELLS.items() if name in columns_of
+        self.useless = {name: lacks for name, columns in NEEDED_COLUMNS.items() if name in columns_of
                         and (lacks := tuple(column for column in columns if column not in columns_of[name]))}
         whole = "swap_writeout" in columns_of and "swap_writeout" not in self.useless
         if "zswap_store" in columns_of and not whole:

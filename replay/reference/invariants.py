@@ -75,7 +75,7 @@ class Invariants(HandlerBase):
         self.diverge(check, i, recorded=recorded, predicted=predicted, what=self.blame(what), frame=frame)
 
     def blame(self, what: str) -> str:
-        """Return a sentence with who is wrong: the revision, whose every other effect was confirmed up to here.
+        """Return a sentence that says which is wrong: the revision, whose other effects were all confirmed up to here.
 
         Unless the kernel did something else before.
         """

@@ -30,7 +30,7 @@ from traces import schema
 
 __all__ = ["ASKED", "REMEMBERED", "Questions"]
 
-#: How many changes of a total are remembered for readers that lost their CPU.
+#: How many changes of a total are remembered for readers that were preempted.
 REMEMBERED: Final = 1 << 14
 
 Answer = Callable[[Effect, str, int], Any]
@@ -131,7 +131,7 @@ class Questions(Handlers):
         self.constant: dict[str, Any] = {}
 
     def settle_questions(self) -> None:
-        """Find out which failures the recording's counters rule out altogether; ask for the others."""
+        """Find out which failures the recording's counters rule out; ask for the others."""
         for question, counter, answer in (("?entry_alloc", "reject_kmemcache_fail", self._entry_alloc),
                                           ("?xa_store", "reject_alloc_fail", self._xa_store)):
             if self.snapshots.last_value(counter):
@@ -206,13 +206,13 @@ class Questions(Handlers):
                 source = self._length_source()
                 failed = source in ("zs_obj_write", "obj_cgroup_charge_zswap") \
                     and self._event_ahead(i, source, 0) is None
-            # Which error it is shows in no event: too large a size is the model's to know.
+            # No event shows which error it is: the model knows whether a size is too large.
             return ENOMEM if failed else 0
         handle = self.handle[i]
         return handle - (1 << 64) if name == "zs_malloc_ret" and handle > (1 << 64) - PAGE_SIZE else 0
 
     def _entry_alloc(self, question: Effect, name: str, i: int) -> bool:
-        # A failed slab allocation leaves no event: the counter has to vouch for it.
+        # A failed slab allocation leaves no event: the counter has to show it.
         left = self.snapshots.last_value("reject_kmemcache_fail") - self.model.counters.reject_kmemcache_fail
         return not (name in ("zswap_store_ret", "zswap_entry_free") and left > 0)
 
@@ -263,7 +263,7 @@ class Questions(Handlers):
         since = self.since_previous(i)
         if since < self._base:
             return True
-        # Who was done before the event at hand: which object that was may not be known any more.
+        # What ended before this event: which object it was about may no longer be known.
         for row in range(i - 1, since - self._base, -1):
             if self.pid[row] != me and schema.NAMES[self.event[row]] in _READERS:
                 obj = self.objects.get(self.handle[row])
@@ -280,7 +280,7 @@ class Questions(Handlers):
             and self.word[i] >> 1 & 15 == question[2] and self._waits(i)
 
     def _waits(self, i: int) -> bool:
-        """True where another task may have waited for a pool's lock since the task let its class's lock go."""
+        """True where another task may have waited for a pool's lock since the task released its class's lock."""
         me = self.pid[i]
         if any(frame.last[0] in _WAITERS for pid, stack in self.stacks.items() if pid != me for frame in stack):
             return True
@@ -383,7 +383,7 @@ class Questions(Handlers):
         A charge is counted somewhere between its event and the next one of its task.
         """
         if not self.sees("obj_cgroup_charge_zswap", "memcg") or not self.sees("obj_cgroup_uncharge_zswap", "memcg"):
-            # Who is charged how much was not recorded.
+            # Which cgroup is charged how much was not recorded.
             return 0, 1 << 62
         before: dict[MemcgZswap, list[int]] = {}
         for event, account, zswap in reversed(self.charges):
@@ -453,7 +453,7 @@ class Questions(Handlers):
         self.lru_adding(entry, ~pid)
 
     def lru_moved(self, pid: int) -> None:
-        """The lock was let go."""
+        """The lock was released."""
         self.lru_added(~pid)
 
     def _lru_next(self, question: Effect, name: str, i: int) -> ZswapEntry | bool | None:

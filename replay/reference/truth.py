@@ -29,7 +29,7 @@ _READ_BACK: Final = re.compile(r"workload read back (\d{1,18}) pages, (\d{1,18})
 
 
 class TruthChecks:
-    """Holds the workload's truth against what is stored, phase by phase.
+    """Compares the workload's truth with what is stored, phase by phase.
 
     The rows of a phase say where its pages were in swap when the phase ended: they are compared at the
     snapshot ``after-PHASE``, or at the next marker.
@@ -74,7 +74,7 @@ class TruthChecks:
         self.phase = words[1] if len(words) == 2 and words[0] == "phase" else None
 
     def read_back(self, pages: int, differ: int, i: int) -> None:
-        """What the workload itself found in the pages that it read back, whatever way they came."""
+        """What the workload itself found in the pages that it read back, by any path."""
         self.reported = True
         self.tally.compared["load.workload"] += pages
         if differ:
@@ -110,7 +110,7 @@ class TruthChecks:
         return []
 
     def compare(self, rows: list[tuple[int, str]], i: int) -> None:
-        """Hold what is stored at the end of a phase against (swap entry, SHA-1) of its pages."""
+        """Compare what is stored at the end of a phase with (swap entry, SHA-1) of its pages."""
         for swpent, sha1 in rows:
             entry = self.model.tree.get(swpent)
             page = self.predictions.page(entry.content) if entry is not None else -1

@@ -150,7 +150,7 @@ _COUNTERS: Final = {
     "mthp": "the large folios' statistics show another number than the operations add up to",
     "zsmalloc": "zsmalloc's classes in debugfs show another number than the operations add up to",
 }
-#: respect in which two revisions part -> what is at stake, in a word
+#: respect in which two revisions differ -> what is at stake, in a word
 RESPECTS: Final = {"data": "data", "result": "where pages go", "stored": "data, memory", "rejects": "counters",
                    "counters": "counters", "pages": "memory", "copies": "time", "calls": "time",
                    "order": "the path taken"}

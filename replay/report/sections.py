@@ -169,7 +169,7 @@ def _events(first: Divergence) -> Markup:
 
 
 def revisions(material: Material) -> Markup | None:
-    """Return where two revisions part on this recording; None where one alone was asked for."""
+    """Return where two revisions differ on this recording; None where one alone was asked for."""
     found = material.parting
     if found is None:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where two revisions part: both run the operations of one recording, and are compared after each.
+"""Where two revisions differ: both run the operations of one recording, and are compared after each.
 
 What parts is put into causes: operations that differ in the same respect in the same way.  The respects are ordered by
 what they cost a user: data first, then what is stored, counted and charged, then how it was done.

@@ -41,7 +41,7 @@ def base_of(kind: type[Zswap]) -> type[Zswap]:
 
 
 def name_of(kind: type[Zswap]) -> str:
-    """Return the name of a shipped revision, that of its class where it is none by itself."""
+    """Return the name of a shipped revision, or of its class where it is not one by itself."""
     return next((name for name, each in REVISIONS.items() if each is kind), kind.__name__)
 
 
@@ -160,7 +160,7 @@ def check_class(kind: type[Zswap], tree: ast.Module, file: str) -> None:
             _new(kind, name, source.used, place)
         elif callable(shipped):
             if isinstance(shipped, types.FunctionType) and _is_step(shipped):
-                # Also of steps that this recording never comes to.
+                # Also of steps that this recording never reaches.
                 for line, effect, size in source.yields.get((name, place[1]), ()):
                     wrong = wrong_by(effect, size)
                     if wrong:
@@ -290,7 +290,7 @@ def _checked(name: str, function: types.FunctionType, shipped: types.FunctionTyp
 
 
 def _returns(function: types.FunctionType) -> tuple[tuple[type, ...] | None, str]:
-    """Return which types a shipped method returns, None where any will do or it is not known, and that in words."""
+    """Return which types a shipped method returns (None: any, or not known), and the same in words."""
     try:
         hint = typing.get_type_hints(function).get("return", Any)
     except Exception:

@@ -54,7 +54,7 @@ NOT_COMPILED: Final = "the reference replayed all of it: "
 def effects(recording: Recording, revision: str | type[Zswap] | None = None) -> Iterator[tuple[int, str, Effect]]:
     """Replay a recording and yield (event number, event name, predicted effect) for every event explained.
 
-    Goes on after divergences, which are not reported here; see :func:`replay`.
+    Continues after divergences, which are not reported here; see :func:`replay`.
     """
     seen: list[tuple[int, str, Effect]] = []
     engine, _, _ = open_engine(recording, revision, Tally(), keep_going=True, pages=False,
