@@ -43,7 +43,7 @@ COLUMNS: Final = ("ts", "cpu", "pid", "event", "swpent", "folio", "entry", "hand
                   "content", "text")
 #: Events in which an operation begins.
 STARTS: Final = with_role("start")
-#: Operations that reclaim starts wherever memory is allocated: shrinkers.  shrink_memcg() is none, only zswap calls it.
+#: Operations that reclaim starts wherever memory is allocated: shrinkers.  Not shrink_memcg(): only zswap calls it.
 ANYWHERE: Final = with_role("anywhere")
 _LRU: Final = frozenset({"list_lru_add", "list_lru_del"})
 #: Events that belong to no operation; counted as outside events.
@@ -507,7 +507,7 @@ class Engine(Questions):
     def write_param(self, setting: str) -> None:
         """A parameter or cgroup file was written: ``name=value``."""
         name, _, value = setting.partition("=")
-        # The kernel refuses a value that cannot be with -EINVAL and stays as it was; so does the model.
+        # The kernel refuses an impossible value with -EINVAL and stays as it was; so does the model.
         with contextlib.suppress(ValueError):
             self.model.set_param(name, value)
 
@@ -581,7 +581,7 @@ class Engine(Questions):
                                          self.describe_state(None), self.kernel_state()))
 
     def unbalanced(self, found: int, due: int, what: str) -> None:
-        """Report what does not go together at the recording's end: at its last event."""
+        """Report what does not agree at the recording's end: at its last event."""
         if self.tally.wanted("invariant.balance"):
             segments = self.recording.manifest["segments"]
             self.tally.differ(Divergence(
@@ -596,7 +596,7 @@ class Engine(Questions):
         return {**state, **self.snapshots.last_seen()}
 
     def finish(self) -> None:
-        """The recording is over: settle operations and the last snapshot, and see whether all goes together."""
+        """The recording is over: settle operations and the last snapshot, and check whether all agrees."""
         with self.faults():
             self.settle(0)
         self.snapshots.close()

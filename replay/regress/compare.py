@@ -201,7 +201,7 @@ class Regression:
 
 def regress(base: Sequence[Recording], patched: Sequence[Recording], *, margin: float = MARGIN,
             progress: _Progress | None = None) -> Regression:
-    """Hold recordings of a patched kernel against those of its base.
+    """Compare recordings of a patched kernel with those of its base.
 
     :param base: one or several runs of the base kernel
     :param patched: one or several runs of the patched one
@@ -255,7 +255,7 @@ def regress(base: Sequence[Recording], patched: Sequence[Recording], *, margin: 
 
 
 def _one_kind(side: Sequence[Run]) -> None:
-    """The runs of a side must be of one kernel: their spread would be no spread of one otherwise."""
+    """Refuse runs of several kernels on one side: their spread would not be one kernel's."""
     for run in side[1:]:
         for name in ("kernel", "compressor"):
             if getattr(run, name) != getattr(side[0], name):
@@ -295,7 +295,7 @@ def _checks(base: Sequence[Run], patched: Sequence[Run], scope: str) -> list[Che
                 reasons.append(f"{words}: {why}" + (f" ({Path(lacking[0].recording).name})" if len(runs) > 1 else ""))
             sides.append(None if lacking else Side(tuple(run.values[name] for run in runs)))
         if len(reasons) == 2 and not any(name in run.values for run in (*base, *patched)):
-            # What no run has anything of is said once.
+            # What no run has is reported once.
             reasons = sorted({reason.partition(": ")[2] for reason in reasons})[:1]
         checks.append(Check(made, scope, sides[0], sides[1], reason="; ".join(reasons)))
     return checks
@@ -416,7 +416,7 @@ def _without_losses(checks: Sequence[Check]) -> None:
 
 
 def _without_sameness(checks: Sequence[Check]) -> None:
-    """Take back what runs cannot have the same of that did not do the same work: what is of whole runs."""
+    """Take back "same" over whole runs that did not do the same work."""
     for check in checks:
         if check.verdict == "same" and check.scope == WHOLE:
             check.verdict, check.reason = "inconclusive", "base and patched did not do the same work"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which operations a recording has, so that two runs of the same operations can be held together exactly.
+"""Which operations a recording has, so that two runs of the same operations can be compared exactly.
 
 Counts on different operations differ for reasons of the workload.  Counts on the same operations, begun from the same
 state, differ for reasons of the kernel alone.  Memory pressure never repeats, but what a workload does first usually

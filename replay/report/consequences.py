@@ -168,7 +168,7 @@ def stake(check: str) -> Stake:
 
 
 def in_this_case(check: str, recorded: Any, predicted: Any) -> str:
-    """Return which of a stake's cases two values are, "" where they do not show it."""
+    """Return in a sentence which case of a stake two values are, "" where they do not show it."""
     if any(not isinstance(each, int) or isinstance(each, bool) for each in (recorded, predicted)):
         return ""
     if check == "acomp.batch" and (recorded == 0) != (predicted == 0):

@@ -141,7 +141,7 @@ def inline_svg(drawing: Drawing, name: str, title: str, text: str) -> Markup:
         element.attrib.update(made)
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
-    # The numbers are its description: a name is said every time one comes by.
+    # The numbers are its description: a screen reader says a name every time.
     root.attrib.update({"role": "img", "aria-labelledby": f"{name}-title", "aria-describedby": f"{name}-text"})
     for number, (kind, said) in enumerate((("title", title), ("desc", text))):
         element = ElementTree.Element(kind, {"id": f"{name}-{'title' if kind == 'title' else 'text'}"})

@@ -40,7 +40,7 @@ def _escaped(child: object) -> str:
 
 
 def join(children: Iterable[object], between: str = "") -> Markup:
-    """Return children one after the other; those that are no :class:`Markup` are escaped, ``between`` is not."""
+    """Return children one after the other; those that are not :class:`Markup` are escaped, ``between`` is not."""
     return Markup(between.join(_escaped(child) for child in children if child is not None))
 
 

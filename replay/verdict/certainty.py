@@ -49,7 +49,7 @@ def excuses(recording: Recording, engine: Engine) -> list[str]:
     if not divergences:
         return []
     out = _excuses(recording, engine, divergences[0])
-    # One that follows from an operation's own events does not come of an earlier one.
+    # One that follows from an operation's own events does not follow from an earlier difference.
     own = next((divergence for divergence in divergences[1:] if _is_own(divergence)), None)
     return [] if own is not None and out and not _excuses(recording, engine, own) else out
 

@@ -103,5 +103,5 @@ def judge(recording: Recording, predictions: Predictions, names: set[str]) -> tu
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    # What fits all too easily says less than what has a mark of its own.
+    # A format that fits almost any bytes shows less than one with a mark of its own.
     return " or ".join(names[:2])

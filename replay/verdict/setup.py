@@ -170,7 +170,7 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     reasons, notes = judge(recording, predictions, in_use)
     engine = Engine(recording, model, tally, predictions, keep_going=keep_going, observe=observe)
     engine.start_reasons, engine.start_notes = reasons, [*notes, *line_notes(recording)]
-    # Whether zswap_writeback_entry() is inlined is a compiler's doing: where it was probed, it is a function.
+    # The compiler decides whether zswap_writeback_entry() is inlined: where it was probed, it is a function.
     if "zswap_writeback_entry" in engine.captured:
         model.WRITEBACK_APART = True
     engine.revision_name = name

@@ -168,7 +168,7 @@ class ZsmallocHandlers(Invariants):
                          what=f"page frame (and class bits) of page {page} of the zspage", frame=frame)
 
     def forget_frames(self) -> None:
-        """A zspage's page was migrated: its frame number is learnt anew."""
+        """A zspage's page was migrated: its new frame number is taken from the event."""
         for zspage in self.zspages.values():
             zspage.frames = [-1] * len(zspage.frames)
 

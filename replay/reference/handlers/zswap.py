@@ -177,7 +177,7 @@ class Handlers(AcompHandlers):
         if effect[1] is None:
             return self._one_of(key, EITHER, WHOSE if len(self.model.memcgs) > 1 else UNSAID, i, frame)
         if not self.sees("obj_cgroup_charge_zswap", "memcg"):
-            # Who is charged how much was not recorded: what is left of a limit is not known either.
+            # Which cgroup is charged how much was not recorded: what is left of a limit is not known either.
             return self._one_of(key, EITHER, UNCHARGED, i, frame)
         expected, limit = int(effect[1]), self.model.zswap_max
         if self.ret[i] != expected and limit is not None and bool(self.ret[i]) in self.earlier_verdicts(i, limit):
@@ -355,7 +355,7 @@ class Handlers(AcompHandlers):
     on_shrink_memcg_cb_ret = on_zswap_shrinker_scan_ret = on_shrink_memcg_ret
 
     def writeback_failure(self, name: str, i: int) -> int:
-        """Return the errno of a writeback that did not come to read its entry."""
+        """Return the errno of a writeback that did not read its entry."""
         if name in ("zswap_writeback_entry_ret", "shrink_memcg_cb_ret") and not self.sees(name, "ret"):
             self.guess(f"{name} has no ret: why an entry was not written back is not known")
         return self.ret[i] if name == "zswap_writeback_entry_ret" else -17 if self.ret[i] == 5 else -12
