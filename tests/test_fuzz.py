@@ -269,7 +269,7 @@ def test_shrink_alone(lab: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
     assert [path.name for path in (tmp_path / "f").iterdir() if path.name.startswith(".")] == []
     path.write_text("{}")
     assert fuzz(tmp_path, "dev", "shrink", str(path)) == 2
-    assert "is no sequence" in capsys.readouterr().err
+    assert "is not a sequence" in capsys.readouterr().err
 
 
 # Passing sequences to the guest

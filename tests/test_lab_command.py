@@ -70,7 +70,7 @@ def test_options_that_do_not_fit(words: tuple[str, ...], sentence: str) -> None:
     (("--package", "-x"), "expected one argument"),
     (("--file", "/nosuch/file"), "there is no file '/nosuch/file'"), (("--file", "/etc/passwd:"), "names no place"),
     (("--file", "/etc/passwd:/tmp/x"), "mounts something over /tmp"),
-    (("--file", "/etc/passwd:/x/../../y"), "is no place in the guest"), (("--file", "/etc/passwd:/"), ""),
+    (("--file", "/etc/passwd:/x/../../y"), "is not a place in the guest"), (("--file", "/etc/passwd:/"), ""),
     (("--cgroup", "memory.max"), "is not FILE=VALUE"), (("--cgroup", "../memory.max=1"), "is not FILE=VALUE"),
     (("--time", "0"), "is not a number of seconds"), (("--time", "nan"), "is not a number of seconds"),
     (("--swap", "lots"), "is not a size"), (("--suite", "buster"), "invalid choice")])
@@ -529,7 +529,7 @@ def test_what_a_guest_that_died_left(tmp_path: Path) -> None:
 def test_a_command_that_fails_is_said(answer: dict[str, Any], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = {"words": ["make", "all"], "seconds": 1.5, "stdout": "", "stderr": "bad\n", "signal": None,
             "timed_out": False, "problem": "", **answer}
-    assert labcommand.tell(said) == 1
+    assert labcommand.show(said) == 1
     err = capsys.readouterr().err
     assert sentence in " ".join(err.split())
     assert "  bad\n" in err
@@ -537,7 +537,7 @@ def test_a_command_that_fails_is_said(answer: dict[str, Any], sentence: str, cap
 
 def test_a_long_output_is_cut_and_harmless(capsys: pytest.CaptureFixture[str]) -> None:
     text = "".join(f"line {number}\n" for number in range(1000)) + "\x1b[2Jend\u202e\n"
-    assert labcommand.tell({"words": ["x"], "status": 0, "seconds": 1.0, "stdout": text, "stderr": ""}) == 0
+    assert labcommand.show({"words": ["x"], "status": 0, "seconds": 1.0, "stdout": text, "stderr": ""}) == 0
     out = capsys.readouterr().out
     assert "its last 40 lines of 1,001; all are in the recording" in out
     assert "line 960" not in out

@@ -345,7 +345,7 @@ def test_a_page_replaces_nothing_but_a_file(samples: dict[str, Path], tmp_path: 
     os.mkfifo(tmp_path / "fifo")
     for place in (tmp_path, tmp_path / "fifo", tmp_path / "none" / "page.html"):
         assert main(["report", str(samples["7.2-lz4-edge"]), "-o", str(place)]) == 2
-        assert "cannot be written: it is no file, or its directory is not there" in capsys.readouterr().err
+        assert "cannot be written: it is not a file, or its directory is not there" in capsys.readouterr().err
     assert (tmp_path / "fifo").is_fifo()
 
 

@@ -26,7 +26,7 @@ from traces.suggestion import meant
     (["replay", "REC", "--revision", "V14"], "there is no revision 'V14' (did you mean 'v14'?)"),
     (["replay", "REC", "REC", "--revision", "V14"], "there is no revision 'V14' (did you mean 'v14'?)"),
     (["report", "REC", "-o", "OUT", "--revision", "V14"], "there is no revision 'V14' (did you mean 'v14'?)"),
-    (["regress", "REC", "--revision", "V14", "--revision", "v8"], "V14: is no revision (did you mean 'v14'?)"),
+    (["regress", "REC", "--revision", "V14", "--revision", "v8"], "V14: is not a revision (did you mean 'v14'?)"),
     (["replay", "REC", "--check", "store.lenght"], "there is no check 'store.lenght' (did you mean 'store.length'"),
     (["replay", "REC", "REC", "--check", "store.lenght"], "there is no check 'store.lenght' (did you mean 'store.length'"),
     (["replay", "REC", "--check", "qqqqqqqq"], "there is no check 'qqqqqqqq'; see"),

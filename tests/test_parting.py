@@ -63,7 +63,7 @@ def record(path: Path, pages: list[bytes], slots: list[tuple[int, int]]) -> trac
 
 def where_they_differ(recording: traces.Recording, one: str, other: str | type[V14]) -> Parting:
     second = ("Fixed", other) if isinstance(other, type) else (other, REVISIONS[other])
-    return lockstep.part(recording, (one, REVISIONS[one]), second)
+    return lockstep.run_both(recording, (one, REVISIONS[one]), second)
 
 
 def test_a_revision_does_not_part_from_itself(tmp_path: Path) -> None:

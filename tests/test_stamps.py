@@ -214,7 +214,7 @@ def test_regress_has_no_times_of_it(tsc: Path, samples: dict[str, Path], capsys:
 @pytest.mark.parametrize("form", ["pftrace", "json"])
 def test_an_export_keeps_the_order_and_names_the_clock(form: str, tsc: Path, samples: dict[str, Path], tmp_path: Path,
                                                        capsys: pytest.CaptureFixture[str]) -> None:
-    sentence = "times are stamps of the clock x86-tsc, which counts no seconds: only their order tells something"
+    sentence = "times are stamps of the clock x86-tsc, which counts no seconds: only their order means anything"
     out, plain = tmp_path / f"a.{form}", tmp_path / f"b.{form}"
     said = text(capsys, "export", tsc, "-o", out, "--check")
     assert sentence in said

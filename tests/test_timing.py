@@ -423,7 +423,7 @@ def test_json_has_the_setups(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("arguments", "text"), [
     (["--posted", "--batch", "2"], "goes with no other question"),
     (["--setups", "--setup", DEFAULT], "goes with no other question"),
-    (["--setup", "none"], "is no setup"),
+    (["--setup", "none"], "is not a setup"),
     (["--processes", "500"], "the box has 112"),
     (["--packages", "1", "--cpus", "8"], "the box has 8"),
     (["--tries", "0", "--depth", "4"], "only they could free"),

@@ -52,17 +52,17 @@ def report(result: Comparison) -> Iterator[str]:
     tasks = sum(task.events > 0 for task in result.tasks)
     yield (f"{result.verdict}  A {a.recording}, B {b.recording}: {result.events:,} events of {tasks:,} tasks in both, "
            f"{lasting}on {result.cpus} CPU{'s' if result.cpus != 1 else ''}")
-    rows = [("", "back end", "events", "in both", "only here", "at the edges", "kinds of one", "no probe's")]
+    rows = [("", "back end", "events", "in both", "only here", "edges", "kinds of one", "no probe's")]
     for number, side in enumerate(result.sides):
         rows.append((_SIDES[number], side.backend or "-", f"{side.rows:,}", f"{result.events:,}",
                      f"{sum(task.only[number] for task in result.tasks):,}", f"{side.edges:,}",
                      f"{sum(side.kinds.values()):,}", f"{side.own:,}"))
     yield table(rows, right=range(2, 8))
-    yield from wrapped(f"both recorded from {moment(low, stamps)} to {moment(high, stamps)}; not compared: times and "
-                       "CPUs, what is outside of that time or half in it, markers, counters and parameters")
+    yield from wrapped(f"both recorded from {moment(low, stamps)} to {moment(high, stamps)}; not compared: times, "
+                       "CPUs, events outside or straddling the common interval (edges), markers, counters and parameters")
     if stamps:
         yield from wrapped(f"stamps are of {clock(stamps)}, which counts no seconds: how far apart two probes may "
-                           "stamp one hit is not known, nor what events at the edges the other should have")
+                           "stamp one hit is not known, nor which events at the edges the other should have")
     for number, side in enumerate(result.sides):
         if side.certain:
             yield from wrapped(f"{side.certain:,} events of {_SIDES[number]} at the edges are from when "

@@ -25,7 +25,7 @@ def add_parser(verbs: Any) -> None:
                     "status: 0, whatever is lacking.")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument("--for", dest="seconds", metavar="SECONDS", type=_seconds, default=60.0,
-                        help="how long a recording the free disk is held against (default: 60)")
+                        help="for how many seconds of recording the free disk must suffice (default: 60)")
     parser.set_defaults(run=run)
 
 
@@ -71,9 +71,9 @@ def report(box: dict[str, Any], checks: Sequence[Any], room: dict[str, Any]) -> 
     cpus = box["cpus"]
     yield f"Linux {box['kernel']} on {box['machine']}, {cpus} CPU{'s' if cpus != 1 else ''}"
     yield ""
-    rows = [("this box can", "", "for want of")]
+    rows = [("capability", "", "missing")]
     for name, (state, missing) in doctor.abilities(checks).items():
-        rows.append((doctor.ABILITIES[name].what, {"unknown": "not told"}.get(state, state), ", ".join(missing)))
+        rows.append((doctor.ABILITIES[name].what, state, ", ".join(missing)))
     yield table(rows)
     yield ""
     for check in checks:

@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     recording = Recording(arguments.recording)
     timeline = Timeline(recording, arguments.data)
     title = f"zswap, kernel {kernel_release(recording) or 'unknown'}, {recording.path.name}"
-    stamps = f"times are stamps of {clock(recording.stamps)}, which counts no seconds: only their order tells something"
+    stamps = f"times are stamps of {clock(recording.stamps)}, which counts no seconds: only their order means anything"
     if recording.stamps:
         # Both formats have no unit but ns: the name that stands above everything says that it is another.
         title += f"; {stamps}"

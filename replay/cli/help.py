@@ -159,7 +159,7 @@ class TopParser(Parser):
 
     def parse_args(self, args: Sequence[str] | None = None,  # type: ignore[override]
                    namespace: Any = None) -> Any:
-        """Parse all words; what nobody takes is told with the verb's usage and the option that may be meant.
+        """Parse all words; report a word that no option takes, with the verb's usage and the option that may be meant.
 
         A verb says with the default ``stray`` what words mean that are no options and too many.
         """

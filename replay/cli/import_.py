@@ -25,7 +25,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "import", help="make a recording of a raw capture, trace.dat or ftrace text",
         description="Import a capture: a directory of one run's files, a trace.dat (version 6 or 7), ftrace text, "
-                    "or a raw ring buffer. What a file is, is told from its content.")
+                    "or a raw ring buffer. The content decides what a file is.")
     parser.add_argument("src", metavar="SRC", help="directory or file to import")
     parser.add_argument("-o", "--output", metavar="REC",
                         help="recording to make; must not exist; without it SRC is a recording, and --set changes it")
@@ -45,12 +45,12 @@ def add_parser(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _compress(path: str, beside: CompressingBeside) -> tuple[list[str], str]:
+def _compress(path: str, ahead: CompressingBeside) -> tuple[list[str], str]:
     """Compress what is not compressed yet, for replays to find; return the compressors, or why there are none."""
     recording = Recording(path, verify=False)
     if not recording.manifest["pages"]["with_bytes"] or not recording.manifest["config"].get("compressor"):
         return [], ""
-    beside.keep(recording)
+    ahead.keep(recording)
     try:
         with steps() as progress:
             predictions = predictions_for(recording, progress=progress)
@@ -60,13 +60,13 @@ def _compress(path: str, beside: CompressingBeside) -> tuple[list[str], str]:
 
 
 def _tell_missing(path: str, manifest: dict[str, Any]) -> None:
-    """Name all that a recording does not say, each with the command that tells it."""
+    """Name all that a recording does not say, each with the command that prints it."""
     facts = missing(manifest)
     if not facts:
         return
     needed = [fact for fact in facts if not fact.assumed]
     print(f"  not said ({'a replay needs ' + ', '.join(fact.key for fact in needed) if needed else 'assumed'}), and "
-          f"what tells it on the recorded machine:")
+          f"what prints it on the recorded machine:")
     for fact in facts:
         assumed = f"  (assumed: {fact.assumed})" if fact.assumed else ""
         print(f"    {fact.key:<24}  {fact.command}{assumed}")
@@ -76,7 +76,7 @@ def _tell_missing(path: str, manifest: dict[str, Any]) -> None:
 def _set(arguments: argparse.Namespace) -> int:
     """Set facts of a recording that exists."""
     if not (Path(arguments.src) / "manifest.json").is_file():
-        raise BadInput(arguments.src, "", "is no recording whose facts could be set",
+        raise BadInput(arguments.src, "", "is not a recording whose facts could be set",
                        "name the recording to make with -o REC")
     facts = read_settings(arguments.facts)
     recording = set_facts(arguments.src, facts) if facts else Recording(arguments.src, verify=False)
@@ -99,13 +99,13 @@ def run(arguments: argparse.Namespace) -> int:
     overrides = {"release": arguments.kernel, "compressor": arguments.compressor,
                  "totalram_pages": arguments.totalram_pages, "chain_size": arguments.chain_size,
                  "instance": arguments.instance, "facts": read_settings(arguments.facts)}
-    with CompressingBeside() as beside:
+    with CompressingBeside() as ahead:
         with counting("importing") as progress:
             summary = import_source(arguments.src, arguments.output, events=arguments.events, formats=arguments.formats,
-                                    overrides=overrides, watcher=None if arguments.no_compress else beside,
+                                    overrides=overrides, watcher=None if arguments.no_compress else ahead,
                                     progress=progress)
         if not arguments.no_compress and summary["pages"]:
-            summary["compressed"], why = _compress(arguments.output, beside)
+            summary["compressed"], why = _compress(arguments.output, ahead)
             if why:
                 summary["notes"].append(why)
     manifest = Recording(arguments.output, verify=False).manifest

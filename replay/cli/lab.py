@@ -16,9 +16,9 @@ from replay.cli.labcommon import (
     add_guest_options,
     add_kernel_options,
     add_record_options,
+    as_sentence,
     job_of,
-    telling,
-    told,
+    progress_line,
 )
 from replay.cli.terminal import table, warn
 from traces.lab.apt import cache_directory
@@ -75,11 +75,11 @@ def add_parser(verbs: Any) -> None:
     labfuzz.add_fuzz(parts)
 
 
-@told
+@as_sentence
 def run(arguments: argparse.Namespace) -> int:
     """Record one workload on one kernel."""
     labcommand.check(arguments)
-    with telling() as say:
+    with progress_line() as say:
         shelf = Shelf(arguments.mirror, say)
         kernel = shelf.get(arguments.kernel, arguments.modules)
         tools = shelf.tools() if arguments.backend == "bcc" else None
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"  note: {note}")
     print("  " + ", ".join(f"{name} {value:.1f} s" for name, value in outcome.seconds.items())
           + f"; accelerator {outcome.accel}")
-    return _workload_status(outcome) if outcome.command is None else labcommand.tell(outcome.command)
+    return _workload_status(outcome) if outcome.command is None else labcommand.show(outcome.command)
 
 
 def _workload_status(outcome: Outcome) -> int:
@@ -111,11 +111,11 @@ def _lost(outcome: Outcome) -> str:
     return "unknown" if None in counts else f"{sum(count for count in counts if count):,}"
 
 
-@told
+@as_sentence
 def kernels(arguments: argparse.Namespace) -> int:
     """List what can be had."""
     kept = all_cached(cache_directory())
-    with telling() as say:
+    with progress_line() as say:
         try:
             found = Shelf(arguments.mirror, say).all()
         except LabError as problem:
@@ -132,7 +132,7 @@ def kernels(arguments: argparse.Namespace) -> int:
     rows = [("kernel", "version", "suite", "download", "cached")]
     for kernel in found:
         size = sum(package.size for package in kernel.packages)
-        # What only the pool still has, no index tells the size of.
+        # No index has the size of what only the pool still has.
         unknown = any(not package.sha256 for package in kernel.packages)
         rows.append((kernel.release, kernel.version, kernel.suite, f"{'>' if unknown else ''}{size >> 20} MiB",
                      "yes" if (kernel.release, kernel.version) in cached else ""))

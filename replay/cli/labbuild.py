@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from replay.cli.labcommon import Shelf, telling, told
+from replay.cli.labcommon import Shelf, as_sentence, progress_line
 from replay.cli.terminal import warn
 from traces.lab.apt import cache_directory
 from traces.lab.errors import LabError
@@ -64,14 +64,14 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
-@told
+@as_sentence
 def build(arguments: argparse.Namespace) -> int:
     """Build a kernel."""
     place: Path = arguments.output
     wanted, named = _options(arguments)
     patches = read_series(arguments.patches) if arguments.patches is not None else []
     check_needs()
-    with telling() as say, ending_on_signals():
+    with progress_line() as say, ending_on_signals():
         source, tree = _tree(arguments, place, say)
         changed = tree.apply(patches, source["title"])
         builder = Build(place, tree.root, arguments.jobs, say)

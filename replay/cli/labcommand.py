@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A command of the user's own in the lab: its options, its job, what is told of it."""
+"""A command of the user's own in the lab: its options, its job, what is shown of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from traces.lab.qemu import memory_mib
 from traces.lab.roots import SUITE, Root, cached_root, make_root
 from traces.lab.run import Foreign, Job
 
-__all__ = ["add_command_options", "check", "command_job", "root_of", "tell"]
+__all__ = ["add_command_options", "check", "command_job", "root_of", "show"]
 
 #: Those that every distribution's kernel has.
 _COMPRESSORS: Final = ("lz4", "lz4hc", "lzo", "lzo-rle", "zstd", "deflate")
@@ -76,7 +76,7 @@ def _file(text: str) -> tuple[Path, str]:
         there = f"{WORK}/{there}"
     parts = [part for part in there.split("/") if part not in ("", ".")]
     if ".." in parts or not parts:
-        raise argparse.ArgumentTypeError(f"'{there}' is no place in the guest")
+        raise argparse.ArgumentTypeError(f"'{there}' is not a place in the guest")
     if parts[0] in _COVERED:
         raise argparse.ArgumentTypeError(f"'{there}' would not be seen in the guest, which mounts something over "
                                          f"/{parts[0]}; choose another place")
@@ -159,7 +159,7 @@ def root_of(names: list[str], suite: str, shelf: Shelf) -> Root:
         return have
 
 
-def tell(command: dict[str, Any]) -> int:
+def show(command: dict[str, Any]) -> int:
     """Show what a command said and how it ended; returns the exit status of the lab."""
     for name, to in (("stdout", sys.stdout), ("stderr", sys.stderr)):
         lines = command[name].splitlines()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the parts of ``zreplay lab`` share: their options, where kernels and tools come from, how a death is told."""
+"""What the parts of ``zreplay lab`` share: options, where kernels and tools come from, how a death is reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from traces.workload.command import add_arguments as add_workload_arguments
 from traces.workload.sequence import BadSequence, Sequence, load
 
 __all__ = ["DIED", "MEMORY", "Shelf", "add_guest_options", "add_kernel_options", "add_record_options", "job_of",
-           "modules_of", "new_directory", "record_words", "sequence_job", "tell_death", "telling", "told"]
+           "modules_of", "new_directory", "record_words", "sequence_job", "report_death", "progress_line",
+           "as_sentence"]
 
 #: Exit status when the test box died.
 DIED: Final = 5
@@ -52,12 +53,12 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_record_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the recorder is told."""
+    """Add the recorder's options."""
     group = parser.add_argument_group("recorder")
     group.add_argument("--backend", choices=("tracefs", "bcc"), default="tracefs",
                        help="how to record; bcc takes 270 MiB of tools into the guest: give it 2G (default: tracefs)")
     group.add_argument("--pages", metavar="MODE",
-                       help="what is kept of pages: none, hash, sample:N, full (default: full where they are made up, "
+                       help="what is kept of pages: none, hash, sample:N, full (default: full for synthetic pages, "
                             "hash for a workload with --content)")
 
 
@@ -142,7 +143,7 @@ def _module(text: str) -> str:
 
 
 def modules_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str) -> tuple[str, ...]:
-    """Return the modules that a guest loads beside the lab's own."""
+    """Return the modules that a guest loads in addition to the lab's own."""
     asked = tuple(getattr(arguments, "module", ()))
     if compressor == "deflate-iaa" and kernel.built is not None and not any(text.split()[0] == "fake_iaa"
                                                                            for text in asked):
@@ -158,8 +159,8 @@ def _param(text: str) -> tuple[str, str]:
 
 
 @contextmanager
-def telling() -> Iterator[Callable[[str], None]]:
-    """Give a function that tells what is being done: a line that changes on a terminal, nothing elsewhere."""
+def progress_line() -> Iterator[Callable[[str], None]]:
+    """Give a function that shows what is being done: a line that changes on a terminal, nothing elsewhere."""
     terminal = console()
     if terminal is None:
         yield lambda text: None
@@ -288,7 +289,7 @@ def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio
                modules=modules_of(arguments, kernel, compressor), nodes=arguments.numa)
 
 
-def told(part: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+def as_sentence(part: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """Let a part of the lab end with a sentence and its status where it cannot begin, or its guest dies."""
     @functools.wraps(part)
     def run(arguments: argparse.Namespace) -> int:
@@ -298,7 +299,7 @@ def told(part: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namesp
             warn(f"{problem}.")
             return 2
         except GuestDied as death:
-            return tell_death(death)
+            return report_death(death)
 
     return run
 
@@ -313,7 +314,7 @@ def new_directory(path: Path) -> Path:
     return path
 
 
-def tell_death(death: GuestDied) -> int:
+def report_death(death: GuestDied) -> int:
     """Print what is known of a guest's death; returns the exit status."""
     if death.console:
         print(death.console, file=sys.stderr)

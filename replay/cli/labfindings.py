@@ -45,25 +45,25 @@ class Bench:
 
 
 def pursue(bench: Bench, sequence: Sequence, first: Trial, recording: Path, runs: int,
-           tell: Callable[[str], None]) -> tuple[Path, bool]:
+           show: Callable[[str], None]) -> tuple[Path, bool]:
     """Repeat a divergence and, where it does, shrink and keep it; returns where, and whether it repeated.
 
     :param first: how it was found, with its ``recording``
     :param runs: how many guests may be booted to shrink it
-    :param tell: told what is found, a sentence at a time
+    :param show: called with what is found, a sentence at a time
     """
     with scratch(bench.directory / "again") as place:
         again = bench.run(sequence, place / "again.zr", "again: ")
         if not again.diverged:
             return keep(bench, "unrepeated", sequence, None, first, recording,
                         [f"It did not repeat: the second run of the same sequence ended as {again.kind}."]), False
-        tell(f"it repeated ({again.text})")
-        small, trial, told, where = _shrunk(bench, sequence, first, again, runs, place, tell)
-        return keep(bench, "finding", small, sequence, trial, where, told), True
+        show(f"it repeated ({again.text})")
+        small, trial, report, where = _shrunk(bench, sequence, first, again, runs, place, show)
+        return keep(bench, "finding", small, sequence, trial, where, report), True
 
 
 def _shrunk(bench: Bench, sequence: Sequence, first: Trial, again: Trial, runs: int, place: Path,
-            tell: Callable[[str], None]) -> tuple[Sequence, Trial, list[str], Path]:
+            show: Callable[[str], None]) -> tuple[Sequence, Trial, list[str], Path]:
     """Shrink a divergence; returns the sequence, its trial, what is to be said of it, and its recording."""
     keys = {first.key, again.key}
     smallest, trial = place / "smallest.zr", again
@@ -76,7 +76,7 @@ def _shrunk(bench: Bench, sequence: Sequence, first: Trial, again: Trial, runs: 
         tried = bench.run(candidate, place / "tried.zr",
                           f"shrinking, run {count} of at most {runs}, {len(candidate.operations)} operations: ")
         same = tried.diverged and tried.key in keys
-        tell(f"  run {count}: {len(candidate.operations)} operations: {tried.kind}"
+        show(f"  run {count}: {len(candidate.operations)} operations: {tried.kind}"
              + ("" if same or not tried.diverged else f", but another one ({tried.text})"))
         if same:
             trial = tried
@@ -87,10 +87,10 @@ def _shrunk(bench: Bench, sequence: Sequence, first: Trial, again: Trial, runs: 
     if smallest.is_dir():
         at = reached(smallest, again.event, len(sequence.operations))
     done = shrink(sequence, diverges, runs, at)
-    told = [f"It repeated in a second guest. Shrunk from {len(sequence.operations)} operations to "
+    report = [f"It repeated in a second guest. Shrunk from {len(sequence.operations)} operations to "
             f"{len(done.sequence.operations)} in {done.runs} runs"
             + ("." if done.finished else f", which is as many as were allowed: it may be smaller (limit {runs}).")]
-    return done.sequence, trial, told, smallest
+    return done.sequence, trial, report, smallest
 
 
 def _move(recording: Path, to: Path) -> None:
@@ -103,11 +103,11 @@ def _move(recording: Path, to: Path) -> None:
 
 
 def keep(bench: Bench, what: str, sequence: Sequence, original: Sequence | None, trial: Trial, recording: Path,
-         told: list[str]) -> Path:
+         report: list[str]) -> Path:
     """Keep a divergence in a directory of its own, which is returned.
 
     :param original: the sequence before it was shrunk; None where it was not
-    :param told: sentences for its report
+    :param report: sentences for its report
     """
     number = 1
     while (place := bench.directory / f"{what}-{number:03d}").exists():
@@ -118,9 +118,9 @@ def keep(bench: Bench, what: str, sequence: Sequence, original: Sequence | None,
         (place / "original.json").write_text(original.text())
     _move(recording, place / "recording.zr")
     if (place / "recording.zr").is_dir() and trial.event >= 0:
-        told = [*told, _cut(place, trial)]
+        report = [*report, _cut(place, trial)]
     lines = [f"{trial.kind}: {trial.text}", f"kernel {bench.kernel.release} ({bench.kernel.origin}); sequence "
-             f"{sequence.name}, {len(sequence.operations)} operations", "", *told, "",
+             f"{sequence.name}, {len(sequence.operations)} operations", "", *report, "",
              "Run it again (from this directory):",
              f'  zreplay lab run --kernel {bench.arguments.kernel_name} --workload "script --script sequence.json" '
              "-o again.zr && zreplay replay again.zr", "", *trial.report]

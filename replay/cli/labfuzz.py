@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from replay.cli.labcommon import Shelf, telling
+from replay.cli.labcommon import Shelf, progress_line
 from replay.cli.labfindings import Bench, keep, pursue
 from replay.cli.labtrial import DIED, Trial
 from replay.cli.terminal import table, warn
@@ -87,7 +87,7 @@ def _add_options(parser: argparse.ArgumentParser, many: bool) -> None:
 def _seconds(text: str) -> float:
     found = re.fullmatch(r"(\d+)([smh]?)", text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time such as 90s, 30m or 1h")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time such as 90s, 30m or 1h")
     return float(found[1]) * _UNITS[found[2]]
 
 
@@ -184,7 +184,7 @@ def _numbers(arguments: argparse.Namespace) -> Iterator[int]:
 def run_fuzz(arguments: argparse.Namespace) -> int:
     """Run sequence after sequence on every kernel."""
     try:
-        with telling() as say:
+        with progress_line() as say:
             benches = _benches(arguments, say)
             book = _Book(arguments.output)
             for number in _numbers(arguments):
@@ -233,7 +233,7 @@ def run_shrink(arguments: argparse.Namespace) -> int:
         return 2
     try:
         sequence = load(arguments.sequence)
-        with telling() as say:
+        with progress_line() as say:
             bench = _benches(arguments, say)[0]
             book = _Book(arguments.output)
             out = arguments.output / ".first.zr"

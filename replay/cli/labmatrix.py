@@ -2,8 +2,8 @@
 """``zreplay lab matrix``: kernel by compressor by folio by policy, each recorded in a guest and replayed.
 
 Each recording is replayed by both engines, which have to say the same of it: a cell where they do not is a FAIL.
-Every cell is a process of its own and leaves a file with its figures, so that a matrix that was stopped goes on where
-it stood, and one cell's death is no other's.
+Every cell is a process of its own and leaves a file with its figures. A stopped matrix continues where it was, and the
+death of one cell does not end the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from model.lines import LINES
-from replay.cli.labcommon import DIED, Shelf, add_guest_options, add_record_options, job_of, tell_death, telling, told
+from replay.cli.labcommon import (
+    DIED,
+    Shelf,
+    add_guest_options,
+    add_record_options,
+    as_sentence,
+    job_of,
+    progress_line,
+    report_death,
+)
 from replay.cli.terminal import table, warn
 from replay.tools.coverage import missing, sentence, summed
 from replay.verdict.engineagreement import difference
@@ -121,7 +130,7 @@ def _cells(arguments: argparse.Namespace) -> Iterator[Cell]:
                     yield Cell(kernel, compressor, folio, policy)
 
 
-@told
+@as_sentence
 def matrix(arguments: argparse.Namespace) -> int:
     """Record and replay every combination; the worst verdict is the exit status."""
     directory = Path(arguments.output)
@@ -130,7 +139,7 @@ def matrix(arguments: argparse.Namespace) -> int:
     todo = [cell for cell in cells if not (directory / f"{cell.name}.json").exists()]
     if len(todo) < len(cells):
         warn(f"{len(cells) - len(todo)} of {len(cells)} cells are in {directory} already.")
-    with telling() as say:
+    with progress_line() as say:
         # Fetched here once, not by every process.
         shelf = Shelf(arguments.mirror, say)
         missing = _fetch(shelf, {cell.kernel for cell in todo})
@@ -168,7 +177,7 @@ def _fetch(shelf: Shelf, kernels: Iterable[str]) -> set[str]:
 
 
 def _run_all(arguments: argparse.Namespace, cells: list[Cell], directory: Path, say: Any) -> Iterator[str]:
-    """Run cells, so many at a time as asked for; yields the name of each that is done."""
+    """Run cells, as many at a time as asked for; yields the name of each that is done."""
     # A fresh interpreter: a fork of one with threads may hang.
     context = multiprocessing.get_context("spawn")
     waiting = list(reversed(cells))
@@ -223,12 +232,12 @@ def _run_cell(arguments: argparse.Namespace, cell: Cell, directory: Path) -> Non
         facts.update(status=2, verdict="none", why=str(problem))
     except GuestDied as death:
         facts.update(status=DIED, verdict="died", why=death.what)
-        # A guest that says why it will not work is no death to look into: the kernel lacks something.
+        # A guest that says why it will not work is not a death to look into: the kernel lacks something.
         if "has no compressor" in death.what or "does not take" in death.what:
             facts.update(status=0, verdict="not there")
             shutil.rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)
         else:
-            tell_death(death)
+            report_death(death)
     if arguments.keep == "odd" and facts["verdict"] == "PASS":
         shutil.rmtree(out, ignore_errors=True)
     facts["seconds"] = round(time.monotonic() - began, 1)

@@ -18,10 +18,10 @@ from replay.cli.labcommon import (
     Shelf,
     add_guest_options,
     add_kernel_options,
+    as_sentence,
     job_of,
     new_directory,
-    telling,
-    told,
+    progress_line,
 )
 from replay.cli.terminal import table, warn
 from replay.recdiff.comparison import compare
@@ -51,8 +51,8 @@ def add_overhead(parts: Any) -> None:
     """Add ``zreplay dev overhead``."""
     cost = parts.add_parser("overhead", help="time a workload with and without a recorder", epilog=_EPILOG,
                             formatter_class=argparse.RawDescriptionHelpFormatter,
-                            description="Runs a workload in one guest under each way of recording, beside trace-cmd "
-                                        "with the same probes and beside nothing, in turns.")
+                            description="Runs a workload in one guest under each way of recording, under trace-cmd "
+                                        "with the same probes, and without a recorder, in turns.")
     add_kernel_options(cost)
     cost.add_argument("--way", action="append", choices=_WAYS, metavar="WAY",
                       help=f"may be repeated (default: all): {', '.join(_WAYS)}")
@@ -89,8 +89,8 @@ def add_backends(parts: Any) -> None:
     pair = parts.add_parser("backends", help="record one run with both back ends and compare them event by event",
                             epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
                             description="Runs a workload under a recorder of each back end at the same time, replays "
-                                        "both recordings, DIR/tracefs.zr and DIR/bcc.zr, and holds them against each "
-                                        "other as 'zreplay dev compare' does.")
+                                        "both recordings, DIR/tracefs.zr and DIR/bcc.zr, and compares them as "
+                                        "'zreplay dev compare' does.")
     add_kernel_options(pair)
     pair.add_argument("--pages", metavar="MODE", help="as for lab run")
     pair.add_argument("-o", "--output", required=True, metavar="DIR", help="directory for the recordings; must not "
@@ -105,12 +105,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
-@told
+@as_sentence
 def overhead(arguments: argparse.Namespace) -> int:
     """Measure, and print a row for every way."""
     ways = list(dict.fromkeys(["nothing", *(arguments.way or _WAYS)]))
     out = new_directory(arguments.json) if arguments.json is not None else Path("overhead.json")
-    with telling() as say:
+    with progress_line() as say:
         shelf = Shelf(arguments.mirror, say)
         kernel = shelf.get(arguments.kernel, arguments.modules)
         # The same Python and the same things in memory for every way, also where no tool is asked for.
@@ -177,7 +177,7 @@ def _size_rows(written: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _cost_rows(rows: list[dict[str, Any]], ways: list[str]) -> list[tuple[str, ...]]:
-    """Return the table: times of a turn are set beside the run without a recorder of the same turn."""
+    """Return the table: times of a turn are compared with the run without a recorder of the same turn."""
     by_way = {way: [row["phases"] for row in rows if row["way"] == way] for way in ways}
     found: list[tuple[str, ...]] = [("recorder", "page-out s", "ratio", "all s", "ratio", "from", "to", "lost",
                                      "missed hits", "MiB written", "start to end s")]
@@ -211,11 +211,11 @@ def _all_phases(phases: dict[str, float]) -> float:
     return sum(seconds for name, seconds in phases.items() if name != "exit")
 
 
-@told
+@as_sentence
 def kills(arguments: argparse.Namespace) -> int:
     """Kill, import, replay; the exit status is 0 when every recording opens and none has a silent gap."""
     out = new_directory(Path(arguments.output))
-    with telling() as say:
+    with progress_line() as say:
         shelf = Shelf(arguments.mirror, say)
         kernel = shelf.get(arguments.kernel, arguments.modules)
         job = job_of(arguments, kernel, arguments.compressor, arguments.folio,
@@ -269,11 +269,11 @@ def _judged(ran: Ran, out: Path) -> tuple[list[tuple[str, ...]], int]:
     return rows, bad
 
 
-@told
+@as_sentence
 def backends(arguments: argparse.Namespace) -> int:
     """Record one run twice, replay both, compare; the worst of the three is the exit status."""
     out = new_directory(Path(arguments.output))
-    with telling() as say:
+    with progress_line() as say:
         shelf = Shelf(arguments.mirror, say)
         kernel = shelf.get(arguments.kernel, arguments.modules)
         job = job_of(arguments, kernel, arguments.compressor, arguments.folio, shelf.tools())

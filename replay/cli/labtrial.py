@@ -56,7 +56,7 @@ class Trial:
     seconds: float = 0.0
     #: check -> how often it compared
     checks: dict[str, int] = field(default_factory=dict)
-    #: the revision that it was held against, and how often each of its branches was taken
+    #: the revision that it was checked against, and how often each of its branches was taken
     revision: str = ""
     branches: dict[str, int] = field(default_factory=dict)
 

@@ -40,7 +40,7 @@ _MOST: Final = 1024
 
 
 class Form(Protocol):
-    """What replays are told in where it is not for people at a terminal: lines before, for each pair, and after."""
+    """How results are printed for programs: lines before, for each pair, and after."""
 
     def head(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Yield the lines before all pairs."""
@@ -54,7 +54,7 @@ class Form(Protocol):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where jobs run and what is summed up."""
-    parser.add_argument("-j", "--jobs", type=_processes, metavar="N", help="so many processes, each of which does one "
+    parser.add_argument("-j", "--jobs", type=_processes, metavar="N", help="N processes, each of which does one "
                         "recording and revision after the other")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="have the workers of a Dask cluster do them (they open "
                         f"recordings by their paths); '{LOCAL}': of a cluster of -j workers that is started here")
@@ -123,7 +123,7 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
     _refuse(arguments, jobs)
     elsewhere = arguments.jobs is not None or arguments.scheduler is not None
     outcomes: dict[int, Outcome] = {}
-    told = 0
+    shown = 0
     if form is not None:
         _print(form.head(jobs))
     with _watching(jobs, elsewhere) as watch:
@@ -141,11 +141,11 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
                 for outcome in source:
                     outcomes[outcome.number] = outcome
                     watch.ended(outcome)
-                    if told in outcomes:
+                    if shown in outcomes:
                         with watch.paused():
-                            while told in outcomes:
-                                _tell(arguments, jobs, outcomes[told], report, form)
-                                told += 1
+                            while shown in outcomes:
+                                _show(arguments, jobs, outcomes[shown], report, form)
+                                shown += 1
         except KeyboardInterrupt:
             watch.close()
             if len(jobs) > 1:
@@ -171,9 +171,9 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
     return max((outcome.exit_status for outcome in outcomes.values()), key=_WORSE.index)
 
 
-def _tell(arguments: argparse.Namespace, jobs: Sequence[Job], outcome: Outcome,
+def _show(arguments: argparse.Namespace, jobs: Sequence[Job], outcome: Outcome,
           report: Callable[[Result], Iterator[str]], form: Form | None) -> None:
-    """Print a job's report, or its form; of what has no result people are told on stderr, and below the tables."""
+    """Print a job's report, or its form; pairs without a result are reported on stderr, and below the tables."""
     if form is not None:
         _print(form.one(jobs[outcome.number], outcome))
     elif outcome.result is not None:

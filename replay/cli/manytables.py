@@ -115,7 +115,7 @@ def _without_middle(text: str, width: int) -> str:
 
 
 def _blocks(left: Sequence[str], columns: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield tables of a first column and as many of the others as fit beside it."""
+    """Yield tables of a first column and as many of the others as fit next to it."""
     room = fitting(_WIDTH) - max(map(len, left))
     block: list[Sequence[str]] = []
     used = 0

@@ -22,7 +22,8 @@ def add_parser(verbs: Any) -> None:
                               usage="zreplay record -o REC [options] [-- COMMAND ...]", description=DESCRIPTION,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--keep-raw", action="store_true", help="keep the raw capture beside the recording, as REC.raw")
+    parser.add_argument("--keep-raw", action="store_true",
+                        help="keep the raw capture next to the recording, as REC.raw")
     parser.add_argument("command", metavar="COMMAND", nargs="*", help="what to run meanwhile; recording ends with it")
     parser.set_defaults(run=run)
 

@@ -44,8 +44,8 @@ def add_parser(verbs: Any) -> None:
         "regress", help="is a patched kernel worse than its base, and where do two revisions differ",
         description="Measure recordings of two kernels and say of each measure whether the patched one is the same, "
                     "better or worse. Give three or more runs of each, of one workload: fewer allow no test. Exit "
-                    "status: 1 something is worse, 0 nothing is, 2 unreadable, 3 too little could be told.")
-    parser.add_argument("recording", nargs="?", metavar="REC", help="a recording to hold two revisions against, with "
+                    "status: 1 something is worse, 0 nothing is, 2 unreadable, 3 inconclusive.")
+    parser.add_argument("recording", nargs="?", metavar="REC", help="a recording to compare two revisions on, with "
                         "--revision A --revision B")
     parser.add_argument("--revision", action="append", metavar="R", help="a shipped name or FILE.py:CLASS; twice")
     parser.add_argument("--faults", metavar="FILE", help="with two revisions: a plan of what fails in both, as JSON: "
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _b4(arguments)
     if arguments.recording or arguments.revision:
         if not arguments.recording or arguments.base or arguments.patched or arguments.mail:
-            raise BadInput("regress", "", "two revisions are held against each other on one recording",
+            raise BadInput("regress", "", "two revisions are compared on one recording",
                            "give REC --revision A --revision B")
         return two_revisions(arguments.recording, arguments.revision or [], arguments.json, arguments.faults,
                              arguments.brief)

@@ -33,7 +33,7 @@ def add_parser(verbs: Any) -> None:
         description="Replay recordings and check every effect against what the kernel was recorded to do. "
                     "Exit status: 0 PASS, 1 FAIL, 2 unreadable, 3 UNDECIDED; of several recordings, the worst.")
     parser.add_argument("recording", metavar="REC", nargs="*")
-    parser.add_argument("--revision", action="append", metavar="R", help="revision to hold the kernel against: a "
+    parser.add_argument("--revision", action="append", metavar="R", help="revision to check the kernel against: a "
                         f"shipped name ({', '.join(REVISIONS)}) or FILE.py:CLASS; by default the one that mirrors the "
                         "kernel; may be repeated")
     parser.add_argument("--check", action="append", metavar="ID", help="only this check (or all below it: "
@@ -92,7 +92,7 @@ def _with_branches(result: Result) -> Iterator[str]:
 
 
 def _form(arguments: argparse.Namespace) -> Form | None:
-    """Return what the results are told in, None for people at a terminal."""
+    """Return the format of the results, None on a terminal."""
     if arguments.json:
         return Json()
     if arguments.ktap:
@@ -141,7 +141,7 @@ def report(result: Result) -> Iterator[str]:
         yield from wrapped(f"+: {following:,} differences that may follow from an earlier one: kernel and model have "
                            f"been in different states since")
     explained = ", ".join(f"{count:,} {how}" for how, count in result.explained.items())
-    yield from wrapped(f"events that are no effect of an operation: {explained or 'none'}; "
+    yield from wrapped(f"events that are not an effect of an operation: {explained or 'none'}; "
                        f"unexplained: {result.unexplained:,}")
     if result.branches:
         yield from wrapped(f"{sentence(result.revision, result.branches)}; {unjudged(result.taken, result.unseen)}; "
@@ -158,7 +158,7 @@ def report(result: Result) -> Iterator[str]:
         yield from divergence_lines(result.divergences[0])
         if result.explained_by is not None:
             further = ", ".join(result.explained_by) or "no shipped revision"
-            yield from wrapped(f"without this divergence, and past it: {further}")
+            yield from wrapped(f"revisions that do not diverge here: {further}")
         elif result.verdict == "FAIL":
             yield "other revisions were not tried: too many events lie before it"
         for other in result.divergences[1:]:

@@ -33,7 +33,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "report", help="a result as an HTML page: checks, first divergence, pictures",
         description="Write what a replay found as one HTML file that needs no network and no scripts. With two "
-                    "revisions it also tells where they part on the recording, with two or more recordings the times "
+                    "revisions it also shows where they differ on the recording, with two or more recordings the times "
                     "of base and patched side by side. Exit status: that of replay and regress: 0 PASS, 1 FAIL (or two "
                     "revisions part, or the patched kernel is worse), 2 unreadable, 3 UNDECIDED.")
     parser.add_argument("recording", metavar="RESULT|REC", help="a file that 'zreplay replay --json' wrote, or a "
@@ -42,7 +42,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--patched", nargs="+", metavar="REC", default=[], help="recordings of the patched kernel; by "
                         "default those of another kernel or compressor than the first")
     parser.add_argument("--revision", action="append", metavar="R", default=[], help="a shipped name or FILE.py:CLASS; "
-                        "given twice: replay against the first, and tell where the second parts from it")
+                        "given twice: replay against the first, and show where the second differs from it")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the HTML file to write")
     parser.add_argument("--data", action="store_true", help="with first bytes of objects written, too: they may be a "
                         "page's own")
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     need("matplotlib", "report", "report")
     names: list[str] = arguments.revision
     if len(names) > 2:
-        raise BadInput("--revision", "", f"{len(names)} are given", "give one, or two to see where they part")
+        raise BadInput("--revision", "", f"{len(names)} are given", "give one, or two to see where they differ")
     revisions = [(name, _loaded(name)) for name in names]
     result, recording, absent = _subject(arguments.recording, revisions[0] if revisions else None)
     more, patched = ([Recording(path) for path in paths] for paths in (arguments.more, arguments.patched))
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     from replay.report.reportdata import gather, sides
 
     if recording is None and (more or patched):
-        raise BadInput(arguments.recording, "", f"{absent}, so it has no times to show beside others'",
+        raise BadInput(arguments.recording, "", f"{absent}, so it has no times to show next to others'",
                        "name the recording itself")
     base, against, how = sides([*([recording] if recording is not None else []), *more], patched)
     with steps() as progress:
@@ -101,7 +101,7 @@ def _output(text: str) -> Path:
     path = Path(os.path.realpath(text)) if os.path.islink(text) else Path(text)
     # os.path: a Path asks loudly about names that are too long, and directories that are closed.
     if (os.path.exists(path) and not os.path.isfile(path)) or not os.path.isdir(path.absolute().parent):
-        raise BadInput(path, "", "cannot be written: it is no file, or its directory is not there",
+        raise BadInput(path, "", "cannot be written: it is not a file, or its directory is not there",
                        "name a file in a directory that is there")
     return path
 

@@ -17,7 +17,8 @@ from replay.cli.replay_ import load_revision
 from replay.cli.terminal import counting, fitting, table, wrapped
 from replay.revdiff.bisect import Bisection, bisect, series
 from replay.revdiff.freerun import Outcome
-from replay.revdiff.lockstep import RESPECTS, Cause, Parting, broken, part
+from replay.revdiff.lockstep import RESPECTS, Cause, Parting, broken, run_both
+from replay.revdiff.operations import skipped
 from replay.tools.coverage import seen
 from traces.errors import BadInput
 from traces.recording import Recording
@@ -28,7 +29,7 @@ __all__ = ["add_parser", "named", "parting_status", "two_revisions"]
 #: Respects in which revisions may part without anything being worse for it.
 _HOW: Final = ("copies", "calls", "order")
 _WIDTH: Final = 100
-#: So many ways to part, and invariants, are told; --json has all.
+#: This many groups of differences, and invariants, are shown; --json has all.
 MOST: Final = 20
 
 
@@ -36,9 +37,9 @@ def add_parser(verbs: Any) -> None:
     """Add the verb bisect."""
     parser = verbs.add_parser(
         "bisect", help="name the step of a series that brought a difference",
-        description="Run a recording's operations through the steps of a series, and name the first that parts from "
-                    "the base as the last one does. Exit status: 1 a step was named, 0 nothing parts but how things "
-                    "are done, 2 unreadable.")
+        description="Run a recording's operations through the steps of a series, and name the first that differs "
+                    "from the base as the last one does. Exit status: 1 a step was named, 0 only how things are done "
+                    "differs, 2 unreadable.")
     parser.add_argument("recording", metavar="REC")
     parser.add_argument("steps", metavar="STEP", nargs="*",
                         help="the base and the series' steps in order: shipped names or FILE.py:CLASS")
@@ -59,7 +60,7 @@ def named(text: str) -> tuple[str, type[Zswap]]:
     if isinstance(found, type):
         return found.__name__, found
     if found not in REVISIONS:
-        raise BadInput(text, "", f"is no revision{meant(text, REVISIONS)}",
+        raise BadInput(text, "", f"is not a revision{meant(text, REVISIONS)}",
                        f"choose one of {', '.join(REVISIONS)} or FILE.py:CLASS")
     return str(found), REVISIONS[str(found)]
 
@@ -72,10 +73,10 @@ def two_revisions(path: str, names: list[str], as_json: bool, faults: str | None
     :param brief: leave out the first difference in full
     """
     if len(names) != 2:
-        raise BadInput(path, "", "one recording is held against two revisions", "give --revision A --revision B")
+        raise BadInput(path, "", "two revisions are compared on one recording", "give --revision A --revision B")
     first, second = (named(name) for name in names)
     with counting(f"running {first[0]} and {second[0]}") as progress:
-        found = part(Recording(path), first, second, faults=_plan(faults), progress=progress)
+        found = run_both(Recording(path), first, second, faults=_plan(faults), progress=progress)
     if as_json:
         print(json.dumps(_plain(found), allow_nan=False))
     else:
@@ -106,10 +107,10 @@ def parting_status(found: Parting) -> int:
 
 def _lines(found: Parting, path: str, brief: bool = False) -> Iterator[str]:
     one, other = found.names
-    parted = sum(cause.operations for cause in found.causes)
-    yield from wrapped(f"{other} against {one}: {found.operations:,} operations of {path}, {parted:,} part, in "
-                       f"{_ways(len(found.causes))}", 1 << 20)
-    for note in (*found.notes, *(f"{count:,} {why} were not run" for why, count in found.left_out.items())):
+    different = sum(cause.operations for cause in found.causes)
+    yield from wrapped(f"{other} compared with {one} on {path}: {different:,} of {found.operations:,} operations "
+                       f"differ ({_groups(len(found.causes))})", 1 << 20)
+    for note in (*found.notes, *skipped(found.left_out)):
         yield from textwrap.wrap(f"note: {note}", fitting(_WIDTH), subsequent_indent="  ")
     if found.operations:
         yield from textwrap.wrap(f"branches: {seen(found.names, found.branches)}", fitting(_WIDTH),
@@ -125,14 +126,14 @@ def _lines(found: Parting, path: str, brief: bool = False) -> Iterator[str]:
     if len(found.causes) > MOST:
         more = sum(cause.operations for cause in found.causes[MOST:])
         yield ""
-        yield f"and {len(found.causes) - MOST:,} more ways, of {more:,} operations: --json has them all"
+        yield f"and {len(found.causes) - MOST:,} more groups, of {more:,} operations: --json has them all"
     if found.causes and not brief:
         yield ""
         yield from _in_full(found.causes[0], found.names)
 
 
-def _ways(count: int) -> str:
-    return f"{count:,} way{'s' * (count != 1)}"
+def _groups(count: int) -> str:
+    return f"{count:,} group{'s' * (count != 1)}"
 
 
 def _invariants(name: str, problems: list[tuple[int, str]]) -> Iterator[str]:
@@ -209,7 +210,7 @@ def _plain(found: Parting) -> dict[str, Any]:
 def run_bisect(arguments: argparse.Namespace) -> int:
     """Walk the steps and name the one that brought the difference."""
     if bool(arguments.steps) == bool(arguments.series):
-        raise BadInput("bisect", "", "steps are named, or a series is", "give STEP STEP ... or --series NAME")
+        raise BadInput("bisect", "", "needs at least two steps, or a series", "give STEP STEP ... or --series NAME")
     steps = series(arguments.series) if arguments.series else [named(text) for text in arguments.steps]
     with counting("running") as progress:
         found = bisect(Recording(arguments.recording), steps, arguments.respect,
@@ -224,7 +225,7 @@ def run_bisect(arguments: argparse.Namespace) -> int:
 def _walk(found: Bisection, path: str) -> Iterator[str]:
     base = found.steps[0].name
     if found.wanted is None:
-        yield f"{found.steps[-1].name} does not part from {base} on {path}" \
+        yield f"{found.steps[-1].name} does not differ from {base} on {path}" \
               + (" in that respect" if any(step.parting and step.parting.causes for step in found.steps) else "")
         return
     yield from textwrap.wrap(f"{found.brought} brought it: {found.wanted.sentence}, first at event "
@@ -237,7 +238,7 @@ def _walk(found: Bisection, path: str) -> Iterator[str]:
     for step in found.steps[1:]:
         assert step.parting is not None
         causes = step.parting.causes
-        yield f"{step.name}: {_ways(len(causes))} to part from {base}" + ("" if causes else ", none")
+        yield f"{step.name}: {_groups(len(causes))} of operations differ{'s' * (len(causes) == 1)} from {base}"
         for cause in causes:
             yield from textwrap.wrap(f"{cause.respect}: {cause.sentence} ({cause.operations:,})", _WIDTH,
                                      initial_indent="  ", subsequent_indent="    ")

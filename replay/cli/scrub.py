@@ -17,8 +17,8 @@ def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "scrub", help="replace page bytes by synthetic pages of the same lengths",
-        description="Write a copy of a recording whose pages are made up, but compress to the same lengths and errors "
-                    "with the compressors that were recorded: it replays to the same verdict and tells nothing of the "
+        description="Write a copy of a recording with synthetic pages that compress to the same lengths and errors "
+                    "with the compressors that were recorded: it replays to the same verdict and holds nothing of the "
                     "memory it came from.")
     parser.add_argument("recording", metavar="REC")
     parser.add_argument("-o", "--output", metavar="REC", required=True, help="recording to make; must not exist")
@@ -34,5 +34,5 @@ def run(arguments: argparse.Namespace) -> int:
     said += ["first bytes of objects left out"] if done.heads else []
     print(f"{arguments.output}: {', '.join(said)}")
     if done.unmatched:
-        warn(f"for {done.unmatched:,} pages no made-up page of the same length was found: their bytes are left out.")
+        warn(f"for {done.unmatched:,} pages no synthetic page of the same length was found: their bytes are left out.")
     return 0

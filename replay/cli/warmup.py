@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from replay.cli.labcommon import telling
+from replay.cli.labcommon import progress_line
 from traces.errors import BadInput
 from traces.samples import sample_paths
 
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     samples = sorted(sample_paths(), key=lambda path: path.name != _SAMPLE)
     try:
-        with tempfile.TemporaryDirectory(prefix="zreplay-") as place, telling() as say:
+        with tempfile.TemporaryDirectory(prefix="zreplay-") as place, progress_line() as say:
             compiled = warm_up(samples, Path(place), lambda what: say(f"compiling for this machine, once: {what}"))
     except OSError as problem:
         raise BadInput("warmup", "", f"has no room for scratch files ({problem.strerror})",

@@ -28,7 +28,7 @@ def add_parser(verbs: Any) -> None:
                     f"free parameters come from one posted table ({TABLE}). All that is printed is modelled, not "
                     "measured; see docs/timing.md for what that is worth.")
     parser.add_argument("--posted", action="store_true",
-                        help="print what the model says of every posted usemem table beside what was posted")
+                        help="print what the model says of every posted usemem table, next to what was posted")
     parser.add_argument("--setups", action="store_true",
                         help="try every assumed setup of the measured box and print which give the posted numbers "
                              "(takes minutes)")
@@ -85,7 +85,7 @@ _ASKED = ("batch", "processes", "compressor", "engines", "devices", "packages", 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Answer, or print the model beside what was posted."""
+    """Answer, or print the model next to what was posted."""
     given = {name: value for name in _ASKED if (value := getattr(arguments, name)) is not None}
     if arguments.folio is not None:
         given["folio_pages"] = arguments.folio
@@ -121,7 +121,7 @@ def _calibration(name: str | None) -> Calibration:
     """
     setup = SETUPS.get(name or DEFAULT)
     if setup is None:
-        raise BadInput("whatif", f"--setup {name}", "is no setup", f"name one of {', '.join(SETUPS)}")
+        raise BadInput("whatif", f"--setup {name}", "is not a setup", f"name one of {', '.join(SETUPS)}")
     try:
         return calibrate(setup)
     except NoFit as problem:
@@ -200,7 +200,7 @@ def _answer_data(answer: Answer, question: Question) -> dict[str, Any]:
 
 
 def _posted(arguments: argparse.Namespace) -> int:
-    """Print the model beside every posted table."""
+    """Print the model next to every posted table."""
     calibration = _calibration(arguments.setup)
     with steps() as progress:
         lines = list(predict(calibration, progress))
@@ -215,7 +215,7 @@ def _posted(arguments: argparse.Namespace) -> int:
 
 
 def posted_report(calibration: Calibration, lines: Sequence[Line]) -> Iterator[str]:
-    """Yield predicted beside posted, line by line of each posted table, and how far off they are."""
+    """Yield predicted next to posted, line by line of each posted table, and how far off they are."""
     yield from _head(calibration)
     yield from wrapped(f"zstd's time per page is taken from one more number, the baseline throughput of {ZSTD_TABLE}")
     rows: list[tuple[str, ...]] = [(
@@ -230,10 +230,10 @@ def posted_report(calibration: Calibration, lines: Sequence[Line]) -> Iterator[s
     yield table(rows, right=range(2, 9))
     yield from wrapped("gain: with the series against without; error: modelled gain less posted gain. Where the use is "
                        "not 'predicted', the calibration has seen the number")
-    # Saying it beside the numbers: a reader of the table alone would take agreement for more than it is.
-    yield from wrapped("the model knows neither kernels nor what a folio's size costs beside its batches, so it says "
-                       "the same of every table of one compressor: a small error of v12 or v14 says that the posted "
-                       "gain is that of the table calibrated on, and no more")
+    # Saying it next to the numbers: a reader of the table alone would take agreement for more than it is.
+    yield from wrapped("the model knows neither kernels nor what a folio's size costs apart from its batches, so it "
+                       "says the same of every table of one compressor: a small error of v12 or v14 says that the "
+                       "posted gain is that of the table calibrated on, and no more")
     sources = {line.row.series: line.row.source for line in lines}
     yield from wrapped("posted in: " + ", ".join(f"{series} <{source}>" for series, source in sources.items()))
     yield from wrapped("not modelled, lines of v8's tables that count and do not time: " + ", ".join(UNMODELLED))

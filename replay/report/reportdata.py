@@ -119,7 +119,7 @@ def _part(recording: Recording, revisions: Sequence[Named], progress: Progress |
     pairs = [(kind.__name__, kind) if isinstance(kind, type) else (kind, REVISIONS[kind])
              for _, kind in revisions]
     total = len(recording)
-    return lockstep.part(recording, pairs[0], pairs[1],
+    return lockstep.run_both(recording, pairs[0], pairs[1],
                 progress=None if progress is None else lambda event: progress("running both", event, total))
 
 

@@ -50,7 +50,7 @@ def bisect(recording: Recording, names: Sequence[tuple[str, type[Zswap]]], respe
 
     def against(step: tuple[str, type[Zswap]]) -> Parting:
         seen = None if progress is None else lambda event: progress(step[0], event)
-        return lockstep.part(recording, first, step, progress=seen)
+        return lockstep.run_both(recording, first, step, progress=seen)
 
     last = against(names[-1])
     wanted = next((cause for cause in last.causes if respect in (None, cause.respect)), None)

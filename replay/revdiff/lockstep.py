@@ -27,7 +27,7 @@ from replay.verdict.run import branches_taken
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["RESPECTS", "Broken", "Cause", "Difference", "Parting", "broken", "differs", "free_run", "part"]
+__all__ = ["RESPECTS", "Broken", "Cause", "Difference", "Parting", "broken", "differs", "free_run", "run_both"]
 
 #: respect -> what it says of an operation
 RESPECTS: Final = {
@@ -193,7 +193,7 @@ def free_run(recording: Recording, revision: type[Zswap], contents: Contents,
     return run
 
 
-def part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[str, type[Zswap]], *,
+def run_both(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[str, type[Zswap]], *,
          faults: FaultPlan | None = None, progress: Callable[[int], None] | None = None) -> Parting:
     """Run a recording's operations through two revisions and group where they differ.
 
