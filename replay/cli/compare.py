@@ -59,7 +59,7 @@ def report(result: Comparison) -> Iterator[str]:
                      f"{sum(side.kinds.values()):,}", f"{side.own:,}"))
     yield table(rows, right=range(2, 8))
     yield from wrapped(f"both recorded from {moment(low, stamps)} to {moment(high, stamps)}; not compared: times, "
-                       "CPUs, events outside or straddling the common interval (edges), markers, counters and parameters")
+                       "CPUs, events outside or straddling the common interval (edges), markers, counters, parameters")
     if stamps:
         yield from wrapped(f"stamps are of {clock(stamps)}, which counts no seconds: how far apart two probes may "
                            "stamp one hit is not known, nor which events at the edges the other should have")
