@@ -356,7 +356,7 @@ def test_what_is_printed_is_bounded() -> None:
     found = Parting(("a", "b"), 1000, causes, ([], [(number, "x" * (number + 1)) for number in range(300)]))
     lines = list(_lines(found, "rec"))
     text = "\n".join(lines)
-    assert "and 480 more ways, of 960 operations: --json has them all" in lines
+    assert "and 480 more groups, of 960 operations: --json has them all" in lines
     assert "and 280 more invariants: --json has them all" in lines
     assert text.index("b breaks an invariant once, at event 0: x") < text.index("1. way 0") < text.index("20. way 19")
     assert "21. " not in text
