@@ -18,7 +18,7 @@ from replay.reference.objectwords import set_layout
 from replay.reference.predictions import Predictions, predict
 from replay.verdict.lineevidence import line_hint, line_notes
 from replay.verdict.objectcompressor import judge
-from traces import compiling
+from traces import compiling, schema
 from traces.errors import BadInput
 from traces.facts import FACTS, how_to_set
 from traces.record.release import kernel_line, release_line
@@ -30,6 +30,11 @@ __all__ = ["build_model", "choose_revision", "kernel_release", "open_engine", "p
 
 
 def choose_revision(recording: Recording, revision: str | type[Zswap] | None) -> tuple[str, type[Zswap]]:
+    """Return a revision's name and class.
+
+    :param revision: a shipped revision's name, a class, or None for the one that mirrors the recorded kernel
+    :raises BadInput: when there is no such revision, or none mirrors the kernel, or the manifest names two kernels
+    """
     if isinstance(revision, type):
         return revision.__name__, revision
     if revision is not None:
@@ -156,6 +161,14 @@ def predictions_for(recording: Recording, revision: str | type[Zswap] | None = N
     return predictions
 
 
+def _occurs(recording: Recording, event: str) -> bool:
+    """True where a recording has an event; the manifest of an older one does not count them."""
+    kinds = recording.manifest.get("kinds")
+    if kinds is not None:
+        return bool(kinds.get(event))
+    return any((columns["event"] == schema.CODE[event]).any() for _, columns in recording.batches(("event",)))
+
+
 def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally: Tally, *, keep_going: bool = False,
                 pages: bool = True, observe: Callable[[int, str, Effect], None] | None = None,
                 progress: Callable[[str, int, int], None] | None = None) -> tuple[Engine, str, Predictions]:
@@ -170,9 +183,10 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     reasons, notes = judge(recording, predictions, in_use)
     engine = Engine(recording, model, tally, predictions, keep_going=keep_going, observe=observe)
     engine.start_reasons, engine.start_notes = reasons, [*notes, *line_notes(recording)]
-    # The compiler decides whether zswap_writeback_entry() is inlined: where it was probed, it is a function.
-    if "zswap_writeback_entry" in engine.captured:
-        model.WRITEBACK_APART = True
+    # The compiler decides whether zswap_writeback_entry() is inlined: hits show that it is called.  A probe that was
+    # never hit shows nothing, as it may sit on a copy that nothing calls.
+    if "zswap_writeback_entry" in engine.captured and not model.WRITEBACK_APART:
+        model.WRITEBACK_APART = _occurs(recording, "zswap_writeback_entry")
     engine.revision_name = name
     engine.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
     state = recording.document("state")
