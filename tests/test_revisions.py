@@ -89,7 +89,6 @@ def test_compaction_waits_for_readers_in_6_12_only(revision: str) -> None:
     assert ("obj_malloc" in box.names, "?zspage_write_trylock" in box.asked) == (waits, not waits)
 
 
-
 @pytest.mark.parametrize("revision", EVERY)
 def test_order_of_6_12_and_of_later_kernels_in_a_writeback(revision: str) -> None:
     """6.12 takes the entry out of the tree before it decompresses, later kernels after (and may fail there)."""

@@ -49,14 +49,15 @@ class Field(NamedTuple):
 class Compared(NamedTuple):
     """Some columns of an event that a replay compares with what is predicted for them, under ``check``.
 
-    ``key``: the event's name, with a word behind a colon where an event has several; ``columns``: (column, what it
-    holds in words) in the order in which the handler gives both sides; ``about``: of what the columns are, the end of a
-    divergence's sentence; ``counts``: False for one that belongs to another comparison of the same event, which counts
-    for both; ``predicted``: where the prediction stands in the effect, where comparing is all that the handler does:
-    an item's number, and perhaps an attribute of it.  ``compiled``: False for one that the compiled engine does not
-    make: it then leaves recordings that have those columns to the reference.
+    ``event``: its name; ``key``: the same, with a word behind a colon where an event has several; ``columns``: (column,
+    what it holds in words) in the order in which the handler gives both sides; ``about``: of what the columns are, the
+    end of a divergence's sentence; ``counts``: False for one that belongs to another comparison of the same event,
+    which counts for both; ``predicted``: where the prediction stands in the effect, where comparing is all that the
+    handler does: an item's number, and perhaps an attribute of it.  ``compiled``: False for one that the compiled
+    engine does not make: it then leaves recordings that have those columns to the reference.
     """
 
+    event: str
     key: str
     check: str
     columns: tuple[tuple[str, str], ...]
@@ -179,7 +180,7 @@ def _event(code: int, name: str, probe: str, doc: str = "", *, fields: str = "",
     rows = []
     for each in compared:
         pairs = [item.partition("=")[::2] for item in each.columns.split(", ")]
-        rows.append(Compared(name + (":" + each.key if each.key else ""), each.check,
+        rows.append(Compared(name, name + (":" + each.key if each.key else ""), each.check,
                              tuple((column, words or column) for column, words in pairs), each.about, each.counts,
                              each.predicted, each.compiled))
     given = frozenset(roles.split())

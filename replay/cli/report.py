@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(parting_sentence(material.parting))
     if material.regression is not None:
         print(regression_sentence(material.regression))
-    print(f"{output}: {len(content):,} bytes, {drawn} pictures, {len(made) - drawn} left out for want of data"
+    print(f"{output}: {len(content):,} bytes, {drawn} pictures, {len(made) - drawn} left out: no data for them"
           + (f"; {len(files)} files in {arguments.figures}" if files else ""))
     found = [material.result.exit_status]
     found += [parting_status(material.parting)] if material.parting is not None else []

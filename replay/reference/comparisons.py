@@ -10,55 +10,24 @@ does not count.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from model.effects import Effect
-from traces.events import EVENTS
+from traces.events import EVENTS, Compared
 
-__all__ = ["COMPARISONS", "Comparison", "Held", "checks_of", "compared_columns", "held_for", "missing_columns"]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Some columns of ``event`` against what is predicted for them, under ``check``: a row of the table of events.
-
-    The fields are those of :class:`traces.events.Compared`.  A value that is made of several columns (``folio`` and
-    ``offset``: the page) names the one that it is nothing without.  ``predicted``: how both follow from the effect,
-    where comparing is all that a handler does.
-    """
-
-    event: str
-    check: str
-    columns: tuple[tuple[str, str], ...]
-    about: str = ""
-    counts: bool = True
-    predicted: Callable[[Effect], tuple[Any, ...]] | None = None
-    compiled: bool = True
+__all__ = ["COMPARISONS", "Held", "checks_of", "compared_columns", "held_for", "missing_columns",
+           "predicted_by"]
 
 
-def _predicted(place: str) -> Callable[[Effect], tuple[Any, ...]] | None:
-    """Return how a prediction is taken from an effect: its item, or an attribute of that; None for no place."""
-    item, _, attribute = place.partition(".")
-    if not item:
-        return None
-    number = int(item)
-    if attribute:
-        return lambda effect: (getattr(effect[number], attribute),)
-    return lambda effect: (int(effect[number]),)
-
-
-#: key -> comparison; the key is the event's name, with what it is about behind a colon where an event has several
-COMPARISONS: Final[dict[str, Comparison]] = {
-    row.key: Comparison(event.name, row.check, row.columns, row.about, row.counts, _predicted(row.predicted),
-                        row.compiled)
-    for event in EVENTS for row in event.compared}
+#: key -> row of the table of events.  A value that is made of several columns (``folio`` and ``offset``: the page)
+#: names the one that it is nothing without.
+COMPARISONS: Final[dict[str, Compared]] = {row.key: row for event in EVENTS for row in event.compared}
 #: zs_obj_write's comparisons count for the check of pages kept as they are where that is what was written.
 _ALSO: Final = {"zs_obj_write": "store.raw"}
 
 
 class Held:
-    """A :class:`Comparison` as one recording allows it.
+    """A row of :data:`COMPARISONS` as one recording allows it.
 
     ``seen``: per column, whether it was captured; ``whole``: all were; ``some``: any was; ``counts``: it is this one
     that counts for its event and check.
@@ -66,7 +35,7 @@ class Held:
 
     __slots__ = ("check", "columns", "comparison", "counts", "seen", "some", "whole")
 
-    def __init__(self, comparison: Comparison, captured: frozenset[str], counts: bool) -> None:
+    def __init__(self, comparison: Compared, captured: frozenset[str], counts: bool) -> None:
         self.comparison = comparison
         self.check = comparison.check
         self.columns = tuple(column for column, _ in comparison.columns)
@@ -100,7 +69,19 @@ def held_for(columns_of: Mapping[str, frozenset[str]]) -> dict[str, Held]:
     return out
 
 
-def checks_of(comparison: Comparison) -> tuple[str, ...]:
+def predicted_by(place: str) -> Callable[[Effect], tuple[Any, ...]]:
+    """Return how a prediction is taken from an effect: its item, as a number, or an attribute of that item.
+
+    :param place: :attr:`traces.events.Compared.predicted`, not empty
+    """
+    item, _, attribute = place.partition(".")
+    number = int(item)
+    if attribute:
+        return lambda effect: (getattr(effect[number], attribute),)
+    return lambda effect: (int(effect[number]),)
+
+
+def checks_of(comparison: Compared) -> tuple[str, ...]:
     """Return the checks that a comparison is made under."""
     return (comparison.check, _ALSO[comparison.event]) if comparison.event in _ALSO else (comparison.check,)
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a replay found, in the words of a result: each check's grade and reason, notes, the events around a
-divergence."""
+"""What a replay found, in the words of a result: grades and reasons of checks, notes, the events at a divergence."""
 
 from __future__ import annotations
 
@@ -24,6 +23,7 @@ DID_NOT_OCCUR: Final = "did not occur in "
 
 
 def start_reasons(recording: Recording, engine: Engine) -> list[str]:
+    """Return why a replay cannot begin, a sentence each: zswap held pages, and no start state was recorded."""
     if recording.document("state") is not None:
         return []
     pages = engine.snapshots.start_pages()
@@ -74,8 +74,8 @@ def _reason(check: str, replayed: str, predictions: Predictions, tally: Tally, c
     return DID_NOT_OCCUR + replayed
 
 
-def check_results(recording: Recording, engine: Engine, predictions: Predictions, tally: Tally,
-                  lost_at: int | None) -> list[CheckResult]:
+def check_results(recording: Recording, engine: Engine, predictions: Predictions, tally: Tally) -> list[CheckResult]:
+    """Return every check that was wanted with its counts, its grade, and why it could not compare more."""
     captured = set(engine.captured) | {"counters"}
     recorded = engine.columns_of.keys()
 
@@ -155,6 +155,7 @@ def pages_missing(recording: Recording) -> list[str]:
 
 
 def notes_of(engine: Engine, predictions: Predictions) -> list[str]:
+    """Return what is to be said of a replay besides its checks and reasons, a sentence each."""
     notes = [*engine.start_notes, *engine.settings.notes]
     if engine.preempted_reads:
         notes.append(f"{engine.preempted_reads} totals were read while another task was about to change them")

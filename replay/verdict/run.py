@@ -142,7 +142,7 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
     if tally.broken_at is not None:
         reasons.append(f"the order of effects differs at event {tally.broken_at}, which was not asked for: what the "
                        f"wanted checks compared after it may be incomplete")
-    results = check_results(recording, reference, predictions, tally, lost_at)
+    results = check_results(recording, reference, predictions, tally)
     add_context(recording, tally)
     reasons += [f"{r.id} was asked for and could not be compared: {r.reason}" for r in results
                 if checks and r.id in checks and not r.compared and not r.reason.startswith(DID_NOT_OCCUR)]

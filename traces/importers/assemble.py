@@ -144,7 +144,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
     """
     watchers = _Watchers(source.get("path", out))
     if watcher is not None:
-            watcher.begin(facts.kernel, facts.config)
+        watcher.begin(facts.kernel, facts.config)
     with RecordingWriter(out) as writer, _Storing(pages, writer.pages, watcher) as storing:
         held: Block | None = None
         timeline: _Timeline | None = None
@@ -261,7 +261,7 @@ class _Storing:
     def __init__(self, pages: PageIndex | None, writer: PageStoreWriter, watcher: PageWatcher | None) -> None:
         self._writer = writer
         if watcher is not None:
-                    writer.watch = watcher.add
+            writer.watch = watcher.add
         self._pool = ThreadPoolExecutor(1)
         self._work = self._pool.submit(pages.store, writer) if pages is not None else None
 

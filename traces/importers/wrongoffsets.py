@@ -24,7 +24,6 @@ from traces.compiled import compiled
 __all__ = ["MisreadColumns"]
 
 
-
 @compiled
 def _compare(event, tasks, first, second, base, where, value,  # type: ignore[no-untyped-def]
              other_where, other_value, waits, waiting):

@@ -11,7 +11,7 @@ from model.effects import Effect
 from model.zsmalloc import SizeClass, ZsObject, Zspage
 from model.zswap import Folio, Zswap, ZswapEntry
 from replay.reference.checks import Tally
-from replay.reference.comparisons import Held, held_for
+from replay.reference.comparisons import Held, held_for, predicted_by
 from replay.reference.frame import Frame
 from replay.reference.predictions import Predictions
 from replay.reference.settings import Settings
@@ -178,9 +178,7 @@ class HandlerBase(ABC):
 
     def comparing(self, key: str) -> Handler:
         """Return the handler of an event that is only compared, with what its comparison says is predicted."""
-        comparison = self.held[key].comparison
-        columns, predict = self.held[key].columns, comparison.predicted
-        assert predict is not None
+        columns, predict = self.held[key].columns, predicted_by(self.held[key].comparison.predicted)
 
         def handler(effect: Effect, i: int, frame: Frame) -> None:
             self.hold(key, i, frame, tuple([getattr(self, column)[i] for column in columns]), predict(effect))
