@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import os
 import re
 import sys
 
@@ -97,3 +98,28 @@ def test_the_recorder_can_carry_the_table() -> None:
     imported = {name for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))
                 for name in ([node.module] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names])}
     assert {str(name).partition(".")[0] for name in imported} <= sys.stdlib_module_names
+
+
+def written() -> list[str]:
+    """Return what captures hold: each name of a probe, its event's code and name, and which field fills which column."""
+    return [f"{probe} {event.code} {event.name} " + " ".join(f"{source}={field.column}" for field in event.fields
+                                                             for source in field.sources)
+            for event in EVENTS for probe in (event.probe, *event.also) if probe]
+
+
+def test_captures_that_exist_keep_their_meaning() -> None:
+    """A probe may get further fields and there may be further ones; what is written in captures and on disk stays.
+
+    ZREPLAY_WRITE_GOLDEN=1 adds new ones to the file.
+    """
+    path = ROOT / "tests" / "golden" / "probes.txt"
+    known = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    now = {row.split()[0]: row.split() for row in written()}
+    for probe, code, name, *fields in known:
+        assert probe in now, f"captures have the probe {probe}, and the table does not"
+        assert now[probe][1:3] == [code, name]
+        assert set(fields) <= set(now[probe][3:]), probe
+    if os.environ.get("ZREPLAY_WRITE_GOLDEN"):
+        path.write_text("\n".join(sorted(row.strip() for row in written())) + "\n")
+    else:
+        assert len(known) == len(now)
