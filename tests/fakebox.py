@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from traces.workload import command
-from traces.workload.box import PARAMETERS, THP, Box
+from traces.workload.box import PARAMETERS, THP, WorkloadBox
 
 __all__ = ["CGROUP", "FakeBox", "fake_box", "run", "settings"]
 
@@ -25,7 +25,7 @@ OTHERS = {f"{CGROUP}/memory.current": "4096000", f"{CGROUP}/memory.zswap.current
           "proc/meminfo": "MemTotal:  102400 kB\n", "proc/vmstat": "zswpout 3\nnr_zone_active_anon 5\n"}
 
 
-class FakeBox(Box):
+class FakeBox(WorkloadBox):
     """Files as sysfs has them: a write replaces all of the text."""
 
     def _swap(self, call: str, device: str) -> None:
@@ -49,14 +49,14 @@ def fake_box(tmp_path: Path) -> FakeBox:
     return FakeBox(tmp_path / "root")
 
 
-def settings(box: Box) -> dict[str, str]:
+def settings(box: WorkloadBox) -> dict[str, str]:
     """Return all settings as they are."""
     found = {name: box.read(name) for name in SETTINGS}
     # sysfs shows the choice among all; the fake holds what was written.
     return {name: re.sub(r".*\[(\w+)\].*", r"\1", text) for name, text in found.items()}
 
 
-def run(box: Box, tmp_path: Path, *argv: str) -> tuple[int, str]:
+def run(box: WorkloadBox, tmp_path: Path, *argv: str) -> tuple[int, str]:
     """Run the command; returns its status and the markers, one after the other."""
     marker, capture = tmp_path / "marker", tmp_path / "capture"
     marker.write_text("")

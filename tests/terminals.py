@@ -29,7 +29,7 @@ from replay.cli.labcommon import Shelf
 from replay.tools.doctor import requirements
 from traces.lab.cpio import CpioWriter
 from traces.lab.initramfs import _linked
-from traces.lab.run import Job, run_task
+from traces.lab.run import GuestJob, run_task
 from traces.lab.tools import ROOT as TOOLS
 from traces.lab.tools import Tools
 
@@ -250,7 +250,7 @@ def _guest(kernel: str) -> list[Screen]:
         _stage(tree)
         tools = _archive(tree, Path(scratch) / "tools.cpio")
         shutil.rmtree(tree)
-        job = Job(Shelf(None, say).get(kernel, None), "zstd", (), memory=6144, timeout=3000, tools=tools)
+        job = GuestJob(Shelf(None, say).get(kernel, None), "zstd", (), memory=6144, timeout=3000, tools=tools)
         options: dict[str, Any] = {
             "before": [["mount", "-t", "devpts", "devpts", "/dev/pts"], ["mount", "-t", "tmpfs", "box", "/home/me/box"]],
             "commands": [["zreplay", *words] for words in _GUEST], "columns": COLUMNS, "directory": "/home/me/box",

@@ -18,16 +18,16 @@ from model.crypto.acomp import (
     Acomp,
     Acomp7,
     Acomp612,
+    AcompFolio,
     AcompRequest,
     AcompV8,
     AcompV12,
     AcompV14,
     AcompV14Meant,
     CallResult,
-    Folio,
     KernelFault,
     NeverCompletes,
-    SgEntry,
+    Scatterlist,
     SgList,
     Synthetic,
     as_int32,
@@ -35,7 +35,7 @@ from model.crypto.acomp import (
     sg_init_one,
 )
 from model.crypto.faults import FaultPlan
-from model.crypto.request import Driver
+from model.crypto.request import AcompAlg
 from model.crypto.zstd import streaming_module
 from model.errno import EINPROGRESS, EINVAL, EIO, ENOSPC, ENOSYS
 
@@ -64,16 +64,16 @@ def split(data: bytes, *sizes: int) -> SgList:
     """`data` in entries of `sizes` and one of the rest, each in a buffer of its own."""
     entries, done = [], 0
     for size in (*sizes, len(data) - sum(sizes)):
-        entries.append(SgEntry(b"before" + data[done : done + size] + b"behind", 6, size))
+        entries.append(Scatterlist(b"before" + data[done : done + size] + b"behind", 6, size))
         done += size
     return entries
 
 
 def buffers(*sizes: int) -> SgList:
-    return [SgEntry(bytearray(size)) for size in sizes]
+    return [Scatterlist(bytearray(size)) for size in sizes]
 
 
-def content(sgl: Sequence[SgEntry]) -> bytes:
+def content(sgl: Sequence[Scatterlist]) -> bytes:
     return b"".join(bytes(entry.buffer) for entry in sgl)
 
 
@@ -87,7 +87,7 @@ def unpack(tfm: Acomp, data: SgList, dst: SgList) -> tuple[int, int, bytes]:
 
 
 def test_lengths_are_unsigned_and_cast_back() -> None:
-    entry = SgEntry(bytearray(8))
+    entry = Scatterlist(bytearray(8))
     entry.length = ENOSPC
     assert entry.length == 2**32 - 28
     assert as_int32(entry.length) == ENOSPC
@@ -414,7 +414,7 @@ def test_only_whole_pages_are_compressed() -> None:
 # drivers that want lists
 
 
-class Echo(Driver):
+class Echo(AcompAlg):
     """An asynchronous driver without REQ_VIRT that copies; `late`: it completes by interrupt."""
 
     name = "echo"
@@ -442,7 +442,7 @@ class Echo(Driver):
                 request.complete(0)
         self.waiting.clear()
 
-    def fallback(self) -> Driver:
+    def fallback(self) -> AcompAlg:
         return Echo()
 
 
@@ -471,7 +471,7 @@ def test_save_req_as_it_was_follows_a_wrong_pointer() -> None:
 def test_virt_to_sg_as_it_was_loses_the_destination_folio() -> None:
     folio = bytearray(8192)
     for defects in (frozenset({"acomp_virt_to_sg"}), frozenset[str]()):
-        asked = AcompRequest(sg_init_one(TEXT), Folio(folio, 4096))
+        asked = AcompRequest(sg_init_one(TEXT), AcompFolio(folio, 4096))
         tfm = Acomp7(Echo(), defects=defects)
         if defects:
             with pytest.raises(KernelFault, match="destination is a folio pointer"):
@@ -480,7 +480,7 @@ def test_virt_to_sg_as_it_was_loses_the_destination_folio() -> None:
         else:
             assert tfm.compress(asked) == 0
             assert folio[4096:4104] == TEXT[:8]
-        assert isinstance(asked.dst, Folio)
+        assert isinstance(asked.dst, AcompFolio)
 
 
 def test_addresses_no_device_reaches_go_to_the_fallback() -> None:

@@ -21,7 +21,7 @@ from model.crypto import compressor_for
 from model.crypto import knownanswers as known
 from model.crypto.acomp_deflate import DeflateGeneric
 from model.crypto.acomp_zstd import ZstdGeneric
-from model.crypto.request import AcompRequest, Driver, SgEntry
+from model.crypto.request import AcompAlg, AcompRequest, Scatterlist
 from model.crypto.zstd import Zstd, streaming_module
 from model.errno import EINVAL, EIO, ENOSPC
 
@@ -49,10 +49,10 @@ def cut(data: bytes, parts: list[int]) -> list[bytes]:
     return out
 
 
-def model(driver: Driver, src: list[bytes], dst: list[int]) -> Outcome:
+def model(driver: AcompAlg, src: list[bytes], dst: list[int]) -> Outcome:
     buffers = [bytearray(size) for size in dst]
-    entries = [SgEntry(piece) for piece in src]
-    request = AcompRequest(entries, [SgEntry(buffer) for buffer in buffers], sum(map(len, src)), sum(dst))
+    entries = [Scatterlist(piece) for piece in src]
+    request = AcompRequest(entries, [Scatterlist(buffer) for buffer in buffers], sum(map(len, src)), sum(dst))
     err = driver.decompress(request)
     return err, b"" if err else b"".join(buffers)[: request.dlen]
 

@@ -17,7 +17,7 @@ from traces import open_recording
 from traces.errors import BadInput
 from traces.importers import import_source
 from traces.importers.capturesums import check_sums
-from traces.record.capture import Capture
+from traces.record.capture import CaptureWriter
 from traces.record.sums import NAME, sums
 
 TRUTH = "phase,page,kind,sha1,swap_type,swap_offset\n"
@@ -45,7 +45,7 @@ def test_what_a_seal_covers(sealed: Path) -> None:
 
 
 def test_a_capture_seals_itself_but_for_what_goes_on(tmp_path: Path) -> None:
-    capture = Capture(tmp_path / "c")
+    capture = CaptureWriter(tmp_path / "c")
     capture.write("formats/a", "b")
     (tmp_path / "c" / "truth.csv").write_text(TRUTH)
     capture.seal(growing=("truth.csv",))

@@ -18,7 +18,7 @@ from tampering import COLUMNS, Tampered
 
 from replay.cli import main
 from replay.recdiff.alignment import Events, align, mix, overlap
-from replay.recdiff.comparison import LAG, READINGS, Comparison, compare
+from replay.recdiff.comparison import LAG, READINGS, RecordingComparison, compare
 from replay.tools.synthetic import cycle, write_recording
 from traces import schema
 from traces.errors import BadInput
@@ -73,7 +73,7 @@ def place_of(recording: Tampered, name: str, after: int = 0) -> int:
     return names_of(recording).index(name, after)
 
 
-def says(result: Comparison) -> tuple[str, int, list[tuple[int, tuple[int, int]]]]:
+def says(result: RecordingComparison) -> tuple[str, int, list[tuple[int, tuple[int, int]]]]:
     """Verdict, events in both, and per task that differs (different events, events only in A and B)."""
     return result.verdict, result.events, [(t.different, t.only) for t in result.tasks if t.verdict != "AGREE"]
 

@@ -30,7 +30,7 @@ from traces import schema
 from traces.errors import BadInput
 from traces.importers import import_source
 from traces.record import sums
-from traces.record.capture import Capture
+from traces.record.capture import CaptureWriter
 from traces.recording import Recording, RecordingWriter
 
 FACTS = {"release": "7.3-amd64", "compressor": "lz4", "totalram_pages": 504108}
@@ -61,7 +61,7 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def capture(ring: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as this project's recorder leaves it, packed and with sums."""
     path = tmp_path_factory.mktemp("capture") / "c"
-    made = Capture(path)
+    made = CaptureWriter(path)
     for source in (*sorted((ring / "formats").iterdir()), ring / "kernel.config", ring / "symbols.json"):
         made.write(str(source.relative_to(ring)), source.read_text())
     counters = json.loads((ring / "counters-before.json").read_text())

@@ -14,7 +14,7 @@ import pytest
 from replay.cli import main
 from replay.cli.doctor import _command
 from replay.tools import doctor
-from replay.tools.doctor import Check, Host, abilities, disk
+from replay.tools.doctor import Capability, Host, abilities, disk
 
 #: A box that can be recorded, as its files show.
 GOOD = {
@@ -55,7 +55,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_compressors", lambda progress, names=None: real(progress, names or ["zstd"]))
 
 
-def of(box: Host, name: str) -> Check:
+def of(box: Host, name: str) -> Capability:
     (found,) = [check for check in doctor.examine(box) if check.id == name]
     return found
 

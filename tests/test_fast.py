@@ -20,7 +20,7 @@ from model.revisions.mainline_7 import Mainline72, Mainline73
 from model.zswap import Zswap, ZswapEntry
 from replay.fast import layout as L
 from replay.fast.eligible import compiled_base
-from replay.fast.memory import Memory
+from replay.fast.memory import Heap
 from replay.fast.runner import FastReplay
 from replay.fast.step import SETTLE
 from replay.reference.checks import Tally
@@ -330,4 +330,4 @@ def test_states_and_events_match() -> None:
         assert effect <= 0 or schema.NAMES[effect], name
     assert L.STATE_NAMES[L.B_RET] == "B_RET"
     assert len(L.CHECK_IDS) <= L.EXPLAINED - L.COMPARED
-    assert Memory(8, 128).m[L.TOP] > L.SCALARS
+    assert Heap(8, 128).m[L.TOP] > L.SCALARS

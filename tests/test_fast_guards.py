@@ -14,7 +14,7 @@ import traces
 from replay.fast import layout as L
 from replay.fast.compact import compact_step
 from replay.fast.entry import entry_step
-from replay.fast.memory import Memory
+from replay.fast.memory import Heap
 from replay.fast.rows import (
     end_entry,
     fix_fullness,
@@ -39,7 +39,7 @@ EVENT, PID = (schema.column_names().index(name) for name in ("event", "pid"))
 @pytest.fixture
 def heap() -> np.ndarray:
     """The tables of an empty pool."""
-    m = Memory(8, 128).m
+    m = Heap(8, 128).m
     m[L.NOW] = 0
     return m
 

@@ -33,9 +33,9 @@ from replay.cli.replay_ import divergence_lines
 from replay.formats import mail
 from replay.formats.junit import junit_xml
 from replay.formats.ktap import Ktap
-from replay.formats.mail import WIDTH, Mail, asked
-from replay.formats.subtests import Names, judge
-from replay.many.jobs import NOT_DONE, UNREADABLE, Job, Outcome
+from replay.formats.mail import WIDTH, MailFormat, asked
+from replay.formats.subtests import TestNames, judge
+from replay.many.jobs import NOT_DONE, UNREADABLE, JobOutcome, ReplayJob
 from replay.reference.checks import CHECKS, Divergence
 from replay.verdict.result import CheckResult, Result
 from traces.recording import Recording
@@ -208,11 +208,11 @@ def test_kunit_s_parser_reads_what_was_found(printed: dict[tuple[str, str], str]
         assert (tree["status"], tree["errors"]) == (overall[case], 0), case
         pairs = {}
         revisions = words.count("--revision") or 1
-        names = Names()
+        names = TestNames()
         for number, each in enumerate(objects(printed[case, "json"])):
             error = each.get("error", "")
-            job = Job(number, each["recording"], each["revision"])
-            outcome = Outcome(number, None if error else Result.from_dict(each), UNREADABLE if error else "", error)
+            job = ReplayJob(number, each["recording"], each["revision"])
+            outcome = JobOutcome(number, None if error else Result.from_dict(each), UNREADABLE if error else "", error)
             suite = judge(job, outcome, names)
             pairs[suite.name] = suite
         assert [test["name"] for test in tree["subtests"]] == list(pairs)
@@ -275,12 +275,12 @@ PAIRS = st.lists(st.tuples(LINES, st.none() | LINES, RESULT | st.tuples(st.sampl
                  min_size=1, max_size=3)
 
 
-def outcomes(pairs: list[Any]) -> list[tuple[Job, Outcome]]:
-    return [(Job(number, name, revision), Outcome(number, what) if isinstance(what, Result) else
-             Outcome(number, None, *what)) for number, (name, revision, what) in enumerate(pairs)]
+def outcomes(pairs: list[Any]) -> list[tuple[ReplayJob, JobOutcome]]:
+    return [(ReplayJob(number, name, revision), JobOutcome(number, what) if isinstance(what, Result) else
+             JobOutcome(number, None, *what)) for number, (name, revision, what) in enumerate(pairs)]
 
 
-def lines_of(form: Any, pairs: list[tuple[Job, Outcome]]) -> list[str]:
+def lines_of(form: Any, pairs: list[tuple[ReplayJob, JobOutcome]]) -> list[str]:
     jobs = [job for job, _ in pairs]
     return [*form.head(jobs), *(line for job, outcome in pairs for line in form.one(job, outcome)),
             *form.foot(jobs, {outcome.number: outcome for _, outcome in pairs})]
@@ -305,7 +305,7 @@ def test_names_and_texts_of_others_break_no_form(made: list[Any]) -> None:
         assert (" # SKIP " in line) == (result is not None and result.verdict in ("UNDECIDED", "SKIP"))
     text = junit_xml(pairs, divergence_lines, datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC))
     validate(text)
-    mail = lines_of(Mail(), pairs)
+    mail = lines_of(MailFormat(), pairs)
     assert not [line for line in mail if len(line) > WIDTH or not line.isascii() or (line and not line.isprintable())]
     for form in (ktap, [text]):
         "\n".join(form).encode()
@@ -323,7 +323,7 @@ def test_kunit_s_parser_reads_whatever_is_found(monkeypatch: pytest.MonkeyPatch)
     def each(made: list[Any]) -> None:
         pairs = outcomes(made)
         tree = parser.parse_run_tests(lines_of(Ktap(divergence_lines), pairs), printer.null_printer)
-        names = Names()
+        names = TestNames()
         suites = [judge(job, outcome, names) for job, outcome in pairs]
         assert tree.counts.errors == 0
         assert [(test.name, test.status.name, [(sub.name, sub.status.name) for sub in test.subtests])
@@ -341,7 +341,7 @@ def test_kunit_s_parser_reads_whatever_is_found(monkeypatch: pytest.MonkeyPatch)
 @settings(deadline=None, max_examples=50)
 @given(RESULT)
 def test_what_is_not_decided_has_nothing_that_passes(result: Result) -> None:
-    suite = judge(Job(0, "a", None), Outcome(0, result), Names())
+    suite = judge(ReplayJob(0, "a", None), JobOutcome(0, result), TestNames())
     statuses = [case.status for case in suite.cases]
     if result.verdict in ("UNDECIDED", "SKIP"):
         assert set(statuses) <= {"skip"}

@@ -29,8 +29,8 @@ from traces.errors import BadInput
 from traces.lab.errors import GuestDied
 from traces.lab.fuzz import generate
 from traces.lab.initramfs import GUEST_SCRIPT
-from traces.lab.kernels import Kernel
-from traces.lab.run import Job, Outcome
+from traces.lab.kernels import BootKernel
+from traces.lab.run import GuestJob, GuestRun
 from traces.recording import Recording
 from traces.workload.sequence import Sequence, load
 
@@ -116,13 +116,13 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"jobs": [], "make": lambda job, out: shutil.copytree(SAMPLE, out), "status": 0, "said": ""}
     (tmp_path / "vmlinuz").write_bytes(b"image")
 
-    def run_job(job: Job, out: Path, say: Any) -> Outcome:
+    def run_job(job: GuestJob, out: Path, say: Any) -> GuestRun:
         found["jobs"].append(job)
         found["make"](job, out)
-        return Outcome({}, {}, "tcg", found["status"], found["said"])
+        return GuestRun({}, {}, "tcg", found["status"], found["said"])
 
     monkeypatch.setattr(labtrial, "run_job", run_job)
-    monkeypatch.setattr(Shelf, "get", lambda self, wanted, modules: Kernel(
+    monkeypatch.setattr(Shelf, "get", lambda self, wanted, modules: BootKernel(
         "7.2.13", tmp_path / "vmlinuz", None, None, "Debian sid"))
     return found
 
@@ -140,7 +140,7 @@ def names(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "f").iterdir())
 
 
-def tampered(job: Job, out: Path) -> None:
+def tampered(job: GuestJob, out: Path) -> None:
     """The sample; with a page-out in the sequence said to be of another kernel, whose revision it diverges from."""
     shutil.copytree(SAMPLE, out)
     if '"do": "out"' in job.script:
@@ -202,7 +202,7 @@ def test_a_divergence_is_repeated_shrunk_and_kept(lab: dict[str, Any], tmp_path:
 
 def test_a_divergence_that_does_not_repeat(lab: dict[str, Any], tmp_path: Path,
                                            capsys: pytest.CaptureFixture[str]) -> None:
-    def once(job: Job, out: Path) -> None:
+    def once(job: GuestJob, out: Path) -> None:
         (tampered if len(lab["jobs"]) == 1 else lambda job, out: shutil.copytree(SAMPLE, out))(job, out)
 
     lab["make"] = once
@@ -216,7 +216,7 @@ def test_a_divergence_that_does_not_repeat(lab: dict[str, Any], tmp_path: Path,
 
 
 def test_a_guest_that_dies_is_a_finding(lab: dict[str, Any], tmp_path: Path) -> None:
-    def dies(job: Job, out: Path) -> None:
+    def dies(job: GuestJob, out: Path) -> None:
         partial = out.with_name(out.name + ".partial")
         partial.mkdir()
         (partial / "console.txt").write_text("BUG: at mm/zswap.c:17")
@@ -252,7 +252,7 @@ def test_wrong_pages_are_a_divergence(lab: dict[str, Any], tmp_path: Path) -> No
 
 
 def test_a_compressor_that_a_kernel_has_not(lab: dict[str, Any], tmp_path: Path) -> None:
-    def refuses(job: Job, out: Path) -> None:
+    def refuses(job: GuestJob, out: Path) -> None:
         raise GuestDied("the guest could not do its work: this kernel has no compressor 'lz4'", "")
 
     lab["make"] = refuses
@@ -282,7 +282,7 @@ def test_a_run_of_the_lab_takes_a_sequence(tmp_path: Path) -> None:
     parser = ArgumentParser()
     verb.add_parser(parser.add_subparsers())
     arguments = parser.parse_args(["lab", "run", "--kernel", "7.2", "-o", "x", "--workload", f"script --script {path}"])
-    kernel = Kernel("7.2.13", tmp_path, None, None, "")
+    kernel = BootKernel("7.2.13", tmp_path, None, None, "")
     job = job_of(arguments, kernel, arguments.compressor, arguments.folio, None)
     assert (job.script, job.compressor, job.memory) == (sequence.text(), sequence.compressor, sequence.memory)
     for words in ("script", f"base --script {path}", f"script --script {tmp_path}/nosuch"):

@@ -23,7 +23,7 @@ from model.crypto.acomp import (
     AcompV14Meant,
     KernelFault,
     NeverCompletes,
-    SgEntry,
+    Scatterlist,
     SgList,
     as_int32,
     set_src_folio,
@@ -33,7 +33,7 @@ from model.crypto.faults import FaultPlan
 from model.crypto.iaa import KERNEL_DEFECTS, IaaCrypto
 from model.crypto.iaa_device import IaaDevice, StandIn, Topology, Wq, mainline_wq_table
 from model.crypto.iaa_posted import IaaPosted, submit_order
-from model.crypto.iaa_posted_wqs import Settings, WqsV12, cpu_to_iaa
+from model.crypto.iaa_posted_wqs import DriverAttributes, WqsV12, cpu_to_iaa
 from model.crypto.iaa_stats import GLOBAL_STATS
 from model.errno import (
     E2BIG,
@@ -64,7 +64,7 @@ def request(data: bytes = TEXT, **more: int) -> AcompRequest:
 
 def reading(data: bytes, *cuts: int, dst: SgList | None = None) -> AcompRequest:
     edges = [0, *cuts, len(data)]
-    entries = [SgEntry(data[a:b]) for a, b in itertools.pairwise(edges)]
+    entries = [Scatterlist(data[a:b]) for a, b in itertools.pairwise(edges)]
     return AcompRequest(entries, dst or sg_init_one(bytearray(4096)), len(data))
 
 
@@ -158,7 +158,7 @@ def test_posted_every_cpu_has_queues(
     topology: Topology, count: int, wqs: int, comps: bool, decomps: bool, only: int
 ) -> None:
     found = IaaDevice.several(count, wqs)
-    wanted = Settings(g_comp_wqs_per_iaa=only, distribute_comps=comps, distribute_decomps=decomps)
+    wanted = DriverAttributes(g_comp_wqs_per_iaa=only, distribute_comps=comps, distribute_decomps=decomps)
     tables = WqsV12(topology, wanted)
     # Packages without a device of their own get none when all jobs are distributed: v12 and v14 then stay off.
     starved = (comps or decomps) and 1 < count < topology.nr_packages
@@ -383,12 +383,12 @@ def test_a_source_of_two_entries(kernel: str) -> None:
 
 def test_a_compression_of_two_entries_is_software_and_then_deflate() -> None:
     driver = IaaCrypto("7.2")
-    asked = AcompRequest([SgEntry(TEXT, 0, 100), SgEntry(TEXT, 100)], sg_init_one(bytearray(4096)))
+    asked = AcompRequest([Scatterlist(TEXT, 0, 100), Scatterlist(TEXT, 100)], sg_init_one(bytearray(4096)))
     assert Acomp7(driver).compress(asked) == 0
     want = compressor_for("deflate", "mainline-7.2").compress(TEXT)
     assert asked.dst_sg()[0].read(asked.dlen) == want.data
     assert stats_of(driver) == {"sw_comp_calls": 1}
-    noise = AcompRequest([SgEntry(NOISE, 0, 100), SgEntry(NOISE, 100)], sg_init_one(bytearray(4096)))
+    noise = AcompRequest([Scatterlist(NOISE, 0, 100), Scatterlist(NOISE, 100)], sg_init_one(bytearray(4096)))
     assert Acomp7(driver).compress(noise) == ENOSPC
     assert Acomp612(IaaCrypto("6.12")).compress(noise) == EIO
 
@@ -416,14 +416,14 @@ def test_73_bounces_neither_long_sources_nor_several_destinations() -> None:
     assert len(stored) > 4096
     for asked in (
         reading(stored, 9),
-        reading(zlib.compress(TEXT, 6, -11), dst=[SgEntry(bytearray(4000)), SgEntry(bytearray(96))]),
+        reading(zlib.compress(TEXT, 6, -11), dst=[Scatterlist(bytearray(4000)), Scatterlist(bytearray(96))]),
     ):
         driver = IaaCrypto("7.3")
         assert Acomp7(driver).decompress(asked) == 0
         assert page_of(asked) == TEXT
         assert stats_of(driver) == {"sw_decomp_calls": 1}
     # A second piece of destination begins a new call of inflate too, with 2 KiB of window.
-    asked = reading(text(), dst=[SgEntry(bytearray(4000)), SgEntry(bytearray(96))])
+    asked = reading(text(), dst=[Scatterlist(bytearray(4000)), Scatterlist(bytearray(96))])
     assert Acomp7(IaaCrypto("7.3")).decompress(asked) == EINVAL
     assert Acomp7(IaaCrypto("7.3", defects=frozenset())).decompress(asked) == 0
 
@@ -442,7 +442,7 @@ def test_dma_map_failure() -> None:
 
 def test_posted_queues_are_shared_within_a_package_and_staggered() -> None:
     topology = Topology.regular(packages=2, cores=8)
-    tables = WqsV12(topology, Settings())
+    tables = WqsV12(topology, DriverAttributes())
     assert tables.rebalance(IaaDevice.several(4, 2))
     assert [[str(wq) for wq in tables.comp[cpu].wqs] for cpu in (0, 15)] == [["wq1.1", "wq3.1"], ["wq5.1", "wq7.1"]]
     assert [table.cur_wq for table in tables.comp] == [0] * 4 + [1] * 4 + [0] * 4 + [1] * 4
@@ -450,13 +450,13 @@ def test_posted_queues_are_shared_within_a_package_and_staggered() -> None:
         f"wq{device}.0" for device in (1, 3, 5, 7) for _ in range(4)
     ]
     assert [str(tables.next_comp(0)) for _ in range(3)] == ["wq1.1", "wq3.1", "wq1.1"]  # returns, then moves on
-    mapped = WqsV12(topology, Settings(distribute_comps=False))
+    mapped = WqsV12(topology, DriverAttributes(distribute_comps=False))
     assert mapped.rebalance(IaaDevice.several(4, 2))
     assert [str(mapped.next_comp(4)) for _ in range(2)] == ["wq3.1", "wq3.1"]
 
 
 def test_posted_one_device_serves_every_package() -> None:
-    tables = WqsV12(SERVER, Settings(distribute_decomps=True))
+    tables = WqsV12(SERVER, DriverAttributes(distribute_decomps=True))
     assert tables.rebalance(IaaDevice.several(1, 1))
     assert {str(wq) for table in tables.comp + tables.decomp for wq in table.wqs} == {"wq1.0"}
 
@@ -466,7 +466,7 @@ def test_posted_queues_are_sorted_as_they_come() -> None:
     own = driver.wqs.by_device[1]
     assert [wq.id for wq in own.generic] == [0]
     assert [wq.id for wq in own.comp] == [1, 2]  # the text: only the last one compresses
-    at_once = WqsV12(Topology.regular(cores=1), Settings())
+    at_once = WqsV12(Topology.regular(cores=1), DriverAttributes())
     at_once.rebalance(IaaDevice.several(1, 3))
     assert [wq.id for wq in at_once.by_device[1].generic] == [0, 1]
 
@@ -486,7 +486,7 @@ def test_v8_uses_the_nearest_device_and_its_global_queues() -> None:
     topology = Topology.regular(cores=4)
     driver = IaaPosted("v8", IaaDevice.several(2, 2), topology)
     assert [str(driver.wqs.next_comp(0)) for _ in range(3)] == ["wq1.1", "wq1.0", "wq1.1"]
-    shared = IaaPosted("v8", IaaDevice.several(2, 2), topology, settings=Settings(g_consec_descs_per_gwq=2))
+    shared = IaaPosted("v8", IaaDevice.several(2, 2), topology, settings=DriverAttributes(g_consec_descs_per_gwq=2))
     assert [str(shared.wqs.next_comp(0)) for _ in range(5)] == ["wq1.1", "wq1.1", "wq3.1", "wq3.1", "wq1.1"]
     assert str(shared.wqs.next_comp(3)) == "wq3.1"
     assert str(shared.wqs.next_decomp(3)) == "wq3.0"
@@ -591,7 +591,7 @@ def test_async_irq_writes_the_length_after_submission(posting: Literal["v12", "v
 
 def batch(pages: list[bytes], **more: int) -> AcompRequest:
     folio = NOISE + b"".join(pages)
-    dst = [SgEntry(bytearray(4096)) for _ in pages]
+    dst = [Scatterlist(bytearray(4096)) for _ in pages]
     size = 4096 * len(pages)
     dst[0].length = size  # as zswap sets it
     return AcompRequest(set_src_folio(folio, 4096, size), dst, size, size, 4096, **more)  # type: ignore[arg-type]
@@ -782,8 +782,8 @@ def test_batches_with_interrupts() -> None:
 
 
 def unbatch() -> AcompRequest:
-    src = [SgEntry(StandIn().compress(page, 4096).output) for page in (PAGES["zero"], TEXT, PAGES["records"])]
-    dst = [SgEntry(bytearray(4096)) for _ in src]
+    src = [Scatterlist(StandIn().compress(page, 4096).output) for page in (PAGES["zero"], TEXT, PAGES["records"])]
+    dst = [Scatterlist(bytearray(4096)) for _ in src]
     return AcompRequest(src, dst, 0, 3 * 4096, 4096)
 
 

@@ -31,7 +31,7 @@ from traces.lab.channel import Receiver, Sender
 from traces.lab.cpio import CpioWriter, members
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.initramfs import build, content_archive, job_archive, stdlib_imports
-from traces.lab.kernels import Kernel
+from traces.lab.kernels import BootKernel
 from traces.lab.packages import (
     KernelPackages,
     Package,
@@ -42,7 +42,7 @@ from traces.lab.packages import (
     release_digests,
 )
 from traces.lab.qemu import Machine, boot, memory_mib, tail
-from traces.lab.run import Job, run
+from traces.lab.run import GuestJob, run
 
 # Archives
 
@@ -445,10 +445,10 @@ def test_modules_come_with_what_they_need(tmp_path: Path) -> None:
                        "lz4_compress.ko": module("lz4_compress"), "lz4-loop.ko": module("lz4_loop", "lz4"),
                        "e1000.ko": module("e1000"), "lz4.ko.dbg": b""}.items():
         (tmp_path / name).write_bytes(data)
-    kernel = Kernel("x", tmp_path, tmp_path, None, "")
+    kernel = BootKernel("x", tmp_path, tmp_path, None, "")
     names = [name for name, _ in kernels.modules_for(kernel, ("virtio_blk", "lz4"))]
     assert names == ["lz4_compress", "lz4_loop", "lz4"]
-    assert kernels.modules_for(Kernel("x", tmp_path, None, None, ""), ("lz4",)) == []
+    assert kernels.modules_for(BootKernel("x", tmp_path, None, None, ""), ("lz4",)) == []
     (tmp_path / "bad.ko.xz").write_bytes(b"\xfd7zXZ\0damaged")
     with pytest.raises(LabError, match="cannot be unpacked"):
         kernels.modules_for(kernel, ("bad",))
@@ -467,7 +467,7 @@ def test_initramfs(tmp_path: Path) -> None:
     if shutil.which("busybox") is None:
         pytest.skip("busybox is not installed (apt install busybox-static)")
     (tmp_path / "config").write_text("CONFIG_ZSWAP=y")
-    data = build(Kernel("7.9-amd64", tmp_path, None, tmp_path / "config", ""))
+    data = build(BootKernel("7.9-amd64", tmp_path, None, tmp_path / "config", ""))
     found = {member.name: member for member in members(data)}
     python = re.findall(r'PYTHONDONTWRITEBYTECODE=1 "(.*?)" -S', found["init"].data.decode())[0]
     assert found[python.strip("/")].mode & 0o111
@@ -499,11 +499,11 @@ def test_content_goes_along(tmp_path: Path) -> None:
 
 
 def test_what_a_job_is_made_of(tmp_path: Path) -> None:
-    def job(*words: str) -> Job:
+    def job(*words: str) -> GuestJob:
         parser = ArgumentParser()
         verb.add_parser(parser.add_subparsers())
         arguments = parser.parse_args(["lab", "run", "--kernel", "x", "-o", "x", *words])
-        return job_of(arguments, Kernel("x", tmp_path, None, None, ""), arguments.compressor, arguments.folio, None)
+        return job_of(arguments, BootKernel("x", tmp_path, None, None, ""), arguments.compressor, arguments.folio, None)
 
     plain = job("--folio", "64k", "--param", "shrinker_enabled=Y")
     assert (plain.workload, plain.record, plain.cpus) == (("base", "--folio", "64k"), ("--pages", "full"), 1)
@@ -647,7 +647,7 @@ def test_numa_nodes_share_memory_and_cpus(qemu: Path, tmp_path: Path, nodes: int
 def test_a_panic(qemu: Path, tmp_path: Path) -> None:
     _script(qemu, """
         echo 'one line'
-        printf '\\033[2J[    1.0] Kernel panic - not syncing: VFS\\n'
+        printf '\\033[2J[    1.0] BootKernel panic - not syncing: VFS\\n'
         exit 0""")
     with pytest.raises(GuestDied, match="panicked") as death:
         boot(_machine(tmp_path), tmp_path / "console", 10, lambda text: None, lambda: None)
@@ -718,7 +718,7 @@ def test_a_host_without_room(qemu: Path, tmp_path: Path, monkeypatch: pytest.Mon
     _script(qemu, "echo zreplay-lab: recording; exec sleep 60")
     monkeypatch.setattr("traces.lab.run.build", lambda kernel, modules: b"")
     monkeypatch.setattr(Receiver, "receive", full)
-    job = Job(Kernel("x", tmp_path / "k", None, None, ""), "zstd", ("base",), accel="tcg")
+    job = GuestJob(BootKernel("x", tmp_path / "k", None, None, ""), "zstd", ("base",), accel="tcg")
     with pytest.raises(GuestDied, match="No space left on device") as death:
         run(job, tmp_path / "r.zr")
     assert death.value.kept == f"see its console in {tmp_path}/r.zr.partial"
@@ -733,7 +733,7 @@ def test_a_problem_in_the_guest_is_told(qemu: Path, tmp_path: Path, monkeypatch:
         for word; do case $word in file=*result*) disk=${{word#file=}}; disk=${{disk%%,*}};; esac; done
         cp {tmp_path}/disk "$disk"; echo zreplay-lab: done""")
     monkeypatch.setattr("traces.lab.run.build", lambda kernel, modules: b"")
-    job = Job(Kernel("x", tmp_path / "k", None, None, ""), "zstd", ("base",), accel="tcg")
+    job = GuestJob(BootKernel("x", tmp_path / "k", None, None, ""), "zstd", ("base",), accel="tcg")
     with pytest.raises(GuestDied, match="this kernel has no zswap"):
         run(job, tmp_path / "r.zr")
 
@@ -745,7 +745,7 @@ def test_a_guest_without_its_disks_says_so(qemu: Path, tmp_path: Path, monkeypat
         guestcommon.await_disks(tmp_path, tmp_path / "nosuch")
     _script(qemu, "echo zreplay-lab: failed: there is no disk /dev/vda; echo zreplay-lab: done")
     monkeypatch.setattr("traces.lab.run.build", lambda kernel, modules: b"")
-    job = Job(Kernel("x", tmp_path / "k", None, None, ""), "zstd", ("base",), accel="tcg")
+    job = GuestJob(BootKernel("x", tmp_path / "k", None, None, ""), "zstd", ("base",), accel="tcg")
     with pytest.raises(GuestDied, match="could not do its work: there is no disk /dev/vda"):
         run(job, tmp_path / "r.zr")
 
@@ -753,7 +753,7 @@ def test_a_guest_without_its_disks_says_so(qemu: Path, tmp_path: Path, monkeypat
 def test_missing_programs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LabError, match="apt install qemu-system-x86 busybox-static"):
-        build(Kernel("x", tmp_path, None, None, ""))
+        build(BootKernel("x", tmp_path, None, None, ""))
     with pytest.raises(LabError, match="apt install qemu-system-x86 busybox-static"):
         _machine(tmp_path).command()
 

@@ -23,7 +23,7 @@ from traces.lab.cpio import CpioWriter
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.kernels import cached
 from traces.lab.qemu import Machine, boot
-from traces.lab.run import Job, run_task
+from traces.lab.run import GuestJob, run_task
 from traces.workload.sequence import Sequence
 
 
@@ -68,7 +68,7 @@ def test_a_recorded_kernel_passes(kernel: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("needs_qemu")
 def test_a_recorder_that_comes_to_its_end_seals_its_capture(tmp_path: Path) -> None:
     kernel = Shelf(None, lambda text: None).get(_KERNELS[0], None)
-    job = Job(kernel, "lz4", ("base", "--pages", "64"), ("--pages", "full"))
+    job = GuestJob(kernel, "lz4", ("base", "--pages", "64"), ("--pages", "full"))
     with run_task(job, "record", {}, tmp_path / "t", lambda text: None) as ran:
         names = set(json.loads((ran.capture / "sums.json").read_text())["files"])
         written = {str(path.relative_to(ran.capture)) for path in ran.capture.rglob("*") if path.is_file()}
@@ -142,7 +142,7 @@ def test_what_commands_show_on_a_terminal(tmp_path: Path) -> None:
     options = {"before": [["mount", "-t", "devpts", "devpts", "/dev/pts"]], "columns": 70, "directory": "/",
                "environment": {"WHO": "me"}, "commands": [
                    ["sh", "-c", "test -t 1 && echo $WHO; exit 3"], ["/bin/busybox", "stty", "size"]]}
-    with run_task(Job(kernel, "lz4", ()), "terminals", options, tmp_path / "t", lambda text: None) as ran:
+    with run_task(GuestJob(kernel, "lz4", ()), "terminals", options, tmp_path / "t", lambda text: None) as ran:
         assert ran.result["statuses"] == [3, 0]
         assert [(ran.capture / name).read_bytes() for name in ("0", "1")] == [b"me\r\n", b"24 70\r\n"]
 

@@ -22,7 +22,7 @@ from traces.lab.cpio import members
 from traces.lab.errors import LabError
 from traces.lab.initramfs import build
 from traces.lab.kbuild import FRAGMENT, check_needs, compiler_complaint, options_of, read_facts
-from traces.lab.kernels import Kernel, own
+from traces.lab.kernels import BootKernel, own
 from traces.lab.packages import Package, source_packages
 from traces.lab.sources import cached_source, choose, local_source
 from traces.lab.sourcetree import SourceTree
@@ -286,14 +286,14 @@ def test_sources_of_an_index(tmp_path: Path) -> None:
 
 
 def test_modules_of_a_job(tmp_path: Path) -> None:
-    def modules(kernel: Kernel, *words: str) -> tuple[str, ...]:
+    def modules(kernel: BootKernel, *words: str) -> tuple[str, ...]:
         parser = ArgumentParser()
         verb.add_parser(parser.add_subparsers())
         arguments = parser.parse_args(["lab", "run", "--kernel", "x", "-o", "x", *words])
         return job_of(arguments, kernel, arguments.compressor, arguments.folio, None).modules
 
-    debian = Kernel("x", tmp_path, None, None, "")
-    built = Kernel("x", tmp_path, None, None, "", {"release": "x"})
+    debian = BootKernel("x", tmp_path, None, None, "")
+    built = BootKernel("x", tmp_path, None, None, "", {"release": "x"})
     assert modules(debian) == modules(built) == modules(debian, "--compressor", "deflate-iaa") == ()
     assert modules(built, "--compressor", "deflate-iaa") == ("fake_iaa",)
     assert modules(built, "--compressor", "deflate-iaa", "--module", "fake_iaa.ko fail_nth=3 fail_errno=5") == (
@@ -314,7 +314,7 @@ def test_modules_go_into_the_guest(tmp_path: Path) -> None:
         pytest.skip("busybox is not installed (apt install busybox-static)")
     for name in ("fake_iaa", "lz4", "other"):
         (tmp_path / f"{name}.ko").write_bytes(b"\0vermagic=9.9 SMP\0depends=\0" + name.encode())
-    kernel = Kernel("9.9", tmp_path, tmp_path, None, "")
+    kernel = BootKernel("9.9", tmp_path, tmp_path, None, "")
     found = {member.name: member.data for member in members(build(kernel, ["fake_iaa fail_nth=3 keep_length=1"]))}
     assert {name for name in found if name.startswith("modules/")} == {
         "modules/00-lz4.ko", "modules/01-fake_iaa.ko", "modules/01-fake_iaa.args"}

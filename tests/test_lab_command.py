@@ -23,13 +23,13 @@ from replay.cli import lab as verb
 from replay.cli import labcommand, labcommon
 from traces.importers.capture import read_command
 from traces.lab import apt, guestcommand, roots
-from traces.lab.cpio import CpioWriter, Member, directories, members
+from traces.lab.cpio import CpioMember, CpioWriter, directories, members
 from traces.lab.errors import LabError
 from traces.lab.initramfs import files_archive, job_archive
-from traces.lab.kernels import Kernel
+from traces.lab.kernels import BootKernel
 from traces.lab.packages import closure
 from traces.lab.roots import Root, cached_root, make_root, merged
-from traces.lab.run import Foreign, Job, _root_parts
+from traces.lab.run import Foreign, GuestJob, _root_parts
 
 # Options
 
@@ -249,7 +249,7 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Suite:
     return made
 
 
-def guest(root: Root) -> dict[str, Member]:
+def guest(root: Root) -> dict[str, CpioMember]:
     return {member.name.removeprefix("guest/"): member for member in members(root.archive.read_bytes())}
 
 
@@ -421,9 +421,9 @@ def test_an_archive_in_a_file_is_that_in_memory(tmp_path: Path) -> None:
 
 
 def test_a_root_that_does_not_fit(tmp_path: Path) -> None:
-    kernel = Kernel("7.3", tmp_path / "x", None, None, "x")
+    kernel = BootKernel("7.3", tmp_path / "x", None, None, "x")
     foreign = Foreign(("true",), dataclasses.replace(root_file(tmp_path), size=400 << 20))
-    job = Job(kernel, "lz4", (), memory=1056, foreign=foreign)
+    job = GuestJob(kernel, "lz4", (), memory=1056, foreign=foreign)
     assert len(_root_parts(dataclasses.replace(job, memory=1057), foreign)) == 2
     with pytest.raises(LabError, match=r"have 400 MiB, .* --memory 1312M"):
         _root_parts(job, foreign)
@@ -433,7 +433,7 @@ def test_the_job_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     root = root_file(tmp_path)
     asked: list[list[str]] = []
     monkeypatch.setattr(labcommand, "root_of", lambda wanted, suite, shelf: asked.append(wanted) or root)
-    kernel = Kernel("7.3", tmp_path / "x", None, None, "x")
+    kernel = BootKernel("7.3", tmp_path / "x", None, None, "x")
     shelf = labcommon.Shelf(None, lambda text: None)
     job = labcommand.command_job(parse("--package", "stress-ng", "--cgroup", "memory.max=1M", "--systemd", "--swap", "1G",
                                        "--timeout", "300", "--", "true", "x"), kernel, shelf)

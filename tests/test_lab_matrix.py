@@ -24,8 +24,8 @@ from replay.cli import labmatrix
 from replay.cli.labmatrix import POLICIES, Cell, markdown
 from replay.verdict.result import Result
 from traces.lab.errors import GuestDied
-from traces.lab.kernels import Kernel
-from traces.lab.run import Job, Outcome
+from traces.lab.kernels import BootKernel
+from traces.lab.run import GuestJob, GuestRun
 from traces.workload.command import add_arguments
 
 SAMPLES = Path(traces.__file__).parent / "samples"
@@ -66,15 +66,15 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"jobs": [], "dies": "", "status": 0}
     (tmp_path / "vmlinuz").write_bytes(b"image")
 
-    def run_job(job: Job, out: Path) -> Outcome:
+    def run_job(job: GuestJob, out: Path) -> GuestRun:
         found["jobs"].append(job)
         if found["dies"]:
             raise GuestDied(found["dies"], "")
         shutil.copytree(SAMPLES / "7.2-zstd-4k", out)
-        return Outcome({"losses": [{"cpu": 0, "lost": 0}]}, {}, "tcg", found["status"], "")
+        return GuestRun({"losses": [{"cpu": 0, "lost": 0}]}, {}, "tcg", found["status"], "")
 
     monkeypatch.setattr(labmatrix, "run_job", run_job)
-    monkeypatch.setattr(labmatrix.Shelf, "get", lambda self, wanted, modules: Kernel(
+    monkeypatch.setattr(labmatrix.Shelf, "get", lambda self, wanted, modules: BootKernel(
         "7.2.13", tmp_path / "vmlinuz", None, None, "Debian sid"))
     return found
 

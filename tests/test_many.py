@@ -23,7 +23,7 @@ from conftest import ROOT
 
 from replay.cli import main
 from replay.many import cluster as cluster_module
-from replay.many.jobs import NOT_DONE, Job, Outcome, make_jobs, sources
+from replay.many.jobs import NOT_DONE, JobOutcome, ReplayJob, make_jobs, sources
 from replay.many.local import run_local
 from replay.many.waiting import TRIES
 from replay.tools.cut import cut
@@ -104,7 +104,7 @@ def named(revisions: tuple[str, ...] | list[str]) -> list[str]:
     return [word for name in revisions for word in ("--revision", name)]
 
 
-def jobs_of(recordings: list[str], revisions: list[str | None]) -> list[Job]:
+def jobs_of(recordings: list[str], revisions: list[str | None]) -> list[ReplayJob]:
     """Return jobs without page bytes."""
     return make_jobs(recordings, revisions, options={"checks": None, "keep_going": False, "pages": False})
 
@@ -242,7 +242,7 @@ def test_a_process_that_is_killed_half_way_costs_no_result(
 def test_a_killed_process_is_followed_by_another(recordings: list[str]) -> None:
     started: list[tuple[int, int]] = []
 
-    def note(job: Job, pid: int) -> None:
+    def note(job: ReplayJob, pid: int) -> None:
         if not started:
             os.kill(pid, signal.SIGKILL)
         started.append((job.number, pid))
@@ -316,7 +316,7 @@ def test_a_defect_of_the_project_ends_no_other_job(capfd: pytest.CaptureFixture[
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZREPLAY_TRACEBACK", "1")
     jobs = jobs_of(recordings, ["mainline-7.3"])
-    broken = Job(0, jobs[0].recording, "mainline-7.3", {"no_such_option": 1})
+    broken = ReplayJob(0, jobs[0].recording, "mainline-7.3", {"no_such_option": 1})
     found = {outcome.number: outcome for outcome in run_local([broken, jobs[1]], 1)}
     assert found[1].verdict == "PASS"
     assert found[0].kind == NOT_DONE
@@ -411,10 +411,10 @@ def test_without_the_package(capsys: pytest.CaptureFixture[str], recordings: lis
 def test_a_worker_refuses_what_it_cannot_do_as_here(recordings: list[str]) -> None:
     job = jobs_of(recordings, ["mainline-7.3"])[0]
     order = cluster_module._order(job)
-    assert Outcome.from_json(cluster_module._on_worker(order)).verdict == "PASS"
-    other = Outcome.from_json(cluster_module._on_worker({**order, "sources": "of another version"}))
+    assert JobOutcome.from_json(cluster_module._on_worker(order)).verdict == "PASS"
+    other = JobOutcome.from_json(cluster_module._on_worker({**order, "sources": "of another version"}))
     assert (other.kind, "has another zreplay" in other.error) == (NOT_DONE, True)
-    unseen = Outcome.from_json(cluster_module._on_worker({**order, "at": "/nowhere/else"}))
+    unseen = JobOutcome.from_json(cluster_module._on_worker({**order, "at": "/nowhere/else"}))
     assert (unseen.kind, "mount the same file system" in unseen.error) == (NOT_DONE, True)
     assert re.fullmatch("[0-9a-f]{64}", sources())
 

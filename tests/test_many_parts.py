@@ -20,7 +20,7 @@ from test_many import run
 
 from replay.cli.manytables import short_names, table_lines
 from replay.cli.replay_ import report
-from replay.many.jobs import NOT_DONE, UNREADABLE, Job, Outcome
+from replay.many.jobs import NOT_DONE, UNREADABLE, JobOutcome, ReplayJob
 from replay.many.tables import as_plain
 from replay.many.waiting import TRIES, Waiting
 from replay.reference.checks import Divergence
@@ -54,27 +54,27 @@ RESULTS = st.builds(
 
 @given(RESULTS)
 def test_a_result_that_travelled_reads_the_same(result: Result) -> None:
-    back = Outcome.from_json(Outcome(3, result).to_json()).result
+    back = JobOutcome.from_json(JobOutcome(3, result).to_json()).result
     assert back is not None
     assert json.dumps(back.as_dict(), default=str) == json.dumps(result.as_dict(), default=str)
     assert list(report(back)) == list(report(result))
 
 
 def test_an_outcome_without_a_result_travels() -> None:
-    outcome = Outcome(3, None, UNREADABLE, "REC: is odd; mend it.")
-    assert Outcome.from_json(outcome.to_json()) == outcome
+    outcome = JobOutcome(3, None, UNREADABLE, "REC: is odd; mend it.")
+    assert JobOutcome.from_json(outcome.to_json()) == outcome
 
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_whatever_dies_every_job_comes_to_an_end(data: st.DataObject) -> None:
     number = data.draw(st.integers(1, 8), label="jobs")
-    jobs = [Job(n, "rec", None, {}, data.draw(st.none() | st.integers(0, n - 1)) if n else None) for n in range(number)]
+    jobs = [ReplayJob(n, "rec", None, {}, data.draw(st.none() | st.integers(0, n - 1)) if n else None) for n in range(number)]
     waiting = Waiting(jobs)
     starts = dict.fromkeys(range(number), 0)
     ended: set[int] = set()
     given_up: set[int] = set()
-    running: list[Job] = []
+    running: list[ReplayJob] = []
     at_once = data.draw(st.integers(1, 3))
     while len(waiting):
         while len(running) < at_once and (job := waiting.take()) is not None:
@@ -126,13 +126,13 @@ def result_of(verdict: str, checks: list[tuple[str, int, int]], revision: str) -
     (["FAIL", UNREADABLE, NOT_DONE], 2), ([UNREADABLE, "PASS"], 2)])
 def test_the_worst_of_many_is_the_command_s_status(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
                                                    came: list[str], status: int) -> None:
-    def outcomes(jobs: list[Job], processes: int) -> Iterator[Outcome]:
+    def outcomes(jobs: list[ReplayJob], processes: int) -> Iterator[JobOutcome]:
         for job, what in zip(jobs, came, strict=True):
             if what in (UNREADABLE, NOT_DONE):
-                yield Outcome(job.number, None, what, "it is odd.")
+                yield JobOutcome(job.number, None, what, "it is odd.")
             else:
                 result = result_of(what, [("store.length", 9, int(what == "FAIL"))], "mainline-7.3")
-                yield Outcome(job.number, dataclasses.replace(result, seconds={"replay": 1.0, "compress": 0.0}))
+                yield JobOutcome(job.number, dataclasses.replace(result, seconds={"replay": 1.0, "compress": 0.0}))
 
     monkeypatch.setattr("replay.cli.many.run_local", outcomes)
     assert run(capsys, "replay", *(f"rec{number}" for number in range(len(came))), "-j", 2)[0] == status
@@ -140,15 +140,15 @@ def test_the_worst_of_many_is_the_command_s_status(capsys: pytest.CaptureFixture
 
 def test_tables_add_up_and_fit() -> None:
     long = "x" * 70
-    jobs = [Job(n, f"/some/where/{long}{n // 5}", f"file-{n % 5}.py:Revision{n % 5}") for n in range(15)]
+    jobs = [ReplayJob(n, f"/some/where/{long}{n // 5}", f"file-{n % 5}.py:Revision{n % 5}") for n in range(15)]
     outcomes = {}
     for job in jobs[:-2]:
         checks = [("store.length", 1000, 0), ("lru.order", 0, 0), ("counter.b", 3, 0)]
         if job.number == 6:
             checks = [("store.length", 1000, 3), ("counter.a", 2, 0)]
-        outcomes[job.number] = Outcome(job.number, result_of("FAIL" if job.number == 6 else "PASS", checks,
-                                                             f"Revision{job.number % 5}"))
-    outcomes[13] = Outcome(13, None, UNREADABLE, "rec: is odd; mend it.")
+        outcomes[job.number] = JobOutcome(job.number, result_of("FAIL" if job.number == 6 else "PASS", checks,
+                                                                f"Revision{job.number % 5}"))
+    outcomes[13] = JobOutcome(13, None, UNREADABLE, "rec: is odd; mend it.")
     lines = "\n".join(table_lines(jobs, outcomes)).splitlines()
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)

@@ -23,7 +23,7 @@ import model
 from model.effects import DEFAULTS
 from model.revisions import REVISIONS
 from replay.cli import main
-from replay.many.jobs import Job, safely
+from replay.many.jobs import ReplayJob, safely
 from replay.userrev import confinement as confine
 from replay.userrev import guard, watchdog
 from replay.userrev.effectnames import known_effects, shipped_sizes, wrong_with
@@ -203,7 +203,7 @@ def test_what_is_caught_once_is_told_all_the_same(samples: dict[str, Path], caps
 @pytest.mark.usefixtures("quick")
 def test_a_loop_ends_in_a_thread_too(samples: dict[str, Path], tmp_path: Path) -> None:
     """As a worker of a cluster runs it; and where somebody else has the timer."""
-    job = Job(0, str(samples["7.2-lz4-edge"]), own(tmp_path, STORE + "    while True:\n        pass\n    yield"), {"pages": False})
+    job = ReplayJob(0, str(samples["7.2-lz4-edge"]), own(tmp_path, STORE + "    while True:\n        pass\n    yield"), {"pages": False})
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.append(safely(job)))
     thread.start()

@@ -31,7 +31,7 @@ from tests.pagesearch import Secrets, spelled_by_hand
 from tests.test_record_capture import make, status, take
 from traces import schema
 from traces.importers import import_source
-from traces.record.capture import Capture
+from traces.record.capture import CaptureWriter
 from traces.record.pagekey import VARIABLE, PageKey
 from traces.record.pages import PageMode
 from traces.record.session import Options, Session
@@ -380,7 +380,7 @@ def test_the_workload_names_pages_as_the_recorder_does(how: str, tmp_path: Path)
     offer = key.offer(os.path.realpath(tmp_path / "c"), mode.every)
     (naming, other) = namings([tmp_path / "c", tmp_path / "other"], True, offer)
     key.close()
-    capture = Capture(tmp_path / "c")
+    capture = CaptureWriter(tmp_path / "c")
     take(capture, how, key.key)
     capture.close()
     lines = (tmp_path / "c/pages.cpu0.idx").read_text().splitlines()[1:]
@@ -395,7 +395,7 @@ def test_the_recorder_offers_its_key_to_its_command_alone(recorded: bool, tmp_pa
     monkeypatch.delenv(VARIABLE, raising=False)
     session = Session.__new__(Session)
     session.options = Options(PageMode("sample:3"), command=("sh", "-c", f"env > {tmp_path}/env; cat $ZREPLAY_PAGES > {tmp_path}/known"))
-    session.capture = Capture(tmp_path / "c")
+    session.capture = CaptureWriter(tmp_path / "c")
     session.meta = SimpleNamespace(path=tmp_path)  # type: ignore[assignment]
     session.tracefs = SimpleNamespace(shown=str)  # type: ignore[assignment]
     session._taker, session._limits = (object() if recorded else None), None  # type: ignore[assignment]
@@ -439,7 +439,7 @@ def test_a_truth_with_the_recording_s_key_is_compared(how: str, tmp_path: Path) 
     make(tmp_path / "c")
     capture = tmp_path / "c"
     shutil.rmtree(capture)
-    made = Capture(capture)
+    made = CaptureWriter(capture)
     from tests.test_record_capture import NONE_LOST, PAGES, SIZE, subbuffers
     rb.write_formats(capture / "formats", SIZE, ["store", "comp", "async_free"])
     made.write_json("capture.json", status(True, pages={"mode": how, "key": key.name}))

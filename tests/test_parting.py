@@ -24,8 +24,8 @@ from replay.cli import main
 from replay.cli.revisions import _lines, _plain
 from replay.revdiff import lockstep
 from replay.revdiff.bisect import bisect, series
-from replay.revdiff.freerun import FreeRun, Operation, Outcome
-from replay.revdiff.lockstep import Cause, Difference, Parting, broken, differs
+from replay.revdiff.freerun import FreeRun, Operation, OperationOutcome
+from replay.revdiff.lockstep import Cause, OutcomeDifference, Parting, broken, differs
 from replay.revdiff.operations import Operations
 from replay.tools.synthetic import ImaginaryKernel, config
 from traces.errors import BadInput
@@ -212,17 +212,17 @@ def store(order: int, event: int = 0) -> Operation:
 
 
 @st.composite
-def stores_that_charge_otherwise(draw: st.DrawFn) -> list[tuple[Outcome, Outcome]]:
+def stores_that_charge_otherwise(draw: st.DrawFn) -> list[tuple[OperationOutcome, OperationOutcome]]:
     """Stores of which one revision charges more than the other, each another number of bytes."""
     out = []
     for event in range(draw(st.integers(1, 30))):
         order, less, more = draw(st.integers(0, 9)), draw(sizes), draw(sizes)
-        out.append((Outcome(store(order, event), counters={"memcg.zswap": less}),
-                    Outcome(store(order, event), counters={"memcg.zswap": less + more})))
+        out.append((OperationOutcome(store(order, event), counters={"memcg.zswap": less}),
+                    OperationOutcome(store(order, event), counters={"memcg.zswap": less + more})))
     return out
 
 
-def grouped(pairs: list[tuple[Outcome, Outcome]]) -> list[Cause]:
+def grouped(pairs: list[tuple[OperationOutcome, OperationOutcome]]) -> list[Cause]:
     causes: dict[object, Cause] = {}
     for pair in pairs:
         found = differs(*pair, NAMES)
@@ -233,7 +233,7 @@ def grouped(pairs: list[tuple[Outcome, Outcome]]) -> list[Cause]:
 
 @quick
 @given(stores_that_charge_otherwise())
-def test_sizes_are_no_causes(pairs: list[tuple[Outcome, Outcome]]) -> None:
+def test_sizes_are_no_causes(pairs: list[tuple[OperationOutcome, OperationOutcome]]) -> None:
     (cause,) = grouped(pairs)
     assert (cause.respect, cause.operations, cause.first) == ("counters", len(pairs), pairs[0])
     numbers = [(1 << one.operation.order, one.counters["memcg.zswap"], other.counters["memcg.zswap"]) for one, other in pairs]
@@ -246,14 +246,14 @@ def test_sizes_are_no_causes(pairs: list[tuple[Outcome, Outcome]]) -> None:
 
 @quick
 @given(stores_that_charge_otherwise(), stores_that_charge_otherwise())
-def test_the_other_direction_is_another_cause(some: list[tuple[Outcome, Outcome]], others: list[tuple[Outcome, Outcome]]) -> None:
+def test_the_other_direction_is_another_cause(some: list[tuple[OperationOutcome, OperationOutcome]], others: list[tuple[OperationOutcome, OperationOutcome]]) -> None:
     turned = [(other, one) for one, other in others]
     assert [cause.operations for cause in grouped([*some, *turned])] == [len(some), len(others)]
     # And so is what else moves, and what else is done.
-    loads = [(Outcome(Operation("load", 1), counters=one.counters), Outcome(Operation("load", 1), counters=other.counters))
+    loads = [(OperationOutcome(Operation("load", 1), counters=one.counters), OperationOutcome(Operation("load", 1), counters=other.counters))
              for one, other in others]
     assert [cause.operations for cause in grouped([*some, *loads])] == [len(some), len(others)]
-    more = [(one, Outcome(other.operation, counters={**other.counters, "stored_pages": 3})) for one, other in others]
+    more = [(one, OperationOutcome(other.operation, counters={**other.counters, "stored_pages": 3})) for one, other in others]
     assert [cause.operations for cause in grouped([*some, *more])] == [len(some), len(others)]
 
 
@@ -264,7 +264,7 @@ def test_batches_of_any_size_are_one_way(orders: list[tuple[int, int]]) -> None:
     for order, batch in orders:
         pages = 1 << order
         unit = min(pages, 1 << batch)
-        pairs.append((Outcome(store(order), calls=[1] * (pages + 1)), Outcome(store(order), calls=[unit] * (pages // unit))))
+        pairs.append((OperationOutcome(store(order), calls=[1] * (pages + 1)), OperationOutcome(store(order), calls=[unit] * (pages // unit))))
     (cause,) = grouped(pairs)
     assert cause.operations == len(orders)
     assert "{" not in cause.sentence
@@ -272,7 +272,7 @@ def test_batches_of_any_size_are_one_way(orders: list[tuple[int, int]]) -> None:
 
 
 def test_a_range_reads_well() -> None:
-    pairs = [(Outcome(store(order), calls=[1] * (1 << order)), Outcome(store(order), calls=[8] * ((1 << order) // 8)))
+    pairs = [(OperationOutcome(store(order), calls=[1] * (1 << order)), OperationOutcome(store(order), calls=[8] * ((1 << order) // 8)))
              for order in (3, 4, 5)]
     (cause,) = grouped(pairs)
     assert cause.sentence == ("a store of 8 to 32 pages makes 8 to 32 compress calls of 1 page under a and 1 to 4 compress calls "
@@ -284,7 +284,7 @@ def test_a_range_reads_well() -> None:
 
 @pytest.mark.parametrize("name", ["a{", "{}", "{0}", "}x{"])
 def test_any_name_can_stand_in_a_sentence(name: str) -> None:
-    pairs = [(Outcome(store(order), calls=[1], result=number), Outcome(store(order), calls=[8], result=number + order))
+    pairs = [(OperationOutcome(store(order), calls=[1], result=number), OperationOutcome(store(order), calls=[8], result=number + order))
              for order, number in ((0, 0), (3, 5), (3, 7))]
     for one, other in pairs:
         found = differs(one, other, (name, "b"))
@@ -351,7 +351,7 @@ def test_what_a_recording_did_not_come_to_is_said(tmp_path: Path, capsys: pytest
 
 def test_what_is_printed_is_bounded() -> None:
     operation = store(0)
-    causes = [Cause(Difference("order", f"way {number}", f"way {number}"), (Outcome(operation), Outcome(operation)), 2)
+    causes = [Cause(OutcomeDifference("order", f"way {number}", f"way {number}"), (OperationOutcome(operation), OperationOutcome(operation)), 2)
               for number in range(500)]
     found = Parting(("a", "b"), 1000, causes, ([], [(number, "x" * (number + 1)) for number in range(300)]))
     lines = list(_lines(found, "rec"))

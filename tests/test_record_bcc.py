@@ -29,7 +29,7 @@ from traces.record.bccring import SUBBUF, Sorter, SubbufferWriter, events_in
 from traces.record.bccsession import load_bcc, ring_pages
 from traces.record.errors import CannotRecord
 from traces.record.pages import PageMode, PageTaker
-from traces.record.plan import Kernel, Planned, plan
+from traces.record.plan import Planned, ProbedKernel, plan
 from traces.record.probes import PAGE_SOURCES, PROBES
 from traces.record.session import Options
 
@@ -165,9 +165,9 @@ def test_a_page_handler_takes_all_of_the_page_or_counts_it() -> None:
 @pytest.mark.parametrize("expression", ["$stack0", "@symbol", "$arg7", "$comm"])
 def test_what_cannot_be_fetched_loses_its_event_only(expression: str) -> None:
     line = f"p:zreplay/store zswap_store folio={expression}:x64"
-    rows = [row._replace(lines=(line,)) for row in plan(Kernel(None, {"zswap_store", "zswap_load"}, None))
+    rows = [row._replace(lines=(line,)) for row in plan(ProbedKernel(None, {"zswap_store", "zswap_load"}, None))
             if row.event == "store"]
-    rows += [row for row in plan(Kernel(None, {"zswap_load"}, None)) if row.event == "load"]
+    rows += [row for row in plan(ProbedKernel(None, {"zswap_load"}, None)) if row.event == "load"]
     found, refused = definitions_of(rows)
     assert [row.event for row in found] == ["load"]
     assert list(refused) == ["store"]
@@ -176,7 +176,7 @@ def test_what_cannot_be_fetched_loses_its_event_only(expression: str) -> None:
 @pytest.mark.parametrize("without", [set(), {"zswap_store", "zs_malloc"}])
 def test_every_event_of_a_full_plan_has_a_handler_and_a_format(without: set[str]) -> None:
     functions = {name for probe in PROBES for name in probe.functions} - without
-    rows = plan(Kernel(None, functions, None), content=True)
+    rows = plan(ProbedKernel(None, functions, None), content=True)
     found, refused = definitions_of(rows)
     assert not refused
     made = program(found, [(f"pg{n}", name, source) for n, (name, source) in enumerate(PAGE_SOURCES.values())], 1, 1, 1)
@@ -211,7 +211,7 @@ def test_bcc_finds_all_that_it_includes_of_the_kernel(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_the_program_is_c(tmp_path: Path) -> None:
     """Compiled for the host with the macros of BCC replaced by what they declare: types and names are right."""
-    found, _ = definitions_of(plan(Kernel(None, {name for probe in PROBES for name in probe.functions}, None), True))
+    found, _ = definitions_of(plan(ProbedKernel(None, {name for probe in PROBES for name in probe.functions}, None), True))
     text = program(found, [("pg0", "lz4_scompress", "$arg2")], 0xFFFF, 1, 1).text
     bccprogram.write_headers(tmp_path, "7.3")
     asserts = "".join(f"_Static_assert(sizeof(struct record_{n}) == {24 + row.size}, \"{row.event}\");\n" + "".join(

@@ -27,8 +27,8 @@ from traces.record.cgroups import read_settings
 from traces.record.command import main, split_command
 from traces.record.counters import snapshot
 from traces.record.errors import CannotRecord
-from traces.record.names import DEFAULT, Names
-from traces.record.plan import Kernel, Planned, page_plan, plan
+from traces.record.names import DEFAULT, TracefsNames
+from traces.record.plan import Planned, ProbedKernel, page_plan, plan
 from traces.record.rings import RingReader
 from traces.record.session import Options
 from traces.record.tracefs import Instance, Tracefs
@@ -117,7 +117,7 @@ def test_kernel_facts(tmp_path: Path) -> None:
         "sys/kernel/tracing/available_filter_functions": "zswap_store\nlz4_scompress [lz4]\n",
         "sys/kernel/notes": struct.pack("<III", 4, 2, 1) + b"abc\0" + b"xy\0\0" + note,
         "proc/version": "Linux version 7.2.13 (me@here) #1 SMP\n", "proc/cmdline": "quiet nokaslr secret=5\n",
-        f"boot/config-{os.uname().release}": "# Linux/x86 7.2.13 Kernel Configuration\nCONFIG_ZSMALLOC_CHAIN_SIZE=8\n",
+        f"boot/config-{os.uname().release}": "# Linux/x86 7.2.13 ProbedKernel Configuration\nCONFIG_ZSMALLOC_CHAIN_SIZE=8\n",
         "sys/module/zswap/parameters/compressor": "zstd\n", "proc/meminfo": "MemAvailable:  4096 kB\n",
     })
     # /proc/kcore is an ELF core whose segments are kernel memory.
@@ -209,14 +209,14 @@ def test_only_the_recorders_own_events_are_touched(tmp_path: Path) -> None:
     tracefs.close()
     (tmp_path / "instances" / "b").mkdir()
     with pytest.raises(CannotRecord, match="'zreplay record --instance b --clean'"):
-        Instance(Tracefs(tmp_path, Names.of("b")), "b", 64)
+        Instance(Tracefs(tmp_path, TracefsNames.of("b")), "b", 64)
 
 
 def test_the_default_name_is_what_recorders_were_always_called() -> None:
-    assert Names.of() == Names.of(DEFAULT) == ("zreplay", "zreplay", "zreplay_pages", ("zreplay", "zreplay-pages"))
-    assert Names.of().clean == "zreplay record --clean"
-    assert Names.of("bcc") == ("bcc", "bcc", "bcc_pages", ("bcc", "bcc-pages"))
-    assert Names.of("bcc").clean == "zreplay record --instance bcc --clean"
+    assert TracefsNames.of() == TracefsNames.of(DEFAULT) == ("zreplay", "zreplay", "zreplay_pages", ("zreplay", "zreplay-pages"))
+    assert TracefsNames.of().clean == "zreplay record --clean"
+    assert TracefsNames.of("bcc") == ("bcc", "bcc", "bcc_pages", ("bcc", "bcc-pages"))
+    assert TracefsNames.of("bcc").clean == "zreplay record --instance bcc --clean"
 
 
 @pytest.mark.parametrize("name", ["", "A", "9a", "a-b", "a/b", "..", "a" * 21, "a\n", "zreplay_pages", "kprobes", "probe"])
@@ -229,19 +229,19 @@ def test_names_that_are_none(name: str, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_recorders_of_different_names_run_side_by_side(tmp_path: Path) -> None:
     root = fake_tracefs(tmp_path)
-    held = [Tracefs(root, Names.of(name)) for name in ("zreplay", "zreplay2", "b")]
+    held = [Tracefs(root, TracefsNames.of(name)) for name in ("zreplay", "zreplay2", "b")]
     for name, why in (("zreplay", "another recorder is running"), ("zreplay2", "another recorder called 'zreplay2'"),
                       ("b", "another recorder called 'b'")):
         with pytest.raises(CannotRecord, match=why):
-            Tracefs(root, Names.of(name))
+            Tracefs(root, TracefsNames.of(name))
     # Definitions open and close the file that the lock is on.
     held[2].define([Planned("load", "zswap_load", "zswap_load", ("p:b/load zswap_load",), "", ())])
     with pytest.raises(CannotRecord, match="another recorder called 'b'"):
-        Tracefs(root, Names.of("b"))
+        Tracefs(root, TracefsNames.of("b"))
     held[2].close()
-    Tracefs(root, Names.of("b")).close()
+    Tracefs(root, TracefsNames.of("b")).close()
     with pytest.raises(CannotRecord, match="another recorder called 'zreplay2'"):
-        Tracefs(root, Names.of("zreplay2"))
+        Tracefs(root, TracefsNames.of("zreplay2"))
     for tracefs in held:
         tracefs.close()
 
@@ -249,17 +249,17 @@ def test_recorders_of_different_names_run_side_by_side(tmp_path: Path) -> None:
 def test_a_name_is_free_when_its_recorder_was_killed(tmp_path: Path) -> None:
     root = fake_tracefs(tmp_path)
     for name in ("zreplay", "b"):
-        take = f"from traces.record.tracefs import *; from traces.record.names import Names; from pathlib import Path; " \
-               f"t = Tracefs(Path({str(root)!r}), Names.of({name!r})); print('taken', flush=True); input()"
+        take = f"from traces.record.tracefs import *; from traces.record.names import TracefsNames; from pathlib import Path; " \
+               f"t = Tracefs(Path({str(root)!r}), TracefsNames.of({name!r})); print('taken', flush=True); input()"
         with subprocess.Popen([sys.executable, "-c", take], cwd=SOURCES[0].parents[2], stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             assert child.stdout.readline() == "taken\n"
             with pytest.raises(CannotRecord, match="another recorder"):
-                Tracefs(root, Names.of(name))
+                Tracefs(root, TracefsNames.of(name))
             child.kill()
             child.wait()
-            Tracefs(root, Names.of(name)).close()
+            Tracefs(root, TracefsNames.of(name)).close()
 
 
 def test_one_recorder_sees_and_removes_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +272,7 @@ def test_one_recorder_sees_and_removes_nothing_of_another(tmp_path: Path, monkey
         root = tree(tmp_path / name, {"dynamic_events": "".join(line + "\n" for line in events.values())})
         for instance in ("zreplay", "zreplay-pages", "b", "bb"):
             (root / "instances" / instance).mkdir(parents=True)
-        tracefs = Tracefs(root, Names.of(name))
+        tracefs = Tracefs(root, TracefsNames.of(name))
         assert tracefs.leftovers() == expected
         assert tracefs.definitions() == (events[name] + "\n" if name in events else "")
         monkeypatch.setattr("traces.record.tracefs._PATIENCE", 0.0)
@@ -289,7 +289,7 @@ def test_clean_is_about_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     root = fake_tracefs(tmp_path)
     (root / "instances" / "b").mkdir()
     monkeypatch.setattr(command, "Tracefs", lambda names: Tracefs(root, names))
-    running = Tracefs(root, Names.of())
+    running = Tracefs(root, TracefsNames.of())
     assert main(["--clean", "--instance", "c"]) == 0
     assert main(["--clean", "--instance", "b"]) == 0
     assert capsys.readouterr().out == "nothing was left behind\nremoved 1 leftovers\n"
@@ -300,8 +300,8 @@ def test_clean_is_about_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_plans_are_of_the_group_they_are_asked_for() -> None:
     functions = {"zswap_store", "zs_malloc", "lz4_scompress"}
-    for names in (Names.of(), Names.of("b")):
-        kernel = Kernel(functions, functions, None)
+    for names in (TracefsNames.of(), TracefsNames.of("b")):
+        kernel = ProbedKernel(functions, functions, None)
         lines = [line for row in plan(kernel, group=names.group) for line in row.lines]
         pages = [line for row in page_plan(kernel, ["lz4"], names.page_group)[0] for line in row.lines]
         assert lines
@@ -314,7 +314,7 @@ def test_misses_are_those_of_the_own_probes(tmp_path: Path) -> None:
              "kprobe_events": "p:zreplay/store zswap_store\np:b/load zswap_load\nr256:b/store zswap_store\n"}
     root = tree(fake_tracefs(tmp_path), files)
     for name, missed in (("zreplay", {"store": 2}), ("b", {"load": 0, "store": 7}), ("c", {})):
-        tracefs = Tracefs(root, Names.of(name))
+        tracefs = Tracefs(root, TracefsNames.of(name))
         assert tracefs.missed() == missed
         tracefs.close()
     # The two files do not match: another process made a probe between the readings.

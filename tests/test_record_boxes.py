@@ -29,12 +29,12 @@ from traces.files import Reopened
 from traces.importers import import_source
 from traces.importers.runfacts import read_truth
 from traces.record import openfiles, pageworker, session, waiter
-from traces.record.capture import Capture
+from traces.record.capture import CaptureWriter
 from traces.record.command import main
 from traces.record.cpus import Cpus, cpu_numbers, cpu_text
 from traces.record.errors import CannotRecord
 from traces.record.holders import held_by
-from traces.record.names import Names
+from traces.record.names import TracefsNames
 from traces.record.oserrors import kernel_step, next_step
 from traces.record.rings import RingReader
 from traces.record.tracefs import Instance, Tracefs
@@ -152,7 +152,7 @@ MANY = 1100
 
 
 def many(path: Path, packed: bool) -> None:
-    capture = Capture(path)
+    capture = CaptureWriter(path)
     rb.write_formats(path / "formats", SIZE, ["store", "comp", "async_free"])
     losses = {str(cpu): NONE_LOST for cpu in range(MANY)}
     capture.write_json("capture.json", status(True, losses={"cpus": losses, "probes": {}}))
@@ -454,7 +454,7 @@ def test_who_holds_an_instance_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         assert capsys.readouterr().err == f"zreplay: instance b cannot be removed, held by process {child.pid} (sleep); " \
                                           "end the processes that still use it, and try again.\n"
         with pytest.raises(CannotRecord, match=rf"\(File exists, held by process {child.pid} \(sleep\)\); run 'zreplay"):
-            Instance(Tracefs(root, Names.of("b")), "b", 64)
+            Instance(Tracefs(root, TracefsNames.of("b")), "b", 64)
         child.kill()
 
 
@@ -477,7 +477,7 @@ def test_tracefs_that_is_unmounted_meanwhile_is_used_on(tmp_path: Path) -> None:
 def half_recorded(tmp_path: Path, **more: Any) -> session.Session:
     """Return a session that has recorded for a while."""
     made = session.Session.__new__(session.Session)
-    made.capture = Capture(tmp_path / "c")
+    made.capture = CaptureWriter(tmp_path / "c")
     made.capture.reserve()
     made._status = {**status(False), **more}
     made.capture.write_json("capture.json", made._status)

@@ -21,8 +21,8 @@ from replay import replay
 from tests import ringbuilder as rb
 from traces.errors import BadInput
 from traces.importers import import_source
-from traces.importers.capture import Capture as ImportedCapture
-from traces.record.capture import AppendFile, Capture
+from traces.importers.capture import CaptureWriter as ImportedCapture
+from traces.record.capture import AppendFile, CaptureWriter
 from traces.record.errors import CannotRecord
 from traces.record.losslines import loss_lines
 from traces.record.pages import PageMode, PageTaker
@@ -37,7 +37,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def take(capture: Capture, how: str, key: bytes = b"k" * 32) -> PageTaker:
+def take(capture: CaptureWriter, how: str, key: bytes = b"k" * 32) -> PageTaker:
     """Hand the test's pages to the recorder as a CPU's ring holds them."""
     formats = {f"pg0_{half}": rb.EVENTS[f"pg{half}"].text() for half in (0, 1)}
     taker = PageTaker(PageMode(how), formats, 65536, capture.appending, key)
@@ -64,7 +64,7 @@ def subbuffers(cpu: int, first: int, last: int) -> list[bytes]:
 
 def make(path: Path, complete: bool = True, pages: str = "none") -> list[tuple[int, int]]:
     """Write a small capture of two CPUs with three flushes; returns what is on disk per flush: (time, bytes)."""
-    capture = Capture(path)
+    capture = CaptureWriter(path)
     rb.write_formats(path / "formats", SIZE, ["store", "comp", "async_free"])
     capture.write_json("capture.json", status(complete))
     for number, (label, ts) in enumerate((("before", 900), ("middle", 3500), ("end", 8800))):
@@ -91,7 +91,7 @@ def rows(recording: Path) -> list[tuple[int, int]]:
 
 def test_files_are_private_and_whole(tmp_path: Path) -> None:
     path = tmp_path / "c"
-    capture = Capture(path)
+    capture = CaptureWriter(path)
     capture.appending("zmeta.cpu0.raw").write(b"x")
     capture.write_json("capture.json", {"a": 1})
     name = capture.add_snapshot("before", {"t": 1.0})
@@ -105,7 +105,7 @@ def test_files_are_private_and_whole(tmp_path: Path) -> None:
 
 
 def test_a_flush_is_on_disk_when_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    capture = Capture(tmp_path / "c")
+    capture = CaptureWriter(tmp_path / "c")
     capture.appending("zmeta.cpu0.raw").write(b"x")
     synced: list[tuple[str, int]] = []
     real = os.fsync
@@ -131,15 +131,15 @@ def test_targets_that_are_refused(tmp_path: Path) -> None:
     for path, why in (("there", "exists already"), ("link", "exists already"), ("no/c", "cannot be used"),
                       ("file/c", "not a directory|cannot be used"), ("open/c", "not sticky")):
         with pytest.raises(CannotRecord, match=why) as problem:
-            Capture(tmp_path / path)
+            CaptureWriter(tmp_path / path)
         assert str(problem.value).count("; ") == 1
     (tmp_path / "open").chmod(0o1777)
-    Capture(tmp_path / "open" / "c").close()
+    CaptureWriter(tmp_path / "open" / "c").close()
 
 
 @pytest.mark.parametrize("how", ["hash", "full", "sample:2"])
 def test_pages_are_hashed_or_kept(tmp_path: Path, how: str) -> None:
-    capture = Capture(tmp_path / "c")
+    capture = CaptureWriter(tmp_path / "c")
     taker = take(capture, how)
     capture.close()
     assert taker.pages == len(PAGES)
@@ -163,7 +163,7 @@ def test_pages_are_hashed_or_kept(tmp_path: Path, how: str) -> None:
 
 
 def test_bytes_of_a_page_are_written_before_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    capture = Capture(tmp_path / "c")
+    capture = CaptureWriter(tmp_path / "c")
     sizes: list[int] = []
     real = AppendFile.write
 
@@ -179,7 +179,7 @@ def test_bytes_of_a_page_are_written_before_its_line(tmp_path: Path, monkeypatch
 
 
 def test_by_default_no_byte_of_a_page_is_written(tmp_path: Path) -> None:
-    capture = Capture(tmp_path / "c")
+    capture = CaptureWriter(tmp_path / "c")
     take(capture, "hash")
     capture.close()
     written = b"".join(path.read_bytes() for path in (tmp_path / "c").iterdir())
@@ -190,7 +190,7 @@ def test_by_default_no_byte_of_a_page_is_written(tmp_path: Path) -> None:
 def test_keys_differ_from_recording_to_recording(tmp_path: Path) -> None:
     index = []
     for name in ("a", "b"):
-        capture = Capture(tmp_path / name)
+        capture = CaptureWriter(tmp_path / name)
         formats = {f"pg0_{half}": rb.EVENTS[f"pg{half}"].text() for half in (0, 1)}
         taker = PageTaker(PageMode("hash"), formats, 65536, capture.appending)
         taker(0, rb.ring(rb.page_halves(5, rb.PAGE_OFFSET, PAGES[0]), 65536))
@@ -200,7 +200,7 @@ def test_keys_differ_from_recording_to_recording(tmp_path: Path) -> None:
 
 
 def test_halves_are_not_paired_across_a_gap(tmp_path: Path) -> None:
-    capture = Capture(tmp_path / "c")
+    capture = CaptureWriter(tmp_path / "c")
     formats = {f"pg0_{half}": rb.EVENTS[f"pg{half}"].text() for half in (0, 1)}
     taker = PageTaker(PageMode("hash"), formats, 65536, capture.appending)
     first, second = (rb.page_halves(ts, rb.PAGE_OFFSET, page) for ts, page in ((5, PAGES[0]), (9, PAGES[1])))
@@ -213,7 +213,7 @@ def test_halves_are_not_paired_across_a_gap(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["", "long", "extend", "absolute", "discard"])
 def test_pages_have_the_stamps_that_the_kernel_gave_them(tmp_path: Path, form: str) -> None:
     """Whatever the record before a page looks like, also one that the kernel took back: its time counts on."""
-    capture = Capture(tmp_path / "c")
+    capture = CaptureWriter(tmp_path / "c")
     formats = {f"pg0_{half}": rb.EVENTS[f"pg{half}"].text() for half in (0, 1)}
     taker = PageTaker(PageMode("hash"), formats, 65536, capture.appending)
     first, second = rb.page_halves(7000, rb.PAGE_OFFSET, PAGES[0])
@@ -421,7 +421,7 @@ def test_a_format_that_was_being_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", ["", "Linux version 7.2.13+deb14-amd64 (x@y) #1 SMP\n"])
 def test_a_recorder_that_was_killed_while_it_armed_its_probes(tmp_path: Path, version: str) -> None:
-    capture = Capture(tmp_path / "c")
+    capture = CaptureWriter(tmp_path / "c")
     capture.write_json("capture.json", {**status(False), "start": None, "losses": {}})
     if version:
         capture.write("version.txt", version)
@@ -452,7 +452,7 @@ def test_losses_are_told_in_sentences() -> None:
 
 
 def test_short_writes_and_full_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    capture = Capture(tmp_path / "c")
+    capture = CaptureWriter(tmp_path / "c")
     file = capture.appending("zmeta.cpu0.raw")
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, bytes(data)[:3]))

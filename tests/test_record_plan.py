@@ -13,7 +13,7 @@ from traces import schema
 from traces.importers.probemap import moves_for, probe_names
 from traces.record import probes
 from traces.record.btf import Btf
-from traces.record.plan import Kernel, Planned, describe, page_plan, plan, wanted_names
+from traces.record.plan import Planned, ProbedKernel, describe, page_plan, plan, wanted_names
 
 #: Parameters as /sys/kernel/btf/vmlinux of Debian's kernels has them, where all of 6.12 to 7.3 agree.
 SAME = """zswap_store(folio) zswap_load(folio) zswap_decompress(entry,folio) zswap_invalidate(swp) zswap_entry_free(entry)
@@ -114,9 +114,9 @@ def btf_of(functions: dict[str, list[str]], offsets: dict[str, int] | None = Non
     return Btf(out.blob(), wanted_functions, wanted_structs | {"bits"})
 
 
-def kernel(version: str, traceable: bool = True, btf: bool = True) -> Kernel:
+def kernel(version: str, traceable: bool = True, btf: bool = True) -> ProbedKernel:
     functions = parse(KERNELS[version])
-    return Kernel(set(functions) if traceable else None, set(functions), btf_of(functions) if btf else None)
+    return ProbedKernel(set(functions) if traceable else None, set(functions), btf_of(functions) if btf else None)
 
 
 def rows(planned: list[Planned]) -> dict[str, Planned]:
@@ -216,7 +216,7 @@ def test_without_btf_the_plan_is_that_of_a_known_kernel(version: str) -> None:
 def test_offsets_come_from_btf() -> None:
     functions = parse(KERNELS["7.3"])
     moved = btf_of(functions, {**probes.OFFSETS, "zswap_entry.length": 16})
-    row = rows(plan(Kernel(set(functions), set(functions), moved)))["dec"]
+    row = rows(plan(ProbedKernel(set(functions), set(functions), moved)))["dec"]
     assert "len=+16($arg1):u32" in row.lines[0]
 
 
@@ -225,7 +225,7 @@ def test_a_cgroup_is_named_by_its_directory_s_id() -> None:
     functions = parse(KERNELS["7.3"])
     renamed = btf_of(functions, {**probes.OFFSETS, **CONFIGURED, "kernfs_node.__parent": 16})
     for offset, btf in ((16, renamed), (8, btf_of(functions))):
-        made = rows(plan(Kernel(set(functions), set(functions), btf)))
+        made = rows(plan(ProbedKernel(set(functions), set(functions), btf)))
         assert made["zmax_set"].lines[0] == (f"f:zreplay/zmax_set zswap_max_write "
                                              f"cgid=+96(+{offset}(+0($arg1))):u64 val=+0($arg2):string")
         assert made["css_online"].lines[0] == ("f:zreplay/css_online mem_cgroup_css_online memcg=$arg1:x64 "
@@ -238,14 +238,14 @@ def test_a_cgroup_is_named_by_its_directory_s_id() -> None:
 
 def test_a_function_without_the_parameter_is_not_probed() -> None:
     functions = {**parse(KERNELS["7.3"]), "zs_malloc": ["pool", "gfp"]}
-    row = rows(plan(Kernel(set(functions), set(functions), btf_of(functions))))["zmalloc"]
+    row = rows(plan(ProbedKernel(set(functions), set(functions), btf_of(functions))))["zmalloc"]
     assert row.lines == ()
     assert row.why == ("zs_malloc() has no parameter for the field size in this kernel, or no BTF says where it is")
     assert row.checks == ("zsmalloc.size", "invariant.length")
 
 
 def test_page_events_carry_both_halves() -> None:
-    some = Kernel(None, {"zstd_compress_cctx", "zlib_deflate"}, None)
+    some = ProbedKernel(None, {"zstd_compress_cctx", "zlib_deflate"}, None)
     planned, notes = page_plan(some, ["zstd", "deflate", "lz4", "deflate-iaa"])
     assert [row.event for row in planned] == ["pg0_0", "pg0_1", "pg1_0", "pg1_1"]
     assert "c3=+3584($arg4):x64[64]" in planned[1].lines[0]
@@ -278,7 +278,7 @@ def test_a_folio_s_flags_are_read_only_where_their_bits_are_known() -> None:
         flags = {**probes.FLAG_BITS, "PG_reclaim": reclaim}
         out.add(6, "pageflags", 4, len(flags), more=b"".join(
             struct.pack("<II", out.string(name), bit) for name, bit in flags.items()))
-        return rows(plan(Kernel(set(functions), set(functions), Btf(out.blob(), *wanted_names()))))
+        return rows(plan(ProbedKernel(set(functions), set(functions), Btf(out.blob(), *wanted_names()))))
 
     usual, other = made(16), made(17)
     assert "fl=+0($arg1):x32" in usual["load_ret"].lines[0]

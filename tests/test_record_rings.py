@@ -27,10 +27,10 @@ from tests import ringbuilder as rb
 from tests.test_record_capture import NONE_LOST, PAGES, make, rows
 from traces.errors import BadInput
 from traces.importers import import_source
-from traces.importers.capture import Capture as ImportedCapture
+from traces.importers.capture import CaptureWriter as ImportedCapture
 from traces.record import packing, session
 from traces.record import rings as rings_module
-from traces.record.capture import AppendFile, Capture
+from traces.record.capture import AppendFile, CaptureWriter
 from traces.record.packing import pack
 from traces.record.pages import PageMode, PageTaker
 from traces.record.pageworker import PageWorker
@@ -222,9 +222,9 @@ def test_a_busy_ring_of_events_does_not_hide_a_full_one_of_pages() -> None:
 # Pages
 
 
-def worker(tmp_path: Path, fifo: Fifo, how: str = "full") -> tuple[PageWorker, Capture, Path]:
+def worker(tmp_path: Path, fifo: Fifo, how: str = "full") -> tuple[PageWorker, CaptureWriter, Path]:
     path = tmp_path / "c"
-    capture = Capture(path)
+    capture = CaptureWriter(path)
     capture.foreign = "pages.cpu*"
     taker = PageTaker(PageMode(how), {f"pg0_{half}": rb.EVENTS[f"pg{half}"].text() for half in (0, 1)}, 16384,
                       capture.appending, KEY)
@@ -353,7 +353,7 @@ def test_a_hasher_holds_nothing_of_tracefs_but_its_rings(tmp_path: Path) -> None
     fifos = [Fifo(tmp_path, cpu) for cpu in (0, 1)]
     made = session.Session.__new__(session.Session)
     made.tracefs = Lock()  # type: ignore[assignment]
-    made.capture = Capture(tmp_path / "c")
+    made.capture = CaptureWriter(tmp_path / "c")
     made._taker = PageTaker(PageMode("hash"), {}, 16384, made.capture.appending)
     made._readers = [RingCopier([(0, fifos[0].path)], SUBBUF, 1 << 20, made._events_file),
                      RingReader([(0, fifos[1].path)], 16384, 1 << 20, made._taker, 16384)]
@@ -474,7 +474,7 @@ def test_a_disk_without_room_keeps_what_was_there(tmp_path: Path, monkeypatch: p
 
 
 def test_a_recorder_packs_and_says_what_is_there(tmp_path: Path) -> None:
-    capture = Capture(tmp_path / "c")
+    capture = CaptureWriter(tmp_path / "c")
     capture.appending("zmeta.cpu0.raw").write(bytes(5000))
     capture.flush(5, {}, wait=True)
     capture.pack(lambda: False)
@@ -571,7 +571,7 @@ def test_flushes_go_on_beside_the_hasher(tmp_path: Path, fifo: Fifo) -> None:
 
 
 def test_a_capture_that_cannot_be_packed_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    class Full(Capture):
+    class Full(CaptureWriter):
         def pack(self, stop: Callable[[], bool]) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -19,13 +19,13 @@ from scipy import stats
 
 from replay.cli import main
 from replay.cli.regress import report
-from replay.regress import Check, Regression, measure, regress
+from replay.regress import MeasureVerdict, Regression, measure, regress
 from replay.regress.catalogue import Better, Kind, Measure
 from replay.regress.compare import ALIKE, LEAST_SHARE, WHOLE, Pages
 from replay.regress.compare import PAGES as SAME_PAGES
-from replay.regress.matching import Alike, Operations, alike
+from replay.regress.matching import Alike, OperationSequence, alike
 from replay.regress.measures import Run, emulated
-from replay.regress.statistics import Side, holm
+from replay.regress.statistics import KernelRuns, holm
 from replay.regress.statistics import test as compare_means
 from replay.regress.table import MAIL_WIDTH, change, mail, number
 from traces.errors import BadInput
@@ -38,7 +38,7 @@ def ids(result: Regression, verdict: str) -> set[str]:
     return {check.id for check in result.of(verdict)}
 
 
-def check_of(result: Regression, name: str) -> Check:
+def check_of(result: Regression, name: str) -> MeasureVerdict:
     (found,) = [check for check in (*result.checks, *result.facts) if check.id == name]
     return found
 
@@ -138,7 +138,7 @@ def test_runs_that_did_the_same_at_other_times_are_several(tmp_path: Path) -> No
 def result_of(sure: int, unsure: int, losses: bool = False, times: int = 0, emulated: bool | None = None) -> Regression:
     """A result with these numbers of checks, and with times from an emulator or not."""
     kinds = [("same", Kind.COUNT)] * sure + [("inconclusive", Kind.COUNT)] * unsure + [("inconclusive", Kind.TIME)] * times
-    checks = [Check(Measure(str(number), "x", "", "g", Better.LOWER, kind), WHOLE, None, None, verdict)
+    checks = [MeasureVerdict(Measure(str(number), "x", "", "g", Better.LOWER, kind), WHOLE, None, None, verdict)
               for number, (verdict, kind) in enumerate(kinds)]
     return Regression([Run("a", "7.3", "lz4", {}, emulated=emulated)], [Run("b", "7.4", "lz4", {}, emulated=emulated)],
                       Alike(0, (0, 0), ""), Pages(why="x"), checks, [], [], 0.02, losses=["a: lost 3"] if losses else [])
@@ -450,7 +450,7 @@ def test_without_pages_or_a_start_nothing_is_alike(tmp_path: Path, samples: dict
 def test_alike_is_the_common_beginning(keys: list[list[int]], lost: bool) -> None:
     parts = []
     for listed in keys:
-        part = Operations()
+        part = OperationSequence()
         for at, key in enumerate(listed):
             part.close(part.add(10 * at), str(key), "")
         parts.append(part)
@@ -505,7 +505,7 @@ Y = (27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8, 22.0, 24.8, 20.2, 21.9, 22.1, 22.
 
 
 def test_welch_on_known_numbers() -> None:
-    tested = compare_means(Side(X), Side(Y), 0.02)
+    tested = compare_means(KernelRuns(X), KernelRuns(Y), 0.02)
     assert tested is not None
     assert tested.p_different == pytest.approx(0.021378, abs=1e-6)
     assert tested.freedom == pytest.approx(24.988529, abs=1e-6)
@@ -514,7 +514,7 @@ def test_welch_on_known_numbers() -> None:
 @quick
 @given(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=8), st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=8))
 def test_welch_is_scipy_s_on_the_values(a: list[float], b: list[float]) -> None:
-    tested = compare_means(Side(tuple(a)), Side(tuple(b)), 0.02)
+    tested = compare_means(KernelRuns(tuple(a)), KernelRuns(tuple(b)), 0.02)
     if tested is None:
         # Exactly: numpy's deviation of three equal values need not be 0.
         assert statistics.pstdev(a) + statistics.pstdev(b) < 1e-100
@@ -534,7 +534,7 @@ def test_welch_is_scipy_s_on_the_values(a: list[float], b: list[float]) -> None:
 @pytest.mark.parametrize(("a", "b"), [((1.0, 2.0), (1.0, 2.0, 3.0)), ((1.0,), (2.0,)), ((5.0,) * 3, (5.0,) * 3),
                                       ((5.0,) * 3, (6.0,) * 3)])
 def test_where_no_test_is_possible(a: tuple[float, ...], b: tuple[float, ...]) -> None:
-    assert compare_means(Side(a), Side(b), 0.02) is None
+    assert compare_means(KernelRuns(a), KernelRuns(b), 0.02) is None
 
 
 def test_holm_on_known_numbers() -> None:
@@ -559,7 +559,7 @@ def test_verdicts_are_seldom_wrong() -> None:
     chance = random.Random(4)
     wrong = 0
     for _ in range(100):
-        sides = [[Side(tuple(chance.gauss(100, 5) for _ in range(4))) for _ in range(20)] for _ in range(2)]
+        sides = [[KernelRuns(tuple(chance.gauss(100, 5) for _ in range(4))) for _ in range(20)] for _ in range(2)]
         tests = [compare_means(a, b, 0.02) for a, b in zip(*sides, strict=True)]
         corrected = holm([tested.p_different if tested else None for tested in tests])
         wrong += any(p is not None and p < 0.05 for p in corrected)
@@ -586,10 +586,10 @@ def regressions(draw: st.DrawFn) -> Regression:
     for _ in range(draw(st.integers(0, 6))):
         made = Measure(draw(texts), draw(texts), draw(st.sampled_from(["share", "bytes", "ns"])), draw(texts),
                        draw(st.sampled_from(Better)), draw(st.sampled_from(Kind)))
-        sides = [draw(st.one_of(st.none(), st.lists(numbers, min_size=1, max_size=3).map(tuple).map(Side)))
+        sides = [draw(st.one_of(st.none(), st.lists(numbers, min_size=1, max_size=3).map(tuple).map(KernelRuns)))
                  for _ in range(2)]
-        checks.append(Check(made, draw(st.sampled_from([ALIKE, WHOLE, SAME_PAGES])), sides[0], sides[1],
-                            draw(st.sampled_from(["same", "better", "worse", "inconclusive"])), draw(texts)))
+        checks.append(MeasureVerdict(made, draw(st.sampled_from([ALIKE, WHOLE, SAME_PAGES])), sides[0], sides[1],
+                                     draw(st.sampled_from(["same", "better", "worse", "inconclusive"])), draw(texts)))
     runs = [Run(draw(texts), draw(texts), draw(texts), {}, orders={draw(st.integers(0, 13)): draw(st.integers(1, 99))})
             for _ in range(2)]
     return Regression([runs[0]], [runs[1]], Alike(draw(st.integers(0, 9)), (None, None), draw(texts)),
@@ -666,7 +666,7 @@ def test_a_margin_is_what_does_not_count(tmp_path: Path) -> None:
 
 
 def test_sides_know_their_spread() -> None:
-    assert Side((4.0,)).spread is None
-    assert Side((0.0, 0.0)).spread is None
-    assert Side((1.0, 3.0)).spread == math.sqrt(2) / 2
-    assert Side((0.1, 0.1, 0.1)).mean == 0.1
+    assert KernelRuns((4.0,)).spread is None
+    assert KernelRuns((0.0, 0.0)).spread is None
+    assert KernelRuns((1.0, 3.0)).spread == math.sqrt(2) / 2
+    assert KernelRuns((0.1, 0.1, 0.1)).mean == 0.1

@@ -19,7 +19,7 @@ from replay.report.modelpool import course
 from replay.report.pictures import write_file
 from replay.report.pooltimeline import pool
 from replay.report.recordingdata import Recorded, look
-from replay.report.reportdata import Material, Missing, Picture, gather
+from replay.report.reportdata import Material, MissingPicture, Picture, gather
 from replay.tools.synthetic import config
 from replay.verdict.run import effects, replay
 from replay.verdict.setup import open_engine
@@ -153,7 +153,7 @@ def test_sizes_that_no_object_has_are_told(tmp_path: Path) -> None:
     assert "1 sizes were asked" in picture.caption
     assert "Larger ones are left out: 2." in picture.caption
     missing = sizes(_material(write(tmp_path / "all", rows[1:])))
-    assert isinstance(missing, Missing)
+    assert isinstance(missing, MissingPicture)
     assert "exceed a page" in missing.why
 
 
@@ -169,11 +169,11 @@ def test_left_out_for_a_reason(tmp_path: Path) -> None:
                       (batches, "there is no compress call"), (ages, "there is no writeback"),
                       (fragmentation, "no snapshot holds zsmalloc's size classes")):
         made = make(nothing)
-        assert isinstance(made, Missing), make
+        assert isinstance(made, MissingPicture), make
         assert why in made.why, make
     gone = Material(nothing.result, absent="it is not there")
     for make in (pool, sizes, batches, ages, fragmentation):
-        assert make(gone) == Missing(make(gone).name, make(gone).title, "it is not there")
+        assert make(gone) == MissingPicture(make(gone).name, make(gone).title, "it is not there")
 
 
 # ---- predicted -------------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ def test_classes_as_the_kernel_counts_them_come_first(materials: dict[str, Mater
     # A class that the revision does not have is not guessed at.
     recorded.snapshots[0].classes[999] = {"obj_allocated": 1, "obj_used": 1, "pages_used": 1}
     missing = fragmentation(dataclasses.replace(material, recorded=recorded))
-    assert isinstance(missing, Missing)
+    assert isinstance(missing, MissingPicture)
     assert "class 999" in missing.why
 
 

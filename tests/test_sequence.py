@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.fakebox import CGROUP, FakeBox, run
 from tests.fakebox import settings as settings_of
 from traces.lab.fuzz import generate
-from traces.workload.driver import Driver
+from traces.workload.driver import WorkloadDriver
 from traces.workload.pages import MIXES
 from traces.workload.sequence import OPERATIONS, BadSequence, Rules, Sequence, load, mend
 
@@ -164,14 +164,14 @@ def test_every_operation_is_carried_out(box: FakeBox, tmp_path: Path, calls: lis
                                         monkeypatch: pytest.MonkeyPatch) -> None:
     assert {operation["do"] for operation in ALL} == set(OPERATIONS)
     outs: list[dict[str, Any]] = []
-    real = Driver._all
+    real = WorkloadDriver._all
 
-    def spy(driver: Driver, operation: str, region: str, **arguments: Any) -> list[Any]:
+    def spy(driver: WorkloadDriver, operation: str, region: str, **arguments: Any) -> list[Any]:
         if operation == "out":
             outs.append(arguments)
         return real(driver, operation, region, **arguments)
 
-    monkeypatch.setattr(Driver, "_all", spy)
+    monkeypatch.setattr(WorkloadDriver, "_all", spy)
     before = settings_of(box)
     path = written(tmp_path, ALL, params={"max_pool_percent": 5, "accept_threshold_percent": 90}, workers=2)
     status, markers = run(box, tmp_path, "script", "--script", str(path))
@@ -207,13 +207,13 @@ def test_content_stays_when_a_sequence_is_shrunk(box: FakeBox, tmp_path: Path) -
 
 def test_a_worker_that_the_kernel_killed_for_memory(box: FakeBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                     capsys: pytest.CaptureFixture[str]) -> None:
-    def killed(driver: Driver, *regions: str, **where: int) -> None:
+    def killed(driver: WorkloadDriver, *regions: str, **where: int) -> None:
         (box.root / CGROUP / "memory.events").write_text("oom 1\noom_kill 1\noom_group_kill 0\n")
         os.kill(driver.workers[0].pid, 9)
         driver.drop_caches()
         driver.unmap("a")
 
-    monkeypatch.setattr(Driver, "read", killed)
+    monkeypatch.setattr(WorkloadDriver, "read", killed)
     status, _ = run(box, tmp_path, "script", "--script", str(written(tmp_path, [A])))
     assert status == 3
     assert "for want of memory" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from replay.regress import measure
 from replay.report.distributions import ages
 from replay.report.pictures import pictures
 from replay.report.recordingdata import Ages, Recorded
-from replay.report.reportdata import Material, Missing, Picture, gather
+from replay.report.reportdata import Material, MissingPicture, Picture, gather
 from replay.report.resultfile import load_result
 from replay.tools.cut import cut
 from replay.tools.scrub import scrub
@@ -179,19 +179,19 @@ def test_pictures_of_time_are_left_out_with_the_reason(tsc: Path, samples: dict[
     for name in ("pool-pages", "latency"):
         assert isinstance(with_times[name], Picture)
         missing = without[name]
-        assert isinstance(missing, Missing), name
+        assert isinstance(missing, MissingPicture), name
         assert why in missing.why
     for name in ("compressed-sizes", "batch-sizes", "fragmentation"):
         assert type(without[name]) is type(with_times[name])
 
 
 def test_ages_of_stamps_are_no_times(tsc: Path, samples: dict[str, Path]) -> None:
-    for path, kind in ((samples[SAMPLE], Picture), (tsc, Missing)):
+    for path, kind in ((samples[SAMPLE], Picture), (tsc, MissingPicture)):
         recording = Recording(path)
         recorded = Recorded(stamps=recording.stamps, ages=Ages(ns=[5_000_000_000, 9_000_000_000], walked=2))
         made = ages(Material(replay(recording), recording, recorded=recorded))
         assert isinstance(made, kind)
-        assert not isinstance(made, Missing) or made.why.startswith("its stamps are of the clock x86-tsc")
+        assert not isinstance(made, MissingPicture) or made.why.startswith("its stamps are of the clock x86-tsc")
 
 
 def test_regress_has_no_times_of_it(tsc: Path, samples: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from model.effects import run
 from model.page import PAGE_SIZE
 from model.zsmalloc import ZsPool
 from traces.errors import BadInput
-from traces.vmcore.btf import Btf
+from traces.vmcore.btf import VmlinuxBtf
 
 DIRECT = 0xFFFF888000000000
 VMEMMAP = 0xFFFFEA0000000000
@@ -447,7 +447,7 @@ class Box:
 @pytest.mark.parametrize("structs", [COMMON | NEW, COMMON | OLD], ids=["new", "old"])
 def test_btf_gives_back_every_member(structs: dict[str, list]) -> None:
     layout = Layout(structs)
-    btf = Btf(layout.btf())
+    btf = VmlinuxBtf(layout.btf())
     for name, rows in structs.items():
         assert btf.size(name) == layout.size_of(name)
         for member, kind, at in rows:
@@ -466,7 +466,7 @@ def test_btf_anonymous_members_count_from_the_outer_start() -> None:
     types += struct.pack("<III", 0, 5 << 24 | 1, 8) + struct.pack("<III", 7, 1, 32)   # 2: union { .. inner }
     types += struct.pack("<III", 0, 8 << 24, 2)                                       # 3: typedef of it
     types += struct.pack("<III", 1, 4 << 24 | 1, 24) + struct.pack("<III", 0, 3, 64)  # 4: struct outer
-    btf = Btf(struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings)) + types + strings)
+    btf = VmlinuxBtf(struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings)) + types + strings)
     assert btf.offset("outer", "inner", size=4) == 12
     assert btf.has("outer", "inner")
     assert not btf.has("inner", "outer")
@@ -477,7 +477,7 @@ def test_btf_anonymous_members_count_from_the_outer_start() -> None:
     (("zspage", "huge"), "with 1 bits")])
 def test_btf_says_what_is_missing(path: tuple[str, ...], what: str) -> None:
     with pytest.raises(BadInput, match=what):
-        Btf(Layout(COMMON | NEW).btf()).offset(*path)
+        VmlinuxBtf(Layout(COMMON | NEW).btf()).offset(*path)
 
 
 @pytest.mark.parametrize(("blob", "what"), [
@@ -488,4 +488,4 @@ def test_btf_says_what_is_missing(path: tuple[str, ...], what: str) -> None:
      "unknown kind 31")])
 def test_btf_damage_is_one_sentence(blob: bytes, what: str) -> None:
     with pytest.raises(BadInput, match=what):
-        Btf(blob)
+        VmlinuxBtf(blob)

@@ -133,10 +133,10 @@ def test_a_core_that_is_cut_off(tmp_path: Path, name: str) -> None:
 
 def test_a_counter_that_is_gone_is_still_one_that_the_kernel_has(tmp_path: Path) -> None:
     """Without zswap_stored_incompressible_pages it would seem to be a kernel that keeps no page as it is."""
-    from traces.vmcore.memory import Memory
+    from traces.vmcore.memory import CoreMemory
 
     name = "7.3"
-    memory = Memory(read_core_file(name, tmp_path))
+    memory = CoreMemory(read_core_file(name, tmp_path))
     line = next(line for line in (CORES / name / "kallsyms").read_text().splitlines()
                 if line.endswith("zswap_stored_incompressible_pages"))
     page = memory._frame(int(line.split()[0], 16))

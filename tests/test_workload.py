@@ -23,7 +23,7 @@ from traces.events import PAGE_SIZE
 from traces.lab.initramfs import stdlib_imports
 from traces.workload.box import PARAMETERS, THP, NotReady
 from traces.workload.command import FOLIOS
-from traces.workload.driver import Driver
+from traces.workload.driver import WorkloadDriver
 from traces.workload.memory import Region, Slot, read_slots
 from traces.workload.pages import KINDS, MIXES, FilePages, MadePages, digest
 from traces.workload.scenarios import SCENARIOS
@@ -199,14 +199,14 @@ def test_each_change_is_announced_before_it(box: FakeBox, tmp_path: Path) -> Non
 def test_folios_are_paged_out_whole(box: FakeBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folio: str) -> None:
     # The kernel splits a folio that it pages out in parts: no large one would reach zswap.
     asked: list[tuple[str, dict[str, int]]] = []
-    real = Driver._all
+    real = WorkloadDriver._all
 
-    def spy(driver: Driver, operation: str, region: str, **arguments: Any) -> list[Any]:
+    def spy(driver: WorkloadDriver, operation: str, region: str, **arguments: Any) -> list[Any]:
         if operation == "out":
             asked.append((region, arguments))
         return real(driver, operation, region, **arguments)
 
-    monkeypatch.setattr(Driver, "_all", spy)
+    monkeypatch.setattr(WorkloadDriver, "_all", spy)
     status, _ = run(box, tmp_path, "limits", "--pages", "64", "--folio", folio)
     assert status == 0
     unit = FOLIOS[folio] // PAGE_SIZE
@@ -232,7 +232,7 @@ def test_large_folios_and_files_as_content(box: FakeBox, tmp_path: Path) -> None
 
 def test_settings_are_put_back_when_a_worker_dies(box: FakeBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                   capsys: pytest.CaptureFixture[str]) -> None:
-    def dies(driver: Driver) -> None:
+    def dies(driver: WorkloadDriver) -> None:
         driver.param("max_pool_percent", 1)
         driver.memcg("memory.zswap.max", 0)
         driver.map("a", 16, "mixed")
@@ -249,7 +249,7 @@ def test_settings_are_put_back_when_a_worker_dies(box: FakeBox, tmp_path: Path, 
 
 
 def test_settings_are_put_back_after_an_exception(box: FakeBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks(driver: Driver) -> None:
+    def breaks(driver: WorkloadDriver) -> None:
         driver.param("enabled", "N")
         raise ZeroDivisionError
 
@@ -275,7 +275,7 @@ def test_a_wrong_page_is_status_1(box: FakeBox, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_dead_worker_is_told_from_an_answer(box: FakeBox) -> None:
-    driver = Driver(box, MadePages(1), cgroup=CGROUP, pages=16)
+    driver = WorkloadDriver(box, MadePages(1), cgroup=CGROUP, pages=16)
     driver.start()
     try:
         driver._regions["nosuch"] = 0

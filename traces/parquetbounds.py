@@ -20,7 +20,7 @@ from traces import thrift
 from traces.errors import BadInput
 from traces.files import open_input
 
-__all__ = ["Column", "Damaged", "bound_memory", "columns", "most_of"]
+__all__ = ["ParquetColumn", "Damaged", "bound_memory", "columns", "most_of"]
 
 #: What any file may take, and how much more for each of its bytes.  A distinct page has a digest of twenty bytes that
 #: no compressor makes smaller, so that a store of them is below.
@@ -63,7 +63,7 @@ def bound_memory(path: Path, file: pq.ParquetFile, todo: str) -> None:
         raise BadInput(path, "", f"would take {need >> 20:,} MiB of memory, from {size:,} bytes", todo)
 
 
-class Column(NamedTuple):
+class ParquetColumn(NamedTuple):
     """One column of one row group: its name, its type and width in parquet.thrift's terms, how many values it has, and
     where its pages begin and end."""
 
@@ -75,7 +75,7 @@ class Column(NamedTuple):
     end: int
 
 
-def columns(raw: BinaryIO, size: int) -> list[Column]:
+def columns(raw: BinaryIO, size: int) -> list[ParquetColumn]:
     """Return the columns of all row groups, as the file's last structure has them.
 
     They are read here because pyarrow ends the process when a part of the column it should read is missing, or its
@@ -105,7 +105,7 @@ def columns(raw: BinaryIO, size: int) -> list[Column]:
     return found
 
 
-def _column(leaf: dict[int, Any], chunk: dict[int, Any], size: int, rows: int) -> Column:
+def _column(leaf: dict[int, Any], chunk: dict[int, Any], size: int, rows: int) -> ParquetColumn:
     name, kind, width = leaf[4].decode("utf-8"), leaf[1], leaf.get(2, 0)
     if leaf.get(5) or leaf.get(3, 0) == _REPEATED:
         raise Damaged("a column has more than one value a row")
@@ -121,15 +121,15 @@ def _column(leaf: dict[int, Any], chunk: dict[int, Any], size: int, rows: int) -
         raise ValueError
     if not values and not rows:
         # No value of it is read, so it may lie anywhere.
-        return Column(name, kind, width, 0, 0, 0)
+        return ParquetColumn(name, kind, width, 0, 0, 0)
     if 0 < chunk.get(11, 0) < first:
         first = chunk[11]
     if not 0 <= first <= first + packed <= size:
         raise Damaged("a column lies outside the file")
-    return Column(name, kind, width, max(values, rows), first, first + packed)
+    return ParquetColumn(name, kind, width, max(values, rows), first, first + packed)
 
 
-def _need(raw: BinaryIO, size: int, column: Column, indices: set[str]) -> int:
+def _need(raw: BinaryIO, size: int, column: ParquetColumn, indices: set[str]) -> int:
     """Return how many bytes a column takes: its pages, and each of its values."""
     unpacked, longest = _pages(raw, column.first, column.end)
     if column.name in indices:

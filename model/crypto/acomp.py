@@ -49,12 +49,12 @@ from .base import Compressor
 from .faults import Fault, FaultPlan
 from .iaa_posted import IaaPosted
 from .request import (
+    AcompAlg,
+    AcompFolio,
     AcompRequest,
-    Driver,
-    Folio,
     KernelFault,
     NeverCompletes,
-    SgEntry,
+    Scatterlist,
     SgList,
     as_int32,
     set_src_folio,
@@ -77,10 +77,10 @@ __all__ = [
     "Algorithm",
     "CallResult",
     "Dlen",
-    "Folio",
+    "AcompFolio",
     "KernelFault",
     "NeverCompletes",
-    "SgEntry",
+    "Scatterlist",
     "SgList",
     "Synthetic",
     "as_int32",
@@ -88,7 +88,7 @@ __all__ = [
     "sg_init_one",
 ]
 
-Algorithm: TypeAlias = Compressor | Synthetic | Driver
+Algorithm: TypeAlias = Compressor | Synthetic | AcompAlg
 
 DEFECTS: Final = frozenset({"acomp_save_req", "acomp_virt_to_sg"}) | acomp_deflate.DEFECTS | acomp_zstd.DEFECTS
 #: kernel -> the defects of this layer it has; for `Acomp7(..., defects=KERNEL_DEFECTS["6.18"])`.
@@ -123,10 +123,10 @@ class Acomp:
         if self.defects - DEFECTS:
             raise ValueError(f"no such defect: {sorted(self.defects - DEFECTS)[0]}; known are {sorted(DEFECTS)}")
         self.faults = faults or FaultPlan()
-        self.driver = algorithm if isinstance(algorithm, Driver) else self._software(algorithm)
+        self.driver = algorithm if isinstance(algorithm, AcompAlg) else self._software(algorithm)
         self._completed: int | None = None
 
-    def _software(self, algorithm: Compressor | Synthetic) -> Driver:
+    def _software(self, algorithm: Compressor | Synthetic) -> AcompAlg:
         """The driver of a software algorithm: 6.18 to 7.3 have zstd and deflate native, all else below scomp."""
         if isinstance(algorithm, Zstd):
             return ZstdGeneric(algorithm, self.defects & acomp_zstd.DEFECTS)
@@ -229,7 +229,7 @@ class Acomp:
 
     def _virt_to_sg(self, request: AcompRequest) -> None:
         """`acomp_virt_to_sg`; folios only with the switch, as 6.15 took them."""
-        folio_dst = isinstance(request.dst, Folio)
+        folio_dst = isinstance(request.dst, AcompFolio)
         request.src = self._to_sg(request.src, request.slen)
         dst = self._to_sg(request.dst, request.dlen)
         if folio_dst and "acomp_virt_to_sg" in self.defects:
@@ -239,11 +239,11 @@ class Acomp:
             request.dst = dst
 
     @staticmethod
-    def _to_sg(what: SgList | bytes | bytearray | memoryview | Folio, size: int) -> SgList:
+    def _to_sg(what: SgList | bytes | bytearray | memoryview | AcompFolio, size: int) -> SgList:
         if isinstance(what, list):
             return what
-        if isinstance(what, Folio):
-            return [SgEntry(what.buffer, what.offset, size)]
+        if isinstance(what, AcompFolio):
+            return [Scatterlist(what.buffer, what.offset, size)]
         return sg_init_one(what, size)
 
 
@@ -261,7 +261,7 @@ def _page_algorithm(algorithm: Compressor | Synthetic) -> PageAlgorithm:
 class Acomp612(Acomp):
     """Linux 6.12: `crypto_acomp_compress` is the algorithm's own call, with lists."""
 
-    def _software(self, algorithm: Compressor | Synthetic) -> Driver:
+    def _software(self, algorithm: Compressor | Synthetic) -> AcompAlg:
         return Scomp612(_page_algorithm(algorithm))
 
     def _crypto_acomp(self, request: AcompRequest, comp: bool, algorithm: _Call) -> int:
@@ -307,7 +307,7 @@ class AcompV8(Acomp612):
 class Dlen:
     """One `int *` of v12's `dlens`: request.dlen, or the length of a destination entry."""
 
-    def __init__(self, target: AcompRequest | SgEntry) -> None:
+    def __init__(self, target: AcompRequest | Scatterlist) -> None:
         self._target = target
 
     @property

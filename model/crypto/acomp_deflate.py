@@ -22,7 +22,7 @@ from typing import Final
 
 from ..errno import EINVAL, ENOSPC
 from .deflate import LEVEL, WINDOW_BITS
-from .request import AcompRequest, DestinationWalk, Driver, pieces, sg_or_virt
+from .request import AcompAlg, AcompRequest, DestinationWalk, pieces, sg_or_virt
 
 __all__ = ["DEFECTS", "DeflateGeneric"]
 
@@ -31,7 +31,7 @@ _MEM_LEVEL = 8  # the kernel's MAX_MEM_LEVEL
 _MAX_WBITS = 15
 
 
-class DeflateGeneric(Driver):
+class DeflateGeneric(AcompAlg):
     """Raw deflate, 2 KiB window, level 6, through `acomp_walk`; `defects`: of `DEFECTS`, as it was."""
 
     name = "deflate-generic"

@@ -25,7 +25,7 @@ from typing import Final
 from ..errno import EINVAL, EIO, ENOSPC
 from ..page import PAGE_SIZE
 from .base import CorruptData
-from .request import AcompRequest, DestinationWalk, Driver, pieces, sg_or_virt
+from .request import AcompAlg, AcompRequest, DestinationWalk, pieces, sg_or_virt
 from .scomp import Wrapped
 from .zstd import Parameters, Zstd, streaming_module
 
@@ -36,7 +36,7 @@ _MAGIC = b"\x28\xb5\x2f\xfd"
 _PARAMETERS = Parameters(18, 16, 16, 1, 4, 0, 2)  # zstd_get_params(3, 256 KiB)
 
 
-class ZstdGeneric(Driver):
+class ZstdGeneric(AcompAlg):
     """zstd as a native acomp; `dlen` is 0 after every error."""
 
     name = "zstd-generic"

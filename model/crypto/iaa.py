@@ -41,7 +41,7 @@ from .acomp_deflate import DeflateGeneric
 from .faults import ANALYTICS_ERROR, NO_COMPLETION, FaultPlan
 from .iaa_device import IaaDevice, Record, StandIn, Topology, Wq, WqTable, mainline_wq_table
 from .iaa_stats import IaaStats, WqStats
-from .request import AcompRequest, Driver, NeverCompletes, SgList, gather, sg_init_one
+from .request import AcompAlg, AcompRequest, NeverCompletes, SgList, gather, sg_init_one
 
 __all__ = ["DEFECTS", "IAA_BOUNCE_POOL_SIZE", "KERNEL_DEFECTS", "SYNC_MODES", "IaaCrypto", "IaaDriver"]
 
@@ -59,7 +59,7 @@ KERNEL_DEFECTS: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
-class IaaDriver(Driver):
+class IaaDriver(AcompAlg):
     """What mainline's driver and the posted ones share: devices, completions, statistics, attributes."""
 
     name = "deflate-iaa"
@@ -274,7 +274,7 @@ class IaaCrypto(IaaDriver):
         if not self._devices:
             self.enabled = False
 
-    def fallback(self) -> Driver:
+    def fallback(self) -> AcompAlg:
         return self._fallback
 
     def compress(self, request: AcompRequest) -> int:

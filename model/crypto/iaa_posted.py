@@ -41,15 +41,15 @@ from .acomp_deflate import DeflateGeneric
 from .faults import ANALYTICS_ERROR, FaultPlan
 from .iaa import IaaDriver
 from .iaa_device import IaaDevice, StandIn, Topology, Wq
-from .iaa_posted_wqs import Settings, WqsV8, WqsV12
-from .request import AcompRequest, Driver, KernelFault, NeverCompletes, SgEntry, SgList, as_int32
+from .iaa_posted_wqs import DriverAttributes, WqsV8, WqsV12
+from .request import AcompAlg, AcompRequest, KernelFault, NeverCompletes, Scatterlist, SgList, as_int32
 
 __all__ = [
     "IAA_ALLOC_DESC_COMP_TIMEOUT",
     "IAA_ALLOC_DESC_DECOMP_TIMEOUT",
     "IAA_CRYPTO_MAX_BATCH_SIZE",
     "IaaPosted",
-    "Job",
+    "IaaReq",
     "submit_order",
 ]
 
@@ -58,7 +58,7 @@ IAA_ALLOC_DESC_COMP_TIMEOUT: Final = 1000  # tries
 IAA_ALLOC_DESC_DECOMP_TIMEOUT: Final = 500
 
 
-class Job:
+class IaaReq:
     """`struct iaa_req`: one page's job; `submitted_on` is the queue that holds its descriptor."""
 
     def __init__(self, src: SgList, dst: SgList, slen: int, dlen: int, page: int | None, cpu: int) -> None:
@@ -96,7 +96,7 @@ class IaaPosted(IaaDriver):
         devices: Sequence[IaaDevice] | None = None,
         topology: Topology | None = None,
         *,
-        settings: Settings | None = None,
+        settings: DriverAttributes | None = None,
         sync_mode: str = "async",
         verify_compress: bool = False,
         stand_in: StandIn | None = None,
@@ -113,13 +113,13 @@ class IaaPosted(IaaDriver):
         self.meant = meant
         self.req_seg = posting == "v14"
         self.registered = True
-        self._batch: list[Job] = []
+        self._batch: list[IaaReq] = []
         self._refused = 0
         self.polls: dict[int, int] = {}
         self.submitted: list[int | None] = []  # the jobs of the last batch in the order of submission, by page
         self.alloc_retries = 0  # tries beyond the first, all jobs together
         if settings is None:
-            settings = Settings(g_comp_wqs_per_iaa=0) if posting == "v8" else Settings()
+            settings = DriverAttributes(g_comp_wqs_per_iaa=0) if posting == "v8" else DriverAttributes()
         self.wqs: WqsV8 | WqsV12 = (WqsV8 if posting == "v8" else WqsV12)(topology, settings)
         # v8's base has the linear fallback, v12's and v14's bases (6.17, 6.19) deflate-generic of their time.
         self._fallback = DeflateGeneric(frozenset({"deflate_window", "deflate_enospc"}))
@@ -151,7 +151,7 @@ class IaaPosted(IaaDriver):
         self.registered = False
         self.enabled = False
 
-    def fallback(self) -> Driver:
+    def fallback(self) -> AcompAlg:
         return self._fallback
 
     # one request
@@ -228,7 +228,7 @@ class IaaPosted(IaaDriver):
         request.dlen = job.dlen
         return ret
 
-    def _single_irq(self, request: AcompRequest, job: Job, *, comp: bool) -> int:
+    def _single_irq(self, request: AcompRequest, job: IaaReq, *, comp: bool) -> int:
         """async_irq: `dlen` and the length are written when the call returns, whenever the interrupt came."""
         wq, err = self._prepare(job, comp=comp)
         if wq is not None and self._submit(job, wq, comp=comp, irq=True):
@@ -256,7 +256,7 @@ class IaaPosted(IaaDriver):
 
     # jobs
 
-    def _prepare(self, job: Job, *, comp: bool) -> tuple[Wq | None, int]:
+    def _prepare(self, job: IaaReq, *, comp: bool) -> tuple[Wq | None, int]:
         """Check the arguments, choose a queue and map: (the queue, 0) or (None, errno)."""
         if not job.src or not job.slen or not job.dst:
             return None, EINVAL
@@ -271,7 +271,7 @@ class IaaPosted(IaaDriver):
         """Whether a decompression that got no queue or no descriptor (err 0) goes to software."""
         return not err or (err == ENODEV and self.posting != "v8")
 
-    def _submit(self, job: Job, wq: Wq, *, comp: bool, irq: bool = False) -> int:
+    def _submit(self, job: IaaReq, wq: Wq, *, comp: bool, irq: bool = False) -> int:
         """Allocate a descriptor and submit it: 0 or an errno, which `_refused` keeps."""
         self._refused = EAGAIN if self.posting == "v8" else ENODEV
         # Nothing else runs while it tries, so a full queue stays full for all the tries.
@@ -290,7 +290,7 @@ class IaaPosted(IaaDriver):
         job.submitted_on = wq
         return 0
 
-    def _finish(self, job: Job, wq: Wq, *, comp: bool) -> int:
+    def _finish(self, job: IaaReq, wq: Wq, *, comp: bool) -> int:
         """`check_completion` and what follows it; frees the descriptor."""
         wq.in_flight -= 1
         job.submitted_on = None
@@ -311,7 +311,7 @@ class IaaPosted(IaaDriver):
             return EAGAIN if self.posting == "v8" else ENODEV
         return self._verify(record.output, job.slen, record.crc, job.page)
 
-    def _compress_one(self, job: Job, *, poll: bool) -> int:
+    def _compress_one(self, job: IaaReq, *, poll: bool) -> int:
         """`iaa_comp_acompress`: -EINPROGRESS with `poll` once it is submitted."""
         wq, err = self._prepare(job, comp=True)
         if wq is None:
@@ -321,7 +321,7 @@ class IaaPosted(IaaDriver):
             return err
         return EINPROGRESS if poll else self._finish(job, wq, comp=True)
 
-    def _decompress_one(self, job: Job, *, poll: bool) -> int:
+    def _decompress_one(self, job: IaaReq, *, poll: bool) -> int:
         """`iaa_comp_adecompress`: without a queue or a descriptor, or after any error, it is software's."""
         wq, err = self._prepare(job, comp=False)
         if wq is None:
@@ -332,7 +332,7 @@ class IaaPosted(IaaDriver):
             return EINPROGRESS
         return 0 if not self._finish(job, wq, comp=False) else self._software(job)
 
-    def _software(self, job: Job) -> int:
+    def _software(self, job: IaaReq) -> int:
         """`deflate_generic_decompress`, always with a page of room."""
         self.stats.count("total_sw_decomp_calls")
         request = AcompRequest(job.src, job.dst, job.slen, PAGE_SIZE)
@@ -344,7 +344,7 @@ class IaaPosted(IaaDriver):
 
     # batches
 
-    def _compress_jobs(self, request: AcompRequest) -> list[Job]:
+    def _compress_jobs(self, request: AcompRequest) -> list[IaaReq]:
         """One job per unit: the source's pages, one destination entry each."""
         unit = request.unit_size
         count = request.slen // unit
@@ -353,23 +353,23 @@ class IaaPosted(IaaDriver):
         first = src.offset // unit * PAGE_SIZE  # sg_page_iter: whole pages from the start of the entry's page
         jobs = []
         for k in range(count):
-            page = [SgEntry(src.buffer, first + k * PAGE_SIZE, PAGE_SIZE)]
+            page = [Scatterlist(src.buffer, first + k * PAGE_SIZE, PAGE_SIZE)]
             number = None if request.page is None else request.page + k
-            jobs.append(Job(page, [dst[k]], PAGE_SIZE, PAGE_SIZE, number, request.cpu))
+            jobs.append(IaaReq(page, [dst[k]], PAGE_SIZE, PAGE_SIZE, number, request.cpu))
         return jobs
 
-    def decompress_jobs(self, request: AcompRequest) -> list[Job]:
+    def decompress_jobs(self, request: AcompRequest) -> list[IaaReq]:
         """One job per unit of `dlen`: source entry k into destination entry k."""
         count = request.dlen // request.unit_size
         src, dst = request.src_sg(), request.dst_sg()
         _check_count(count, min(len(src), len(dst)))
         return [
-            Job([src[k]], [dst[k]], src[k].length, PAGE_SIZE, None if request.page is None else request.page + k,
-                request.cpu)
+            IaaReq([src[k]], [dst[k]], src[k].length, PAGE_SIZE, None if request.page is None else request.page + k,
+                   request.cpu)
             for k in range(count)
         ]
 
-    def submit_batch(self, jobs: list[Job], *, comp: bool = True) -> int:
+    def submit_batch(self, jobs: list[IaaReq], *, comp: bool = True) -> int:
         """`iaa_comp_submit_acompress_batch` and `_adecompress_batch`: 0, or -EINVAL if a submission failed.
 
         A submitted job's length is -EAGAIN until :meth:`batch_completed` finds it done.
@@ -419,7 +419,7 @@ class IaaPosted(IaaDriver):
                     ret = EINVAL
         return ret
 
-    def _batch_v12(self, jobs: list[Job], *, comp: bool, order: Sequence[int] | None = None) -> int:
+    def _batch_v12(self, jobs: list[IaaReq], *, comp: bool, order: Sequence[int] | None = None) -> int:
         """`iaa_comp_acompress_batch` of v12 14/23: errors are kept apart from lengths, and returned."""
         if self.use_irq:
             raise KernelFault("v12: a batch job in async_irq mode has no request whose completion it could call")
@@ -460,7 +460,7 @@ class IaaPosted(IaaDriver):
             for request in requests:
                 request.chain_err = self._compress_v8(request)
             return requests[-1].chain_err
-        jobs: list[tuple[AcompRequest, Job]] = []
+        jobs: list[tuple[AcompRequest, IaaReq]] = []
         for request in requests:
             job = _job(request)
             err = self._compress_one(job, poll=True) if self.enabled else ENODEV
@@ -480,8 +480,8 @@ class IaaPosted(IaaDriver):
         return requests[0].chain_err
 
 
-def _job(request: AcompRequest) -> Job:
-    return Job(request.src_sg(), request.dst_sg(), request.slen, request.dlen, request.page, request.cpu)
+def _job(request: AcompRequest) -> IaaReq:
+    return IaaReq(request.src_sg(), request.dst_sg(), request.slen, request.dlen, request.page, request.cpu)
 
 
 def _iaa_to_acomp(request: AcompRequest, dlen: int) -> None:
@@ -497,7 +497,7 @@ def _check_count(count: int, entries: int) -> None:
         )
 
 
-def _as_dma(job: Job) -> bytes:
+def _as_dma(job: IaaReq) -> bytes:
     """What the device reads: one entry is mapped, and what lies behind it in memory is not known."""
     entry = job.src[0]
     if len(job.src) == 1 or entry.length >= job.slen:
@@ -505,6 +505,6 @@ def _as_dma(job: Job) -> bytes:
     return entry.read(entry.length) + b"\xff" * (job.slen - entry.length)
 
 
-def _linear(job: Job) -> SgList:
+def _linear(job: IaaReq) -> SgList:
     """v8's fallback maps the first entry and reads on."""
-    return [SgEntry(_as_dma(job))]
+    return [Scatterlist(_as_dma(job))]

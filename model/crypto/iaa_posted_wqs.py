@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 
 from .iaa_device import IaaDevice, Topology, Wq, WqTable, cpus_per_iaa
 
-__all__ = ["DeviceWqs", "Settings", "WqsV8", "WqsV12", "cpu_to_iaa"]
+__all__ = ["DeviceWqs", "DriverAttributes", "WqsV8", "WqsV12", "cpu_to_iaa"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class DriverAttributes:
     """The driver attributes of v12 and v14 (`g_consec_descs_per_gwq`: v8, whose `g_wqs_per_iaa` is the first)."""
 
     g_comp_wqs_per_iaa: int = 1
@@ -65,7 +65,7 @@ def cpu_to_iaa(topology: Topology, cpu: int, nr_iaa: int) -> int:
 
 
 class _Wqs:
-    def __init__(self, topology: Topology, settings: Settings) -> None:
+    def __init__(self, topology: Topology, settings: DriverAttributes) -> None:
         self.topology = topology
         self.settings = settings
         self.by_device: dict[int, DeviceWqs] = {}
@@ -98,7 +98,7 @@ class _Wqs:
 class WqsV12(_Wqs):
     """v12 and v14: a table for compressions and one for decompressions per CPU."""
 
-    def __init__(self, topology: Topology, settings: Settings) -> None:
+    def __init__(self, topology: Topology, settings: DriverAttributes) -> None:
         super().__init__(topology, settings)
         self.comp = [WqTable() for _ in range(topology.nr_cpus)]
         self.decomp = [WqTable() for _ in range(topology.nr_cpus)]
@@ -144,7 +144,7 @@ class WqsV12(_Wqs):
 class WqsV8(_Wqs):
     """v8: the nearest device's local queues; compressions use the package's global ones, if there are any."""
 
-    def __init__(self, topology: Topology, settings: Settings) -> None:
+    def __init__(self, topology: Topology, settings: DriverAttributes) -> None:
         super().__init__(topology, settings)
         self.local = [WqTable() for _ in range(topology.nr_cpus)]
         self.globals = [WqTable() for _ in range(topology.nr_cpus)]

@@ -21,13 +21,13 @@ from ..page import PAGE_SIZE
 __all__ = [
     "AcompRequest",
     "DestinationWalk",
-    "Driver",
-    "Folio",
+    "AcompAlg",
+    "AcompFolio",
     "KernelFault",
     "Memory",
     "NeverCompletes",
     "Piece",
-    "SgEntry",
+    "Scatterlist",
     "SgList",
     "as_int32",
     "as_u32",
@@ -61,7 +61,7 @@ def as_int32(value: int) -> int:
     return value - 0x1_0000_0000 if value & 0x8000_0000 else value
 
 
-class SgEntry:
+class Scatterlist:
     """One `struct scatterlist`: `length` bytes (unsigned 32 bits) of `buffer` from `offset` on."""
 
     __slots__ = ("_length", "buffer", "offset")
@@ -100,10 +100,10 @@ class SgEntry:
         return f"SgEntry(<{len(self.buffer)} bytes>, offset={self.offset}, length={as_int32(self.length)})"
 
 
-SgList: TypeAlias = list[SgEntry]
+SgList: TypeAlias = list[Scatterlist]
 
 
-class Folio(NamedTuple):
+class AcompFolio(NamedTuple):
     """A folio given to the crypto layer as such, as Linux 6.15's acompress.c took them; see `acomp_virt_to_sg`."""
 
     buffer: Memory
@@ -113,7 +113,7 @@ class Folio(NamedTuple):
 class Piece(NamedTuple):
     """What one step of `acomp_walk_next_src` or `_dst` maps: part of one entry."""
 
-    entry: SgEntry
+    entry: Scatterlist
     at: int  # bytes behind the entry's start
     size: int
 
@@ -124,12 +124,12 @@ class Piece(NamedTuple):
 
 def sg_init_one(buffer: Memory, length: int | None = None, offset: int = 0) -> SgList:
     """A list of one entry, as `sg_init_one` makes it."""
-    return [SgEntry(buffer, offset, length)]
+    return [Scatterlist(buffer, offset, length)]
 
 
 def set_src_folio(folio: Memory, offset: int, length: int) -> SgList:
     """What `acomp_request_set_src_folio` (6.18 on) makes of a folio: one entry, its offset as given."""
-    return [SgEntry(folio, offset, length)]
+    return [Scatterlist(folio, offset, length)]
 
 
 def pieces(sgl: SgList, total: int) -> Iterator[Piece]:
@@ -162,13 +162,13 @@ def scatter(sgl: SgList, data: bytes) -> None:
         done += piece.size
 
 
-def sg_or_virt(what: SgList | Memory | Folio, size: int) -> SgList:
+def sg_or_virt(what: SgList | Memory | AcompFolio, size: int) -> SgList:
     """What `acomp_walk_virt` walks: the list, or a virtual address as one piece of `size` bytes."""
     if isinstance(what, list):
         return what
-    if isinstance(what, Folio):
+    if isinstance(what, AcompFolio):
         raise KernelFault("a walk follows a folio pointer as an address")
-    return [SgEntry(what, 0, size)]
+    return [Scatterlist(what, 0, size)]
 
 
 class DestinationWalk:
@@ -199,7 +199,7 @@ class AcompRequest:
     """`struct acomp_req` as its user sets it up, and as the call leaves it.
 
     `src`, `dst`: a scatter-gather list, or a plain buffer for a virtual address (`acomp_request_set_src_dma`
-    and friends), or a :class:`Folio`.  `slen`: bytes to read.  `dlen`: bytes of room, afterwards the bytes
+    and friends), or a :class:`AcompFolio`.  `slen`: bytes to read.  `dlen`: bytes of room, afterwards the bytes
     produced or, as the function says, something else.  `unit_size`: v12's and v14's, in bytes; 0 without.
     `page` and `cpu` are the caller's: a number by which a fault plan finds the (first) page, and the CPU
     the call runs on.
@@ -207,8 +207,8 @@ class AcompRequest:
 
     def __init__(
         self,
-        src: SgList | Memory | Folio,
-        dst: SgList | Memory | Folio,
+        src: SgList | Memory | AcompFolio,
+        dst: SgList | Memory | AcompFolio,
         slen: int = PAGE_SIZE,
         dlen: int = PAGE_SIZE,
         unit_size: int = 0,
@@ -260,14 +260,14 @@ class AcompRequest:
         return _list_of(self.dst, "destination")
 
 
-def _list_of(what: SgList | Memory | Folio, name: str) -> SgList:
+def _list_of(what: SgList | Memory | AcompFolio, name: str) -> SgList:
     if isinstance(what, list):
         return what
-    kind = "a folio pointer" if isinstance(what, Folio) else "a virtual address"
+    kind = "a folio pointer" if isinstance(what, AcompFolio) else "a virtual address"
     raise KernelFault(f"the {name} is {kind}, and the driver follows it as a scatterlist")
 
 
-class Driver(ABC):
+class AcompAlg(ABC):
     """One `struct acomp_alg`: what `crypto_acomp_compress` calls, and the flags it looks at."""
 
     name: str
@@ -296,7 +296,7 @@ class Driver(ABC):
     def interrupt(self) -> None:  # noqa: B027 (nothing to do for a driver without interrupts)
         """Let every completion interrupt come that is still under way."""
 
-    def fallback(self) -> Driver:
+    def fallback(self) -> AcompAlg:
         """The synchronous software transform `crypto_acomp_fb` gives an asynchronous driver."""
         raise KernelFault(f"{self.name} has no software fallback")
 

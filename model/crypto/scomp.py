@@ -19,7 +19,7 @@ from ..errno import EINVAL, ENOSPC, ENOSYS
 from ..page import PAGE_SIZE
 from .base import Compressor, CorruptData, Result
 from .knownanswers import noise
-from .request import AcompRequest, Driver, KernelFault, SgList, gather, scatter
+from .request import AcompAlg, AcompRequest, KernelFault, SgList, gather, scatter
 
 __all__ = ["SCOMP_SCRATCH_SIZE", "PageAlgorithm", "Scomp7", "Scomp612", "Synthetic", "Wrapped"]
 
@@ -94,7 +94,7 @@ class Synthetic:
         return Result(0, len(page), page)
 
 
-class _Scomp(Driver):
+class _Scomp(AcompAlg):
     def __init__(self, algorithm: PageAlgorithm) -> None:
         self.algorithm = algorithm
         self.name = f"{algorithm.name}-scomp"

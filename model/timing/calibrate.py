@@ -25,11 +25,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .iaa import POSTED_TRIES, Box, Costs, Load, Sample, simulate
+from .iaa import POSTED_TRIES, Costs, Load, Machine, Sample, simulate
 from .posted import Figures, row
 
 __all__ = [
-    "DEFAULT", "FOUND", "SETUPS", "TABLE", "ZSTD_TABLE", "Calibration", "NoFit", "Outcome", "Setup", "Usemem",
+    "DEFAULT", "FOUND", "SETUPS", "TABLE", "ZSTD_TABLE", "Calibration", "NoFit", "ModelledRun", "Setup", "Usemem",
     "calibrate", "load", "search",
 ]
 
@@ -75,10 +75,10 @@ class Setup:
         """Its name on the command line."""
         return f"cpus{self.cpus}-engines{self.engines}" + ("" if self.spread else "-own")
 
-    def box(self, *, series: bool) -> Box:
+    def box(self, *, series: bool) -> Machine:
         """Return the measured box, without or with the series."""
-        return Box(cpus=self.cpus, engines=self.engines, spread=series and self.spread,
-                   tries=POSTED_TRIES if series else None)
+        return Machine(cpus=self.cpus, engines=self.engines, spread=series and self.spread,
+                       tries=POSTED_TRIES if series else None)
 
 
 #: The setups that are tried.  1 engine is what the kernel's default configuration and its documented script set up
@@ -106,7 +106,7 @@ class Usemem:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ModelledRun:
     """The model's figures for a run, all with the grade ``modelled``.
 
     :param figures: throughput (KB/s), elapsed and system time (s), as a posted table has them
@@ -133,8 +133,8 @@ class Calibration:
     freeing: float
     straggle: float
 
-    def outcome(self, box: Box, load: Load, *, costs: Costs | None = None, stored: float | None = None,
-                seed: int = 1) -> Outcome:
+    def outcome(self, box: Machine, load: Load, *, costs: Costs | None = None, stored: float | None = None,
+                seed: int = 1) -> ModelledRun:
         """Simulate a sample and return what a whole run would show.
 
         :param costs: other costs than those calibrated
@@ -145,7 +145,7 @@ class Calibration:
         sample = simulate(box, costs or self.costs, load, seed=seed)
         writing = _writing(sample, work.stored)
         total = sum(work.kib / seconds for seconds in writing)
-        return Outcome(Figures(
+        return ModelledRun(Figures(
             total=total, average=total / work.processes,
             elapsed=work.sleep + (1 + self.straggle) * max(writing) + self.freeing,
             sys=sum(writing) + work.processes * self.freeing), sample)

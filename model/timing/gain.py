@@ -10,10 +10,10 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from .calibrate import POSTED_BATCH, SAMPLE_PAGES, TABLE, ZSTD_TABLE, Calibration, NoFit, Outcome, calibrate, load
+from .calibrate import POSTED_BATCH, SAMPLE_PAGES, TABLE, ZSTD_TABLE, Calibration, ModelledRun, NoFit, calibrate, load
 from .calibrate import SETUPS as _SETUPS
-from .iaa import Box, Load
-from .posted import METRICS, ROWS, Row
+from .iaa import Load, Machine
+from .posted import METRICS, ROWS, PostedRow
 
 __all__ = ["COMPRESSORS", "GRADE", "Answer", "Line", "Question", "ask", "predict", "spread_of_setups"]
 
@@ -31,7 +31,7 @@ class Line:
     :param use: what the line was used for: ``predicted``, or what the calibration took from it
     """
 
-    row: Row
+    row: PostedRow
     metric: str
     posted: tuple[float, float]
     said: tuple[float, float]
@@ -58,7 +58,7 @@ class Line:
         return 100 * (self.said[0] / self.posted[0] - 1), 100 * (self.said[1] / self.posted[1] - 1)
 
 
-def _use(row: Row, metric: str) -> str:
+def _use(row: PostedRow, metric: str) -> str:
     """Return what the calibration took from a line."""
     if row.name == TABLE:
         return "same number" if metric == "average throughput" else "calibrated"
@@ -74,7 +74,7 @@ def predict(calibration: Calibration, progress: Callable[[str, int, int], None] 
     :param progress: called with (what, tables done, tables)
     """
     @functools.cache
-    def said(compressor: str, folio_pages: int, series: bool, loads: float) -> Outcome:
+    def said(compressor: str, folio_pages: int, series: bool, loads: float) -> ModelledRun:
         box = calibration.setup.box(series=series)
         work = load(series=series, folio_pages=folio_pages, loads=loads)
         if compressor == "deflate-iaa":
@@ -117,7 +117,7 @@ class Question:
     loads: float = 0.0
     seed: int = 1
 
-    def box(self, calibration: Calibration) -> Box:
+    def box(self, calibration: Calibration) -> Machine:
         """Return the box that is asked about.
 
         :raises ValueError: for a number that cannot be
@@ -139,14 +139,14 @@ class Answer:
     """
 
     calibration: Calibration
-    box: Box
-    baseline: Outcome
-    series: Outcome
-    asked: Outcome
+    box: Machine
+    baseline: ModelledRun
+    series: ModelledRun
+    asked: ModelledRun
 
     def gain(self, metric: str, over: str = "baseline") -> float:
         """Return the gain of the configuration in question over a posted one (``baseline`` or ``series``), in %."""
-        other: Outcome = getattr(self, over)
+        other: ModelledRun = getattr(self, over)
         return 100 * (self.asked.figures.of(metric) / other.figures.of(metric) - 1)
 
 
@@ -161,7 +161,7 @@ def ask(calibration: Calibration, question: Question) -> Answer:
     costs, stored = (calibration.costs, calibration.stored) if question.compressor == "deflate-iaa" else (
         calibration.software())
 
-    def outcome(box: Box, work: Load, seed: int = 1) -> Outcome:
+    def outcome(box: Machine, work: Load, seed: int = 1) -> ModelledRun:
         return calibration.outcome(box, work, costs=costs, stored=stored, seed=seed)
 
     asked = Load(processes=question.processes, pages=max(SAMPLE_PAGES, question.folio_pages),

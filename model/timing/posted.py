@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["METRICS", "ROWS", "UNMODELLED", "Figures", "Row", "row"]
+__all__ = ["METRICS", "ROWS", "UNMODELLED", "Figures", "PostedRow", "row"]
 
 #: Rows of a posted table, with their units.
 METRICS = {"total throughput": "KB/s", "average throughput": "KB/s", "elapsed time": "s", "sys time": "s"}
@@ -56,7 +56,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Row:
+class PostedRow:
     """A posted comparison.
 
     :param name: how it is named here: series, folio size, compressor
@@ -96,31 +96,34 @@ _V8_ZSTD_64K = Figures(6920374, 230679, 94.62, 2387.50, 48917234, 426)
 
 #: Every usemem table of v8, v12 and v14.  v8's "2M" folios are PMD folios.
 ROWS = (
-    Row("v8", "64K", "deflate-iaa", _V8, Figures(6025001, 200833, 100.25, 2414.12, 58338296, 65),
-        Figures(10220686, 340689, 68.48, 1630.42, 64507786, 69)),
-    Row("v8", "PMD", "deflate-iaa", _V8, Figures(6374303, 212476, 87.04, 2012.30, 59471372, 10),
-        Figures(10720261, 357342, 65.80, 1522.93, 64509017, 441)),
-    Row("v8", "64K", "zstd", _V8, _V8_ZSTD_64K, Figures(6935013, 231167, 88.77, 2213.12, 48897180, 422), "run 1"),
-    Row("v8", "64K", "zstd", _V8, _V8_ZSTD_64K, Figures(6924096, 230803, 89.79, 2250.91, 48928700, 430), "run 2"),
-    Row("v8", "PMD", "zstd", _V8, Figures(7655965, 255198, 86.52, 2030.63, 48091648, 0),
-        Figures(7685827, 256194, 81.10, 1886.54, 48054576, 398)),
-    Row("v14", "64K", "deflate-iaa", _V14, Figures(6226967, 207565, 99.19, 2356.19),
-        Figures(10551714, 351723, 67.45, 1580.47)),
-    Row("v14", "PMD", "deflate-iaa", _V14, Figures(6347201, 211573, 88.14, 2025.53),
-        Figures(11315500, 377183, 63.37, 1455.23)),
-    Row("v14", "64K", "zstd", _V14, Figures(6032326, 201077, 97.52, 2415.40), Figures(6047448, 201581, 95.33, 2328.38)),
-    Row("v14", "PMD", "zstd", _V14, Figures(6570404, 219013, 89.17, 2126.69), Figures(6623962, 220798, 88.25, 2043.08)),
-    Row("v12", "64K", "deflate-iaa", _V12, Figures(7191949, 239731, 93.21, 2190.52),
-        Figures(10702115, 356737, 69.98, 1651.51)),
-    Row("v12", "PMD", "deflate-iaa", _V12, Figures(7237676, 241255, 82.26, 1901.90),
-        Figures(11228928, 374297, 69.30, 1634.78)),
-    Row("v12", "64K", "zstd", _V12, Figures(6258312, 208610, 100.01, 2505.14),
-        Figures(6269511, 208983, 100.50, 2490.00)),
-    Row("v12", "PMD", "zstd", _V12, Figures(6796376, 226545, 94.07, 2261.67), Figures(6865781, 228859, 88.80, 2082.91)),
+    PostedRow("v8", "64K", "deflate-iaa", _V8, Figures(6025001, 200833, 100.25, 2414.12, 58338296, 65),
+              Figures(10220686, 340689, 68.48, 1630.42, 64507786, 69)),
+    PostedRow("v8", "PMD", "deflate-iaa", _V8, Figures(6374303, 212476, 87.04, 2012.30, 59471372, 10),
+              Figures(10720261, 357342, 65.80, 1522.93, 64509017, 441)),
+    PostedRow("v8", "64K", "zstd", _V8, _V8_ZSTD_64K, Figures(6935013, 231167, 88.77, 2213.12, 48897180, 422), "run 1"),
+    PostedRow("v8", "64K", "zstd", _V8, _V8_ZSTD_64K, Figures(6924096, 230803, 89.79, 2250.91, 48928700, 430), "run 2"),
+    PostedRow("v8", "PMD", "zstd", _V8, Figures(7655965, 255198, 86.52, 2030.63, 48091648, 0),
+              Figures(7685827, 256194, 81.10, 1886.54, 48054576, 398)),
+    PostedRow("v14", "64K", "deflate-iaa", _V14, Figures(6226967, 207565, 99.19, 2356.19),
+              Figures(10551714, 351723, 67.45, 1580.47)),
+    PostedRow("v14", "PMD", "deflate-iaa", _V14, Figures(6347201, 211573, 88.14, 2025.53),
+              Figures(11315500, 377183, 63.37, 1455.23)),
+    PostedRow("v14", "64K", "zstd", _V14, Figures(6032326, 201077, 97.52, 2415.40),
+              Figures(6047448, 201581, 95.33, 2328.38)),
+    PostedRow("v14", "PMD", "zstd", _V14, Figures(6570404, 219013, 89.17, 2126.69),
+              Figures(6623962, 220798, 88.25, 2043.08)),
+    PostedRow("v12", "64K", "deflate-iaa", _V12, Figures(7191949, 239731, 93.21, 2190.52),
+              Figures(10702115, 356737, 69.98, 1651.51)),
+    PostedRow("v12", "PMD", "deflate-iaa", _V12, Figures(7237676, 241255, 82.26, 1901.90),
+              Figures(11228928, 374297, 69.30, 1634.78)),
+    PostedRow("v12", "64K", "zstd", _V12, Figures(6258312, 208610, 100.01, 2505.14),
+              Figures(6269511, 208983, 100.50, 2490.00)),
+    PostedRow("v12", "PMD", "zstd", _V12, Figures(6796376, 226545, 94.07, 2261.67),
+              Figures(6865781, 228859, 88.80, 2082.91)),
 )
 
 
-def row(name: str) -> Row:
+def row(name: str) -> PostedRow:
     """Return a row by its name.
 
     :raises KeyError: if there is none

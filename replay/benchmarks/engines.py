@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from replay.benchmarks.process import child, repeated
-from replay.benchmarks.row import Row
+from replay.benchmarks.row import BenchRow
 from replay.tools.synthetic import cycle, write_repeated
 from replay.verdict.run import replay
 from traces import schema
@@ -89,7 +89,7 @@ def libcachesim_seconds(path: str) -> dict[str, Any]:
         return {"keys": len(keys), "seconds": time.process_time() - began}
 
 
-def engine_rows(base: Path, say: Any) -> list[Row]:
+def engine_rows(base: Path, say: Any) -> list[BenchRow]:
     """Measure the engines and libCacheSim, each run a process on one core, one after the other in turn."""
     say("replaying without page bytes: both engines, libCacheSim")
     block = cycle(_CYCLE)
@@ -115,23 +115,25 @@ def engine_rows(base: Path, say: Any) -> list[Row]:
             speeds["per key"].append(events / speeds["fast"][-1] / found["seconds"])
 
     repeated(once)
-    rows = [Row.of("replay without page bytes, one core", speeds["fast"], 1e6, "million events/s", ">= 5, aim 10"),
-            Row.of("of which reading the recording alone", speeds["reading"], 1e6, "million events/s", ""),
-            Row.of("the reference engine", speeds["reference"], 1e6, "million events/s", ""),
-            Row.of("compared with the reference engine",
-                   [a / b for a, b in zip(speeds["fast"], speeds["reference"], strict=True)], 1, "times as fast",
-                   ">= 30")]
+    rows = [BenchRow.of("replay without page bytes, one core", speeds["fast"], 1e6, "million events/s", ">= 5, aim 10"),
+            BenchRow.of("of which reading the recording alone", speeds["reading"], 1e6, "million events/s", ""),
+            BenchRow.of("the reference engine", speeds["reference"], 1e6, "million events/s", ""),
+            BenchRow.of("compared with the reference engine",
+                        [a / b for a, b in zip(speeds["fast"], speeds["reference"], strict=True)], 1, "times as fast",
+                        ">= 30")]
     if not has_yardstick:
         missing = "not measured: libcachesim is not installed"
-        return [*rows, Row("compared with libCacheSim", 0.0, "times as fast", "> 1", note=missing)]
+        return [*rows, BenchRow("compared with libCacheSim", 0.0, "times as fast", "> 1", note=missing)]
     return [*rows,
-            Row.of("compared with libCacheSim's LRU: events against its requests",
-                   [a / b for a, b in zip(speeds["fast"], speeds["keys"], strict=True)], 1, "times as fast", "> 1"),
-            Row.of("the same sequence of keys: the whole replay compared with libCacheSim's LRU", speeds["per key"], 1,
-                   "times the time", "", "a key here is a page stored, loaded or freed, and some dozen events")]
+            BenchRow.of("compared with libCacheSim's LRU: events against its requests",
+                        [a / b for a, b in zip(speeds["fast"], speeds["keys"], strict=True)], 1, "times as fast",
+                        "> 1"),
+            BenchRow.of("the same sequence of keys: the whole replay compared with libCacheSim's LRU",
+                        speeds["per key"], 1,
+                        "times the time", "", "a key here is a page stored, loaded or freed, and some dozen events")]
 
 
-def growth_rows(base: Path, largest: int, say: Any) -> list[Row]:
+def growth_rows(base: Path, largest: int, say: Any) -> list[BenchRow]:
     """Measure time per event and peak memory from 10^5 events to ``largest``."""
     block = cycle(_CYCLE)
     sizes = [size for size in _SIZES if size <= largest]
@@ -155,8 +157,9 @@ def growth_rows(base: Path, largest: int, say: Any) -> list[Row]:
     rows = []
     for size in sizes:
         power = f"10^{len(str(size)) - 1}"
-        rows.append(Row.of(f"{power} events: CPU time per event", times[size], 1, "ns", ""))
-        rows.append(Row.of(f"{power} events: peak memory", peaks[size], 1, "MB", "< 1000" if size >= 10**8 else ""))
+        rows.append(BenchRow.of(f"{power} events: CPU time per event", times[size], 1, "ns", ""))
+        rows.append(BenchRow.of(f"{power} events: peak memory", peaks[size], 1, "MB",
+                                "< 1000" if size >= 10**8 else ""))
     grows = [last / first for first, last in zip(times[sizes[0]], times[sizes[-1]], strict=True)]
-    rows.append(Row.of("time per event, most events compared with fewest", grows, 1, "times", "0.85 to 1.15"))
+    rows.append(BenchRow.of("time per event, most events compared with fewest", grows, 1, "times", "0.85 to 1.15"))
     return rows

@@ -24,12 +24,12 @@ from replay.benchmarks.engines import engine_rows, growth_rows
 from replay.benchmarks.pages import page_rows
 from replay.benchmarks.parallel import two_cores
 from replay.benchmarks.process import child, repeated
-from replay.benchmarks.row import Row
+from replay.benchmarks.row import BenchRow
 from replay.tools.synthetic import cycle
 from traces.importers import import_source
 from traces.recording import Recording
 
-__all__ = ["PARTS", "Row", "machine", "measure"]
+__all__ = ["PARTS", "BenchRow", "machine", "measure"]
 
 #: what can be measured by itself
 PARTS: Final = ("import", "engines", "growth", "pages", "compressors", "cores")
@@ -81,13 +81,13 @@ def sample_pages(samples: list[Path]) -> list[bytes]:
 
 
 def measure(samples: list[Path], large: int = _LARGE, say: Callable[[str], None] = lambda text: None,
-            only: set[str] | None = None) -> list[Row]:
+            only: set[str] | None = None) -> list[BenchRow]:
     """Measure everything; ``samples`` are recordings with page bytes.
 
     :param large: events of the largest synthetic recording
     :param only: names of :data:`PARTS` to measure; None for all
     """
-    rows: list[Row] = []
+    rows: list[BenchRow] = []
 
     def wanted(part: str) -> bool:
         return only is None or part in only
@@ -111,7 +111,7 @@ def measure(samples: list[Path], large: int = _LARGE, say: Callable[[str], None]
     return rows
 
 
-def _import_rows(rows: list[Row], base: Path, block: np.ndarray, say: Callable[[str], None]) -> None:
+def _import_rows(rows: list[BenchRow], base: Path, block: np.ndarray, say: Callable[[str], None]) -> None:
     repeat = max(1, _SMALL // block.shape[1])
     capture = base / "capture"
     events = write_capture(capture, block, repeat)
@@ -124,11 +124,11 @@ def _import_rows(rows: list[Row], base: Path, block: np.ndarray, say: Callable[[
 
     rates: list[float] = []
     repeated(lambda: rates.append(events / once()))
-    rows.append(Row.of("import of a raw ring, one core", rates, 1e6, "million events/s", ">= 5"))
+    rows.append(BenchRow.of("import of a raw ring, one core", rates, 1e6, "million events/s", ">= 5"))
     program = shutil.which("trace-cmd")
     if program is None:
-        rows.append(Row("import compared with trace-cmd report", 0.0, "times", ">= 12",
-                        note="not measured: trace-cmd is not installed (apt install trace-cmd)"))
+        rows.append(BenchRow("import compared with trace-cmd report", 0.0, "times", ">= 12",
+                             note="not measured: trace-cmd is not installed (apt install trace-cmd)"))
         return
     dat = base / "trace.dat"
     write_tracedat(dat, np.fromfile(capture / "zmeta.cpu0.raw", np.uint8), events)
@@ -144,12 +144,12 @@ def _import_rows(rows: list[Row], base: Path, block: np.ndarray, say: Callable[[
 
     repeated(report)
     lines = sum(1 for _ in (base / "report.txt").open("rb"))
-    rows.append(Row.of("import compared with trace-cmd report to a file",
-                       [own / other for own, other in zip(rates, theirs, strict=True)], 1, "times", ">= 12",
-                       f"{lines:,} lines reported, {sorted(theirs)[len(theirs) // 2] / 1e6:.2f} million/s"))
+    rows.append(BenchRow.of("import compared with trace-cmd report to a file",
+                            [own / other for own, other in zip(rates, theirs, strict=True)], 1, "times", ">= 12",
+                            f"{lines:,} lines reported, {sorted(theirs)[len(theirs) // 2] / 1e6:.2f} million/s"))
 
 
-def _core_rows(base: Path, say: Callable[[str], None]) -> list[Row]:
+def _core_rows(base: Path, say: Callable[[str], None]) -> list[BenchRow]:
     rows = []
     for engine, events in (("reference", 400_000), ("fast", 12_000_000)):
         scratch = base / engine
@@ -157,34 +157,34 @@ def _core_rows(base: Path, say: Callable[[str], None]) -> list[Row]:
         found = two_cores(scratch, events=events, options=["--engine", engine], say=say)
         what = f"8 recordings on two cores compared with one, {engine} engine"
         if found is None:
-            rows.append(Row(what, 0.0, "times as fast", ">= 1.8", note="not measured: there is one core only"))
+            rows.append(BenchRow(what, 0.0, "times as fast", ">= 1.8", note="not measured: there is one core only"))
             continue
         pairs = [one[0] / two[0] for one, two in zip(found.one, found.two, strict=True)]
         cpu = statistics.median(cpu for _, cpu in found.two) / statistics.median(cpu for _, cpu in found.one)
-        rows.append(Row.of(what, pairs, 1, "times as fast", ">= 1.8",
-                           f"{found.events:,} events each; {cpu:.2f} times the CPU time of one core"))
+        rows.append(BenchRow.of(what, pairs, 1, "times as fast", ">= 1.8",
+                                f"{found.events:,} events each; {cpu:.2f} times the CPU time of one core"))
     return rows
 
 
-def _compressor_rows(rows: list[Row], pages: list[bytes], say: Callable[[str], None]) -> None:
+def _compressor_rows(rows: list[BenchRow], pages: list[bytes], say: Callable[[str], None]) -> None:
     for name in NAMES:
         say(f"{name} on {len(pages):,} pages")
         found = speed(name, pages)
         note = (f"{found.library}: {found.theirs:,.0f} pages/s, {found.own / found.theirs:.2f} times as fast"
                 if found.library else "no library for this format is installed")
-        rows.append(Row(f"{name}, one thread", found.own, "pages/s", "", found.spread, note))
+        rows.append(BenchRow(f"{name}, one thread", found.own, "pages/s", "", found.spread, note))
 
 
-def _large_rows(rows: list[Row], base: Path, block: np.ndarray, large: int, say: Callable[[str], None]) -> None:
+def _large_rows(rows: list[BenchRow], base: Path, block: np.ndarray, large: int, say: Callable[[str], None]) -> None:
     capture = base / "large"
     say(f"writing {large:,} synthetic events")
     events = write_capture(capture, block, max(1, large // block.shape[1]))
     say(f"importing {events:,} events")
     done = child(_HERE, "import_large", str(capture), str(base / "large.zr"))
-    rows.append(Row(f"import of {events / 1e6:.1f} million events, peak memory", done["peak_mb"], "MB", "< 500",
-                    note=f"{done['seconds']:.1f} s"))
+    rows.append(BenchRow(f"import of {events / 1e6:.1f} million events, peak memory", done["peak_mb"], "MB", "< 500",
+                         note=f"{done['seconds']:.1f} s"))
 
 
-def as_json(rows: list[Row]) -> dict[str, Any]:
+def as_json(rows: list[BenchRow]) -> dict[str, Any]:
     """Return the table and the machine as plain data."""
     return {"machine": machine(), "rows": [asdict(row) for row in rows]}

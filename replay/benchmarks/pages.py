@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from model.crypto import compressor_for
 from replay.benchmarks.process import child, repeated
-from replay.benchmarks.row import Row
+from replay.benchmarks.row import BenchRow
 from replay.tools.synthetic import write_pages_recording
 from replay.verdict.run import replay
 from traces.recording import Recording
@@ -66,9 +66,9 @@ def _tidy() -> None:
     gc.collect()
 
 
-def page_rows(base: Path, pages: list[bytes], say: Any) -> list[Row]:
+def page_rows(base: Path, pages: list[bytes], say: Any) -> list[BenchRow]:
     """Measure each compressor that has a library, on every page stored and loaded twice."""
-    rows: list[Row] = []
+    rows: list[BenchRow] = []
     for name in _COMPRESSORS:
         say(f"replaying {2 * len(pages):,} stores of {len(pages):,} distinct pages with {name}")
         path = base / name
@@ -85,8 +85,8 @@ def page_rows(base: Path, pages: list[bytes], say: Any) -> list[Row]:
                 f"{sorted(run['alone'] for run in runs)[len(runs) // 2] * 1e6 / first['pages']:.1f} us/page alone")
 
         def row(what: str, part: str, base: str, target: str, note: str = "", name: str = name,
-                runs: list[dict[str, float]] = runs) -> Row:
-            return Row.of(f"{name}: {what}", [run[part] / run[base] for run in runs], 1, "times", target, note)
+                runs: list[dict[str, float]] = runs) -> BenchRow:
+            return BenchRow.of(f"{name}: {what}", [run[part] / run[base] for run in runs], 1, "times", target, note)
 
         rows += [row("whole replay compared with the library on every page handed over", "whole", "alone", "<= 1.15",
                      note),

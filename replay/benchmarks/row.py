@@ -7,11 +7,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Row"]
+__all__ = ["BenchRow"]
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """One line of the table: ``value`` with its ``unit`` (median of the runs), and the ``target`` it has."""
 
     what: str
@@ -22,7 +22,7 @@ class Row:
     note: str = ""
 
     @classmethod
-    def of(cls, what: str, values: Sequence[float], per: float, unit: str, target: str, note: str = "") -> Row:
+    def of(cls, what: str, values: Sequence[float], per: float, unit: str, target: str, note: str = "") -> BenchRow:
         """Return the median of measured values, divided by ``per``, with their spread."""
         low, high = min(values) / per, max(values) / per
         return cls(what, statistics.median(values) / per, unit, target, f"{low:.3g} to {high:.3g} of {len(values)}",

@@ -10,7 +10,7 @@ from typing import Any
 
 from replay.cli.replay_ import value, wrapped
 from replay.cli.terminal import steps, table
-from replay.recdiff.comparison import Comparison, Difference, TaskResult, compare
+from replay.recdiff.comparison import FirstDifference, RecordingComparison, TaskResult, compare
 from traces.recording import Recording
 from traces.times import clock, moment
 
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     return result.exit_status
 
 
-def report(result: Comparison) -> Iterator[str]:
+def report(result: RecordingComparison) -> Iterator[str]:
     """Yield the lines of a result for people: verdict, what was compared and what was not, then differences."""
     a, b = result.sides
     (low, high), stamps = result.span, result.stamps
@@ -106,7 +106,7 @@ def _only(task: TaskResult, number: int) -> str:
     return f"{task.only[number]:,} only in {_SIDES[number]}{lost}"
 
 
-def _difference(first: Difference, stamps: str) -> Iterator[str]:
+def _difference(first: FirstDifference, stamps: str) -> Iterator[str]:
     """Yield a difference: what and where, then the task's events around it in both."""
     where = (f"  first difference at {moment(first.ts, stamps)}, the task's event {first.place:,} in that time: "
              f"{first.name}")

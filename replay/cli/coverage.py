@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from model.branches import BRANCHES
 from replay.cli.terminal import table
-from replay.many.jobs import Job, Outcome
+from replay.many.jobs import JobOutcome, ReplayJob
 from replay.tools.coverage import covered, sentence
 
 __all__ = ["all_branch_lines", "branch_lines"]
@@ -21,7 +21,7 @@ def branch_lines(revision: str, branches: Mapping[str, int]) -> Iterator[str]:
                 right=[1])
 
 
-def all_branch_lines(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> Iterator[str]:
+def all_branch_lines(jobs: Sequence[ReplayJob], outcomes: Mapping[int, JobOutcome]) -> Iterator[str]:
     """Yield the same of several replays together, revision by revision."""
     results = [outcome.result for outcome in outcomes.values() if outcome.result is not None]
     for revision, branches in covered(results).items():

@@ -24,7 +24,7 @@ from replay.cli.terminal import table, warn
 from traces.lab.apt import cache_directory
 from traces.lab.errors import LabError
 from traces.lab.kernels import all_cached
-from traces.lab.run import Outcome
+from traces.lab.run import GuestRun
 from traces.lab.run import run as run_job
 
 __all__ = ["add_parser"]
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     return _workload_status(outcome) if outcome.command is None else labcommand.show(outcome.command)
 
 
-def _workload_status(outcome: Outcome) -> int:
+def _workload_status(outcome: GuestRun) -> int:
     if not outcome.workload_status:
         return 0
     warn(f"the workload ended with status {outcome.workload_status}: pages it read back differ from what it had "
@@ -106,7 +106,7 @@ def _workload_status(outcome: Outcome) -> int:
     return 1
 
 
-def _lost(outcome: Outcome) -> str:
+def _lost(outcome: GuestRun) -> str:
     counts = [loss.get("lost") for loss in outcome.summary["losses"]]
     return "unknown" if None in counts else f"{sum(count for count in counts if count):,}"
 

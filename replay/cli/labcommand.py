@@ -15,10 +15,10 @@ from replay.cli.terminal import warn
 from traces.lab.apt import SUITES, cache_directory
 from traces.lab.errors import LabError
 from traces.lab.initramfs import WORK
-from traces.lab.kernels import Kernel
+from traces.lab.kernels import BootKernel
 from traces.lab.qemu import memory_mib
 from traces.lab.roots import SUITE, Root, cached_root, make_root
-from traces.lab.run import Foreign, Job
+from traces.lab.run import Foreign, GuestJob
 
 __all__ = ["add_command_options", "check", "command_job", "root_of", "show"]
 
@@ -125,7 +125,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise LabError("--folio is of the workload; leave it out: a command asks for large folios itself")
 
 
-def command_job(arguments: argparse.Namespace, kernel: Kernel, shelf: Shelf) -> Job:
+def command_job(arguments: argparse.Namespace, kernel: BootKernel, shelf: Shelf) -> GuestJob:
     """Return the job that runs a user's command.
 
     :raises LabError: when its packages cannot be had
@@ -138,9 +138,9 @@ def command_job(arguments: argparse.Namespace, kernel: Kernel, shelf: Shelf) -> 
     memory = arguments.memory or MEMORY + (2 * root.size >> 20)
     # The command may switch to any of them, and their modules are loaded.
     others = [name for name in _COMPRESSORS if name != arguments.compressor]
-    job = Job(kernel, arguments.compressor, (), record_words(arguments, arguments.pages or "hash", *others),
-              dict(arguments.param), memory, arguments.smp or 1, arguments.timeout, arguments.accel,
-              modules=modules_of(arguments, kernel, arguments.compressor), nodes=arguments.numa, foreign=foreign)
+    job = GuestJob(kernel, arguments.compressor, (), record_words(arguments, arguments.pages or "hash", *others),
+                   dict(arguments.param), memory, arguments.smp or 1, arguments.timeout, arguments.accel,
+                   modules=modules_of(arguments, kernel, arguments.compressor), nodes=arguments.numa, foreign=foreign)
     return job if arguments.swap is None else dataclasses.replace(job, swap=arguments.swap)
 
 

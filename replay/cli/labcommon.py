@@ -20,10 +20,10 @@ from replay.cli.terminal import console, warn
 from traces.lab.apt import SUITES, Mirror, cache_directory, find_mirror
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.initramfs import GUEST_CONTENT, GUEST_SCRIPT
-from traces.lab.kernels import Kernel, all_cached, cached, fetch, own
+from traces.lab.kernels import BootKernel, all_cached, cached, fetch, own
 from traces.lab.packages import KernelPackages, is_candidate, kernels_in, pick
 from traces.lab.qemu import memory_mib
-from traces.lab.run import Job
+from traces.lab.run import GuestJob
 from traces.lab.tools import Tools, cached_tools, fetch_tools
 from traces.workload.command import FOLIOS, WORKLOADS
 from traces.workload.command import add_arguments as add_workload_arguments
@@ -142,7 +142,7 @@ def _module(text: str) -> str:
     return " ".join((name, *words))
 
 
-def modules_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str) -> tuple[str, ...]:
+def modules_of(arguments: argparse.Namespace, kernel: BootKernel, compressor: str) -> tuple[str, ...]:
     """Return the modules that a guest loads in addition to the lab's own."""
     asked = tuple(getattr(arguments, "module", ()))
     if compressor == "deflate-iaa" and kernel.built is not None and not any(text.split()[0] == "fake_iaa"
@@ -195,7 +195,7 @@ class Shelf:
                                "--mirror")
         return self._found
 
-    def get(self, wanted: str, modules: Path | None) -> Kernel:
+    def get(self, wanted: str, modules: Path | None) -> BootKernel:
         """Return the kernel that a user named.
 
         :raises LabError: when there is none
@@ -218,7 +218,7 @@ class Shelf:
             warn(f"kernel {wanted} is {have.release}, the newest of the cache: {problem}")
             return have
 
-    def _newest(self, wanted: str) -> Kernel:
+    def _newest(self, wanted: str) -> BootKernel:
         choice = pick(self.all(), wanted)
         if choice is None:
             raise LabError(f"no suite has a kernel {wanted}; see what there is with 'zreplay lab kernels'")
@@ -253,8 +253,8 @@ def record_words(arguments: argparse.Namespace, pages: str, *more: str) -> tuple
     return (*words, *(word for name in more for word in ("--compressor", name)))
 
 
-def sequence_job(sequence: Sequence, kernel: Kernel, arguments: argparse.Namespace, tools: Tools | None,
-                 pages: str = "full") -> Job:
+def sequence_job(sequence: Sequence, kernel: BootKernel, arguments: argparse.Namespace, tools: Tools | None,
+                 pages: str = "full") -> GuestJob:
     """Return the job that carries a sequence out in a guest of the kind it starts from.
 
     :param arguments: what else of the guest the user chose: ``timeout``, ``accel``, perhaps ``backend``
@@ -262,12 +262,13 @@ def sequence_job(sequence: Sequence, kernel: Kernel, arguments: argparse.Namespa
     record = record_words(arguments, pages, *sequence.compressors[1:])
     # BCC and its compiler are held in the guest's memory.
     memory = sequence.memory if tools is None else max(sequence.memory, _WITH_TOOLS)
-    return Job(kernel, sequence.compressor, ("script", "--script", GUEST_SCRIPT), record, sequence.params, memory,
-               sequence.cpus, arguments.timeout, arguments.accel, tools=tools, script=sequence.text(),
-               modules=modules_of(arguments, kernel, sequence.compressor), nodes=getattr(arguments, "numa", 1))
+    return GuestJob(kernel, sequence.compressor, ("script", "--script", GUEST_SCRIPT), record, sequence.params, memory,
+                    sequence.cpus, arguments.timeout, arguments.accel, tools=tools, script=sequence.text(),
+                    modules=modules_of(arguments, kernel, sequence.compressor), nodes=getattr(arguments, "numa", 1))
 
 
-def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio: str, tools: Tools | None) -> Job:
+def job_of(arguments: argparse.Namespace, kernel: BootKernel, compressor: str, folio: str,
+           tools: Tools | None) -> GuestJob:
     """Return the job that the options ask for; a sequence brings its own compressor, parameters, memory and CPUs."""
     words = arguments.workload or ("base",)
     # However it is spelt: --content=PATH, --conte PATH.
@@ -284,9 +285,9 @@ def job_of(arguments: argparse.Namespace, kernel: Kernel, compressor: str, folio
     pages = getattr(arguments, "pages", None) or ("full" if content is None else "hash")
     other = "lz4" if compressor != "lz4" else "zstd"
     record = record_words(arguments, pages, *((other,) if words[0] == "switch" else ()))
-    return Job(kernel, compressor, tuple(workload), record, dict(arguments.param), arguments.memory or MEMORY,
-               arguments.smp or (2 if words[0] == "smp" else 1), arguments.timeout, arguments.accel, content, tools,
-               modules=modules_of(arguments, kernel, compressor), nodes=arguments.numa)
+    return GuestJob(kernel, compressor, tuple(workload), record, dict(arguments.param), arguments.memory or MEMORY,
+                    arguments.smp or (2 if words[0] == "smp" else 1), arguments.timeout, arguments.accel, content,
+                    tools, modules=modules_of(arguments, kernel, compressor), nodes=arguments.numa)
 
 
 def as_sentence(part: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:

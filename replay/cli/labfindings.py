@@ -15,7 +15,7 @@ from replay.revdiff.shrink import shrink
 from replay.tools.cut import cut
 from replay.verdict.run import replay
 from traces.errors import BadInput
-from traces.lab.kernels import Kernel
+from traces.lab.kernels import BootKernel
 from traces.lab.tools import Tools
 from traces.leftovers import scratch
 from traces.recording import Recording
@@ -32,7 +32,7 @@ _BEFORE: Final = (2_000, 20_000, 200_000)
 class Bench:
     """Where sequences are tried: a kernel, a directory, and what the user chose."""
 
-    kernel: Kernel
+    kernel: BootKernel
     directory: Path
     arguments: argparse.Namespace
     tools: Tools | None

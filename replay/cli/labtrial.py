@@ -19,8 +19,8 @@ from replay.verdict.result import Result
 from replay.verdict.run import replay
 from traces.errors import BadInput
 from traces.lab.errors import GuestDied
-from traces.lab.kernels import Kernel
-from traces.lab.run import Outcome
+from traces.lab.kernels import BootKernel
+from traces.lab.run import GuestRun
 from traces.lab.run import run as run_job
 from traces.lab.tools import Tools
 from traces.record.exits import without_bytes
@@ -66,7 +66,7 @@ class Trial:
         return self.kind in _DIVERGED
 
 
-def run_trial(sequence: Sequence, kernel: Kernel, out: Path, arguments: argparse.Namespace, tools: Tools | None,
+def run_trial(sequence: Sequence, kernel: BootKernel, out: Path, arguments: argparse.Namespace, tools: Tools | None,
               say: Callable[[str], None]) -> Trial:
     """Carry a sequence out in a fresh guest and judge its recording, which stays in ``out``.
 
@@ -98,7 +98,7 @@ def _without_numbers(text: str) -> str:
     return re.sub(r"0x[0-9a-f]+|\d+", "N", text)
 
 
-def _judge(out: Path, outcome: Outcome) -> Trial:
+def _judge(out: Path, outcome: GuestRun) -> Trial:
     recording = Recording(out)
     stores = int((recording.frame(["event"])["event"] == "zswap_store").sum())
     try:
@@ -117,7 +117,7 @@ def _judge(out: Path, outcome: Outcome) -> Trial:
                  branches=result.branches)
 
 
-def _told(result: Result, outcome: Outcome, recording: Recording) -> tuple[str, str, str]:
+def _told(result: Result, outcome: GuestRun, recording: Recording) -> tuple[str, str, str]:
     """Return kind, key and sentence of a replay that came to its end."""
     if result.verdict == "FAIL":
         if not result.divergences:
@@ -139,7 +139,7 @@ def _told(result: Result, outcome: Outcome, recording: Recording) -> tuple[str, 
     return result.verdict, result.verdict, ""
 
 
-def _last_words(outcome: Outcome) -> str:
+def _last_words(outcome: GuestRun) -> str:
     """Return what the workload said of its end."""
     said = [line for line in outcome.console.splitlines() if line.startswith("zreplay workload:")]
     return said[-1].removeprefix("zreplay workload: ") if said else f"status {outcome.workload_status}"

@@ -18,7 +18,7 @@ from model.revisions import REVISIONS
 from model.zswap import Zswap
 from replay.cli.manytables import table_lines
 from replay.cli.terminal import console, fitting, steps, warn
-from replay.many.jobs import LOCAL, NOT_DONE, UNREADABLE, Job, Outcome, attempt, safely
+from replay.many.jobs import LOCAL, NOT_DONE, UNREADABLE, JobOutcome, ReplayJob, attempt, safely
 from replay.many.local import run_local
 from replay.many.tables import as_plain
 from replay.reference.checks import CHECKS, Divergence, unknown_checks
@@ -42,13 +42,13 @@ _MOST: Final = 1024
 class Form(Protocol):
     """How results are printed for programs: lines before, for each pair, and after."""
 
-    def head(self, jobs: Sequence[Job]) -> Iterator[str]:
+    def head(self, jobs: Sequence[ReplayJob]) -> Iterator[str]:
         """Yield the lines before all pairs."""
 
-    def one(self, job: Job, outcome: Outcome) -> Iterator[str]:
+    def one(self, job: ReplayJob, outcome: JobOutcome) -> Iterator[str]:
         """Yield the lines of a pair."""
 
-    def foot(self, jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> Iterator[str]:
+    def foot(self, jobs: Sequence[ReplayJob], outcomes: Mapping[int, JobOutcome]) -> Iterator[str]:
         """Yield the lines after all pairs."""
 
 
@@ -68,7 +68,7 @@ def _processes(text: str) -> int:
     return int(text)
 
 
-def _refuse(arguments: argparse.Namespace, jobs: Sequence[Job]) -> None:
+def _refuse(arguments: argparse.Namespace, jobs: Sequence[ReplayJob]) -> None:
     """Refuse what would be wrong for every job, before there is any.
 
     :raises BadInput: for a revision that is unknown or named twice, an unknown check, options that do not go together,
@@ -98,7 +98,7 @@ def _refuse(arguments: argparse.Namespace, jobs: Sequence[Job]) -> None:
         raise BadInput(arguments.junit, "", "--table and --junit name the same file", "name two")
 
 
-def _here(jobs: Sequence[Job], loaded: Mapping[str | None, str | type[Zswap] | None]) -> Iterator[Outcome]:
+def _here(jobs: Sequence[ReplayJob], loaded: Mapping[str | None, str | type[Zswap] | None]) -> Iterator[JobOutcome]:
     """Do one job after the other in this process."""
     for job in jobs:
         with steps() as progress:
@@ -108,11 +108,11 @@ def _here(jobs: Sequence[Job], loaded: Mapping[str | None, str | type[Zswap] | N
         yield outcome
 
 
-def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
+def run_jobs(arguments: argparse.Namespace, jobs: Sequence[ReplayJob],
              loaded: Mapping[str | None, str | type[Zswap] | None],
              report: Callable[[Result], Iterator[str]], form: Form | None = None, *,
              lines: Callable[[Divergence], Iterator[str]],
-             after: Callable[[Sequence[Job], Mapping[int, Outcome]], Iterator[str]] | None = None) -> int:
+             after: Callable[[Sequence[ReplayJob], Mapping[int, JobOutcome]], Iterator[str]] | None = None) -> int:
     """Run jobs as the options say, print reports in order and the tables; return the worst exit status.
 
     :param report: a result's lines for people
@@ -122,7 +122,7 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
     """
     _refuse(arguments, jobs)
     elsewhere = arguments.jobs is not None or arguments.scheduler is not None
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, JobOutcome] = {}
     shown = 0
     if form is not None:
         _print(form.head(jobs))
@@ -171,7 +171,7 @@ def run_jobs(arguments: argparse.Namespace, jobs: Sequence[Job],
     return max((outcome.exit_status for outcome in outcomes.values()), key=_WORSE.index)
 
 
-def _show(arguments: argparse.Namespace, jobs: Sequence[Job], outcome: Outcome,
+def _show(arguments: argparse.Namespace, jobs: Sequence[ReplayJob], outcome: JobOutcome,
           report: Callable[[Result], Iterator[str]], form: Form | None) -> None:
     """Print a job's report, or its form; pairs without a result are reported on stderr, and below the tables."""
     if form is not None:
@@ -189,14 +189,14 @@ def _print(lines: Iterator[str]) -> None:
         print(line)
 
 
-def _count(outcomes: Mapping[int, Outcome]) -> str:
+def _count(outcomes: Mapping[int, JobOutcome]) -> str:
     """Return how many came out how: "2 PASS, 1 FAIL"."""
     found = [outcome.verdict or outcome.kind for outcome in outcomes.values()]
     return ", ".join(f"{found.count(what)} {what}" for what in ("PASS", "FAIL", "UNDECIDED", UNREADABLE, NOT_DONE)
                      if what in found)
 
 
-def _tables(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], brief: bool = False) -> None:
+def _tables(jobs: Sequence[ReplayJob], outcomes: Mapping[int, JobOutcome], brief: bool = False) -> None:
     """Print both tables (not in brief), why there are no results where there are none, and how many came out how."""
     if not brief:
         print()
@@ -226,11 +226,11 @@ def _write(file: str, text: str) -> None:
 class _Watch:
     """Says on stderr how far jobs elsewhere are: a line for each that ended, on a terminal with a bar below."""
 
-    def __init__(self, jobs: Sequence[Job], bar: Progress | None) -> None:
+    def __init__(self, jobs: Sequence[ReplayJob], bar: Progress | None) -> None:
         self._jobs = jobs
         self._bar = bar
         self._task = bar.add_task("replays", total=len(jobs)) if bar is not None else None
-        self._outcomes: dict[int, Outcome] = {}
+        self._outcomes: dict[int, JobOutcome] = {}
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -239,7 +239,7 @@ class _Watch:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: JobOutcome) -> None:
         """Tell of an outcome."""
         self._outcomes[outcome.number] = outcome
         text = outcome.error
@@ -269,12 +269,12 @@ class _Watch:
 class _Silent(_Watch):
     """Says nothing of the jobs: they are done here, one after the other, with a bar of their own."""
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: JobOutcome) -> None:
         """Tell nothing."""
 
 
 @contextmanager
-def _watching(jobs: Sequence[Job], elsewhere: bool) -> Iterator[_Watch]:
+def _watching(jobs: Sequence[ReplayJob], elsewhere: bool) -> Iterator[_Watch]:
     """Give what watches jobs, with a bar where stderr is a terminal and they run elsewhere."""
     if not elsewhere:
         yield _Silent(jobs, None)

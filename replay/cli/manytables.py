@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from replay.cli.terminal import fitting, table
-from replay.many.jobs import Job, Outcome
+from replay.many.jobs import JobOutcome, ReplayJob
 from replay.many.tables import CheckSum, Verdict, check_sums, verdicts
 
 __all__ = ["short_names", "table_lines"]
@@ -21,7 +21,7 @@ _REVISION: Final = 24
 _CHECK: Final = 24
 
 
-def table_lines(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> Iterator[str]:
+def table_lines(jobs: Sequence[ReplayJob], outcomes: Mapping[int, JobOutcome]) -> Iterator[str]:
     """Yield both tables, at most 80 columns wide: more revisions than fit go into further tables."""
     recordings = list(dict.fromkeys(job.recording for job in jobs))
     revisions = list(dict.fromkeys(job.revision for job in jobs))

@@ -16,7 +16,7 @@ from replay.cli.revisions import two_revisions
 from replay.cli.terminal import fitting, steps, table, wrapped
 from replay.regress import b4
 from replay.regress.catalogue import Better
-from replay.regress.compare import MARGIN, VERDICTS, Check, Regression, regress
+from replay.regress.compare import MARGIN, VERDICTS, MeasureVerdict, Regression, regress
 from replay.regress.table import (
     change,
     compressors,
@@ -161,7 +161,7 @@ def report(result: Regression) -> Iterator[str]:
         yield from wrapped(f"{reason}: {', '.join(names)}", 100)
 
 
-def _row(check: Check) -> tuple[str, ...]:
+def _row(check: MeasureVerdict) -> tuple[str, ...]:
     base, patched = ("-" if side is None else number(side.mean, check.measure.unit)
                      for side in (check.base, check.patched))
     verdict = "-" if check.measure.better is Better.NEITHER else check.verdict

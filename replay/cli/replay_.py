@@ -13,7 +13,7 @@ from replay.cli.many import Form, add_options, run_jobs
 from replay.cli.terminal import painted, table, wrapped
 from replay.formats.asjson import Json
 from replay.formats.ktap import Ktap
-from replay.formats.mail import Mail
+from replay.formats.mail import MailFormat
 from replay.many.jobs import make_jobs
 from replay.reference.answers import sentence as unjudged
 from replay.reference.checks import CHECKS, Divergence
@@ -102,7 +102,7 @@ def _form(arguments: argparse.Namespace) -> Form | None:
         given += [option for option, on in (("--keep-going", arguments.keep_going), ("--no-pages", arguments.no_pages),
                                           ("--data", arguments.data))
                   if on]
-        return Mail(given + (["--engine", arguments.engine] if arguments.engine else []))
+        return MailFormat(given + (["--engine", arguments.engine] if arguments.engine else []))
     return None
 
 

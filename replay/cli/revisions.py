@@ -16,7 +16,7 @@ from model.zswap import Zswap
 from replay.cli.replay_ import load_revision
 from replay.cli.terminal import counting, fitting, table, wrapped
 from replay.revdiff.bisect import Bisection, bisect, series
-from replay.revdiff.freerun import Outcome
+from replay.revdiff.freerun import OperationOutcome
 from replay.revdiff.lockstep import RESPECTS, Cause, Parting, broken, run_both
 from replay.revdiff.operations import skipped
 from replay.tools.coverage import seen
@@ -181,13 +181,13 @@ def _times(effects: list[str], at: int, size: int) -> int:
     return times
 
 
-def _stored(outcome: Outcome) -> list[str]:
+def _stored(outcome: OperationOutcome) -> list[str]:
     lines = [f"{slot:#x}: {length}{' as it is' * raw}" for slot, (length, raw) in outcome.stored.items()]
     return lines or ["-"]
 
 
 #: what is shown of both outcomes, line by line
-_ROWS: Final[dict[str, Callable[[Outcome], Iterable[str]]]] = {
+_ROWS: Final[dict[str, Callable[[OperationOutcome], Iterable[str]]]] = {
     "result": lambda outcome: [str(outcome.result)],
     "data": lambda outcome: [outcome.data or "-"],
     "stored": _stored,

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from model.timing.calibrate import DEFAULT, SETUPS, TABLE, ZSTD_TABLE, Calibration, NoFit, Outcome, Setup, calibrate
+from model.timing.calibrate import DEFAULT, SETUPS, TABLE, ZSTD_TABLE, Calibration, ModelledRun, NoFit, Setup, calibrate
 from model.timing.gain import COMPRESSORS, GRADE, Answer, Line, Question, ask, predict, spread_of_setups
 from model.timing.posted import METRICS, UNMODELLED
 from replay.cli.replay_ import wrapped
@@ -178,7 +178,7 @@ def _answer_report(answer: Answer, question: Question, others: Sequence[Answer])
                            "was not posted")
 
 
-def _columns(name: str, batch: int, processes: int, folio_pages: int, outcome: Outcome) -> tuple[str, ...]:
+def _columns(name: str, batch: int, processes: int, folio_pages: int, outcome: ModelledRun) -> tuple[str, ...]:
     figures, sample = outcome.figures, outcome.sample
     pages = max(1, sample.compressed + sample.failed)
     size = folio_pages * 4
@@ -189,7 +189,7 @@ def _columns(name: str, batch: int, processes: int, folio_pages: int, outcome: O
 
 
 def _answer_data(answer: Answer, question: Question) -> dict[str, Any]:
-    def outcome(one: Outcome) -> dict[str, Any]:
+    def outcome(one: ModelledRun) -> dict[str, Any]:
         return {metric: one.figures.of(metric) for metric in METRICS} | {
             "compressing ns/page": sum(one.sample.stalled_ns) / len(one.sample.stalled_ns), "busy": one.sample.busy,
             "deepest queue": one.sample.deepest, "retries": one.sample.retries, "failed": one.sample.failed}

@@ -28,7 +28,7 @@ from traces import schema
 if TYPE_CHECKING:
     from replay.reference.engine import Engine
 
-__all__ = ["LAST_EFFECT", "Memory", "signed", "unsigned"]
+__all__ = ["LAST_EFFECT", "Heap", "signed", "unsigned"]
 
 _ACCOUNT: Final = ("incompressible", "zswap", "zswapped", "zswpin", "zswpout", "zswpwb")
 #: operation -> the effect behind which it has none to come, and the state that stands for it
@@ -55,7 +55,7 @@ def _limit(pages: int) -> int:
     return max(-_BEYOND, min(pages, _BEYOND))
 
 
-class Memory:
+class Heap:
     """The heap of one compiled replay; :mod:`replay.fast.layout` says what is where in it.
 
     :param chain_size: CONFIG_ZSMALLOC_CHAIN_SIZE

@@ -20,7 +20,7 @@ from model.zswap import Zswap, ZswapEntry
 from replay.fast import layout as L
 from replay.fast.cursor import holds, show_cursor, take_cursor
 from replay.fast.eligible import setup, why_not
-from replay.fast.memory import LAST_EFFECT, Memory, signed, unsigned
+from replay.fast.memory import LAST_EFFECT, Heap, signed, unsigned
 from replay.fast.rows import truth_held
 from replay.fast.settings import take_settings
 from replay.fast.step import QUIET, SETTLE, run
@@ -81,7 +81,7 @@ class FastReplay:
         #: events confirmed by the compiled loop, and stretches that the reference replayed
         self.confirmed = 0
         self.stretches: list[tuple[int, int]] = []
-        self._memory: Memory | None = None
+        self._memory: Heap | None = None
         self._past = _PAST
         self._kept: tuple[int, np.ndarray, dict[str, Any]] | None = None
         self._predicted = _predicted(engine.predictions, engine.model.pools[0].tfm_name)
@@ -132,7 +132,7 @@ class FastReplay:
         model = engine.model
         if not self._fits():
             return False
-        memory = Memory(model.chain_size, engine.snapshots.history.maxlen or 1)
+        memory = Heap(model.chain_size, engine.snapshots.history.maxlen or 1)
         spans = {entry.swpent: span for entry, span in engine.overlaps.items()
                  if model.tree.get(entry.swpent) is entry}
         stacks, engine.stacks = engine.stacks, {}
@@ -403,7 +403,7 @@ class FastReplay:
         self._give_back(memory)
         return quiet
 
-    def _give_back(self, memory: Memory) -> None:
+    def _give_back(self, memory: Heap) -> None:
         """What the engine itself keeps."""
         engine, s = self.engine, memory.m
         tasks = memory.tasks()
@@ -492,7 +492,7 @@ class FastReplay:
         self.confirmed += engine.events - start
 
 
-def _never_seen(engine: Engine, memory: Memory) -> set[str]:
+def _never_seen(engine: Engine, memory: Heap) -> set[str]:
     """Return the events that turned out to come from a function which this build inlines where the model goes."""
     return {name for name in engine.captured
             if name in schema.CODE and not memory.m[L.CAPTURED + schema.CODE[name]]}

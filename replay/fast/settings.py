@@ -16,7 +16,7 @@ from replay.fast import tables
 from replay.fast.tables import find
 
 if TYPE_CHECKING:
-    from replay.fast.memory import Memory
+    from replay.fast.memory import Heap
     from replay.reference.engine import Engine
 
 __all__ = ["MOMENT", "NOBODY", "setting_of", "take_settings"]
@@ -47,7 +47,7 @@ def setting_of(m, f, limit, pointer):
     return (said & 3 if limit else said >> 2) - 2
 
 
-def take_settings(memory: Memory, engine: Engine) -> None:
+def take_settings(memory: Heap, engine: Engine) -> None:
     """Write down what is known of all cgroups; their table is made anew."""
     settings, s = engine.settings, memory.m
     s[L.SAYS_WHOSE] = settings.whose

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from replay.many.jobs import Job, Outcome
+from replay.many.jobs import JobOutcome, ReplayJob
 
 __all__ = ["SCHEMA", "Json"]
 
@@ -21,12 +21,12 @@ class Json:
     def __init__(self) -> None:
         self._several = False
 
-    def head(self, jobs: Sequence[Job]) -> Iterator[str]:
+    def head(self, jobs: Sequence[ReplayJob]) -> Iterator[str]:
         """Yield nothing."""
         self._several = len(jobs) > 1
         yield from ()
 
-    def one(self, job: Job, outcome: Outcome) -> Iterator[str]:
+    def one(self, job: ReplayJob, outcome: JobOutcome) -> Iterator[str]:
         """Yield a pair's object; of a single pair without a result only the sentence on stderr is given."""
         if outcome.result is not None:
             yield json.dumps({"schema": SCHEMA, **outcome.result.as_dict()}, default=str)
@@ -34,6 +34,6 @@ class Json:
             yield json.dumps({"schema": SCHEMA, "verdict": None, "recording": job.recording, "revision": job.revision,
                               "error": outcome.error})
 
-    def foot(self, jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> Iterator[str]:
+    def foot(self, jobs: Sequence[ReplayJob], outcomes: Mapping[int, JobOutcome]) -> Iterator[str]:
         """Yield nothing."""
         yield from ()

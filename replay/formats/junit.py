@@ -12,8 +12,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from replay.formats.subtests import Case, Names, Suite, judge
-from replay.many.jobs import Job, Outcome
+from replay.formats.subtests import Case, Suite, TestNames, judge
+from replay.many.jobs import JobOutcome, ReplayJob
 from replay.reference.checks import Divergence
 
 __all__ = ["junit_xml"]
@@ -23,7 +23,7 @@ _HOST: Final = "localhost"
 _PROPERTIES: Final = ("verdict", "revision", "mirrors", "kernel", "compressor", "events", "unexplained")
 
 
-def junit_xml(pairs: Sequence[tuple[Job, Outcome]], lines: Callable[[Divergence], Iterator[str]],
+def junit_xml(pairs: Sequence[tuple[ReplayJob, JobOutcome]], lines: Callable[[Divergence], Iterator[str]],
               now: datetime.datetime) -> str:
     """Return a document of all pairs.
 
@@ -31,7 +31,7 @@ def junit_xml(pairs: Sequence[tuple[Job, Outcome]], lines: Callable[[Divergence]
     :param now: when the replays were done
     """
     root = ET.Element("testsuites")
-    names = Names()
+    names = TestNames()
     for number, (job, outcome) in enumerate(pairs):
         _suite(root, number, judge(job, outcome, names), lines, now)
     ET.indent(root)

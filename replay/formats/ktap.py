@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from replay.formats.subtests import Case, Names, Suite, judge, one_line
-from replay.many.jobs import Job, Outcome
+from replay.formats.subtests import Case, Suite, TestNames, judge, one_line
+from replay.many.jobs import JobOutcome, ReplayJob
 from replay.reference.checks import Divergence
 
 __all__ = ["Ktap"]
@@ -29,14 +29,14 @@ class Ktap:
 
     def __init__(self, lines: Callable[[Divergence], Iterator[str]]) -> None:
         self._lines = lines
-        self._names = Names()
+        self._names = TestNames()
 
-    def head(self, jobs: Sequence[Job]) -> Iterator[str]:
+    def head(self, jobs: Sequence[ReplayJob]) -> Iterator[str]:
         """Yield the version and the plan."""
         yield _VERSION
         yield f"1..{len(jobs)}"
 
-    def one(self, job: Job, outcome: Outcome) -> Iterator[str]:
+    def one(self, job: ReplayJob, outcome: JobOutcome) -> Iterator[str]:
         """Yield a pair's test."""
         suite = judge(job, outcome, self._names)
         if suite.cases:
@@ -56,7 +56,7 @@ class Ktap:
         else:
             yield f"not ok {number} {suite.name} # ERROR {suite.text}"
 
-    def foot(self, jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> Iterator[str]:
+    def foot(self, jobs: Sequence[ReplayJob], outcomes: Mapping[int, JobOutcome]) -> Iterator[str]:
         """Yield nothing: the plan came first."""
         yield from ()
 

@@ -16,13 +16,13 @@ from typing import Final
 import numpy as np
 
 from replay.formats.subtests import one_line
-from replay.many.jobs import Job, Outcome
+from replay.many.jobs import JobOutcome, ReplayJob
 from replay.verdict.result import CheckResult, Result
 from traces import schema
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["WIDTH", "Asked", "Mail", "asked"]
+__all__ = ["WIDTH", "Asked", "MailFormat", "asked"]
 
 WIDTH: Final = 72
 _LABEL: Final = 10
@@ -56,7 +56,7 @@ def asked(recording: Recording) -> Asked:
                  {int(order): int(orders[order]) for order in np.flatnonzero(orders)} if known else None)
 
 
-class Mail:
+class MailFormat:
     """Yields the lines, pair by pair, then the table.
 
     :param options: the command line besides recordings and revisions: what it takes to do it again
@@ -65,11 +65,11 @@ class Mail:
     def __init__(self, options: Sequence[str] = ()) -> None:
         self._options = list(options)
 
-    def head(self, jobs: Sequence[Job]) -> Iterator[str]:
+    def head(self, jobs: Sequence[ReplayJob]) -> Iterator[str]:
         """Yield nothing."""
         yield from ()
 
-    def one(self, job: Job, outcome: Outcome) -> Iterator[str]:
+    def one(self, job: ReplayJob, outcome: JobOutcome) -> Iterator[str]:
         """Yield a pair's five lines."""
         if job.number:
             yield ""
@@ -89,7 +89,7 @@ class Mail:
         yield _line("checks", _sums(result.checks))
         yield self._again(job, result.revision)
 
-    def _without(self, job: Job, outcome: Outcome) -> Iterator[str]:
+    def _without(self, job: ReplayJob, outcome: JobOutcome) -> Iterator[str]:
         why = textwrap.wrap(_ascii(outcome.error), WIDTH - _LABEL, break_on_hyphens=False, max_lines=2,
                             placeholder=" ...")
         yield _line("zreplay", f"no verdict: {outcome.kind}")
@@ -97,14 +97,14 @@ class Mail:
         yield from (_line(label, text) for label, text in zip(("why", ""), [*why, "-", "-"][:2], strict=True))
         yield self._again(job, job.revision)
 
-    def _again(self, job: Job, revision: str | None) -> str:
+    def _again(self, job: ReplayJob, revision: str | None) -> str:
         # A class in a user's file has to be named with its file.
         named = job.revision if job.revision is not None and ":" in job.revision else revision
         recording = os.path.basename(os.path.normpath(job.recording))
         words = ["zreplay", "replay", recording, *(["--revision", named] if named else []), *self._options]
         return _line("again", shlex.join(words))
 
-    def foot(self, jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> Iterator[str]:
+    def foot(self, jobs: Sequence[ReplayJob], outcomes: Mapping[int, JobOutcome]) -> Iterator[str]:
         """Yield the table: of one pair its checks, of several their verdicts."""
         results = [outcome.result for outcome in outcomes.values() if outcome.result is not None]
         if len(jobs) == 1 and results:
@@ -210,7 +210,7 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(_ascii(text), WIDTH, initial_indent=" ", subsequent_indent="   ", break_on_hyphens=False)
 
 
-def _verdict_table(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> Iterator[str]:
+def _verdict_table(jobs: Sequence[ReplayJob], outcomes: Mapping[int, JobOutcome]) -> Iterator[str]:
     yield _RULE
     yield _verdict_row("recording", "revision", "verdict", "first divergence")
     yield _RULE

@@ -16,11 +16,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from replay.many.jobs import Job, Outcome
+from replay.many.jobs import JobOutcome, ReplayJob
 from replay.reference.checks import Divergence
 from replay.verdict.result import CheckResult, Result
 
-__all__ = ["Case", "Names", "Suite", "judge", "one_line"]
+__all__ = ["Case", "TestNames", "Suite", "judge", "one_line"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Suite:
 
 
 @dataclass
-class Names:
+class TestNames:
     """Gives each pair a name that no other has: harnesses know tests by their names from run to run."""
 
     _given: set[str] = field(default_factory=set)
 
-    def of(self, job: Job, outcome: Outcome) -> str:
+    def of(self, job: ReplayJob, outcome: JobOutcome) -> str:
         """Return a name without ``#`` and control characters, which KTAP does not allow in one."""
         revision = outcome.result.revision if outcome.result is not None else job.against
         plain = one_line(f"{job.recording} against {revision}").replace("#", "_")
@@ -70,7 +70,7 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text).split())
 
 
-def judge(job: Job, outcome: Outcome, names: Names) -> Suite:
+def judge(job: ReplayJob, outcome: JobOutcome, names: TestNames) -> Suite:
     """Return what a harness is given of one pair."""
     name = names.of(job, outcome)
     result = outcome.result

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from replay.many.compiled import guard
-from replay.many.jobs import LOCAL, Job, Outcome, not_done, safely, sources
+from replay.many.jobs import LOCAL, JobOutcome, ReplayJob, not_done, safely, sources
 from replay.many.waiting import TRIES, Waiting
 from traces.errors import BadInput
 
@@ -34,8 +34,8 @@ _ANSWER: Final = 20
 _LOOK: Final = 5
 
 
-def run_cluster(jobs: Sequence[Job], address: str, processes: int | None = None, *,
-                say: Callable[[str], None] = lambda text: None) -> Iterator[Outcome]:
+def run_cluster(jobs: Sequence[ReplayJob], address: str, processes: int | None = None, *,
+                say: Callable[[str], None] = lambda text: None) -> Iterator[JobOutcome]:
     """Run jobs on the cluster of the scheduler at an address; yields their outcomes as they come.
 
     :param address: such as ``tcp://host:8786``; :data:`LOCAL` starts a cluster of ``processes`` workers here
@@ -120,11 +120,11 @@ def _interrupts_later() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _run(client: Client, jobs: Sequence[Job], address: str, say: Callable[[str], None]) -> Iterator[Outcome]:
+def _run(client: Client, jobs: Sequence[ReplayJob], address: str, say: Callable[[str], None]) -> Iterator[JobOutcome]:
     import distributed
 
     waiting = Waiting(jobs)
-    futures: dict[Future, Job] = {}
+    futures: dict[Future, ReplayJob] = {}
     said = False
     try:
         while len(waiting):
@@ -156,7 +156,7 @@ def _run(client: Client, jobs: Sequence[Job], address: str, say: Callable[[str],
             client.cancel(list(futures), force=True)
 
 
-def _forsaken(jobs: Sequence[Job], waiting: Waiting, address: str) -> Iterator[Outcome]:
+def _forsaken(jobs: Sequence[ReplayJob], waiting: Waiting, address: str) -> Iterator[JobOutcome]:
     """Yield the outcomes of all jobs that are left when the scheduler is gone."""
     for job in jobs:
         if job.number in waiting:
@@ -164,7 +164,7 @@ def _forsaken(jobs: Sequence[Job], waiting: Waiting, address: str) -> Iterator[O
             yield not_done(job, f"was left when the Dask scheduler at {address} went away", "run it again")
 
 
-def _order(job: Job) -> dict[str, Any]:
+def _order(job: ReplayJob) -> dict[str, Any]:
     """Return a job as a worker elsewhere needs it: paths from the root, what the paths hold, and who sends it."""
     revision = job.revision
     if revision is not None and ":" in revision:
@@ -177,7 +177,7 @@ def _order(job: Job) -> dict[str, Any]:
 
 def _on_worker(order: dict[str, Any]) -> str:
     """Do a job on a worker; returns the outcome as JSON."""
-    job = Job(**order["job"])
+    job = ReplayJob(**order["job"])
     guard()
     host = socket.gethostname()
     if order["sources"] != sources():
@@ -186,7 +186,7 @@ def _on_worker(order: dict[str, Any]) -> str:
     if order["there"] and not (Path(order["at"]) / "manifest.json").is_file():
         return not_done(job, f"was refused: the worker on {host} has no recording at {order['at']}",
                         "workers open recordings by their paths: mount the same file system there").to_json()
-    outcome = safely(Job(job.number, job.recording, order["revision"], job.options), at=order["at"])
+    outcome = safely(ReplayJob(job.number, job.recording, order["revision"], job.options), at=order["at"])
     if order["revision"] != job.revision:
         # A user's file is called what its user calls it.
         there, here = (str(Path(name.rpartition(":")[0])) for name in (order["revision"], str(job.revision)))
@@ -194,13 +194,13 @@ def _on_worker(order: dict[str, Any]) -> str:
     return outcome.to_json()
 
 
-def _outcome(future: Future, job: Job, waiting: Waiting) -> Outcome | None:
+def _outcome(future: Future, job: ReplayJob, waiting: Waiting) -> JobOutcome | None:
     """Return what became of a job that the scheduler is done with, None when it is to be tried again."""
     from distributed import KilledWorker
 
     if future.status == "finished":
         waiting.ended(job)
-        return Outcome.from_json(future.result())
+        return JobOutcome.from_json(future.result())
     if future.status == "error":
         problem = future.exception()
         if isinstance(problem, KilledWorker):

@@ -30,7 +30,8 @@ from traces.record.oserrors import next_step
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
-__all__ = ["LOCAL", "NOT_DONE", "UNREADABLE", "Job", "Outcome", "attempt", "make_jobs", "not_done", "safely", "sources"]
+__all__ = ["LOCAL", "NOT_DONE", "UNREADABLE", "ReplayJob", "JobOutcome", "attempt", "make_jobs", "not_done", "safely",
+           "sources"]
 
 #: what an outcome without a result is called
 UNREADABLE: Final = "unreadable"
@@ -40,7 +41,7 @@ LOCAL: Final = "local"
 
 
 @dataclass(frozen=True)
-class Job:
+class ReplayJob:
     """One recording, as the user named it, against one revision (None: the one that mirrors its kernel).
 
     ``options`` are further keyword arguments of :func:`replay.verdict.run.replay`, as JSON knows them (``checks`` as a
@@ -64,7 +65,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """What became of job ``number``: a result, or why there is none.
 
     ``kind`` is ``""``, :data:`UNREADABLE` (bad input) or :data:`NOT_DONE`; ``error`` the sentence for it; ``fault``:
@@ -99,7 +100,7 @@ class Outcome:
                           default=str)
 
     @classmethod
-    def from_json(cls, line: str | bytes) -> Outcome:
+    def from_json(cls, line: str | bytes) -> JobOutcome:
         """Return what :meth:`to_json` wrote."""
         plain = json.loads(line)
         result = Result.from_dict(plain["result"]) if plain["result"] is not None else None
@@ -108,19 +109,19 @@ class Outcome:
 
 def make_jobs(recordings: Sequence[str], revisions: Sequence[str | None],
               loaded: Mapping[str | None, str | type[Zswap] | None] | None = None,
-              options: dict[str, Any] | None = None) -> list[Job]:
+              options: dict[str, Any] | None = None) -> list[ReplayJob]:
     """Return a job for every recording and revision, recording by recording.
 
     Where the same compressor has to run over the same pages for several jobs, the later ones come ``after`` the first,
     so that it runs once, and for the job for which it would run if they all were done in order.
 
     :param loaded: what :func:`~replay.userrev.revision.load_revision` gave for each revision, where that was called
-    :param options: as in :class:`Job`
+    :param options: as in :class:`ReplayJob`
     :raises BadInput: for a revision that cannot be loaded
     """
     loaded = loaded if loaded is not None else {revision: load_revision(revision) for revision in revisions}
     options = options or {}
-    jobs: list[Job] = []
+    jobs: list[ReplayJob] = []
     first: dict[tuple[str, str], int] = {}
     places = Counter(os.path.realpath(recording) for recording in recordings)
     for recording in recordings:
@@ -128,7 +129,7 @@ def make_jobs(recordings: Sequence[str], revisions: Sequence[str | None],
         for revision in revisions:
             number = len(jobs)
             key = _pages_to_do(recording, loaded[revision]) if several else None
-            jobs.append(Job(number, recording, revision, options, first.get(key) if key is not None else None))
+            jobs.append(ReplayJob(number, recording, revision, options, first.get(key) if key is not None else None))
             if key is not None:
                 first.setdefault(key, number)
     return jobs
@@ -158,8 +159,8 @@ def _pages_to_do(path: str, revision: str | type[Zswap] | None) -> tuple[str, st
     return None if kept is not None and kept.is_file() else (os.path.realpath(path), compressor.ident)
 
 
-def attempt(job: Job, loaded: str | type[Zswap] | None = None, *, at: str | None = None,
-            progress: Callable[[str, int, int], None] | None = None) -> Outcome:
+def attempt(job: ReplayJob, loaded: str | type[Zswap] | None = None, *, at: str | None = None,
+            progress: Callable[[str, int, int], None] | None = None) -> JobOutcome:
     """Replay a job's recording, here and now; bad input is an outcome, any other exception is raised.
 
     :param loaded: its revision, where it is loaded already
@@ -177,14 +178,14 @@ def attempt(job: Job, loaded: str | type[Zswap] | None = None, *, at: str | None
             result.explained_by = others(recording, result, pages=bool(options.get("pages", True)))
     except BadInput as problem:
         sentence = str(problem)
-        return Outcome(job.number, None, UNREADABLE, sentence.replace(at, job.recording) if at else sentence)
+        return JobOutcome(job.number, None, UNREADABLE, sentence.replace(at, job.recording) if at else sentence)
     if at:
         result.recording = str(Path(job.recording))
-    return Outcome(job.number, result)
+    return JobOutcome(job.number, result)
 
 
-def safely(job: Job, loaded: str | type[Zswap] | None = None, *, at: str | None = None,
-           progress: Callable[[str, int, int], None] | None = None) -> Outcome:
+def safely(job: ReplayJob, loaded: str | type[Zswap] | None = None, *, at: str | None = None,
+           progress: Callable[[str, int, int], None] | None = None) -> JobOutcome:
     """Do the same, but let no exception end the other jobs: a sentence is the outcome."""
     try:
         return attempt(job, loaded, at=at, progress=progress)
@@ -203,10 +204,10 @@ def safely(job: Job, loaded: str | type[Zswap] | None = None, *, at: str | None 
                        fault=True)
 
 
-def not_done(job: Job, what: str, todo: str) -> Outcome:
+def not_done(job: ReplayJob, what: str, todo: str) -> JobOutcome:
     """Return the outcome of a job that came to no end."""
     sentence = BadInput(job.recording, "", f"its replay against {job.against} {what}", todo)
-    return Outcome(job.number, None, NOT_DONE, str(sentence))
+    return JobOutcome(job.number, None, NOT_DONE, str(sentence))
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Final
 
-from replay.many.jobs import Job, Outcome, not_done
+from replay.many.jobs import JobOutcome, ReplayJob, not_done
 from replay.many.waiting import TRIES, Waiting
 from replay.many.worker import GRACE
 
@@ -33,7 +33,7 @@ class _Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-c", _CODE, json.dumps([os.path.abspath(path) for path in sys.path]), str(threads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-        self.job: Job | None = None
+        self.job: ReplayJob | None = None
         self._answer = b""
 
     @property
@@ -42,7 +42,7 @@ class _Worker:
         assert self.process.stdout is not None
         return self.process.stdout
 
-    def give(self, job: Job) -> None:
+    def give(self, job: ReplayJob) -> None:
         """Have it do a job."""
         self.job = job
         assert self.process.stdin is not None
@@ -82,8 +82,8 @@ class _Worker:
             return f"by signal {-status}"
 
 
-def run_local(jobs: Sequence[Job], processes: int, *,
-              started: Callable[[Job, int], None] | None = None) -> Iterator[Outcome]:
+def run_local(jobs: Sequence[ReplayJob], processes: int, *,
+              started: Callable[[ReplayJob, int], None] | None = None) -> Iterator[JobOutcome]:
     """Run jobs in that number of processes; yields their outcomes as they come.
 
     A job whose process dies is started again, :data:`~replay.many.waiting.TRIES` times in all.  When the generator is
@@ -125,7 +125,7 @@ def run_local(jobs: Sequence[Job], processes: int, *,
 
 
 def _take(worker: _Worker, waiting: Waiting, idle: list[_Worker], busy: list[_Worker],
-          ready: selectors.BaseSelector) -> Outcome | None:
+          ready: selectors.BaseSelector) -> JobOutcome | None:
     """Take what a process has to say: an outcome, nothing whole yet, or that it is dead."""
     answer = worker.read()
     if answer == b"":
@@ -144,4 +144,4 @@ def _take(worker: _Worker, waiting: Waiting, idle: list[_Worker], busy: list[_Wo
     busy.remove(worker)
     idle.append(worker)
     waiting.ended(job)
-    return Outcome.from_json(answer)
+    return JobOutcome.from_json(answer)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from replay.many.jobs import Job, Outcome
+from replay.many.jobs import JobOutcome, ReplayJob
 from replay.reference.checks import CHECKS
 from replay.verdict.result import Result
 
@@ -47,7 +47,7 @@ class CheckSum:
     following: int = 0
 
 
-def verdicts(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> list[Verdict]:
+def verdicts(jobs: Sequence[ReplayJob], outcomes: Mapping[int, JobOutcome]) -> list[Verdict]:
     """Return a line per job, in order; ``outcomes`` are by the job's number, and may lack some."""
     found = []
     for job in jobs:
@@ -62,7 +62,7 @@ def verdicts(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> list[Verdi
     return found
 
 
-def check_sums(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> list[CheckSum]:
+def check_sums(jobs: Sequence[ReplayJob], outcomes: Mapping[int, JobOutcome]) -> list[CheckSum]:
     """Return a line per check and revision; checks in their own order, then the counters by name."""
     results: dict[str | None, list[Result]] = {}
     for job in jobs:
@@ -82,7 +82,7 @@ def check_sums(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> list[Che
     return found
 
 
-def as_plain(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> dict[str, Any]:
+def as_plain(jobs: Sequence[ReplayJob], outcomes: Mapping[int, JobOutcome]) -> dict[str, Any]:
     """Return both tables as plain data: lists of rows, as pandas and jq like them."""
     return {"verdicts": [asdict(row) for row in verdicts(jobs, outcomes)],
             "checks": [asdict(row) for row in check_sums(jobs, outcomes)]}

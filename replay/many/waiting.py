@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from replay.many.jobs import Job
+from replay.many.jobs import ReplayJob
 
 __all__ = ["TRIES", "Waiting"]
 
@@ -17,7 +17,7 @@ TRIES: Final = 3
 class Waiting:
     """Jobs that are to be done, in order; the caller says what became of each that it took."""
 
-    def __init__(self, jobs: Iterable[Job]) -> None:
+    def __init__(self, jobs: Iterable[ReplayJob]) -> None:
         self._jobs = list(jobs)
         self._unfinished = {job.number for job in self._jobs}
         self._running: set[int] = set()
@@ -32,7 +32,7 @@ class Waiting:
         """True when the job of that number waits or runs."""
         return number in self._unfinished
 
-    def take(self) -> Job | None:
+    def take(self) -> ReplayJob | None:
         """Return the job to start now, None when none may be (or none is left)."""
         if self._alone:
             return None
@@ -47,13 +47,13 @@ class Waiting:
             self._running.add(chosen.number)
         return chosen
 
-    def ended(self, job: Job) -> None:
+    def ended(self, job: ReplayJob) -> None:
         """Take note that a job has its outcome."""
         self._running.discard(job.number)
         self._unfinished.discard(job.number)
         self._alone = False
 
-    def died(self, job: Job, *, times: int = 1) -> bool:
+    def died(self, job: ReplayJob, *, times: int = 1) -> bool:
         """Take note that a job's process died, ``times`` times; False when it is given up."""
         self._running.discard(job.number)
         self._deaths[job.number] = self._deaths.get(job.number, 0) + times

@@ -13,7 +13,7 @@ import time
 from typing import Any, Final
 
 from replay.many.compiled import guard
-from replay.many.jobs import Job, safely
+from replay.many.jobs import ReplayJob, safely
 from replay.reference import predictions as predict
 
 __all__ = ["GRACE", "main"]
@@ -48,7 +48,7 @@ def main(threads: int) -> None:
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     while True:
         try:
-            outcome = safely(Job(**jobs.get()))
+            outcome = safely(ReplayJob(**jobs.get()))
             answers.write(outcome.to_json().encode() + b"\n")
             answers.flush()
         except (BrokenPipeError, KeyboardInterrupt):

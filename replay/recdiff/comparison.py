@@ -23,7 +23,7 @@ from traces.eventlines import apart, event_line
 from traces.recording import Recording
 from traces.times import UNNAMED, no_seconds
 
-__all__ = ["LAG", "READINGS", "Comparison", "Difference", "SideCounts", "TaskResult", "compare"]
+__all__ = ["LAG", "READINGS", "RecordingComparison", "FirstDifference", "SideCounts", "TaskResult", "compare"]
 
 #: How far apart two probes may stamp one hit, or a recorder's switch and its effect, ns: a task that is preempted
 #: between them waits a few turns of the scheduler.
@@ -42,7 +42,7 @@ _Known = dict[str, set[str]]
 _Progress = Callable[[str, int, int], None]
 
 
-class Difference(NamedTuple):
+class FirstDifference(NamedTuple):
     """Where a task's events differ first.
 
     ``place``: among the task's compared events, from 0; ``events``: their numbers in A and B, -1 where one has no
@@ -76,7 +76,7 @@ class TaskResult:
     only: tuple[int, int] = (0, 0)
     excused: tuple[int, int] = (0, 0)
     readings: int = 0
-    first: Difference | None = None
+    first: FirstDifference | None = None
     first_ts: int = 0
 
     @property
@@ -108,7 +108,7 @@ class SideCounts:
 
 
 @dataclass
-class Comparison:
+class RecordingComparison:
     """The verdict and everything it rests on.
 
     ``span``: ns, what both recorded; ``cpus``: that events were recorded on; ``fields``: ``event.column`` -> events
@@ -157,7 +157,8 @@ class Comparison:
                 "pages": self.pages, **({"stamps": self.stamps} if self.stamps else {}), "tasks": tasks}
 
 
-def compare(a: Recording, b: Recording, progress: _Progress | None = None, *, data: bool = False) -> Comparison:
+def compare(a: Recording, b: Recording, progress: _Progress | None = None, *,
+            data: bool = False) -> RecordingComparison:
     """Compare two recordings of one run.
 
     Events are held as a digest of what is compared of them; fields are read again where digests differ.
@@ -266,8 +267,8 @@ class _Comparer:
         self.losses = (losses_of(a.recording, span, LAG), losses_of(b.recording, span, LAG))
         #: Events that have a partner, by code.
         self.matched = np.zeros(256, np.int64)
-        self.result = Comparison((self._counts(0, known), self._counts(1, known)), span, len(a.cpus | b.cpus), [],
-                                 stamps=a.recording.stamps or b.recording.stamps)
+        self.result = RecordingComparison((self._counts(0, known), self._counts(1, known)), span, len(a.cpus | b.cpus),
+                                          [], stamps=a.recording.stamps or b.recording.stamps)
 
     def _counts(self, number: int, known: tuple[_Known, _Known]) -> SideCounts:
         side = self.sides[number]
@@ -282,7 +283,7 @@ class _Comparer:
         out.losses = [loss.text for loss in self.losses[number]]
         return out
 
-    def run(self) -> Comparison:
+    def run(self) -> RecordingComparison:
         """Compare all tasks."""
         found: list[_Found] = []
         tasks = sorted(set(self.sides[0].tasks) | set(self.sides[1].tasks))
@@ -478,7 +479,7 @@ class _Comparer:
                     fields.append((column, *(apart(one, other) if hidden else (one, other))))
             if first[1] < 0 and not fields:
                 fields = [("content", int(here[0]["content"]), int(here[1]["content"]))]
-            results[found.task].first = Difference(
+            results[found.task].first = FirstDifference(
                 first[2 + has] - found.parts[has][0], (numbers[0], numbers[1]), first[0], name, tuple(fields),
                 (context[0], context[1]))
 

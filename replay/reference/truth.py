@@ -24,7 +24,7 @@ OBJECTS_END: Final = "objects were recorded for the first writes only"
 #: Phases that are named.
 _SHOWN: Final = 8
 
-#: The workload's marker at its end (:meth:`traces.workload.driver.Driver.verify`).
+#: The workload's marker at its end (:meth:`traces.workload.driver.WorkloadDriver.verify`).
 _READ_BACK: Final = re.compile(r"workload read back (\d{1,18}) pages, (\d{1,18}) differ")
 
 

@@ -28,7 +28,8 @@ from replay.regress.compare import VERDICTS, Regression
 from replay.regress.table import mail, plain
 from traces.errors import BadInput
 
-__all__ = ["MAX_MAIL", "Config", "Mail", "Series", "answer", "check", "default_config", "read_config", "read_mail"]
+__all__ = ["MAX_MAIL", "Config", "SeriesMail", "Series", "answer", "check", "default_config", "read_config",
+           "read_mail"]
 
 #: Bytes of a mail, and of a configuration, that are read; list servers take far less.
 MAX_MAIL: Final = 4 << 20
@@ -47,7 +48,7 @@ Compare = Callable[[list[str], list[str], float], Regression]
 
 
 @dataclass(frozen=True)
-class Mail:
+class SeriesMail:
     """What a mail says of its series.
 
     ``title``: its subject without tags; ``patch``: it is a patch or a cover letter; ``revision``: of ``vN``, 1 where
@@ -80,7 +81,7 @@ class Series:
     margin: float | None
     url: str
 
-    def knows(self, message: Mail) -> tuple[bool, bool, bool]:
+    def knows(self, message: SeriesMail) -> tuple[bool, bool, bool]:
         """Return by what a mail is one of the series: a message id, its change id, its subject."""
         if self.revision is not None and self.revision != message.revision:
             return False, False, False
@@ -101,7 +102,7 @@ class Config:
 # ---- the mail --------------------------------------------------------------------------------------------
 
 
-def read_mail(data: bytes) -> Mail:
+def read_mail(data: bytes) -> SeriesMail:
     """Return what a mail says of its series; of a mail that is none, nothing."""
     try:
         nested = data.lower().count(b"boundary=") > _MAX_BOUNDARIES
@@ -115,14 +116,14 @@ def read_mail(data: bytes) -> Mail:
         change_id = _header(message, "X-Change-ID", _MAX_SUBJECT).strip() or _change_id(message)
     except Exception:
         # The parser may raise anything on input that it was not tested with; the mail comes from outside.
-        return Mail("", False, 1, None, (), "")
+        return SeriesMail("", False, 1, None, (), "")
     tags, title = _tags(subject)
     words = tags.split()
     revision = next((int(word[1:]) for word in words if re.fullmatch(r"v\d{1,4}", word, re.I)), 1)
     place = next(((int(a), int(b)) for word in words for a, slash, b in [word.partition("/")]
                   if slash and re.fullmatch(r"\d{1,4}", a) and re.fullmatch(r"\d{1,4}", b)), None)
-    return Mail(title, any(word.upper() == "PATCH" for word in words), revision, place,
-                tuple(dict.fromkeys(ids))[:_MAX_IDS], change_id)
+    return SeriesMail(title, any(word.upper() == "PATCH" for word in words), revision, place,
+                      tuple(dict.fromkeys(ids))[:_MAX_IDS], change_id)
 
 
 def _header(message: email.message.Message, name: str, most: int) -> str:
@@ -263,7 +264,7 @@ def answer(stream: BinaryIO, config: Config, margin: float, compare: Compare) ->
         result.exit_status
 
 
-def find(series: Sequence[Series], message: Mail) -> Series | None:
+def find(series: Sequence[Series], message: SeriesMail) -> Series | None:
     """Return the series of a mail: known by message id before change id before subject, then the first."""
     for by in range(3):
         for one in series:

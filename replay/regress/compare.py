@@ -18,13 +18,13 @@ from typing import Any, Final
 from replay.regress.catalogue import Better, Kind, Measure
 from replay.regress.matching import Alike, alike
 from replay.regress.measures import Run, measure
-from replay.regress.statistics import LEAST_RUNS, Side, Tested, holm, test
+from replay.regress.statistics import LEAST_RUNS, KernelRuns, Tested, holm, test
 from replay.tools.requirements import need
 from traces.errors import BadInput
 from traces.recording import Recording
 from traces.times import no_seconds
 
-__all__ = ["ALPHA", "LEAST_SHARE", "MARGIN", "VERDICTS", "Check", "Pages", "Regression", "regress"]
+__all__ = ["ALPHA", "LEAST_SHARE", "MARGIN", "VERDICTS", "MeasureVerdict", "Pages", "Regression", "regress"]
 
 #: Below this corrected p value a test decides.
 ALPHA: Final = 0.05
@@ -41,7 +41,7 @@ _Progress = Callable[[str, int, int], None]
 
 
 @dataclass
-class Check:
+class MeasureVerdict:
     """One measure's verdict.
 
     ``scope``: ``same operations`` (compared exactly), ``same pages`` (contents stored in both, compared exactly) or
@@ -51,8 +51,8 @@ class Check:
 
     measure: Measure
     scope: str
-    base: Side | None
-    patched: Side | None
+    base: KernelRuns | None
+    patched: KernelRuns | None
     verdict: str = "inconclusive"
     reason: str = ""
     tested: Tested | None = None
@@ -117,8 +117,8 @@ class Regression:
     patched: list[Run]
     alike: Alike
     pages: Pages
-    checks: list[Check]
-    facts: list[Check]
+    checks: list[MeasureVerdict]
+    facts: list[MeasureVerdict]
     notes: list[str]
     margin: float
     tests: int = 0
@@ -129,7 +129,7 @@ class Regression:
         """Both sides' runs."""
         return [*self.base, *self.patched]
 
-    def of(self, verdict: str) -> list[Check]:
+    def of(self, verdict: str) -> list[MeasureVerdict]:
         """Return the checks of a verdict."""
         return [check for check in self.checks if check.verdict == verdict]
 
@@ -141,7 +141,7 @@ class Regression:
         return "undecided" if self.why else "not worse"
 
     @property
-    def judged(self) -> list[Check]:
+    def judged(self) -> list[MeasureVerdict]:
         """The checks that could be conclusive: an emulator's times are shown, and never are."""
         emulator = any(run.emulated for run in self.runs)
         return [check for check in self.checks if not (emulator and check.measure.kind is Kind.TIME)]
@@ -223,7 +223,7 @@ def regress(base: Sequence[Recording], patched: Sequence[Recording], *, margin: 
     losses = [f"{run.recording}: {loss}" for run in runs for loss in run.losses]
     part = alike([run.operations for run in runs], [run.start for run in runs], bool(losses),
                  any(run.keyed for run in runs))
-    checks: list[Check] = []
+    checks: list[MeasureVerdict] = []
     if part.whole:
         exact = [sides[0], sides[1]]
     elif part.count:
@@ -278,7 +278,7 @@ def _each_once(named: Sequence[tuple[str, str]]) -> None:
         seen[identity] = name
 
 
-def _checks(base: Sequence[Run], patched: Sequence[Run], scope: str) -> list[Check]:
+def _checks(base: Sequence[Run], patched: Sequence[Run], scope: str) -> list[MeasureVerdict]:
     """Return a check without verdict for each measure that any run has."""
     measures: dict[str, Measure] = {}
     for run in (*base, *patched):
@@ -286,22 +286,22 @@ def _checks(base: Sequence[Run], patched: Sequence[Run], scope: str) -> list[Che
             measures.setdefault(name, made)
     checks = []
     for name, made in measures.items():
-        sides: list[Side | None] = []
+        sides: list[KernelRuns | None] = []
         reasons = []
         for words, runs in (("base", base), ("patched", patched)):
             lacking = [run for run in runs if name not in run.values]
             if lacking:
                 why = lacking[0].missing.get(name) or "the counter is not in its snapshots"
                 reasons.append(f"{words}: {why}" + (f" ({Path(lacking[0].recording).name})" if len(runs) > 1 else ""))
-            sides.append(None if lacking else Side(tuple(run.values[name] for run in runs)))
+            sides.append(None if lacking else KernelRuns(tuple(run.values[name] for run in runs)))
         if len(reasons) == 2 and not any(name in run.values for run in (*base, *patched)):
             # What no run has is reported once.
             reasons = sorted({reason.partition(": ")[2] for reason in reasons})[:1]
-        checks.append(Check(made, scope, sides[0], sides[1], reason="; ".join(reasons)))
+        checks.append(MeasureVerdict(made, scope, sides[0], sides[1], reason="; ".join(reasons)))
     return checks
 
 
-def _judge(check: Check) -> None:
+def _judge(check: MeasureVerdict) -> None:
     """Give the verdict of a change that is there."""
     base, patched = check.base, check.patched
     assert base is not None
@@ -315,7 +315,7 @@ def _judge(check: Check) -> None:
         check.reason = "it differs, which on other operations is neither better nor worse"
 
 
-def _exactly(check: Check, margin: float) -> Check:
+def _exactly(check: MeasureVerdict, margin: float) -> MeasureVerdict:
     """Give the verdict of counts on the same operations."""
     base, patched = check.base, check.patched
     if base is None or patched is None:
@@ -331,7 +331,7 @@ def _exactly(check: Check, margin: float) -> Check:
     return check
 
 
-def _test(checks: Sequence[Check], margin: float, emulator: bool) -> None:
+def _test(checks: Sequence[MeasureVerdict], margin: float, emulator: bool) -> None:
     """Give the verdicts of checks on whole runs."""
     judged = [check for check in checks if check.measure.better is not Better.NEITHER]
     for check in judged:
@@ -360,7 +360,7 @@ def _test(checks: Sequence[Check], margin: float, emulator: bool) -> None:
             check.reason = "the runs spread too much for their number"
 
 
-def _without_spread(check: Check) -> None:
+def _without_spread(check: MeasureVerdict) -> None:
     """Give the verdict where every run of each side has the same value."""
     assert check.base is not None
     assert check.patched is not None
@@ -373,7 +373,7 @@ def _without_spread(check: Check) -> None:
     check.reason = check.reason or "no run of a kernel differs from the others"
 
 
-def _pages(sides: Sequence[Sequence[Run]], checks: list[Check]) -> Pages:
+def _pages(sides: Sequence[Sequence[Run]], checks: list[MeasureVerdict]) -> Pages:
     """Compare lengths of the same page contents, and add the check."""
     if any(not run.lengths.by_digest for run in (*sides[0], *sides[1])):
         return Pages(why="a recording has no page digests, or its stores did not say which length is whose")
@@ -397,8 +397,8 @@ def _pages(sides: Sequence[Sequence[Run]], checks: list[Check]) -> Pages:
     pages = Pages(len(shared), sum(known[1][digest] > known[0][digest] for digest in shared),
                   sum(known[1][digest] < known[0][digest] for digest in shared), len(both & unsteady))
     made = Measure("length.pages", "same pages' length, mean", "bytes", "compression", Better.LOWER)
-    check = Check(made, PAGES, Side((totals[0] / len(shared),)), Side((totals[1] / len(shared),)),
-                  reason=pages.text())
+    check = MeasureVerdict(made, PAGES, KernelRuns((totals[0] / len(shared),)), KernelRuns((totals[1] / len(shared),)),
+                           reason=pages.text())
     if not pages.longer and not pages.shorter:
         check.verdict = "same"
     elif totals[0] != totals[1]:
@@ -407,7 +407,7 @@ def _pages(sides: Sequence[Sequence[Run]], checks: list[Check]) -> Pages:
     return pages
 
 
-def _without_losses(checks: Sequence[Check]) -> None:
+def _without_losses(checks: Sequence[MeasureVerdict]) -> None:
     """Take back what a recording with lost events cannot say."""
     for check in checks:
         # What the kernel itself counted is not lost with events; but nothing is called the same.
@@ -415,7 +415,7 @@ def _without_losses(checks: Sequence[Check]) -> None:
             check.verdict, check.reason = "inconclusive", "events were lost"
 
 
-def _without_sameness(checks: Sequence[Check]) -> None:
+def _without_sameness(checks: Sequence[MeasureVerdict]) -> None:
     """Take back "same" over whole runs that did not do the same work."""
     for check in checks:
         if check.verdict == "same" and check.scope == WHOLE:
@@ -459,7 +459,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
     return names if len(set(names)) == len({run.recording for run in runs}) else [run.recording for run in runs]
 
 
-def _differing_work(facts: Sequence[Check]) -> list[str]:
+def _differing_work(facts: Sequence[MeasureVerdict]) -> list[str]:
     """Return a sentence where the two kernels were not given the same work."""
     far = [check for check in facts if check.measure.id.startswith("run.") and check.scope == WHOLE
            and check.base is not None and check.patched is not None

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 
 from traces.recording import Recording
 
-__all__ = ["Alike", "Operations", "alike", "start_of"]
+__all__ = ["Alike", "OperationSequence", "alike", "start_of"]
 
 
 @dataclass
-class Operations:
+class OperationSequence:
     """The operations of one recording in order.
 
     ``keys``: 8 bytes of a digest each: what was asked, of which slots (numbered as they appear), which folio order,
@@ -89,7 +89,7 @@ class Alike:
         return self.count > 0 and all(event is None for event in self.events)
 
 
-def alike(parts: Sequence[Operations], starts: Sequence[str], lost: bool, keyed: bool) -> Alike:
+def alike(parts: Sequence[OperationSequence], starts: Sequence[str], lost: bool, keyed: bool) -> Alike:
     """Find how many operations recordings have alike from the beginning.
 
     :param parts: their operations

@@ -19,7 +19,7 @@ import numpy as np
 
 from replay.regress import catalogue
 from replay.regress.catalogue import EFFECTS, LEVELS, VMSTAT_NAMES, Measure
-from replay.regress.matching import Operations, start_of
+from replay.regress.matching import OperationSequence, start_of
 from replay.verdict.losses import losses_of, stopped
 from traces import schema
 from traces.errors import BadInput
@@ -111,7 +111,7 @@ class Run:
     ends: dict[str, int] = field(default_factory=dict)
     orders: dict[int, int] = field(default_factory=dict)
     losses: list[str] = field(default_factory=list)
-    operations: Operations = field(default_factory=Operations)
+    operations: OperationSequence = field(default_factory=OperationSequence)
     lengths: Lengths = field(default_factory=Lengths)
     start: str = ""
     keyed: bool = False

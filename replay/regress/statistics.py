@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["LEAST_RUNS", "Side", "Tested", "holm", "test"]
+__all__ = ["LEAST_RUNS", "KernelRuns", "Tested", "holm", "test"]
 
 #: Runs that each side needs for a test: from two no spread can be estimated worth the name.
 LEAST_RUNS: Final = 3
 
 
 @dataclass(frozen=True)
-class Side:
+class KernelRuns:
     """The runs of one kernel: one value each."""
 
     values: tuple[float, ...]
@@ -63,7 +63,7 @@ class Tested:
     freedom: float
 
 
-def test(base: Side, patched: Side, margin: float) -> Tested | None:
+def test(base: KernelRuns, patched: KernelRuns, margin: float) -> Tested | None:
     """Test two sides; None where no test is possible: fewer runs than :data:`LEAST_RUNS`, or no spread at all.
 
     :param margin: the change that does not count, as a share of the base's mean

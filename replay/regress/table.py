@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from replay.regress.catalogue import Better
-from replay.regress.compare import ALIKE, ALPHA, PAGES, VERDICTS, WHOLE, Check, Regression
+from replay.regress.compare import ALIKE, ALPHA, PAGES, VERDICTS, WHOLE, MeasureVerdict, Regression
 from replay.regress.measures import Run
-from replay.regress.statistics import LEAST_RUNS, Side
+from replay.regress.statistics import LEAST_RUNS, KernelRuns
 
 __all__ = ["MAIL_WIDTH", "change", "compressors", "exact_words", "folios", "groups", "is_zero", "kernels", "mail",
            "number", "plain", "share_words", "spread", "test_words"]
@@ -48,7 +48,7 @@ def number(value: float | None, unit: str = "", width: int = 13) -> str:
     return _first([*texts, f"{value:.3e}", f"{value:.0e}"], width)
 
 
-def change(check: Check, width: int = _CHANGE) -> str:
+def change(check: MeasureVerdict, width: int = _CHANGE) -> str:
     """Return a check's change in percent; a multiple from ten times on, ``new`` where the base has none."""
     if check.base is None or check.patched is None:
         return "-"
@@ -67,20 +67,20 @@ def _first(texts: Sequence[str], width: int) -> str:
     return next((text for text in texts if len(text) <= width), "..")
 
 
-def spread(side: Side | None, width: int = _SPREAD) -> str:
+def spread(side: KernelRuns | None, width: int = _SPREAD) -> str:
     if side is None or side.spread is None:
         return "-"
     return _first([f"{100 * side.spread:.1f}%", f"{100 * side.spread:.0f}%", ">999%"], width)
 
 
-def is_zero(check: Check) -> bool:
+def is_zero(check: MeasureVerdict) -> bool:
     """True when every run has 0."""
     return all(side is not None and not any(side.values) for side in (check.base, check.patched))
 
 
-def groups(checks: Sequence[Check]) -> Iterator[tuple[str, list[Check]]]:
+def groups(checks: Sequence[MeasureVerdict]) -> Iterator[tuple[str, list[MeasureVerdict]]]:
     """Yield (heading, checks) by scope and group, as they first come."""
-    groups: dict[tuple[str, str], list[Check]] = {}
+    groups: dict[tuple[str, str], list[MeasureVerdict]] = {}
     for check in checks:
         groups.setdefault((check.scope, check.measure.group), []).append(check)
     for scope in _SCOPES:
@@ -156,7 +156,7 @@ def mail(result: Regression) -> Iterator[str]:
     yield from _foot(result)
 
 
-def _untested(check: Check) -> bool:
+def _untested(check: MeasureVerdict) -> bool:
     """True when a check has no verdict for lack of runs: the mail says so once."""
     return check.verdict == "inconclusive" and check.scope == WHOLE and (
         check.base is None or check.patched is None or min(check.base.runs, check.patched.runs) < LEAST_RUNS)
@@ -167,7 +167,7 @@ def _head(label: str, text: str) -> Iterator[str]:
                              subsequent_indent=" " * _INDENT, break_on_hyphens=False) or [f" {label}"]
 
 
-def _mail_row(check: Check) -> Iterator[str]:
+def _mail_row(check: MeasureVerdict) -> Iterator[str]:
     base, patched = ("-" if side is None else number(side.mean, check.measure.unit, _VALUE)
                      for side in (check.base, check.patched))
     spreads = [side.spread for side in (check.base, check.patched) if side is not None and side.spread is not None]

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from replay.report.drawing import Drawing, ink, tidy
 from replay.report.recordingdata import Ages
-from replay.report.reportdata import Material, Missing, Picture
+from replay.report.reportdata import Material, MissingPicture, Picture
 from traces.events import PAGE_SIZE
 from traces.times import no_seconds
 
@@ -32,16 +32,16 @@ def duration(ns: float) -> str:
     return f"{ns:.3g} ns"
 
 
-def sizes(material: Material) -> Picture | Missing:
+def sizes(material: Material) -> Picture | MissingPicture:
     """Return the histogram of the sizes asked of zs_malloc()."""
     recorded = material.recorded
     if recorded is None:
-        return Missing(*_SIZES, material.absent)
+        return MissingPicture(*_SIZES, material.absent)
     counts = recorded.sizes
     total = int(counts.sum())
     if not total:
         why = "nothing was allocated from zsmalloc" if not recorded.larger else "all sizes asked of it exceed a page"
-        return Missing(*_SIZES, why if _probed(material, "zs_malloc") else "zs_malloc() was not probed")
+        return MissingPicture(*_SIZES, why if _probed(material, "zs_malloc") else "zs_malloc() was not probed")
     whole, below = int(counts[PAGE_SIZE]), counts[:PAGE_SIZE]
     # Bins hold 1 to 128 bytes, 129 to 256, ...; a whole page stands apart, as nothing was gained by compressing it.
     edges = np.arange(1, PAGE_SIZE, _BIN)
@@ -75,15 +75,15 @@ def sizes(material: Material) -> Picture | Missing:
     return Picture(*_SIZES, caption, Drawing(draw, 2.8), ("bytes", "allocations"), rows)
 
 
-def batches(material: Material) -> Picture | Missing:
+def batches(material: Material) -> Picture | MissingPicture:
     """Return how many pages compress calls were given."""
     recorded = material.recorded
     if recorded is None:
-        return Missing(*_BATCHES, material.absent)
+        return MissingPicture(*_BATCHES, material.absent)
     if not recorded.batches:
         why = "there is no compress call in it"
-        return Missing(*_BATCHES, why if _probed(material, "crypto_acomp_compress") else
-                       "crypto_acomp_compress() was not probed")
+        return MissingPicture(*_BATCHES, why if _probed(material, "crypto_acomp_compress") else
+                              "crypto_acomp_compress() was not probed")
     counts = dict(sorted(recorded.batches.items()))
     calls, pages = sum(counts.values()), sum(many * count for many, count in counts.items())
     caption = (f"{calls:,} calls of crypto_acomp_compress() were given {pages:,} pages: "
@@ -103,15 +103,15 @@ def batches(material: Material) -> Picture | Missing:
                    [[f"{many:,}", f"{count:,}"] for many, count in counts.items()])
 
 
-def ages(material: Material) -> Picture | Missing:
+def ages(material: Material) -> Picture | MissingPicture:
     """Return how long entries had been on the LRU when they were written back."""
     if material.recorded is None:
-        return Missing(*_AGES, material.absent)
+        return MissingPicture(*_AGES, material.absent)
     found = material.recorded.ages
     if not found.ns:
-        return Missing(*_AGES, _no_ages(material, found))
+        return MissingPicture(*_AGES, _no_ages(material, found))
     if material.recorded.stamps:
-        return Missing(*_AGES, no_seconds(material.recorded.stamps))
+        return MissingPicture(*_AGES, no_seconds(material.recorded.stamps))
     ns = np.array(found.ns, np.float64)
     low, high = max(float(ns.min()), 1.0), max(float(ns.max()), 1.0)
     edges = np.geomspace(low, high * 1.000001, _BINS + 1) if high > low else np.array([low * 0.9, low * 1.1])

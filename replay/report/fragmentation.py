@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from replay.report.drawing import Drawing, ink, tidy
 from replay.report.recordingdata import Snapshot
-from replay.report.reportdata import Material, Missing, Picture
+from replay.report.reportdata import Material, MissingPicture, Picture
 from traces.events import PAGE_SIZE
 
 __all__ = ["fragmentation"]
@@ -25,20 +25,20 @@ _PARTS: Final = ((5, "objects in use", "predicted", "predicted"), (6, "free obje
 _Classes = dict[int, dict[str, int]]
 
 
-def fragmentation(material: Material) -> Picture | Missing:
+def fragmentation(material: Material) -> Picture | MissingPicture:
     """Return how much of each class is in use where the pool was largest: as recorded, or else as predicted."""
     if material.recorded is None:
-        return Missing(*_NAMED, material.absent)
+        return MissingPicture(*_NAMED, material.absent)
     chosen = _choose(material)
     if chosen is None:
         why = material.uncharted or "the prediction holds nothing when it ends"
-        return Missing(*_NAMED, f"no snapshot holds zsmalloc's size classes (CONFIG_ZSMALLOC_STAT), and {why}")
+        return MissingPicture(*_NAMED, f"no snapshot holds zsmalloc's size classes (CONFIG_ZSMALLOC_STAT), and {why}")
     classes, where, source = chosen
     geometry = material.course.geometry if material.course is not None else {}
     unknown = sorted(classes.keys() - geometry.keys())
     if unknown:
-        return Missing(*_NAMED, f"the size of class {unknown[0]}'s objects is not known: "
-                       + (material.uncharted or f"{material.result.revision} has no such class"))
+        return MissingPicture(*_NAMED, f"the size of class {unknown[0]}'s objects is not known: "
+                              + (material.uncharted or f"{material.result.revision} has no such class"))
     numbers = []
     for which, held in sorted(classes.items()):
         size = geometry[which][0]

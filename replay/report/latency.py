@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from replay.regress.catalogue import Kind
-from replay.regress.compare import Check
-from replay.regress.statistics import Side
+from replay.regress.compare import MeasureVerdict
+from replay.regress.statistics import KernelRuns
 from replay.report.distributions import duration
 from replay.report.drawing import Drawing, ink, label, tidy
-from replay.report.reportdata import Material, Missing, Picture
+from replay.report.reportdata import Material, MissingPicture, Picture
 from traces.times import no_seconds
 
 __all__ = ["latency", "times"]
@@ -22,23 +22,23 @@ _NAMED: Final = ("latency", "Latency of base and patched, with spread")
 _QUANTILES: Final = ("median", "p90", "p99")
 
 
-def times(material: Material) -> list[Check]:
+def times(material: Material) -> list[MeasureVerdict]:
     """Return the checks of times that both sides have a value of."""
     found = material.regression.checks if material.regression is not None else []
     return [check for check in found if check.measure.kind is Kind.TIME and check.base is not None
             and check.patched is not None]
 
 
-def latency(material: Material) -> Picture | Missing:
+def latency(material: Material) -> Picture | MissingPicture:
     """Return the times of both sides' functions."""
     result = material.regression
     if result is None:
-        return Missing(*_NAMED, "times are shown side by side when two or more recordings are given")
+        return MissingPicture(*_NAMED, "times are shown side by side when two or more recordings are given")
     checks = times(material)
     if not checks:
         bare = next((run for run in result.runs if run.manifest.get("stamps")), None)
         why = f", as {bare.recording} has no times: {no_seconds(bare.manifest['stamps'])}" if bare is not None else ""
-        return Missing(*_NAMED, f"no function was timed on both sides{why}")
+        return MissingPicture(*_NAMED, f"no function was timed on both sides{why}")
     functions = list(dict.fromkeys(_function(check) for check in checks))
     runs = (f"{len(result.base)} run{'s' * (len(result.base) > 1)} of the base, {len(result.patched)} of the patched "
             "kernel")
@@ -83,13 +83,13 @@ def latency(material: Material) -> Picture | Missing:
                    ("time", "base", "spread", "patched", "spread", "change", "verdict"), rows)
 
 
-def _function(check: Check) -> str:
+def _function(check: MeasureVerdict) -> str:
     return check.measure.doc.rpartition(",")[0]
 
 
-def _side(side: Side | None) -> str:
+def _side(side: KernelRuns | None) -> str:
     return "-" if side is None else duration(side.mean)
 
 
-def _spread(side: Side | None) -> str:
+def _spread(side: KernelRuns | None) -> str:
     return "one run" if side is None or side.spread is None else f"{side.spread:.1%}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from replay.report import sections
 from replay.report.drawing import inline_svg
 from replay.report.markup import Markup, folded, join, table, tag
-from replay.report.reportdata import Material, Missing, Picture
+from replay.report.reportdata import Material, MissingPicture, Picture
 from replay.report.style import CSS
 
 __all__ = ["page"]
@@ -17,7 +17,7 @@ __all__ = ["page"]
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def page(material: Material, made: Sequence[Picture | Missing]) -> str:
+def page(material: Material, made: Sequence[Picture | MissingPicture]) -> str:
     """Return the report."""
     body = [sections.verdict(material), sections.checks(material), sections.divergence(material),
             sections.revisions(material), sections.base_and_patched(material), sections.reasons(material),
@@ -37,7 +37,7 @@ def page(material: Material, made: Sequence[Picture | Missing]) -> str:
     return f"<!DOCTYPE html>\n{tag('html', head, tag('body', main), lang='en')}\n"
 
 
-def _pictures(made: Sequence[Picture | Missing]) -> Markup:
+def _pictures(made: Sequence[Picture | MissingPicture]) -> Markup:
     parts = [tag("h2", "Pictures", id="pictures")]
     for each in made:
         parts.append(tag("h3", each.title))

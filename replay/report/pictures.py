@@ -11,7 +11,7 @@ from replay.report.drawing import png_file, svg_file
 from replay.report.fragmentation import fragmentation
 from replay.report.latency import latency
 from replay.report.pooltimeline import pool
-from replay.report.reportdata import Material, Missing, Picture
+from replay.report.reportdata import Material, MissingPicture, Picture
 from traces.errors import BadInput
 from traces.leftovers import write_whole
 from traces.record.oserrors import next_step
@@ -19,12 +19,12 @@ from traces.record.oserrors import next_step
 __all__ = ["pictures", "write_file", "write_figures"]
 
 
-def pictures(material: Material) -> list[Picture | Missing]:
+def pictures(material: Material) -> list[Picture | MissingPicture]:
     """Return every picture, or why there is none."""
     return [make(material) for make in (pool, sizes, fragmentation, batches, latency, ages)]
 
 
-def write_figures(directory: Path, made: Sequence[Picture | Missing]) -> list[Path]:
+def write_figures(directory: Path, made: Sequence[Picture | MissingPicture]) -> list[Path]:
     """Write every picture as ``NAME.svg`` and ``NAME.png`` in the light colours; return the files.
 
     :raises BadInput: when the directory cannot be made or written to

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from replay.report.drawing import Drawing, ink, label, tidy
 from replay.report.recordingdata import Reading, Recorded
-from replay.report.reportdata import Material, Missing, Picture
+from replay.report.reportdata import Material, MissingPicture, Picture
 from replay.verdict.losses import Loss
 from traces.times import no_seconds
 
@@ -25,18 +25,18 @@ _LABELS: Final = 9
 _STYLES: Final = {"zs_get_total_pages": ("o", "recorded"), "zswap_total_pages": ("^", "third")}
 
 
-def pool(material: Material) -> Picture | Missing:
+def pool(material: Material) -> Picture | MissingPicture:
     """Return the picture of the pool's pages."""
     recorded = material.recorded
     if recorded is None:
-        return Missing(*_NAMED, material.absent)
+        return MissingPicture(*_NAMED, material.absent)
     known = [each for each in recorded.snapshots if each.pages is not None]
     if not recorded.readings and not known and material.course is None:
-        return Missing(*_NAMED, "no total of the pool was read while it was recorded")
+        return MissingPicture(*_NAMED, "no total of the pool was read while it was recorded")
     if recorded.stamps:
-        return Missing(*_NAMED, no_seconds(recorded.stamps))
+        return MissingPicture(*_NAMED, no_seconds(recorded.stamps))
     if recorded.last_ts <= recorded.first_ts:
-        return Missing(*_NAMED, "all events are of one instant")
+        return MissingPicture(*_NAMED, "all events are of one instant")
     height = 3.4 + (0.9 if recorded.losses else 0)
     rows: list[list[str]] = []
     for name, reading in recorded.readings.items():

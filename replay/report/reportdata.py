@@ -21,7 +21,7 @@ from replay.verdict.setup import kernel_release
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["Material", "Missing", "Named", "Picture", "gather", "sides"]
+__all__ = ["Material", "MissingPicture", "Named", "Picture", "gather", "sides"]
 
 Progress = Callable[[str, int, int], None]
 #: a revision as the user names it, and what :func:`replay.userrev.revision.load_revision` made of that
@@ -42,7 +42,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingPicture:
     """A picture without data, and why."""
 
     name: str

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from replay.reference.checks import CHECKS, Divergence
-from replay.regress.compare import Check
+from replay.regress.compare import MeasureVerdict
 from replay.regress.table import change, number, spread
 from replay.report.consequences import RESPECTS
 from replay.report.markup import Markup, folded, join, row, table, tag
 from replay.report.reportdata import Material
 from replay.report.reproduce import commands
 from replay.report.story import divergence_paragraphs, parting_sentence, regression_sentence, shown, verdict_sentence
-from replay.revdiff.freerun import Outcome
+from replay.revdiff.freerun import OperationOutcome
 from replay.revdiff.lockstep import Cause, broken
 from replay.revdiff.operations import skipped
 from replay.tools.coverage import seen
@@ -202,7 +202,7 @@ def _outcomes(cause: Cause, names: tuple[str, str]) -> Markup:
     """Return what an operation did under both revisions."""
     operation = cause.first[0].operation
 
-    def cells(outcome: Outcome) -> list[str]:
+    def cells(outcome: OperationOutcome) -> list[str]:
         stored = "; ".join(f"{slot:#x}: {length:,} bytes{' as it is' * raw}"
                            for slot, (length, raw) in outcome.stored.items())
         return [str(outcome.result), outcome.data or "-", stored or "-",
@@ -241,7 +241,7 @@ def base_and_patched(material: Material) -> Markup | None:
     return tag("section", *parts, aria_labelledby="regression", data_verdict=result.verdict)
 
 
-def _measure(check: Check) -> Markup:
+def _measure(check: MeasureVerdict) -> Markup:
     base, patched = ("-" if side is None else number(side.mean, check.measure.unit)
                      for side in (check.base, check.patched))
     name = join([check.measure.doc, tag("span", tag("code", check.id), class_="doc")])

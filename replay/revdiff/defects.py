@@ -19,9 +19,21 @@ from model.crypto import knownanswers as known
 from model.crypto.base import Result
 from replay.revdiff.freerun import Operation
 from replay.revdiff.lockstep import RESPECTS
-from replay.revdiff.scenario import Breaks, Counts, Find, Iaa, Parts, PoolStep, Request, Scenario, Setup, dirty, meets
+from replay.revdiff.scenario import (
+    Breaks,
+    Counts,
+    Find,
+    Iaa,
+    Parts,
+    PoolStep,
+    Request,
+    Scenario,
+    ScenarioSetup,
+    dirty,
+    meets,
+)
 
-__all__ = ["SCENARIOS", "UNSEEN", "Unseen", "main", "table"]
+__all__ = ["SCENARIOS", "UNSEEN", "UnseenDefect", "main", "table"]
 
 _PAGES: Final = dict(known.pages())
 _TEXT: Final = _PAGES["text"]
@@ -45,8 +57,8 @@ def _in(slot: int) -> Operation:
     return Operation("load", slot)
 
 
-def _on(*revisions: str) -> tuple[Setup, ...]:
-    return tuple(Setup(revision) for revision in revisions)
+def _on(*revisions: str) -> tuple[ScenarioSetup, ...]:
+    return tuple(ScenarioSetup(revision) for revision in revisions)
 
 
 SCENARIOS: Final = (
@@ -63,7 +75,7 @@ SCENARIOS: Final = (
         (_out(32, *[_TEXT] * 15, _NOISE, **_OFF), _in(47)), _on("v14", "v14-on-7.3"),
         (Breaks(0, "returned 0, but left the error", "call and lengths"),
          Breaks(0, "kept as it is, though its cgroup forbids", "writeback"),
-         Parts(0, "result", Setup("v14-meant"))),
+         Parts(0, "result", ScenarioSetup("v14-meant"))),
         _on("v14-meant", "v14-25", "v12", "v12-meant", "v8", "mainline-7.0", "mainline-7.3"), compressor="deflate-iaa"),
     Scenario(
         "L3", "v14 26/26 with 12/26, and v12",
@@ -89,7 +101,7 @@ SCENARIOS: Final = (
         "L5", "v14 26/26, zswap_compress()",
         "a compressor's success with a length of 0 rejects the folio, where mainline keeps the page as it is",
         (_out(16, _TEXT),), _on("v14", "v12"),
-        (Breaks(0, "neither an error nor 1 to", "length in range"), Parts(0, "stored", Setup("mainline-7.3"))),
+        (Breaks(0, "neither an error nor 1 to", "length in range"), Parts(0, "stored", ScenarioSetup("mainline-7.3"))),
         _on("v14-meant", "v14-25", "mainline-7.0"), lengths=lambda page: Result(0, 0, b""),
         note="with a compressor made for it: no real one does that"),
     Scenario(
@@ -140,14 +152,14 @@ SCENARIOS: Final = (
         "compresses is stored as it is",
         (_out(16, _TEXT), _in(16)), _on("v14", "v12"),
         (Breaks(0, "returned 0, but left the error -115", "call and lengths"),
-         Parts(0, "stored", Setup("v14-meant"))),
+         Parts(0, "stored", ScenarioSetup("v14-meant"))),
         _on("v14-meant", "mainline-7.0", "mainline-7.3"), compressor="deflate-iaa",
         iaa=Iaa({"sync_mode": "async_irq", "irq": "early"})),
     Scenario(
         "L13", "v14 26/26 and mainline, zswap_compress()",
         "any error of the hardware keeps the page as it is, where the postings' text has it go to the swap device as "
         "v8 does",
-        (_out(16, _TEXT),), _on("v14", "mainline-7.0", "mainline-7.3"), (Parts(0, "stored", Setup("v8")),),
+        (_out(16, _TEXT),), _on("v14", "mainline-7.0", "mainline-7.3"), (Parts(0, "stored", ScenarioSetup("v8")),),
         _on("mainline-6.12"), compressor="deflate-iaa",
         faults=({"at": "complete", "call": 1, "error": "-ETIMEDOUT"},),
         note="v14 and mainline do not differ here: a difference from v8, not of v14"),
@@ -156,7 +168,8 @@ SCENARIOS: Final = (
         "memory.zswap.writeback is asked once for a folio, before anything else, and not again where it matters",
         (_out(512, *[_TEXT] * 9, _NOISE, *[_TEXT] * 245, known.noise(4), *[_TEXT] * 256,
               **{_WB: [True, False, False]}),),
-        _on("v14", "v14-25", "v12"), (Parts(0, "result", Setup("mainline-7.0")),), _on("mainline-7.1", "mainline-6.18"),
+        _on("v14", "v14-25", "v12"), (Parts(0, "result", ScenarioSetup("mainline-7.0")),),
+        _on("mainline-7.1", "mainline-6.18"),
         note="writeback is switched off while the folio is stored, after its first incompressible page; that the "
              "statement runs without RCU a model cannot show"),
     Scenario(
@@ -199,14 +212,14 @@ SCENARIOS: Final = (
         (_out(16, *[_TEXT] * 16), *(_in(16 + n) for n in range(16))), (*_on("mainline-7.0", "sg-read"),),
         (Breaks(3, "cannot be read back", "data"),),
         (*_on("mainline-6.18", "mainline-7.3"),
-         Setup("mainline-7.0", without=frozenset({"iaa_multi_sg", "deflate_window"}))),
+         ScenarioSetup("mainline-7.0", without=frozenset({"iaa_multi_sg", "deflate_window"}))),
         compressor="deflate-iaa", note="7.1 and 7.2 load it, but see `deflate_window`"),
     Scenario(
         "deflate_enospc", "crypto/deflate.c, up to 6.19",
         "with the destination full the end of a stream in the source's second piece is refused with -ENOSPC",
         (_out(16, *[_END_APART] * 16), _in(24)), (*_on("sg-read"),), (Breaks(1, "cannot be read back", "data"),),
         (*_on("mainline-7.0", "mainline-7.3", "mainline-6.18"),
-         Setup("sg-read", without=frozenset({"deflate_enospc"}))),
+         ScenarioSetup("sg-read", without=frozenset({"deflate_enospc"}))),
         compressor="deflate", note="6.18 and 6.19 read objects in a row: only with lists on top of them"),
     Scenario(
         "deflate_window", "crypto/deflate.c, up to 7.3-rc7",
@@ -214,48 +227,51 @@ SCENARIOS: Final = (
         "the second piece reaches further back",
         (_out(16, *[_FAR] * 4), *(_in(16 + n) for n in range(4))), (*_on("mainline-7.1", "mainline-7.2"),),
         (Breaks(3, "cannot be read back", "data"),),
-        (*_on("mainline-7.3"), Setup("mainline-7.2", without=frozenset({"deflate_window"}))), compressor="deflate-iaa"),
+        (*_on("mainline-7.3"), ScenarioSetup("mainline-7.2", without=frozenset({"deflate_window"}))),
+        compressor="deflate-iaa"),
     Scenario(
         "deflate_window-7.3", "crypto/deflate.c, up to 7.3-rc7",
         "the same in 7.3, where the fallback is only reached without a bounce page",
         (_out(16, *[_FAR] * 4), *(_in(16 + n) for n in range(4))), _on("mainline-7.3"),
-        (Breaks(3, "cannot be read back", "data"),), (Setup("mainline-7.3", without=frozenset({"deflate_window"})),),
+        (Breaks(3, "cannot be read back", "data"),),
+        (ScenarioSetup("mainline-7.3", without=frozenset({"deflate_window"})),),
         compressor="deflate-iaa", faults=({"at": "bounce_alloc", "error": "-ENOMEM"},)),
     Scenario(
         "zstd_stream", "crypto/zstd.c, up to 7.3-rc7",
         "a compression into several entries ends its frame once, in what is left of the entry at hand: success with "
         "a frame that is cut off",
         tuple(Request(_PAGES["records"], destination=(size,)) for size in (670, 679, 690)),
-        (Setup(layer="7.3"),), (Breaks(1, "is not the page|cannot be decompressed", "data"),),
-        (Setup(layer="7.3", without=frozenset({"zstd_stream"})),), compressor="zstd",
+        (ScenarioSetup(layer="7.3"),), (Breaks(1, "is not the page|cannot be decompressed", "data"),),
+        (ScenarioSetup(layer="7.3", without=frozenset({"zstd_stream"})),), compressor="zstd",
         note="not through zswap, whose destination is one entry; its loads through two source entries are not harmed"),
     Scenario(
         "acomp_virt_to_sg", "crypto/acompress.c of 6.15", "a folio as destination is stored as the source",
-        (Request(_TEXT, source=(), folio=True),), (Setup(layer="7.3", also=frozenset({"acomp_virt_to_sg"})),),
-        (Breaks(0, "KernelFault", "wrong pointer"),), (Setup(layer="7.3"),), compressor="deflate-iaa",
+        (Request(_TEXT, source=(), folio=True),), (ScenarioSetup(layer="7.3", also=frozenset({"acomp_virt_to_sg"})),),
+        (Breaks(0, "KernelFault", "wrong pointer"),), (ScenarioSetup(layer="7.3"),), compressor="deflate-iaa",
         note="not through zswap, which never gives a folio as destination; 6.18 and later take none"),
     Scenario(
         "acomp_save_req", "crypto/acompress.c, 6.18 and 6.19",
         "a converted request that completes asynchronously finds a pointer to another member and takes it for the "
         "request",
-        (Request(_TEXT, source=(), destination=()),), (Setup(layer="6.18"), Setup(layer="6.19")),
+        (Request(_TEXT, source=(), destination=()),), (ScenarioSetup(layer="6.18"), ScenarioSetup(layer="6.19")),
         (Breaks(0, "KernelFault", "wrong pointer"),),
-        (Setup(layer="7.0"), Setup(layer="6.18", without=frozenset({"acomp_save_req"}))), compressor="deflate-iaa",
+        (ScenarioSetup(layer="7.0"), ScenarioSetup(layer="6.18", without=frozenset({"acomp_save_req"}))),
+        compressor="deflate-iaa",
         iaa=Iaa({"sync_mode": "async_irq"}), note="not through zswap, which gives lists: they are not converted"),
     Scenario(
         "rebalance_wq_table", "drivers/crypto/intel/iaa, 6.18 and 6.19",
         "the counter of CPUs starts anew on each node: devices behind those of the first stay unused",
-        tuple(Request(_TEXT, cpu=cpu) for cpu in range(8)), (Setup(layer="6.18"), Setup(layer="6.19")),
+        tuple(Request(_TEXT, cpu=cpu) for cpu in range(8)), (ScenarioSetup(layer="6.18"), ScenarioSetup(layer="6.19")),
         (Breaks(7, "got no job of any CPU", "work of devices"),),
-        (Setup(layer="6.12"), Setup(layer="7.0"), Setup(layer="7.3"),
-         Setup(layer="6.18", without=frozenset({"rebalance_wq_table"}))),
+        (ScenarioSetup(layer="6.12"), ScenarioSetup(layer="7.0"), ScenarioSetup(layer="7.3"),
+         ScenarioSetup(layer="6.18", without=frozenset({"rebalance_wq_table"}))),
         compressor="deflate-iaa", iaa=Iaa(devices=4, wqs=1, packages=2),
         note="zswap notices nothing but the time it takes"),
 )
 
 
 @dataclass(frozen=True)
-class Unseen:
+class UnseenDefect:
     """A defect that neither a trace nor these models can show, and why."""
 
     name: str
@@ -265,12 +281,14 @@ class Unseen:
 
 
 UNSEEN: Final = (
-    Unseen("L10", "v14 18/26", "a request's context is declared with 4 bytes and holds a pointer of 8",
-           "a write behind an object, which kmalloc's rounding hides: KASAN finds it, no effect of zswap changes"),
-    Unseen("L12", "v14 12/26", "init_fixed sets a local variable only",
-           "nothing reads what it should have set, so it has no effect"),
-    Unseen("L17", "v8 14/14, zswap_store()", "the context's mutex is held while entries are allocated and inserted",
-           "who waits how long is time, which no model here has; a recording shows it as the time of loads"),
+    UnseenDefect("L10", "v14 18/26", "a request's context is declared with 4 bytes and holds a pointer of 8",
+                 "a write behind an object, which kmalloc's rounding hides: KASAN finds it, no effect of zswap "
+                 "changes"),
+    UnseenDefect("L12", "v14 12/26", "init_fixed sets a local variable only",
+                 "nothing reads what it should have set, so it has no effect"),
+    UnseenDefect("L17", "v8 14/14, zswap_store()",
+                 "the context's mutex is held while entries are allocated and inserted",
+                 "who waits how long is time, which no model here has; a recording shows it as the time of loads"),
 )
 
 
@@ -289,7 +307,7 @@ def table() -> str:
     return "\n".join(rows)
 
 
-def _names(setups: Sequence[Setup]) -> str:
+def _names(setups: Sequence[ScenarioSetup]) -> str:
     return ", ".join(str(setup) for setup in setups)
 
 

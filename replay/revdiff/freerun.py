@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from model import errno
 from model.counters import DEBUGFS, VMSTAT
-from model.crypto.acomp import Acomp, AcompRequest, AcompV8, AcompV12, KernelFault, SgEntry, as_int32, set_src_folio
+from model.crypto.acomp import Acomp, AcompRequest, AcompV8, AcompV12, KernelFault, Scatterlist, as_int32, set_src_folio
 from model.crypto.faults import FaultPlan
 from model.crypto.request import NeverCompletes, sg_init_one
 from model.effects import Effect, Steps, run
@@ -24,7 +24,7 @@ from model.zsmalloc import ZsObject
 from model.zswap import Folio, Zswap, ZswapEntry, ZswapPool
 from replay.userrev.guard import watched
 
-__all__ = ["FreeRun", "Operation", "Outcome"]
+__all__ = ["FreeRun", "Operation", "OperationOutcome"]
 
 _OBJCG: Final = 0xC0
 _MEMCG: Final = 0xA0
@@ -65,7 +65,7 @@ class _Result(NamedTuple):
 
 
 @dataclass
-class Outcome:
+class OperationOutcome:
     """What one operation did.
 
     ``result``: what the kernel function returns; ``effects``: names of effects in order, ``calls``: pages of each
@@ -85,7 +85,7 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
 
 
-class _WatchedSg(SgEntry):
+class _WatchedSg(Scatterlist):
     """An entry that knows whether its length was written."""
 
     __slots__ = ("fresh",)
@@ -96,7 +96,7 @@ class _WatchedSg(SgEntry):
 
     @property
     def length(self) -> int:
-        """As :class:`SgEntry` has it."""
+        """As :class:`Scatterlist` has it."""
         return self._length
 
     @length.setter
@@ -133,7 +133,7 @@ class FreeRun:
         #: what was last written to each slot, and what zswap or the device would have to give
         self._expected: dict[int, bytes] = {}
         self._operation = Operation("")
-        self._outcome = Outcome(self._operation)
+        self._outcome = OperationOutcome(self._operation)
         self._answers: dict[str, Any] = {}
         self._units: list[tuple[int, _Result]] = []
         self._call: tuple[int, int] = (0, 0)
@@ -148,11 +148,11 @@ class FreeRun:
 
     # ---- operations -------------------------------------------------------------------------------------
 
-    def do(self, operation: Operation) -> Outcome:
+    def do(self, operation: Operation) -> OperationOutcome:
         """Run one operation and look at what it left."""
         self._operation, self._answers = operation, {k: list(v) if isinstance(v, list) else v
                                                      for k, v in operation.answers.items()}
-        outcome = self._outcome = Outcome(operation)
+        outcome = self._outcome = OperationOutcome(operation)
         if self.dead:
             outcome.problems.append(f"not run: {self.dead}")
             return outcome
@@ -364,7 +364,7 @@ class FreeRun:
         source, at = [], 0
         for piece in shape if not self.linear and self.model.SG_READS else [None]:
             size = len(data) if piece is None else piece.length
-            source.append(SgEntry(data[at:at + size]))
+            source.append(Scatterlist(data[at:at + size]))
             at += size
         page = bytearray(PAGE_SIZE)
         # The context's one request, whose unit is set once (v12 23/23, v14 13/26).
@@ -376,7 +376,7 @@ class FreeRun:
 
     # ---- the second oracle ------------------------------------------------------------------------------
 
-    def _after(self, operation: Operation, outcome: Outcome) -> None:
+    def _after(self, operation: Operation, outcome: OperationOutcome) -> None:
         if operation.kind == "writeout":
             self._after_writeout(operation, outcome)
         elif operation.kind == "load":
@@ -394,7 +394,7 @@ class FreeRun:
         for slot in ledger.things("kmap_local"):
             ledger.give("kmap_local", slot)
 
-    def _after_writeout(self, operation: Operation, outcome: Outcome) -> None:
+    def _after_writeout(self, operation: Operation, outcome: OperationOutcome) -> None:
         slots = range(operation.swpent, operation.swpent + (1 << operation.order))
         stored = "zswap_store_ret" in outcome.effects and "__swap_writepage" not in outcome.effects \
             and all(slot in self.model.tree for slot in slots) and outcome.result == 0
@@ -430,7 +430,7 @@ class FreeRun:
                     self._problem(f"the entry of swap entry {slot:#x} is listed under node {entry.lru[0]}, its folio "
                                   f"is on node 0")
 
-    def _after_load(self, operation: Operation, outcome: Outcome) -> None:
+    def _after_load(self, operation: Operation, outcome: OperationOutcome) -> None:
         expected = self._expected.get(operation.swpent)
         took = outcome.result == int(self.model.LOAD_RETURNS_BOOL)
         if outcome.result == errno.EIO:

@@ -19,7 +19,7 @@ from model.crypto.layers import acomp_for
 from model.crypto.scomp import Synthetic
 from model.page import PAGE_SIZE
 from model.zswap import Zswap
-from replay.revdiff.freerun import FreeRun, Operation, Outcome
+from replay.revdiff.freerun import FreeRun, Operation, OperationOutcome
 from replay.revdiff.operations import Contents, Operations
 from replay.userrev.guard import Guard, guarded, is_own
 from replay.userrev.overrides import overrides_line
@@ -27,7 +27,7 @@ from replay.verdict.run import branches_taken
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["RESPECTS", "Broken", "Cause", "Difference", "Parting", "broken", "differs", "free_run", "run_both"]
+__all__ = ["RESPECTS", "Broken", "Cause", "OutcomeDifference", "Parting", "broken", "differs", "free_run", "run_both"]
 
 #: respect -> what it says of an operation
 RESPECTS: Final = {
@@ -45,7 +45,7 @@ _REJECTS: Final = ("reject_", "pool_limit_hit", "decompress_fail")
 
 
 @dataclass(frozen=True)
-class Difference:
+class OutcomeDifference:
     """In what two outcomes of an operation differ most gravely.
 
     ``respect``: a key of :data:`RESPECTS`; ``sentence``: what differs here; ``template``: the same with ``{}`` for
@@ -73,8 +73,8 @@ class Cause:
     all say the same; ``events``: at which each began.
     """
 
-    difference: Difference
-    first: tuple[Outcome, Outcome]
+    difference: OutcomeDifference
+    first: tuple[OperationOutcome, OperationOutcome]
     operations: int = 0
     low: tuple[int, ...] = ()
     high: tuple[int, ...] = ()
@@ -97,7 +97,7 @@ class Cause:
         text = re.sub(r"(\d+)(?: to \d+)* to (\d+) pages", lambda found: f"{_range(found[1], found[2])} pages", text)
         return re.sub(r"(?<!to )\b1 (page|compress call)s\b", r"1 \1", text)
 
-    def add(self, difference: Difference, event: int = -1) -> None:
+    def add(self, difference: OutcomeDifference, event: int = -1) -> None:
         """Take in one more operation, which began at an event."""
         self.operations += 1
         self.events.add(event)
@@ -246,7 +246,7 @@ def _part(recording: Recording, first: tuple[str, type[Zswap]], second: tuple[st
     return out
 
 
-def differs(a: Outcome, b: Outcome, names: tuple[str, str]) -> Difference | None:
+def differs(a: OperationOutcome, b: OperationOutcome, names: tuple[str, str]) -> OutcomeDifference | None:
     """Return in what two outcomes of an operation differ most gravely, None where they do not.
 
     Sizes do not make causes: operations that differ in the same respect, in the same things and in the same direction
@@ -311,15 +311,15 @@ class _Words:
             self.said, self.values = f"a store of {pages} page{'s' * (pages > 1)}", (pages,)
 
     def say(self, respect: str, text: str, values: tuple[int, ...] = (), sign: tuple[int, ...] = (),
-            said: str | None = None, before: str = "", after: str = "") -> Difference:
+            said: str | None = None, before: str = "", after: str = "") -> OutcomeDifference:
         """Return a difference.
 
         :param text: what follows the operation's name, ``{}`` for each of the ``values``
         :param said: the same for this operation alone, where it says more
         """
         exact = text.format(*values) if said is None else said
-        return Difference(respect, f"{before}{self.said}{after} {exact}", f"{before}{self.template}{after} {text}",
-                          (*self.values, *values), sign)
+        return OutcomeDifference(respect, f"{before}{self.said}{after} {exact}",
+                                 f"{before}{self.template}{after} {text}", (*self.values, *values), sign)
 
 
 def _or(data: str) -> str:

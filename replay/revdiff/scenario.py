@@ -20,7 +20,7 @@ from typing import Any, TypeAlias, cast
 from model.crypto import acomp as acomp_module
 from model.crypto import compressor_for
 from model.crypto import iaa as iaa_module
-from model.crypto.acomp import Acomp, Acomp7, AcompRequest, Folio, KernelFault, SgEntry, SgList
+from model.crypto.acomp import Acomp, Acomp7, AcompFolio, AcompRequest, KernelFault, Scatterlist, SgList
 from model.crypto.base import Result
 from model.crypto.faults import FaultPlan
 from model.crypto.iaa import IaaCrypto
@@ -33,15 +33,15 @@ from model.lines import NEWEST
 from model.page import PAGE_SIZE
 from model.revisions import REVISIONS
 from model.revisions.pool_create import POOL_CREATE, PoolCreate
-from replay.revdiff.freerun import FreeRun, Operation, Outcome
+from replay.revdiff.freerun import FreeRun, Operation, OperationOutcome
 from replay.revdiff.lockstep import differs
 
-__all__ = ["Breaks", "Counts", "Found", "Iaa", "Parts", "PoolStep", "Request", "Scenario", "Setup", "dirty", "found",
-           "left_behind", "meets", "outcomes", "partings"]
+__all__ = ["Breaks", "Counts", "Found", "Iaa", "Parts", "PoolStep", "Request", "Scenario", "ScenarioSetup", "dirty",
+           "found", "left_behind", "meets", "outcomes", "partings"]
 
 
 @dataclass(frozen=True)
-class Setup:
+class ScenarioSetup:
     """Where a scenario is run.
 
     ``revision``: of zswap (of :data:`model.revisions.REVISIONS`), or for pools one of
@@ -128,7 +128,7 @@ class Parts:
 
     at: int
     respect: str
-    other: Setup
+    other: ScenarioSetup
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,9 @@ class Scenario:
     where: str
     what: str
     steps: tuple[Step, ...]
-    shown: tuple[Setup, ...]
+    shown: tuple[ScenarioSetup, ...]
     finds: tuple[Find, ...]
-    clean: tuple[Setup, ...] = ()
+    clean: tuple[ScenarioSetup, ...] = ()
     compressor: str = "lz4"
     lengths: Callable[[bytes], Result] | None = None
     faults: tuple[Mapping[str, Any], ...] = ()
@@ -183,7 +183,7 @@ class Found:
 class _Box:
     """The crypto layer of a run, and the drivers in it."""
 
-    def __init__(self, scenario: Scenario, setup: Setup, faults: FaultPlan) -> None:
+    def __init__(self, scenario: Scenario, setup: ScenarioSetup, faults: FaultPlan) -> None:
         self.scenario = scenario
         self.setup = setup
         self.faults = faults
@@ -225,7 +225,7 @@ class _Box:
                     driver.remove(wq)
 
 
-def outcomes(scenario: Scenario, setup: Setup) -> list[Outcome]:
+def outcomes(scenario: Scenario, setup: ScenarioSetup) -> list[OperationOutcome]:
     """Run a scenario's operations on zswap and return what each did.
 
     :raises ValueError: for a scenario of other operations
@@ -242,7 +242,7 @@ def outcomes(scenario: Scenario, setup: Setup) -> list[Outcome]:
     return out
 
 
-def partings(scenario: Scenario, one: Setup, other: Setup) -> list[Found]:
+def partings(scenario: Scenario, one: ScenarioSetup, other: ScenarioSetup) -> list[Found]:
     """Run a scenario's operations in two setups and return where they differ."""
     names = str(one), str(other)
     out = []
@@ -253,7 +253,7 @@ def partings(scenario: Scenario, one: Setup, other: Setup) -> list[Found]:
     return out
 
 
-def found(scenario: Scenario, setup: Setup) -> list[Found]:
+def found(scenario: Scenario, setup: ScenarioSetup) -> list[Found]:
     """Run a scenario and return what invariants it broke, in order."""
     first = scenario.steps[0]
     if isinstance(first, Operation):
@@ -264,7 +264,7 @@ def found(scenario: Scenario, setup: Setup) -> list[Found]:
     return _requests(scenario, setup)
 
 
-def meets(find: Find, scenario: Scenario, setup: Setup) -> list[Found]:
+def meets(find: Find, scenario: Scenario, setup: ScenarioSetup) -> list[Found]:
     """Return what of a scenario's run is what ``find`` describes; nothing when it was not found."""
     if isinstance(find, Breaks):
         return [one for one in found(scenario, setup) if one.at == find.at and re.search(find.pattern, one.sentence)]
@@ -277,7 +277,7 @@ def meets(find: Find, scenario: Scenario, setup: Setup) -> list[Found]:
     return [Found(find.at, said)] if got == dict(find.counters) else []
 
 
-def dirty(find: Find, scenario: Scenario, setup: Setup) -> list[str]:
+def dirty(find: Find, scenario: Scenario, setup: ScenarioSetup) -> list[str]:
     """Return in sentences what speaks against a setup being clean: any broken invariant, or the same parting."""
     if isinstance(find, Breaks):
         return [one.sentence for one in found(scenario, setup)]
@@ -290,7 +290,7 @@ def dirty(find: Find, scenario: Scenario, setup: Setup) -> list[str]:
 # ---- pools --------------------------------------------------------------------------------------------------
 
 
-def _pool_steps(scenario: Scenario, setup: Setup) -> list[Found]:
+def _pool_steps(scenario: Scenario, setup: ScenarioSetup) -> list[Found]:
     plan = FaultPlan.from_data([dict(rule) for rule in scenario.faults])
     pool = POOL_CREATE[setup.revision](scenario.cpus, batch=scenario.batch, faults=plan)
     actions: dict[str, Callable[[PoolStep], object]] = {
@@ -314,7 +314,7 @@ def left_behind(pool: PoolCreate) -> list[str]:
 # ---- single requests ----------------------------------------------------------------------------------------
 
 
-def _requests(scenario: Scenario, setup: Setup) -> list[Found]:
+def _requests(scenario: Scenario, setup: ScenarioSetup) -> list[Found]:
     plan = FaultPlan.from_data([dict(rule) for rule in scenario.faults])
     box = _Box(scenario, setup, plan)
     tfm = box.tfm(scenario.compressor)
@@ -340,13 +340,13 @@ def _request(tfm: Acomp, step: Request) -> list[str]:
     data, size = step.page, PAGE_SIZE
     if not step.compress:
         whole = bytearray(PAGE_SIZE)
-        first = AcompRequest([SgEntry(step.page)], [SgEntry(whole)])
+        first = AcompRequest([Scatterlist(step.page)], [Scatterlist(whole)])
         if tfm.compress(first):
             return []
         data, size = bytes(whole[:first.dlen]), first.dlen
     out = bytearray(PAGE_SIZE)
     source: Any = _split(data, step.source) if step.source else data
-    destination: Any = Folio(out) if step.folio else _split(out, step.destination) if step.destination else out
+    destination: Any = AcompFolio(out) if step.folio else _split(out, step.destination) if step.destination else out
     request = AcompRequest(source, destination, size, PAGE_SIZE, cpu=step.cpu)
     try:
         err = (tfm.compress if step.compress else tfm.decompress)(request)
@@ -358,7 +358,7 @@ def _request(tfm: Acomp, step: Request) -> list[str]:
     got = bytes(out[:request.dlen])
     if step.compress:
         back = bytearray(PAGE_SIZE)
-        again = AcompRequest([SgEntry(got)], [SgEntry(back)], len(got), PAGE_SIZE)
+        again = AcompRequest([Scatterlist(got)], [Scatterlist(back)], len(got), PAGE_SIZE)
         err = tfm.decompress(again)
         got = bytes(back[:again.dlen])
         if err:
@@ -371,8 +371,8 @@ def _split(buffer: bytes | bytearray, sizes: Sequence[int]) -> SgList:
     entries, at = [], 0
     for size in sizes:
         size = min(size, len(buffer) - at)
-        entries.append(SgEntry(buffer, at, size))
+        entries.append(Scatterlist(buffer, at, size))
         at += size
     if at < len(buffer):
-        entries.append(SgEntry(buffer, at, len(buffer) - at))
+        entries.append(Scatterlist(buffer, at, len(buffer) - at))
     return entries

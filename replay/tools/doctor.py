@@ -31,7 +31,7 @@ from traces.record.box import Box
 from traces.record.errors import CannotRecord
 from traces.record.plan import Planned, as_json, plan
 
-__all__ = ["ABILITIES", "BYTES_PER_EVENT", "EVENTS_PER_SECOND", "Check", "Host", "State", "abilities", "disk",
+__all__ = ["ABILITIES", "BYTES_PER_EVENT", "EVENTS_PER_SECOND", "Capability", "Host", "State", "abilities", "disk",
            "examine", "requirements", "summary", "system"]
 
 State = Literal["yes", "no", "unknown"]
@@ -58,7 +58,7 @@ _DEBUGFS: Final = "sys/kernel/debug"
 
 
 @dataclass(frozen=True)
-class Check:
+class Capability:
     """One thing that was looked at.
 
     ``id``: its stable name; ``state``: is it there; ``found``: what was found, for people; ``command``: the one command
@@ -140,13 +140,13 @@ def _output(words: Sequence[str]) -> str:
     return done.stdout or done.stderr
 
 
-def examine(host: Host | None = None, progress: Callable[[str, int, int], None] | None = None) -> list[Check]:
+def examine(host: Host | None = None, progress: Callable[[str, int, int], None] | None = None) -> list[Capability]:
     """Look at everything; a slow look calls ``progress`` with (what, done, total).
 
     :param host: what to look at, by default this box
     """
     host = host or Host()
-    looks: tuple[Callable[[Host], Check], ...] = (
+    looks: tuple[Callable[[Host], Capability], ...] = (
         _python, _packages, _extras, _root, _zswap, _swap, _lockdown, _tracefs, _debugfs, _btf, _probes, _bcc,
         _trace_cmd, _qemu, _busybox, _kvm, _apt)
     checks = [look(host) for look in looks]
@@ -154,7 +154,7 @@ def examine(host: Host | None = None, progress: Callable[[str, int, int], None] 
     return checks
 
 
-def abilities(checks: Sequence[Check]) -> dict[str, tuple[State, list[str]]]:
+def abilities(checks: Sequence[Capability]) -> dict[str, tuple[State, list[str]]]:
     """Return of each of :data:`ABILITIES` whether the box can do it, and the checks that stand in the way."""
     states = {check.id: check.state for check in checks}
     found: dict[str, tuple[State, list[str]]] = {}
@@ -184,26 +184,26 @@ def disk(seconds: float, cpus: int, path: Path) -> dict[str, Any]:
 # What Python has
 
 
-def _python(host: Host) -> Check:
+def _python(host: Host) -> Capability:
     version = platform.python_version()
     where = "a virtual environment" if sys.prefix != sys.base_prefix else "the system's own"
     facts = {"version": version, "executable": sys.executable, "prefix": sys.prefix}
-    return Check("python", "yes", f"{version}, {where}", facts=facts)
+    return Capability("python", "yes", f"{version}, {where}", facts=facts)
 
 
-def _packages(host: Host) -> Check:
+def _packages(host: Host) -> Capability:
     lines = [line for extra, line in requirements() if not extra]
     have, lacking = _missing(lines)
     if not lines:
-        return Check("packages", "unknown", "neither zreplay's metadata nor its pyproject.toml is here", "",
-                     "run it installed or from a checkout")
+        return Capability("packages", "unknown", "neither zreplay's metadata nor its pyproject.toml is here", "",
+                          "run it installed or from a checkout")
     found = ", ".join(f"{name} {version}" for name, version in have.items())
     if lacking:
-        return Check("packages", "no", f"missing: {', '.join(lacking)}", _pip(lacking), "", {"have": have})
-    return Check("packages", "yes", found, facts={"have": have})
+        return Capability("packages", "no", f"missing: {', '.join(lacking)}", _pip(lacking), "", {"have": have})
+    return Capability("packages", "yes", found, facts={"have": have})
 
 
-def _extras(host: Host) -> Check:
+def _extras(host: Host) -> Capability:
     """Of each optional extra, whether all of it is installed; none is needed, so the box lacks nothing without it."""
     stated = requirements()
     names = dict.fromkeys(extra for extra, _ in stated if extra and extra != "dev")
@@ -213,14 +213,14 @@ def _extras(host: Host) -> Check:
         have[name], lacking[name] = _missing([line for extra, line in stated if extra == name])
     missing = list(dict.fromkeys(word for words in lacking.values() for word in words))
     found = ", ".join(f"{name}: {'yes' if not lacking[name] else 'no'}" for name in names) or "none known"
-    return Check("extras", "no" if missing else "yes", found, _pip(missing) if missing else "",
-                 "'report' is for report and the statistics of regress, 'cluster' for replay --scheduler, 'bench' for "
-                 "what dev bench compares with" if missing else "",
-                 {"have": have, "missing": lacking})
+    return Capability("extras", "no" if missing else "yes", found, _pip(missing) if missing else "",
+                      "'report' is for report and the statistics of regress, 'cluster' for replay --scheduler, 'bench' "
+                      "for what dev bench compares with" if missing else "",
+                      {"have": have, "missing": lacking})
 
 
 def _compressors(progress: Callable[[str, int, int], None] | None,
-                 names: Sequence[str] | None = None) -> Check:
+                 names: Sequence[str] | None = None) -> Capability:
     """Try every compressor of every kernel line on pages whose compressed forms are known."""
     from model.crypto import KERNEL_LINES, UnsupportedCompressor, compressor_for
     from model.zswap import KERNEL_COMPRESSORS
@@ -254,75 +254,75 @@ def _compressors(progress: Callable[[str, int, int], None] | None,
     if modelled:
         found += f"; modelled: {', '.join(modelled)}"
     if not bad:
-        return Check("compressors", "yes", found, facts={"compressors": rows})
+        return Capability("compressors", "yes", found, facts={"compressors": rows})
     found += "; not exact: " + ", ".join(dict.fromkeys(row["name"] for row in bad))
     libraries = [line for name, (_, line) in ((_split(stated[1])[0], stated) for stated in requirements())
                  if name in ("zstandard", "backports.zstd") and _split(line)[2]]
     zstd = any(row["name"] == "zstd" for row in bad) and libraries
-    return Check("compressors", "no", found, _pip([_split(line)[1] for line in libraries]) if zstd else "",
-                 bad[0]["problems"][0], {"compressors": rows})
+    return Capability("compressors", "no", found, _pip([_split(line)[1] for line in libraries]) if zstd else "",
+                      bad[0]["problems"][0], {"compressors": rows})
 
 
 # What the kernel offers
 
 
-def _root(host: Host) -> Check:
+def _root(host: Host) -> Capability:
     if host.euid == 0:
-        return Check("root", "yes", "user id 0")
+        return Capability("root", "yes", "user id 0")
     # sudo looks programs up in a path of its own.
     program = host.which("zreplay")
     words = shlex.quote(os.path.abspath(program)) if program else f"{shlex.quote(sys.executable)} -m replay"
-    return Check("root", "no", f"user id {host.euid}", f"sudo {words} record -o run.zr", "only recording needs it")
+    return Capability("root", "no", f"user id {host.euid}", f"sudo {words} record -o run.zr", "only recording needs it")
 
 
-def _zswap(host: Host) -> Check:
+def _zswap(host: Host) -> Capability:
     if not (host.root / "sys/module/zswap").is_dir():
-        return Check("zswap", "no", "this kernel has no zswap", "", "boot one with CONFIG_ZSWAP=y")
+        return Capability("zswap", "no", "this kernel has no zswap", "", "boot one with CONFIG_ZSWAP=y")
     names = ("enabled", "compressor", "max_pool_percent")
     facts = {name: host.text(f"sys/module/zswap/parameters/{name}").strip() for name in names}
     found = f"{facts['compressor'] or '?'}, pool limit {facts['max_pool_percent'] or '?'} %"
     if facts["enabled"] != "Y":
-        return Check("zswap", "no", f"switched off; {found}",
-                     host.as_root("sh -c 'echo Y > /sys/module/zswap/parameters/enabled'"), "", facts)
-    return Check("zswap", "yes", found, facts=facts)
+        return Capability("zswap", "no", f"switched off; {found}",
+                          host.as_root("sh -c 'echo Y > /sys/module/zswap/parameters/enabled'"), "", facts)
+    return Capability("zswap", "yes", found, facts=facts)
 
 
-def _swap(host: Host) -> Check:
+def _swap(host: Host) -> Capability:
     areas = host.text("proc/swaps").splitlines()[1:]
     if not (host.root / "proc/swaps").exists():
-        return Check("swap", "no", "this kernel cannot swap", "", "boot one with CONFIG_SWAP=y")
+        return Capability("swap", "no", "this kernel cannot swap", "", "boot one with CONFIG_SWAP=y")
     if not areas:
-        return Check("swap", "no", "no swap area: zswap is never asked", host.as_root(
+        return Capability("swap", "no", "no swap area: zswap is never asked", host.as_root(
             "sh -c 'fallocate -l 4G /swapfile && chmod 600 /swapfile && mkswap /swapfile && swapon /swapfile'"),
             "4 GiB in a file; some file systems want a partition")
     kib = sum(int(line.split()[2]) for line in areas if line.split()[2:3] and line.split()[2].isdecimal())
-    return Check("swap", "yes", f"{len(areas)} area{'s' if len(areas) > 1 else ''}, {kib / (1 << 20):.1f} GiB",
-                 facts={"areas": len(areas), "kib": kib})
+    return Capability("swap", "yes", f"{len(areas)} area{'s' if len(areas) > 1 else ''}, {kib / (1 << 20):.1f} GiB",
+                      facts={"areas": len(areas), "kib": kib})
 
 
-def _lockdown(host: Host) -> Check:
+def _lockdown(host: Host) -> Capability:
     modes = host.text("sys/kernel/security/lockdown").strip()
     chosen = re.search(r"\[(\w+)\]", modes)
     if chosen is not None and chosen[1] == "confidentiality":
-        return Check("lockdown", "no", "confidentiality: the kernel refuses probes", "",
-                     "boot without lockdown=confidentiality", {"mode": chosen[1]})
+        return Capability("lockdown", "no", "confidentiality: the kernel refuses probes", "",
+                          "boot without lockdown=confidentiality", {"mode": chosen[1]})
     if chosen is None:
-        return Check("lockdown", "yes", "the kernel reports none", facts={"mode": None})
-    return Check("lockdown", "yes", f"{chosen[1]}: probes are allowed", facts={"mode": chosen[1]})
+        return Capability("lockdown", "yes", "the kernel reports none", facts={"mode": None})
+    return Capability("lockdown", "yes", f"{chosen[1]}: probes are allowed", facts={"mode": chosen[1]})
 
 
-def _file_system(host: Host, kind: str, at: str, content: str, without: str) -> Check:
+def _file_system(host: Host, kind: str, at: str, content: str, without: str) -> Capability:
     """Look for a pseudo file system; ``content``: a name in it, empty for any; ``without``: options that bring it."""
     if os.path.exists(host.root / at / content) if content else _has_any(host.root / at):
-        return Check(kind, "yes", f"mounted at /{at}")
+        return Capability(kind, "yes", f"mounted at /{at}")
     if host.mounted(kind, at):
         if host.euid != 0:
-            return Check(kind, "unknown", f"mounted at /{at}; what is in it only root may see", "")
-        return Check(kind, "no", f"mounted at /{at}, without {content or 'anything'}", "",
-                     f"boot a kernel with {without}")
+            return Capability(kind, "unknown", f"mounted at /{at}; what is in it only root may see", "")
+        return Capability(kind, "no", f"mounted at /{at}, without {content or 'anything'}", "",
+                          f"boot a kernel with {without}")
     if not re.search(rf"\b{kind}$", host.text("proc/filesystems"), re.M):
-        return Check(kind, "no", f"this kernel has no {kind}", "", f"boot one with {without}")
-    return Check(kind, "no", f"not mounted at /{at}", host.as_root(f"mount -t {kind} nodev /{at}"))
+        return Capability(kind, "no", f"this kernel has no {kind}", "", f"boot one with {without}")
+    return Capability(kind, "no", f"not mounted at /{at}", host.as_root(f"mount -t {kind} nodev /{at}"))
 
 
 def _has_any(directory: Path) -> bool:
@@ -332,32 +332,32 @@ def _has_any(directory: Path) -> bool:
         return False
 
 
-def _tracefs(host: Host) -> Check:
+def _tracefs(host: Host) -> Capability:
     return _file_system(host, "tracefs", _TRACEFS, "dynamic_events",
                         "CONFIG_KPROBE_EVENTS=y and CONFIG_FPROBE_EVENTS=y")
 
 
-def _debugfs(host: Host) -> Check:
+def _debugfs(host: Host) -> Capability:
     # zswap's directory is there only once zswap was switched on.
     return _file_system(host, "debugfs", _DEBUGFS, "", "CONFIG_DEBUG_FS=y")
 
 
-def _btf(host: Host) -> Check:
+def _btf(host: Host) -> Capability:
     path = host.root / "sys/kernel/btf/vmlinux"
     try:
         size = path.stat().st_size
     except OSError:
-        return Check("btf", "no", "none: argument places of Linux 7.2 would be assumed", "",
-                     "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian's are")
-    return Check("btf", "yes", f"{size / (1 << 20):.1f} MiB in /sys/kernel/btf/vmlinux", facts={"bytes": size})
+        return Capability("btf", "no", "none: argument places of Linux 7.2 would be assumed", "",
+                          "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian's are")
+    return Capability("btf", "yes", f"{size / (1 << 20):.1f} MiB in /sys/kernel/btf/vmlinux", facts={"bytes": size})
 
 
-def _probes(host: Host) -> Check:
+def _probes(host: Host) -> Capability:
     """Plan the recorder's probes without placing any; only root can read which symbols ftrace reaches."""
     try:
         kernel = Box(host.root).kernel()
     except CannotRecord as problem:
-        return Check("probes", "no", str(problem))
+        return Capability("probes", "no", str(problem))
     planned: list[Planned] = plan(kernel)
     there = [row for row in planned if row.lines]
     missing = [row for row in planned if not row.lines]
@@ -369,8 +369,8 @@ def _probes(host: Host) -> Check:
             f"checks lost: {', '.join(lost)}" if lost else "no check is lost")
     tracing = host.root / _TRACEFS
     if not os.path.exists(tracing / "dynamic_events"):
-        return Check("probes", "unknown" if there else "no", f"{found}; only tracefs shows whether they can be "
-                     "probed", "", why, {"events": as_json(planned, {}), "available": len(there)})
+        return Capability("probes", "unknown" if there else "no", f"{found}; only tracefs shows whether they can be "
+                          "probed", "", why, {"events": as_json(planned, {}), "available": len(there)})
     # The kernel's README names what its dynamic_events take (trace.c, readme_msg).
     fprobe = "f[:[<group>/]" in host.text(f"{_TRACEFS}/README")
     kprobe = (tracing / "kprobe_events").exists()
@@ -383,11 +383,13 @@ def _probes(host: Host) -> Check:
     symbols = f"available_filter_functions cannot be read ({refused})" if refused else \
         f"ftrace reaches {len(kernel.traceable or ()):,} symbols"
     if not any(ways):
-        return Check("probes", "no", f"{found}, but none can be probed: {symbols}; dynamic_events take "
-                     f"{'' if fprobe else 'no '}fprobes and {'' if kprobe else 'no '}kprobes", "",
-                     "boot a kernel with CONFIG_FPROBE_EVENTS=y or CONFIG_KPROBE_EVENTS=y, without lockdown", facts)
-    return Check("probes", "yes", f"{sum(map(bool, ways))} of {len(planned)} events, {ways.count('f')} by fprobe and "
-                 f"{ways.count('k')} by kprobe; {symbols}", "", why, facts)
+        return Capability("probes", "no", f"{found}, but none can be probed: {symbols}; dynamic_events take "
+                          f"{'' if fprobe else 'no '}fprobes and {'' if kprobe else 'no '}kprobes", "",
+                          "boot a kernel with CONFIG_FPROBE_EVENTS=y or CONFIG_KPROBE_EVENTS=y, without lockdown",
+                          facts)
+    return Capability("probes", "yes",
+                      f"{sum(map(bool, ways))} of {len(planned)} events, {ways.count('f')} by fprobe and "
+                      f"{ways.count('k')} by kprobe; {symbols}", "", why, facts)
 
 
 def _refusal(path: Path) -> str:
@@ -402,7 +404,7 @@ def _refusal(path: Path) -> str:
 # Programs
 
 
-def _bcc(host: Host) -> Check:
+def _bcc(host: Host) -> Capability:
     """Look for the BPF Compiler Collection, not the package of that name on PyPI, a library of lattices."""
     here = [Path(place) for place in _locations("bcc")]
     found = next((place for place in here if (place / "libbcc.py").is_file()), None)
@@ -412,22 +414,23 @@ def _bcc(host: Host) -> Check:
         try:
             load_bcc()
         except CannotRecord as problem:
-            return Check("bcc", "no", str(problem), host.install("bcc"))
-        return Check("bcc", "yes", f"the BPF Compiler Collection in {found}", facts={"path": str(found)})
+            return Capability("bcc", "no", str(problem), host.install("bcc"))
+        return Capability("bcc", "yes", f"the BPF Compiler Collection in {found}", facts={"path": str(found)})
     system = [path for pattern in _SYSTEM_MODULES for path in sorted(host.root.glob(f"{pattern}/bcc/libbcc.py"))]
     if here:
-        return Check("bcc", "no", f"PyPI's package bcc (crystal lattices) is in {here[0]}: not the BPF Compiler "
-                     "Collection", shlex.join([sys.executable, "-m", "pip", "uninstall", "bcc"]),
-                     "" if system else f"then {host.install('bcc')}", {"wrong": str(here[0])})
+        return Capability("bcc", "no", f"PyPI's package bcc (crystal lattices) is in {here[0]}: not the BPF Compiler "
+                          "Collection", shlex.join([sys.executable, "-m", "pip", "uninstall", "bcc"]),
+                          "" if system else f"then {host.install('bcc')}", {"wrong": str(here[0])})
     if system:
         config = Path(sys.prefix) / "pyvenv.cfg"
         command = shlex.join(["sed", "-i", "s/^include-system-site-packages.*/include-system-site-packages = true/",
                               str(config)]) if config.is_file() else ""
-        return Check("bcc", "no", f"installed for the system's Python ({system[0].parent}), which this one does not "
-                     "look at", command, "" if command else "run zreplay with the system's Python",
-                     {"system": str(system[0].parent)})
-    return Check("bcc", "no", "not installed", host.install("bcc"),
-                 "not from PyPI, where bcc is another package; --backend tracefs does without")
+        return Capability("bcc", "no",
+                          f"installed for the system's Python ({system[0].parent}), which this one does not "
+                          "look at", command, "" if command else "run zreplay with the system's Python",
+                          {"system": str(system[0].parent)})
+    return Capability("bcc", "no", "not installed", host.install("bcc"),
+                      "not from PyPI, where bcc is another package; --backend tracefs does without")
 
 
 def _locations(name: str) -> list[str]:
@@ -439,57 +442,57 @@ def _locations(name: str) -> list[str]:
     return []
 
 
-def _program(host: Host, check: str, program: str, version: str, without: str = "") -> Check:
+def _program(host: Host, check: str, program: str, version: str, without: str = "") -> Capability:
     """Look for a program; ``version``: the option that has it print its version, empty where none is asked."""
     path = host.which(program)
     if path is None:
-        return Check(check, "no", "not installed", host.install(check), without)
+        return Capability(check, "no", "not installed", host.install(check), without)
     printed = host.output([path, version]) if version else ""
     number = re.search(r"version\s+v?(\d[\w.~-]*)", printed)
-    return Check(check, "yes", f"{number[1]}, {path}" if number else path,
-                 facts={"path": path, "version": number[1] if number else ""})
+    return Capability(check, "yes", f"{number[1]}, {path}" if number else path,
+                      facts={"path": path, "version": number[1] if number else ""})
 
 
-def _trace_cmd(host: Host) -> Check:
+def _trace_cmd(host: Host) -> Capability:
     return _program(host, "trace-cmd", "trace-cmd", "--version",
                     "its trace.dat is imported without it; 'bench' compares with it")
 
 
-def _qemu(host: Host) -> Check:
+def _qemu(host: Host) -> Capability:
     return _program(host, "qemu", "qemu-system-x86_64", "--version")
 
 
-def _busybox(host: Host) -> Check:
+def _busybox(host: Host) -> Capability:
     return _program(host, "busybox", "busybox", "", "the lab's guests run it")
 
 
-def _kvm(host: Host) -> Check:
+def _kvm(host: Host) -> Capability:
     device = host.root / "dev/kvm"
     if os.access(device, os.R_OK | os.W_OK):
-        return Check("kvm", "unknown", "/dev/kvm may be opened; only a guest shows whether it runs guests")
+        return Capability("kvm", "unknown", "/dev/kvm may be opened; only a guest shows whether it runs guests")
     slow = "without it the lab emulates, which is slower"
     if device.exists():
         user = shlex.quote(os.environ["USER"]) if os.environ.get("USER") else "$(id -un)"
-        return Check("kvm", "no", "/dev/kvm is closed to this user", f"sudo usermod -aG kvm {user}",
-                     f"then log in again; {slow}")
+        return Capability("kvm", "no", "/dev/kvm is closed to this user", f"sudo usermod -aG kvm {user}",
+                          f"then log in again; {slow}")
     flags = set(re.findall(r"\b(vmx|svm)\b", host.text("proc/cpuinfo")))
     if not flags:
-        return Check("kvm", "no", "this CPU, or the machine it is emulated by, offers no virtualisation", "", slow)
-    return Check("kvm", "no", "no /dev/kvm", host.as_root(f"modprobe {'kvm_intel' if 'vmx' in flags else 'kvm_amd'}"),
-                 slow)
+        return Capability("kvm", "no", "this CPU, or the machine it is emulated by, offers no virtualisation", "", slow)
+    return Capability("kvm", "no", "no /dev/kvm",
+                      host.as_root(f"modprobe {'kvm_intel' if 'vmx' in flags else 'kvm_amd'}"), slow)
 
 
-def _apt(host: Host) -> Check:
+def _apt(host: Host) -> Capability:
     missing = [name for name in ("apt-get", "dpkg-deb", "gpgv") if host.which(name) is None]
     if not missing:
-        return Check("apt", "yes", "apt, dpkg-deb and gpgv: lab run --kernel 7.2 fetches Debian's kernels")
+        return Capability("apt", "yes", "apt, dpkg-deb and gpgv: lab run --kernel 7.2 fetches Debian's kernels")
     if "apt-get" in missing:
-        return Check("apt", "no", "this is not a Debian system: lab run boots your own bzImage only", "",
-                     "give --kernel PATH --modules DIR")
-    return Check("apt", "no", f"missing: {', '.join(missing)}", host.as_root("apt install gpgv dpkg"))
+        return Capability("apt", "no", "this is not a Debian system: lab run boots your own bzImage only", "",
+                          "give --kernel PATH --modules DIR")
+    return Capability("apt", "no", f"missing: {', '.join(missing)}", host.as_root("apt install gpgv dpkg"))
 
 
-def summary(checks: Sequence[Check]) -> Iterator[tuple[str, str]]:
+def summary(checks: Sequence[Capability]) -> Iterator[tuple[str, str]]:
     """Yield (check, command) of every lack that one command mends."""
     for check in checks:
         if check.state != "yes" and check.command:

@@ -26,7 +26,7 @@ from traces.vmcore.image import CoreImage
 from traces.vmcore.zsmalloc import ZsClassImage, ZspageImage, ZsPoolImage
 from traces.vmcore.zswap import EntryImage
 
-__all__ = ["CORE_CHECKS", "CoreCheck", "CoreResult", "Difference", "check_core"]
+__all__ = ["CORE_CHECKS", "CoreCheck", "CoreResult", "CoreDifference", "check_core"]
 
 #: id -> what it compares
 CORE_CHECKS: Final[dict[str, str]] = {
@@ -54,7 +54,7 @@ _FREELIST_ENDS: Final = (0xFFFFFFFF, 0x7FFFFFFF)
 
 
 @dataclass(frozen=True)
-class Difference:
+class CoreDifference:
     """What the core has and what the model says; ``where``: the entry, zspage, class or list."""
 
     check: str
@@ -80,7 +80,7 @@ class CoreResult:
     image: CoreImage
     chain_size: int | None = None
     checks: dict[str, CoreCheck] = field(default_factory=lambda: {name: CoreCheck(name) for name in CORE_CHECKS})
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[CoreDifference] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -107,7 +107,7 @@ class CoreResult:
             return True
         tally.different += 1
         if len(self.differences) < _KEPT:
-            self.differences.append(Difference(check, _place_name(where), found, expected))
+            self.differences.append(CoreDifference(check, _place_name(where), found, expected))
         return False
 
     def as_dict(self) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _walks(result: CoreResult) -> None:
     tally.different = image.problems.broken
     for problem in image.problems.list:
         if problem.kind == "broken" and len(result.differences) < _KEPT:
-            result.differences.append(Difference("core.walk", problem.where, problem.what, "whole and consistent"))
+            result.differences.append(CoreDifference("core.walk", problem.where, problem.what, "whole and consistent"))
     if image.problems.missing:
         first = next((p for p in image.problems.list if p.kind == "missing"), None)
         result.reasons.append(f"{image.problems.missing:,} structures are not in the core"

@@ -17,7 +17,7 @@ from traces.events import PAGE_SIZE
 from traces.recording import Recording
 from traces.schema import CODE
 
-__all__ = ["Written", "judge", "written"]
+__all__ = ["RecordedHeads", "judge", "written"]
 
 _HEAD: Final = 8
 #: As many of a hundred objects may be odd ones before it is the compressor that is another.
@@ -25,7 +25,7 @@ _ODD_PERCENT: Final = 2
 _IAA: Final = "deflate-iaa"
 
 
-class Written(NamedTuple):
+class RecordedHeads(NamedTuple):
     """What the recorded objects begin with.
 
     ``objects``: compressed ones whose first 8 bytes were recorded; ``unlike``: those that none of the recording's
@@ -40,7 +40,7 @@ class Written(NamedTuple):
     fixed: int
 
 
-def written(recording: Recording, names: set[str]) -> Written | None:
+def written(recording: Recording, names: set[str]) -> RecordedHeads | None:
     """Look at every object written; None where their first bytes were not recorded, or show nothing.
 
     :param names: the compressors that were in use, the one at the start and those that were switched to
@@ -70,7 +70,7 @@ def written(recording: Recording, names: set[str]) -> Written | None:
     same = {RECOGNISED[name] for name in names}
     like = tuple(name for name, count in counts.items()
                  if objects and RECOGNISED[name] not in same and 100 * (objects - count) <= _ODD_PERCENT * objects)
-    return Written(objects, unlike, first, like, fixed) if objects else None
+    return RecordedHeads(objects, unlike, first, like, fixed) if objects else None
 
 
 def judge(recording: Recording, predictions: Predictions, names: set[str]) -> tuple[list[str], list[str]]:

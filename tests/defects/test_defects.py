@@ -22,7 +22,18 @@ from replay.revdiff import freerun, scenario
 from replay.revdiff import lockstep as parting
 from replay.revdiff.defects import SCENARIOS, UNSEEN, main, table
 from replay.revdiff.freerun import Operation
-from replay.revdiff.scenario import Breaks, Counts, Find, Parts, Scenario, Setup, dirty, meets, outcomes, partings
+from replay.revdiff.scenario import (
+    Breaks,
+    Counts,
+    Find,
+    Parts,
+    Scenario,
+    ScenarioSetup,
+    dirty,
+    meets,
+    outcomes,
+    partings,
+)
 
 #: every defect found while the postings were read, L1 to L19
 LATENT = [f"L{number}" for number in range(1, 20)] + ["L3b"]
@@ -34,30 +45,30 @@ NEW = ["v12_unit_size"]
 DOCUMENT = ROOT / "docs" / "defects.md"
 
 
-def shown() -> Iterator[tuple[Scenario, Setup, Find]]:
+def shown() -> Iterator[tuple[Scenario, ScenarioSetup, Find]]:
     for one in SCENARIOS:
         for setup in one.shown:
             for find in one.finds:
                 yield one, setup, find
 
 
-def clean() -> Iterator[tuple[Scenario, Setup]]:
+def clean() -> Iterator[tuple[Scenario, ScenarioSetup]]:
     for one in SCENARIOS:
         for setup in one.clean:
             yield one, setup
 
 
 def name(what: object) -> str:
-    return what.name if isinstance(what, Scenario) else str(what) if isinstance(what, Setup) else type(what).__name__
+    return what.name if isinstance(what, Scenario) else str(what) if isinstance(what, ScenarioSetup) else type(what).__name__
 
 
 @pytest.mark.parametrize(("one", "setup", "find"), shown(), ids=name)
-def test_it_shows(one: Scenario, setup: Setup, find: Find) -> None:
+def test_it_shows(one: Scenario, setup: ScenarioSetup, find: Find) -> None:
     assert meets(find, one, setup)
 
 
 @pytest.mark.parametrize(("one", "setup"), clean(), ids=name)
-def test_it_is_clean_elsewhere(one: Scenario, setup: Setup) -> None:
+def test_it_is_clean_elsewhere(one: Scenario, setup: ScenarioSetup) -> None:
     for find in one.finds:
         assert dirty(find, one, setup) == []
 
@@ -117,10 +128,10 @@ def test_every_scenario_says_where_it_is_found_and_where_not() -> None:
 @pytest.mark.parametrize(("which", "same"), [("L13", ("v14", "mainline-7.0")), ("L19", ("v14", "mainline-7.0", "v14-meant"))])
 def test_of_what_is_no_defect_nothing_parts(which: str, same: tuple[str, ...]) -> None:
     one = next(one for one in SCENARIOS if one.name == which)
-    first = Setup(same[0])
+    first = ScenarioSetup(same[0])
     for other in same[1:]:
         # Writeback is asked for at another place: an order of effects, no difference in any of them.
-        assert {found.respect for found in partings(one, first, Setup(other))} <= {"order"}, other
+        assert {found.respect for found in partings(one, first, ScenarioSetup(other))} <= {"order"}, other
 
 
 @pytest.mark.parametrize(("compressor", "bytes_twice"), [("lz4", 21), ("lz4hc", 21), ("lzo", 86), ("lzo-rle", 88)])
@@ -129,14 +140,14 @@ def test_l1_with_every_compressor_that_can_give_a_page(compressor: str, bytes_tw
     one = next(one for one in SCENARIOS if one.name == "L1")
     page = known.repeat_in_noise(bytes_twice)
     one = dataclasses.replace(one, compressor=compressor, steps=(Operation("writeout", 16, 0, (page,)), one.steps[1]))
-    assert meets(one.finds[0], one, Setup("v14"))
+    assert meets(one.finds[0], one, ScenarioSetup("v14"))
     for setup in one.clean:
         assert dirty(one.finds[0], one, setup) == [], setup
 
 
 def test_l13_of_v14_is_what_mainline_does_and_not_what_v8_does() -> None:
     one = next(one for one in SCENARIOS if one.name == "L13")
-    forms = {revision: outcomes(one, Setup(revision))[0].stored for revision in ("v14", "mainline-7.3", "v8")}
+    forms = {revision: outcomes(one, ScenarioSetup(revision))[0].stored for revision in ("v14", "mainline-7.3", "v8")}
     assert forms == {"v14": {16: (4096, True)}, "mainline-7.3": {16: (4096, True)}, "v8": {}}
 
 
@@ -187,6 +198,6 @@ def test_as_a_module_it_prints_the_table() -> None:
 def test_operations_of_one_kind_only() -> None:
     one = next(one for one in SCENARIOS if one.name == "L9")
     with pytest.raises(ValueError, match="not zswap's"):
-        outcomes(one, Setup("v14"))
+        outcomes(one, ScenarioSetup("v14"))
     assert all(isinstance(step, Operation) for step in SCENARIOS[0].steps)
     assert isinstance(SCENARIOS[1].finds[2], Parts)

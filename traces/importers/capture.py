@@ -36,7 +36,7 @@ from traces.record.packing import SUFFIXES
 from traces.record.sums import NAME as SUMS
 from traces.schema import END
 
-__all__ = ["OTHER_KEY", "Capture", "read_command"]
+__all__ = ["OTHER_KEY", "CaptureReader", "read_command"]
 
 _HEADER: Final = b"n,ts_ns,src,digest\n"
 #: The note on a truth whose digests do not match the recorded pages.
@@ -60,7 +60,7 @@ _MOST_CHANGES: Final = 1 << 14
 _RECENT: Final = 1024
 
 
-class Capture:
+class CaptureReader:
     """What the recorder says of a capture.
 
     :param directory: the capture
@@ -98,7 +98,7 @@ class Capture:
         self._others = [*_rows_of(status.get("interference")), *_rows_of(line.get("interference") if line else None)]
 
     @classmethod
-    def find(cls, directory: Path) -> Capture | None:
+    def find(cls, directory: Path) -> CaptureReader | None:
         """Return the capture in a directory, None when no recorder of this project wrote it.
 
         :raises BadInput: see the class

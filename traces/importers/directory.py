@@ -15,7 +15,7 @@ from traces.facts import put
 from traces.files import entries, is_regular
 from traces.importers import bpftracejson, perftext, textevents, tracedatevents
 from traces.importers.assemble import assemble
-from traces.importers.capture import OTHER_KEY, Capture
+from traces.importers.capture import OTHER_KEY, CaptureReader
 from traces.importers.filetype import classify, first_line
 from traces.importers.pagefiles import bases_of, page_ring, read_objects, read_page_index
 from traces.importers.pageindex import PageIndex
@@ -91,7 +91,7 @@ class _Import:
         self.objects: pd.DataFrame | None = None
         # A path that the user names may be a link; in a directory, which may come from others, only files are opened.
         files, left = entries(src) if src.is_dir() else ([src], [])
-        self.capture = Capture.find(src) if src.is_dir() else None
+        self.capture = CaptureReader.find(src) if src.is_dir() else None
         if self.capture is not None:
             files = [path for path in files if not self.capture.owns(path)]
         else:

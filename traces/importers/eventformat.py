@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from traces.errors import BadInput
 
-__all__ = ["EventFormat", "Field", "HeaderPage", "parse_event_format", "parse_header_page"]
+__all__ = ["EventFormat", "FormatField", "HeaderPage", "parse_event_format", "parse_header_page"]
 
 # The bounds keep the search linear in files that only look like a format.
 _FIELD = re.compile(r"field:(?P<decl>[^;\n]{0,512});\s*offset:(?P<offset>-?\d+);\s*size:(?P<size>-?\d+);"
@@ -24,7 +24,7 @@ _MAX_EVENT = 1 << 20
 
 
 @dataclass(frozen=True)
-class Field:
+class FormatField:
     """One field of an event: byte ``offset`` and ``size`` in the record.
 
     ``is_elsewhere``: what is there says where in the record the field is, and how long (``__data_loc``).
@@ -44,7 +44,7 @@ class EventFormat:
 
     name: str
     id: int
-    fields: dict[str, Field]
+    fields: dict[str, FormatField]
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def _number(digits: str) -> int:
     return int(digits) if len(digits) <= 10 else -1
 
 
-def _fields(text: str, path: str) -> dict[str, Field]:
-    fields: dict[str, Field] = {}
+def _fields(text: str, path: str) -> dict[str, FormatField]:
+    fields: dict[str, FormatField] = {}
     for match in _FIELD.finditer(text):
         declaration = match["decl"].strip()
         is_array = declaration.endswith("]")
@@ -75,8 +75,8 @@ def _fields(text: str, path: str) -> dict[str, Field]:
             raise BadInput(path, f"field '{declaration}'",
                            f"offset {match['offset'][:12]} and size {match['size'][:12]} make no sense",
                            "copy the format file again from the tracefs of the recorded boot")
-        fields[name] = Field(name, offset, size, match["signed"] == "1", is_array,
-                             declaration.startswith("__data_loc "))
+        fields[name] = FormatField(name, offset, size, match["signed"] == "1", is_array,
+                                   declaration.startswith("__data_loc "))
     return fields
 
 

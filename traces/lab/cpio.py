@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-__all__ = ["CpioWriter", "Member", "directories", "members"]
+__all__ = ["CpioWriter", "CpioMember", "directories", "members"]
 
 _MAGIC: Final = b"070701"
 _FIELDS: Final = 13
@@ -21,7 +21,7 @@ _HEAD: Final = len(_MAGIC) + 8 * _FIELDS
 _TRAILER: Final = "TRAILER!!!"
 
 
-class Member(NamedTuple):
+class CpioMember(NamedTuple):
     """A file of an archive; ``device`` is (major, minor) of a device node, ``owner`` (uid, gid)."""
 
     name: str
@@ -99,7 +99,7 @@ class CpioWriter:
         return self._out.getvalue() if isinstance(self._out, io.BytesIO) else b""
 
 
-def members(archive: bytes) -> Iterator[Member]:
+def members(archive: bytes) -> Iterator[CpioMember]:
     """Yield the members of the first archive in ``archive``.
 
     :raises ValueError: when it is not a newc archive
@@ -116,7 +116,7 @@ def members(archive: bytes) -> Iterator[Member]:
         begin += -begin % 4
         if name == _TRAILER:
             return
-        yield Member(name, mode, archive[begin:begin + size], (major, minor), (uid, gid))
+        yield CpioMember(name, mode, archive[begin:begin + size], (major, minor), (uid, gid))
         at = begin + size
         at += -at % 4
 

@@ -166,12 +166,12 @@ def _trace_cmd(workload: list[str], out: Path,
     """Run the workload under trace-cmd with the recorder's probes, filters and sizes of rings."""
     # Imported here: only this function needs the recorder's plan.
     from traces.record.box import Box
-    from traces.record.names import Names
+    from traces.record.names import TracefsNames
     from traces.record.plan import page_plan, plan
     from traces.record.session import ring_kb
     from traces.record.tracefs import Tracefs
 
-    box, names = Box(), Names.of()
+    box, names = Box(), TracefsNames.of()
     kernel = box.kernel()
     tracefs = Tracefs(names=names)
     try:

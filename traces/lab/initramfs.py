@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from traces.lab.cpio import CpioWriter, directories
 from traces.lab.errors import LabError
-from traces.lab.kernels import Kernel, modules_for
+from traces.lab.kernels import BootKernel, modules_for
 from traces.lab.roots import GUEST_ROOT, merged
 
 __all__ = ["GUEST_CONTENT", "GUEST_SCRIPT", "MODULES", "WORK", "build", "content_archive", "files_archive",
@@ -183,7 +183,7 @@ def _host_file(archive: CpioWriter, path: str) -> None:
     archive.file(path, Path(real).read_bytes(), os.stat(real).st_mode & 0o777)
 
 
-def build(kernel: Kernel, modules: Iterable[str] = ()) -> bytes:
+def build(kernel: BootKernel, modules: Iterable[str] = ()) -> bytes:
     """Return the initramfs for a kernel, without a job.
 
     :param modules: modules to load after :data:`MODULES`, each a name with its parameters

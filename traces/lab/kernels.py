@@ -21,7 +21,7 @@ from traces.lab.errors import LabError
 from traces.lab.kbuild import read_facts
 from traces.lab.packages import KernelPackages, in_order
 
-__all__ = ["Kernel", "all_cached", "cached", "fetch", "modules_for", "own"]
+__all__ = ["BootKernel", "all_cached", "cached", "fetch", "modules_for", "own"]
 
 #: Directories of modules that are kept: those a guest boots with, and the compressors; the rest is 20 times as large.
 _KEPT: Final = ("kernel/crypto", "kernel/lib", "kernel/mm", "kernel/drivers/block", "kernel/drivers/virtio",
@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Kernel:
+class BootKernel:
     """A kernel that can be booted.
 
     ``modules`` is the directory with ``kernel/`` in it and ``config`` its configuration, None where there is none;
@@ -52,7 +52,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def cached(cache: Path, release: str) -> Kernel | None:
+def cached(cache: Path, release: str) -> BootKernel | None:
     """Return a kernel of the cache, None when it is not there.
 
     :raises LabError: when a file of it is not what was unpacked
@@ -66,7 +66,7 @@ def cached(cache: Path, release: str) -> Kernel | None:
                 raise LabError(f"{directory / name} was changed since it was unpacked; remove {directory}")
     except (OSError, ValueError, KeyError):
         return None
-    return Kernel(release, directory / "vmlinuz", directory / "modules", directory / "config", manifest["origin"])
+    return BootKernel(release, directory / "vmlinuz", directory / "modules", directory / "config", manifest["origin"])
 
 
 def all_cached(cache: Path) -> list[KernelPackages]:
@@ -83,7 +83,7 @@ def all_cached(cache: Path) -> list[KernelPackages]:
     return in_order(found)
 
 
-def fetch(wanted: KernelPackages, mirror: Mirror, cache: Path, say: Say) -> Kernel:
+def fetch(wanted: KernelPackages, mirror: Mirror, cache: Path, say: Say) -> BootKernel:
     """Return a kernel of the cache, fetched and unpacked first where it is not there.
 
     Release candidates of one line, and what they become, may all call themselves ``7.3-amd64``: one of another version
@@ -150,7 +150,7 @@ def _collect(tree: Path, ready: Path, release: str) -> None:
         shutil.copyfile(path, ready / "modules" / path.name)
 
 
-def own(image: Path, modules: Path | None) -> Kernel:
+def own(image: Path, modules: Path | None) -> BootKernel:
     """Return a kernel of the user's own.
 
     :param image: a bzImage, or the directory of a ``zreplay lab build``
@@ -186,7 +186,7 @@ def own(image: Path, modules: Path | None) -> Kernel:
         # make modules_install leaves a link to the build tree.
         places += [modules / ".config", modules / "config", modules / "build" / ".config"]
     config = next((path for path in places if path.is_file()), None)
-    return Kernel(release, image, modules, config, _origin(image, facts), facts)
+    return BootKernel(release, image, modules, config, _origin(image, facts), facts)
 
 
 def _origin(image: Path, facts: dict[str, Any] | None) -> str:
@@ -239,7 +239,7 @@ def _name(path: Path) -> str:
     return path.name.split(".ko")[0].replace("-", "_")
 
 
-def modules_for(kernel: Kernel, names: Iterable[str]) -> list[tuple[str, bytes]]:
+def modules_for(kernel: BootKernel, names: Iterable[str]) -> list[tuple[str, bytes]]:
     """Return (name, image) of modules with all they depend on, in an order in which they load.
 
     A name without a module is taken for built in.

@@ -19,13 +19,13 @@ from traces.lab.channel import Receiver
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.guestcommon import FAILED
 from traces.lab.initramfs import WORK, build, content_archive, files_archive, job_archive
-from traces.lab.kernels import Kernel
+from traces.lab.kernels import BootKernel
 from traces.lab.qemu import Machine, boot, kvm_is_there, tail
 from traces.lab.roots import Root
 from traces.lab.tools import Tools
 from traces.leftovers import scratch
 
-__all__ = ["SWAP_SIZE", "Foreign", "Job", "Outcome", "Ran", "run", "run_task"]
+__all__ = ["SWAP_SIZE", "Foreign", "GuestJob", "GuestRun", "Ran", "run", "run_task"]
 
 #: Sizes of the guest's disks in bytes; their images take what is written to them.
 SWAP_SIZE: Final = 4 << 30
@@ -60,7 +60,7 @@ class Foreign:
 
 
 @dataclass(frozen=True)
-class Job:
+class GuestJob:
     """What a guest is to do.
 
     ``memory`` is in MiB, ``timeout`` in seconds; ``accel`` is ``auto``, ``kvm`` or ``tcg``; ``workload`` and
@@ -74,7 +74,7 @@ class Job:
     the workload.
     """
 
-    kernel: Kernel
+    kernel: BootKernel
     compressor: str
     workload: tuple[str, ...]
     record: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ class Ran:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GuestRun:
     """The result of a run: the importer's summary, seconds by part, how the workload ended; of a user's command the
     guest's report (:mod:`traces.lab.guestcommand`) and the command's output.
     """
@@ -118,7 +118,7 @@ class Outcome:
     command: dict[str, Any] | None = None
 
 
-def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
+def run(job: GuestJob, out: Path, say: Say = lambda text: None) -> GuestRun:
     """Boot, record, import.
 
     Files that reached the host from a failed run stay in ``OUT.partial``.
@@ -144,12 +144,12 @@ def run(job: Job, out: Path, say: Say = lambda text: None) -> Outcome:
         from traces.importers.capture import read_command
 
         ran.seconds["import"] = time.monotonic() - began
-        return Outcome(summary, ran.seconds, ran.accel, _workload_status(ran.capture),
-                       tail(ran.capture.parent / "console.txt"), read_command(ran.capture))
+        return GuestRun(summary, ran.seconds, ran.accel, _workload_status(ran.capture),
+                        tail(ran.capture.parent / "console.txt"), read_command(ran.capture))
 
 
 @contextmanager
-def run_task(job: Job, task: str, options: dict[str, Any], out: Path, say: Say) -> Iterator[Ran]:
+def run_task(job: GuestJob, task: str, options: dict[str, Any], out: Path, say: Say) -> Iterator[Ran]:
     """Boot a guest, have it do one of :data:`traces.lab.guesttasks.TASKS`, and yield what it left.
 
     The files are in ``OUT.partial``, which is removed when the block ends well and stays otherwise.
@@ -207,7 +207,7 @@ def run_task(job: Job, task: str, options: dict[str, Any], out: Path, say: Say) 
     shutil.rmtree(partial)
 
 
-def _root_parts(job: Job, foreign: Foreign) -> list[bytes | Path]:
+def _root_parts(job: GuestJob, foreign: Foreign) -> list[bytes | Path]:
     """Return the archives of a command's root.
 
     :raises LabError: when they do not fit the guest's memory
@@ -238,7 +238,7 @@ def _kept(partial: Path) -> str:
             f"bytes); import it with 'zreplay import {capture} -o REC'")
 
 
-def _boot(job: Job, scratch: Path, parts: list[bytes | Path], partial: Path, seconds: dict[str, float],
+def _boot(job: GuestJob, scratch: Path, parts: list[bytes | Path], partial: Path, seconds: dict[str, float],
           say: Say) -> tuple[str, dict[str, Any]]:
     """Boot the job, under TCG where KVM cannot run it; returns the accelerator and the guest's last report.
 

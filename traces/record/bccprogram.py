@@ -16,7 +16,7 @@ from .names import DEFAULT
 from .plan import Planned
 from .release import release_line
 
-__all__ = ["CALLS", "EVENTS", "HEAD", "KINDS", "PAGES", "PAGE_HALF", "PAGE_HEAD", "Definition", "Field", "Hook",
+__all__ = ["CALLS", "EVENTS", "HEAD", "KINDS", "PAGES", "PAGE_HALF", "PAGE_HEAD", "Definition", "BodyField", "Hook",
            "Program", "definitions_of", "event_format", "half_formats", "header_event", "header_files", "header_page",
            "parse", "program", "write_headers"]
 
@@ -47,7 +47,7 @@ _DEREFERENCE = re.compile(r"\+(\d+)\((.+)\)")
 _OPEN_CALLS = 16384
 
 
-class Field(NamedTuple):
+class BodyField(NamedTuple):
     """A field of an event: ``expression`` as in dynamic_events, ``offset`` and ``size`` in the body, bytes; a text is
     longer than any number."""
 
@@ -64,7 +64,7 @@ class Definition(NamedTuple):
     event: str
     function: str
     at_return: bool
-    fields: tuple[Field, ...]
+    fields: tuple[BodyField, ...]
     size: int
 
 
@@ -110,13 +110,13 @@ def parse(line: str) -> Definition:
         size = int(match[4]) // 8 if match[4] else _TEXT
         width = min(size, 8)
         at = at + width - 1 & -width
-        fields.append(Field(match[1], match[2], size, match[3] == "s", at))
+        fields.append(BodyField(match[1], match[2], size, match[3] == "s", at))
         at += size
     # The compiler pads a struct with a u64 in it the same way.
     return Definition(head[2], words[1], words[0][0] == "r", tuple(fields), at + 7 & -8)
 
 
-def _arguments(fields: Iterable[Field]) -> list[int]:
+def _arguments(fields: Iterable[BodyField]) -> list[int]:
     """Return the numbers of the arguments that fields are made from, from 0."""
     return sorted({int(number) - 1 for field in fields for number in re.findall(r"\$arg(\d+)", field.expression)})
 
@@ -364,7 +364,7 @@ def event_format(number: int, definition: Definition) -> str:
     return _FORMAT.format(name=definition.event, number=_FIRST_ID + number, fields=fields)
 
 
-def _declared(field: Field) -> str:
+def _declared(field: BodyField) -> str:
     if field.size == _TEXT:
         return f"char {field.name}[{_TEXT}]"
     return f"{'s' if field.signed else 'u'}{8 * field.size} {field.name}"

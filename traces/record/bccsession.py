@@ -25,9 +25,9 @@ from . import bccprogram
 from .bccprogram import Definition, Program
 from .bccring import SUBBUF, Sorter, SubbufferWriter, events_in
 from .box import Box
-from .capture import AppendFile, Capture
+from .capture import AppendFile, CaptureWriter
 from .errors import CannotRecord
-from .names import Names
+from .names import TracefsNames
 from .oserrors import what_happened
 from .pages import PageTaker
 from .plan import Planned, page_plan, plan
@@ -386,13 +386,13 @@ class _Tracefs(Tracefs):
         return found
 
 
-class _Capture(Capture):
+class _Capture(CaptureWriter):
     """A capture that counts as whole only as far as the sorter has handed on."""
 
     sorter: Sorter | None = None
 
     def flush(self, until: int, losses: dict[str, Any], wait: bool = False) -> None:
-        """See :meth:`Capture.flush`; the last flush, which is waited for, has everything."""
+        """See :meth:`CaptureWriter.flush`; the last flush, which is waited for, has everything."""
         if self.sorter is not None and not wait:
             until = min(until, self.sorter.complete)
         super().flush(until, losses, wait)
@@ -421,7 +421,7 @@ class BccSession(Session):
         self._definitions: list[Definition] = []
         self._lines: dict[str, str] = {}
 
-    def _make_tracefs(self, names: Names) -> _Tracefs:
+    def _make_tracefs(self, names: TracefsNames) -> _Tracefs:
         return _Tracefs(names=names)
 
     def _make_capture(self, path: Path) -> _Capture:

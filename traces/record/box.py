@@ -14,7 +14,7 @@ from typing import Any
 from .btf import Btf
 from .errors import CannotRecord
 from .oserrors import next_step, what_happened
-from .plan import Kernel, wanted_names
+from .plan import ProbedKernel, wanted_names
 
 __all__ = ["Box"]
 
@@ -60,7 +60,7 @@ class Box:
             raise CannotRecord("debugfs is not mounted, and zswap's counters are there",
                                "mount it (mount -t debugfs nodev /sys/kernel/debug)")
 
-    def kernel(self) -> Kernel:
+    def kernel(self) -> ProbedKernel:
         """Return what a probe plan is made from.
 
         :raises CannotRecord: when the kernel's symbols cannot be read
@@ -88,7 +88,7 @@ class Box:
         # Without it the plan says what it assumes.
         with contextlib.suppress(OSError, ValueError):
             btf = Btf((self.root / "sys/kernel/btf/vmlinux").read_bytes(), functions, structs)
-        return Kernel(traceable or None, present, btf)
+        return ProbedKernel(traceable or None, present, btf)
 
     def bases(self) -> dict[str, str]:
         """Return where memory and its struct pages are mapped, as hex strings; empty where that cannot be read."""

@@ -23,7 +23,7 @@ from .oserrors import next_step, what_happened
 from .packing import pack
 from .sums import NAME, sums
 
-__all__ = ["ANSWER", "KEPT", "STREAMS", "AppendFile", "Capture", "check_target"]
+__all__ = ["ANSWER", "KEPT", "STREAMS", "AppendFile", "CaptureWriter", "check_target"]
 
 #: Files of a capture of the lab's: how the recorded command ended, what it printed.
 ANSWER = "command.json"
@@ -115,7 +115,7 @@ class _Foreign:
         os.close(self._fd)
 
 
-class Capture:
+class CaptureWriter:
     """A capture directory that is being written.
 
     :param path: the directory to make; its parent must exist
@@ -273,7 +273,7 @@ class Capture:
             self._flushing.join()
             self._flushing = None
         self._problem = None
-        Capture.flush(self, until, losses, wait=True)
+        CaptureWriter.flush(self, until, losses, wait=True)
 
     def release(self) -> None:
         """Give back the room that was reserved."""

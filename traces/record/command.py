@@ -16,7 +16,7 @@ from .capture import check_target
 from .errors import CannotRecord
 from .exits import check_words, leave
 from .losslines import loss_lines
-from .names import DEFAULT, Names
+from .names import DEFAULT, TracefsNames
 from .pages import PageMode
 from .plan import describe, plan
 from .session import FLUSH, VERSION, Options, Session, say
@@ -102,7 +102,7 @@ def record(arguments: argparse.Namespace, command: Sequence[str],
     :param keep_raw: keep the capture next to the recording
     :raises CannotRecord: with a sentence for the user
     """
-    names = Names.of(arguments.instance)
+    names = TracefsNames.of(arguments.instance)
     if arguments.clean:
         return _clean(names)
     if arguments.plan:
@@ -154,7 +154,7 @@ def record(arguments: argparse.Namespace, command: Sequence[str],
     return 0
 
 
-def _clean(names: Names) -> int:
+def _clean(names: TracefsNames) -> int:
     tracefs = Tracefs(names=names)
     try:
         found = tracefs.leftovers()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .errors import CannotRecord
 
-__all__ = ["DEFAULT", "Names"]
+__all__ = ["DEFAULT", "TracefsNames"]
 
 #: The name of a recorder that is given none.
 DEFAULT = "zreplay"
@@ -20,7 +20,7 @@ _OTHERS = ("eprobes", "fprobes", "kprobes", "probe", "synthetic", "tracepoints",
 _PAGES = "pages"
 
 
-class Names(NamedTuple):
+class TracefsNames(NamedTuple):
     """One recorder's names: groups of events and instances in tracefs.
 
     ``name``: what the user calls it; ``group``, ``page_group``: of its events; ``instances``: for events, and for
@@ -33,7 +33,7 @@ class Names(NamedTuple):
     instances: tuple[str, str]
 
     @classmethod
-    def of(cls, name: str = DEFAULT) -> Names:
+    def of(cls, name: str = DEFAULT) -> TracefsNames:
         """Return the names of the recorder called ``name``.
 
         :raises CannotRecord: when that cannot be a group's name, or is one that others use

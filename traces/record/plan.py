@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from traces.events import PROTOTYPES
 
 from .btf import Btf
-from .names import Names
+from .names import TracefsNames
 from .probes import FLAG_BITS, OFFSETS, PAGE_SOURCES, PROBES, Probe
 
-__all__ = ["Kernel", "Planned", "as_json", "describe", "page_plan", "plan", "wanted_names"]
+__all__ = ["ProbedKernel", "Planned", "as_json", "describe", "page_plan", "plan", "wanted_names"]
 
-_DEFAULT = Names.of()
+_DEFAULT = TracefsNames.of()
 _OFFSET = re.compile(r"\{([a-z0-9_.|]+)\}")
 #: Tasks that may be in a function at once whose return is probed, where the definition has to say it: the returns of
 #: more tasks are missed.
@@ -23,7 +23,7 @@ _TASKS = 256
 _PIECE = 512
 
 
-class Kernel(NamedTuple):
+class ProbedKernel(NamedTuple):
     """What a plan is made from.
 
     ``traceable``: names in available_filter_functions, None where it cannot be read; ``functions``: names of
@@ -58,7 +58,7 @@ def wanted_names() -> tuple[set[str], set[str]]:
             {"pageflags", *(name.split(".")[0] for name in members)})
 
 
-def plan(kernel: Kernel, content: bool = False, group: str = _DEFAULT.group) -> list[Planned]:
+def plan(kernel: ProbedKernel, content: bool = False, group: str = _DEFAULT.group) -> list[Planned]:
     """Return the plan for all events, in the order of :data:`probes.PROBES`.
 
     :param content: also fetch fields that hold user memory
@@ -67,7 +67,7 @@ def plan(kernel: Kernel, content: bool = False, group: str = _DEFAULT.group) -> 
     return [_plan_one(probe, kernel, content, group) for probe in PROBES]
 
 
-def _plan_one(probe: Probe, kernel: Kernel, content: bool, group: str) -> Planned:
+def _plan_one(probe: Probe, kernel: ProbedKernel, content: bool, group: str) -> Planned:
     function = next((name for name in probe.functions if _exists(name, kernel)), None)
     if function is None:
         names = [f"{name}()" for name in probe.functions]
@@ -92,7 +92,7 @@ def _plan_one(probe: Probe, kernel: Kernel, content: bool, group: str) -> Planne
                    _lines(group, probe.event, function, probe.at_return, fetched, kernel), "", probe.checks)
 
 
-def _exists(function: str, kernel: Kernel) -> bool:
+def _exists(function: str, kernel: ProbedKernel) -> bool:
     return function in kernel.functions or (kernel.traceable is not None and function in kernel.traceable)
 
 
@@ -132,7 +132,7 @@ def _known_flags(btf: Btf | None) -> bool:
 
 
 def _lines(group: str, event: str, function: str, at_return: bool, fields: list[str],
-           kernel: Kernel) -> tuple[str, ...]:
+           kernel: ProbedKernel) -> tuple[str, ...]:
     """Return the definitions to try: fprobe where ftrace reaches the function, then kprobe."""
     end = (" " + " ".join(fields)) if fields else ""
     lines = []
@@ -146,7 +146,7 @@ def _lines(group: str, event: str, function: str, at_return: bool, fields: list[
     return tuple(lines)
 
 
-def page_plan(kernel: Kernel, compressors: list[str],
+def page_plan(kernel: ProbedKernel, compressors: list[str],
               group: str = _DEFAULT.page_group) -> tuple[list[Planned], list[str]]:
     """Return the events that carry page contents, two halves per page, and sentences on what has none.
 

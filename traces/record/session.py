@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .box import Box
-from .capture import AppendFile, Capture
+from .capture import AppendFile, CaptureWriter
 from .cgroups import read_settings
 from .counters import snapshot
 from .cpus import Cpus, changes_in_words, cpu_text
 from .errors import CannotRecord
 from .memlock import lock_memory
-from .names import DEFAULT, Names
+from .names import DEFAULT, TracefsNames
 from .openfiles import allow, back_to
 from .oserrors import OF_DISKS, kernel_step, next_step, what_happened
 from .pagekey import VARIABLE, PageKey
@@ -121,7 +121,7 @@ class Session:
             raise CannotRecord(f"the command {options.command[0]} was not found", "check its name")
         #: Set by a signal, by the control pipe, by the end of the command or of the time.
         self.stopping = False
-        self.tracefs = self._make_tracefs(Names.of(options.instance))
+        self.tracefs = self._make_tracefs(TracefsNames.of(options.instance))
         try:
             box.check()
             if self.tracefs.leftovers():
@@ -156,13 +156,13 @@ class Session:
         #: Seconds between rounds over the rings, where none asks for it earlier.
         self.round_every = options.flush_every / 2
 
-    def _make_tracefs(self, names: Names) -> Tracefs:
+    def _make_tracefs(self, names: TracefsNames) -> Tracefs:
         """Take the tracing directory; a back end may know more of its probes."""
         return Tracefs(names=names)
 
-    def _make_capture(self, path: Path) -> Capture:
+    def _make_capture(self, path: Path) -> CaptureWriter:
         """Make the capture's directory."""
-        return Capture(path)
+        return CaptureWriter(path)
 
     def run(self) -> dict[str, Any]:
         """Record, put the box back, and return what capture.json says.

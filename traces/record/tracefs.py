@@ -21,7 +21,7 @@ from typing import Any
 from .cpus import Cpus
 from .errors import CannotRecord
 from .holders import held_by
-from .names import DEFAULT, Names
+from .names import DEFAULT, TracefsNames
 from .oserrors import kernel_step, what_happened
 from .plan import Planned
 
@@ -53,10 +53,10 @@ class Tracefs:
     :raises CannotRecord: when it is not there, cannot be written, or another recorder holds the name
     """
 
-    def __init__(self, root: Path = Path("/sys/kernel/tracing"), names: Names | None = None) -> None:
+    def __init__(self, root: Path = Path("/sys/kernel/tracing"), names: TracefsNames | None = None) -> None:
         #: Where users find it.
         self.place = root
-        self.names = names if names is not None else Names.of()
+        self.names = names if names is not None else TracefsNames.of()
         # Path.exists() of older Pythons raises where a directory is closed.
         if not os.path.exists(root / "dynamic_events"):
             if os.geteuid() != 0:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from traces.errors import BadInput
 
-__all__ = ["Btf", "Member"]
+__all__ = ["VmlinuxBtf", "Member"]
 
 _MAGIC: Final = 0xEB9F
 _MAX_BLOB: Final = 256 << 20
@@ -55,7 +55,7 @@ class _Type:
     at: int  #: where what follows lies in the type section
 
 
-class Btf:
+class VmlinuxBtf:
     """A parsed blob.
 
     :param blob: the whole of it

@@ -12,9 +12,9 @@ from typing import Final
 from traces.errors import BadInput
 from traces.events import PAGE_SIZE
 from traces.record.oserrors import next_step
-from traces.vmcore.btf import Btf
+from traces.vmcore.btf import VmlinuxBtf
 from traces.vmcore.elfcore import CoreFile, open_core
-from traces.vmcore.memory import Memory, Missing, Problems
+from traces.vmcore.memory import CoreMemory, MissingMemory, Problems
 from traces.vmcore.symbols import core_symbols, text_symbols, vmlinux_parts
 from traces.vmcore.zsmalloc import ZsLayout, ZsObjectImage, ZsPoolImage, read_pool
 from traces.vmcore.zswap import (
@@ -53,7 +53,7 @@ class CoreImage:
     path: Path
     release: str
     core: CoreFile = field(repr=False)
-    memory: Memory = field(repr=False)
+    memory: CoreMemory = field(repr=False)
     sources: dict[str, str] = field(default_factory=dict)
     entries: list[EntryImage] = field(default_factory=list, repr=False)
     pools: dict[int, PoolImage] = field(default_factory=dict)
@@ -110,7 +110,7 @@ def read_core(path: str | Path, *, vmlinux: str | Path | None = None, btf: str |
     """
     path = Path(path)
     core = open_core(path)
-    memory = Memory(core)
+    memory = CoreMemory(core)
     sources = {"addresses": memory.translation}
     table: dict[str, int] = {}
     blob: bytes | None = None
@@ -139,7 +139,7 @@ def read_core(path: str | Path, *, vmlinux: str | Path | None = None, btf: str |
     if blob is None:
         raise BadInput(path, "", "has no structure layouts (BTF) in it", _GIVE)
     image = CoreImage(path, release, core, memory, sources)
-    _read_all(image, Btf(blob, sources["layouts"]), table)
+    _read_all(image, VmlinuxBtf(blob, sources["layouts"]), table)
     return image
 
 
@@ -154,7 +154,7 @@ def _relocate(core: CoreFile, table: dict[str, int]) -> dict[str, int]:
     return {name: address + move & (1 << 64) - 1 for name, address in table.items()}
 
 
-def _release(core: CoreFile, memory: Memory, table: Mapping[str, int]) -> str:
+def _release(core: CoreFile, memory: CoreMemory, table: Mapping[str, int]) -> str:
     """Return the kernel's release, and make sure that the symbols are this kernel's: the banner lies at its own."""
     banner = memory.try_read(table["linux_banner"], 128) if "linux_banner" in table else b"Linux version ? "
     if banner is None:
@@ -169,7 +169,7 @@ def _release(core: CoreFile, memory: Memory, table: Mapping[str, int]) -> str:
     return "".join(c for c in release[:64] if c.isprintable())
 
 
-def sources_hint(memory: Memory) -> str:
+def sources_hint(memory: CoreMemory) -> str:
     """Return how addresses were translated, for a message."""
     return f"read through the {memory.translation}"
 
@@ -183,14 +183,14 @@ def _read_file(path: Path) -> bytes:
                        next_step(problem.errno, "check the path")) from None
 
 
-def _core_btf(memory: Memory, table: Mapping[str, int]) -> bytes | None:
+def _core_btf(memory: CoreMemory, table: Mapping[str, int]) -> bytes | None:
     start, stop = table.get("__start_BTF", 0), table.get("__stop_BTF", 0)
     if not 0 < stop - start <= _MAX_BTF:
         return None
     return memory.try_read(start, stop - start)
 
 
-def _read_all(image: CoreImage, btf: Btf, table: Mapping[str, int]) -> None:
+def _read_all(image: CoreImage, btf: VmlinuxBtf, table: Mapping[str, int]) -> None:
     memory, problems = image.memory, image.problems
     image.counters = read_counters(memory, table, problems)
 
@@ -214,7 +214,7 @@ def _read_all(image: CoreImage, btf: Btf, table: Mapping[str, int]) -> None:
         if address not in image.pools:
             try:
                 image.pools[address] = read_one_pool(memory, btf, address, listed=False)
-            except Missing as hole:
+            except MissingMemory as hole:
                 problems.add("missing", f"zswap_pool {address:#x}", str(hole))
     layout = ZsLayout(btf, memory, _vmemmap(image, table))
     for pool in list(image.pools.values()):
@@ -222,7 +222,7 @@ def _read_all(image: CoreImage, btf: Btf, table: Mapping[str, int]) -> None:
             continue
         try:
             image.zs_pools[pool.zs_pool] = read_pool(layout, pool.zs_pool, problems)
-        except Missing as hole:
+        except MissingMemory as hole:
             problems.add("missing", f"zs_pool {pool.zs_pool:#x}", str(hole))
     missing = problems.missing
     image.lru = read_lru(memory, btf, table, problems)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from traces.events import PAGE_SIZE
-from traces.vmcore.btf import Btf
+from traces.vmcore.btf import VmlinuxBtf
 from traces.vmcore.elfcore import CoreFile
 
-__all__ = ["Memory", "Missing", "Problem", "Problems", "walk_list", "walk_xarray"]
+__all__ = ["CoreMemory", "MissingMemory", "Problem", "Problems", "walk_list", "walk_xarray"]
 
 _PRESENT: Final = 1
 _LARGE: Final = 1 << 7
@@ -29,7 +29,7 @@ _XA_INTERNAL: Final = 2
 _XA_NOTHING: Final = (0x402, 0x406)
 
 
-class Missing(Exception):
+class MissingMemory(Exception):
     """Memory that the core does not have; ``address`` is where."""
 
     def __init__(self, address: int) -> None:
@@ -69,8 +69,8 @@ class Problems:
             self.list.append(Problem(kind, where, what))
 
 
-class Memory:
-    """Virtual and physical reads; both raise :class:`Missing` where the core has nothing.
+class CoreMemory:
+    """Virtual and physical reads; both raise :class:`MissingMemory` where the core has nothing.
 
     :ivar translation: how virtual addresses are translated, for people
     """
@@ -133,11 +133,11 @@ class Memory:
     def read(self, address: int, size: int) -> bytes:
         """Return ``size`` bytes at a virtual address."""
         if not 0 <= address <= (1 << 64) - size:
-            raise Missing(address)
+            raise MissingMemory(address)
         if not self.root:
             data = self.core.virtual(address, size)
             if data is None:
-                raise Missing(address)
+                raise MissingMemory(address)
             return data
         parts: list[bytes] = []
         at, end = address, address + size
@@ -147,7 +147,7 @@ class Memory:
             frame = self._frame(at)
             data = self.core.physical(frame + offset, part) if frame >= 0 else self.core.virtual(at, part)
             if data is None:
-                raise Missing(at)
+                raise MissingMemory(at)
             parts.append(data)
             at += part
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -156,7 +156,7 @@ class Memory:
         """The same, None where the core has nothing."""
         try:
             return self.read(address, size)
-        except Missing:
+        except MissingMemory:
             return None
 
     def is_blank(self, address: int) -> bool:
@@ -170,7 +170,7 @@ class Memory:
         """Return ``size`` bytes at a physical address."""
         data = self.core.physical(address, size)
         if data is None:
-            raise Missing(address)
+            raise MissingMemory(address)
         return data
 
     def u64(self, address: int) -> int:
@@ -193,7 +193,7 @@ class Memory:
         return "".join(c if c.isprintable() else "?" for c in out.decode("utf-8", "replace"))
 
 
-def walk_list(memory: Memory, head: int, problems: Problems, where: str) -> Iterator[int]:
+def walk_list(memory: CoreMemory, head: int, problems: Problems, where: str) -> Iterator[int]:
     """Yield the addresses of a ``struct list_head`` list's members; ends at a circle, a hole or a wrong ``prev``."""
     seen = {head}
     before = head
@@ -213,11 +213,11 @@ def walk_list(memory: Memory, head: int, problems: Problems, where: str) -> Iter
         back = memory.u64(head + 8)
         if back != before:
             problems.add("broken", where, f"prev of the head is {back:#x} and not {before:#x}")
-    except Missing as hole:
+    except MissingMemory as hole:
         problems.add("missing", where, str(hole))
 
 
-def walk_xarray(memory: Memory, btf: Btf, xarray: int, problems: Problems, where: str,
+def walk_xarray(memory: CoreMemory, btf: VmlinuxBtf, xarray: int, problems: Problems, where: str,
                 limit: int = 1 << 58) -> Iterator[tuple[int, int]]:
     """Yield (index, pointer) of what a ``struct xarray`` holds, indices ascending and below ``limit``.
 
@@ -229,7 +229,7 @@ def walk_xarray(memory: Memory, btf: Btf, xarray: int, problems: Problems, where
     count = min(slots_at.bits // 64, 64)
     try:
         head = memory.u64(xarray + btf.offset("xarray", "xa_head"))
-    except Missing as hole:
+    except MissingMemory as hole:
         problems.add("missing", where, str(hole))
         return
     seen: set[int] = set()
@@ -254,7 +254,7 @@ def walk_xarray(memory: Memory, btf: Btf, xarray: int, problems: Problems, where
         seen.add(address)
         try:
             node = memory.read(address, wanted)
-        except Missing as hole:
+        except MissingMemory as hole:
             problems.add("missing", where, str(hole))
             continue
         shift = node[shift_at]

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from traces.events import PAGE_SIZE
-from traces.vmcore.btf import Btf
-from traces.vmcore.memory import Memory, Missing, Problems, walk_list
+from traces.vmcore.btf import VmlinuxBtf
+from traces.vmcore.memory import CoreMemory, MissingMemory, Problems, walk_list
 
 __all__ = ["ZsClassImage", "ZsLayout", "ZsObjectImage", "ZsPoolImage", "ZspageImage", "read_pool"]
 
@@ -108,7 +108,7 @@ class ZsPoolImage:
 class ZsLayout:
     """Offsets of the structures, looked up once."""
 
-    def __init__(self, btf: Btf, memory: Memory, vmemmap: int) -> None:
+    def __init__(self, btf: VmlinuxBtf, memory: CoreMemory, vmemmap: int) -> None:
         self.memory, self.vmemmap = memory, vmemmap
         self.page_size = btf.size("page")
         self.size_class = btf.member("zs_pool", "size_class")
@@ -138,10 +138,10 @@ class ZsLayout:
     def frame_of(self, page: int) -> int:
         """page_to_pfn(): the frame number of a struct page, or -1 for an address that is none.
 
-        :raises Missing: when the core does not say where the array of struct page begins
+        :raises MissingMemory: when the core does not say where the array of struct page begins
         """
         if self.vmemmap < 0:
-            raise Missing(page)
+            raise MissingMemory(page)
         frame, rest = divmod(page - self.vmemmap, self.page_size)
         return frame if rest == 0 and 0 <= frame < 1 << 40 else -1
 
@@ -149,13 +149,13 @@ class ZsLayout:
 def read_pool(layout: ZsLayout, address: int, problems: Problems) -> ZsPoolImage:
     """Read a pool with everything in it.
 
-    :raises Missing: when the pool itself is not in the core; holes further in become problems
+    :raises MissingMemory: when the pool itself is not in the core; holes further in become problems
     """
     memory = layout.memory
     name = memory.try_read(address + layout.pool_name, 8)
     try:
         label = memory.text(int.from_bytes(name or b"", "little"), 64)
-    except Missing:
+    except MissingMemory:
         label = "?"
     pool = ZsPoolImage(address, label, memory.u64(address + layout.pages_allocated))
     pointers = struct.unpack(f"<{layout.classes}Q",
@@ -170,7 +170,7 @@ def read_pool(layout: ZsLayout, address: int, problems: Problems) -> ZsPoolImage
         where = f"zs_pool {label}, size_class[{raw}]"
         try:
             cls = _read_class(layout, pointer)
-        except Missing as hole:
+        except MissingMemory as hole:
             problems.add("missing", where, str(hole))
             continue
         cls.raw.append(raw)
@@ -213,7 +213,7 @@ def _read_zspage(layout: ZsLayout, pool: ZsPoolImage, cls: ZsClassImage, address
     where = f"zs_pool {pool.name}, class {cls.raw[-1]}, zspage {address:#x}"
     try:
         data = layout.memory.read(address, layout.zspage_bytes)
-    except Missing as hole:
+    except MissingMemory as hole:
         problems.add("missing", where, str(hole))
         return None
     huge, fullness, class_index, magic = (_bits(data, member.bit, member.bits) for member in layout.bits)
@@ -227,7 +227,7 @@ def _read_zspage(layout: ZsLayout, pool: ZsPoolImage, cls: ZsClassImage, address
     try:
         content, handle = _read_pages(layout, zspage, struct.unpack_from("<Q", data, layout.first)[0], problems, where)
         _read_objects(layout, pool, zspage, content, handle, problems, where)
-    except Missing as hole:
+    except MissingMemory as hole:
         problems.add("missing", where, str(hole))
         zspage.whole = False
     return zspage

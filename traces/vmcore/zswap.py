@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from traces.events import PAGE_SIZE
-from traces.vmcore.btf import Btf
-from traces.vmcore.memory import Memory, Missing, Problems, walk_list, walk_xarray
+from traces.vmcore.btf import VmlinuxBtf
+from traces.vmcore.memory import CoreMemory, MissingMemory, Problems, walk_list, walk_xarray
 
 __all__ = ["COUNTERS", "OPTIONAL_SYMBOLS", "SYMBOLS", "EntryImage", "LruImage", "PoolImage", "read_counters",
            "read_entries", "read_lru", "read_one_pool", "read_pools"]
@@ -86,26 +86,27 @@ class LruImage:
     whole: bool = True
 
 
-def read_counters(memory: Memory, symbols: Mapping[str, int], problems: Problems) -> dict[str, int]:
+def read_counters(memory: CoreMemory, symbols: Mapping[str, int], problems: Problems) -> dict[str, int]:
     """Return zswap's counters, without the prefix ``zswap_``."""
     out = {}
     for name in COUNTERS:
         if name in symbols:
             try:
                 out[name.removeprefix("zswap_")] = memory.u64(symbols[name])
-            except Missing as hole:
+            except MissingMemory as hole:
                 problems.add("missing", name, str(hole))
     return out
 
 
-def read_pools(memory: Memory, btf: Btf, symbols: Mapping[str, int], problems: Problems) -> dict[int, PoolImage]:
+def read_pools(memory: CoreMemory, btf: VmlinuxBtf, symbols: Mapping[str, int],
+               problems: Problems) -> dict[int, PoolImage]:
     """Return the pools on the list ``zswap_pools``, the current one first."""
     link = btf.offset("zswap_pool", "list", size=16)
     pools: dict[int, PoolImage] = {}
     for node in walk_list(memory, symbols["zswap_pools"], problems, "zswap_pools"):
         try:
             pools[node - link] = read_one_pool(memory, btf, node - link, listed=True)
-        except Missing as hole:
+        except MissingMemory as hole:
             problems.add("missing", f"zswap_pool {node - link:#x}", str(hole))
         if len(pools) >= _MAX_POOLS:
             problems.add("broken", "zswap_pools", f"has more than {_MAX_POOLS} pools")
@@ -113,10 +114,10 @@ def read_pools(memory: Memory, btf: Btf, symbols: Mapping[str, int], problems: P
     return pools
 
 
-def read_one_pool(memory: Memory, btf: Btf, address: int, *, listed: bool) -> PoolImage:
+def read_one_pool(memory: CoreMemory, btf: VmlinuxBtf, address: int, *, listed: bool) -> PoolImage:
     """Read a pool; up to 6.17 struct zpool stands between it and its zs_pool.
 
-    :raises Missing: when it is not in the core
+    :raises MissingMemory: when it is not in the core
     """
     if btf.has("zswap_pool", "zs_pool"):
         zs_pool = memory.u64(address + btf.offset("zswap_pool", "zs_pool"))
@@ -127,14 +128,15 @@ def read_one_pool(memory: Memory, btf: Btf, address: int, *, listed: bool) -> Po
     return PoolImage(address, memory.text(address + name.offset, min(name.bits // 8, 128)), zs_pool, listed)
 
 
-def read_entries(memory: Memory, btf: Btf, symbols: Mapping[str, int], problems: Problems) -> Iterator[EntryImage]:
+def read_entries(memory: CoreMemory, btf: VmlinuxBtf, symbols: Mapping[str, int],
+                 problems: Problems) -> Iterator[EntryImage]:
     """Yield the entries of all swap files' trees, by swap file and offset."""
     tree_size = btf.size("xarray")
     files = _MAX_SWAPFILES
     if "nr_swapfiles" in symbols:
         try:
             files = min(files, memory.u32(symbols["nr_swapfiles"]))
-        except Missing as hole:
+        except MissingMemory as hole:
             problems.add("missing", "nr_swapfiles", str(hole))
     read_entry = _EntryReader(memory, btf)
     for kind in range(files):
@@ -142,7 +144,7 @@ def read_entries(memory: Memory, btf: Btf, symbols: Mapping[str, int], problems:
         try:
             count = memory.u32(symbols["nr_zswap_trees"] + 4 * kind)
             trees = memory.u64(symbols["zswap_trees"] + 8 * kind)
-        except Missing as hole:
+        except MissingMemory as hole:
             problems.add("missing", where, str(hole))
             continue
         if not trees:
@@ -171,14 +173,14 @@ def read_entries(memory: Memory, btf: Btf, symbols: Mapping[str, int], problems:
                     problems.add("broken", at, f"holds offset {offset:#x}, which belongs into another tree")
                 try:
                     yield read_entry(pointer, kind, offset)
-                except Missing as hole:
+                except MissingMemory as hole:
                     problems.add("missing", f"{at}, offset {offset:#x}", str(hole))
 
 
 class _EntryReader:
     """Reads entries with offsets that are looked up once."""
 
-    def __init__(self, memory: Memory, btf: Btf) -> None:
+    def __init__(self, memory: CoreMemory, btf: VmlinuxBtf) -> None:
         self._memory = memory
         self._size = btf.size("zswap_entry")
         self._at = [btf.offset("zswap_entry", *path)
@@ -195,7 +197,7 @@ class _EntryReader:
                           address + self._lru)
 
 
-def read_lru(memory: Memory, btf: Btf, symbols: Mapping[str, int], problems: Problems) -> list[LruImage]:
+def read_lru(memory: CoreMemory, btf: VmlinuxBtf, symbols: Mapping[str, int], problems: Problems) -> list[LruImage]:
     """Return the lists of zswap_list_lru: each node's own, and those of the cgroups."""
     lru = symbols["zswap_list_lru"]
     nodes = 1
@@ -218,7 +220,7 @@ def read_lru(memory: Memory, btf: Btf, symbols: Mapping[str, int], problems: Pro
         if "nr_node_ids" in symbols:
             nodes = max(1, min(_MAX_NODES, memory.u32(symbols["nr_node_ids"])))
         base = memory.u64(lru + btf.offset("list_lru", "node"))
-    except Missing as hole:
+    except MissingMemory as hole:
         problems.add("missing", "zswap_list_lru", str(hole))
         return lists
     if not base:  # zswap_setup() did not get that far: the list does not exist

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PARAMETERS", "THP", "Box", "NotReady"]
+__all__ = ["PARAMETERS", "THP", "WorkloadBox", "NotReady"]
 
 PARAMETERS: Final = "sys/module/zswap/parameters"
 THP: Final = "sys/kernel/mm/transparent_hugepage"
@@ -21,7 +21,7 @@ class NotReady(RuntimeError):
     """The box is not set up for what was asked: one sentence, with what to do."""
 
 
-class Box:
+class WorkloadBox:
     """Files of a running kernel below ``root``, a directory that tests replace.
 
     Each setting's first value is kept, and :meth:`restore` writes it back.

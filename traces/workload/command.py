@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from .box import PARAMETERS, Box, NotReady
-from .driver import Driver, Mismatch
+from .box import PARAMETERS, NotReady, WorkloadBox
+from .driver import Mismatch, WorkloadDriver
 from .naming import namings
 from .pages import MIXES, FilePages, MadePages, PageSource
 from .scenarios import SCENARIOS
@@ -116,7 +116,7 @@ def _sequence(arguments: argparse.Namespace) -> Sequence | None:
     return None if arguments.script is None else load(arguments.script)
 
 
-def _set_up(driver: Driver, sequence: Sequence, arguments: argparse.Namespace) -> None:
+def _set_up(driver: WorkloadDriver, sequence: Sequence, arguments: argparse.Namespace) -> None:
     """Give zswap the parameters that a sequence starts with, where it does not have them already."""
     wanted = sequence.params if arguments.compressor else {"compressor": sequence.compressor, **sequence.params}
     for name, value in wanted.items():
@@ -124,10 +124,10 @@ def _set_up(driver: Driver, sequence: Sequence, arguments: argparse.Namespace) -
             driver.param(name, value)
 
 
-def run(arguments: argparse.Namespace, box: Box | None = None) -> int:
+def run(arguments: argparse.Namespace, box: WorkloadBox | None = None) -> int:
     """Run a scenario and return the exit status."""
     if box is None:
-        box = Box()
+        box = WorkloadBox()
     driver = None
     status = 0
     try:
@@ -137,10 +137,12 @@ def run(arguments: argparse.Namespace, box: Box | None = None) -> int:
         controls = dict(zip(captures, arguments.control, strict=False))
         sequence = _sequence(arguments)
         procs = arguments.procs or (sequence.workers if sequence is not None else 1 + (arguments.scenario == "smp"))
-        driver = Driver(box, _source(arguments), cgroup=str(arguments.cgroup).strip("/"), pages=arguments.pages,
-                        procs=procs, folio=FOLIOS[arguments.folio], seed=arguments.seed, markers=arguments.marker,
-                        captures=captures, snapshot=asker(controls) if controls else write_snapshot,
-                        namings=namings(captures, arguments.content is not None, os.environ.get("ZREPLAY_PAGES", "")))
+        driver = WorkloadDriver(box, _source(arguments), cgroup=str(arguments.cgroup).strip("/"), pages=arguments.pages,
+                                procs=procs, folio=FOLIOS[arguments.folio], seed=arguments.seed,
+                                markers=arguments.marker,
+                                captures=captures, snapshot=asker(controls) if controls else write_snapshot,
+                                namings=namings(captures, arguments.content is not None,
+                                                os.environ.get("ZREPLAY_PAGES", "")))
         driver.start()
         if arguments.compressor and arguments.compressor != box.read("sys/module/zswap/parameters/compressor"):
             driver.param("compressor", arguments.compressor)

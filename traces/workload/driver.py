@@ -15,12 +15,12 @@ from typing import Any, Final, TextIO
 
 from traces.events import PAGE_SIZE
 
-from .box import PARAMETERS, Box
+from .box import PARAMETERS, WorkloadBox
 from .naming import PLAIN, Naming
 from .pages import PageSource
 from .worker import Worker
 
-__all__ = ["Driver", "Mismatch"]
+__all__ = ["WorkloadDriver", "Mismatch"]
 
 _HEADER: Final = "phase,page,kind,{},swap_type,swap_offset\n"
 #: Page numbers of different workers and regions in ``truth.csv`` are this far apart.
@@ -33,7 +33,7 @@ class Mismatch(RuntimeError):
     """Pages did not hold what had been written to them."""
 
 
-class Driver:
+class WorkloadDriver:
     """Drives workers through phases.
 
     :param box: the kernel's knobs
@@ -49,7 +49,7 @@ class Driver:
     :param namings: how the truth of each capture names a page's content; by default by SHA-1
     """
 
-    def __init__(self, box: Box, source: PageSource, *, cgroup: str, pages: int, procs: int = 1,
+    def __init__(self, box: WorkloadBox, source: PageSource, *, cgroup: str, pages: int, procs: int = 1,
                  folio: int = PAGE_SIZE, seed: int = 1, markers: Sequence[Path] = (), captures: Sequence[Path] = (),
                  snapshot: Callable[[Path, str, Path], None] | None = None,
                  namings: Sequence[Naming] | None = None) -> None:

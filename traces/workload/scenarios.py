@@ -13,7 +13,7 @@ from typing import Final
 from traces.events import PAGE_SIZE
 
 from .box import PARAMETERS
-from .driver import Driver
+from .driver import WorkloadDriver
 
 __all__ = ["SCENARIOS"]
 
@@ -25,13 +25,13 @@ _WORKER: Final = 256 << 10
 _SLOWLY: Final = {"chunk": 16, "pause": 0.004}
 
 
-def _end(d: Driver, *regions: str) -> None:
+def _end(d: WorkloadDriver, *regions: str) -> None:
     with d.phase("final"):
         d.read(*regions)
     d.exit()
 
 
-def base(d: Driver) -> None:
+def base(d: WorkloadDriver) -> None:
     """Page out, refault, rewrite, fork, unmap, compact, memory.max."""
     n = d.pages
     d.map("a", n, "mixed")
@@ -62,7 +62,7 @@ def base(d: Driver) -> None:
     _end(d, "a", "b", "c")
 
 
-def _pressure(d: Driver, phase: str, region: str, pages: int, quarters: int = 3) -> None:
+def _pressure(d: WorkloadDriver, phase: str, region: str, pages: int, quarters: int = 3) -> None:
     """Fill a region under a memory.max with room for ``quarters`` quarters of it.
 
     What is compressed is charged too: with less room than three quarters the kernel finds nothing to reclaim and
@@ -76,7 +76,7 @@ def _pressure(d: Driver, phase: str, region: str, pages: int, quarters: int = 3)
     d.memcg("memory.max", "max")
 
 
-def _pages_over_limit(d: Driver) -> int:
+def _pages_over_limit(d: WorkloadDriver) -> int:
     """Return how many pages of each worker exceed max_pool_percent=1; 0 when they would be too many."""
     total = re.search(r"^MemTotal:\s+(\d+) kB", d.box.read("proc/meminfo"), re.M)
     limit = int(total[1]) // 4 // 100 if total else 0
@@ -85,7 +85,7 @@ def _pages_over_limit(d: Driver) -> int:
     return wanted if 0 < wanted <= max(8 * d.pages, 16384) else 0
 
 
-def limits(d: Driver) -> None:
+def limits(d: WorkloadDriver) -> None:
     """The pool limit with its worker and hysteresis, also to the page; memory.zswap.max, memory.zswap.writeback."""
     n = d.pages
     unit = d.folio // PAGE_SIZE
@@ -172,7 +172,7 @@ def limits(d: Driver) -> None:
     _end(d, "h", "i")
 
 
-def switch(d: Driver) -> None:
+def switch(d: WorkloadDriver) -> None:
     """The compressor changed while pages are stored and back again; zswap off and on."""
     n = d.pages
     first = d.box.read(f"{PARAMETERS}/compressor")
@@ -215,7 +215,7 @@ def switch(d: Driver) -> None:
     _end(d, *"abcd")
 
 
-def pressure(d: Driver) -> None:
+def pressure(d: WorkloadDriver) -> None:
     """Reclaim that the kernel starts itself: memory.max, with the dynamic shrinker and under memory.zswap.max."""
     n = d.pages
     d.map("a", n, "mixed")
@@ -239,7 +239,7 @@ def pressure(d: Driver) -> None:
     _end(d, "a", "b", "c", "e")
 
 
-def smp(d: Driver) -> None:
+def smp(d: WorkloadDriver) -> None:
     """Several workers on several CPUs at the same pool, with compaction and a limit in between."""
     n = d.pages
     d.map("a", n, "mixed")
@@ -270,7 +270,7 @@ def smp(d: Driver) -> None:
     _end(d, "a")
 
 
-def swapoff(d: Driver) -> None:
+def swapoff(d: WorkloadDriver) -> None:
     """Swap taken off while pages are stored, which brings all of them back, and on again; twice, once with a limit."""
     n = d.pages
     d.map("a", n, "mixed")
@@ -298,7 +298,7 @@ def swapoff(d: Driver) -> None:
     _end(d, *"abc")
 
 
-def edge(d: Driver) -> None:
+def edge(d: WorkloadDriver) -> None:
     """Pages whose compressed form is as long as a page or just not; then some that may not be written back."""
     n = d.pages
     d.map("a", n, "edges")
@@ -316,7 +316,7 @@ def edge(d: Driver) -> None:
     _end(d, *"ab")
 
 
-SCENARIOS: Final[dict[str, Callable[[Driver], None]]] = {
+SCENARIOS: Final[dict[str, Callable[[WorkloadDriver], None]]] = {
     "base": base, "limits": limits, "switch": switch, "pressure": pressure, "smp": smp, "swapoff": swapoff,
     "edge": edge,
 }

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from traces.events import PAGE_SIZE
 
-from .driver import Driver
+from .driver import WorkloadDriver
 from .sequence import FOLIOS, SETTINGS, Sequence
 
 __all__ = ["run_sequence"]
@@ -25,7 +25,7 @@ _TOGETHER: Final = 4
 _WORKER: Final = 256 << 10
 
 
-def run_sequence(d: Driver, sequence: Sequence) -> None:
+def run_sequence(d: WorkloadDriver, sequence: Sequence) -> None:
     """Do all operations, read every region back, and end the workers."""
     script = _Script(d)
     waiting: list[tuple[int, dict[str, Any]]] = []
@@ -51,7 +51,7 @@ def _where(operation: dict[str, Any], *more: str) -> dict[str, Any]:
 
 
 class _Script:
-    def __init__(self, d: Driver) -> None:
+    def __init__(self, d: WorkloadDriver) -> None:
         self.d = d
         #: region -> bytes of its folios
         self.folios: dict[str, int] = {}
