@@ -88,6 +88,16 @@ def test_few_modules_lie_loose_in_replay() -> None:
     assert {path.name for path in (ROOT / "replay").glob("*.py")} == {"__init__.py", "__main__.py"}
 
 
+def test_a_class_s_name_says_one_thing() -> None:
+    places: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name)
+    assert len(places) > 300
+    assert not {name: where for name, where in places.items() if len(where) > 1}
+
+
 def test_files_that_the_page_names_are_there() -> None:
     text = PAGE.read_text()
     named = set(re.findall(r"`((?:traces|model|replay|tests|docs)/[\w./]*)`", text))

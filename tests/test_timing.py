@@ -18,14 +18,14 @@ from model.timing import calibrate as calibration
 from model.timing import posted
 from model.timing.calibrate import DEFAULT, SETUPS, TABLE, NoFit, calibrate, search
 from model.timing.gain import Question, ask, predict
-from model.timing.iaa import Costs, Load, Machine, Sample, simulate
+from model.timing.iaa import Costs, Load, Sample, Server, simulate
 from replay.cli import main
 from replay.cli.whatif import posted_report
 
 COSTS = Costs(cpu=10_000, compress=5000, decompress=2000, submit=300, poll=100, retry=50)
 
 
-def one(box: Machine, batch: int, pages: int = 64, costs: Costs = COSTS, **more: float) -> Sample:
+def one(box: Server, batch: int, pages: int = 64, costs: Costs = COSTS, **more: float) -> Sample:
     """One process; its folios are as large as its batch."""
     return simulate(box, costs, Load(processes=1, pages=pages, batch=batch, folio_pages=batch, **more))
 
@@ -34,7 +34,7 @@ def one(box: Machine, batch: int, pages: int = 64, costs: Costs = COSTS, **more:
 
 
 def test_a_page_alone_is_submit_service_and_poll() -> None:
-    sample = one(Machine(), 1)
+    sample = one(Server(), 1)
     assert sample.stalled_ns == [300 + 5000 + 100]
     assert sample.page_ns == [10_000 + 300 + 5000 + 100]
 
@@ -54,7 +54,7 @@ def test_a_batch_over_engines(batch: int, engines: int) -> None:
     now = batch * costs.submit
     for done in sorted(finish):
         now = max(now, done) + costs.poll
-    sample = one(Machine(engines=engines), batch, pages=batch * 16, costs=costs)
+    sample = one(Server(engines=engines), batch, pages=batch * 16, costs=costs)
     assert sample.stalled_ns[0] * batch == pytest.approx(now)
     # The same without a loop, where engines never wait between their pages: rounds of `engines` pages each.
     rounds = math.ceil(batch / engines)
@@ -64,14 +64,14 @@ def test_a_batch_over_engines(batch: int, engines: int) -> None:
 
 def test_enough_engines_make_a_batch_cost_one_service() -> None:
     costs = replace(COSTS, submit=0, poll=0)
-    assert one(Machine(engines=8), 8, costs=costs).stalled_ns == [5000 / 8]
-    assert one(Machine(engines=4), 8, costs=costs).stalled_ns == [2 * 5000 / 8]
-    assert one(Machine(engines=1), 8, costs=costs).stalled_ns == [5000]
+    assert one(Server(engines=8), 8, costs=costs).stalled_ns == [5000 / 8]
+    assert one(Server(engines=4), 8, costs=costs).stalled_ns == [2 * 5000 / 8]
+    assert one(Server(engines=1), 8, costs=costs).stalled_ns == [5000]
 
 
 def test_a_busy_engine_is_the_pace_of_many() -> None:
     """With more work than one engine can do, a device's time per page is the service time, whichever CPU asks."""
-    box = Machine(packages=1, cpus=16, devices=1, engines=1)
+    box = Server(packages=1, cpus=16, devices=1, engines=1)
     sample = simulate(box, replace(COSTS, cpu=1000), Load(processes=16, pages=512))
     assert sum(sample.page_ns) / 16 == pytest.approx(16 * COSTS.compress, rel=0.02)
     assert sample.busy[0] > 0.99
@@ -79,21 +79,21 @@ def test_a_busy_engine_is_the_pace_of_many() -> None:
 
 def test_a_software_compressor_gains_nothing_from_batches() -> None:
     costs = replace(COSTS, software=7000)
-    times = [simulate(Machine(), costs, Load(batch=batch, pages=128)).page_ns for batch in (1, 8)]
+    times = [simulate(Server(), costs, Load(batch=batch, pages=128)).page_ns for batch in (1, 8)]
     assert times[0] == times[1] == [17_000] * 30
 
 
 def test_loads_take_their_time() -> None:
-    sample = one(Machine(), 1, loads=0.5)
+    sample = one(Server(), 1, loads=0.5)
     assert sample.loaded == 32
     assert sample.page_ns[0] == 10_000 + 5400 + (300 + 2000 + 100) / 2
-    with_software = one(Machine(), 1, costs=replace(COSTS, software=7000), loads=0.25)
+    with_software = one(Server(), 1, costs=replace(COSTS, software=7000), loads=0.25)
     assert with_software.page_ns[0] == 17_000 + 2000 / 4
 
 
 def test_a_batch_ends_with_its_folio() -> None:
-    small = simulate(Machine(), COSTS, Load(processes=1, pages=64, folio_pages=4, batch=8))
-    assert small.page_ns == one(Machine(), 4).page_ns
+    small = simulate(Server(), COSTS, Load(processes=1, pages=64, folio_pages=4, batch=8))
+    assert small.page_ns == one(Server(), 4).page_ns
     assert small.deepest == 4
 
 
@@ -102,7 +102,7 @@ def test_a_batch_ends_with_its_folio() -> None:
 
 def test_a_full_queue_fails_a_batch_of_its_own() -> None:
     """Nothing frees a descriptor until all are submitted: with 5, a batch of 8 gets 5."""
-    sample = one(Machine(depth=5, tries=7), 8, pages=8)
+    sample = one(Server(depth=5, tries=7), 8, pages=8)
     assert (sample.submitted, sample.compressed, sample.failed) == (5, 5, 3)
     assert sample.retries == 3 * 7
     # 5 submissions, then 21 tries, meanwhile the engines run; each page found done costs a look.
@@ -110,7 +110,7 @@ def test_a_full_queue_fails_a_batch_of_its_own() -> None:
 
 
 def test_waiting_for_a_descriptor_fails_nothing() -> None:
-    box = Machine(packages=1, cpus=8, devices=1, engines=2, depth=1, tries=None)
+    box = Server(packages=1, cpus=8, devices=1, engines=2, depth=1, tries=None)
     sample = simulate(box, COSTS, Load(processes=8, pages=64))
     assert (sample.compressed, sample.failed, sample.retries, sample.deepest) == (8 * 64, 0, 0, 1)
     # With one descriptor, the second engine never works.
@@ -119,12 +119,12 @@ def test_waiting_for_a_descriptor_fails_nothing() -> None:
 
 def test_a_batch_that_waits_for_itself_is_refused() -> None:
     with pytest.raises(ValueError, match="only they could free"):
-        one(Machine(depth=5, tries=None), 8, pages=8)
+        one(Server(depth=5, tries=None), 8, pages=8)
 
 
 def test_tries_bring_through_what_waiting_does() -> None:
     """With tries enough, a full queue only delays: the tries are the time waited, in steps."""
-    box = Machine(packages=1, cpus=8, devices=1, engines=2, depth=2, tries=100_000)
+    box = Server(packages=1, cpus=8, devices=1, engines=2, depth=2, tries=100_000)
     sample = simulate(box, COSTS, Load(processes=8, pages=64))
     assert (sample.compressed, sample.failed, sample.deepest) == (8 * 64, 0, 2)
     assert sample.retries > 0
@@ -136,17 +136,17 @@ def test_tries_bring_through_what_waiting_does() -> None:
 
 
 def test_cpus_are_mapped_to_devices_as_rebalance_wq_table_does() -> None:
-    box = Machine()  # 112 CPUs, 8 devices: 14 each
+    box = Server()  # 112 CPUs, 8 devices: 14 each
     assert [box.device_of(cpu) for cpu in (0, 13, 14, 27, 28, 29, 55, 56, 111)] == [0, 0, 1, 1, 2, 2, 3, 4, 7]
     # 5 CPUs each for 3 devices of 16: the sixteenth is out of range and goes to the first.
-    assert Machine(packages=1, cpus=16, devices=3).device_of(15) == 0
-    assert Machine(packages=1, cpus=2, devices=4).device_of(1) == 1
+    assert Server(packages=1, cpus=16, devices=3).device_of(15) == 0
+    assert Server(packages=1, cpus=2, devices=4).device_of(1) == 1
     with pytest.raises(ValueError, match="no CPU 112"):
         box.device_of(112)
 
 
 def test_spread_jobs_stay_in_their_package_and_use_all_of_it() -> None:
-    box = Machine(spread=True)
+    box = Server(spread=True)
     assert box.devices_of(0) == [0, 1, 2, 3]
     assert box.devices_of(56) == [4, 5, 6, 7]
     busy = simulate(box, COSTS, Load(processes=2, pages=64, batch=8)).busy
@@ -159,21 +159,21 @@ def test_spread_jobs_stay_in_their_package_and_use_all_of_it() -> None:
 
 costs = st.builds(Costs, cpu=st.integers(0, 20_000), compress=st.integers(0, 20_000), decompress=st.integers(0, 9000),
                   submit=st.integers(0, 900), poll=st.integers(0, 300), retry=st.integers(1, 300))
-boxes = st.builds(Machine, packages=st.integers(1, 2), cpus=st.integers(4, 9), devices=st.integers(1, 4),
+boxes = st.builds(Server, packages=st.integers(1, 2), cpus=st.integers(4, 9), devices=st.integers(1, 4),
                   engines=st.integers(1, 4), depth=st.integers(1, 12), spread=st.booleans(),
                   tries=st.none() | st.integers(1, 50))
 loads = st.builds(Load, processes=st.integers(1, 4), pages=st.integers(1, 40), folio_pages=st.sampled_from([1, 4, 16]),
                   batch=st.integers(1, 8), loads=st.sampled_from([0.0, 0.3, 1.0]))
 
 
-def could_stop(box: Machine, load: Load) -> bool:
+def could_stop(box: Server, load: Load) -> bool:
     """Whether a CPU may wait for a descriptor that only itself, or one that waits for it, can free."""
     return box.tries is None and load.batch > 1 and box.depth < load.processes * load.batch
 
 
 @settings(max_examples=60, deadline=None)
 @given(boxes, costs, loads)
-def test_every_page_is_compressed_once_or_failed(box: Machine, costs: Costs, load: Load) -> None:
+def test_every_page_is_compressed_once_or_failed(box: Server, costs: Costs, load: Load) -> None:
     try:
         sample = simulate(box, costs, load)
     except ValueError:
@@ -199,7 +199,7 @@ def test_every_page_is_compressed_once_or_failed(box: Machine, costs: Costs, loa
 
 @settings(max_examples=30, deadline=None)
 @given(boxes, costs, loads, st.integers(0, 9))
-def test_one_seed_gives_one_result(box: Machine, costs: Costs, load: Load, seed: int) -> None:
+def test_one_seed_gives_one_result(box: Server, costs: Costs, load: Load, seed: int) -> None:
     if not could_stop(box, load):
         assert simulate(box, costs, load, seed=seed) == simulate(box, costs, load, seed=seed)
 
@@ -207,7 +207,7 @@ def test_one_seed_gives_one_result(box: Machine, costs: Costs, load: Load, seed:
 @settings(max_examples=40, deadline=None)
 @given(costs, st.integers(1, 8), st.integers(1, 7), st.integers(1, 9))
 def test_more_engines_are_never_slower_for_one(costs: Costs, batch: int, engines: int, more: int) -> None:
-    few, many = (one(Machine(engines=n), batch, costs=costs).page_ns[0] for n in (engines, engines + more))
+    few, many = (one(Server(engines=n), batch, costs=costs).page_ns[0] for n in (engines, engines + more))
     assert many <= few
 
 
@@ -218,22 +218,22 @@ def test_more_engines_are_never_slower_for_many(
 ) -> None:
     """Of one order of jobs that is exact; with several processes the order changes, so only all but a little."""
     load = Load(processes=processes, pages=128, batch=batch)
-    few, many = (sum(simulate(Machine(engines=n, spread=spread), costs, load).page_ns) for n in (engines, engines + more))
+    few, many = (sum(simulate(Server(engines=n, spread=spread), costs, load).page_ns) for n in (engines, engines + more))
     assert many <= few * 1.02 + processes
 
 
 @settings(max_examples=25, deadline=None)
 @given(costs, st.integers(1, 8), st.integers(1, 8))
 def test_a_batch_is_never_slower_than_its_pages_one_by_one(costs: Costs, batch: int, engines: int) -> None:
-    assert one(Machine(engines=engines), batch, pages=2 * batch, costs=costs).stalled_ns[0] <= one(
-        Machine(engines=engines), 1, pages=2 * batch, costs=costs).stalled_ns[0] + 1e-6
+    assert one(Server(engines=engines), batch, pages=2 * batch, costs=costs).stalled_ns[0] <= one(
+        Server(engines=engines), 1, pages=2 * batch, costs=costs).stalled_ns[0] + 1e-6
 
 
 @pytest.mark.parametrize(("make", "text"), [
     (lambda: Costs(cpu=-1), "cpu"), (lambda: Costs(cpu=1, retry=0), "retry"), (lambda: Costs(cpu=1, software=-1), "software"),
-    (lambda: Machine(engines=0), "engines"), (lambda: Machine(depth=0), "depth"), (lambda: Machine(tries=0), "tries"),
+    (lambda: Server(engines=0), "engines"), (lambda: Server(depth=0), "depth"), (lambda: Server(tries=0), "tries"),
     (lambda: Load(batch=0), "batch"), (lambda: Load(loads=-0.1), "loads"),
-    (lambda: simulate(Machine(packages=1, cpus=2), COSTS, Load(processes=3)), "processes is 3"),
+    (lambda: simulate(Server(packages=1, cpus=2), COSTS, Load(processes=3)), "processes is 3"),
 ])
 def test_numbers_that_cannot_be_are_refused(make: object, text: str) -> None:
     with pytest.raises(ValueError, match=text):

@@ -20,7 +20,7 @@ from traces import thrift
 from traces.errors import BadInput
 from traces.files import open_input
 
-__all__ = ["ParquetColumn", "Damaged", "bound_memory", "columns", "most_of"]
+__all__ = ["ParquetColumn", "DamagedFile", "bound_memory", "columns", "most_of"]
 
 #: What any file may take, and how much more for each of its bytes.  A distinct page has a digest of twenty bytes that
 #: no compressor makes smaller, so that a store of them is below.
@@ -37,7 +37,7 @@ _KINDS, _REPEATED, _ENCODINGS, _CODES = 8, 2, 10, 8
 _CODECS: Final = ("zstd", "snappy", "lz4_raw", "gzip", "brotli")
 
 
-class Damaged(Exception):
+class DamagedFile(Exception):
     """A file is not what it says; the message says how."""
 
 
@@ -57,7 +57,7 @@ def bound_memory(path: Path, file: pq.ParquetFile, todo: str) -> None:
             # Of these pyarrow keeps indices and the dictionary itself.
             indices = {field.name for field in file.schema_arrow if pa.types.is_dictionary(field.type)}
             need = sum(_need(raw, size, column, indices) for column in columns(raw, size))
-    except (Damaged, OSError, UnicodeDecodeError, pa.ArrowException) as problem:
+    except (DamagedFile, OSError, UnicodeDecodeError, pa.ArrowException) as problem:
         raise BadInput(path, "", f"cannot be read ({problem})", todo) from None
     if need > most_of(size):
         raise BadInput(path, "", f"would take {need >> 20:,} MiB of memory, from {size:,} bytes", todo)
@@ -81,34 +81,34 @@ def columns(raw: BinaryIO, size: int) -> list[ParquetColumn]:
     They are read here because pyarrow ends the process when a part of the column it should read is missing, or its
     codec does not exist.
 
-    :raises Damaged: when the file has such a column
+    :raises DamagedFile: when the file has such a column
     """
     raw.seek(max(size - 8, 0))
     tail = raw.read(8)
     length = int.from_bytes(tail[:4], "little")
     if tail[4:] != b"PAR1" or length > size - 8:
-        raise Damaged("its end is not that of a Parquet file")
+        raise DamagedFile("its end is not that of a Parquet file")
     raw.seek(size - 8 - length)
     try:
         meta, _ = thrift.struct(raw.read(length))
         root, *leaves = meta[2]
         if root.get(5) != len(leaves):
-            raise Damaged("a column has more than one value a row")
+            raise DamagedFile("a column has more than one value a row")
         found = []
         for group in meta[4]:
             if len(group[1]) != len(leaves):
-                raise Damaged("a row group has other columns than the file")
+                raise DamagedFile("a row group has other columns than the file")
             for leaf, chunk in zip(leaves, group[1], strict=True):
                 found.append(_column(leaf, chunk[3], size, group[3]))
     except (IndexError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        raise Damaged("what it says of its columns is damaged") from None
+        raise DamagedFile("what it says of its columns is damaged") from None
     return found
 
 
 def _column(leaf: dict[int, Any], chunk: dict[int, Any], size: int, rows: int) -> ParquetColumn:
     name, kind, width = leaf[4].decode("utf-8"), leaf[1], leaf.get(2, 0)
     if leaf.get(5) or leaf.get(3, 0) == _REPEATED:
-        raise Damaged("a column has more than one value a row")
+        raise DamagedFile("a column has more than one value a row")
     values, packed, first = chunk[5], chunk[7], chunk[9]
     if kind not in range(_KINDS) or chunk[1] != kind or chunk[4] not in range(_CODES) \
             or not all(code in range(_ENCODINGS) for code in chunk[2]) or chunk[3] != [leaf[4]] \
@@ -125,7 +125,7 @@ def _column(leaf: dict[int, Any], chunk: dict[int, Any], size: int, rows: int) -
     if 0 < chunk.get(11, 0) < first:
         first = chunk[11]
     if not 0 <= first <= first + packed <= size:
-        raise Damaged("a column lies outside the file")
+        raise DamagedFile("a column lies outside the file")
     return ParquetColumn(name, kind, width, max(values, rows), first, first + packed)
 
 
@@ -150,17 +150,17 @@ def _pages(raw: BinaryIO, at: int, end: int) -> tuple[int, int]:
         try:
             page, length = thrift.struct(head)
         except (IndexError, RecursionError):
-            raise Damaged("a page's header is damaged") from None
+            raise DamagedFile("a page's header is damaged") from None
         kind, whole, packed = page.get(1), page.get(2), page.get(3)
         if not isinstance(kind, int) or not isinstance(whole, int) or not isinstance(packed, int) \
                 or whole < 0 or not 0 <= packed <= end - at - length:
-            raise Damaged("a page's header is damaged")
+            raise DamagedFile("a page's header is damaged")
         inner = [page[key] for key in (5, 7, 8) if isinstance(page.get(key), dict)]
         if any(_DELTA_BYTE_ARRAY in (header.get(2), header.get(4)) for header in inner):
-            raise Damaged("its texts are packed in a way that does not show how long they are")
+            raise DamagedFile("its texts are packed in a way that does not show how long they are")
         if kind == _DICTIONARY_PAGE:
             if whole > most_of(packed):
-                raise Damaged(f"a page of {packed} bytes says that it unpacks to {whole}")
+                raise DamagedFile(f"a page of {packed} bytes says that it unpacks to {whole}")
             raw.seek(at + length)
             longest = max(longest, _longest(raw.read(packed), whole))
         unpacked += whole

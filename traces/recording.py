@@ -533,7 +533,7 @@ class Recording:
         :raises BadInput: at a segment that cannot be read or does not fit the schema
         """
         # Compiled code: imported where events are read, not where a verb prints its help.
-        from traces.segmentread import Damaged, Lender, Segment
+        from traces.segmentread import DamagedPage, Lender, Segment
 
         lender = Lender()
         for first, path, file in self._files(start):
@@ -548,7 +548,7 @@ class Recording:
                         # The caller may have let this batch go when it asks for the next.
                         del batch
                     continue
-            except (Damaged, OSError) as problem:
+            except (DamagedPage, OSError) as problem:
                 raise BadInput(path, f"event {first}", f"cannot be read ({problem})", _AGAIN) from None
             # Another writer made it: recordings of earlier versions, and of other tools.
             table = self._table(first, path, file, columns)

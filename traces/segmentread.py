@@ -22,7 +22,7 @@ from traces.compiled import at as _at
 from traces.compiled import compiled
 from traces.files import open_input
 
-__all__ = ["Damaged", "Lender", "Segment", "texts_of"]
+__all__ = ["DamagedPage", "Lender", "Segment", "texts_of"]
 
 _PLAIN, _DELTA, _RLE_DICTIONARY = 0, 5, 8
 _DATA_PAGE, _DICTIONARY_PAGE = 0, 2
@@ -34,7 +34,7 @@ _DTYPE: Final = {column.name: np.dtype(column.dtype) for column in schema.COLUMN
 _POSITION, _LEFT, _NUMBER, _LITERAL = range(4)
 
 
-class Damaged(ValueError):
+class DamagedPage(ValueError):
     """A page is not what its header says; the message says which column."""
 
 
@@ -230,7 +230,7 @@ class Segment:
     def open(cls, path: Path, file: pq.ParquetFile, columns: list[str], lender: Lender) -> Segment | None:
         """Return a segment whose ``file`` has the format's columns, None where it was not written by :mod:`segment`.
 
-        :raises Damaged: when a page cannot be unpacked
+        :raises DamagedPage: when a page cannot be unpacked
         :raises OSError: when the file cannot be read
         """
         meta = file.metadata
@@ -245,7 +245,7 @@ class Segment:
             try:
                 # Not read by pyarrow, which ends the process over some damage.
                 place = {column.name: column for column in parquetbounds.columns(raw, os.fstat(raw.fileno()).st_size)}
-            except parquetbounds.Damaged:
+            except parquetbounds.DamagedFile:
                 return None
             pages = {}
             for name in columns:
@@ -262,7 +262,7 @@ class Segment:
     def batch(self, rows: int) -> dict[str, np.ndarray]:
         """Return the next ``rows`` rows, or fewer at the end: ``event`` as codes, ``text`` as objects.
 
-        :raises Damaged: when a page does not hold what its header says
+        :raises DamagedPage: when a page does not hold what its header says
         """
         some = min(rows, self._rows - self._at)
         out = {name: self._column(name, pages, some, rows) for name, pages in self._pages.items()}
@@ -275,21 +275,21 @@ class Segment:
                 # Segments have any number of rows; an array for each would be kept.
                 self._ts = self._lender.array("ts", 1 << (self._rows - 1).bit_length())[:self._rows]
                 if not _undelta(pages.page, self._ts):
-                    raise Damaged(f"column {name} is damaged")
+                    raise DamagedPage(f"column {name} is damaged")
             return self._ts[self._at:self._at + some]
         state, width = self._state[name], int(pages.page[0]) // 8
         if name == "text":
             assert isinstance(pages.dictionary, list)
             numbers = np.empty(some, np.int32)
             if not _expand(pages.page, width, state, np.arange(len(pages.dictionary), dtype=np.int32), numbers):
-                raise Damaged(f"column {name} is damaged")
+                raise DamagedPage(f"column {name} is damaged")
             return texts_of(pages.dictionary, numbers)
         out = self._lender.array(name, rows)[:some]
         # One compiled function for all types of a width.
         assert isinstance(pages.dictionary, np.ndarray)
         same = f"i{out.itemsize}"
         if not _expand(pages.page, width, state, pages.dictionary.view(same), out.view(same)):
-            raise Damaged(f"column {name} is damaged")
+            raise DamagedPage(f"column {name} is damaged")
         return out
 
 
@@ -390,5 +390,5 @@ def _page(data: bytes, at: int, kind: int, limit: int, unpacker: zstandard.ZstdD
     try:
         whole = unpacker.decompress(body)
     except zstandard.ZstdError as problem:
-        raise Damaged(f"a page cannot be unpacked ({problem})") from None
+        raise DamagedPage(f"a page cannot be unpacked ({problem})") from None
     return _Page(whole, values, encoding, begin + packed)

@@ -7,17 +7,17 @@ with the errno, the length and the bytes the kernel gives for that call.
     >>> from model.crypto import compressor_for
     >>> c = compressor_for("lz4", "mainline-7.3")
     >>> c.compress(bytes(4096))
-    Result(err=0, dlen=26, data=b'...')
+    CompressResult(err=0, dlen=26, data=b'...')
 """
 
 from ..page import PAGE_SIZE
 from .base import (
     KERNEL_LINES,
     Compressor,
+    CompressResult,
     CorruptData,
     InexactLibrary,
     ModelledCompressor,
-    Result,
     UnsupportedCompressor,
 )
 from .registry import compressor_for
@@ -29,7 +29,7 @@ __all__ = [
     "CorruptData",
     "InexactLibrary",
     "ModelledCompressor",
-    "Result",
+    "CompressResult",
     "UnsupportedCompressor",
     "compressor_for",
 ]

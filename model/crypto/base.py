@@ -25,7 +25,7 @@ PageFunction: TypeAlias = Callable[[Buffer], bytes]
 Lengths: TypeAlias = "tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint64]]"
 
 
-class Result(NamedTuple):
+class CompressResult(NamedTuple):
     """One `crypto_acomp_compress` call on one page, as the caller finds it in the request afterwards."""
 
     err: int  # 0, or a negative errno
@@ -61,7 +61,7 @@ class Compressor(ABC):
     grade: Literal["exact", "modelled"] = "exact"
 
     @abstractmethod
-    def compress(self, page: Buffer) -> Result:
+    def compress(self, page: Buffer) -> CompressResult:
         """Compress one page of `PAGE_SIZE` bytes; ValueError for any other size."""
 
     @abstractmethod
@@ -120,12 +120,12 @@ class LibraryCompressor(Compressor):
             function = self._local.function = self._page_function()
         return function
 
-    def compress(self, page: Buffer) -> Result:
+    def compress(self, page: Buffer) -> CompressResult:
         check_page(page)
         data = self._own_function()(page)
         if len(data) > self._max_len:
-            return Result(self._err, self._err_dlen, b"")
-        return Result(0, len(data), data)
+            return CompressResult(self._err, self._err_dlen, b"")
+        return CompressResult(0, len(data), data)
 
     def lengths(self, pages: NDArray[np.uint8], threads: int = 1) -> Lengths:
         import numpy as np

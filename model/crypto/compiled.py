@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errno import EINVAL
 from ..page import PAGE_SIZE
 from . import knownanswers
-from .base import Buffer, Compressor, CorruptData, Lengths, Result, check_page, check_pages, in_threads
+from .base import Buffer, Compressor, CompressResult, CorruptData, Lengths, check_page, check_pages, in_threads
 
 Bytes = NDArray[np.uint8]
 at = np.uintp  # an index of this type spares the compiled code a test for counting from the end
@@ -97,12 +97,12 @@ class CompiledCompressor(Compressor, Generic[Scratch]):
             memory = self._local.memory = self._make_scratch()
         return memory
 
-    def compress(self, page: Buffer) -> Result:
+    def compress(self, page: Buffer) -> CompressResult:
         check_page(page)
         length, dst = self._block(read_only(page), self._scratch())
         if length == 0:
-            return Result(self.err, self.err_dlen, b"")
-        return Result(0, length, dst[:length].tobytes())
+            return CompressResult(self.err, self.err_dlen, b"")
+        return CompressResult(0, length, dst[:length].tobytes())
 
     def lengths(self, pages: NDArray[np.uint8], threads: int = 1) -> Lengths:
         pages = check_pages(pages, threads).view()

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator
 
 from ..page import PAGE_SIZE
-from .base import Compressor, CorruptData, Result
+from .base import Compressor, CompressResult, CorruptData
 
 
 def noise(seed: int, size: int = PAGE_SIZE) -> bytes:
@@ -266,7 +266,7 @@ ANSWERS: dict[str, dict[str, tuple[int, str]]] = {
 }
 
 
-def answer(result: Result) -> tuple[int, str]:
+def answer(result: CompressResult) -> tuple[int, str]:
     """`result` in the form of the table."""
     return (result.dlen, hashlib.sha1(result.data).hexdigest()[:16]) if result.err == 0 else DOES_NOT_FIT
 

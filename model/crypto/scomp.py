@@ -17,7 +17,7 @@ from typing import Protocol
 
 from ..errno import EINVAL, ENOSPC, ENOSYS
 from ..page import PAGE_SIZE
-from .base import Compressor, CorruptData, Result
+from .base import Compressor, CompressResult, CorruptData
 from .knownanswers import noise
 from .request import AcompAlg, AcompRequest, KernelFault, SgList, gather, scatter
 
@@ -31,10 +31,10 @@ class PageAlgorithm(Protocol):
 
     name: str
 
-    def compress(self, page: bytes, room: int) -> Result:
+    def compress(self, page: bytes, room: int) -> CompressResult:
         """Compress `page` into at most `room` bytes; after an error `dlen` is what it leaves there."""
 
-    def decompress(self, data: bytes, room: int) -> Result:
+    def decompress(self, data: bytes, room: int) -> CompressResult:
         """Undo it; `room` bytes of destination."""
 
 
@@ -44,9 +44,9 @@ class Wrapped:
     def __init__(self, compressor: Compressor) -> None:
         self.compressor = compressor
         self.name = compressor.name
-        self._no_room: Result | None = None
+        self._no_room: CompressResult | None = None
 
-    def compress(self, page: bytes, room: int) -> Result:
+    def compress(self, page: bytes, room: int) -> CompressResult:
         """ValueError unless `page` is 4096 bytes: the compressors of this package know pages only."""
         result = self.compressor.compress(page)
         if result.err or result.dlen <= room:
@@ -55,17 +55,17 @@ class Wrapped:
             # What it answers when even a page of room is too little.
             self._no_room = self.compressor.compress(noise(0))
         err, dlen, _ = self._no_room
-        return Result(err, room if dlen == PAGE_SIZE else dlen, b"")
+        return CompressResult(err, room if dlen == PAGE_SIZE else dlen, b"")
 
-    def decompress(self, data: bytes, room: int) -> Result:
+    def decompress(self, data: bytes, room: int) -> CompressResult:
         """-EINVAL for anything that is not one page, compressed by this algorithm."""
         if room < PAGE_SIZE:
-            return Result(EINVAL, room, b"")
+            return CompressResult(EINVAL, room, b"")
         try:
             page = self.compressor.decompress(data, PAGE_SIZE)
         except CorruptData:
-            return Result(EINVAL, room, b"")
-        return Result(0, len(page), page)
+            return CompressResult(EINVAL, room, b"")
+        return CompressResult(0, len(page), page)
 
 
 class Synthetic:
@@ -74,24 +74,24 @@ class Synthetic:
     What it compressed it finds again by the compressed bytes; data it never made is -EINVAL.
     """
 
-    def __init__(self, function: Callable[[bytes], Result], name: str = "synthetic") -> None:
+    def __init__(self, function: Callable[[bytes], CompressResult], name: str = "synthetic") -> None:
         self.name = name
         self._function = function
         self._pages: dict[bytes, bytes] = {}
 
-    def compress(self, page: bytes, room: int) -> Result:
+    def compress(self, page: bytes, room: int) -> CompressResult:
         """Whatever the function says, too long for `room` or not."""
         result = self._function(page)
         if not result.err:
             self._pages[result.data] = page
         return result
 
-    def decompress(self, data: bytes, room: int) -> Result:
+    def decompress(self, data: bytes, room: int) -> CompressResult:
         """The page whose compressed form `data` was."""
         page = self._pages.get(data)
         if page is None or len(page) > room:
-            return Result(EINVAL, room, b"")
-        return Result(0, len(page), page)
+            return CompressResult(EINVAL, room, b"")
+        return CompressResult(0, len(page), page)
 
 
 class _Scomp(AcompAlg):
@@ -106,7 +106,7 @@ class _Scomp(AcompAlg):
         return self._comp_decomp(request, self.algorithm.decompress)
 
     @abstractmethod
-    def _comp_decomp(self, request: AcompRequest, function: Callable[[bytes, int], Result]) -> int:
+    def _comp_decomp(self, request: AcompRequest, function: Callable[[bytes, int], CompressResult]) -> int:
         """`scomp_acomp_comp_decomp`."""
 
 
@@ -119,7 +119,7 @@ class Scomp612(_Scomp):
 
     req_virt = False  # 6.12 knows lists only
 
-    def _comp_decomp(self, request: AcompRequest, function: Callable[[bytes, int], Result]) -> int:
+    def _comp_decomp(self, request: AcompRequest, function: Callable[[bytes, int], CompressResult]) -> int:
         src, dst = request.src_sg(), request.dst_sg()
         if not src or not request.slen or request.slen > SCOMP_SCRATCH_SIZE:
             return EINVAL
@@ -145,7 +145,7 @@ class Scomp7(_Scomp):
     else it is put in a row in a scratch buffer of one page.  `req->dlen` is written after an error too.
     """
 
-    def _comp_decomp(self, request: AcompRequest, function: Callable[[bytes, int], Result]) -> int:
+    def _comp_decomp(self, request: AcompRequest, function: Callable[[bytes, int], CompressResult]) -> int:
         slen, dlen = request.slen, request.dlen
         if not request.src or not slen or not request.dst or not dlen:
             return EINVAL

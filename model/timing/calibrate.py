@@ -25,7 +25,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .iaa import POSTED_TRIES, Costs, Load, Machine, Sample, simulate
+from .iaa import POSTED_TRIES, Costs, Load, Sample, Server, simulate
 from .posted import Figures, row
 
 __all__ = [
@@ -75,10 +75,10 @@ class Setup:
         """Its name on the command line."""
         return f"cpus{self.cpus}-engines{self.engines}" + ("" if self.spread else "-own")
 
-    def box(self, *, series: bool) -> Machine:
+    def box(self, *, series: bool) -> Server:
         """Return the measured box, without or with the series."""
-        return Machine(cpus=self.cpus, engines=self.engines, spread=series and self.spread,
-                       tries=POSTED_TRIES if series else None)
+        return Server(cpus=self.cpus, engines=self.engines, spread=series and self.spread,
+                      tries=POSTED_TRIES if series else None)
 
 
 #: The setups that are tried.  1 engine is what the kernel's default configuration and its documented script set up
@@ -133,7 +133,7 @@ class Calibration:
     freeing: float
     straggle: float
 
-    def outcome(self, box: Machine, load: Load, *, costs: Costs | None = None, stored: float | None = None,
+    def outcome(self, box: Server, load: Load, *, costs: Costs | None = None, stored: float | None = None,
                 seed: int = 1) -> ModelledRun:
         """Simulate a sample and return what a whole run would show.
 

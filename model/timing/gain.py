@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from .calibrate import POSTED_BATCH, SAMPLE_PAGES, TABLE, ZSTD_TABLE, Calibration, ModelledRun, NoFit, calibrate, load
 from .calibrate import SETUPS as _SETUPS
-from .iaa import Load, Machine
+from .iaa import Load, Server
 from .posted import METRICS, ROWS, PostedRow
 
 __all__ = ["COMPRESSORS", "GRADE", "Answer", "Line", "Question", "ask", "predict", "spread_of_setups"]
@@ -117,7 +117,7 @@ class Question:
     loads: float = 0.0
     seed: int = 1
 
-    def box(self, calibration: Calibration) -> Machine:
+    def box(self, calibration: Calibration) -> Server:
         """Return the box that is asked about.
 
         :raises ValueError: for a number that cannot be
@@ -139,7 +139,7 @@ class Answer:
     """
 
     calibration: Calibration
-    box: Machine
+    box: Server
     baseline: ModelledRun
     series: ModelledRun
     asked: ModelledRun
@@ -161,7 +161,7 @@ def ask(calibration: Calibration, question: Question) -> Answer:
     costs, stored = (calibration.costs, calibration.stored) if question.compressor == "deflate-iaa" else (
         calibration.software())
 
-    def outcome(box: Machine, work: Load, seed: int = 1) -> ModelledRun:
+    def outcome(box: Server, work: Load, seed: int = 1) -> ModelledRun:
         return calibration.outcome(box, work, costs=costs, stored=stored, seed=seed)
 
     asked = Load(processes=question.processes, pages=max(SAMPLE_PAGES, question.folio_pages),

@@ -22,7 +22,7 @@ from typing import Any
 
 import simpy
 
-__all__ = ["EXAMPLE_DEPTH", "POSTED_TRIES", "Machine", "Costs", "Load", "Sample", "simulate"]
+__all__ = ["EXAMPLE_DEPTH", "POSTED_TRIES", "Server", "Costs", "Load", "Sample", "simulate"]
 
 #: Tries to get a descriptor before a compress job gives up, as posted (v8 10/14 and later).
 POSTED_TRIES = 1000
@@ -70,7 +70,7 @@ class Costs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class Server:
     """A machine, and how iaa_crypto uses its devices.
 
     :param packages: sockets; a NUMA node each
@@ -172,7 +172,7 @@ class Sample:
 class _Device:
     """A work queue and the engines behind it."""
 
-    def __init__(self, env: simpy.Environment, box: Machine) -> None:
+    def __init__(self, env: simpy.Environment, box: Server) -> None:
         self.env = env
         self.depth = box.depth
         self.held = 0
@@ -224,7 +224,7 @@ class _Cpu:
     """One CPU that stores folios, one after the other."""
 
     def __init__(
-        self, number: int, env: simpy.Environment, box: Machine, costs: Costs, load: Load, devices: list[_Device],
+        self, number: int, env: simpy.Environment, box: Server, costs: Costs, load: Load, devices: list[_Device],
         tally: _Tally, seed: int
     ) -> None:
         self.number, self.env, self.box, self.costs, self.load, self.tally = number, env, box, costs, load, tally
@@ -328,7 +328,7 @@ class _Cpu:
         self.tally.loaded += 1
 
 
-def simulate(box: Machine, costs: Costs, load: Load, *, seed: int = 1) -> Sample:
+def simulate(box: Server, costs: Costs, load: Load, *, seed: int = 1) -> Sample:
     """Let every process store its pages, and return what it took.
 
     :param seed: of the variation of the CPUs' work, which keeps processes from running in step

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from model.crypto import knownanswers as known
-from model.crypto.base import Result
+from model.crypto.base import CompressResult
 from replay.revdiff.freerun import Operation
 from replay.revdiff.lockstep import RESPECTS
 from replay.revdiff.scenario import (
@@ -102,7 +102,7 @@ SCENARIOS: Final = (
         "a compressor's success with a length of 0 rejects the folio, where mainline keeps the page as it is",
         (_out(16, _TEXT),), _on("v14", "v12"),
         (Breaks(0, "neither an error nor 1 to", "length in range"), Parts(0, "stored", ScenarioSetup("mainline-7.3"))),
-        _on("v14-meant", "v14-25", "mainline-7.0"), lengths=lambda page: Result(0, 0, b""),
+        _on("v14-meant", "v14-25", "mainline-7.0"), lengths=lambda page: CompressResult(0, 0, b""),
         note="with a compressor made for it: no real one does that"),
     Scenario(
         "L6", "v14 25/26, zswap_entries_cache_alloc_batch()",

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from model.crypto.base import Result
+from model.crypto.base import CompressResult
 from model.page import PAGE_SIZE
 from replay.revdiff.freerun import Operation
 from traces import schema
@@ -64,10 +64,10 @@ class Contents:
             return self._pages[row].tobytes() if self._has[row] else None
         return (row + 1).to_bytes(8, "little") * (PAGE_SIZE // 8)
 
-    def compress(self, page: bytes) -> Result:
+    def compress(self, page: bytes) -> CompressResult:
         """The recorded result of a synthetic page, whose bytes are synthetic too."""
         err, length = self.results.get(page, (-22, PAGE_SIZE))
-        return Result(err, length, b"" if err else (page[:8] * 512)[:length - 1] + b"\xa5")
+        return CompressResult(err, length, b"" if err else (page[:8] * 512)[:length - 1] + b"\xa5")
 
 
 @dataclass

@@ -21,7 +21,7 @@ from model.crypto import acomp as acomp_module
 from model.crypto import compressor_for
 from model.crypto import iaa as iaa_module
 from model.crypto.acomp import Acomp, Acomp7, AcompFolio, AcompRequest, KernelFault, Scatterlist, SgList
-from model.crypto.base import Result
+from model.crypto.base import CompressResult
 from model.crypto.faults import FaultPlan
 from model.crypto.iaa import IaaCrypto
 from model.crypto.iaa_device import IaaDevice, Topology
@@ -160,7 +160,7 @@ class Scenario:
     finds: tuple[Find, ...]
     clean: tuple[ScenarioSetup, ...] = ()
     compressor: str = "lz4"
-    lengths: Callable[[bytes], Result] | None = None
+    lengths: Callable[[bytes], CompressResult] | None = None
     faults: tuple[Mapping[str, Any], ...] = ()
     iaa: Iaa = field(default_factory=Iaa)
     cpus: int = 2
