@@ -113,8 +113,8 @@ def copy(tmp_path: Path) -> Path:
     (tmp_path / "traces" / "samples").mkdir()
     shutil.copy(ROOT / "traces" / "samples" / "__init__.py", tmp_path / "traces" / "samples")
     shutil.copytree(ROOT / "traces" / "samples" / "7.3-zstd-64k", tmp_path / "sample", ignore=shutil.ignore_patterns("cache"))
-    (tmp_path / "tests").mkdir()
-    for name in ("conftest.py", "test_events.py"):
+    (tmp_path / "tests" / "golden").mkdir(parents=True)
+    for name in ("conftest.py", "test_events.py", "golden/probes.txt"):
         shutil.copy(ROOT / "tests" / name, tmp_path / "tests" / name)
     return tmp_path
 
