@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from model.crypto import Compressor, Result
+from model.crypto import Compressor, CompressResult
 from replay.tools.synthetic import ImaginaryKernel, config
 from traces import schema
 from traces.recording import Recording, RecordingWriter
@@ -38,10 +38,10 @@ class ByFirstByte:
     def __init__(self, longer: int = 0) -> None:
         self.longer = longer
 
-    def compress(self, page: bytes) -> Result:
+    def compress(self, page: bytes) -> CompressResult:
         length = 200 + 50 * page[0] + self.longer
         data = hashlib.sha256(page).digest() * 128
-        return Result(0, length, data[:length]) if length < 4096 else Result(-22, 4096, b"")
+        return CompressResult(0, length, data[:length]) if length < 4096 else CompressResult(-22, 4096, b"")
 
 
 @dataclass

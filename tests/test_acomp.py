@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.crypto import Result, compressor_for
+from model.crypto import CompressResult, compressor_for
 from model.crypto import knownanswers as known
 from model.crypto.acomp import (
     KERNEL_DEFECTS,
@@ -195,7 +195,7 @@ def test_612_linear_is_the_compressor(name: str) -> None:
 
 
 def test_612_more_than_was_offered_is_enospc_after_it_was_written() -> None:
-    tfm = Acomp612(Synthetic(lambda page: Result(0, 4097, b"x" * 4097)))
+    tfm = Acomp612(Synthetic(lambda page: CompressResult(0, 4097, b"x" * 4097)))
     asked = request(TEXT, 8192)
     assert tfm.compress(asked) == ENOSPC
     assert asked.dlen == 4097
@@ -205,7 +205,7 @@ def test_612_more_than_was_offered_is_enospc_after_it_was_written() -> None:
 
 
 def test_612_several_destination_entries_get_nothing_when_it_fails() -> None:
-    tfm = Acomp612(Synthetic(lambda page: Result(0, 4097, b"x" * 4097)))
+    tfm = Acomp612(Synthetic(lambda page: CompressResult(0, 4097, b"x" * 4097)))
     asked = AcompRequest(sg_init_one(TEXT), buffers(4096, 4096))
     assert tfm.compress(asked) == ENOSPC
     assert content(asked.dst_sg()) == bytes(8192)
@@ -229,7 +229,7 @@ def test_612_scratch_is_128_kib() -> None:
     asked = AcompRequest(sg_init_one(bytes(131073)), buffers(4096), 131073)
     assert acomp("lz4", Acomp612).compress(asked) == EINVAL
     asked = AcompRequest(sg_init_one(bytes(131072)), buffers(4096), 131072)
-    assert Acomp612(Synthetic(lambda data: Result(0, 1, b"x"))).compress(asked) == 0
+    assert Acomp612(Synthetic(lambda data: CompressResult(0, 1, b"x"))).compress(asked) == 0
 
 
 def test_612_knows_no_virtual_addresses() -> None:
@@ -599,7 +599,7 @@ def test_v14_decompress_ignores_unit_size() -> None:
 
 @pytest.mark.parametrize("length", [0, 4096])
 def test_v14_lengths_of_nothing_and_of_a_page_are_successes_unless_meant(length: int) -> None:
-    odd = Synthetic(lambda page: Result(0, length, bytes(length)))
+    odd = Synthetic(lambda page: CompressResult(0, length, bytes(length)))
     assert AcompV14(odd).call(request(unit_size=4096)) == CallResult(0, length, (length,))
     assert AcompV14Meant(odd).call(request(unit_size=4096)) == CallResult(EINVAL, length, (EINVAL,))
     # Only units are judged: neither a request without any nor a decompression.

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from model.crypto import (
     KERNEL_LINES,
     Compressor,
+    CompressResult,
     CorruptData,
     InexactLibrary,
-    Result,
     UnsupportedCompressor,
     compressor_for,
     deflate,
@@ -101,25 +101,25 @@ def test_known_pages_are_pages() -> None:
 @pytest.mark.parametrize(
     ("name", "line", "error"),
     [
-        ("zstd", "mainline-6.12", Result(-22, 4096, b"")),
-        ("zstd", "mainline-6.18", Result(-22, 0, b"")),
-        ("zstd", "mainline-7.3", Result(-22, 0, b"")),
-        ("lz4", "mainline-6.12", Result(-22, 4096, b"")),
-        ("lz4", "mainline-7.3", Result(-22, 4096, b"")),
-        ("lzo", "mainline-6.12", Result(-22, 4096, b"")),
-        ("lzo", "mainline-7.3", Result(-22, 4096, b"")),
-        ("lzo-rle", "mainline-6.12", Result(-22, 4096, b"")),
-        ("lzo-rle", "mainline-7.3", Result(-22, 4096, b"")),
-        ("lz4hc", "mainline-6.12", Result(-22, 4096, b"")),
-        ("lz4hc", "mainline-7.3", Result(-22, 4096, b"")),
-        ("842", "mainline-6.12", Result(-28, 0, b"")),
-        ("842", "mainline-7.3", Result(-28, 0, b"")),
-        ("deflate", "mainline-6.12", Result(-22, 4096, b"")),
-        ("deflate", "mainline-6.18", Result(-28, 4096, b"")),
-        ("deflate", "mainline-7.3", Result(-28, 4096, b"")),
+        ("zstd", "mainline-6.12", CompressResult(-22, 4096, b"")),
+        ("zstd", "mainline-6.18", CompressResult(-22, 0, b"")),
+        ("zstd", "mainline-7.3", CompressResult(-22, 0, b"")),
+        ("lz4", "mainline-6.12", CompressResult(-22, 4096, b"")),
+        ("lz4", "mainline-7.3", CompressResult(-22, 4096, b"")),
+        ("lzo", "mainline-6.12", CompressResult(-22, 4096, b"")),
+        ("lzo", "mainline-7.3", CompressResult(-22, 4096, b"")),
+        ("lzo-rle", "mainline-6.12", CompressResult(-22, 4096, b"")),
+        ("lzo-rle", "mainline-7.3", CompressResult(-22, 4096, b"")),
+        ("lz4hc", "mainline-6.12", CompressResult(-22, 4096, b"")),
+        ("lz4hc", "mainline-7.3", CompressResult(-22, 4096, b"")),
+        ("842", "mainline-6.12", CompressResult(-28, 0, b"")),
+        ("842", "mainline-7.3", CompressResult(-28, 0, b"")),
+        ("deflate", "mainline-6.12", CompressResult(-22, 4096, b"")),
+        ("deflate", "mainline-6.18", CompressResult(-28, 4096, b"")),
+        ("deflate", "mainline-7.3", CompressResult(-28, 4096, b"")),
     ],
 )
-def test_error_when_it_does_not_fit(name: str, line: str, error: Result) -> None:
+def test_error_when_it_does_not_fit(name: str, line: str, error: CompressResult) -> None:
     compressor = compressor_for(name, line)
     assert compressor.compress(known.noise(0)) == error
     errs, dlens, head = compressor.lengths(as_array(known.noise(0)))

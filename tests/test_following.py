@@ -16,7 +16,7 @@ import traces
 from model.crypto import compressor_for
 from model.crypto import knownanswers as known
 from replay.cli import main
-from replay.formats.subtests import TestNames, judge
+from replay.formats.subtests import SubtestNames, judge
 from replay.many.jobs import JobOutcome, ReplayJob
 from replay.reference.checks import CHECKS, Divergence, Tally, counter_check
 from replay.tools.synthetic import ImaginaryKernel
@@ -115,7 +115,7 @@ def test_harnesses_are_told(samples: dict[str, Path]) -> None:
     row = int(np.flatnonzero(recording.columns["event"] == schema.CODE["zs_free"])[3])
     without(recording, range(row, row + 1))
     result = replay.replay(recording, keep_going=True)
-    cases = {case.name: case for case in judge(ReplayJob(0, "r", None, "", {}), JobOutcome(0, result), TestNames()).cases}
+    cases = {case.name: case for case in judge(ReplayJob(0, "r", None, "", {}), JobOutcome(0, result), SubtestNames()).cases}
     assert [name for name, case in cases.items() if case.status == "fail"] == ["effect.order"]
     assert cases["effect.order"].text.endswith(", different 1")
     only = next(check for check in result.checks if check.following and not check.independent)

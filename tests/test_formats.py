@@ -34,7 +34,7 @@ from replay.formats import mail
 from replay.formats.junit import junit_xml
 from replay.formats.ktap import Ktap
 from replay.formats.mail import WIDTH, MailFormat, asked
-from replay.formats.subtests import TestNames, judge
+from replay.formats.subtests import SubtestNames, judge
 from replay.many.jobs import NOT_DONE, UNREADABLE, JobOutcome, ReplayJob
 from replay.reference.checks import CHECKS, Divergence
 from replay.verdict.result import CheckResult, Result
@@ -208,7 +208,7 @@ def test_kunit_s_parser_reads_what_was_found(printed: dict[tuple[str, str], str]
         assert (tree["status"], tree["errors"]) == (overall[case], 0), case
         pairs = {}
         revisions = words.count("--revision") or 1
-        names = TestNames()
+        names = SubtestNames()
         for number, each in enumerate(objects(printed[case, "json"])):
             error = each.get("error", "")
             job = ReplayJob(number, each["recording"], each["revision"])
@@ -323,7 +323,7 @@ def test_kunit_s_parser_reads_whatever_is_found(monkeypatch: pytest.MonkeyPatch)
     def each(made: list[Any]) -> None:
         pairs = outcomes(made)
         tree = parser.parse_run_tests(lines_of(Ktap(divergence_lines), pairs), printer.null_printer)
-        names = TestNames()
+        names = SubtestNames()
         suites = [judge(job, outcome, names) for job, outcome in pairs]
         assert tree.counts.errors == 0
         assert [(test.name, test.status.name, [(sub.name, sub.status.name) for sub in test.subtests])
@@ -341,7 +341,7 @@ def test_kunit_s_parser_reads_whatever_is_found(monkeypatch: pytest.MonkeyPatch)
 @settings(deadline=None, max_examples=50)
 @given(RESULT)
 def test_what_is_not_decided_has_nothing_that_passes(result: Result) -> None:
-    suite = judge(ReplayJob(0, "a", None), JobOutcome(0, result), TestNames())
+    suite = judge(ReplayJob(0, "a", None), JobOutcome(0, result), SubtestNames())
     statuses = [case.status for case in suite.cases]
     if result.verdict in ("UNDECIDED", "SKIP"):
         assert set(statuses) <= {"skip"}

@@ -21,7 +21,7 @@ from replay import replay
 from tests import ringbuilder as rb
 from traces.errors import BadInput
 from traces.importers import import_source
-from traces.importers.capture import CaptureWriter as ImportedCapture
+from traces.importers.capture import CaptureReader
 from traces.record.capture import AppendFile, CaptureWriter
 from traces.record.errors import CannotRecord
 from traces.record.losslines import loss_lines
@@ -288,7 +288,7 @@ def cut_everywhere(tmp_path: Path, name: str, step: int) -> None:
         (tmp_path / "c" / name).write_bytes(data[:size])
         import_source(tmp_path / "c", tmp_path / "k")
         recording = traces.open_recording(tmp_path / "k", verify=False)
-        until = ImportedCapture.find(tmp_path / "c").until  # type: ignore[union-attr]
+        until = CaptureReader.find(tmp_path / "c").until  # type: ignore[union-attr]
         assert recording.manifest["complete"] is False
         assert until in (950, 3000, 6000, 9000)
         assert rows(tmp_path / "k") == [row for row in everything if row[0] < until]
@@ -313,7 +313,7 @@ def test_how_far_a_capture_is_whole_at_every_byte(tmp_path: Path) -> None:
     for size in range(len(data), -1, -1):
         with ring.open("r+b") as file:
             file.truncate(size)
-        capture = ImportedCapture.find(tmp_path / "c")
+        capture = CaptureReader.find(tmp_path / "c")
         assert capture is not None
         assert capture.until == max([ts for ts, bytes_ in flushes if bytes_ <= size], default=950)
 

@@ -27,7 +27,7 @@ from tests import ringbuilder as rb
 from tests.test_record_capture import NONE_LOST, PAGES, make, rows
 from traces.errors import BadInput
 from traces.importers import import_source
-from traces.importers.capture import CaptureWriter as ImportedCapture
+from traces.importers.capture import CaptureReader
 from traces.record import packing, session
 from traces.record import rings as rings_module
 from traces.record.capture import AppendFile, CaptureWriter
@@ -528,7 +528,7 @@ def test_a_packed_capture_that_was_cut_is_not_complete(tmp_path: Path, name: str
     data = path.read_bytes()
     for size in range(0, len(data), max(1, len(data) // 9)):
         path.write_bytes(data[:size])
-        capture = ImportedCapture.find(tmp_path / "c")
+        capture = CaptureReader.find(tmp_path / "c")
         assert capture is not None
         assert not capture.complete
         import_source(tmp_path / "c", tmp_path / "q")

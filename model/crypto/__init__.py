@@ -25,11 +25,11 @@ from .registry import compressor_for
 __all__ = [
     "KERNEL_LINES",
     "PAGE_SIZE",
+    "CompressResult",
     "Compressor",
     "CorruptData",
     "InexactLibrary",
     "ModelledCompressor",
-    "CompressResult",
     "UnsupportedCompressor",
     "compressor_for",
 ]

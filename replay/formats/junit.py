@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from replay.formats.subtests import Case, Suite, TestNames, judge
+from replay.formats.subtests import Case, SubtestNames, Suite, judge
 from replay.many.jobs import JobOutcome, ReplayJob
 from replay.reference.checks import Divergence
 
@@ -31,7 +31,7 @@ def junit_xml(pairs: Sequence[tuple[ReplayJob, JobOutcome]], lines: Callable[[Di
     :param now: when the replays were done
     """
     root = ET.Element("testsuites")
-    names = TestNames()
+    names = SubtestNames()
     for number, (job, outcome) in enumerate(pairs):
         _suite(root, number, judge(job, outcome, names), lines, now)
     ET.indent(root)

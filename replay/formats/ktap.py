@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from replay.formats.subtests import Case, Suite, TestNames, judge, one_line
+from replay.formats.subtests import Case, SubtestNames, Suite, judge, one_line
 from replay.many.jobs import JobOutcome, ReplayJob
 from replay.reference.checks import Divergence
 
@@ -29,7 +29,7 @@ class Ktap:
 
     def __init__(self, lines: Callable[[Divergence], Iterator[str]]) -> None:
         self._lines = lines
-        self._names = TestNames()
+        self._names = SubtestNames()
 
     def head(self, jobs: Sequence[ReplayJob]) -> Iterator[str]:
         """Yield the version and the plan."""

@@ -20,7 +20,7 @@ from replay.many.jobs import JobOutcome, ReplayJob
 from replay.reference.checks import Divergence
 from replay.verdict.result import CheckResult, Result
 
-__all__ = ["Case", "TestNames", "Suite", "judge", "one_line"]
+__all__ = ["Case", "SubtestNames", "Suite", "judge", "one_line"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Suite:
 
 
 @dataclass
-class TestNames:
+class SubtestNames:
     """Gives each pair a name that no other has: harnesses know tests by their names from run to run."""
 
     _given: set[str] = field(default_factory=set)
@@ -70,7 +70,7 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text).split())
 
 
-def judge(job: ReplayJob, outcome: JobOutcome, names: TestNames) -> Suite:
+def judge(job: ReplayJob, outcome: JobOutcome, names: SubtestNames) -> Suite:
     """Return what a harness is given of one pair."""
     name = names.of(job, outcome)
     result = outcome.result
