@@ -54,6 +54,8 @@ def add_parser(verbs: Any) -> None:
 
     one = parts.add_parser("run", help="one kernel, one workload or command, one recording", epilog=_EPILOG,
                            usage="zreplay lab run --kernel K -o REC [options] [-- COMMAND ...]",
+                           description="Boots one kernel in QEMU, runs a workload or your command there under the "
+                                       "recorder, and makes a recording of it.",
                            formatter_class=argparse.RawDescriptionHelpFormatter)
     add_kernel_options(one)
     one.add_argument("--chain-size", type=int, choices=range(4, 17), metavar="N",
@@ -65,7 +67,7 @@ def add_parser(verbs: Any) -> None:
     # What is not given depends on what is to run.
     one.set_defaults(run=run, workload=None, memory=None)
 
-    listing = parts.add_parser("kernels", help="list the kernels that can be had")
+    listing = parts.add_parser("kernels", help="list the kernels that can be fetched")
     listing.add_argument("--mirror", metavar="URL", help="Debian mirror (default: the one apt uses)")
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(run=kernels)

@@ -73,7 +73,8 @@ def overridden(kind: type[Zswap]) -> list[str]:
 def overrides_line(kind: type[Zswap]) -> str:
     """Say in one line what a user's revision overrides."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None) or kind.__module__
-    names, base = overridden(kind), name_of(base_of(kind))
+    # What a class says of itself is not a step.
+    names, base = [name for name in overridden(kind) if name != "mirrors"], name_of(base_of(kind))
     what = f"overrides {', '.join(names) or 'nothing'} of {base}"
     return f"revision {kind.__name__} ({Path(file).name}) {what}"
 
