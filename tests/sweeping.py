@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import numpy as np
 
@@ -24,9 +25,10 @@ from model.crypto import compressor_for
 from model.effects import Effect
 from model.page import PAGE_SIZE
 from model.revisions import MAINLINE, REVISIONS, revision_for_line
+from replay.reference.batch import COLUMNS, Batch
 from replay.reference.checks import Tally
+from replay.reference.comparer import Comparer
 from replay.reference.comparisons import COMPARISONS
-from replay.reference.engine import COLUMNS, Engine
 from replay.tools.synthetic import ImaginaryKernel, config
 from replay.verdict.engineagreement import difference
 from replay.verdict.result import Result
@@ -139,10 +141,10 @@ def watch(recording: Tampered, revision: str | None = None) -> Read:
     first: dict[tuple[int, str], int] = {}
 
     def note(row: int, column: str, code: str) -> None:
-        number = engine._base + row
+        number = engine.batch.base + row
         if name_of(recording, number) in _RECORDER_S:
             return
-        stack = engine.stacks.get(int(recording.columns["pid"][number]), ())
+        stack = engine.state.stacks.get(int(recording.columns["pid"][number]), ())
         name = name_of(recording, number)
         again = bool(stack) and first.setdefault((stack[-1].start, name), number) < number
         place = Place(name, column, tuple(frame.name for frame in stack), code, again)
@@ -151,15 +153,15 @@ def watch(recording: Tampered, revision: str | None = None) -> Read:
             found.append(number)
         rows.setdefault(number, set()).add(column)
 
-    def load(self: Engine, columns: dict[str, Any]) -> None:
+    def load(self: Batch, columns: dict[str, Any]) -> None:
         for name in COLUMNS:
             values = columns[name].tolist()
             setattr(self, name, values if name in NOT_SWEPT else _Watched(values, name, note))
 
-    engine.load = load.__get__(engine)  # type: ignore[method-assign]
+    engine.batch.load = load.__get__(engine.batch)  # type: ignore[method-assign]
     engine.run()
     engine.finish()
-    assert not engine.tally.divergences
+    assert not engine.state.tally.divergences
     return Read(places, {row: frozenset(columns) for row, columns in rows.items()})
 
 
@@ -181,20 +183,24 @@ def compared(recording: Tampered) -> set[tuple[str, str]]:
     """Replay a recording by the reference and return every comparison that it makes: (its key, column), of columns for
     which something is predicted.
     """
-    engine, _, _ = open_engine(recording, None, Tally())
     found: set[tuple[str, str]] = set()
-    hold = engine.hold
+    hold = Comparer.hold
 
-    def noted(key: str, i: int, frame: Any, values: tuple[Any, ...], predicted: tuple[Any, ...], **words: str) -> None:
+    def noted(self: Comparer, key: str, i: int, frame: Any, values: tuple[Any, ...], predicted: tuple[Any, ...],
+              **words: str) -> None:
         found.update((key, column) for (column, _), value in zip(COMPARISONS[key].columns, predicted, strict=True)
                      if value is not None)
-        hold(key, i, frame, values, predicted, **words)
+        hold(self, key, i, frame, values, predicted, **words)
 
-    engine.hold = noted  # type: ignore[method-assign,assignment]
-    engine.held = _Noted(engine.held, found.add)
-    engine.run()
-    engine.finish()
-    assert not engine.tally.divergences
+    # The parts take the method, and the comparisons, when they are made.
+    with mock.patch.object(Comparer, "hold", noted):
+        engine, _, _ = open_engine(recording, None, Tally())
+        for part in vars(engine).values():
+            if isinstance(getattr(part, "held", None), dict):
+                part.held = _Noted(part.held, found.add)
+        engine.run()
+        engine.finish()
+    assert not engine.state.tally.divergences
     return found
 
 

@@ -9,12 +9,17 @@ import os
 import re
 import sys
 
+import pytest
 from conftest import ROOT
 
 import model.page
 from model.effects import DEFAULTS, UNSEEN
 from replay.reference.checks import CHECKS
-from replay.reference.handlers.zswap import Handlers
+from replay.reference.comparer import Comparer
+from replay.reference.handlers.acomp import AcompHandlers
+from replay.reference.handlers.table import handler_table, handlers_of
+from replay.reference.handlers.zsmalloc import ZsmallocHandlers
+from replay.reference.handlers.zswap import ZswapHandlers
 from replay.userrev.effectnames import shipped_sizes
 from traces import events, schema
 from traces.events import COLUMNS, EFFECTS, EVENTS, PROTOTYPES, ROLES
@@ -73,12 +78,29 @@ def test_the_model_yields_the_table_s_effects_and_no_others() -> None:
 
 
 def test_handlers_are_of_effects() -> None:
-    own = {name[3:] for name in dir(Handlers) if name.startswith("on_")} - {"start"}
+    own = {name for part in (AcompHandlers, ZsmallocHandlers, ZswapHandlers) for name in handlers_of(part)}
+    assert len(own) > 30
     assert own <= set(EFFECTS)
     # An effect without a handler is compared by its row, or has nothing to compare.
     for name in set(EFFECTS) - own:
         rows = BY_NAME[name].compared
         assert not rows or any(row.predicted for row in rows), name
+
+
+def test_an_event_has_one_handler() -> None:
+    class Part:
+        def on_zs_malloc(self) -> None:
+            """Handle it."""
+
+    class Misspelt:
+        def on_zs_mallok(self) -> None:
+            """Handle what there is not."""
+
+    comparer = Comparer.__new__(Comparer)
+    with pytest.raises(TypeError, match=r"Part\.on_zs_malloc: another part handles this event"):
+        handler_table((Part(), Part()), comparer)
+    with pytest.raises(TypeError, match=r"Misspelt\.on_zs_mallok: there is no such effect"):
+        handler_table((Misspelt(),), comparer)
 
 
 def test_predictions_stand_where_effects_have_an_item() -> None:

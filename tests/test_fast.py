@@ -177,11 +177,11 @@ def test_handed_over_anywhere(samples: dict[str, Path], name: str, monkeypatch: 
         other.run()
         other.finish()
         assert fast.stretches
-        assert engine.tally.compared == other.tally.compared
-        assert not engine.tally.different
+        assert engine.state.tally.compared == other.state.tally.compared
+        assert not engine.state.tally.different
         assert engine.explained == other.explained
-        assert (engine.sg_entries, engine.preempted_reads, engine.reordered, engine.last_total) == \
-            (other.sg_entries, other.preempted_reads, other.reordered, other.last_total)
+        assert (engine.zsmalloc.sg_entries, engine.totals.preempted_reads, engine.lru.reordered, engine.state.last_total) == \
+            (other.zsmalloc.sg_entries, other.totals.preempted_reads, other.lru.reordered, other.state.last_total)
 
 
 @pytest.mark.parametrize("name", ["6.12-zstd-4k", "7.3-lz4-4k", "7.3-lz4-limits", "7.3-zstd-64k"])
@@ -207,7 +207,7 @@ def test_states_are_equal_on_the_way(samples: dict[str, Path], name: str) -> Non
 
 def _standing_still(engine: Engine) -> bool:
     # Operations that only have to count would do so in dump_state(), and not in the tables.
-    return not any(engine.stacks.values()) and engine.snapshots.window is None
+    return not any(engine.state.stacks.values()) and engine.state.snapshots.window is None
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

@@ -98,6 +98,16 @@ def test_a_class_s_name_says_one_thing() -> None:
     assert not {name: where for name, where in places.items() if len(where) > 1}
 
 
+def test_parts_of_the_reference_are_composed() -> None:
+    """None inherits from another, and so none has a method only for another to fill in."""
+    classes = [node for name, path in MODULES.items() if name.startswith("replay.reference.")
+               for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+    names = {node.name for node in classes}
+    assert {"Engine", "ReplayState", "Comparer", "Questions"} <= names
+    bases = {node.name: {ast.unparse(base) for base in node.bases} for node in classes}
+    assert not {name: found for name, found in bases.items() if found & (names | {"ABC"})}
+
+
 def test_files_that_the_page_names_are_there() -> None:
     text = PAGE.read_text()
     named = set(re.findall(r"`((?:traces|model|replay|tests|docs)/[\w./]*)`", text))

@@ -334,7 +334,7 @@ def test_every_field_of_an_effect_is_compared_or_given(samples: dict[str, Path])
              ("mem_cgroup_zswap_writeback_enabled_ret", "memcg")}
     # Judged by nothing: the allocation flags.  Which entry 6.12 writes back, its slot says.
     judged_by_nothing = {("zs_malloc", "gfp"), ("zswap_writeback_entry", "entry")}
-    fields = {(event, column) for event in engine.table() for column in FIELDS[event]}
+    fields = {(event, column) for event in engine.handlers for column in FIELDS[event]}
     assert fields - compared - given == judged_by_nothing
 
 

@@ -281,7 +281,7 @@ def listing(directory: Path) -> list[str]:
     "import replay.reference.predictions as p; p._compute = stop",
     # Within the writing of what is kept for the next replay.
     "import replay.reference.predictions as p; p.os.replace = stop",
-    "from replay.reference.engine import Engine; Engine.table = stop",
+    "import replay.reference.engine as e; e.handler_table = stop",
 ])
 def test_an_interrupted_replay_leaves_the_recording_as_it_was(samples: dict[str, Path], tmp_path: Path, moment: str) -> None:
     copy = tmp_path / "sample"

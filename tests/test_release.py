@@ -135,7 +135,7 @@ def test_object_words_are_read_as_they_lie(tmp_path: Path, release: str, change:
     cut(recording, str(tmp_path / "cut"), 300, 500)
     part = traces.open_recording(tmp_path / "cut")
     engine_, _, _ = open_engine(part, "mainline-7.3", Tally(), pages=False)
-    assert (engine_.idx_bits, engine_.class_bits) == NEW
+    assert (engine_.state.idx_bits, engine_.state.class_bits) == NEW
 
 
 def test_a_cut_without_allocations_keeps_the_layout(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_cut_without_allocations_keeps_the_layout(tmp_path: Path) -> None:
         manifest["probes"][name]["columns"].remove("obj")
     (tmp_path / "cut/manifest.json").write_text(json.dumps(manifest))
     engine, _, _ = open_engine(traces.open_recording(tmp_path / "cut"), "mainline-7.3", Tally(), pages=False)
-    assert (engine.idx_bits, engine.class_bits) == NEW
+    assert (engine.state.idx_bits, engine.state.class_bits) == NEW
 
 
 def test_a_configuration_of_another_kernel_is_said(tmp_path: Path) -> None:

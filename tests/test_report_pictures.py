@@ -201,7 +201,7 @@ def test_course_is_the_model_s_pool(materials: dict[str, Material], name: str) -
     # And another way to run the same model ends with the same pool.
     engine, _, _ = open_engine(recording, None, Tally(), pages=False)
     engine.run()
-    assert found.pages[-1] == engine.model.total_pages()
+    assert found.pages[-1] == engine.state.model.total_pages()
     assert sum(each["pages_used"] for each in found.classes[-1].values()) == found.pages[-1]
 
 

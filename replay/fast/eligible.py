@@ -71,7 +71,7 @@ def compiled_base(kind: type[Zswap]) -> tuple[type[Zswap] | None, str]:
 
 def why_not(engine: Engine) -> str:
     """Return why a replay has to be the reference's from beginning to end, or ``""``."""
-    model = engine.model
+    model = engine.state.model
     kind = type(model)
     base, step = compiled_base(kind)
     if base is None:
@@ -80,26 +80,26 @@ def why_not(engine: Engine) -> str:
         return "zswap_writeback_entry was probed, which this kernel line inlines"
     if engine.observe is not None:
         return "every effect is to be shown"
-    predictions = engine.predictions
+    predictions = engine.state.predictions
     if predictions.inexact or any(isinstance(c, ModelledCompressor) for c in predictions.compressors.values()):
         return "lengths are checked against a compressor that is not exact here"
     if engine.useless:
-        return f"{engine.uncaptured.lacking(min(engine.useless))}"
-    alone = [key for key, held in engine.held.items() if held.some and not held.comparison.compiled]
+        return f"{engine.state.uncaptured.lacking(min(engine.useless))}"
+    alone = [key for key, held in engine.state.held.items() if held.some and not held.comparison.compiled]
     if alone:
         return f"{alone[0]} is compared by the reference alone"
-    missing = NEEDED - engine.captured
+    missing = NEEDED - engine.state.captured
     if missing:
         return f"{min(missing)} was not probed"
-    lacks = sorted({(event, column) for event, column, _ in compared_columns() if event in engine.captured
-                    and column not in engine.columns_of[event]} - HANDLED)
+    lacks = sorted({(event, column) for event, column, _ in compared_columns() if event in engine.state.captured
+                    and column not in engine.state.columns_of[event]} - HANDLED)
     given = [*GIVEN, *(_WALKED if model.shrinker_enabled or any("shrinker_enabled" in text for text in
-                                                                engine.recording.texts()) else ())]
-    lacks += [(event, column) for event, column in given if event in engine.captured
-              and column not in engine.columns_of[event]]
+                                                                engine.state.recording.texts()) else ())]
+    lacks += [(event, column) for event, column in given if event in engine.state.captured
+              and column not in engine.state.columns_of[event]]
     if lacks:
         return f"{lacks[0][0]} has no {lacks[0][1]}"
-    failing = [name for name in ("?entry_alloc", "?xa_store") if name not in engine.constant]
+    failing = [name for name in ("?entry_alloc", "?xa_store") if name not in engine.questions.constant]
     if failing:
         return "slab or tree ran out of memory, which only counters show"
     return ""
@@ -107,7 +107,7 @@ def why_not(engine: Engine) -> str:
 
 def setup(engine: Engine, out: np.ndarray) -> None:
     """Say in numbers how the revision and the recording are: see :mod:`replay.fast.layout`."""
-    model, has = engine.model, engine.columns_of
+    model, has = engine.state.model, engine.state.columns_of
     base, _ = compiled_base(type(model))
     old = base is Mainline612
 
@@ -125,9 +125,9 @@ def setup(engine: Engine, out: np.ndarray) -> None:
     out[L.SIZE_FREED], out[L.REF_FREED] = column("zswap_entry_free", "size"), column("zswap_entry_free", "ref")
     out[L.WORD_MALLOC], out[L.WORD_FREE] = column("zs_malloc_ret", "obj"), column("zs_free", "obj")
     out[L.DATA_WRITTEN], out[L.SIZE_OBJ_READ] = column("zs_obj_write", "data"), column("zs_obj_read", "size")
-    out[L.SEES_PAGES_FREE] = engine.sees_zspage_free()
-    out[L.SEES_MAY] = "obj_cgroup_may_zswap_ret" in engine.captured
+    out[L.SEES_PAGES_FREE] = engine.state.sees_zspage_free()
+    out[L.SEES_MAY] = "obj_cgroup_may_zswap_ret" in engine.state.captured
     out[L.WORD_LOADED], out[L.WORD_WRITTEN] = column("zswap_load_ret", "word"), column("__swap_writepage", "word")
-    out[L.SEES_REPARENT] = "memcg_reparent_list_lrus" in engine.captured
-    out[L.SEES_COUNT] = {"zswap_shrinker_count", "zswap_shrinker_count_ret"} <= engine.captured
-    out[L.KEEP_WRITES] = engine.keep_writes
+    out[L.SEES_REPARENT] = "memcg_reparent_list_lrus" in engine.state.captured
+    out[L.SEES_COUNT] = {"zswap_shrinker_count", "zswap_shrinker_count_ret"} <= engine.state.captured
+    out[L.KEEP_WRITES] = engine.zsmalloc.keep_writes

@@ -17,7 +17,7 @@ from model.counters import DEBUGFS, VMSTAT
 from model.zsmalloc import FIND as _FIND
 from model.zsmalloc import ISOLATE_DST, ISOLATE_SRC, RATIO_100
 from replay.reference.checks import CHECKS
-from replay.reference.questions import REMEMBERED
+from replay.reference.totals import REMEMBERED
 from traces import schema
 
 # ---- states: (name, event of the effect, or the question, or "-" for a step without either) ----------------
@@ -220,5 +220,5 @@ ROOM: Final = 48
 HEAP_ROOM: Final = 1 << 15
 #: rows of the reference engine's batches: what a reader may have seen "since its previous event" reaches no further
 BATCH: Final = 1 << 15
-#: how many changes of a total are remembered, as in :mod:`replay.reference.questions`
+#: how many changes of a total are remembered, as in :mod:`replay.reference.totals`
 TOTALS_ROOM: Final = REMEMBERED

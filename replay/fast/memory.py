@@ -193,7 +193,7 @@ class Heap:
 
         Only where no operation is under way that has effects to come.
         """
-        m, model = self.m, engine.model
+        m, model = self.m, engine.state.model
         objects: dict[int, int] = {}
         zspage_rows: list[list[Any]] = []
         object_rows: list[list[Any]] = []
@@ -253,9 +253,9 @@ class Heap:
             "memcg_was": [[unsigned(row[L.G_OBJCG]), unsigned(row[L.G_WAS])] for row in accounts if row[L.G_WAS]],
             "root_memcg": int(s[L.ROOT_MEMCG]) if s[L.ROOT_MEMCG] == -1 else unsigned(s[L.ROOT_MEMCG]),
             "lru_address": unsigned(s[L.LRU_ADDRESS]), "entry_to_lru": None if to_lru == UNBOUND else to_lru,
-            "counter_base": dict(engine.snapshots.base), "phase": engine.truth.phase,
+            "counter_base": dict(engine.state.snapshots.base), "phase": engine.truth.phase,
             "inlined": ["zs_compact"] if s[L.SEEN_INLINED] else [],
-            "settings": engine.settings.dump(),
+            "settings": engine.state.settings.dump(),
         }
 
     def _objcg(self, entry: int) -> int | None:
@@ -410,19 +410,19 @@ class Heap:
 
     def load_tasks(self, engine: Engine) -> None:
         """Take over the tasks seen, what they are in, and what they may not have counted."""
-        for pid in dict.fromkeys([*engine.last_seen, *engine.stacks, *engine.unsure]):
+        for pid in dict.fromkeys([*engine.batch.last_seen, *engine.state.stacks, *engine.state.unsure]):
             self.grow()
             self.m[L.NOW] = -1
             at = int(task_of(self.m, pid))
             task = self.m[at:at + L.T_WIDTH]
-            task[L.T_LAST] = engine.last_seen.get(pid, 0)
-            task[L.T_FOREIGN], task[L.T_COUNTING] = pid in engine.foreign_adds, pid in engine._in_count
-            if pid in engine.unsure:
+            task[L.T_LAST] = engine.batch.last_seen.get(pid, 0)
+            task[L.T_FOREIGN], task[L.T_COUNTING] = pid in engine.foreign_adds, pid in engine.in_count
+            if pid in engine.state.unsure:
                 task[L.T_UNSURE] = 3
                 self.m[L.UNSURE] += 1
-            for running in engine.stacks.get(pid, ()):
+            for running in engine.state.stacks.get(pid, ()):
                 self._load_frame(running, at)
-        self.carried = dict(engine.unsure)
+        self.carried = dict(engine.state.unsure)
 
     def _load_frame(self, running: Any, task: int) -> None:
         """Take over an operation that has no effect to come."""

@@ -24,7 +24,8 @@ from replay.fast.memory import LAST_EFFECT, Heap, signed, unsigned
 from replay.fast.rows import truth_held
 from replay.fast.settings import take_settings
 from replay.fast.step import QUIET, SETTLE, run
-from replay.reference.engine import COLUMNS, Engine, LostEvents
+from replay.reference.batch import COLUMNS
+from replay.reference.engine import Engine, LostEvents
 from replay.reference.frame import Frame
 from replay.reference.handlers.zswap import QUESTION
 from replay.reference.modelstate import dump_state, load_state
@@ -76,7 +77,8 @@ class FastReplay:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.recording = engine.recording
+        self.state = state = engine.state
+        self.recording = state.recording
         self.reason = why_not(engine)
         #: events confirmed by the compiled loop, and stretches that the reference replayed
         self.confirmed = 0
@@ -84,9 +86,9 @@ class FastReplay:
         self._memory: Heap | None = None
         self._past = _PAST
         self._kept: tuple[int, np.ndarray, dict[str, Any]] | None = None
-        self._predicted = _predicted(engine.predictions, engine.model.pools[0].tfm_name)
-        self._diverge = (engine.snapshots.diverge, engine.truth.diverge)
-        self._refs = engine.predictions.refs
+        self._predicted = _predicted(state.predictions, state.model.pools[0].tfm_name)
+        self._diverge = (state.snapshots.diverge, engine.truth.diverge)
+        self._refs = state.predictions.refs
         self._page_of: dict[str, int] | None = None
 
     def run(self, progress: Callable[[int], None] | None = None) -> None:
@@ -94,7 +96,7 @@ class FastReplay:
 
         :raises LostEvents: where the recording lost events
         """
-        engine = self.engine
+        engine, state = self.engine, self.state
         if self.reason:
             engine.run(progress=progress)
             return
@@ -118,7 +120,7 @@ class FastReplay:
                     self._past = min(4 * self._past, _LONGEST)
                 quiet = self._hand_over()
                 self.confirmed += quiet - at
-            back = self._reference(quiet, odd + max(self._past, len(engine.model.tree)), progress)
+            back = self._reference(quiet, odd + max(self._past, len(state.model.tree)), progress)
             self.stretches.append((quiet, total if back is None else back))
             if back is None:
                 return
@@ -128,18 +130,19 @@ class FastReplay:
 
     def _adopt(self, at: int) -> bool:
         """Turn the engine's state into tables; False where they cannot hold it."""
-        engine = self.engine
-        model = engine.model
+        engine, state = self.engine, self.state
+        model = state.model
         if not self._fits():
             return False
-        memory = Heap(model.chain_size, engine.snapshots.history.maxlen or 1)
-        spans = {entry.swpent: span for entry, span in engine.overlaps.items()
+        memory = Heap(model.chain_size, state.snapshots.history.maxlen or 1)
+        spans = {entry.swpent: span for entry, span in engine.lru.overlaps.items()
                  if model.tree.get(entry.swpent) is entry}
-        stacks, engine.stacks = engine.stacks, {}
-        state = dump_state(engine)
-        engine.stacks = stacks
+        # Operations under way go into the tables below: to the dump the model is between operations.
+        stacks, state.stacks = state.stacks, {}
+        dumped = dump_state(engine)
+        state.stacks = stacks
         try:
-            memory.load(state, spans)
+            memory.load(dumped, spans)
         except OverflowError:  # a number of a start state that no kernel can have
             return False
         memory.load_tasks(engine)
@@ -147,26 +150,26 @@ class FastReplay:
         take_cursor(memory.m, model.worker)
         setup(engine, memory.m)
         take_settings(memory, engine)
-        memory.m[[L.CAPTURED + schema.CODE[name] for name in engine.captured if name in schema.CODE]] = 1
+        memory.m[[L.CAPTURED + schema.CODE[name] for name in state.captured if name in schema.CODE]] = 1
         s = memory.m
-        s[L.IDX_BITS], s[L.CLASS_BITS], s[L.HAS_STATE] = engine.idx_bits, engine.class_bits, engine.has_state
+        s[L.IDX_BITS], s[L.CLASS_BITS], s[L.HAS_STATE] = state.idx_bits, state.class_bits, engine.has_state
         s[L.COMPACTING] = model.pools[0].zs_pool.compaction_in_progress
-        s[L.PREEMPTED], s[L.REORDERED] = engine.preempted_reads, engine.reordered
-        s[L.WRITTEN_BACK], s[L.MARKED_FOR_RECLAIM] = engine.written_back, engine.marked_for_reclaim
-        s[L.READS_ONE], s[L.READS_TWO] = engine.sg_entries[1], engine.sg_entries[2]
-        if engine.last_total is not None:
-            s[L.TOTAL_AT], s[L.TOTAL_READ] = engine.last_total
-        for number, (event, account, zeros) in enumerate(engine.snapshots.history):
+        s[L.PREEMPTED], s[L.REORDERED] = engine.totals.preempted_reads, engine.lru.reordered
+        s[L.WRITTEN_BACK], s[L.MARKED_FOR_RECLAIM] = engine.zswap.written_back, engine.zswap.marked_for_reclaim
+        s[L.READS_ONE], s[L.READS_TWO] = engine.zsmalloc.sg_entries[1], engine.zsmalloc.sg_entries[2]
+        if state.last_total is not None:
+            s[L.TOTAL_AT], s[L.TOTAL_READ] = state.last_total
+        for number, (event, account, zeros) in enumerate(state.snapshots.history):
             at_row = s[L.HISTORY_AT] + 8 * number
             s[at_row:at_row + 8] = (event, *account, zeros)
-        s[L.CHANGES] = len(engine.snapshots.history)
-        for number, (event, pools) in enumerate(engine.totals):
+        s[L.CHANGES] = len(state.snapshots.history)
+        for number, (event, pools) in enumerate(engine.totals.changes):
             at_row = s[L.TOTALS_AT] + 2 * number
             s[at_row:at_row + 2] = (event, pools[0])
-        s[L.TOTALS] = len(engine.totals)
-        s[L.WINDOW] = engine.snapshots.window is not None
+        s[L.TOTALS] = len(engine.totals.changes)
+        s[L.WINDOW] = state.snapshots.window is not None
         s[L.QUIET_AT] = at
-        engine.snapshots.diverge = engine.truth.diverge = self._odd
+        state.snapshots.diverge = engine.truth.diverge = self._odd
         engine.truth.compare = self._truth  # type: ignore[method-assign]
         self._memory = memory
         self._keep(at)
@@ -178,20 +181,20 @@ class FastReplay:
         That is where there is one pool and nothing has diverged, no operation has an effect to come, and no counter is
         still open.
         """
-        engine = self.engine
-        window = engine.snapshots.window
+        engine, state = self.engine, self.state
+        window = state.snapshots.window
         # The reference follows entries that are out of date.
-        if engine.outdated or engine.zswpout_due != engine.model.counters.zswpout:
+        if engine.invariants.outdated or engine.invariants.zswpout_due != state.model.counters.zswpout:
             return False
-        if engine.tally.different or engine.tally.broken_at is not None or not engine.lru_address \
-                or len(engine.model.pools) != 1 or engine.adding or engine._out_of_step \
+        if state.tally.different or state.tally.broken_at is not None or not state.lru_address \
+                or len(state.model.pools) != 1 or engine.lru.adding or engine.out_of_step \
                 or (window is not None and window.open):
             return False
-        if not holds(engine.model.worker):
+        if not holds(state.model.worker):
             return False
         return all(not stack or (len(stack) == 1 and stack[0].effect is None
                                  and LAST_EFFECT.get(stack[0].name, ("",))[0] == stack[0].last[0])
-                   for stack in engine.stacks.values())
+                   for stack in state.stacks.values())
 
     def _compiled(self, start: int, progress: Callable[[int], None] | None = None,
                   stop: int | None = None) -> int | None:
@@ -225,8 +228,9 @@ class FastReplay:
                         return int(base + row)
                     first = row + 1
             if memory.m[L.KEEP_WRITES]:
-                self.engine.writes += [(event, unsigned(handle), length, content) for event, handle, length, content
-                                       in writes[:memory.m[L.WRITES]].tolist()]
+                self.engine.zsmalloc.writes += [
+                    (event, unsigned(handle), length, content)
+                    for event, handle, length, content in writes[:memory.m[L.WRITES]].tolist()]
                 memory.m[L.WRITES] = 0
             if progress is not None:
                 progress(base + last)
@@ -254,55 +258,55 @@ class FastReplay:
 
         :raises _Odd: where a counter is not as predicted, or another pool is created
         """
-        engine, memory = self.engine, self._memory
+        engine, state, memory = self.engine, self.state, self._memory
         assert memory is not None
         if name in SETTINGS:
             self._setting(number)
             return
-        memory.show(engine.model)
+        memory.show(state.model)
         engine.count(name)
         if name == "lost_events":
             engine.events = number + 1
             raise LostEvents(number)
         if name == "marker":
-            engine.snapshots.close()
+            state.snapshots.close()
             engine.truth.marker(text, number)
             kind, _, setting = text.partition(" ")
-            if kind in ("param", "cgroup") and "=" in setting and engine.settings.takes(kind):
+            if kind in ("param", "cgroup") and "=" in setting and state.settings.takes(kind):
                 self._param(setting)
         elif name == "param":
-            if engine.settings.takes(name):
+            if state.settings.takes(name):
                 self._param(text)
         else:
-            engine.settings.reading(engine.model, ret)
-            memory.take_params(engine.model)
+            state.settings.reading(state.model, ret)
+            memory.take_params(state.model)
             engine.truth.snapshot(text, number)
-            engine.snapshots.check(ret, number, 0, [])
-            window = engine.snapshots.window
+            state.snapshots.check(ret, number, 0, [])
+            window = state.snapshots.window
             if window is not None and window.open:
                 raise _Odd
-        memory.m[L.WINDOW] = engine.snapshots.window is not None
+        memory.m[L.WINDOW] = state.snapshots.window is not None
 
     def _param(self, setting: str) -> None:
         name, _, value = setting.partition("=")
-        if name == "compressor" and value.strip() != self.engine.model.pools[0].tfm_name:
+        if name == "compressor" and value.strip() != self.state.model.pools[0].tfm_name:
             raise _Odd
         self.engine.write_param(setting)
         assert self._memory is not None
-        self._memory.take_params(self.engine.model)
+        self._memory.take_params(self.state.model)
 
     def _setting(self, number: int) -> None:
         """A setting is written, or a cgroup comes or goes.
 
         :raises _Odd: where another pool is created
         """
-        engine, memory = self.engine, self._memory
+        engine, state, memory = self.engine, self.state, self._memory
         assert memory is not None
-        if engine.settings.switches(number, engine.model):
+        if state.settings.switches(number, state.model):
             raise _Odd
         engine.count("setting")
-        engine.settings.at(number, engine.model)
-        memory.take_params(engine.model)
+        state.settings.at(number, state.model)
+        memory.take_params(state.model)
         take_settings(memory, engine)
 
     def _truth(self, rows: list[tuple[int, str]], i: int) -> None:
@@ -311,21 +315,21 @@ class FastReplay:
         :raises _Odd: where another page is stored than the workload put there
         """
         assert self._memory is not None
-        engine = self.engine
+        engine, state = self.engine, self.state
         if self._page_of is None:
-            self._page_of = {sha1: row for row, sha1 in enumerate(engine.predictions.sha1)}
+            self._page_of = {sha1: row for row, sha1 in enumerate(state.predictions.sha1)}
         same, different, elsewhere = truth_held(
             self._memory.m, self._refs, np.array([signed(swpent) for swpent, _ in rows], np.int64),
             np.array([self._page_of.get(sha1, -1) for _, sha1 in rows], np.int64))
         if different:
             raise _Odd
-        engine.tally.compared["load.content"] += same
+        state.tally.compared["load.content"] += same
         engine.truth.elsewhere += elsewhere
 
     def _judge_again(self) -> None:
         """Let counters and truth be judged by the engine again, which reports what differs."""
-        engine = self.engine
-        engine.snapshots.diverge, engine.truth.diverge = self._diverge
+        engine, state = self.engine, self.state
+        state.snapshots.diverge, engine.truth.diverge = self._diverge
         vars(engine.truth).pop("compare", None)
 
     def _odd(self, *_: Any, **__: Any) -> None:
@@ -336,50 +340,52 @@ class FastReplay:
     def _keep(self, at: int) -> None:
         """Keep everything as it is before event ``at``."""
         assert self._memory is not None
-        engine = self.engine
-        snapshots, truth = engine.snapshots, engine.truth
+        engine, state = self.engine, self.state
+        snapshots, truth = state.snapshots, engine.truth
         self._kept = (at, self._memory.copy(), {
-            "compared": dict(engine.tally.compared), "reasons": dict(engine.tally.reasons),
-            "explained": dict(engine.explained), "writes": len(engine.writes),
+            "compared": dict(state.tally.compared), "reasons": dict(state.tally.reasons),
+            "explained": dict(engine.explained), "writes": len(engine.zsmalloc.writes),
             "snapshots": (dict(snapshots.base), copy.deepcopy(snapshots.window), snapshots.number, snapshots.late,
                           snapshots.early, snapshots.lagged),
             "truth": (truth.phase, dict(truth._rows), truth.elsewhere, truth.held),
-            "params": {name: getattr(engine.model, name) for name in _PARAMS}, "settings": engine.settings.kept()})
+            "params": {name: getattr(state.model, name) for name in _PARAMS}, "settings": state.settings.kept()})
 
     def _go_back(self) -> int:
         """Go back to what was kept last; returns the event before which that was."""
         assert self._kept is not None
         assert self._memory is not None
         at, tables, rest = self._kept
-        engine = self.engine
+        engine, state = self.engine, self.state
         self._memory.restore(tables)
-        engine.tally.compared = engine.n = dict(rest["compared"])
-        engine.tally.reasons = dict(rest["reasons"])
+        # What compares holds on to this dictionary.
+        state.tally.compared.clear()
+        state.tally.compared.update(rest["compared"])
+        state.tally.reasons = dict(rest["reasons"])
         engine.explained = dict(rest["explained"])
-        del engine.writes[rest["writes"]:]
-        snapshots, truth = engine.snapshots, engine.truth
+        del engine.zsmalloc.writes[rest["writes"]:]
+        snapshots, truth = state.snapshots, engine.truth
         base, window, snapshots.number, snapshots.late, snapshots.early, snapshots.lagged = rest["snapshots"]
         snapshots.base, snapshots.window = dict(base), copy.deepcopy(window)
         truth.phase, rows, truth.elsewhere, truth.held = rest["truth"]
         truth._rows = dict(rows)
         for name, value in rest["params"].items():
-            setattr(engine.model, name, value)
-        engine.settings.rewind(*rest["settings"])
+            setattr(state.model, name, value)
+        state.settings.rewind(*rest["settings"])
         return at
 
     def _hand_over(self) -> int:
         """Give the engine the state of the last quiet moment; returns the number of its next event."""
-        memory, engine = self._memory, self.engine
+        memory, engine, state = self._memory, self.engine, self.state
         assert memory is not None
         quiet = int(memory.m[L.QUIET_AT])
         kept = self._go_back()
         if quiet > kept:
             stopped = self._compiled(kept, stop=quiet)
             assert stopped is None
-        state, spans = memory.dump(engine), memory.spans()
-        ending, unsure = list(memory.ending()), memory.unsure(engine.model)
+        dumped, spans = memory.dump(engine), memory.spans()
+        ending, unsure = list(memory.ending()), memory.unsure(state.model)
         self._flush()
-        old = engine.model
+        old = state.model
         model = type(old)(totalram_pages=old.totalram_pages, compressor=old.pools[0].tfm_name,
                           chain_size=old.chain_size)
         engine.restart(model)
@@ -387,10 +393,10 @@ class FastReplay:
         model.reached.update(old.reached)
         show_cursor(memory.m, model.worker)
         had_state = engine.has_state
-        load_state(engine, state)
+        load_state(engine, dumped)
         engine.has_state = had_state
         for swpent, span in spans.items():
-            engine.overlaps[model.tree[swpent]] = span
+            engine.lru.overlaps[model.tree[swpent]] = span
         for pid, op, began, gone in ending:
             entry = None
             if gone is not None:
@@ -398,57 +404,58 @@ class FastReplay:
                 entry.length, entry.objcg = gone[1], gone[2]
             frame = Frame(schema.NAMES[op], _counted(model, entry), began)
             frame.last = (LAST_EFFECT[schema.NAMES[op]][0], entry)
-            engine.stacks[pid] = [frame]
-        engine.unsure = unsure
+            state.stacks[pid] = [frame]
+        state.unsure = unsure
         self._give_back(memory)
         return quiet
 
     def _give_back(self, memory: Heap) -> None:
         """What the engine itself keeps."""
-        engine, s = self.engine, memory.m
+        engine, state, s = self.engine, self.state, memory.m
         tasks = memory.tasks()
-        engine.pid = []
-        engine.last_seen = {int(task[L.T_PID]): int(task[L.T_LAST]) for task in tasks}
+        engine.batch.clear()
+        engine.batch.last_seen = {int(task[L.T_PID]): int(task[L.T_LAST]) for task in tasks}
         engine.foreign_adds = {int(task[L.T_PID]) for task in tasks if task[L.T_FOREIGN]}
-        engine._in_count = {int(task[L.T_PID]) for task in tasks if task[L.T_COUNTING]}
-        engine.snapshots.history.clear()
+        engine.in_count = {int(task[L.T_PID]) for task in tasks if task[L.T_COUNTING]}
+        state.snapshots.history.clear()
         history = s[s[L.HISTORY_AT]:s[L.HISTORY_AT] + 8 * (s[L.HISTORY_MASK] + 1)].reshape(-1, 8)
         totals = s[s[L.TOTALS_AT]:s[L.TOTALS_AT] + 2 * L.TOTALS_ROOM].reshape(-1, 2)
         for row in _ring(history, int(s[L.CHANGES])):
-            engine.snapshots.history.append((row[0], tuple(row[1:7]), row[7]))
-        engine.totals.clear()
-        engine.totals.extend((row[0], [row[1]]) for row in _ring(totals, int(s[L.TOTALS])))
+            state.snapshots.history.append((row[0], tuple(row[1:7]), row[7]))
+        engine.totals.changes.clear()
+        engine.totals.changes.extend((row[0], [row[1]]) for row in _ring(totals, int(s[L.TOTALS])))
 
     def _flush(self) -> None:
         """Add what the loop counted to the engine's own counts."""
-        engine, memory = self.engine, self._memory
+        engine, state, memory = self.engine, self.state, self._memory
         assert memory is not None
         s = memory.m
         for number, name in enumerate(L.CHECK_IDS):
-            engine.tally.compared[name] += int(s[L.COMPARED + number])
+            state.tally.compared[name] += int(s[L.COMPARED + number])
         for number, name in enumerate(L.EXPLANATIONS):
             if s[L.EXPLAINED + number]:
                 engine.explained[name] = engine.explained.get(name, 0) + int(s[L.EXPLAINED + number])
         for number, name in enumerate(BRANCHES):
             if s[L.BRANCHED + number]:
-                engine.model.reached[name] += int(s[L.BRANCHED + number])
+                state.model.reached[name] += int(s[L.BRANCHED + number])
         s[L.BRANCHED:L.BRANCHED + len(BRANCHES)] = 0
-        engine.asked.update(name for state, name in enumerate(L.QUESTION_OF) if name and s[L.ASKED + state])
+        state.asked.update(name for number, name in enumerate(L.QUESTION_OF) if name and s[L.ASKED + number])
         for number, name in ((L.UNKNOWN_LIMIT, "memcg.limit"), (L.UNKNOWN_WRITEBACK, "memcg.writeback")):
             # The two that count whose setting is not known follow these.
-            engine.settings.not_told(name, int(s[number]), int(s[number + 2]))
-            engine.tally.unknown[name] += int(s[number])
+            state.settings.not_told(name, int(s[number]), int(s[number + 2]))
+            state.tally.unknown[name] += int(s[number])
             if s[number]:
-                engine.asked.add(QUESTION[name])
+                state.asked.add(QUESTION[name])
             s[number] = s[number + 2] = 0
         s[L.COMPARED:L.COMPARED + len(L.CHECK_IDS)] = 0
         s[L.EXPLAINED:L.EXPLAINED + len(L.EXPLANATIONS)] = 0
-        engine.captured -= _never_seen(engine, memory)
-        engine.preempted_reads, engine.reordered = int(s[L.PREEMPTED]), int(s[L.REORDERED])
-        engine.sg_entries = {1: int(s[L.READS_ONE]), 2: int(s[L.READS_TWO])}
-        engine.written_back, engine.marked_for_reclaim = int(s[L.WRITTEN_BACK]), int(s[L.MARKED_FOR_RECLAIM])
+        state.captured -= _never_seen(engine, memory)
+        engine.totals.preempted_reads, engine.lru.reordered = int(s[L.PREEMPTED]), int(s[L.REORDERED])
+        engine.zsmalloc.sg_entries = {1: int(s[L.READS_ONE]), 2: int(s[L.READS_TWO])}
+        engine.zswap.written_back = int(s[L.WRITTEN_BACK])
+        engine.zswap.marked_for_reclaim = int(s[L.MARKED_FOR_RECLAIM])
         if s[L.TOTAL_AT] >= 0:
-            engine.last_total = (int(s[L.TOTAL_AT]), int(s[L.TOTAL_READ]))
+            state.last_total = (int(s[L.TOTAL_AT]), int(s[L.TOTAL_READ]))
 
     # ---- the reference ----------------------------------------------------------------------------------------
 
@@ -457,18 +464,18 @@ class FastReplay:
 
         None when the recording, or what can be followed of it, is over.
         """
-        engine, names = self.engine, schema.NAMES
+        engine, state, names = self.engine, self.state, schema.NAMES
         for base, columns in self.recording.batches(COLUMNS, start=start):
-            engine.next_batch(base, columns)
-            codes, pids = engine.event, engine.pid
+            engine.batch.take(base, columns)
+            codes, pids = engine.batch.event, engine.batch.pid
             for i in range(max(0, start - base), len(codes)):
                 if base + i >= least and not i & 63 and self._fits():
-                    engine.last_seen.update((pid, base + row) for row, pid in enumerate(engine.pid[:i]))
+                    engine.batch.last_seen.update((pid, base + row) for row, pid in enumerate(engine.batch.pid[:i]))
                     engine.events = base + i
                     return base + i
                 with engine.faults():
                     engine.step(names[codes[i]], pids[i], i)
-                if engine.tally.divergences and not engine.keep_going:
+                if state.tally.divergences and not engine.keep_going:
                     engine.events = base + i + 1
                     return None
             engine.events = base + len(codes)
@@ -481,20 +488,20 @@ class FastReplay:
 
         :param start: where the loop took over
         """
-        memory, engine = self._memory, self.engine
+        memory, engine, state = self._memory, self.engine, self.state
         assert memory is not None
-        memory.show(engine.model)
-        show_cursor(memory.m, engine.model.worker)
+        memory.show(state.model)
+        show_cursor(memory.m, state.model.worker)
         self._flush()
         self._judge_again()
-        engine.stacks.clear()
-        engine.held_at_end = memory.holdings(engine.model.counters.zswpout)
+        state.stacks.clear()
+        engine.invariants.held_at_end = memory.holdings(state.model.counters.zswpout)
         self.confirmed += engine.events - start
 
 
 def _never_seen(engine: Engine, memory: Heap) -> set[str]:
     """Return the events that turned out to come from a function which this build inlines where the model goes."""
-    return {name for name in engine.captured
+    return {name for name in engine.state.captured
             if name in schema.CODE and not memory.m[L.CAPTURED + schema.CODE[name]]}
 
 

@@ -49,12 +49,12 @@ def setting_of(m, f, limit, pointer):
 
 def take_settings(memory: Heap, engine: Engine) -> None:
     """Write down what is known of all cgroups; their table is made anew."""
-    settings, s = engine.settings, memory.m
+    settings, s = engine.state.settings, memory.m
     s[L.SAYS_WHOSE] = settings.whose
     if not settings.whose:
         return
-    s[L.SAYS_WHOSE_WRITEBACK] = "memcg" in engine.columns_of.get("mem_cgroup_zswap_writeback_enabled_ret", ())
-    s[L.SETTING_AT] = _MOST if settings.leaving or len(settings.enabled(engine.model)) > 1 else settings.changed
+    s[L.SAYS_WHOSE_WRITEBACK] = "memcg" in engine.state.columns_of.get("mem_cgroup_zswap_writeback_enabled_ret", ())
+    s[L.SETTING_AT] = _MOST if settings.leaving or len(settings.enabled(engine.state.model)) > 1 else settings.changed
     slots = 64
     while slots < 4 * len(settings.node_of):
         slots *= 2
@@ -64,6 +64,6 @@ def take_settings(memory: Heap, engine: Engine) -> None:
     at, size = int(s[L.CGROUPS_AT]), int(s[L.CGROUPS_MASK]) + 1
     s[at + 1:at + 2 * size:2] = -1
     for pointer, cgroup in settings.node_of.items():
-        limit, writeback = settings.static(cgroup, engine.model)
+        limit, writeback = settings.static(cgroup, engine.state.model)
         key = np.array([pointer], np.uint64).view(np.int64)[0]
         tables.keep(s, L.CGROUPS_AT, key, limit + 2 | writeback + 2 << 2)

@@ -13,7 +13,7 @@ from replay.fast import layout as L
 from replay.fast.advance import ENDED, UNKNOWN, advance
 from replay.fast.cursor import gone as gone_away
 from replay.fast.tables import account_of, chain, find, keep, list_of, taken
-from replay.reference.handlers.base import OTHER_CGROUP
+from replay.reference.state import OTHER_CGROUP
 from traces import schema
 
 __all__ = ["begins", "ends", "is_quiet", "is_under_way", "learn_memcg", "may_be_anothers", "operation", "popped",

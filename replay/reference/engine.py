@@ -17,16 +17,24 @@ from model.effects import Effect, Steps
 from model.page import PAGE_SIZE
 from model.zsmalloc import ZsPool
 from model.zswap import Folio, Zswap
-from replay.reference.capturegaps import Uncaptured, seen_only
-from replay.reference.checks import Divergence, Tally
-from replay.reference.comparisons import held_for
+from replay.reference.batch import COLUMNS
+from replay.reference.cgrouplimits import CgroupLimits
+from replay.reference.checks import Tally
+from replay.reference.compactions import Compactions
+from replay.reference.comparer import Comparer
 from replay.reference.frame import Frame
-from replay.reference.handlers.base import CannotFollow
+from replay.reference.handlers.acomp import AcompHandlers
+from replay.reference.handlers.table import handler_table
+from replay.reference.handlers.zsmalloc import ZsmallocHandlers
+from replay.reference.handlers.zswap import ZswapHandlers
+from replay.reference.invariants import Invariants
+from replay.reference.lookahead import Lookahead
+from replay.reference.lruorder import LruOrder
 from replay.reference.predictions import Predictions
-from replay.reference.questions import ASKED, Questions
+from replay.reference.questions import Questions
 from replay.reference.settings import EVENTS as SETTINGS
-from replay.reference.settings import Settings
-from replay.reference.snapshots import SnapshotChecks
+from replay.reference.state import CannotFollow, ReplayState
+from replay.reference.totals import Totals
 from replay.reference.truth import TruthChecks
 from replay.userrev.guard import active, watched
 from traces import schema
@@ -34,13 +42,9 @@ from traces.errors import BadInput
 from traces.events import with_role
 from traces.recording import Recording
 
-__all__ = ["ANYWHERE", "COLUMNS", "EAGER", "INLINED", "MAX_ORDER", "OUTSIDE", "READINGS", "STARTS", "Engine",
+__all__ = ["ANYWHERE", "EAGER", "INLINED", "MAX_ORDER", "OUTSIDE", "READINGS", "STARTS", "Engine",
            "LostEvents"]
 
-#: what a replay reads
-COLUMNS: Final = ("ts", "cpu", "pid", "event", "swpent", "folio", "entry", "handle", "obj", "zspage", "pool", "memcg",
-                  "data", "ret", "size", "dlen", "offset", "word", "inuse", "freeobj", "order", "ref", "nid",
-                  "content", "text")
 #: Events in which an operation begins.
 STARTS: Final = with_role("start")
 #: Operations that reclaim starts wherever memory is allocated: shrinkers.  Not shrink_memcg(): only zswap calls it.
@@ -53,8 +57,6 @@ READINGS: Final = with_role("reading")
 INLINED: Final = with_role("inlined")
 #: After these events the model continues at once (:data:`traces.events.ROLES` says why).
 EAGER: Final = with_role("eager")
-#: This many folios written back, and none of them marked for reclaim, are not an accident.
-_MANY: Final = 16
 #: MAX_PAGE_ORDER is 10 with 4 KiB pages; nothing larger is a folio.
 MAX_ORDER: Final = 10
 
@@ -63,7 +65,7 @@ class LostEvents(Exception):
     """The recording lost events here: the model cannot follow any further."""
 
 
-class Engine(Questions):
+class Engine:
     """Replays one recording through one model.
 
     :param recording: what happened
@@ -76,63 +78,59 @@ class Engine(Questions):
 
     def __init__(self, recording: Recording, model: Zswap, tally: Tally, predictions: Predictions, *,
                  keep_going: bool = False, observe: Callable[[int, str, Effect], None] | None = None) -> None:
-        super().__init__(model, tally, predictions)
-        self.recording = recording
         self.keep_going = keep_going
         self.observe = observe
-        probes = recording.manifest["probes"]
-        self.columns_of = {name: frozenset(probe.get("columns", ())) for name, probe in probes.items()}
-        symbols = recording.manifest["config"].get("symbols", {})
-        self.lru_address: int = symbols.get("zswap_list_lru", 0)
-        self.uncaptured = Uncaptured(self.columns_of, self.lru_address, seen_only=seen_only(recording.manifest))
-        self.captured = self.uncaptured.captured
-        self.held = held_for({name: self.columns_of[name] for name in self.captured})
-        #: questions that other events have to answer, and events that say nothing without their columns
-        self.told_elsewhere = ASKED - self.captured
-        self.useless = frozenset(self.uncaptured.useless)
+        self.state = state = ReplayState(recording, model, tally, predictions)
+        self.batch = batch = state.batch
+        self.comparer = comparer = Comparer(state)
+        self.truth = TruthChecks(recording, model, predictions, tally, comparer.diverge)
+        self.invariants = invariants = Invariants(state, comparer)
+        self.lru = LruOrder(state)
+        self.totals = Totals(state, comparer)
+        self.limits = CgroupLimits(state)
+        self.compactions = Compactions(state)
+        lookahead = Lookahead(state)
+        self.zsmalloc = ZsmallocHandlers(state, comparer, invariants, self.totals, self.compactions)
+        self.acomp = AcompHandlers(state, comparer, invariants, lookahead)
+        self.zswap = ZswapHandlers(state, comparer, invariants, self.zsmalloc, self.lru, self.limits)
+        self.handlers = handler_table((self.zsmalloc, self.acomp, self.zswap), comparer)
+        self.questions = Questions(state, comparer, invariants, self.acomp, lookahead, self.lru, self.compactions)
+        state.settings.begin(model)
+        #: events that say nothing without their columns
+        self.useless = frozenset(state.uncaptured.useless)
         #: after which events the model continues at once; where only the entry of obj_malloc() is probed, its class
         #: lock is held there, and no further event comes before it is released
-        self.eager = EAGER if "obj_malloc_ret" in self.captured else EAGER | {"obj_malloc"}
-        self.snapshots = SnapshotChecks(recording, model, tally, self.diverge_counter)
-        self.snapshots.uncounted = self.uncaptured.uncounted()
-        self.truth = TruthChecks(recording, model, predictions, tally, self.diverge)
-        self.settings = Settings(recording)
-        self.settings.begin(model)
-        self.pid: list[int] = []
-        self.stacks: dict[int, list[Frame]] = {}
-        self.foreign_adds: set[int] = set()
+        self.eager = EAGER if "obj_malloc_ret" in state.captured else EAGER | {"obj_malloc"}
+        #: what was found before the first event: why there can be no PASS, and what else is to be said
+        self.start_reasons: list[str] = []
+        self.start_notes: list[str] = []
+        #: the replay begins with a state that an earlier one left
         self.has_state = False
+        #: tasks that are inside list_lru_add() of another LRU
+        self.foreign_adds: set[int] = set()
+        #: of :data:`INLINED`, those that came where the model expects them
         self.seen_inlined: set[str] = set()
+        #: how many events, from the recording's first one on, were replayed
         self.events = 0
-        self.first_event = 0
-        #: how many events were explained how
+        #: how many events of no operation were explained how, and how many came where the model has another one
         self.explained: dict[str, int] = {}
         self.unexplained = 0
-        self.preempted_reads = 0
         #: tasks that are inside zswap_shrinker_count()
-        self._in_count: set[int] = set()
-        #: task -> what counters changed when it was advanced from its last event; gone when it shows another one
-        self.unsure: dict[int, dict[str, int]] = {}
-        self._out_of_step: dict[int, str] = {}
-        self._base = 0
-        self._handlers = self.table()
+        self.in_count: set[int] = set()
+        #: task -> the operation that it was in when it did something else than the model
+        self.out_of_step: dict[int, str] = {}
         guard = active()
         if guard is not None:
             # The revision is a user's: what it does wrong is reported with the event at hand.
-            guard.now = lambda: self.now
-        self.settle_questions()
+            guard.now = lambda: batch.now
 
     def restart(self, model: Zswap) -> None:
         """Continue with another model, whose state is still to be loaded: nothing that was bound is bound any more."""
-        self.model = self.snapshots.model = self.truth.model = model
-        model.total_observer = self._total_changes
-        model.account_observer = self._account_changes
-        model.cgroups = self.settings.cgroups
-        model.lru.observer = self.lru_empty
-        for bound in (self.zspages, self.objects, self.classes, self.memcg_of, self.memcg_was, self.memcg_before,
-                      self.overlaps, self.adding, self.adding_to, self.deleting, self.empty_at, self.walking,
-                      self.stacks, self.unsure, self.charges):
-            bound.clear()
+        self.state.restart(model)
+        self.truth.model = model
+        model.cgroups = self.state.settings.cgroups
+        for observer in (self.totals, self.limits, self.lru):
+            observer.watch(model)
 
     # ---- driving ----------------------------------------------------------------------------------------
 
@@ -147,21 +145,20 @@ class Engine(Questions):
 
     def steps(self, start: int = 0, stop: int | None = None) -> Iterator[int]:
         """As :meth:`run`, yielding the number of the last event after each batch."""
-        self.first_event = start
-        names = schema.NAMES
-        self.pid = []
-        for base, columns in self.recording.batches(COLUMNS, start=start):
+        names, batch = schema.NAMES, self.batch
+        batch.clear()
+        for base, columns in self.state.recording.batches(COLUMNS, start=start):
             count = len(columns["event"])
             if stop is not None and base >= stop:
                 break
-            self.next_batch(base, columns)
+            batch.take(base, columns)
             first = max(0, start - base)
             last = count if stop is None else min(count, stop - base)
-            codes, pids = self.event, self.pid
+            codes, pids = batch.event, batch.pid
             with self.faults():
                 for i in range(first, last):
                     self.step(names[codes[i]], pids[i], i)
-                    if self.tally.divergences and not self.keep_going:
+                    if self.state.tally.divergences and not self.keep_going:
                         self.events = base + i + 1
                         return
             self.events = base + last
@@ -173,49 +170,39 @@ class Engine(Questions):
 
         :raises BadInput: in place of any other exception
         """
+        state = self.state
         try:
             yield
         except (BadInput, LostEvents, CannotFollow, MemoryError):
             raise
         except Exception as problem:
-            if not type(self.model).__module__.startswith("model."):
+            if not type(state.model).__module__.startswith("model."):
                 raise
-            raise BadInput(self.recording.path, f"event {self.now}", f"the model of {self.model.mirrors} failed there "
-                           f"({type(problem).__name__}: {problem})",
+            raise BadInput(state.recording.path, f"event {self.batch.now}",
+                           f"the model of {state.model.mirrors} failed there ({type(problem).__name__}: {problem})",
                            "this is a fault of zreplay and says nothing about the kernel: report it with this "
                            "recording") from problem
 
     def each(self) -> Iterator[int]:
         """Replay everything event by event, yielding before each the number of the event to come."""
-        names = schema.NAMES
-        self.pid = []
-        for base, columns in self.recording.batches(COLUMNS):
-            self.next_batch(base, columns)
-            for i in range(len(self.event)):
+        names, batch = schema.NAMES, self.batch
+        batch.clear()
+        for base, columns in self.state.recording.batches(COLUMNS):
+            batch.take(base, columns)
+            for i in range(len(batch.event)):
                 yield base + i
                 with self.faults():
-                    self.step(names[self.event[i]], self.pid[i], i)
-
-    def next_batch(self, base: int, columns: dict[str, Any]) -> None:
-        """Take the next batch of events."""
-        self._base = base
-        self.last_seen.update(zip(self.pid, range(self._loaded, self._loaded + len(self.pid)), strict=True))
-        self._loaded = base
-        self.load(columns)
-
-    def load(self, columns: dict[str, Any]) -> None:
-        """Take a batch's columns as lists: one attribute per column, indexed by the row in the batch."""
-        for name in COLUMNS:
-            setattr(self, name, columns[name].tolist())
+                    self.step(names[batch.event[i]], batch.pid[i], i)
 
     def step(self, name: str, pid: int, i: int) -> None:
         """Explain one event."""
-        self.now = self._base + i
+        batch, state = self.batch, self.state
+        batch.now = batch.base + i
         if name in self.useless:
             self.count("event without the columns that identify it")
             return
         if name in _LRU:
-            if self.pool[i] != self.lru_address and not self._own_lru(pid, i):
+            if batch.pool[i] != state.lru_address and not self._own_lru(pid, i):
                 if name == "list_lru_add":
                     self.foreign_adds.add(pid)
                 self.count("another LRU")
@@ -226,15 +213,15 @@ class Engine(Questions):
             self.foreign_adds.discard(pid)
             self.count("another LRU")
             return
-        if self.unsure:
-            self.unsure.pop(pid, None)
-        if self.deleting:
-            self.deleting.pop(pid, None)
-        stack = self.stacks.get(pid)
+        if state.unsure:
+            state.unsure.pop(pid, None)
+        if self.lru.deleting:
+            self.lru.deleting.pop(pid, None)
+        stack = state.stacks.get(pid)
         if name == "zswap_total_pages_ret" and stack and stack[-1].handed.totals is not None:
             # Whether this function is inlined where zswap decides by it is the compiler's choice; it changes nothing.
             self.count("reading of totals")
-            self.compare_totals(i, stack[-1])
+            self.totals.compare_sum(i, stack[-1])
             return
         while stack:
             frame = stack[-1]
@@ -252,17 +239,17 @@ class Engine(Questions):
                 continue
             if effect[0] != name and effect[0] in INLINED and effect[0] not in self.seen_inlined:
                 # The probe is attached to a function that this build also inlines into its caller.
-                self.captured -= {effect[0], effect[0] + "_ret"}
+                state.captured -= {effect[0], effect[0] + "_ret"}
                 frame.effect = None
                 frame.answer = None
                 continue
             if effect[0] == name:
                 if name in INLINED:
                     self.seen_inlined.add(name)
-                frame.answer = self._handlers[name](effect, i, frame)
+                frame.answer = self.handlers[name](effect, i, frame)
                 frame.last = effect
                 if self.observe is not None:
-                    self.observe(self._base + i, name, effect)
+                    self.observe(batch.base + i, name, effect)
                 if name in self.eager:
                     frame.effect = None
                     if self.advance(frame, None, i) is None:
@@ -278,13 +265,14 @@ class Engine(Questions):
 
         ``name`` is the event at hand, which answers questions; without one the operation waits at a question.
         """
-        gen, captured, constant = frame.gen, self.captured, self.constant
+        state = self.state
+        gen, captured, constant = frame.gen, state.captured, self.questions.constant
         if frame.effect is None:
             send = frame.answer
         elif name is None:
             return frame.effect
         else:
-            send = self.resolve(frame.effect, name, i)
+            send = self.questions.resolve(frame.effect, name, i)
         try:
             while True:
                 effect = gen.send(send)
@@ -299,38 +287,39 @@ class Engine(Questions):
                     if name is None:
                         frame.effect = effect
                         return effect
-                    send = self.resolve(effect, name, i)
-                elif kind in self.told_elsewhere:
+                    send = self.questions.resolve(effect, name, i)
+                elif kind in self.questions.elsewhere:
                     # Another event of the task answers, as for questions.
                     effect = ("?" + kind, *effect[1:])
                     if name is None:
                         frame.effect = effect
                         return effect
-                    send = self.resolve(effect, name, i)
+                    send = self.questions.resolve(effect, name, i)
                 else:
-                    send = self.default(effect, frame)
+                    send = self.questions.default(effect, frame)
         except StopIteration:
             return None
         except (LookupError, AttributeError, TypeError, ValueError) as problem:
-            if not self.tally.different:
-                if self.guesses or self.uncaptured.open():
+            if not state.tally.different:
+                if state.guesses or state.uncaptured.open():
                     raise CannotFollow(f"the model's state is inconsistent ({problem!r})") from problem
                 raise
             # After a divergence kernel and model may be in states that cannot continue together.
-            self.diverge("effect.order", i, recorded=schema.NAMES[self.event[i]], predicted=f"nothing: {problem!r}",
-                         what="the model cannot follow from its state after earlier divergences", frame=frame)
+            self.comparer.diverge("effect.order", i, recorded=self.batch.name(i), predicted=f"nothing: {problem!r}",
+                                  what="the model cannot follow from its state after earlier divergences", frame=frame)
             return None
 
     def _own_lru(self, pid: int, i: int) -> bool:
         """Learn the address of zswap's LRU from the first entry a store adds, where no symbol has it."""
-        if self.lru_address:
+        state = self.state
+        if state.lru_address:
             return False
-        stack = self.stacks.get(pid)
+        stack = state.stacks.get(pid)
         if stack:
             frame = stack[-1]
             effect = frame.effect if frame.effect is not None else self.advance(frame, "list_lru_add", i)
             if effect is not None and effect[0] == "list_lru_add":
-                self.lru_address = self.pool[i]
+                state.lru_address = self.batch.pool[i]
                 return True
         return False
 
@@ -338,13 +327,14 @@ class Engine(Questions):
 
     def outside_operation(self, name: str, pid: int, i: int, stack: list[Frame] | None) -> None:
         """An event that the task's running operation, if any, does not expect."""
+        batch, state = self.batch, self.state
         if name in SETTINGS:
             self.count("setting")
-            self.settings.at(self.now, self.model)
+            state.settings.at(batch.now, state.model)
             return
-        if pid in self._out_of_step:
-            if name == self._out_of_step[pid] + "_ret":
-                del self._out_of_step[pid]
+        if pid in self.out_of_step:
+            if name == self.out_of_step[pid] + "_ret":
+                del self.out_of_step[pid]
                 self.unexplained += 1
                 return
             if name not in STARTS:
@@ -359,43 +349,44 @@ class Engine(Questions):
         if name in OUTSIDE:
             self.count("outside event")
             if name == "zs_page_migrate":
-                self.forget_frames()
+                self.zsmalloc.forget_frames()
             elif name == "zswap_shrinker_count":
-                self._in_count.add(pid)
+                self.in_count.add(pid)
             elif name == "zswap_shrinker_count_ret":
-                self._in_count.discard(pid)
+                self.in_count.discard(pid)
             return
         if name == "memcg_reparent_list_lrus":
-            gone, parent = self.memcg[i], self.pool[i] if self.pool[i] != self.root_memcg else 0
-            self.model.memcg_reparent_list_lrus(gone, parent)
-            for objcg in [objcg for objcg, memcg in self.memcg_of.items() if memcg == gone]:
-                self.memcg_of[objcg], self.memcg_was[objcg] = parent, gone
+            gone, parent = batch.memcg[i], batch.pool[i] if batch.pool[i] != state.root_memcg else 0
+            state.model.memcg_reparent_list_lrus(gone, parent)
+            for objcg in [objcg for objcg, memcg in state.memcg_of.items() if memcg == gone]:
+                state.memcg_of[objcg], state.memcg_was[objcg] = parent, gone
             self.count("outside event")
             return
-        if name == "mem_cgroup_zswap_writeback_enabled_ret" and self._counting(pid, stack):
+        if name == "mem_cgroup_zswap_writeback_enabled_ret" and self._counting(pid, stack, i):
             # zswap_shrinker_count() asks whether there would be anything to scan; only when it is switched on.
             self.count("zswap_shrinker_count()")
             return
         if not stack:
             if name in READINGS:
                 self.settle(i)
-                self.check_total(i)
-                self.snapshots.reading(name)
+                self.totals.compare_reading(i)
+                state.snapshots.reading(name)
                 self.count("reading of totals")
                 return
             if name == "list_lru_add_ret":
                 # zswap adds only inside a store: this is another LRU's, recorded while probes were switched on or off.
                 self.count("another LRU")
                 return
-            if name.endswith("_ret") and self._is_first_of_task(pid, i):
+            if name.endswith("_ret") and batch.is_first_of_task(pid, i):
                 self.count("return of a call from before the recording")
                 return
-            if name in self.uncaptured.stray:
+            if name in state.uncaptured.stray:
                 self.count("part of an operation whose beginning was not probed")
                 return
         expected = stack[-1].effect if stack else None
-        self.diverge("effect.order", i, recorded=name, predicted=expected[0] if expected else "no event of this task",
-                     what="the kernel did something else next", frame=stack[-1] if stack else None)
+        self.comparer.diverge("effect.order", i, recorded=name,
+                              predicted=expected[0] if expected else "no event of this task",
+                              what="the kernel did something else next", frame=stack[-1] if stack else None)
         self.unexplained += 1
         if stack:
             outer = stack[0].name
@@ -403,13 +394,13 @@ class Engine(Questions):
             if name in STARTS:
                 self.begin(name, pid, i)
             else:
-                self._out_of_step[pid] = outer
+                self.out_of_step[pid] = outer
 
     def _may_begin(self, name: str, stack: list[Frame] | None) -> bool:
         """True where an operation can begin: in no other, or where the kernel lets it nest."""
         if not stack:
             # With swap_writeout() probed, no store comes from anywhere else.
-            return name != "zswap_store" or "swap_writeout" not in self.captured
+            return name != "zswap_store" or "swap_writeout" not in self.state.captured
         if name in ANYWHERE:
             return True
         effect = stack[-1].effect
@@ -418,98 +409,97 @@ class Engine(Questions):
         # folio_free_swap() found the slot unused: it is given back inside swap_writeout().
         return name == "zswap_invalidate" and stack[-1].name == "swap_writeout" and effect[0] == "swap_writeout_ret"
 
-    def _is_first_of_task(self, pid: int, i: int) -> bool:
-        """True for a task's very first event in a recording that has no start state."""
-        return not self.has_state and pid not in self.last_seen and pid not in self.pid[:i]
-
     def begin(self, name: str, pid: int, i: int) -> None:
         """Start an operation for the event that begins it."""
-        self._out_of_step.pop(pid, None)
-        if self.snapshots.window is not None:
+        batch, state = self.batch, self.state
+        self.out_of_step.pop(pid, None)
+        if state.snapshots.window is not None:
             self.settle(i)
-            self.snapshots.operation()
-        model, number = self.model, self._base + i
+            state.snapshots.operation()
+        model, number = state.model, batch.base + i
         gen: Steps[Any]
         compacts: ZsPool | None = None
         if name in ("swap_writeout", "zswap_store"):
-            order = self.order[i]
+            order = batch.order[i]
             if order > MAX_ORDER:
-                self.diverge("swap.writeout", i, recorded=order, predicted=f"at most {MAX_ORDER}", what="folio order")
+                self.comparer.diverge("swap.writeout", i, recorded=order, predicted=f"at most {MAX_ORDER}",
+                                      what="folio order")
                 order = 0
-            folio = Folio(self.swpent[i], order, self.folio[i] if self.sees(name, "folio") else -1)
+            folio = Folio(batch.swpent[i], order, batch.folio[i] if state.sees(name, "folio") else -1)
             gen = model.swap_writeout(folio) if name == "swap_writeout" else model.zswap_store(folio)
         elif name == "zswap_load":
-            gen = model.zswap_load(Folio(self.swpent[i], 0, self.folio[i] if self.sees(name, "folio") else -1))
+            gen = model.zswap_load(Folio(batch.swpent[i], 0, batch.folio[i] if state.sees(name, "folio") else -1))
         elif name == "zswap_invalidate":
-            gen = model.zswap_invalidate(self.swpent[i])
+            gen = model.zswap_invalidate(batch.swpent[i])
         elif name == "zs_shrinker_scan":
-            compacts = self.compacted_pool(pid, i)
+            compacts = self.compactions.pool_of(pid, i)
             gen = compacts.zs_shrinker_scan()
         elif name == "zs_compact":
-            compacts = self.compacted_pool(pid, i)
+            compacts = self.compactions.pool_of(pid, i)
             gen = compacts.zs_compact()
         elif name == "zswap_shrinker_scan":
-            gen = model.zswap_shrinker_scan(self.size[i], self.memcg[i], self.nid[i])
+            gen = model.zswap_shrinker_scan(batch.size[i], batch.memcg[i], batch.nid[i])
         elif name == "shrink_worker":
             gen = model.shrink_worker()
         elif name == "shrink_memcg":
-            gen = model.shrink_memcg(self.memcg[i])
+            gen = model.shrink_memcg(batch.memcg[i])
         elif name == "async_free_zspage":
-            gen = self.current_zs_pool().async_free_zspage()
+            gen = state.current_zs_pool().async_free_zspage()
         else:
             self.count("outside event")
             return
         frame = Frame(name, watched(gen), number)
         if compacts is not None:
             frame.handed.compacts = compacts
-        self.stacks.setdefault(pid, []).append(frame)
+        state.stacks.setdefault(pid, []).append(frame)
         effect = self.advance(frame, name, i)
         if effect is None or effect[0] != name:
-            self.diverge("effect.order", i, recorded=name, predicted=effect[0] if effect else "nothing",
-                         what="the operation began otherwise", frame=frame)
+            self.comparer.diverge("effect.order", i, recorded=name, predicted=effect[0] if effect else "nothing",
+                                  what="the operation began otherwise", frame=frame)
             return
-        frame.answer = self._handlers[name](effect, i, frame)
+        frame.answer = self.handlers[name](effect, i, frame)
         frame.effect = None
         if self.observe is not None:
             self.observe(number, name, effect)
         if name in self.eager and self.advance(frame, None, i) is None:
-            self.stacks[pid].pop()
+            state.stacks[pid].pop()
 
     def note(self, name: str, i: int) -> None:
         """A marker, snapshot, parameter write or loss."""
+        batch, state = self.batch, self.state
         self.count(name)
         if name == "marker":
             self.settle(i)
-            self.snapshots.close()
+            state.snapshots.close()
         if name == "lost_events":
-            self.events = self._base + i + 1
-            raise LostEvents(self._base + i)
+            self.events = batch.base + i + 1
+            raise LostEvents(batch.base + i)
         if name == "marker":
-            self.truth.marker(self.text[i], i)
+            self.truth.marker(batch.text[i], i)
             # A workload may say in a marker what it writes where: "param NAME=VALUE", "cgroup FILE=VALUE".
-            kind, _, setting = self.text[i].partition(" ")
-            if kind in ("param", "cgroup") and "=" in setting and self.settings.takes(kind):
+            kind, _, setting = batch.text[i].partition(" ")
+            if kind in ("param", "cgroup") and "=" in setting and state.settings.takes(kind):
                 self.write_param(setting)
         elif name == "param":
-            if self.settings.takes(name):
-                self.write_param(self.text[i])
+            if state.settings.takes(name):
+                self.write_param(batch.text[i])
         else:
             self.settle(i)
-            for stack in self.stacks.values():
+            for stack in state.stacks.values():
                 waits = stack[-1].effect if stack else None
-                if waits is not None and waits[0][1:] in self.told_elsewhere:
-                    self.guess(f"{waits[0][1:]} was not captured: what a task did before a snapshot shows only later")
-            self.settings.reading(self.model, self.ret[i])
-            self.truth.snapshot(self.text[i], i)
-            unsure = [*self.unsure.values(), *self._pages_on_their_way()]
-            self.snapshots.check(self.ret[i], self._base + i, self.ts[i], unsure)
+                if waits is not None and waits[0][1:] in self.questions.elsewhere:
+                    state.guess(f"{waits[0][1:]} was not captured: what a task did before a snapshot shows only later")
+            state.settings.reading(state.model, batch.ret[i])
+            self.truth.snapshot(batch.text[i], i)
+            unsure = [*state.unsure.values(), *self._pages_on_their_way()]
+            state.snapshots.check(batch.ret[i], batch.base + i, batch.ts[i], unsure)
 
     def write_param(self, setting: str) -> None:
         """A parameter or cgroup file was written: ``name=value``."""
         name, _, value = setting.partition("=")
         # The kernel refuses an impossible value with -EINVAL and stays as it was; so does the model.
         with contextlib.suppress(ValueError):
-            self.model.set_param(name, value)
+            self.state.model.set_param(name, value)
 
     def settle(self, i: int) -> None:
         """Advance every operation to its next effect: what it did after its last event has happened.
@@ -517,25 +507,26 @@ class Engine(Questions):
         It may not have happened yet, where its task was preempted right after that event: :attr:`unsure` keeps it
         until the task is seen again.
         """
-        for pid, stack in self.stacks.items():
+        state = self.state
+        for pid, stack in state.stacks.items():
             if not stack or stack[-1].effect is not None:
                 continue
-            before = self.snapshots.standing()
+            before = state.snapshots.standing()
             while stack and stack[-1].effect is None and self.advance(stack[-1], None, i) is None:
                 stack.pop()
-            after = self.snapshots.standing()
+            after = state.snapshots.standing()
             changes = {name: value - before.get(name, 0) for name, value in after.items()
                        if value != before.get(name, 0)}
             if changes:
-                self.unsure[pid] = changes
+                state.unsure[pid] = changes
 
     def _pages_on_their_way(self) -> Iterator[dict[str, int]]:
         """Yield what counters changed by zspages whose pages may not have entered or left the pool's total yet."""
-        for pid, stack in self.stacks.items():
+        for pid, stack in self.state.stacks.items():
             # Where __free_zspage() is probed, the model waits for its event before it takes the pages off.
             pages = sum(frame.inflight for frame in stack
                         if frame.effect is None or frame.effect[0] not in ("?trylock_zspage", "__free_zspage"))
-            if pages and "zswap.pool_total_size" not in self.unsure.get(pid, ()):
+            if pages and "zswap.pool_total_size" not in self.state.unsure.get(pid, ()):
                 yield {"zswap.pool_total_size": pages * PAGE_SIZE, "meminfo.Zswap": pages * PAGE_SIZE // 1024,
                        "vmstat.nr_zspages": pages}
 
@@ -543,75 +534,25 @@ class Engine(Questions):
         """Count an event as explained."""
         self.explained[how] = self.explained.get(how, 0) + 1
 
-    # ---- divergences ------------------------------------------------------------------------------------
-
-    def diverge(self, check: str, i: int, *, recorded: Any, predicted: Any, what: str,
-                frame: Frame | None = None) -> None:
-        """Report a difference at row ``i`` of the batch."""
-        if not self.tally.wanted(check):
-            self.tally.part(check, self._base + i)
-            if check == "effect.order" and self.tally.broken_at is None:
-                self.tally.broken_at = self._base + i
-            return
-        pid = self.pid[i]
-        path = tuple((f.name, f.start) for f in self.stacks.get(pid, ()))
-        if frame is not None and not path:
-            path = ((frame.name, frame.start),)
-        name = schema.NAMES[self.event[i]]
-        self.tally.differ(Divergence(check, self._base + i, name, recorded, predicted, what, self.ts[i], pid,
-                                     self.cpu[i], path, self.describe_state(frame), self.kernel_state()))
-
-    def _counting(self, pid: int, stack: list[Frame] | None) -> bool:
+    def _counting(self, pid: int, stack: list[Frame] | None, i: int) -> bool:
         """True when a question about writeback may be zswap_shrinker_count()'s: only inside it, where it is probed."""
-        if {"zswap_shrinker_count", "zswap_shrinker_count_ret"} <= self.captured:
+        if {"zswap_shrinker_count", "zswap_shrinker_count_ret"} <= self.state.captured:
             # A recording, or a cut of one, may begin inside it.
-            return pid in self._in_count or (pid not in self.last_seen and pid not in self.pid[:self.now - self._base])
+            return pid in self.in_count or self.batch.is_first_of_task(pid, i)
         expected = stack[-1].effect if stack else None
         asked = expected is not None and expected[0] == "mem_cgroup_zswap_writeback_enabled_ret"
-        return self.model.shrinker_enabled is not False and not asked
-
-    def diverge_counter(self, check: str, event: int, ts: int, recorded: int, predicted: int, what: str) -> None:
-        """Report a counter that differs at a snapshot."""
-        if self.tally.wanted(check):
-            if "zswap_total_pages_ret" not in self.captured:
-                # Reading a snapshot's files takes time, and these readings say when each was read.
-                self.guesses.setdefault("zswap_total_pages_ret was not captured: when a snapshot's counters were read, "
-                                        "while it was being taken, is not known", event)
-            self.tally.differ(Divergence(check, event, "counters", recorded, predicted, what, ts, 0, 0, (),
-                                         self.describe_state(None), self.kernel_state()))
-
-    def unbalanced(self, found: int, due: int, what: str) -> None:
-        """Report what does not agree at the recording's end: at its last event."""
-        if self.tally.wanted("invariant.balance"):
-            segments = self.recording.manifest["segments"]
-            self.tally.differ(Divergence(
-                "invariant.balance", max(0, self.events - 1), "end", found, due, self.blame(what),
-                segments[-1]["last_ts"] if segments else 0, 0, 0, (), self.describe_state(None), self.kernel_state()))
-
-    def kernel_state(self) -> dict[str, Any]:
-        """Return what was last recorded of the kernel's own state."""
-        state: dict[str, Any] = {}
-        if self.last_total is not None:
-            state["pool_pages"] = f"{self.last_total[1]} (read at event {self.last_total[0]})"
-        return {**state, **self.snapshots.last_seen()}
+        return self.state.model.shrinker_enabled is not False and not asked
 
     def finish(self) -> None:
         """The recording is over: settle operations and the last snapshot, and check whether all agrees."""
+        state = self.state
         with self.faults():
             self.settle(0)
-        self.snapshots.close()
-        self.balance(self.captured)
-        if self.written_back >= _MANY and not self.marked_for_reclaim:
-            # A page fault that finds such a folio in the swap cache clears the mark, which is PG_readahead too: of one
-            # folio nothing can be said.
-            self.tally.differ(Divergence(
-                "writeback.folio", self.events - 1, "__swap_writepage", 0, f"some of {self.written_back}",
-                "folios written back that are marked for reclaim (PG_reclaim), in the whole recording", 0, 0, 0))
-
-    def _row(self, i: int) -> int:
-        return self._base + i
+        state.snapshots.close()
+        self.invariants.balance(max(0, self.events - 1))
+        self.zswap.marks(self.events - 1)
 
     def quiescent(self) -> bool:
         """True when no task is inside an operation."""
         self.settle(0)
-        return not any(self.stacks.values())
+        return not any(self.state.stacks.values())

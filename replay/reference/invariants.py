@@ -14,15 +14,16 @@ agrees so far (or it would have differed).
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 
 from model.effects import Effect
 from model.page import PAGE_SIZE
 from model.zsmalloc import ZsObject
 from model.zswap import ZswapEntry
+from replay.reference.comparer import Comparer
 from replay.reference.frame import Frame
-from replay.reference.handlers.base import HandlerBase
+from replay.reference.state import ReplayState
 
 __all__ = ["Holdings", "Invariants", "Written"]
 
@@ -50,21 +51,26 @@ class Written(NamedTuple):
         return self.raw if self.is_page is None else self.is_page
 
 
-class Invariants(HandlerBase):
+class Invariants:
     """The invariants that are checked while events are checked against a revision's effects.
 
     Each is called by the handler of its event, after that handler's own comparison: where the kernel does something
     else than the revision says, that is reported first.
     """
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, state: ReplayState, comparer: Comparer) -> None:
+        self.state = state
+        self.batch = state.batch
+        self.predictions = state.predictions
+        self.n = state.tally.compared
+        self.sees = state.sees
+        self.comparer = comparer
         #: the revision's name, for what is said of it
-        self.revision_name = type(self.model).__name__
+        self.revision_name = type(state.model).__name__
         #: entries that a store which zswap refused has made out of date, and the event of its return
         self.outdated: dict[ZswapEntry, int] = {}
         #: what vmstat's zswpout has to be, as the folios that were stored have it
-        self.zswpout_due = self.model.counters.zswpout
+        self.zswpout_due = state.model.counters.zswpout
         #: pages read back of which nothing says what their object holds
         self.untold_reads = 0
         #: set where the compiled engine counts what is held at the end
@@ -72,15 +78,16 @@ class Invariants(HandlerBase):
 
     def broken(self, check: str, i: int, *, recorded: Any, predicted: Any, what: str, frame: Frame | None) -> None:
         """Report a broken invariant, and which is wrong: the kernel, or what the revision says of it."""
-        self.diverge(check, i, recorded=recorded, predicted=predicted, what=self.blame(what), frame=frame)
+        self.comparer.diverge(check, i, recorded=recorded, predicted=predicted, what=self._blame(what), frame=frame)
 
-    def blame(self, what: str) -> str:
+    def _blame(self, what: str) -> str:
         """Return a sentence that says which is wrong: the revision, whose other effects were all confirmed up to here.
 
         Unless the kernel did something else before.
         """
         name = self.revision_name
-        left = next((one.event for one in self.tally.divergences if not one.check.startswith("invariant.")), None)
+        left = next((one.event for one in self.state.tally.divergences
+                     if not one.check.startswith("invariant.")), None)
         if left is None:
             return f"{what}; the kernel does what {name} says here, and {name} is wrong"
         return f"{what}; the kernel had left {name} before, at event {left}"
@@ -92,7 +99,7 @@ class Invariants(HandlerBase):
         if not self.sees("zs_malloc", "size"):
             return
         self.n["invariant.length"] += 1
-        size = self.size[i]
+        size = self.batch.size[i]
         if not 0 < size <= PAGE_SIZE:
             result = frame.handed.result
             said = "" if result is None else f"; the compress call returned {result[0]}, and {result[1]} as length"
@@ -105,13 +112,14 @@ class Invariants(HandlerBase):
         :param write: the effect, or 6.12's memcpy, which has no raw form
         :param i: row of the event, None where the write was not recorded
         """
+        batch = self.batch
         obj: ZsObject = write[1]
         length, content = write[2:4]
         raw = len(write) > 4 and bool(write[4])
         is_page = None
         if i is not None and isinstance(content, int) and self.sees("zs_obj_write", "data"):
-            is_page = self.begins_like_page(content, self.data[i], length, frame)
-        obj.holds = Written(length, raw, is_page, frame.handed.result, -1 if i is None else self._row(i))
+            is_page = self.predictions.begins_like_page(content, batch.data[i], length, self.state.compressor_of(frame))
+        obj.holds = Written(length, raw, is_page, frame.handed.result, -1 if i is None else batch.row(i))
         if i is None or not raw:
             return
         # What was asked last before an object is written is asked for its page (or, as posted, for its folio).
@@ -122,31 +130,20 @@ class Invariants(HandlerBase):
                 self.broken("invariant.raw", i, recorded="the page as it is", predicted="a rejected store", frame=frame,
                             what="a page that does not compress is kept as it is, though its cgroup forbids writeback")
 
-    def begins_like_page(self, content: int, data: int, length: int, frame: Frame) -> bool | None:
-        """True where an object's first bytes are the page's, None where they do not show it."""
-        name = self.compressor_of(frame)
-        page = self.predictions.raw_head(content, name)
-        mask = (1 << 8 * min(8, length)) - 1
-        if page is None or length != PAGE_SIZE:
-            return None
-        compressed = self.predictions.head(content, name)
-        if data & mask != page & mask:
-            return False
-        return None if compressed is not None and compressed & mask == page & mask else True
-
     def handle_used(self, event: str, i: int, frame: Frame, what: str) -> None:
         """A handle that is written, read or freed is live."""
+        batch = self.batch
         if not self.sees(event, "handle"):
             return
         self.n["invariant.handle"] += 1
-        if self.handle[i] not in self.objects:
-            self.broken("invariant.handle", i, recorded=self.handle[i], predicted="a live handle", frame=frame,
+        if batch.handle[i] not in self.state.objects:
+            self.broken("invariant.handle", i, recorded=batch.handle[i], predicted="a live handle", frame=frame,
                         what=f"{what} of a handle that is not live")
 
     def handle_given(self, handle: int, i: int, frame: Frame) -> None:
         """A handle that is given out is not live."""
         self.n["invariant.handle"] += 1
-        if handle in self.objects:
+        if handle in self.state.objects:
             self.broken("invariant.handle", i, recorded=handle, predicted="a handle that is not live", frame=frame,
                         what="a live handle is given out once more")
 
@@ -186,7 +183,7 @@ class Invariants(HandlerBase):
             return
         if written is None:
             self.untold_reads += 1
-            self.tally.reasons["invariant.load"] = _UNTOLD.format(
+            self.state.tally.reasons["invariant.load"] = _UNTOLD.format(
                 f"{self.untold_reads:,} further pages" if self.untold_reads > 1 else "1 further page")
             return
         self.n["invariant.load"] += 1
@@ -211,20 +208,21 @@ class Invariants(HandlerBase):
 
         What is left nevertheless at the slots of a refused folio is out of date: no load may read it.
         """
+        state = self.state
         folio = frame.handed.folio
         if folio is None:
             return
         if stored:
             self.zswpout_due += folio.nr_pages
             return
-        tree = self.model.tree
+        tree = state.model.tree
         for slot in range(folio.swpent, folio.swpent + folio.nr_pages):
             entry = tree.get(slot)
             if entry is not None:
-                self.outdated[entry] = self._row(i)
-        counted, due = self.model.counters.zswpout, self.zswpout_due
+                self.outdated[entry] = self.batch.row(i)
+        counted, due = state.model.counters.zswpout, self.zswpout_due
         # Where no other task is in an operation, nothing else can have counted.
-        if counted != due and sum(len(stack) for stack in self.stacks.values()) == 1:
+        if counted != due and sum(len(stack) for stack in state.stacks.values()) == 1:
             self.n["invariant.balance"] += 1
             self.broken("invariant.balance", i, recorded=counted, predicted=due, frame=frame,
                         what=f"zswpout has counted {counted - due} pages of a folio that was not stored")
@@ -232,24 +230,29 @@ class Invariants(HandlerBase):
 
     # ---- the end ----------------------------------------------------------------------------------------
 
-    def balance(self, captured: frozenset[str]) -> None:
-        """Compare what goes together when no task is in an operation; says why not where it cannot be compared."""
+    def balance(self, event: int) -> None:
+        """Compare what goes together when no task is in an operation; says why not where it cannot be compared.
+
+        :param event: the recording's last one
+        """
+        state = self.state
         held = self.held_at_end or self.holdings()
-        if self.tally.different or self.tally.broken_at is not None:
-            self.tally.reasons["invariant.balance"] = "kernel and revision differ before the end"
+        if state.tally.different or state.tally.broken_at is not None:
+            state.tally.reasons["invariant.balance"] = "kernel and revision differ before the end"
         elif held.under_way:
-            self.tally.reasons["invariant.balance"] = (
+            state.tally.reasons["invariant.balance"] = (
                 f"{held.under_way} task{'s were' if held.under_way > 1 else ' was'} inside an operation when the "
                 f"recording ended")
         else:
-            for found, due, what in pairs(held, captured):
+            for found, due, what in pairs(held, state.captured):
                 self.n["invariant.balance"] += 1
                 if found != due:
-                    self.unbalanced(found, due, what)
+                    self.comparer.diverge_at_end("invariant.balance", event, found, due, self._blame(what))
 
     def holdings(self) -> Holdings:
         """Return what the model holds."""
-        model = self.model
+        state = self.state
+        model = state.model
         entries = list(model.tree.values())
         due = dict.fromkeys(model.memcgs, 0)
         for entry in entries:
@@ -257,18 +260,10 @@ class Invariants(HandlerBase):
                 due[entry.objcg] = due.get(entry.objcg, 0) + entry.length
         return Holdings(
             len(entries), model.ledger.live("zswap_entry"),
-            sum(cls.objs_inuse for pool in model.pools for cls in pool.zs_pool.classes), len(self.objects),
+            sum(cls.objs_inuse for pool in model.pools for cls in pool.zs_pool.classes), len(state.objects),
             model.counters.stored_pages, model.counters.zswpout, self.zswpout_due,
             tuple((objcg, model.memcg(objcg).zswap, length) for objcg, length in due.items()),
-            len(model.ledger.things("kmap_local")), sum(bool(stack) for stack in self.stacks.values()))
-
-    @abstractmethod
-    def compressor_of(self, frame: Frame) -> str:
-        """Return the compressor of the pool that a store holds."""
-
-    @abstractmethod
-    def unbalanced(self, found: int, due: int, what: str) -> None:
-        """Report what does not go together at the end."""
+            len(model.ledger.things("kmap_local")), sum(bool(stack) for stack in state.stacks.values()))
 
 
 def _taken_as_it_is(written: Written) -> tuple[str, str]:
@@ -303,7 +298,7 @@ class Holdings(NamedTuple):
     under_way: int = 0
 
 
-def pairs(held: Holdings, captured: frozenset[str]) -> list[tuple[int, int, str]]:
+def pairs(held: Holdings, captured: Collection[str]) -> list[tuple[int, int, str]]:
     """Return (found, due, sentence) of all that goes together, as far as its events were recorded."""
     entries = held.entries
     out = [(held.stored_pages, entries, f"stored_pages is {held.stored_pages}, the trees hold {entries} entries"),

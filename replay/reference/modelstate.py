@@ -15,6 +15,7 @@ from model.page import PAGE_SIZE
 from model.zsmalloc import ZsObject, Zspage, ZsPool
 from model.zswap import Zswap, ZswapEntry, ZswapPool
 from replay.reference.invariants import Written
+from replay.reference.state import ReplayState
 from traces.errors import BadInput
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def dump_state(engine: Engine) -> dict[str, Any]:
     """
     if not engine.quiescent():
         raise ValueError("a task is inside an operation")
-    model = engine.model
+    shared, model = engine.state, engine.state.model
     objects: dict[ZsObject, int] = {}
     entries: dict[ZswapEntry, int] = {}
     pools = []
@@ -70,16 +71,16 @@ def dump_state(engine: Engine) -> dict[str, Any]:
         "entries": rows,
         "lru": [[nid, cgroup, [entries[entry] for entry in listed]]
                 for (nid, cgroup), listed in model.lru.lists.items()],
-        "memcg_of": list(engine.memcg_of.items()),
-        "memcg_was": list(engine.memcg_was.items()),
-        "root_memcg": engine.root_memcg,
-        "lru_address": engine.lru_address,
-        "entry_to_lru": engine.entry_to_lru,
-        "counter_base": dict(engine.snapshots.base),
+        "memcg_of": list(shared.memcg_of.items()),
+        "memcg_was": list(shared.memcg_was.items()),
+        "root_memcg": shared.root_memcg,
+        "lru_address": shared.lru_address,
+        "entry_to_lru": shared.entry_to_lru,
+        "counter_base": dict(shared.snapshots.base),
         "phase": engine.truth.phase,
         "inlined": sorted(engine.seen_inlined),
-        "object_layout": [engine.idx_bits, engine.class_bits],
-        "settings": engine.settings.dump(),
+        "object_layout": [shared.idx_bits, shared.class_bits],
+        "settings": shared.settings.dump(),
         **whole,
     }
 
@@ -113,7 +114,7 @@ def load_state(engine: Engine, state: dict[str, Any]) -> None:
 
     :raises BadInput: when the state is not one of this version, or is inconsistent
     """
-    path = engine.recording.path / "state.json"
+    path = engine.state.recording.path / "state.json"
     if state.get("version") != _VERSION:
         raise BadInput(path, "", f"state version {state.get('version')} is not {_VERSION}",
                        "use the zreplay that wrote it")
@@ -125,7 +126,7 @@ def load_state(engine: Engine, state: dict[str, Any]) -> None:
 
 
 def _load(engine: Engine, state: dict[str, Any]) -> None:
-    model = engine.model
+    shared, model = engine.state, engine.state.model
     for name, kind in {**_PARAMS, **_LATER}.items():
         if name in _PARAMS or name in state["params"]:
             value = state["params"][name]
@@ -142,7 +143,7 @@ def _load(engine: Engine, state: dict[str, Any]) -> None:
         for name, value in zip(_MEMCG, values, strict=True):
             setattr(account, name, int(value))
     objects: list[ZsObject] = []
-    model.pools = [_load_pool(engine, pool, model.chain_size, objects) for pool in state["pools"]]
+    model.pools = [_load_pool(shared, pool, objects) for pool in state["pools"]]
     if not model.pools:
         raise ValueError("it has no pool")
     entries = [_load_entry(model, row, objects) for row in state["entries"]]
@@ -156,14 +157,14 @@ def _load(engine: Engine, state: dict[str, Any]) -> None:
             if entry.lru != (nid, cgroup) or not model.lru.add((nid, cgroup), entry):
                 raise ValueError(f"entry {number} is not listed where it says")
     _load_objects(model, entries, state)
-    engine.zswpout_due = model.counters.zswpout
+    engine.invariants.zswpout_due = model.counters.zswpout
     # What an earlier version wrote has no memcg_was.
-    engine.memcg_of, engine.memcg_was = ({_objcg(objcg): _address(memcg) for objcg, memcg in state.get(name, ())}
+    shared.memcg_of, shared.memcg_was = ({_objcg(objcg): _address(memcg) for objcg, memcg in state.get(name, ())}
                                          for name in ("memcg_of", "memcg_was"))
-    engine.root_memcg = _address(state["root_memcg"], -1)
-    engine.lru_address = _address(state["lru_address"])
-    engine.entry_to_lru = None if state["entry_to_lru"] is None else int(state["entry_to_lru"])
-    engine.snapshots.base = {str(name): int(value) for name, value in state["counter_base"].items()}
+    shared.root_memcg = _address(state["root_memcg"], -1)
+    shared.lru_address = _address(state["lru_address"])
+    shared.entry_to_lru = None if state["entry_to_lru"] is None else int(state["entry_to_lru"])
+    shared.snapshots.base = {str(name): int(value) for name, value in state["counter_base"].items()}
     engine.truth.phase = None if state["phase"] is None else str(state["phase"])
     engine.has_state = True
     engine.seen_inlined = {str(name) for name in state["inlined"]}
@@ -219,8 +220,8 @@ def _load_entry(model: Zswap, row: list[Any], objects: list[ZsObject]) -> ZswapE
     return entry
 
 
-def _load_pool(engine: Engine, row: dict[str, Any], chain_size: int, objects: list[ZsObject]) -> ZswapPool:
-    pool = engine.model.new_pool(str(row["tfm_name"]))
+def _load_pool(state: ReplayState, row: dict[str, Any], objects: list[ZsObject]) -> ZswapPool:
+    pool = state.model.new_pool(str(row["tfm_name"]))
     zs_pool = pool.zs_pool
     pool.entries, pool.dying = int(row["entries"]), bool(row["dying"])
     zs_pool.address, zs_pool.pages_allocated = _address(row["address"]), int(row["pages_allocated"])
@@ -235,7 +236,7 @@ def _load_pool(engine: Engine, row: dict[str, Any], chain_size: int, objects: li
         zspage.group, zspage.address, zspage.frames = int(group), _address(address), [int(v) for v in frames]
         zspages.append(zspage)
         if zspage.address:
-            engine.zspages[zspage.address] = zspage
+            state.zspages[zspage.address] = zspage
     for address, size, number, index in row["objects"]:
         obj = ZsObject(int(size))
         obj.address, obj.zspage, obj.index = _address(address), _at(zspages, number), int(index)
@@ -244,7 +245,7 @@ def _load_pool(engine: Engine, row: dict[str, Any], chain_size: int, objects: li
         obj.zspage.objects[obj.index] = obj
         objects.append(obj)
         if obj.address:
-            engine.objects[obj.address] = obj
+            state.objects[obj.address] = obj
     for zspage in zspages:
         _check_places(zspage)
     pages, unlisted = 0, set(zspages)
@@ -252,7 +253,7 @@ def _load_pool(engine: Engine, row: dict[str, Any], chain_size: int, objects: li
         cls = by_index[index]
         cls.address = _address(address)
         if cls.address:
-            engine.classes[cls.address] = cls
+            state.classes[cls.address] = cls
         cls.objs_allocated, cls.objs_inuse = int(allocated), int(inuse)
         for group, listed in enumerate(groups):
             for number in listed:

@@ -73,11 +73,11 @@ def set_layout(engine: Engine, recording: Recording, kept: object = None) -> Non
     :param kept: ``object_layout`` of a cut's state, which speaks where the cut's own words do not
     """
     line = kernel_line(recording.manifest["kernel"])
-    found = recorded_layout(recording, engine.model.chain_size)
+    found = recorded_layout(recording, engine.state.model.chain_size)
     if found is None and isinstance(kept, list) and len(kept) == 2 and all(type(bits) is int for bits in kept):
         found = ObjectLayout(*kept)
     expected = layout_of_line(line)
-    engine.idx_bits, engine.class_bits = found or expected
+    engine.state.idx_bits, engine.state.class_bits = found or expected
     if found is not None and line is not None and found != expected:
         engine.start_notes.append(layout_note(found, line))
 

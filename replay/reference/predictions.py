@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.crypto import Compressor, ModelledCompressor
+from model.page import PAGE_SIZE
 from replay.reference.cachekey import cache_home, sealed, signature
 from traces import parquetbounds
 from traces.arrowarrays import arrow_of, numpy_of
@@ -166,6 +167,20 @@ class Predictions:
             return None
         page = self._refs[content]
         return columns.raw[page] if columns.has[page] else None
+
+    def begins_like_page(self, content: int, data: int, length: int, name: str) -> bool | None:
+        """True where an object's first bytes are the page's, False where not, None where they do not show it.
+
+        :param data: first 8 bytes of the object as a little-endian number
+        :param length: bytes of the object
+        """
+        page = self.raw_head(content, name)
+        if page is None or length != PAGE_SIZE:
+            return None
+        compressed = self.head(content, name)
+        if data != page:
+            return False
+        return None if compressed is not None and compressed == page else True
 
     def fill(self, store: PageStore) -> None:
         """Take over references and digests of a page store."""

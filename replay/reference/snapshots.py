@@ -56,14 +56,15 @@ class _Window:
 class SnapshotChecks:
     """Compares the model's counters at each snapshot.
 
-    :param diverge: reports a difference: check, event, time stamp, recorded, predicted, what
+    ``diverge`` reports a difference: check, event, time stamp, recorded, predicted, what.
     """
 
-    def __init__(self, recording: Recording, model: Zswap, tally: Tally, diverge: Callable[..., None]) -> None:
+    diverge: Callable[[str, int, int, int, int, str], None]
+
+    def __init__(self, recording: Recording, model: Zswap, tally: Tally) -> None:
         self.recording = recording
         self.model = model
         self.tally = tally
-        self.diverge = diverge
         self.base: dict[str, int] = {}
         self.window: _Window | None = None
         #: number of the last snapshot passed

@@ -15,7 +15,7 @@ import numpy as np
 from model.zswap import Zswap
 from replay.reference.checks import Tally
 from replay.reference.engine import Engine, LostEvents
-from replay.reference.handlers.base import CannotFollow
+from replay.reference.state import CannotFollow
 from replay.report.recordingdata import times_of
 from replay.userrev.guard import guarded
 from replay.verdict.setup import open_engine
@@ -62,14 +62,14 @@ def _course(recording: Recording, revision: str | type[Zswap], snapshots: Iterab
     total = len(recording)
     tally = Tally()
     engine, _, _ = open_engine(recording, revision, tally, pages=False)
-    model = engine.model
+    model = engine.state.model
     changes: list[tuple[int, int]] = []
     first = model.total_pages()
     inform = model.total_observer
 
     def watch() -> None:
         # Called before a change: what stood until then.
-        changes.append((engine.now, model.total_pages()))
+        changes.append((engine.batch.now, model.total_pages()))
         if inform is not None:
             inform()
 
@@ -91,12 +91,12 @@ def _course(recording: Recording, revision: str | type[Zswap], snapshots: Iterab
     except LostEvents as lost:
         ended = f"events were lost before event {lost.args[0]:,}"
     except CannotFollow as stopped:
-        ended = f"{stopped}: nothing from event {engine.now:,} on was predicted"
+        ended = f"{stopped}: nothing from event {engine.batch.now:,} on was predicted"
     except Exception as problem:
         if type(model).__module__.startswith("model."):
             raise
         # The revision is the user's; its replay has reported the same.
-        ended = f"the revision failed at event {engine.now:,} ({type(problem).__name__})"
+        ended = f"the revision failed at event {engine.batch.now:,} ({type(problem).__name__})"
     if tally.divergences:
         ended = f"the replay diverged at event {tally.divergences[0].event:,}"
     elif not ended and at in wanted:
@@ -108,8 +108,8 @@ def _course(recording: Recording, revision: str | type[Zswap], snapshots: Iterab
 def _made(recording: Recording, engine: Engine, changes: list[tuple[int, int]], first: int,
           classes: dict[int, dict[int, dict[str, int]]], ended: str) -> Course:
     """Return the course of a replay that is over."""
-    model = engine.model
-    end = engine.now
+    model = engine.state.model
+    end = engine.batch.now
     # What stood before a change stood since the one before it.
     pages = [first, *(before for _, before in changes[1:]), *([model.total_pages()] if changes else [])]
     events = np.array([0, *(event for event, _ in changes), end], np.int64)

@@ -15,8 +15,8 @@ import numpy as np
 from model.zswap import Zswap
 from replay.reference.checks import CHECKS, Tally
 from replay.reference.engine import Engine, LostEvents
-from replay.reference.handlers.base import CannotFollow
 from replay.reference.modelstate import dump_state
+from replay.reference.state import CannotFollow
 from replay.userrev.guard import guarded
 from replay.verdict.setup import open_engine
 from traces import schema
@@ -86,8 +86,8 @@ def _walk(engine: Engine, recording: Recording, start: int, stop: int,
                     return begin, state, len(recording)
             if number >= stop and begin >= 0 and engine.quiescent():
                 return begin, state, number
-            if engine.tally.divergences:
-                event = engine.tally.divergences[0].event
+            if engine.state.tally.divergences:
+                event = engine.state.tally.divergences[0].event
                 raise BadInput(recording.path, f"event {event}", "the replay diverges here, before the cut's end",
                                "see it with 'zreplay replay', or cut before it")
             if progress is not None and not number & 0xFFFF:
@@ -96,8 +96,8 @@ def _walk(engine: Engine, recording: Recording, start: int, stop: int,
         raise BadInput(recording.path, f"event {lost.args[0]}", "events were lost here, before the cut's end",
                        "cut before it") from None
     except CannotFollow as stop_:
-        raise BadInput(recording.path, f"event {engine.now}", f"the replay cannot continue to the cut's end: {stop_}",
-                       "cut before it") from None
+        raise BadInput(recording.path, f"event {engine.batch.now}",
+                       f"the replay cannot continue to the cut's end: {stop_}", "cut before it") from None
     if begin < 0:
         raise BadInput(recording.path, f"event {start}", "no task-free moment follows it", "choose an earlier start")
     return begin, state, len(recording)

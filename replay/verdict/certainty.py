@@ -45,7 +45,7 @@ def excuses(recording: Recording, engine: Engine) -> list[str]:
     probe of the event that differs has to have missed one, the one that the model waited for, and so has another,
     that of an event in between: where only one probe missed hits, or none that is the event's, it stands too.
     """
-    divergences = engine.tally.divergences
+    divergences = engine.state.tally.divergences
     if not divergences:
         return []
     out = _excuses(recording, engine, divergences[0])
@@ -86,9 +86,9 @@ def _excuses(recording: Recording, engine: Engine, first: Divergence) -> list[st
     if not own:
         # The model's state rests on that; what it assumed later does not matter.
         out += [f"the difference may be due to what was not captured: {what}"
-                for what in [*engine.uncaptured.open(),
-                             *(what for what, event in engine.guesses.items() if event <= first.event)]]
-        if engine.settings.unsafe:
+                for what in [*engine.state.uncaptured.open(),
+                             *(what for what, event in engine.state.guesses.items() if event <= first.event)]]
+        if engine.state.settings.unsafe:
             out.append("the difference may be due to a parameter that changed at an unknown time")
     return list(dict.fromkeys(out))
 
@@ -104,7 +104,7 @@ def _on_cpu(engine: Engine, divergence: Divergence, cpu: int | None) -> bool:
     if cpu is None:
         return True
     start = divergence.path[-1][1] if divergence.path else divergence.event
-    for base, batch in engine.recording.batches(["cpu", "pid", "event"], start=start):
+    for base, batch in engine.state.recording.batches(["cpu", "pid", "event"], start=start):
         if base > divergence.event:
             break
         rows = slice(max(0, start - base), divergence.event + 1 - base)

@@ -26,7 +26,7 @@ def start_reasons(recording: Recording, engine: Engine) -> list[str]:
     """Return why a replay cannot begin, a sentence each: zswap held pages, and no start state was recorded."""
     if recording.document("state") is not None:
         return []
-    pages = engine.snapshots.start_pages()
+    pages = engine.state.snapshots.start_pages()
     if pages:
         return [f"zswap held {pages} pages when the recording began and no start state was recorded"]
     return []
@@ -53,16 +53,16 @@ def _reason(check: str, replayed: str, predictions: Predictions, tally: Tally, c
     if check in tally.reasons:
         return tally.reasons[check]
     missing = [name for name in CHECKS[check].needs if name not in captured] if check in CHECKS else []
-    useless = [name for name in missing if name in engine.uncaptured.useless]
+    useless = [name for name in missing if name in engine.state.uncaptured.useless]
     if useless:
-        return f"not captured: {', '.join(engine.uncaptured.lacking(name) for name in useless)}"
+        return f"not captured: {', '.join(engine.state.uncaptured.lacking(name) for name in useless)}"
     if missing:
         return f"not probed: {', '.join(missing)}"
-    made = [held for held in engine.held.values() if check in checks_of(held.comparison)]
+    made = [held for held in engine.state.held.values() if check in checks_of(held.comparison)]
     if lacks and made and not any(held.some for held in made):
         return f"not captured: {lacks}"
     if tally.unknown[check]:
-        return f"none of {tally.unknown[check]:,} could be compared: {engine.settings.said_why(check)}"
+        return f"none of {tally.unknown[check]:,} could be compared: {engine.state.settings.said_why(check)}"
     if check in ("store.length", "store.error") and predictions.reason:
         return predictions.reason
     if check == "invariant.balance":
@@ -76,8 +76,9 @@ def _reason(check: str, replayed: str, predictions: Predictions, tally: Tally, c
 
 def check_results(recording: Recording, engine: Engine, predictions: Predictions, tally: Tally) -> list[CheckResult]:
     """Return every check that was wanted with its counts, its grade, and why it could not compare more."""
-    captured = set(engine.captured) | {"counters"}
-    recorded = engine.columns_of.keys()
+    state = engine.state
+    captured = set(state.captured) | {"counters"}
+    recorded = state.columns_of.keys()
 
     def outcome(check: str, grade: str, reason: str) -> CheckResult:
         return CheckResult(check, tally.compared[check], tally.different.get(check, 0), grade, reason,
@@ -103,7 +104,7 @@ def check_results(recording: Recording, engine: Engine, predictions: Predictions
     for check, compared in tally.compared.items():
         if not tally.wanted(check):
             continue
-        missing = missing_columns(check, {name: engine.columns_of[name] for name in engine.captured & recorded})
+        missing = missing_columns(check, {name: state.columns_of[name] for name in state.captured & recorded})
         lacks = ", ".join(f"{event} has no {column}" for event, column in missing)
         reason = f"not captured: {lacks}" if compared and lacks else "" if compared else \
             _reason(check, replayed, predictions, tally, captured, engine, lacks)
@@ -111,7 +112,7 @@ def check_results(recording: Recording, engine: Engine, predictions: Predictions
             # Pages read back that were stored before the recording began.
             reason = tally.reasons.get(check, "")
         if compared and tally.unknown[check]:
-            unknown = f"{tally.unknown[check]:,} more were not compared: {engine.settings.said_why(check)}"
+            unknown = f"{tally.unknown[check]:,} more were not compared: {state.settings.said_why(check)}"
             reason = f"{reason}; {unknown}" if reason else unknown
         if compared and check == "store.bytes" and (predictions.reason or predictions.modelled or predictions.inexact):
             why = predictions.reason or "; ".join(predictions.inexact.values()) \
@@ -121,7 +122,7 @@ def check_results(recording: Recording, engine: Engine, predictions: Predictions
                 out.append(outcome(check, "modelled", reason))
                 continue
         if compared and check == "counter.vmstat.nr_zspages":
-            lag = engine.snapshots.vmstat_lag
+            lag = state.snapshots.vmstat_lag
             out.append(outcome(check, "modelled",
                                f"/proc/vmstat lags by up to {lag} pages: each CPU holds back its changes"))
             continue
@@ -156,27 +157,29 @@ def pages_missing(recording: Recording) -> list[str]:
 
 def notes_of(engine: Engine, predictions: Predictions) -> list[str]:
     """Return what is to be said of a replay besides its checks and reasons, a sentence each."""
-    notes = [*engine.start_notes, *engine.settings.notes]
-    if engine.preempted_reads:
-        notes.append(f"{engine.preempted_reads} totals were read while another task was about to change them")
-    if any(engine.sg_entries.values()):
-        notes.append(f"object reads: {engine.sg_entries[1]} of one entry, {engine.sg_entries[2]} of two")
-    if engine.reordered:
-        notes.append(f"{engine.reordered} times an LRU walk showed in which order additions and moves had been made "
-                     f"that ran at the same time")
-    if engine.snapshots.lagged:
-        notes.append(f"{engine.snapshots.lagged} snapshots read a memory.stat of up to 128 changes per CPU ago, "
+    state, snapshots = engine.state, engine.state.snapshots
+    notes = [*engine.start_notes, *state.settings.notes]
+    if engine.totals.preempted_reads:
+        notes.append(f"{engine.totals.preempted_reads} totals were read while another task was about to change them")
+    if any(engine.zsmalloc.sg_entries.values()):
+        one, two = engine.zsmalloc.sg_entries[1], engine.zsmalloc.sg_entries[2]
+        notes.append(f"object reads: {one} of one entry, {two} of two")
+    if engine.lru.reordered:
+        notes.append(f"{engine.lru.reordered} times an LRU walk showed in which order additions and moves had been "
+                     f"made that ran at the same time")
+    if snapshots.lagged:
+        notes.append(f"{snapshots.lagged} snapshots read a memory.stat of up to 128 changes per CPU ago, "
                      f"all its values of one moment (the kernel does not bring it up to date for fewer)")
-    if engine.snapshots.early:
-        notes.append(f"{engine.snapshots.early} counters were read before a task in the middle of an operation had "
+    if snapshots.early:
+        notes.append(f"{snapshots.early} counters were read before a task in the middle of an operation had "
                      "changed them")
-    if engine.snapshots.late:
-        notes.append(f"{engine.snapshots.late} counters changed while their snapshot was being read, and were "
+    if snapshots.late:
+        notes.append(f"{snapshots.late} counters changed while their snapshot was being read, and were "
                      f"compared at that later instant")
     if engine.truth.elsewhere:
         notes.append(f"{engine.truth.elsewhere} pages of the truth were not in zswap at the end of their phase "
                      f"(zero-filled, rejected, or in memory)")
-    status = engine.recording.manifest.get("capture", {}).get("command_status")
+    status = state.recording.manifest.get("capture", {}).get("command_status")
     if status:
         notes.append(f"the command that was recorded ended with status {status}")
     if predictions.computed or predictions.from_cache:

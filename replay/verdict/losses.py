@@ -204,8 +204,8 @@ def end_reasons(engine: Engine) -> list[str]:
     A recording that was cut off looks like one that ended while tasks were inside an operation: a counter snapshot
     ``end``, or the kernel's own count of events, distinguishes the two.
     """
-    open_ = [(pid, stack[0].name) for pid, stack in engine.stacks.items() if stack]
-    if not open_ or _end_told(engine.recording):
+    open_ = [(pid, stack[0].name) for pid, stack in engine.state.stacks.items() if stack]
+    if not open_ or _end_told(engine.state.recording):
         return []
     shown = ", ".join(f"task {pid} in {name}()" for pid, name in open_[:_SHOWN])
     more = f" and {len(open_) - _SHOWN} more" if len(open_) > _SHOWN else ""

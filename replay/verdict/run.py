@@ -18,7 +18,7 @@ from replay.reference.answers import taken, unseen
 from replay.reference.capturegaps import HOW_TO_RECORD, seen_only
 from replay.reference.checks import CHECKS, INTERNAL, Tally, unknown_checks
 from replay.reference.engine import LostEvents
-from replay.reference.handlers.base import CannotFollow
+from replay.reference.state import CannotFollow
 from replay.reference.truth import OBJECTS_END, check_objects
 from replay.userrev.guard import guarded, is_own
 from replay.userrev.overrides import overrides_line
@@ -117,12 +117,12 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
         except LostEvents as lost:
             lost_at = int(lost.args[0])
         except CannotFollow as stop:
-            stopped_at, reasons = reference.now, [*reasons, f"{stop}: nothing from event {reference.now} of {total} on "
-                                                           f"was compared; {HOW_TO_RECORD}"]
+            stopped_at = reference.batch.now
+            reasons = [*reasons, f"{stop}: nothing from event {stopped_at} of {total} on was compared; {HOW_TO_RECORD}"]
             reference.events = stopped_at
     if lost_at is None and stopped_at is None and not reasons and (keep_going or not tally.failed):
         reference.finish()
-        check_objects(recording, predictions, reference.writes, tally)
+        check_objects(recording, predictions, reference.zsmalloc.writes, tally)
     ended, compiled = time.perf_counter(), compiling.seconds() - compiled
     if lost_at is not None:
         reasons.append(f"events were lost before event {lost_at} of {total}: nothing after it was compared")
@@ -132,9 +132,9 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
         reasons += reference.truth.reasons() if tally.wanted("load.content") else []
         reasons += [OBJECTS_END] if tally.reasons.get("store.bytes") == OBJECTS_END else []
     reasons += workload_reasons(recording, reference)
-    reasons += reference.settings.reasons
+    reasons += reference.state.settings.reasons
     if not seen_only(recording.manifest):
-        reasons += reference.uncaptured.essential()
+        reasons += reference.state.uncaptured.essential()
     why = excuses(recording, reference) if tally.failed else []
     excused = bool(why)
     reasons += why
@@ -153,15 +153,15 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
         notes.append(NOT_COMPILED + fast.reason)
     verdict = "FAIL" if tally.failed and not excused else "UNDECIDED" if reasons else "PASS"
     return Result(
-        verdict=verdict, recording=str(recording.path), revision=name, mirrors=reference.model.mirrors,
+        verdict=verdict, recording=str(recording.path), revision=name, mirrors=reference.state.model.mirrors,
         kernel=kernel_release(recording), compressor=predictions.name, events=reference.events, checks=results,
         divergences=tally.divergences, reasons=reasons, explained=dict(sorted(reference.explained.items())),
         unexplained=reference.unexplained, notes=notes,
         seconds={"compress": predictions.seconds, "compile": compiled,
                  "replay": ended - began - predictions.seconds - compiled},
         engine="reference" if fast is None or fast.reason else "fast", compiled=fast.confirmed if fast else 0,
-        branches=branches_taken(reference.model), taken=taken(reference.asked),
-        unseen=unseen(reference.columns_of, reference.captured))
+        branches=branches_taken(reference.state.model), taken=taken(reference.state.asked),
+        unseen=unseen(reference.state.columns_of, reference.state.captured))
 
 
 def branches_taken(model: Zswap) -> dict[str, int]:

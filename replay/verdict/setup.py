@@ -185,13 +185,13 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     engine.start_reasons, engine.start_notes = reasons, [*notes, *line_notes(recording)]
     # The compiler decides whether zswap_writeback_entry() is inlined: hits show that it is called.  A probe that was
     # never hit shows nothing, as it may sit on a copy that nothing calls.
-    if "zswap_writeback_entry" in engine.captured and not model.WRITEBACK_APART:
+    if "zswap_writeback_entry" in engine.state.captured and not model.WRITEBACK_APART:
         model.WRITEBACK_APART = _occurs(recording, "zswap_writeback_entry")
-    engine.revision_name = name
-    engine.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
+    engine.invariants.revision_name = name
+    engine.zsmalloc.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
     state = recording.document("state")
     set_layout(engine, recording, (state or {}).get("object_layout"))
     if state is not None:
         load_state(engine, state)
-        engine.settings.begin(model, engine.truth.phase)
+        engine.state.settings.begin(model, engine.truth.phase)
     return engine, name, predictions

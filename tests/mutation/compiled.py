@@ -214,7 +214,7 @@ def prepared(folder: Path) -> list[Run]:
         assert fast._adopt(0), f"{name} is not replayed by compiled code: {fast.reason}"
         columns = next(fast._segments(0))[1]
         run = Run(name, engine, fast._memory, fast._memory.m.copy(), [columns[each].copy() for each in runner._LOOP],
-                  fast._predicted, plan, _settings(recording, engine.model, fast._memory))
+                  fast._predicted, plan, _settings(recording, engine.state.model, fast._memory))
         # Its parameters are those of the end now; the tables begin with those of the start.
         step = _loaded()
         for change, did, lines in _traced(_tour(step, run, lambda change: True)):

@@ -10,11 +10,11 @@ from model.errno import E2BIG, EINVAL
 from model.page import PAGE_SIZE
 from model.revisions.batchcompress import Call, CompressToScatterList
 from model.revisions.batching import as_errno
+from replay.reference.comparer import Comparer
 from replay.reference.frame import Frame
-from replay.reference.handlers.base import CannotFollow
-from replay.reference.handlers.zsmalloc import ZsmallocHandlers
-from replay.reference.snapshots import SnapshotChecks
-from traces import schema
+from replay.reference.invariants import Invariants
+from replay.reference.lookahead import Lookahead
+from replay.reference.state import CannotFollow, ReplayState
 
 __all__ = ["STRUCT_PAGE", "AcompHandlers"]
 
@@ -22,41 +22,49 @@ __all__ = ["STRUCT_PAGE", "AcompHandlers"]
 STRUCT_PAGE: Final = 64
 #: MAX_ERRNO of include/linux/err.h
 _MAX_ERRNO: Final = 4095
-#: A compress call's pages are stored before the task's next one, or the store's end.
-_STORE_ENDS: Final = frozenset({schema.CODE["crypto_acomp_compress"], schema.CODE["zswap_store_ret"],
-                                schema.CODE["swap_writeout_ret"]})
 
 
-class AcompHandlers(ZsmallocHandlers):
+class AcompHandlers:
     """Comparison of compressor calls."""
 
-    snapshots: SnapshotChecks
-    #: event at which lengths of a call were last asked for, and the first page it was asked for there
-    _asked_at: tuple[int, int] = (-1, 0)
+    def __init__(self, state: ReplayState, comparer: Comparer, invariants: Invariants, lookahead: Lookahead) -> None:
+        self.state = state
+        self.batch = state.batch
+        self.held = state.held
+        self.predictions = state.predictions
+        self.n = state.tally.compared
+        self.sees, self.guess = state.sees, state.guess
+        self.hold, self.diverge = comparer.hold, comparer.diverge
+        self.invariants = invariants
+        self.lookahead = lookahead
+        #: event at which lengths of a call were last asked for, and the first page it was asked for there
+        self._asked_at = (-1, 0)
 
     def on_crypto_acomp_compress(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare the source page, how many pages and the room of a compress call."""
+        batch = self.batch
         folio, index, pages, pool = effect[1:5]
         # Which page of the folio it is takes both: where it begins, and how far into it.
         page = folio.address + index * STRUCT_PAGE if folio.address >= 0 \
             and (self.sees("crypto_acomp_compress", "offset") or not folio.order) else None
         self.hold("crypto_acomp_compress", i, frame,
-                  (self.folio[i] + self.offset[i] // PAGE_SIZE * STRUCT_PAGE, self.offset[i] % PAGE_SIZE,
-                   self.size[i], self.dlen[i]),
+                  (batch.folio[i] + batch.offset[i] // PAGE_SIZE * STRUCT_PAGE, batch.offset[i] % PAGE_SIZE,
+                   batch.size[i], batch.dlen[i]),
                   (page, 0, pages * PAGE_SIZE, pages * PAGE_SIZE))
-        frame.handed.content = self.content[i]
+        frame.handed.content = batch.content[i]
         # The pool the store holds, whatever is current by the time it continues.
         frame.handed.pool = pool
         frame.handed.pages = pages
 
     def on_crypto_acomp_compress_ret(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int, int]:
         """Compare error and length with what the compressor gives; answer with the recorded ones."""
-        ret, dlen = self.ret[i], self.dlen[i]
+        batch = self.batch
+        ret, dlen = batch.ret[i], batch.dlen[i]
         sees_ret, sees_dlen = (self.sees("crypto_acomp_compress_ret", column) for column in ("ret", "dlen"))
         whole = frame.handed.pages == 1 and sees_ret and sees_dlen
         frame.handed.result = (ret, as_errno(dlen)) if whole else None
         content = frame.handed.content
-        name = self.compressor_of(frame)
+        name = self.state.compressor_of(frame)
         if frame.handed.pages > 1:
             # What became of each page shows when its object is allocated.
             return ret, dlen, content
@@ -74,12 +82,12 @@ class AcompHandlers(ZsmallocHandlers):
 
     def compress_result(self, question: Effect, name: str, i: int) -> tuple[int, int, int]:
         """Answer for a compress call whose return was not probed: (error, dlen, content), from other events."""
-        frame = self.stacks[self.pid[i]][-1]
+        frame = self.state.stacks[self.batch.pid[i]][-1]
         content = frame.handed.content
         if frame.handed.pages > 1:
             # What became of each page shows when its object is allocated.
             return 0, 0, content
-        return (*self._result_elsewhere(i, content, self.compressor_of(frame)), content)
+        return (*self._result_elsewhere(i, content, self.state.compressor_of(frame)), content)
 
     def _result_elsewhere(self, i: int, content: int, name: str) -> tuple[int, int]:
         """Return a compress call's (error, dlen), which no probe captured: what was stored has its length.
@@ -87,15 +95,16 @@ class AcompHandlers(ZsmallocHandlers):
         :param i: a row of the call's task, at which its result is asked for: the next one may be another task's
         :raises CannotFollow: where no event has a length, and the compressor does not say what it gives
         """
-        source = self._length_source()
-        row = self._event_ahead(i, source, 0) if source else None
+        batch = self.batch
+        source = self.lookahead.length_source()
+        row = self.lookahead.next_event(i, source, 0) if source else None
         expected = self.predictions.result(content, name) if name not in self.predictions.inexact else None
         if row is not None:
-            size = self.size[row]
+            size = batch.size[row]
             if size != PAGE_SIZE or self.sees("crypto_acomp_compress_ret", "ret"):
                 return 0, size
             # A page that did not compress, which is kept as it is, or one that compressed to no less.
-            is_page = self._written_is_page(content, row, self.stacks[self.pid[row]][-1])
+            is_page = self.lookahead.writes_page(content, row, self.state.stacks[batch.pid[row]][-1])
             if is_page is None and expected is None:
                 self.guess("crypto_acomp_compress_ret has no ret: whether an object of a whole page is the page itself "
                            "is not known")
@@ -108,37 +117,12 @@ class AcompHandlers(ZsmallocHandlers):
         self.guess("crypto_acomp_compress_ret has no ret and dlen: with which error a page was rejected is not known")
         return EINVAL, 0
 
-    #: events that show the length of what is stored, in the order in which a store comes to them
-    _LENGTHS: Final = ("zs_malloc", "zs_malloc_ret", "zs_obj_write", "obj_cgroup_charge_zswap")
-
-    def _length_source(self) -> str:
-        """Return the first event of a store that shows the length of what is stored, ``""`` where none does."""
-        return next((name for name in self._LENGTHS if self.sees(name, "size")), "")
-
-    def _event_ahead(self, i: int, name: str, ahead: int, ends: frozenset[int] = _STORE_ENDS) -> int | None:
-        """Return the row of the task's next ``name``, ``ahead`` of them passed over, before one whose code is in
-        ``ends``; None also where the batch of rows at hand ends before.
-        """
-        pid, code = self.pid[i], schema.CODE[name]
-        for row in range(i, len(self.event)):
-            if self.pid[row] == pid:
-                if self.event[row] == code:
-                    if not ahead:
-                        return row
-                    ahead -= 1
-                elif self.event[row] in ends:
-                    return None
-        if name != "zs_malloc":
-            # Where zs_malloc() is asked for, it is the next event; others may come behind the rows at hand.
-            self.guess(f"the rows at hand end before the {name} that would show what was not captured")
-        return None
-
     def _compare_result(self, key: str, recorded: int, predicted: int, what: str, i: int, frame: Frame) -> None:
         """Compare what a compressor gave; a library that is not exact here does not judge, its misses are counted."""
-        if recorded != predicted and self.compressor_of(frame) in self.predictions.inexact:
+        if recorded != predicted and self.state.compressor_of(frame) in self.predictions.inexact:
             if self.held[key].some:
                 self.n[self.held[key].check] += 1
-                self.tally.apart(self.held[key].check)
+                self.state.tally.apart(self.held[key].check)
             return
         self.hold(key, i, frame, (recorded,), (predicted,), what=what)
 
@@ -151,22 +135,24 @@ class AcompHandlers(ZsmallocHandlers):
         if low <= dlen <= high:
             return
         if name in self.predictions.inexact:
-            self.tally.apart("store.length")
+            self.state.tally.apart("store.length")
         else:
             self.diverge("store.length", i, recorded=dlen, predicted=f"{low} to {high}",
                          what=f"length of {name}, as its format allows", frame=frame)
 
     def on_crypto_acomp_decompress(self, effect: Effect, i: int, frame: Frame) -> None:
         """Compare source length and room of a decompress call with the entry's."""
-        self.hold("crypto_acomp_decompress", i, frame, (self.size[i], self.dlen[i]), (effect[1], PAGE_SIZE))
+        batch = self.batch
+        self.hold("crypto_acomp_decompress", i, frame, (batch.size[i], batch.dlen[i]), (effect[1], PAGE_SIZE))
 
     def on_crypto_acomp_decompress_ret(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int]:
         """Compare a decompression's outcome with success; answer with the recorded one."""
+        batch = self.batch
         predicted = (effect[1], effect[2])
-        self.hold("crypto_acomp_decompress_ret", i, frame, (self.ret[i], self.dlen[i]), predicted)
+        self.hold("crypto_acomp_decompress_ret", i, frame, (batch.ret[i], batch.dlen[i]), predicted)
         seen = self.held["crypto_acomp_decompress_ret"].seen
-        answer = (self.ret[i] if seen[0] else predicted[0], self.dlen[i] if seen[1] else predicted[1])
-        self.inflated(answer, frame)
+        answer = (batch.ret[i] if seen[0] else predicted[0], batch.dlen[i] if seen[1] else predicted[1])
+        self.invariants.inflated(answer, frame)
         return answer
 
     # ---- calls that take several pages ------------------------------------------------------------------
@@ -177,25 +163,26 @@ class AcompHandlers(ZsmallocHandlers):
         No probe shows it.  The size that zswap then asks of zs_malloc() is the length; a whole page stands for an
         error, unless the compressor is known to give exactly that.  None: the call had one page, and returned it.
         """
+        batch, state = self.batch, self.state
         _, _, _, pages, err, dlen, content, number = question
         own = content + number if content >= 0 else -1
         if pages == 1:
             return self._stale_length(err, dlen, own, name, i)
         first_errno = as_errno(dlen) if number == 0 and as_errno(dlen) < 0 else 0
-        source = self._length_source()
+        source = self.lookahead.length_source()
         row = self._allocation(i, number, source) if name == "zs_malloc" or source not in ("", "zs_malloc") else None
         if not source:
             raise CannotFollow("zs_malloc has no size, and no other event shows the lengths of a batch's pages")
         if row is None:
             # Rejected, or the events end here: only the counters show how many pages failed.
-            missing = self.snapshots.next_value("reject_compress_fail") - self.model.counters.reject_compress_fail
+            missing = state.snapshots.next_value("reject_compress_fail") - state.model.counters.reject_compress_fail
             return (first_errno or err or E2BIG, own) if missing > 0 else (1, own)
-        size = self.size[row]
+        size = batch.size[row]
         if not 0 < size <= PAGE_SIZE:
             # No page's: a length that was not written.
             return size, own
-        frame = self.stacks[self.pid[i]][-1]
-        algorithm = self.compressor_of(frame)
+        frame = state.stacks[batch.pid[i]][-1]
+        algorithm = state.compressor_of(frame)
         expected = self.predictions.result(own, algorithm)
         limits = self.predictions.bounds(own, algorithm)
         if expected is not None:
@@ -214,39 +201,30 @@ class AcompHandlers(ZsmallocHandlers):
         zswap sets the length before the call.  Where it kept something else than the page then, that shows in the
         object's first bytes.
         """
+        batch = self.batch
         if not err or dlen != PAGE_SIZE or name != "zs_malloc" or not self.sees("zs_malloc", "size") \
-                or self.size[i] != PAGE_SIZE:
+                or batch.size[i] != PAGE_SIZE:
             return None
-        frame = self.stacks[self.pid[i]][-1]
-        return (PAGE_SIZE, content) if self._written_is_page(content, i, frame) is False else None
+        frame = self.state.stacks[batch.pid[i]][-1]
+        return (PAGE_SIZE, content) if self.lookahead.writes_page(content, i, frame) is False else None
 
     def _is_success(self, question: Effect, content: int, row: int, frame: Frame) -> bool:
         """True where an object of a whole page is known to be what the compressor wrote, and not the page itself."""
-        is_page = self._written_is_page(content, row, frame)
+        state = self.state
+        is_page = self.lookahead.writes_page(content, row, frame)
         if is_page is not None:
             return not is_page
         call = Call(*question[1:7])
         number = question[7]
         # As meant a page is kept as it is in either case: there the likelier one counts, that it did not compress.
         sees_err, sees_dlen = (self.sees("crypto_acomp_compress_ret", column) for column in ("ret", "dlen"))
-        if isinstance(self.model, CompressToScatterList) and self.model.WHOLE_IS_PAGE is None:
-            if sees_err and call.err == 0 and self.model.batch_error([-1]):
+        if isinstance(state.model, CompressToScatterList) and state.model.WHOLE_IS_PAGE is None:
+            if sees_err and call.err == 0 and state.model.batch_error([-1]):
                 # It would have failed if any page of it had.
                 return True
-            if sees_dlen and number == 0 and self.model.compress_call == "table":
+            if sees_dlen and number == 0 and state.model.compress_call == "table":
                 return as_errno(call.dlen) == PAGE_SIZE
         return False
-
-    def _written_is_page(self, content: int, i: int, frame: Frame) -> bool | None:
-        """True where the next object this task writes begins like the page itself, None where nothing shows it."""
-        if not self.sees("zs_obj_write", "data"):
-            return None
-        pid, code = self.pid[i], schema.CODE["zs_obj_write"]
-        for row in range(i, len(self.event)):
-            if self.pid[row] == pid and self.event[row] == code:
-                length = self.size[row] if self.sees("zs_obj_write", "size") else PAGE_SIZE
-                return self.begins_like_page(content, self.data[row], length, frame)
-        return None
 
     def _allocation(self, i: int, number: int, source: str) -> int | None:
         """Return the row of the zs_malloc() of a call's page; ``i`` is that of the first page asked for there.
@@ -256,9 +234,10 @@ class AcompHandlers(ZsmallocHandlers):
         Looks no further than the batch of rows at hand: a revision that asks for all pages of a call at once (v8, and
         the meant ones where a folio may not be written back) learns nothing of those behind it.
         """
-        if self._asked_at[0] != self._row(i):
-            self._asked_at = (self._row(i), number)
-        return self._event_ahead(i, source, number - self._asked_at[1])
+        batch = self.batch
+        if self._asked_at[0] != batch.row(i):
+            self._asked_at = (batch.row(i), number)
+        return self.lookahead.next_event(i, source, number - self._asked_at[1])
 
     def acomp_batch(self, question: Effect, name: str, i: int) -> None:
         """Compare what a call of several pages returned, and left as dlen, with what became of its pages.
@@ -266,7 +245,7 @@ class AcompHandlers(ZsmallocHandlers):
         Where a page failed, the first one's errno is any: dlen alone shows it.
         """
         _, call, lengths, (errors, dlens) = question
-        stack = self.stacks.get(self.pid[i])
+        stack = self.state.stacks.get(self.batch.pid[i])
         frame = stack[-1] if stack else None
         dlen, whole = as_errno(call.dlen), call.pages * PAGE_SIZE
         of = f"a compress call of {call.pages} pages"
@@ -275,8 +254,9 @@ class AcompHandlers(ZsmallocHandlers):
         if not lengths and call.err not in errors and dlen == whole and frame is not None and known:
             # Before the driver wrote any: what they were set to, or left at, by an earlier call.
             self.n["invariant.length"] += 1
-            self.broken("invariant.length", i, recorded=dlen, predicted=f"an errno, or 1 to {PAGE_SIZE}", frame=frame,
-                        what=f"{of} failed with {call.err} and left the lengths as they were, stale, which are read")
+            self.invariants.broken(
+                "invariant.length", i, recorded=dlen, predicted=f"an errno, or 1 to {PAGE_SIZE}", frame=frame,
+                what=f"{of} failed with {call.err} and left the lengths as they were, stale, which are read")
             return
         self.hold("crypto_acomp_compress_ret:batch", i, frame, (call.err,),
                   (call.err if call.err in errors else _one_of(errors),), what=f"return value of {of}{failed}")
