@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The device's own account: one JSON line a descriptor, in the order in which they end, behind one line about the
+device.
+
+Times are nanoseconds of the host's CLOCK_MONOTONIC.  ``in_flight`` is how many others of the queue were on their way
+when it was submitted. Page bytes stay out, and so do checksums of them, unless ``contents`` asks for them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+__all__ = ["FORMAT", "JobLog"]
+
+FORMAT: Final = "zreplay-iaa-jobs-1"
+#: Lines are handed to the file this many at a time.
+_BATCH: Final = 64
+
+
+class JobLog:
+    """Writes the lines; with no path it takes none.
+
+    :raises OSError: when the file cannot be written
+    """
+
+    def __init__(self, path: Path | None, about: dict[str, Any] | None = None, contents: bool = False) -> None:
+        self.contents = contents
+        self._file: TextIO | None = path.open("w", encoding="utf-8") if path is not None else None
+        self._lines: list[str] = []
+        if self._file is not None:
+            self._file.write(json.dumps({"format": FORMAT, **(about or {})}) + "\n")
+            self._file.flush()
+
+    @property
+    def wanted(self) -> bool:
+        """Lines are written."""
+        return self._file is not None
+
+    def add(self, line: str) -> None:
+        """Take one line, without its end."""
+        self._lines.append(line)
+        if len(self._lines) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits; what can no longer be written (a full disk) ends the log, not the device."""
+        if self._file is None or not self._lines:
+            return
+        try:
+            self._file.write("\n".join(self._lines) + "\n")
+            self._file.flush()
+        except OSError:
+            self._file = None
+        self._lines.clear()
+
+    def close(self) -> None:
+        """Write the rest."""
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
