@@ -139,9 +139,11 @@ class EmulatedIaa:
             if reg.INTCAUSE <= at < reg.INTCAUSE + 4:
                 self._bar[at] &= ~byte & 0xFF
             elif at == reg.SWERR:
-                self._bar[at] &= ~(byte & (reg.SWERR_VALID | reg.SWERR_OVERFLOW)) & 0xFF
                 if byte & reg.SWERR_VALID:
-                    self._bar[reg.SWERR + 1 : reg.SWERR + reg.SWERR_SIZE] = bytes(reg.SWERR_SIZE - 1)
+                    self._bar[reg.SWERR : reg.SWERR + reg.SWERR_SIZE] = bytes(
+                        [self._bar[reg.SWERR] & reg.SWERR_OVERFLOW]
+                    ).ljust(reg.SWERR_SIZE, b"\0")
+                self._bar[at] &= ~(byte & reg.SWERR_OVERFLOW) & 0xFF
             elif (
                 reg.GENCFG <= at < reg.GENCFG + 4
                 or reg.GENCTRL <= at < reg.GENCTRL + 4
@@ -429,7 +431,7 @@ class EmulatedIaa:
         if rule.fault_at:
             address = {"source": descriptor.src1_addr, "destination": descriptor.dst_addr, "aecs": descriptor.src2_addr}
             return page_fault(address[rule.fault_at], rule.fault_at == "destination")
-        if rule.status is not None and rule.status != Status.SUCCESS:
+        if rule.status is not None:
             return Outcome(rule.status, rule.error or 0)
         return None
 

@@ -287,6 +287,8 @@ def _status(rule: IaaRule, name: str, value: str, devices: int) -> None:
     rule.status = _named(name, value, _STATUSES, True)
     if not rule.status:
         raise _Bad("status=0 is what a record has before it is written; write lost")
+    if rule.status == Status.SUCCESS:
+        raise _Bad("status=success is what happens anyway; write another")
 
 
 def _error(rule: IaaRule, name: str, value: str, devices: int) -> None:

@@ -9,6 +9,7 @@ when it was submitted. Page bytes stay out, and so do checksums of them, unless 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -30,8 +31,8 @@ class JobLog:
         self._file: TextIO | None = path.open("w", encoding="utf-8") if path is not None else None
         self._lines: list[str] = []
         if self._file is not None:
-            self._file.write(json.dumps({"format": FORMAT, **(about or {})}) + "\n")
-            self._file.flush()
+            self._lines.append(json.dumps({"format": FORMAT, **(about or {})}))
+            self._write()
 
     @property
     def wanted(self) -> bool:
@@ -48,12 +49,22 @@ class JobLog:
         """Write what waits; what can no longer be written (a full disk) ends the log, not the device."""
         if self._file is None or not self._lines:
             return
+        with suppress(OSError):
+            self._write()
+
+    def _write(self) -> None:
+        assert self._file is not None
         try:
             self._file.write("\n".join(self._lines) + "\n")
             self._file.flush()
         except OSError:
+            # Closing tries once more to write.
+            with suppress(OSError):
+                self._file.close()
             self._file = None
-        self._lines.clear()
+            raise
+        finally:
+            self._lines.clear()
 
     def close(self) -> None:
         """Write the rest."""

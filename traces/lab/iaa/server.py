@@ -141,13 +141,14 @@ class IaaServer:
                 elif fd in self._listeners:
                     self._meet(fd)
 
-    def _wait(self) -> float:
+    def _wait(self) -> int:
         """Let happen what is due; returns how many milliseconds nothing will be."""
-        wait = float(_QUIET)
+        wait = _QUIET
         for device in self.devices:
             due = device.advance()
             if due is not None:
-                wait = min(wait, max(0.0, (due - time.monotonic_ns()) / 1e6))
+                # A wait lasts whole milliseconds: the rest of the time is spent looking.
+                wait = min(wait, max(0, due - device.clock()) // 1_000_000)
         return wait
 
     def _drain(self) -> None:
