@@ -31,7 +31,7 @@ class Bench:
     """A device with 256 KiB of guest memory.  ``now`` is its clock; ``fired`` are the vectors that were signalled."""
 
     def __init__(self, options: str = "", plan: str = "", log: Path | None = None, contents: bool = False, number: int = 0) -> None:
-        self.now = 1_000_000
+        self.now = 0
         self.fired: list[int] = []
         self.memory = GuestMemory()
         self.fd = os.memfd_create("guest")

@@ -332,6 +332,7 @@ class EmulatedIaa:
         for job in self.engines.abort(queues):
             if self.log.wanted:
                 self._note(job, self.clock(), "aborted")
+        self.engines.regroup(self.clock())
         self._settle()
 
     # Descriptors
