@@ -15,6 +15,7 @@ from model.crypto import knownanswers as known
 from replay.benchmarks import compressors
 from replay.benchmarks.compressors import NAMES, libraries, speed
 from replay.benchmarks.engines import keys_of, replay_seconds
+from replay.benchmarks.iaa import iaa_rows
 from replay.benchmarks.parallel import two_cores
 from replay.cli import main
 from replay.tools.synthetic import ImaginaryKernel, cycle, write_repeated
@@ -69,6 +70,14 @@ def test_one_core_is_not_measured_beside_itself(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
     assert two_cores(tmp_path) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_the_emulated_iaa_is_measured() -> None:
+    said: list[str] = []
+    rows = iaa_rows(PAGES, said.append, jobs=64, runs=2)
+    assert [(row.unit, row.target) for row in rows] == [("us/job", "< 60"), ("thousand jobs/s", ">= 4")] * 2
+    assert all(row.value > 0 for row in rows if row.unit == "thousand jobs/s")
+    assert said == ["the emulated IAA, one page at a time", "the emulated IAA, batches of 8"]
 
 
 def test_keys_are_those_of_every_page(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -125,7 +126,7 @@ def test_how_many_were_in_flight_is_logged(tmp_path: Path) -> None:
 def test_engines_never_do_two_things_at_once(jobs: list[tuple[int, int, int]], engines: int) -> None:
     bench = made("service=700ns,per_kib=300ns", sizes=(40, 40, 40), groups=(((0, 1, 2), engines),))
     lines: list[dict[str, int]] = []
-    bench.device.log.add = lambda line: lines.append(json.loads(line))  # type: ignore[method-assign]
+    bench.device.log.add = lambda line: lines.append(json.loads(line))
     bench.device._watched = True
     bench.device.log._file = open("/dev/null", "w")  # noqa: SIM115
     for queue, size, pause in jobs:
@@ -140,7 +141,7 @@ def test_engines_never_do_two_things_at_once(jobs: list[tuple[int, int, int]], e
         spans.setdefault(one["engine"], []).append((one["ended"] - 700 - 300 * one["in"] // 1024, one["ended"]))
     for taken in spans.values():
         taken.sort()
-        assert all(before[1] <= after[0] for before, after in zip(taken, taken[1:], strict=False))
+        assert all(before[1] <= after[0] for before, after in pairwise(taken))
     # Of one queue, descriptors begin in the order in which they came.
     for queue in range(3):
         begins = [(one["n"], one["ended"] - 700 - 300 * one["in"] // 1024) for one in lines if one["queue"] == queue]

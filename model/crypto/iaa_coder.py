@@ -126,31 +126,42 @@ def _parse(src: Bytes, tokens: Numbers) -> int:
     last = np.full(_HASH_SIZE, -1, np.int32)
     count = 0
     pos = 0
-    while pos < n:
-        length = 0
-        candidate = np.int64(-1)
-        if pos + _MIN_MATCH <= n:
-            three = np.int64(src[at(pos)]) | np.int64(src[at(pos + 1)]) << 8 | np.int64(src[at(pos + 2)]) << 16
-            place = (three * 0x9E3779B1 & 0xFFFFFFFF) >> 20
-            candidate = np.int64(last[at(place)])
-            last[at(place)] = pos
-            if candidate >= 0 and pos - candidate <= WINDOW:
-                most = min(n - pos, _MAX_MATCH)
-                while length < most and src[at(candidate + length)] == src[at(pos + length)]:
-                    length += 1
-        if length >= _MIN_MATCH:
-            tokens[at(count)] = length << 16 | (pos - candidate)
-            end = pos + length
+    # The three bytes at `pos`, of which the last comes anew at each step.
+    three = np.int64(src[0]) << 8 | np.int64(src[1]) << 16 if n >= _MIN_MATCH else np.int64(0)
+    while pos + _MIN_MATCH <= n:
+        three = three >> 8 | np.int64(src[at(pos + 2)]) << 16
+        place = (three * 0x9E3779B1 & 0xFFFFFFFF) >> 20
+        candidate = np.int64(last[at(place)])
+        last[at(place)] = pos
+        if (
+            candidate < 0
+            or pos - candidate > WINDOW
+            or src[at(candidate)] != src[at(pos)]
+            or src[at(candidate + 1)] != src[at(pos + 1)]
+            or src[at(candidate + 2)] != src[at(pos + 2)]
+        ):
+            tokens[at(count)] = three & 0xFF
+            count += 1
             pos += 1
-            while pos < end:
-                if pos + _MIN_MATCH <= n:
-                    three = np.int64(src[at(pos)]) | np.int64(src[at(pos + 1)]) << 8 | np.int64(src[at(pos + 2)]) << 16
-                    last[at((three * 0x9E3779B1 & 0xFFFFFFFF) >> 20)] = pos
-                pos += 1
-        else:
-            tokens[at(count)] = src[at(pos)]
-            pos += 1
+            continue
+        most = min(n - pos, _MAX_MATCH)
+        length = _MIN_MATCH
+        while length < most and src[at(candidate + length)] == src[at(pos + length)]:
+            length += 1
+        tokens[at(count)] = length << 16 | (pos - candidate)
         count += 1
+        end = pos + length
+        pos += 1
+        stop = min(end, n - _MIN_MATCH + 1)
+        while pos < stop:
+            three = three >> 8 | np.int64(src[at(pos + 2)]) << 16
+            last[at((three * 0x9E3779B1 & 0xFFFFFFFF) >> 20)] = pos
+            pos += 1
+        pos = end
+    while pos < n:
+        tokens[at(count)] = src[at(pos)]
+        count += 1
+        pos += 1
     return count
 
 

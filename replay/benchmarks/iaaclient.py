@@ -109,6 +109,7 @@ class IaaClient:
         os.ftruncate(self.fd, SIZE)
         self.ram = mmap.mmap(self.fd, SIZE)
         self.events = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(VECTORS)]
+        self.portals = PORTALS
         self._ident = 0
         self._slot = 0
 
@@ -294,7 +295,7 @@ class IaaClient:
         offset = (4 * queue + 1) * reg.PORTAL_PAGE + 64 * self._slot
         self._slot = (self._slot + 1) % 64
         if self.portal is not None:
-            self.portal.send(struct.pack("<Q", PORTALS + offset) + raw)
+            self.portal.send(struct.pack("<Q", self.portals + offset) + raw)
             return
         parts = [struct.pack("<QII", offset + k, 2, 8) + raw[k : k + 8] for k in range(0, 64, 8)]
         self.send(REGION_WRITE_MULTI, struct.pack("<Q", 8) + b"".join(parts), quiet=True)

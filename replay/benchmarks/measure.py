@@ -21,6 +21,7 @@ import numpy as np
 from replay.benchmarks.capture import write_capture, write_tracedat
 from replay.benchmarks.compressors import NAMES, speed
 from replay.benchmarks.engines import engine_rows, growth_rows
+from replay.benchmarks.iaa import iaa_rows
 from replay.benchmarks.pages import page_rows
 from replay.benchmarks.parallel import two_cores
 from replay.benchmarks.process import child, repeated
@@ -32,7 +33,7 @@ from traces.recording import Recording
 __all__ = ["PARTS", "BenchRow", "machine", "measure"]
 
 #: what can be measured by itself
-PARTS: Final = ("import", "engines", "growth", "pages", "compressors", "cores")
+PARTS: Final = ("import", "engines", "growth", "pages", "compressors", "cores", "iaa")
 _HERE: Final = "replay.benchmarks.measure"
 _SMALL = 1_000_000
 _LARGE = 10_000_000
@@ -106,6 +107,8 @@ def measure(samples: list[Path], large: int = _LARGE, say: Callable[[str], None]
             _compressor_rows(rows, sample_pages(samples), say)
         if wanted("cores"):
             rows += _core_rows(base / "cores", say)
+        if wanted("iaa"):
+            rows += iaa_rows(sample_pages(samples), say)
         if wanted("import"):
             _large_rows(rows, base, cycle(_CYCLE), min(large, _LARGE), say)
     return rows

@@ -16,7 +16,7 @@ from traces.samples import sample_paths
 __all__ = ["add_bench"]
 
 #: replay.benchmarks.measure.PARTS, without importing all that it measures
-_PARTS = ("import", "engines", "growth", "pages", "compressors", "cores")
+_PARTS = ("import", "engines", "growth", "pages", "compressors", "cores", "iaa")
 
 
 def add_bench(parts: Any) -> None:

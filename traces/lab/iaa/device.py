@@ -21,7 +21,7 @@ from traces.lab.iaa.guestmemory import GuestMemory, MemoryFault
 from traces.lab.iaa.joblog import JobLog
 from traces.lab.iaa.operations import DeviceOperations, Outcome, page_fault
 from traces.lab.iaa.options import IaaOptions
-from traces.lab.iaa.registers import InterruptCause, Command, CommandStatus, DeviceState
+from traces.lab.iaa.registers import Command, CommandStatus, DeviceState, InterruptCause
 from traces.lab.iaa.vfiouser import CONFIG_REGION
 
 __all__ = ["EmulatedIaa"]

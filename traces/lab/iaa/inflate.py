@@ -7,7 +7,7 @@ order the hardware finds several errors at once is not published: it is this rea
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -63,6 +63,24 @@ def _table(lengths: Any, size: int, fast: Any, count: Any, sorted_symbols: Any) 
                 for place in range(codes[at(symbol)], 1 << _FAST, step):
                     fast[at(place)] = symbol << 4 | bits
     return left
+
+
+def _tables(lengths: Any) -> tuple[Any, Any, Any]:
+    """What :func:`_table` makes of lengths, worked out as Python does: nothing is compiled when this is imported."""
+    fast, count, sorted_symbols = np.empty(1 << _FAST, np.int32), np.zeros(16, np.int32), np.zeros(320, np.int32)
+    for bits in lengths.tolist():
+        count[bits] += 1
+    sorted_symbols[: len(lengths)] = np.argsort(lengths, kind="stable")
+    fast[:] = -1
+    codes = np.zeros(len(lengths), np.int32)
+    cast(Any, canonical).py_func(lengths, codes)
+    for symbol, bits in enumerate(lengths.tolist()):
+        fast[codes[symbol] :: 1 << bits] = symbol << 4 | bits
+    return fast, count, sorted_symbols
+
+
+_LL_FAST, _LL_COUNT, _LL_SORTED = _tables(FIXED_LENGTHS)
+_D_FAST, _D_COUNT, _D_SORTED = _tables(np.full(32, 5, np.int32))
 
 
 @compiled
@@ -137,10 +155,8 @@ def inflate(src: Any, dst: Any, only_final: bool) -> Any:
             pos += size
         else:
             if kind == 1:
-                lengths[:288] = FIXED_LENGTHS
-                _table(lengths, 288, ll_fast, ll_count, ll_sorted)
-                lengths[:32] = 5
-                _table(lengths, 32, d_fast, d_count, d_sorted)
+                ll_fast[:], ll_count[:], ll_sorted[:] = _LL_FAST, _LL_COUNT, _LL_SORTED
+                d_fast[:], d_count[:], d_sorted[:] = _D_FAST, _D_COUNT, _D_SORTED
             else:
                 while held < 32 and pos < n:
                     waiting |= np.int64(src[at(pos)]) << held
