@@ -96,7 +96,7 @@ def test_two_devices_behind_one_portal(tmp_path: Path) -> None:
         clients[0].close()
         page(clients[1])
         clients[1].close()
-        server.end()
+        assert "8 descriptors, 5 elsewhere, " in server.end()
     assert server.process.returncode == 0
 
 

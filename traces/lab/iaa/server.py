@@ -257,8 +257,8 @@ def main(arguments: list[str] | None = None) -> int:
         server.close()
         with contextlib.suppress(OSError):
             print(
-                f"{sum(device.jobs for device in server.devices)} descriptors, {time.process_time():.2f} s of CPU,"
-                f" {commands(server.counts)}",
+                f"{sum(device.jobs for device in server.devices)} descriptors, {server.strays} elsewhere, "
+                f"{time.process_time():.2f} s of CPU, {commands(server.counts)}",
                 flush=True,
             )
     return 0
