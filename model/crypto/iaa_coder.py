@@ -48,7 +48,7 @@ from numpy.typing import NDArray
 from .base import Buffer
 from .compiled import Bytes, at, compiled, read_only
 
-__all__ = ["WINDOW", "compress", "dynamic_block", "fixed_block", "lengths"]
+__all__ = ["WINDOW", "compress", "dynamic_block", "fill_lengths", "fixed_block", "lengths"]
 
 #: How far back a match may begin, in bytes.
 WINDOW = 4096
@@ -405,9 +405,10 @@ def dynamic_block(src: Bytes, dst: Bytes) -> int:
 
 
 @compiled
-def _all_lengths(
+def fill_lengths(
     pages: NDArray[np.uint8], dynamic: bool, room: int, lengths: Numbers, head: NDArray[np.uint64]
 ) -> None:
+    """`lengths`, compiled: fills in the lengths of a page a row, 0 for what does not fit, and the first 8 bytes."""
     dst = np.empty(room, np.uint8)
     for i in range(len(pages)):
         lengths[at(i)] = dynamic_block(pages[i], dst) if dynamic else fixed_block(pages[i], dst)
@@ -432,5 +433,5 @@ def lengths(pages: NDArray[np.uint8], room: int = WINDOW, dynamic: bool = False)
     pages = pages.view()
     pages.flags.writeable = False  # compiled for read-only sources alone
     found, head = np.empty(len(pages), np.int32), np.empty(len(pages), np.uint64)
-    _all_lengths(pages, dynamic, room, found, head)
+    fill_lengths(pages, dynamic, room, found, head)
     return found, head
