@@ -307,6 +307,7 @@ def swerr(bench: Bench) -> tuple[int, int, int, int]:
 
 def test_what_no_record_can_say_is_in_swerr(bench: Bench) -> None:
     for more, code, address in (({"completion_addr": BASE + 0x2001}, Status.CRA_ALIGN, BASE + 0x2001),
+                                ({"completion_addr": BASE + 0x2020}, Status.CRA_ALIGN, BASE + 0x2020),
                                 ({"completion_addr": BASE + SIZE}, Status.CRA_XLAT, BASE + SIZE),
                                 ({"word": Opcode.NOOP << 24 | Flag.RCR}, Status.INVALID_FLAGS, 0)):
         descriptor, _ = bench.descriptor(Opcode.NOOP, 0, 0, 0, 0)
@@ -544,7 +545,7 @@ def test_a_full_disk_ends_the_log_alone(tmp_path: Path) -> None:
 
 REGISTERS = st.one_of(st.sampled_from([reg.CMD, reg.GENCTRL, reg.INTCAUSE, reg.SWERR, reg.WQCFG, reg.WQCFG + 8, reg.WQCFG + 32, reg.GRPCFG,
                                        reg.GRPCFG + 32, reg.GRPCFG + 64, reg.GENCFG, reg.EVLCFG]), st.integers(0, 0xFFFF))
-COMMAND_WORDS = st.builds(lambda number, operand, tell: number << 20 | operand | tell << 31, st.integers(0, 15),
+COMMAND_WORDS = st.builds(lambda number, operand, fires: number << 20 | operand | fires << 31, st.integers(0, 15),
                           st.sampled_from([0, 1, 2, 3, 7, 8, 0xFF, 0xFFFF, 0x10001]), st.booleans())
 WORDS = st.one_of(st.integers(0, 255), st.integers(0, (1 << 64) - 1), COMMAND_WORDS)
 ADDRESSES = st.one_of(st.integers(BASE - 100, BASE + SIZE + 100), st.sampled_from([0, (1 << 64) - 1, BASE + 0x2000, BASE + 0x10000, BASE + AECS_AT]))

@@ -33,7 +33,7 @@ def ended(bench: Bench, records: list[int]) -> list[int]:
 
 
 def order(bench: Bench, records: list[int], until: int = 10**7, step: int = 500) -> list[tuple[int, list[int]]]:
-    """(time, records that were written since) while time goes on."""
+    """(time, records that were written since) as time passes."""
     found, seen = [], set(ended(bench, records))
     if seen:
         found.append((bench.now, sorted(seen)))
@@ -358,7 +358,7 @@ def test_a_halted_device(kind: HaltReset) -> None:
     bench.close()
 
 
-def test_halting_is_told_only_where_that_is_asked_for() -> None:
+def test_halting_interrupts_only_where_that_is_asked_for() -> None:
     bench = made(plan="nth=1: halt=software")
     bench.write(reg.GENCTRL, 1)
     bench.page()

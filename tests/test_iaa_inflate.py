@@ -132,7 +132,7 @@ def zeros(bits: Bits, count: int) -> Bits:
     (zeros(dynamic(cl=CL).code("1111"), 254).code("1110").put(0, 64).done(), Analytics.BAD_LL_CODE_LEN),
     # Three distances of one bit.
     (zeros(dynamic(d=3, cl=CL), 256).code("11111111").put(0, 64).done(), Analytics.BAD_DIST_CODE_LEN),
-    # The end of block is '0'; '1' is no code.
+    # The end of block is '0'; '1' is not a code.
     (zeros(dynamic(cl=CL), 256).code("11").code("10").code("1").put(0, 64).done(), Analytics.BAD_LL_CODE),
     # Fixed: symbol 286.
     (Bits().put(3, 3).code("11000110").put(0, 64).done(), Analytics.BAD_LL_CODE),

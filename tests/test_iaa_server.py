@@ -144,7 +144,7 @@ def test_a_client_that_says_nonsense_ends_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_when_told_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+def test_it_ends_on_a_signal_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     with ServerProcess(tmp_path, "--log", str(tmp_path / "jobs"), portal=True) as server:
         client = IaaClient(server.sockets[0], server.portal)
         client.hello()
@@ -208,7 +208,7 @@ def test_the_aecs_is_where_the_client_put_it(tmp_path: Path) -> None:
         client.put(0x10000, PAGE)
         client.put(AECS_AT, bytes(64))
         assert client.job(Opcode.COMPRESS, 0x10000, 4096, 0x20000, 4096)[:2] == bytes([Status.ANALYTICS_ERROR, 22])
-        # A record outside of the memory is in SWERR, and the server goes on.
+        # A record outside of the memory is in SWERR, and the server continues.
         client.submit(client.descriptor(Opcode.NOOP, 0, 0, 0, 0, 0)._replace(completion_addr=BASE - 64))
         while not client.word(reg.SWERR) & 1:
             pass

@@ -2,8 +2,8 @@
 """deflate-iaa and deflate-iaa-dynamic on the emulated IAA of `traces.lab.iaa`: exact, as the device codes with the same
 module (`iaa_coder`).
 
-For a recording of real hardware `deflate_iaa` says what can be said.  What the driver answers when a descriptor fails, or
-none is free, depends on the run: the device's job log has it.
+For a recording of real hardware `deflate_iaa` says what can be said.  What the driver answers when a descriptor fails,
+or none is free, depends on the run: the device's job log has it.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ The parse of a source of n bytes into tokens:
 2. At position p with p + 3 <= n: candidate = last[hash of the bytes at p]; then last[...] = p.
 3. If the candidate is at most 4096 bytes back and its three bytes are those at p, the match is as long as the bytes
    stay equal, at most 258 and at most to the end of the source.  Emit (length, distance), enter every further
-   position of the match whose three bytes lie in the source as in step 2, and go on behind it.
-4. Otherwise, or with fewer than three bytes left, emit the byte, and go on at p + 1.
+   position of the match whose three bytes lie in the source as in step 2, and continue behind it.
+4. Otherwise, or with fewer than three bytes left, emit the byte, and continue at p + 1.
 
 One candidate, the first match is taken: no chains, no lazy matching.
 

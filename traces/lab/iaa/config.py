@@ -2,7 +2,8 @@
 """PCI configuration space: the device's identity, two BARs, a PCI Express capability with FLR, MSI-X.
 
 Offsets and bits are those of include/uapi/linux/pci_regs.h. QEMU keeps BARs, MSI-X table and the command register
-itself; what it writes through tells the device where its portals are and whether it may reach memory.
+itself; from what it writes through the device knows where its portals are and whether it
+may reach memory.
 """
 
 from __future__ import annotations

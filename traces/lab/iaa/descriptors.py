@@ -100,7 +100,7 @@ STATUS_WRITE: Final = 0x80
 
 
 class Analytics(enum.IntEnum):
-    """``error_code`` beside ANALYTICS_ERROR: AD_ERROR_CODE_* of intel/qpl.  0x19 is iaa_crypto.h's
+    """``error_code`` next to ANALYTICS_ERROR: AD_ERROR_CODE_* of intel/qpl.  0x19 is iaa_crypto.h's
     IAA_ERROR_COMP_BUF_OVERFLOW."""
 
     OK = 0

@@ -191,7 +191,7 @@ class EmulatedIaa:
             # The driver waits for the one before; what does not is not heard.
             return
         number, operand = word >> reg.COMMAND_SHIFT & reg.COMMAND_MASK, word & reg.COMMAND_OPERAND
-        tell = bool(word & reg.COMMAND_INTERRUPT)
+        fires = bool(word & reg.COMMAND_INTERRUPT)
         first = 16 * (operand >> 16)
         chosen = {first + bit for bit in range(16) if operand >> bit & 1}
         every = set(range(reg.QUEUES))
@@ -228,11 +228,11 @@ class EmulatedIaa:
             status = CommandStatus.INVAL_CMD
         if status == CommandStatus.SUCCESS and waits and any(self.queues[one].outstanding for one in waits):
             self._set(reg.CMDSTS, reg.CMDSTS_ACTIVE)
-            self._command = number, operand, tell, waits
+            self._command = number, operand, fires, waits
             return
-        self._finish(number, chosen, status, tell)
+        self._finish(number, chosen, status, fires)
 
-    def _finish(self, number: int, chosen: set[int], status: int, tell: bool) -> None:
+    def _finish(self, number: int, chosen: set[int], status: int, fires: bool) -> None:
         if status == CommandStatus.SUCCESS:
             if number == Command.DISABLE_DEVICE:
                 for queue in self.queues:
@@ -244,16 +244,16 @@ class EmulatedIaa:
                     if number == Command.RESET_WQ:
                         self._set(reg.WQCFG + reg.WQCFG_SIZE * one, 0, reg.WQCFG_SIZE)
         self._set(reg.CMDSTS, status)
-        if tell:
+        if fires:
             self._cause(InterruptCause.CMD)
 
     def _settle(self) -> None:
         """End a command that waited for descriptors, when they have ended."""
         if self._command is None or any(self.queues[one].outstanding for one in self._command[3]):
             return
-        number, _, tell, chosen = self._command
+        number, _, fires, chosen = self._command
         self._command = None
-        self._finish(number, chosen, CommandStatus.SUCCESS, tell)
+        self._finish(number, chosen, CommandStatus.SUCCESS, fires)
 
     def _reset_device(self) -> None:
         # Interrupt enables and the driver's vectors stay, which the driver writes anew or not at all: ours.

@@ -248,11 +248,12 @@ def main(arguments: list[str] | None = None) -> int:
     def leave(number: int, frame: Any) -> None:
         raise SystemExit(0)
 
-    signal.signal(signal.SIGTERM, leave)
+    # Also where SIGINT is ignored, as in what a shell runs in the background.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
     print("listening", flush=True)
     try:
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve()
+        server.serve()
     finally:
         server.close()
         with contextlib.suppress(OSError):
