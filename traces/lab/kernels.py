@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from traces.lab.apt import Mirror
+from traces.lab.debs import unpack
 from traces.lab.errors import LabError
 from traces.lab.kbuild import read_facts
 from traces.lab.packages import KernelPackages, in_order
@@ -101,17 +102,9 @@ def fetch(wanted: KernelPackages, mirror: Mirror, cache: Path, say: Say) -> Boot
         tree, ready = Path(scratch, "tree"), Path(scratch, "ready")
         packages = []
         for package in wanted.packages:
-            deb = Path(scratch, Path(package.filename).name)
-            digest = mirror.fetch(package.filename, deb, package.sha256, package.size)
+            digest = unpack(package, mirror, tree, say)
             packages.append({"name": package.name, "version": package.version, "sha256": digest,
                              "in_index": bool(package.sha256)})
-            say(f"unpacking {deb.name}")
-            done = subprocess.run(["nice", "dpkg-deb", "-x", str(deb), str(tree)], text=True, check=False,
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
-            if done.returncode:
-                raise LabError(f"{package.name} cannot be unpacked ({done.stderr.strip()[:200]}); "
-                               "see whether the disk is full")
-            deb.unlink()
         _collect(tree, ready, wanted.release)
         origin = f"Debian {wanted.suite}, {wanted.packages[0].name} {wanted.version}"
         files = {str(path.relative_to(ready)): _digest(path) for path in sorted(ready.rglob("*")) if path.is_file()}

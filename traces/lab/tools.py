@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Final
 
 from traces.lab.apt import Mirror
 from traces.lab.cpio import CpioWriter
+from traces.lab.debs import unpack
 from traces.lab.errors import LabError
 from traces.lab.packages import closure
 
@@ -92,15 +92,7 @@ def fetch_tools(mirror: Mirror, cache: Path, say: Say) -> Tools:
         tree, ready = Path(scratch, "tree"), Path(scratch, "ready")
         ready.mkdir()
         for package in packages:
-            deb = Path(scratch, "package.deb")
-            mirror.fetch(package.filename, deb, package.sha256, package.size)
-            say(f"unpacking {package.name}")
-            done = subprocess.run(["nice", "dpkg-deb", "-x", str(deb), str(tree)], text=True, check=False,
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
-            if done.returncode:
-                raise LabError(f"{package.name} cannot be unpacked ({done.stderr.strip()[:200]}); see "
-                               "whether the disk is full")
-            deb.unlink()
+            unpack(package, mirror, tree, say)
         say("making the archive of tools")
         data = _archive(tree)
         (ready / "tools.cpio").write_bytes(data)
