@@ -694,7 +694,7 @@ def test_what_a_dead_guest_sent_is_kept(qemu: Path, tmp_path: Path, monkeypatch:
         for word; do case $word in file=*result*) disk=${{word#file=}}; disk=${{disk%%,*}};; esac; done
         cp {tmp_path}/disk "$disk"
         echo 'Kernel panic - not syncing: Fatal exception'""")
-    monkeypatch.setattr("traces.lab.run.build", lambda kernel, modules: b"")
+    monkeypatch.setattr("traces.lab.run.build", lambda *parts: b"")
     parser = ArgumentParser()
     verb.add_parser(parser.add_subparsers())
     out = tmp_path / "r.zr"
@@ -716,7 +716,7 @@ def test_a_host_without_room(qemu: Path, tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     _script(qemu, "echo zreplay-lab: recording; exec sleep 60")
-    monkeypatch.setattr("traces.lab.run.build", lambda kernel, modules: b"")
+    monkeypatch.setattr("traces.lab.run.build", lambda *parts: b"")
     monkeypatch.setattr(Receiver, "receive", full)
     job = GuestJob(BootKernel("x", tmp_path / "k", None, None, ""), "zstd", ("base",), accel="tcg")
     with pytest.raises(GuestDied, match="No space left on device") as death:
@@ -732,7 +732,7 @@ def test_a_problem_in_the_guest_is_told(qemu: Path, tmp_path: Path, monkeypatch:
     _script(qemu, f"""
         for word; do case $word in file=*result*) disk=${{word#file=}}; disk=${{disk%%,*}};; esac; done
         cp {tmp_path}/disk "$disk"; echo zreplay-lab: done""")
-    monkeypatch.setattr("traces.lab.run.build", lambda kernel, modules: b"")
+    monkeypatch.setattr("traces.lab.run.build", lambda *parts: b"")
     job = GuestJob(BootKernel("x", tmp_path / "k", None, None, ""), "zstd", ("base",), accel="tcg")
     with pytest.raises(GuestDied, match="this kernel has no zswap"):
         run(job, tmp_path / "r.zr")
@@ -744,7 +744,7 @@ def test_a_guest_without_its_disks_says_so(qemu: Path, tmp_path: Path, monkeypat
     with pytest.raises(OSError, match="neither built in nor among its modules"):
         guestcommon.await_disks(tmp_path, tmp_path / "nosuch")
     _script(qemu, "echo zreplay-lab: failed: there is no disk /dev/vda; echo zreplay-lab: done")
-    monkeypatch.setattr("traces.lab.run.build", lambda kernel, modules: b"")
+    monkeypatch.setattr("traces.lab.run.build", lambda *parts: b"")
     job = GuestJob(BootKernel("x", tmp_path / "k", None, None, ""), "zstd", ("base",), accel="tcg")
     with pytest.raises(GuestDied, match="could not do its work: there is no disk /dev/vda"):
         run(job, tmp_path / "r.zr")
@@ -785,7 +785,7 @@ def test_a_kernel_without_a_configuration_is_told_its_chain_size(qemu: Path, tmp
     _script(qemu, f"""
         for word; do case $word in file=*result*) disk=${{word#file=}}; disk=${{disk%%,*}};; esac; done
         cp {tmp_path}/disk "$disk"; echo zreplay-lab: done""")
-    monkeypatch.setattr("traces.lab.run.build", lambda kernel, modules: b"")
+    monkeypatch.setattr("traces.lab.run.build", lambda *parts: b"")
     monkeypatch.setattr("traces.lab.run.import_source",
                         lambda source, out, overrides: asked.append(overrides) or {"rows": 0, "losses": [], "notes": []})
     parser = ArgumentParser()

@@ -42,7 +42,7 @@ case "$*" in
         grep -v "${DROPPED:-nothing}" "$config" > "$obj/.config"
         exit 0;;
     *M=*)
-        printf '\0vermagic=9.9.1-zreplay SMP\0depends=\0' > "$module/fake_iaa.ko"
+        printf '\0vermagic=9.9.1-zreplay SMP\0depends=\0' > "$module/$(basename "$module").ko"
         exit 0;;
 esac
 echo "  CC      mm/zswap.o"
@@ -108,7 +108,8 @@ def test_build_is_written_with_its_facts(machine: Path, capsys: pytest.CaptureFi
     assert options_of([(place / "config").read_text()])["CONFIG_ZSMALLOC_CHAIN_SIZE"] == "16"
     assert (place / "obj/who").read_text() == "zreplay@lab\n", "a banner goes into recordings"
     assert "CC      mm/zswap.o" in (place / "build.log").read_text()
-    assert sorted(path.name for path in (place / "modules").rglob("*.ko")) == ["fake_iaa.ko", "own.ko"]
+    assert sorted(path.name for path in (place / "modules").rglob("*.ko")) == ["fake_iaa.ko", "movdir64b_emu.ko",
+                                                                                "own.ko"]
     for made in (place, place / "bzImage"):
         kernel = own(made, None)
         assert (kernel.release, kernel.modules, kernel.config) == ("9.9.1-zreplay", place / "modules", place / "config")
@@ -325,10 +326,11 @@ def test_modules_go_into_the_guest(tmp_path: Path) -> None:
 
 
 def test_the_module_ships() -> None:
-    for name in ("Makefile", "fake_iaa.c", "fixed_deflate.h"):
-        text = (kbuild._MODULE / name).read_text()
-        assert "SPDX-License-Identifier: GPL-2.0-or-later" in text.split("\n")[0]
-    text = (kbuild._MODULE / "fake_iaa.c").read_text()
+    fake, other = kbuild._MODULES
+    for path in (fake / "Makefile", fake / "fake_iaa.c", fake / "fixed_deflate.h", other / "Makefile",
+                 other / "movdir64b_emu.c"):
+        assert "SPDX-License-Identifier: GPL-2.0-or-later" in path.read_text().split("\n")[0]
+    text = (fake / "fake_iaa.c").read_text()
     assert "noinline int fake_iaa_compress_page(const u8 *src," in text, "the recorder's probe takes its first argument"
 
 

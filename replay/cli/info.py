@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from replay.cli.labiaa import described
 from replay.cli.terminal import table
 from replay.verdict.losses import file_reasons, loss_reasons
 from traces import schema
@@ -54,7 +55,17 @@ def describe(recording: Recording) -> dict[str, Any]:
         "probes": manifest["probes"], "losses": manifest["losses"],
         "missing": loss_reasons(manifest) + file_reasons(recording), "unpaired": manifest.get("unpaired", []),
         "source": manifest["source"], "notes": manifest.get("notes", []),
+        **_iaa(recording),
     }
+
+
+def _iaa(recording: Recording) -> dict[str, Any]:
+    """Return the facts of the lab's emulated devices, none where it had none."""
+    facts = recording.document("iaa")
+    if facts is None:
+        return {}
+    jobs = recording.table("iaa_jobs")
+    return {"iaa": {**facts, "jobs_kept": None if jobs is None else len(jobs)}}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -84,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         ("snapshots", ", ".join(s["label"] for s in facts["snapshots"]) or "none"),
         ("starts", "with the state of a cut" if facts["start_state"] else "at the recorder's beginning"),
         ("lost", "unknown" if None in lost or not lost else f"{sum(lost):,} events"),
+        *([("IAA", described(facts["iaa"], facts["iaa"]["jobs_kept"]))] if "iaa" in facts else []),
         ("source", json.dumps(facts["source"])),
     ]
     print(table(rows))

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from replay.cli import labbuild, labcommand, labfuzz, labmatrix
+from replay.cli import labbuild, labcommand, labfuzz, labiaa, labmatrix
 from replay.cli.labcommon import (
     Shelf,
     add_guest_options,
@@ -37,6 +37,7 @@ _EPILOG = """examples:
       stress-ng --vm 1 --vm-bytes 128M --vm-ops 2000
   zreplay lab fuzz --kernel 7.2 --seed 1 --time 30m -o fuzz/
   zreplay lab run --kernel arch/x86/boot/bzImage --modules . -o patched.zr
+  zreplay lab run --kernel 7.3 --iaa devices=2,wqs=2,mode=async_irq -o iaa.zr
 
 Needs QEMU, busybox and, for distribution kernels, apt: apt install qemu-system-x86 busybox-static
 Exit status: 0 recorded, 1 the workload read back wrong pages or COMMAND failed, 2 wrong use, 5 the guest died.
@@ -63,9 +64,10 @@ def add_parser(verbs: Any) -> None:
     one.add_argument("-o", "--output", required=True, metavar="REC", help="recording to make; must not exist")
     add_record_options(one)
     add_guest_options(one)
+    labiaa.add_iaa_options(one)
     labcommand.add_command_options(one)
     # What is not given depends on what is to run.
-    one.set_defaults(run=run, workload=None, memory=None)
+    one.set_defaults(run=run, workload=None, memory=None, compressor=None)
 
     listing = parts.add_parser("kernels", help="list the kernels that can be fetched")
     listing.add_argument("--mirror", metavar="URL", help="Debian mirror (default: the one apt uses)")
@@ -81,6 +83,7 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Record one workload on one kernel."""
     labcommand.check(arguments)
+    labiaa.check(arguments)
     with progress_line() as say:
         shelf = Shelf(arguments.mirror, say)
         kernel = shelf.get(arguments.kernel, arguments.modules)
@@ -89,7 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
             job = labcommand.command_job(arguments, kernel, shelf)
         else:
             job = job_of(arguments, kernel, arguments.compressor, arguments.folio, tools)
-        outcome = run_job(dataclasses.replace(job, chain_size=arguments.chain_size), Path(arguments.output), say)
+        job = dataclasses.replace(job, chain_size=arguments.chain_size, iaa=labiaa.guest_iaa(arguments, kernel, shelf))
+        outcome = run_job(job, Path(arguments.output), say)
     lost = _lost(outcome)
     print(f"{arguments.output}: {outcome.summary['rows']:,} events of {kernel.release} ({kernel.origin}), lost: {lost}")
     for note in outcome.summary["notes"]:

@@ -18,6 +18,7 @@ from typing import Final, NoReturn
 
 from replay.cli.terminal import console, warn
 from traces.lab.apt import SUITES, Mirror, cache_directory, find_mirror
+from traces.lab.emulator import Emulator, cached_emulator, fetch_emulator
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.initramfs import GUEST_CONTENT, GUEST_SCRIPT
 from traces.lab.kernels import BootKernel, all_cached, cached, fetch, own
@@ -145,6 +146,9 @@ def _module(text: str) -> str:
 def modules_of(arguments: argparse.Namespace, kernel: BootKernel, compressor: str) -> tuple[str, ...]:
     """Return the modules that a guest loads in addition to the lab's own."""
     asked = tuple(getattr(arguments, "module", ()))
+    if getattr(arguments, "iaa", None) is not None:
+        # Both register deflate-iaa.
+        return asked
     if compressor == "deflate-iaa" and kernel.built is not None and not any(text.split()[0] == "fake_iaa"
                                                                            for text in asked):
         return (*asked, "fake_iaa")
@@ -235,6 +239,14 @@ class Shelf:
         """
         have = cached_tools(cache_directory())
         return have if have is not None else fetch_tools(self.mirror_of_packages(), cache_directory(), self.say)
+
+    def emulator(self) -> Emulator:
+        """Return the lab's own QEMU.
+
+        :raises LabError: when it cannot be had
+        """
+        have = cached_emulator(cache_directory())
+        return have if have is not None else fetch_emulator(self.mirror_of_packages(), cache_directory(), self.say)
 
     def mirror_of_packages(self) -> Mirror:
         """Return Debian's mirror.

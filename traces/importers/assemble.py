@@ -172,6 +172,10 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             writer.add_table("objects", objects)
         if facts.command is not None:
             writer.add_json("command", facts.command)
+        if facts.iaa is not None:
+            about, jobs = facts.iaa
+            writer.add_json("iaa", about)
+            writer.add_table("iaa_jobs", jobs)
         if pages is not None:
             storing.wait()
             source = {**source, "pages_unmatched": pages.unmatched}

@@ -24,6 +24,7 @@ from traces.events import PAGE_SIZE
 from traces.files import open_input, read_input, regular
 from traces.importers.capturefiles import is_appended, written_sizes
 from traces.importers.capturesums import check_sums
+from traces.importers.iaafiles import FACTS, JOBS, read_iaa
 from traces.importers.inputfile import chunks, open_stream, read_json
 from traces.importers.packed import DAMAGE
 from traces.importers.pageindex import PageIndex
@@ -159,6 +160,7 @@ class CaptureReader:
                           "command", "command_status", "plan", "losses", "rings", "cpus", "interference")}
         facts.notes.extend(str(note) for note in self.status["notes"])
         facts.command = read_command(self.directory)
+        facts.iaa = read_iaa(self.directory)
         if facts.command is not None:
             # The recorder's command is the guest's runner; this is the user's.
             facts.capture["command"] = Path(str(facts.command["words"][0])).name
@@ -344,7 +346,8 @@ def read_command(directory: Path) -> dict[str, Any] | None:
 
 
 def _is_owned(name: str) -> bool:
-    return name in ("capture.json", "control", SUMS, ANSWER, *STREAMS) or name.endswith(".part") or is_appended(name)
+    return name in ("capture.json", "control", SUMS, ANSWER, *STREAMS, FACTS, JOBS) or name.endswith(".part") \
+        or is_appended(name)
 
 
 def _packed(path: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 
 from traces.block import Block
 from traces.importers.eventformat import HeaderPage
@@ -37,7 +38,8 @@ class RunFacts:
     ``snapshots``: (label, ts in ns, values); ``losses``: one dict per CPU or reader; ``notes``: sentences;
     ``missing``: sentences on what else is known to be missing (snapshots, pages; not events); ``complete``: False when
     the recorder was stopped before it could finish; ``capture``: what the project's own recorder says of the run;
-    ``command``: how a user's command ended in the lab, and what it said.
+    ``command``: how a user's command ended in the lab, and what it said; ``iaa``: the lab's emulated devices, and a
+    table of their jobs.
     """
 
     kernel: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class RunFacts:
     complete: bool = True
     capture: dict[str, Any] = field(default_factory=dict)
     command: dict[str, Any] | None = None
+    iaa: tuple[dict[str, Any], pd.DataFrame] | None = None
 
 
 def count_rings(losses: list[dict[str, Any]], stats: Mapping[Any, Mapping[str, int | float]],

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from traces.lab.channel import Sender
+from traces.lab.guestiaa import set_up_iaa
 
 __all__ = ["CAPTURE", "CGROUP", "FAILED", "RESULT", "SAYS", "SWAP", "await_disks", "reset", "run_and_send", "say",
            "set_up"]
@@ -68,6 +69,9 @@ def set_up(job: dict[str, Any]) -> None:
     _write(f"/sys/block/{Path(SWAP).name}/queue/rotational", "0")
     if not os.path.isdir(_PARAMETERS):
         raise OSError(0, "this kernel has no zswap; take one with CONFIG_ZSWAP=y")
+    if job.get("iaa"):
+        say("setting up IAA")
+        set_up_iaa(job["iaa"])
     # The compressor first: the pool is made when zswap is enabled.
     reset(job)
     # While zswap is off it accepts an unknown name, and later makes its first pool with another compressor.

@@ -35,10 +35,16 @@ WORK: Final = "/srv"
 MODULES: Final = ("virtio_pci", "virtio_blk", "zsmalloc", "lz4", "lz4hc", "zstd", "deflate", "lzo", "lzo-rle", "842")
 _APPLETS: Final = ("sh", "chroot", "cp", "ifconfig", "mount", "mkdir", "ln", "insmod", "mkswap", "swapon", "swapoff",
                    "dmesg", "poweroff", "uname", "cat", "ls", "sync", "sleep", "timeout")
+#: How a kernel comes to have the modules of an emulated IAA.
+_BUILT: Final = ("take a distribution's, or build it with CONFIG_INTEL_IDXD=m and CONFIG_CRYPTO_DEV_IAA_CRYPTO=m in "
+                 "zreplay lab build")
+#: After the bus and before its drivers: a device then waits for its configuration, instead of taking idxd's defaults.
+_FIRST: Final = "idxd_bus"
+_BY_HAND: Final = b"echo 0 > /sys/bus/dsa/drivers_autoprobe\n"
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 #: Packages of this project that go along; without traces/__init__.py, which would import pandas.
 _PARTS: Final = ("events.py", "workload", "record", "lab/__init__.py", "lab/guest.py", "lab/guestcommon.py",
-                 "lab/guesttasks.py", "lab/guestcommand.py", "lab/channel.py")
+                 "lab/guesttasks.py", "lab/guestcommand.py", "lab/guestiaa.py", "lab/channel.py")
 
 _INIT: Final = """#!/bin/sh
 export PATH=/bin:/usr/bin:/sbin HOME=/ PYTHONPATH=/zreplay
@@ -54,6 +60,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for module in /modules/*.ko; do
     [ -e "$module" ] || continue
     insmod "$module" $(cat "${module%%.ko}.args" 2>/dev/null) || echo "zreplay-lab: $module was not loaded"
+    [ -e "${module%%.ko}.after" ] && . "${module%%.ko}.after"
 done
 if [ -d /guest ]; then
     # Every program of its root finds what it finds on a box; files in a tmpfs may be swapped, as there.
@@ -183,11 +190,12 @@ def _host_file(archive: CpioWriter, path: str) -> None:
     archive.file(path, Path(real).read_bytes(), os.stat(real).st_mode & 0o777)
 
 
-def build(kernel: BootKernel, modules: Iterable[str] = ()) -> bytes:
+def build(kernel: BootKernel, modules: Iterable[str] = (), iaa: Iterable[str] = ()) -> bytes:
     """Return the initramfs for a kernel, without a job.
 
     :param modules: modules to load after :data:`MODULES`, each a name with its parameters
-    :raises LabError: when busybox or the recorder is missing, or one of ``modules``
+    :param iaa: names of modules to load after these: of the emulated IAA, which the guest's work sets up
+    :raises LabError: when busybox or the recorder is missing, or one of ``modules`` and ``iaa``
     """
     busybox = shutil.which("busybox")
     if busybox is None:
@@ -210,13 +218,19 @@ def build(kernel: BootKernel, modules: Iterable[str] = ()) -> bytes:
         archive.file(name, source.read_bytes())
     python = _python(archive, sources.values())
     parameters = {words[0].replace("-", "_"): words[1:] for words in map(str.split, modules)}
-    found = modules_for(kernel, (*MODULES, *parameters))
+    iaa = tuple(iaa)
+    found = modules_for(kernel, (*MODULES, *parameters, *iaa))
     missing = set(parameters) - {name for name, _ in found}
     if missing:
         raise LabError(f"{kernel.release} comes without a module {min(missing)}; name a directory of your own with "
                        "--modules, or a kernel made by zreplay lab build for fake_iaa")
+    without = [name for name in iaa if name not in {name for name, _ in found}]
+    if without:
+        raise LabError(f"{kernel.release} comes without a module {without[0]}, which the emulated IAA needs; {_BUILT}")
     for number, (name, image) in enumerate(found):
         archive.file(f"modules/{number:02d}-{name}.ko", image)
+        if iaa and name == _FIRST:
+            archive.file(f"modules/{number:02d}-{name}.after", _BY_HAND)
         if parameters.get(name):
             archive.file(f"modules/{number:02d}-{name}.args", " ".join(parameters[name]).encode())
     if kernel.config is not None:

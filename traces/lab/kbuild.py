@@ -28,7 +28,8 @@ __all__ = ["FACTS", "FRAGMENT", "Build", "check_needs", "compiler_complaint", "o
 FRAGMENT: Final = Path(__file__).with_name("lab.config")
 #: The file next to a bzImage that says what it was built from.
 FACTS: Final = "build.json"
-_MODULE: Final = Path(__file__).with_name("fake_iaa")
+#: The lab's own modules, each in a directory named like it.
+_MODULES: Final = tuple(Path(__file__).parent / name for name in ("fake_iaa", "iaa/movdir64b_emu"))
 _OPTION: Final = re.compile(r"(CONFIG_[A-Za-z0-9_]+)=(\S.*|)")
 _UNSET: Final = re.compile(r"# (CONFIG_[A-Za-z0-9_]+) is not set")
 #: Program -> Debian's package with it.
@@ -137,7 +138,7 @@ class Build:
         shutil.copyfile(config, self.place / "config")
 
     def make(self) -> None:
-        """Build the kernel, its modules and fake_iaa.
+        """Build the kernel, its modules and the lab's own.
 
         :raises LabError: with what the compiler had to say
         """
@@ -146,20 +147,30 @@ class Build:
             (self.place / name).unlink(missing_ok=True)
         shutil.rmtree(self.place / "modules", ignore_errors=True)
         self._make(f"-j{self.jobs}", "bzImage", "modules", what="the kernel does not build")
-        module = self.place / "fake_iaa"
-        module.mkdir(exist_ok=True)
-        for path in sorted(_MODULE.glob("[!.]*")):
-            if not (module / path.name).is_file() or (module / path.name).read_bytes() != path.read_bytes():
-                shutil.copyfile(path, module / path.name)
-        self._make(f"-j{self.jobs}", f"M={module.resolve()}", "modules", what="fake_iaa does not build in this tree")
+        own = [self._module(source) for source in _MODULES]
         modules = self.place / "modules"
         modules.mkdir()
         for path in sorted(self.obj.rglob("*.ko")):
             target = modules / "kernel" / path.relative_to(self.obj)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-        shutil.copyfile(module / "fake_iaa.ko", modules / "fake_iaa.ko")
+        for path in own:
+            shutil.copyfile(path, modules / path.name)
         shutil.copyfile(self.obj / "arch/x86/boot/bzImage", self.place / "bzImage.new")
+
+    def _module(self, source: Path) -> Path:
+        """Build one of the lab's modules; returns its file.
+
+        :raises LabError: with what the compiler had to say
+        """
+        place = self.place / source.name
+        place.mkdir(exist_ok=True)
+        for path in sorted(source.glob("[!.]*")):
+            if not (place / path.name).is_file() or (place / path.name).read_bytes() != path.read_bytes():
+                shutil.copyfile(path, place / path.name)
+        self._make(f"-j{self.jobs}", f"M={place.resolve()}", "modules",
+                   what=f"{source.name} does not build in this tree")
+        return place / f"{source.name}.ko"
 
     def finish(self, facts: Mapping[str, Any], patches: Iterable[Patch]) -> dict[str, Any]:
         """Write what the kernel was built from, and give it its name; returns the facts.

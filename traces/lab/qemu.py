@@ -19,7 +19,7 @@ from typing import Final
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.guestcommon import SAYS
 
-__all__ = ["Machine", "boot", "ending_on_signals", "kvm_is_there", "memory_mib", "tail"]
+__all__ = ["Attachment", "Machine", "boot", "ending_on_signals", "kvm_is_there", "memory_mib", "tail"]
 
 _QEMU: Final = "qemu-system-x86_64"
 _TAIL_LINES: Final = 25
@@ -31,6 +31,19 @@ _AFTER_PANIC: Final = 5.0
 #: A ramfs as root: what is in a tmpfs may be swapped out, and that would be recorded.  no_timer_check: on a busy host
 #: TCG's timer may come too late for the check, and the kernel panics over it.
 _APPEND: Final = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr rootfstype=ramfs no_timer_check"
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """What a machine has of devices that the lab emulates in other processes, which share its memory.
+
+    ``front`` begins the command of a QEMU that knows them, ``cpu`` is added to the model of the CPU, ``words`` are the
+    devices.
+    """
+
+    front: tuple[str, ...]
+    cpu: str
+    words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -50,15 +63,21 @@ class Machine:
     accel: str
     icount: bool = False
     nodes: int = 1
+    attached: Attachment | None = None
 
     def command(self) -> list[str]:
         """Return the command that runs it.
 
         :raises LabError: when QEMU is missing
         """
-        qemu = shutil.which(_QEMU)
-        if qemu is None:
-            raise LabError("QEMU is missing; apt install qemu-system-x86 busybox-static")
+        front: tuple[str, ...]
+        if self.attached is not None:
+            front = self.attached.front
+        else:
+            qemu = shutil.which(_QEMU)
+            if qemu is None:
+                raise LabError("QEMU is missing; apt install qemu-system-x86 busybox-static")
+            front = (qemu,)
         accel, cpu = self.accel, "host"
         if accel == "tcg":
             # 5-level paging moves the direct map away from where pages are looked for.
@@ -68,23 +87,34 @@ class Machine:
                 accel = "tcg,thread=single"
         else:
             cpu = "host,la57=off"
+        if self.attached is not None:
+            cpu += self.attached.cpu
         drives = []
         for path in (self.swap, self.result):
             # A full disk of the host is reported to the guest; the default would stop the machine for good.
             drives += ["-drive", f"file={_escaped(path)},format=raw,if=virtio,cache=unsafe,werror=report"]
-        return ["nice", qemu, "-accel", accel, "-cpu", cpu, "-M", "q35", "-smp", str(self.cpus), "-m", str(self.memory),
+        return ["nice", *front, "-accel", accel, "-cpu", cpu, *self._memory(), "-smp", str(self.cpus),
                 *(self._nodes() if self.nodes > 1 else ()),
                 *(["-icount", "shift=1,sleep=off"] if self.icount and self.accel == "tcg" else []),
                 "-nodefaults", "-no-reboot", "-nographic", "-serial", "stdio", "-kernel", str(self.image),
-                "-initrd", str(self.initramfs), "-append", _APPEND, *drives]
+                "-initrd", str(self.initramfs), "-append", _APPEND, *drives,
+                *(self.attached.words if self.attached is not None else ())]
+
+    def _memory(self) -> list[str]:
+        """Return the board with its memory: a process that emulates a device maps it too."""
+        if self.attached is None or self.nodes > 1:
+            return ["-M", "q35", "-m", str(self.memory)]
+        return ["-M", "q35,memory-backend=ram", "-m", str(self.memory),
+                "-object", f"memory-backend-memfd,id=ram,size={self.memory}M,share=on"]
 
     def _nodes(self) -> list[str]:
         words = []
+        kind, shared = ("ram", "") if self.attached is None else ("memfd", ",share=on")
         for node in range(self.nodes):
             # The remainder goes to the first node.
             size = self.memory // self.nodes + (self.memory % self.nodes if not node else 0)
             cpus = "".join(f",cpus={cpu}" for cpu in range(node, self.cpus, self.nodes))
-            words += ["-object", f"memory-backend-ram,id=node{node},size={size}M",
+            words += ["-object", f"memory-backend-{kind},id=node{node},size={size}M{shared}",
                       "-numa", f"node,nodeid={node},memdev=node{node}{cpus}"]
         return words
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any, Final
 from traces.importers import import_source
 from traces.lab.apt import cache_directory
 from traces.lab.channel import Receiver
+from traces.lab.devices import GuestIaa, running
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.guestcommon import FAILED
 from traces.lab.initramfs import WORK, build, content_archive, files_archive, job_archive
@@ -71,7 +73,7 @@ class GuestJob:
     counts its instructions for time; ``chain_size`` stands in for the kernel's configuration; ``modules`` are
     loaded after the lab's own, each a name with its parameters: ``fake_iaa fail_nth=3``; ``nodes`` are its NUMA
     nodes; ``swap`` is the size of its swap in bytes; ``foreign`` is a command of the user's own that runs in place of
-    the workload.
+    the workload; ``iaa`` are emulated devices, with which the guest runs under TCG.
     """
 
     kernel: BootKernel
@@ -92,6 +94,7 @@ class GuestJob:
     nodes: int = 1
     swap: int = SWAP_SIZE
     foreign: Foreign | None = None
+    iaa: GuestIaa | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ def run_task(job: GuestJob, task: str, options: dict[str, Any], out: Path, say: 
     seconds: dict[str, float] = {}
     began = time.monotonic()
     say("building the initramfs")
-    parts: list[bytes | Path] = [build(job.kernel, job.modules)]
+    parts: list[bytes | Path] = [build(job.kernel, job.modules, job.iaa.modules if job.iaa is not None else ())]
     if job.tools is not None:
         parts.append(job.tools.archive)
     if job.content is not None:
@@ -172,7 +175,8 @@ def run_task(job: GuestJob, task: str, options: dict[str, Any], out: Path, say: 
     if job.foreign is not None:
         parts += _root_parts(job, job.foreign)
     parts.append(job_archive({"task": task, "compressor": job.compressor, "params": job.params,
-                              "workload": list(job.workload), "record": list(job.record), **options},
+                              "workload": list(job.workload), "record": list(job.record),
+                              "iaa": job.iaa.job() if job.iaa is not None else None, **options},
                              job.script))
     seconds["initramfs"] = time.monotonic() - began
     try:
@@ -253,7 +257,7 @@ def _boot(job: GuestJob, scratch: Path, parts: list[bytes | Path], partial: Path
                 initramfs.write(part)
     console = partial / "console.txt"
     accels = ["kvm"] if job.accel == "kvm" else ["tcg"]
-    if job.accel == "auto" and kvm_is_there() and not _kvm_failed():
+    if job.accel == "auto" and job.iaa is None and kvm_is_there() and not _kvm_failed():
         accels = ["kvm", "tcg"]
     for accel in accels:
         receiver = _disks(scratch, partial, job.swap)
@@ -269,7 +273,8 @@ def _boot(job: GuestJob, scratch: Path, parts: list[bytes | Path], partial: Path
         say(f"booting {job.kernel.release} ({accel})")
         last_try = accel == accels[-1]
         try:
-            boot(machine, console, job.timeout, listen, receiver.receive, None if last_try else _KVM_PATIENCE)
+            _run_machine(job, machine, console, listen, receiver, partial / "capture",
+                         None if last_try else _KVM_PATIENCE)
         except GuestDied:
             receiver.receive()
             if last_try or heard:
@@ -289,6 +294,30 @@ def _boot(job: GuestJob, scratch: Path, parts: list[bytes | Path], partial: Path
                             "the guest powered off without sending all of its capture", tail(console))
         return accel, receiver.result
     raise AssertionError("the last accelerator decides")
+
+
+def _run_machine(job: GuestJob, machine: Machine, console: Path, listen: Say, receiver: Receiver,
+                 capture: Path, patience: float | None) -> None:
+    """Run a machine to its end, with the devices of its job; what these leave goes into the capture.
+
+    :raises GuestDied: when it did not finish
+    """
+    if job.iaa is None:
+        boot(machine, console, job.timeout, listen, receiver.receive, patience)
+        return
+    with running(job.iaa) as devices:
+
+        def meanwhile() -> None:
+            receiver.receive()
+            devices.check(console)
+
+        try:
+            with_devices = dataclasses.replace(machine, attached=devices.attached)
+            boot(with_devices, console, job.timeout, listen, meanwhile, patience)
+            devices.end()
+        finally:
+            devices.kill()
+            devices.keep(capture)
 
 
 def _disks(scratch: Path, partial: Path, swap: int) -> Receiver:

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An emulated IAA in the lab: its options, what they need of the box, what ``zreplay info`` says of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from replay.cli.labcommon import Shelf
+from traces.lab.apt import cache_directory
+from traces.lab.devices import GuestIaa
+from traces.lab.emulator import check_emulator, own_emulator
+from traces.lab.errors import LabError
+from traces.lab.iaa.options import IaaOptions
+from traces.lab.kernels import BootKernel, modules_for
+from traces.lab.movdir64b import MODULE, check_plugin, plugin
+
+__all__ = ["add_iaa_options", "check", "described", "guest_iaa"]
+
+#: zswap's compressor where the user names none.
+_COMPRESSOR: Final = "zstd"
+_OF_IAA: Final = "deflate-iaa"
+#: Bytes of a plan.
+_LONGEST: Final = 1 << 20
+
+
+def add_iaa_options(parser: argparse.ArgumentParser) -> None:
+    """Add what belongs to an emulated IAA."""
+    group = parser.add_argument_group(
+        "IAA", "Emulated Intel IAA devices for the kernel's own idxd and iaa_crypto drivers, under TCG. The lab "
+               "fetches the QEMU that they need into its cache.")
+    group.add_argument("--iaa", type=_options, metavar="OPTIONS", nargs="?", const="",
+                       help="NAME=VALUE, separated by commas, of devices (of a guest), wqs and engines (of a device), "
+                            "depth (descriptors of a device), mode (sync, async, async_irq), verify (0, 1), version "
+                            f"(1, 2); the compressor is then {_OF_IAA}")
+    group.add_argument("--iaa-faults", type=_plan, metavar="FILE",
+                       help="a plan of faults: what goes wrong in the devices")
+    group.add_argument("--qemu", type=Path, metavar="PATH",
+                       help="a QEMU of your own for --iaa: 11.1 or later, with vfio-user and plugins")
+
+
+def _options(text: str) -> IaaOptions:
+    try:
+        return IaaOptions.parse(text)
+    except LabError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
+
+
+def _plan(text: str) -> str:
+    """Return the text of a plan: what the server would refuse is refused before anything boots."""
+    try:
+        with Path(text).open("rb") as stream:
+            data = stream.read(_LONGEST + 1)
+        plan = data.decode()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise argparse.ArgumentTypeError(f"{text} cannot be read ({getattr(problem, 'strerror', None) or 'not UTF-8'})"
+                                         ) from None
+    if len(data) > _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text} has more than {_LONGEST:,} bytes, which no plan has")
+    return plan
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """See that the options fit each other, and choose the compressor.
+
+    :raises LabError: when they do not
+    """
+    if arguments.iaa is None:
+        for name, value in (("--iaa-faults", arguments.iaa_faults), ("--qemu", arguments.qemu)):
+            if value is not None:
+                raise LabError(f"{name} goes with --iaa; add it")
+    elif arguments.accel == "kvm":
+        raise LabError("--iaa needs --accel tcg: KVM does not carry out MOVDIR64B on the portal of an emulated device; "
+                       "leave --accel out")
+    elif any(text.split()[0] == "fake_iaa" for text in arguments.module):
+        raise LabError("--iaa and the module fake_iaa both are deflate-iaa; leave one out")
+    if arguments.compressor is None:
+        arguments.compressor = _COMPRESSOR if arguments.iaa is None else _OF_IAA
+
+
+def guest_iaa(arguments: argparse.Namespace, kernel: BootKernel, shelf: Shelf) -> GuestIaa | None:
+    """Return the devices that the options ask for, None for none: QEMU and who plays MOVDIR64B come along.
+
+    :raises LabError: when one of them cannot be had, or does not fit
+    """
+    if arguments.iaa is None:
+        return None
+    emulator = own_emulator(arguments.qemu) if arguments.qemu is not None else shelf.emulator()
+    if arguments.qemu is not None:
+        check_emulator(emulator)
+    made = plugin(cache_directory(), shelf.say)
+    if made is not None:
+        check_plugin(emulator, made)
+    elif not any(name == MODULE for name, _ in modules_for(kernel, (MODULE,))):
+        raise LabError(f"MOVDIR64B needs a compiler, to make QEMU's plugin, or the module {MODULE} in the guest, which "
+                       f"{kernel.release} does not have; apt install gcc libc6-dev, or take a kernel of zreplay lab "
+                       "build")
+    return GuestIaa(arguments.iaa, emulator, made, arguments.iaa_faults or "")
+
+
+def described(facts: dict[str, Any], jobs: int | None) -> str:
+    """Return what a recording says of its devices, in a sentence without its final stop.
+
+    :param facts: ``iaa.json`` of the recording
+    :param jobs: lines of the job log; None where it is not there
+    """
+    options = facts.get("options")
+    options = options if isinstance(options, dict) else {}
+    number = options.get("devices", "?")
+    what = [f"{number} emulated device{'s' if number != 1 else ''}, each with "
+            + ", ".join(f"{name}={options[name]}" for name in sorted(options) if name != "devices")]
+    what.append("no job log" if jobs is None else f"{jobs:,} jobs")
+    faults = facts.get("faults")
+    if isinstance(faults, str) and faults:
+        rules = sum(1 for line in faults.splitlines() if line.strip() and not line.strip().startswith("#"))
+        what.append(f"a plan of faults with {rules} line{'s' if rules != 1 else ''}")
+    what.append(f"MOVDIR64B by {facts.get('movdir64b', '?')}")
+    what.append(str(facts.get("qemu", "QEMU of an unknown version")))
+    return json.dumps("; ".join(what), ensure_ascii=False)[1:-1]

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the lab leaves in a capture of a guest with an emulated IAA: facts of the devices, and their job log."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from traces import jsontext
+from traces.errors import BadInput
+from traces.files import read_input
+
+__all__ = ["FACTS", "JOBS", "read_iaa"]
+
+#: Names of the two files, of which the first has the digest of the second.
+FACTS: Final = "iaa.json"
+JOBS: Final = "iaa-jobs.jsonl"
+_AGAIN: Final = "copy the capture again"
+#: Bytes of a job log that are read: some 200 a job.
+_MOST: Final = 1 << 30
+#: What a column of whole numbers holds.
+_WHOLE: Final = 1 << 63
+
+
+def read_iaa(directory: Path) -> tuple[dict[str, Any], pd.DataFrame] | None:
+    """Return the facts of a capture's devices and their jobs, None where it has none.
+
+    A row of the table is a line of the job log, a column a key that lines have: a number (0 where a line does not
+    have the key) or a text (empty there).  Lines about the devices themselves (``format``) become ``logs`` of the
+    facts.
+
+    :raises BadInput: when a file is not what the lab wrote
+    """
+    path, log = directory / FACTS, directory / JOBS
+    if not path.is_file() and not log.is_file():
+        return None
+    facts = _facts(path)
+    try:
+        data = read_input(log, _MOST)
+    except OSError as problem:
+        raise BadInput(log, "", f"cannot be read ({problem.strerror})", _AGAIN) from None
+    said = facts.get("jobs")
+    if not isinstance(said, dict) or said.get("sha256") != hashlib.sha256(data).hexdigest():
+        raise BadInput(log, "", f"is not what the lab wrote: its digest is not that of {FACTS}", _AGAIN)
+    rows = _rows(log, data)
+    facts["logs"] = [row for row in rows if "format" in row]
+    return facts, _table([row for row in rows if "format" not in row])
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = jsontext.parse(read_input(path, 1 << 24))
+    except OSError as problem:
+        raise BadInput(path, "", f"cannot be read ({problem.strerror})", _AGAIN) from None
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict) or facts.get("zreplay_iaa") != 1:
+        raise BadInput(path, "", "holds no facts of emulated devices", _AGAIN)
+    return facts
+
+
+def _rows(path: Path, data: bytes) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(data.splitlines(), 1):
+        try:
+            row = jsontext.parse(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise BadInput(path, f"line {number}", "is not a JSON object", _AGAIN)
+        rows.append(row)
+    return rows
+
+
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    columns: dict[str, list[Any]] = {}
+    for name in dict.fromkeys(key for row in rows for key in row):
+        values = [row.get(name) for row in rows]
+        kinds = {type(value) for value in values} - {type(None)}
+        if kinds <= {int, bool} and all(value is None or -_WHOLE <= value < _WHOLE for value in values):
+            columns[name] = [int(value or 0) for value in values]
+        elif kinds <= {int, float}:
+            columns[name] = [float(value or 0) for value in values]
+        else:
+            columns[name] = ["" if value is None else value if isinstance(value, str) else json.dumps(value)
+                             for value in values]
+    return pd.DataFrame(columns)

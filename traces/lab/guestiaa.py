@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sets the guest's IAA up as its job says: groups, engines, queues, the crypto driver's mode and verification.
+
+Through sysfs alone, as accel-config does (Documentation/ABI/stable/sysfs-driver-dma-idxd, and
+Documentation/driver-api/crypto/iaa/iaa-crypto.rst).  It uses the standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["set_up_iaa"]
+
+_BUS: Final = Path("/sys/bus/dsa")
+_MESSAGES: Final = "/dev/kmsg"
+#: Priority of every queue, as idxd's own defaults have it.
+_PRIORITY: Final = 10
+
+
+def set_up_iaa(job: dict[str, Any], bus: Path = _BUS) -> None:
+    """Configure and enable all devices and their queues.
+
+    The first ``engines`` of a device and all its queues are of group 0; a queue has ``size`` descriptors and is
+    dedicated to the kernel.  The driver's settings come first: it takes them only while it has no queue.
+
+    :param job: devices, wqs, engines, size, mode, verify
+    :param bus: sysfs's directory of the bus
+    :raises OSError: when the driver refuses something
+    """
+    found = sorted(path.name for path in (bus / "devices").glob("iax*"))
+    if len(found) != job["devices"]:
+        raise OSError(0, f"idxd found {len(found)} of {job['devices']} IAA devices{_kernel_says()}")
+    driver = bus / "drivers/crypto"
+    if not driver.is_dir():
+        raise OSError(0, f"the crypto driver iaa_crypto is not there{_kernel_says()}")
+    _write(driver / "verify_compress", job["verify"])
+    _write(driver / "sync_mode", job["mode"])
+    for name in found:
+        _set_up_device(job, bus, name)
+
+
+def _set_up_device(job: dict[str, Any], bus: Path, name: str) -> None:
+    number = name.removeprefix("iax")
+    place = bus / "devices" / name
+    for engine in sorted(place.glob(f"engine{number}.*")):
+        used = int(engine.name.rpartition(".")[2]) < job["engines"]
+        _write(engine / "group_id", 0 if used else -1)
+    queues = [place / f"wq{number}.{index}" for index in range(job["wqs"])]
+    # idxd's defaults give the first queue all descriptors.
+    _write(place / f"wq{number}.0/size", 0)
+    for index, queue in enumerate(queues):
+        for setting, value in (("group_id", 0), ("mode", "dedicated"), ("size", job["size"]), ("priority", _PRIORITY),
+                               ("type", "kernel"), ("name", f"iaa_crypto{index}"), ("driver_name", "crypto")):
+            _write(queue / setting, value)
+    _bind(bus, "idxd", place)
+    for queue in queues:
+        _bind(bus, "crypto", queue)
+
+
+def _bind(bus: Path, driver: str, place: Path) -> None:
+    """Give a device or a queue its driver, which enables it."""
+    try:
+        _write(bus / "drivers" / driver / "bind", place.name)
+        state = _read(place / "state")
+    except OSError as problem:
+        state = os.strerror(problem.errno) if problem.errno else str(problem)
+    if state != "enabled":
+        device = place if driver == "idxd" else place.parent
+        raise OSError(0, f"{place.name} cannot be enabled ({state}, command status {_read(device / 'cmd_status')})"
+                         f"{_kernel_says()}")
+
+
+def _write(path: Path, value: object) -> None:
+    try:
+        # Never made anew: a setting that the kernel does not have is reported.
+        handle = os.open(path, os.O_WRONLY)
+    except OSError as problem:
+        raise OSError(0, f"{path} cannot be set ({problem.strerror}): this kernel's driver may not have it") from None
+    try:
+        os.write(handle, str(value).encode())
+    except OSError as problem:
+        if path.name == "bind":
+            raise
+        raise OSError(0, f"{path.parent.name}/{path.name} does not take '{value}' ({problem.strerror}){_kernel_says()}"
+                      ) from None
+    finally:
+        os.close(handle)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def _kernel_says(messages: str = _MESSAGES) -> str:
+    """Return the last thing that the kernel said of the devices, as the end of a sentence."""
+    said = ""
+    with contextlib.suppress(OSError):
+        handle = os.open(messages, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            # A record a read; EAGAIN after the last.
+            while record := os.read(handle, 8192):
+                for line in record.decode("utf-8", "replace").splitlines():
+                    text = line.partition(";")[2]
+                    if re.search(r"idxd|\biax|iaa_crypto", text):
+                        said = text
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(handle)
+    return f"; the kernel said: {said[:200]}" if said else ""
