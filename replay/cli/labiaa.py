@@ -13,6 +13,7 @@ from traces.lab.apt import cache_directory
 from traces.lab.devices import GuestIaa
 from traces.lab.emulator import check_emulator, own_emulator
 from traces.lab.errors import LabError
+from traces.lab.iaa.faults import IaaFaultPlan
 from traces.lab.iaa.options import IaaOptions
 from traces.lab.kernels import BootKernel, modules_for
 from traces.lab.movdir64b import MODULE, check_plugin, plugin
@@ -22,8 +23,6 @@ __all__ = ["add_iaa_options", "check", "described", "guest_iaa"]
 #: zswap's compressor where the user names none.
 _COMPRESSOR: Final = "zstd"
 _OF_IAA: Final = "deflate-iaa"
-#: Bytes of a plan.
-_LONGEST: Final = 1 << 20
 
 
 def add_iaa_options(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +34,7 @@ def add_iaa_options(parser: argparse.ArgumentParser) -> None:
                        help="NAME=VALUE, separated by commas, of devices (of a guest), wqs and engines (of a device), "
                             "depth (descriptors of a device), mode (sync, async, async_irq), verify (0, 1), version "
                             f"(1, 2); the compressor is then {_OF_IAA}")
-    group.add_argument("--iaa-faults", type=_plan, metavar="FILE",
+    group.add_argument("--iaa-faults", type=Path, metavar="FILE",
                        help="a plan of faults: what goes wrong in the devices")
     group.add_argument("--qemu", type=Path, metavar="PATH",
                        help="a QEMU of your own for --iaa: 11.1 or later, with vfio-user and plugins")
@@ -48,18 +47,15 @@ def _options(text: str) -> IaaOptions:
         raise argparse.ArgumentTypeError(str(problem)) from None
 
 
-def _plan(text: str) -> str:
-    """Return the text of a plan: what the server would refuse is refused before anything boots."""
-    try:
-        with Path(text).open("rb") as stream:
-            data = stream.read(_LONGEST + 1)
-        plan = data.decode()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise argparse.ArgumentTypeError(f"{text} cannot be read ({getattr(problem, 'strerror', None) or 'not UTF-8'})"
-                                         ) from None
-    if len(data) > _LONGEST:
-        raise argparse.ArgumentTypeError(f"{text} has more than {_LONGEST:,} bytes, which no plan has")
-    return plan
+def _plan(path: Path | None, devices: int) -> str:
+    """Return the text of a plan, checked before anything boots; "" for none.
+
+    :raises LabError: when it cannot be read, or a line is not a rule
+    """
+    if path is None:
+        return ""
+    IaaFaultPlan.read(path, devices)
+    return path.read_text()
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -87,6 +83,7 @@ def guest_iaa(arguments: argparse.Namespace, kernel: BootKernel, shelf: Shelf) -
     """
     if arguments.iaa is None:
         return None
+    faults = _plan(arguments.iaa_faults, arguments.iaa.devices)
     emulator = own_emulator(arguments.qemu) if arguments.qemu is not None else shelf.emulator()
     if arguments.qemu is not None:
         check_emulator(emulator)
@@ -97,7 +94,7 @@ def guest_iaa(arguments: argparse.Namespace, kernel: BootKernel, shelf: Shelf) -
         raise LabError(f"MOVDIR64B needs a compiler, to make QEMU's plugin, or the module {MODULE} in the guest, which "
                        f"{kernel.release} does not have; apt install gcc libc6-dev, or take a kernel of zreplay lab "
                        "build")
-    return GuestIaa(arguments.iaa, emulator, made, arguments.iaa_faults or "")
+    return GuestIaa(arguments.iaa, emulator, made, faults)
 
 
 def described(facts: dict[str, Any], jobs: int | None) -> str:
@@ -114,8 +111,8 @@ def described(facts: dict[str, Any], jobs: int | None) -> str:
     what.append("no job log" if jobs is None else f"{jobs:,} jobs")
     faults = facts.get("faults")
     if isinstance(faults, str) and faults:
-        rules = sum(1 for line in faults.splitlines() if line.strip() and not line.strip().startswith("#"))
-        what.append(f"a plan of faults with {rules} line{'s' if rules != 1 else ''}")
+        rules = sum(1 for line in faults.split("\n") if line.partition("#")[0].strip())
+        what.append(f"a plan of {rules} fault{'s' if rules != 1 else ''}")
     what.append(f"MOVDIR64B by {facts.get('movdir64b', '?')}")
     what.append(str(facts.get("qemu", "QEMU of an unknown version")))
     return json.dumps("; ".join(what), ensure_ascii=False)[1:-1]

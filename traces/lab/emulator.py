@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -176,7 +177,7 @@ def own_emulator(path: Path) -> Emulator:
     :param path: ``qemu-system-x86_64``, or its name in ``PATH``
     :raises LabError: when there is none
     """
-    found = shutil.which(path)
+    found = shutil.which(os.fspath(path))
     if found is None:
         raise LabError(f"{path} is not a program; name qemu-system-x86_64 of QEMU 11.1 or later with --qemu")
     return Emulator(Path(found), (found,))
