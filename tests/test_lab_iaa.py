@@ -122,11 +122,12 @@ def is_gone(pid: Path) -> bool:
 
 
 def test_the_command_line(server: Path, place: Path, tmp_path: Path) -> None:
-    with running(iaa_of(tmp_path, faults="rule")) as devices_of:
+    with running(iaa_of(tmp_path, faults="rule", contents=True)) as devices_of:
         words = machine_of(tmp_path, attached=devices_of.attached).command()
         asked = Path(f"{server}.words").read_text().split("\n")
         sockets = [word for before, word in itertools.pairwise(asked) if before == "--socket"]
         assert (Path(asked[asked.index("--faults") + 1])).read_text() == "rule"
+    assert "--contents" in asked
     assert words[:2] == ["nice", str(tmp_path / "qemu")]
     pairs = list(itertools.pairwise(words))
     assert ("-cpu", "max,la57=off,+movdir64b,x-force-features=on") in pairs
@@ -155,6 +156,7 @@ def test_without_a_plugin_the_guest_s_module_plays_the_instruction(server: Path,
     assert iaa_of(tmp_path).modules == ("idxd_bus", "idxd", "iaa_crypto")
     with running(iaa) as devices_of:
         assert "-plugin" not in devices_of.attached.words
+        assert "--contents" not in Path(f"{server}.words").read_text()
         assert "--portal" not in Path(f"{server}.words").read_text()
 
 

@@ -50,13 +50,15 @@ _ROOT: Final = Path(__file__).parents[2]
 class GuestIaa:
     """The IAA of a guest: its options, a QEMU that can have it, who plays MOVDIR64B, the plan of its faults.
 
-    ``plugin`` is None where a module in the guest does; ``faults`` is the text of the plan, "" for none.
+    ``plugin`` is None where a module in the guest does; ``faults`` is the text of the plan, "" for none; with
+    ``contents`` the job log has checksums and first bytes of what the devices make, as where pages are recorded whole.
     """
 
     options: IaaOptions
     emulator: Emulator
     plugin: Path | None
     faults: str = ""
+    contents: bool = False
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -156,6 +158,8 @@ def running(iaa: GuestIaa) -> Iterator[RunningIaa]:
         command = ["nice", *_SERVER, *(word for path in sockets for word in ("--socket", str(path))),
                    *(("--portal", str(portal)) if portal is not None else ()),
                    "--options", iaa.options.text(), "--log", str(place / JOBS)]
+        if iaa.contents:
+            command.append("--contents")
         if iaa.faults:
             (place / "faults").write_text(iaa.faults)
             command += ["--faults", str(place / "faults")]
