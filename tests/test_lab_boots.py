@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from replay import replay
-from replay.cli import dev
+from replay.cli import dev, info
 from replay.cli import lab as verb
 from replay.cli.labcommon import Shelf
 from replay.verdict.engineagreement import difference
@@ -222,3 +222,36 @@ def test_systemd_in_the_guest(tmp_path: Path) -> None:
     command = open_recording(out).document("command")
     assert command is not None
     assert command["stdout"].splitlines() == ["0", "29000000"]
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("needs_qemu")
+def test_emulated_iaa_is_driven_by_the_kernel_s_own_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In sync mode, with verification: each page that zswap stores compressed was two jobs, each load one."""
+    out = tmp_path / "r.zr"
+    assert _lab("run", "--kernel", _KERNELS[-1], "--iaa", "devices=2,wqs=2,engines=4,depth=64,mode=sync,verify=1",
+                "--workload", "base --pages 128", "--smp", "2", "-o", str(out)) == 0
+    recording = open_recording(out)
+    result = replay(recording)
+    assert [check.id for check in result.checks if check.different] == []
+    jobs, facts = recording.table("iaa_jobs"), recording.document("iaa")
+    assert jobs is not None
+    assert facts is not None
+    assert set(zip(jobs.device, jobs.queue, strict=True)) == {(0, 0), (0, 1), (1, 0), (1, 1)}, "two CPUs, four queues"
+    events = recording.frame(["event", "ret", "size", "dlen"])
+    stored = events[(events.event == "crypto_acomp_compress_ret") & (events.ret == 0)].dlen
+    packed = jobs[(jobs.op == "compress") & (jobs.status == 1) & (jobs["in"] == 4096)].out
+    assert len(stored) > 100
+    assert sorted(packed) == sorted(stored), "lengths that zswap stored are those that the devices made"
+    assert info_line(out, capsys).startswith("2 emulated devices, each with depth=64, engines=4, mode=sync")
+    assert not list(tmp_path.glob("r.zr.partial"))
+
+
+def info_line(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what zreplay info says of a recording's devices."""
+    parser = ArgumentParser()
+    info.add_parser(parser.add_subparsers())
+    capsys.readouterr()
+    arguments = parser.parse_args(["info", str(path)])
+    assert arguments.run(arguments) == 0
+    return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("IAA ")).split(maxsplit=1)[1]

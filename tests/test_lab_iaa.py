@@ -25,7 +25,7 @@ from replay.cli.labcommon import Shelf, modules_of
 from traces import open_recording
 from traces.errors import BadInput
 from traces.importers import import_source
-from traces.importers.iaafiles import FACTS, JOBS
+from traces.importers.iaafiles import FACTS, JOBS, read_iaa
 from traces.lab import devices, guestiaa
 from traces.lab.cpio import members
 from traces.lab.devices import GuestIaa, running
@@ -203,7 +203,7 @@ def test_sockets_have_short_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("behaviour", "what"), [
     ("dies", r"ended with status 1 \(IndexError: a queue too many\); the guest was stopped"),
-    ("ends", r"ended with status 0 \(listening\); the guest was stopped")])
+    ("ends", r"ended with status 0 \(it gave no reason\); the guest was stopped")])
 def test_a_guest_does_not_outlive_its_server(server: Path, place: Path, tmp_path: Path, behaviour: str, what: str,
                                              monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BEHAVIOUR", behaviour)
@@ -464,3 +464,19 @@ def test_lines_that_are_no_jobs(capture: Path, tmp_path: Path, line: bytes) -> N
     (capture / FACTS).write_text(json.dumps(facts))
     with pytest.raises(BadInput, match=f"{JOBS}, line 2: is not a JSON object"):
         import_source(capture, tmp_path / "r.zr")
+
+
+def test_columns_of_a_job_log_hold_values_of_one_kind(tmp_path: Path) -> None:
+    lines = [{"n": 1, "big": 1 << 63, "some": 2.5}, {"format": "x"}, {"n": 2, "some": 1, "note": "late"}, {"n": -1, "list": [1]}]
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    (tmp_path / JOBS).write_bytes(data)
+    (tmp_path / FACTS).write_text(json.dumps({"zreplay_iaa": 1, "jobs": {"sha256": hashlib.sha256(data).hexdigest()}}))
+    found = read_iaa(tmp_path)
+    assert found is not None
+    facts, jobs = found
+    assert facts["logs"] == [{"format": "x"}]
+    assert jobs.to_dict("list") == {"n": [1, 2, -1], "big": [float(1 << 63), 0.0, 0.0], "some": [2.5, 1.0, 0.0],
+                                    "note": ["", "late", ""], "list": ["", "", "[1]"]}
+    (tmp_path / JOBS).unlink()
+    (tmp_path / FACTS).unlink()
+    assert read_iaa(tmp_path) is None

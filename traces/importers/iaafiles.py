@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -46,9 +47,8 @@ def read_iaa(directory: Path) -> tuple[dict[str, Any], pd.DataFrame] | None:
     said = facts.get("jobs")
     if not isinstance(said, dict) or said.get("sha256") != hashlib.sha256(data).hexdigest():
         raise BadInput(log, "", f"is not what the lab wrote: its digest is not that of {FACTS}", _AGAIN)
-    rows = _rows(log, data)
-    facts["logs"] = [row for row in rows if "format" in row]
-    return facts, _table([row for row in rows if "format" not in row])
+    facts["logs"], columns = _columns(log, data)
+    return facts, pd.DataFrame({name: _alike(values) for name, values in columns.items()})
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -63,29 +63,35 @@ def _facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _rows(path: Path, data: bytes) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(data.splitlines(), 1):
+def _columns(path: Path, data: bytes) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
+    """Return a log's lines about the devices, and its jobs by their keys, None where a line lacks one."""
+    logs: list[dict[str, Any]] = []
+    columns: dict[str, list[Any]] = {}
+    jobs = 0
+    for number, line in enumerate(io.BytesIO(data), 1):
         try:
             row = jsontext.parse(line)
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise BadInput(path, f"line {number}", "is not a JSON object", _AGAIN)
-        rows.append(row)
-    return rows
+        if "format" in row:
+            logs.append(row)
+            continue
+        for name in row:
+            if name not in columns:
+                columns[name] = [None] * jobs
+        for name, values in columns.items():
+            values.append(row.get(name))
+        jobs += 1
+    return logs, columns
 
 
-def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    columns: dict[str, list[Any]] = {}
-    for name in dict.fromkeys(key for row in rows for key in row):
-        values = [row.get(name) for row in rows]
-        kinds = {type(value) for value in values} - {type(None)}
-        if kinds <= {int, bool} and all(value is None or -_WHOLE <= value < _WHOLE for value in values):
-            columns[name] = [int(value or 0) for value in values]
-        elif kinds <= {int, float}:
-            columns[name] = [float(value or 0) for value in values]
-        else:
-            columns[name] = ["" if value is None else value if isinstance(value, str) else json.dumps(value)
-                             for value in values]
-    return pd.DataFrame(columns)
+def _alike(values: list[Any]) -> list[int] | list[float] | list[str]:
+    """Return a column with values of one kind."""
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds <= {int, bool} and all(value is None or -_WHOLE <= value < _WHOLE for value in values):
+        return [int(value or 0) for value in values]
+    if kinds <= {int, float}:
+        return [float(value or 0) for value in values]
+    return ["" if value is None else value if isinstance(value, str) else json.dumps(value) for value in values]

@@ -135,11 +135,8 @@ class RunningIaa:
 
 def _last_line(place: Path) -> str:
     """Return the last line that a server complained with."""
-    for name in ("errors", "output"):
-        lines = (place / name).read_text(errors="replace").strip().splitlines()
-        if lines:
-            return lines[-1][:300].rstrip(".")
-    return "it gave no reason"
+    lines = (place / "errors").read_text(errors="replace").strip().splitlines()
+    return lines[-1][:300].rstrip(".") if lines else "it gave no reason"
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from traces.lab.errors import GuestDied, LabError
 from traces.lab.guestcommon import FAILED
 from traces.lab.initramfs import WORK, build, content_archive, files_archive, job_archive
 from traces.lab.kernels import BootKernel
-from traces.lab.qemu import Machine, boot, kvm_is_there, tail
+from traces.lab.qemu import Machine, boot, ending_on_signals, kvm_is_there, tail
 from traces.lab.roots import Root
 from traces.lab.tools import Tools
 from traces.leftovers import scratch
@@ -306,7 +306,8 @@ def _run_machine(job: GuestJob, machine: Machine, console: Path, listen: Say, re
         boot(machine, console, job.timeout, listen, receiver.receive, patience)
         return
     # Checksums of pages say what was in them: they are kept where the pages are.
-    with running(dataclasses.replace(job.iaa, contents="full" in job.record)) as devices:
+    iaa = dataclasses.replace(job.iaa, contents="full" in job.record)
+    with ending_on_signals(), running(iaa) as devices:
 
         def meanwhile() -> None:
             receiver.receive()
