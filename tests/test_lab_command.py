@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replay.cli import lab as verb
-from replay.cli import labcommand, labcommon
+from replay.cli import labcommand, labcommon, labiaa
 from traces.importers.capture import read_command
 from traces.lab import apt, guestcommand, roots
 from traces.lab.cpio import CpioMember, CpioWriter, directories, members
@@ -39,6 +39,7 @@ def parse(*words: str) -> Namespace:
     verb.add_parser(parser.add_subparsers())
     arguments = parser.parse_args(["lab", "run", "--kernel", "7.3", "-o", "r.zr", *words])
     labcommand.check(arguments)
+    labiaa.check(arguments)
     return arguments
 
 

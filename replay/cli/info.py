@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from replay.cli.labiaa import described
 from replay.cli.terminal import table
 from replay.verdict.losses import file_reasons, loss_reasons
 from traces import schema
+from traces.printable import escaped
 from traces.recording import Recording
 from traces.samples import sample_paths
 from traces.times import clock
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         ("snapshots", ", ".join(s["label"] for s in facts["snapshots"]) or "none"),
         ("starts", "with the state of a cut" if facts["start_state"] else "at the recorder's beginning"),
         ("lost", "unknown" if None in lost or not lost else f"{sum(lost):,} events"),
-        *([("IAA", described(facts["iaa"], facts["iaa"]["jobs_kept"]))] if "iaa" in facts else []),
+        *([("IAA", _described(facts["iaa"], facts["iaa"]["jobs_kept"]))] if "iaa" in facts else []),
         ("source", json.dumps(facts["source"])),
     ]
     print(table(rows))
@@ -109,6 +109,27 @@ def run(arguments: argparse.Namespace) -> int:
     for note in facts["notes"]:
         print(f"note: {note}")
     return 0
+
+
+def _described(facts: dict[str, Any], jobs: int | None) -> str:
+    """Return what a recording says of its devices, in a sentence without its final stop.
+
+    :param facts: ``iaa.json`` of the recording
+    :param jobs: lines of the job log; None where it is not there
+    """
+    options = facts.get("options")
+    options = options if isinstance(options, dict) else {}
+    number = options.get("devices", "?")
+    what = [f"{number} emulated device{'s' if number != 1 else ''}, each with "
+            + ", ".join(f"{name}={options[name]}" for name in sorted(options) if name != "devices")]
+    what.append("no job log" if jobs is None else f"{jobs:,} jobs")
+    faults = facts.get("faults")
+    if isinstance(faults, str) and faults:
+        rules = sum(1 for line in faults.split("\n") if line.partition("#")[0].strip())
+        what.append(f"a plan of {rules} fault{'s' if rules != 1 else ''}")
+    what.append(f"MOVDIR64B by {facts.get('movdir64b', '?')}")
+    what.append(str(facts.get("qemu", "QEMU of an unknown version")))
+    return escaped("; ".join(what), lines=False)
 
 
 def _caught(share: dict[str, Any]) -> str:

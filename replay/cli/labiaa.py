@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An emulated IAA in the lab: its options, what they need of the box, what ``zreplay info`` says of it."""
+"""An emulated IAA in the lab: its options, and what they need of the box."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from replay.cli.labcommon import Shelf
 from traces.lab.apt import cache_directory
@@ -18,7 +17,7 @@ from traces.lab.iaa.options import IaaOptions
 from traces.lab.kernels import BootKernel, modules_for
 from traces.lab.movdir64b import MODULE, check_plugin, plugin
 
-__all__ = ["add_iaa_options", "check", "described", "guest_iaa"]
+__all__ = ["add_iaa_options", "check", "guest_iaa"]
 
 #: zswap's compressor where the user names none.
 _COMPRESSOR: Final = "zstd"
@@ -95,24 +94,3 @@ def guest_iaa(arguments: argparse.Namespace, kernel: BootKernel, shelf: Shelf) -
                        f"{kernel.release} does not have; apt install gcc libc6-dev, or take a kernel of zreplay lab "
                        "build")
     return GuestIaa(arguments.iaa, emulator, made, faults)
-
-
-def described(facts: dict[str, Any], jobs: int | None) -> str:
-    """Return what a recording says of its devices, in a sentence without its final stop.
-
-    :param facts: ``iaa.json`` of the recording
-    :param jobs: lines of the job log; None where it is not there
-    """
-    options = facts.get("options")
-    options = options if isinstance(options, dict) else {}
-    number = options.get("devices", "?")
-    what = [f"{number} emulated device{'s' if number != 1 else ''}, each with "
-            + ", ".join(f"{name}={options[name]}" for name in sorted(options) if name != "devices")]
-    what.append("no job log" if jobs is None else f"{jobs:,} jobs")
-    faults = facts.get("faults")
-    if isinstance(faults, str) and faults:
-        rules = sum(1 for line in faults.split("\n") if line.partition("#")[0].strip())
-        what.append(f"a plan of {rules} fault{'s' if rules != 1 else ''}")
-    what.append(f"MOVDIR64B by {facts.get('movdir64b', '?')}")
-    what.append(str(facts.get("qemu", "QEMU of an unknown version")))
-    return json.dumps("; ".join(what), ensure_ascii=False)[1:-1]

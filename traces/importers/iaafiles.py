@@ -7,13 +7,14 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any, Final
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Final
 
 from traces import jsontext
 from traces.errors import BadInput
 from traces.files import read_input
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["FACTS", "JOBS", "read_iaa"]
 
@@ -47,6 +48,9 @@ def read_iaa(directory: Path) -> tuple[dict[str, Any], pd.DataFrame] | None:
     said = facts.get("jobs")
     if not isinstance(said, dict) or said.get("sha256") != hashlib.sha256(data).hexdigest():
         raise BadInput(log, "", f"is not what the lab wrote: its digest is not that of {FACTS}", _AGAIN)
+    # Imported here: a verb that only prints its help waits for nothing.
+    import pandas as pd
+
     facts["logs"], columns = _columns(log, data)
     return facts, pd.DataFrame({name: _alike(values) for name, values in columns.items()})
 

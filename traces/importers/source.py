@@ -6,10 +6,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 
 from traces.block import Block
 from traces.importers.eventformat import HeaderPage
@@ -17,6 +16,9 @@ from traces.importers.merge import interleave
 from traces.importers.probemap import ProbeTable
 from traces.importers.ring import Damage, RingDecoder, Room
 from traces.recording import usable_cpus
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["BLOCK_ROWS", "Block", "RunFacts", "block_rows", "count_rings", "merge_cpus", "ring_blocks", "ring_dropped",
            "ring_held"]
