@@ -190,14 +190,14 @@ class IaaDriver(AcompAlg):
             return EINVAL
         return error
 
-    def _verify(self, data: bytes, size: int, crc: int, number: int | None) -> int:
+    def _verify(self, made: Record, size: int, number: int | None) -> int:
         """`iaa_compress_verify`: a decompress job whose output goes nowhere; not counted as a call."""
         fault = self.faults.hit("verify", page=number)
         if fault:
             return fault.error
-        record = self.stand_in.decompress(data, size)
+        record = self.stand_in.verify(made, size)
         err = self.check_completion(record, comp=False)
-        return err or (EINVAL if record.crc != crc else 0)
+        return err or (EINVAL if record.crc != made.crc else 0)
 
     def _pend(self, completion: Callable[[], None]) -> int:
         """Leave a job to its interrupt, which comes before this returns if `irq` is early."""
@@ -216,7 +216,8 @@ class IaaCrypto(IaaDriver):
     """The driver of one mainline kernel: `kernel` is a key of `KERNEL_DEFECTS`, `defects` replaces its own.
 
     `irq`: with sync_mode async_irq, whether the completion interrupt comes before the submitting call returns
-    ("early") or after ("late").  ValueError for an unknown kernel or defect.
+    ("early") or after ("late").  `software` in place of the generic driver it falls back to.  ValueError for an
+    unknown kernel or defect.
     """
 
     def __init__(
@@ -231,6 +232,7 @@ class IaaCrypto(IaaDriver):
         faults: FaultPlan | None = None,
         irq: Literal["late", "early"] = "late",
         defects: frozenset[str] | None = None,
+        software: AcompAlg | None = None,
     ) -> None:
         if kernel not in KERNEL_DEFECTS:
             raise ValueError(f"no iaa_crypto of kernel {kernel!r}: {', '.join(KERNEL_DEFECTS)}")
@@ -241,7 +243,7 @@ class IaaCrypto(IaaDriver):
         self.polls_for_ever = kernel == "6.12"
         self._fallback_counts = kernel in ("6.12", "6.18", "7.0")
         self.bounce_pages = IAA_BOUNCE_POOL_SIZE  # left in the pool
-        self._fallback = DeflateGeneric(self.defects & acomp_deflate.DEFECTS)
+        self._fallback: AcompAlg = software or DeflateGeneric(self.defects & acomp_deflate.DEFECTS)
         self.table: list[WqTable] = []
         super().__init__(
             IaaDevice.several(1) if devices is None else devices,
@@ -346,11 +348,11 @@ class IaaCrypto(IaaDriver):
         if err:
             return err
         request.dst_sg()[0].write(record.output)
-        request.dlen = len(record.output)
+        request.dlen = record.size
         self.stats.succeeded(wq.key, request.dlen, comp=True)
         if not self.verify_compress:
             return 0
-        return self._verify(record.output, request.slen, record.crc, request.page)
+        return self._verify(record, request.slen, request.page)
 
     def _finish_decompress(self, request: AcompRequest, wq: Wq, src: SgList) -> int:
         record = self._decompress_job(src[0].read(request.slen), request.dlen, request.page)
@@ -363,7 +365,7 @@ class IaaCrypto(IaaDriver):
                 return err
         else:
             request.dst_sg()[0].write(record.output)
-            request.dlen = len(record.output)
+            request.dlen = record.size
         self.stats.succeeded(wq.key, request.slen, comp=False)
         return 0
 

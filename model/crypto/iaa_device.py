@@ -115,11 +115,21 @@ class IaaDevice:
 
 
 class Record(NamedTuple):
-    """What a job leaves: `error` is 0, a negative errno, or a record's number of :mod:`model.crypto.faults`."""
+    """What a job leaves: `error` is 0, a negative errno, or a record's number of :mod:`model.crypto.faults`.
+
+    `said` is the record's output size where that is not the output's length: a device that reports a wrong one, or
+    whose output was not kept; -1 where it is.
+    """
 
     error: int
     output: bytes = b""
     crc: int = 0
+    said: int = -1
+
+    @property
+    def size(self) -> int:
+        """`output_size`, bytes."""
+        return len(self.output) if self.said < 0 else self.said
 
 
 class StandIn:
@@ -153,6 +163,10 @@ class StandIn:
         if len(output) > room:
             return Record(EOVERFLOW)
         return Record(0, output, zlib.crc32(output)) if inflate.eof else Record(ANALYTICS_ERROR)
+
+    def verify(self, made: Record, room: int) -> Record:
+        """The job that checks a compression's output, as far as `room` bytes."""
+        return self.decompress(made.output, room)
 
 
 @dataclass

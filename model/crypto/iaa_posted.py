@@ -302,14 +302,14 @@ class IaaPosted(IaaDriver):
         if err:
             return err
         job.dst[0].write(record.output)
-        job.dlen = len(record.output)
+        job.dlen = record.size
         self.stats.succeeded(wq.key, job.dlen if comp else job.slen, comp=comp)
         if not comp or not self.verify_compress:
             return 0
         if wq.full:
             self.alloc_retries += IAA_ALLOC_DESC_DECOMP_TIMEOUT - 1
             return EAGAIN if self.posting == "v8" else ENODEV
-        return self._verify(record.output, job.slen, record.crc, job.page)
+        return self._verify(record, job.slen, job.page)
 
     def _compress_one(self, job: IaaReq, *, poll: bool) -> int:
         """`iaa_comp_acompress`: -EINPROGRESS with `poll` once it is submitted."""

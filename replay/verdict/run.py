@@ -14,6 +14,7 @@ from model.list_lru import ListLru
 from model.revisions import REVISIONS
 from model.zsmalloc import ZsPool
 from model.zswap import Zswap
+from replay.iaa.check import check_driver, has_devices
 from replay.reference.answers import taken, unseen
 from replay.reference.capturegaps import HOW_TO_RECORD, seen_only
 from replay.reference.checks import CHECKS, INTERNAL, Tally, unknown_checks
@@ -123,6 +124,8 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
     if lost_at is None and stopped_at is None and not reasons and (keep_going or not tally.failed):
         reference.finish()
         check_objects(recording, predictions, reference.zsmalloc.writes, tally)
+    driver_notes = [] if lost_at is not None or reasons or not has_devices(recording) else \
+        check_driver(recording, tally)
     ended, compiled = time.perf_counter(), compiling.seconds() - compiled
     if lost_at is not None:
         reasons.append(f"events were lost before event {lost_at} of {total}: nothing after it was compared")
@@ -148,7 +151,7 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
                 if checks and r.id in checks and not r.compared and not r.reason.startswith(DID_NOT_OCCUR)]
     if not tally.failed and not reasons and not any(r.compared for r in results if checks or r.id not in INTERNAL):
         reasons.append("nothing that the kernel did could be compared: the recording shows calls but no outcomes")
-    notes = [*notes_of(reference, predictions), *pages_missing(recording)]
+    notes = [*notes_of(reference, predictions), *pages_missing(recording), *driver_notes]
     if fast is not None and fast.reason:
         notes.append(NOT_COMPILED + fast.reason)
     verdict = "FAIL" if tally.failed and not excused else "UNDECIDED" if reasons else "PASS"

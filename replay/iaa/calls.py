@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The calls of a recording that went to an accelerator's driver: one row each, with what the caller saw of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from model.zsmalloc import HANDLE_SIZE, size_classes
+from replay.reference.objectwords import layout_of_line, recorded_layout
+from traces import schema
+from traces.events import PAGE_SIZE
+from traces.record.release import kernel_line
+from traces.recording import Recording
+
+__all__ = ["COLUMNS", "DriverCall", "driver_calls"]
+
+COLUMNS: Final = ("ts", "cpu", "pid", "event", "folio", "offset", "size", "dlen", "ret", "handle", "obj")
+_COMPRESS: Final = "crypto_acomp_compress"
+_DECOMPRESS: Final = "crypto_acomp_decompress"
+#: The page_link of a scatter list's entry has flags in its lowest two bits.
+_SG_FLAGS: Final = 3
+#: A folio's address where an event says that it has none.
+_NO_PAGE: Final = 0
+
+
+@dataclass
+class DriverCall:
+    """One crypto_acomp_compress() or crypto_acomp_decompress() that zswap made.
+
+    ``number``, ``end``: the events of its entry and its return; ``cpu``, ``end_cpu``: where they were recorded;
+    ``page``: the struct page that is compressed, or decompressed into, 0 where that was not recorded; ``size``,
+    ``room``: bytes of source and destination as asked for; ``entries``: entries of the source's scatter list; ``ret``,
+    ``dlen``: as the call left them; ``nested``: calls that the driver made itself, of its software fallback.
+    """
+
+    number: int
+    compress: bool
+    ts: int
+    pid: int
+    cpu: int
+    page: int
+    size: int
+    room: int
+    entries: int = 1
+    end: int = -1
+    end_cpu: int = -1
+    ret: int = 0
+    dlen: int = 0
+    nested: list[DriverCall] = field(default_factory=list)
+
+
+class _Objects:
+    """Where each object lies, as its last word says: how many entries a read of it has."""
+
+    def __init__(self, recording: Recording) -> None:
+        chain_size = recording.manifest["config"].get("chain_size") or 8
+        line = kernel_line(recording.manifest["kernel"])
+        layout = recorded_layout(recording, chain_size) or layout_of_line(line)
+        self._mask = (1 << layout.idx_bits) - 1
+        self._classes = {geometry.index: geometry for geometry in size_classes(chain_size)}
+        self._by_size = sorted(self._classes.values(), key=lambda geometry: geometry.size)
+        #: 7.0 reads objects in place; earlier kernels copy those that span pages.
+        self.in_place = line is not None and line >= (7, 0)
+        self._word: dict[int, int] = {}
+
+    def moved(self, handle: int, word: int) -> None:
+        """obj_malloc() returned: the object's word."""
+        self._word[handle] = word
+
+    def entries(self, handle: int, length: int) -> int:
+        """Return how many scatter list entries zs_obj_read_sg_begin() makes of an object's ``length`` bytes."""
+        if not self.in_place or handle not in self._word:
+            return 1
+        geometry = next((one for one in self._by_size if one.size >= length + HANDLE_SIZE), self._by_size[-1])
+        start = geometry.size * (self._word[handle] & self._mask) % PAGE_SIZE
+        if not geometry.huge:
+            start += HANDLE_SIZE
+        return 1 if start + length <= PAGE_SIZE else 2
+
+
+def driver_calls(recording: Recording) -> Iterator[DriverCall]:
+    """Yield the calls that returned, in the order of their entries; those of the driver itself are ``nested``.
+
+    :raises BadInput: when the recording cannot be read
+    """
+    objects = _Objects(recording)
+    open_calls: dict[int, list[DriverCall]] = {}
+    reading: dict[int, tuple[int, int]] = {}  # task -> (page, entries) of the decompression to come
+    waiting: dict[int, DriverCall] = {}  # in the order of their entries
+    names = schema.NAMES
+    for base, batch in recording.batches(COLUMNS):
+        columns = {name: batch[name].tolist() for name in COLUMNS}
+        pids, codes = columns["pid"], columns["event"]
+        for i, code in enumerate(codes):
+            name, pid = names[code], pids[i]
+            if name == "obj_malloc_ret":
+                objects.moved(columns["handle"][i], columns["obj"][i])
+            elif name == "zswap_decompress":
+                handle, length = columns["handle"][i], columns["size"][i]
+                reading[pid] = columns["folio"][i], objects.entries(handle, length)
+            elif name in (_COMPRESS, _DECOMPRESS):
+                call = DriverCall(base + i, name == _COMPRESS, columns["ts"][i], pid, columns["cpu"][i], _NO_PAGE,
+                                  columns["size"][i], columns["dlen"][i])
+                stack = open_calls.setdefault(pid, [])
+                if stack:
+                    stack[-1].nested.append(call)
+                elif call.compress:
+                    call.page = columns["folio"][i] & ~_SG_FLAGS
+                    waiting[call.number] = call
+                else:
+                    call.page, call.entries = reading.pop(pid, (_NO_PAGE, 1))
+                    waiting[call.number] = call
+                stack.append(call)
+            elif name in (_COMPRESS + "_ret", _DECOMPRESS + "_ret") and open_calls.get(pid):
+                call = open_calls[pid].pop()
+                call.end, call.end_cpu = base + i, columns["cpu"][i]
+                call.ret, call.dlen = columns["ret"][i], columns["dlen"][i]
+                for number in list(waiting):
+                    if waiting[number].end < 0:
+                        break
+                    yield waiting.pop(number)
+    # What follows a call that never returned has returned all the same.
+    yield from (call for call in waiting.values() if call.end >= 0)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The model of iaa_crypto, played with the completion records that the emulated devices wrote.
+
+What hardware, or the emulation, makes of a page is not the driver's doing: the model of the driver
+(:mod:`model.crypto.iaa`) takes each record from the job log.  All else it predicts: which queue a CPU uses, which
+descriptors there are, what it makes of a record, when it goes to software, and what it counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from model.crypto.faults import ANALYTICS_ERROR, NO_COMPLETION
+from model.crypto.iaa import KERNEL_DEFECTS, IaaCrypto
+from model.crypto.iaa_device import IaaDevice, Record, StandIn, Topology, Wq, WqTable
+from model.crypto.request import AcompAlg, AcompRequest, KernelFault, NeverCompletes, Scatterlist, sg_init_one
+from model.errno import E2BIG, EINPROGRESS, EINVAL, EOVERFLOW, ETIMEDOUT
+from model.page import PAGE_SIZE
+from replay.iaa.calls import DriverCall
+from replay.iaa.jobs import DeviceJob, JobsByPage
+
+__all__ = ["DescriptorWords", "DriverAnswer", "PlayedDriver", "descriptor_words", "driver_line"]
+
+#: Completion status and analytics errors, as check_completion() tells them apart (iaa_crypto_main.c, idxd.h).
+_SUCCESS: Final = 0x01
+_ANALYTICS: Final = 0x0A
+_DECOMP_OVERFLOW: Final = 0x0B
+_WATCHDOG: Final = 0x24
+_COMP_OVERFLOW: Final = 0x19
+#: Flags of a descriptor (include/uapi/linux/idxd.h): completion record address valid and requested, interrupt
+#: requested, cache control, source 2 read as AECS.
+_CRAV, _RCR, _RCI, _CC, _AECS = 0x04, 0x08, 0x10, 0x100, 0x10000
+#: IAA_COMP_FLAGS, IAA_DECOMP_FLAGS and IAA_DECOMP_SUPPRESS_OUTPUT of iaa_crypto.h and idxd.h
+_COMP_HOW, _DECOMP_HOW, _SUPPRESS = 0x06, 0x0F, 0x200
+#: Bytes of the largest source that is followed: zswap asks for a page, or an object.
+_MOST: Final = 2 * PAGE_SIZE
+
+
+class DescriptorWords(NamedTuple):
+    """What a descriptor says besides addresses: operation, flags, compression flags, source bytes, room."""
+
+    op: str
+    flags: int
+    how: int
+    size: int
+    room: int
+
+
+def descriptor_words(kind: str, size: int, room: int, *, irq: bool) -> DescriptorWords:
+    """Return what iaa_compress(), iaa_decompress() or iaa_compress_verify() put into a descriptor.
+
+    :param kind: ``compress``, ``decompress``, or ``verify``, which never asks for an interrupt
+    """
+    flags = _CRAV | _RCR | _CC
+    if kind == "compress":
+        return DescriptorWords("compress", flags | _AECS | (_RCI if irq else 0), _COMP_HOW, size, room)
+    if kind == "verify":
+        return DescriptorWords("decompress", flags, _DECOMP_HOW | _SUPPRESS, size, room)
+    return DescriptorWords("decompress", flags | (_RCI if irq else 0), _DECOMP_HOW, size, room)
+
+
+def driver_line(line: tuple[int, int] | None) -> str | None:
+    """Return which of the modelled drivers a kernel (major, minor) has, None where none of them is known to be its."""
+    name = "" if line is None else f"{line[0]}.{line[1]}"
+    return name if name in KERNEL_DEFECTS else None
+
+
+@dataclass
+class DriverAnswer:
+    """What the model says of one call.
+
+    ``ret``, ``dlen``: as the call returns them, ``dlen`` None where the driver leaves it to an interrupt; ``submitted``:
+    (queue that was predicted, None where the CPU's place in its table is not known; words; the job taken for it, None
+    where the devices saw none); ``software``: calls of the software fallback; ``fault``: the model cannot go on here.
+    """
+
+    ret: int = 0
+    dlen: int | None = None
+    submitted: list[tuple[Wq | None, DescriptorWords, DeviceJob | None]] = field(default_factory=list)
+    software: int = 0
+    fault: str = ""
+
+
+class _Device(StandIn):
+    """The devices: a job's record is the one that was logged."""
+
+    def __init__(self, play: PlayedDriver) -> None:
+        super().__init__()
+        self._play = play
+
+    def compress(self, page: bytes, room: int) -> Record:
+        return self._play.perform("compress", len(page), room)
+
+    def decompress(self, data: bytes, room: int) -> Record:
+        return self._play.perform("decompress", len(data), room)
+
+    def verify(self, made: Record, room: int) -> Record:
+        return self._play.perform("verify", made.size, room)
+
+
+class _Software(AcompAlg):
+    """deflate-generic: its results are those of the calls that the driver was seen to make."""
+
+    name = "deflate-generic"
+
+    def __init__(self, play: PlayedDriver) -> None:
+        self._play = play
+
+    def compress(self, request: AcompRequest) -> int:
+        return self._play.fall_back(request)
+
+    def decompress(self, request: AcompRequest) -> int:
+        return self._play.fall_back(request)
+
+
+class PlayedDriver:
+    """One kernel's iaa_crypto, call by call.
+
+    :param kernel: of :data:`model.crypto.iaa.KERNEL_DEFECTS`
+    :param devices: how many; all have as many queues
+    :param wqs: queues of each
+    :param nodes: NUMA node of each possible CPU
+    :param mode: sync_mode
+    :param verify: verify_compress
+    :param jobs: what the devices saw
+    """
+
+    def __init__(self, kernel: str, devices: int, wqs: int, nodes: tuple[int, ...], mode: str, verify: bool,
+                 jobs: JobsByPage) -> None:
+        bound = [IaaDevice(n, [Wq(n, k) for k in range(wqs)]) for n in range(devices)]
+        self.model = IaaCrypto(kernel, bound, Topology(nodes, (0,) * len(nodes), len(nodes)), sync_mode=mode,
+                               verify_compress=verify, stand_in=_Device(self), software=_Software(self))
+        self._jobs = jobs
+        self._call: DriverCall
+        self._answer: DriverAnswer
+        #: the queue that the CPU's table gives the call at hand, None where its place in the table is not known
+        self._wq: Wq | None = None
+        #: CPUs whose place in their table is known
+        self._placed: set[int] = set()
+        #: event of the return from which on the driver is off: a completion never came
+        self._off_from: int | None = None
+
+    # ---- what the model asks ----------------------------------------------------------------------------
+
+    def perform(self, kind: str, size: int, room: int) -> Record:
+        """A descriptor was submitted: return the record that its job left."""
+        job = self._jobs.take(kind, self._call.page)
+        words = descriptor_words(kind, size, room, irq=self.model.use_irq)
+        self._answer.submitted.append((self._wq, words, job))
+        if job is None:
+            # The devices saw none.  A job that never completes would turn the driver off.
+            return Record(EINVAL)
+        if job.lost:
+            return Record(NO_COMPLETION)
+        if job.status == _SUCCESS:
+            return Record(0, b"", job.crc or 0, job.out)
+        if job.status == _WATCHDOG:
+            return Record(ETIMEDOUT)
+        if job.status == _DECOMP_OVERFLOW:
+            return Record(EOVERFLOW)
+        if job.status == _ANALYTICS:
+            return Record(E2BIG if kind == "compress" and job.error == _COMP_OVERFLOW else ANALYTICS_ERROR)
+        return Record(EINVAL)
+
+    def fall_back(self, request: AcompRequest) -> int:
+        """The driver goes to software: its result was recorded, as a call inside this one."""
+        nested = self._answer.software
+        self._answer.software += 1
+        if nested >= len(self._call.nested):
+            return EINVAL
+        made = self._call.nested[nested]
+        request.dlen = made.dlen
+        return made.ret
+
+    # ---- driving ----------------------------------------------------------------------------------------
+
+    def run(self, call: DriverCall) -> DriverAnswer:
+        """Return what the driver does with a call; calls come in the order of their entries."""
+        self._call, self._answer, self._wq = call, DriverAnswer(), None
+        answer, model = self._answer, self.model
+        if self._off_from is not None and call.number > self._off_from:
+            model.enabled = False
+        if call.cpu < len(model.table):
+            table = model.table[call.cpu]
+            if call.cpu not in self._placed:
+                self._place(call, table)
+            if table.wqs and call.cpu in self._placed:
+                self._wq = table.wqs[(table.cur_wq + 1) % len(table.wqs)]
+        if call.size > _MOST:
+            answer.fault = f"a source of {call.size:,} bytes, which zswap does not ask for"
+            return answer
+        request = _request(call)
+        try:
+            answer.ret = model.compress(request) if call.compress else model.decompress(request)
+            model.interrupt()
+        except (KernelFault, NeverCompletes) as problem:
+            answer.fault = str(problem)
+            return answer
+        if not model.enabled and self._off_from is None:
+            # Calls that were already under way when it was turned off were let through.
+            self._off_from = call.end
+            model.enabled = True
+        answer.dlen = None if answer.ret == EINPROGRESS else request.dlen
+        return answer
+
+    def _place(self, call: DriverCall, table: WqTable) -> None:
+        """Find where a CPU stands in its table of queues, from the first job of its first call."""
+        job = self._jobs.next("compress" if call.compress else "decompress", call.page)
+        for place, wq in enumerate(table.wqs):
+            if job is not None and wq.key == (job.device, job.queue):
+                table.cur_wq = (place - 1) % len(table.wqs)
+                self._placed.add(call.cpu)
+
+
+def _request(call: DriverCall) -> AcompRequest:
+    # What the buffers hold does not matter here: no byte of them is read.
+    src = [Scatterlist(bytes(call.size))] if call.entries == 1 else \
+        [Scatterlist(bytes(call.size // 2)), Scatterlist(bytes(call.size - call.size // 2))]
+    request = AcompRequest(src, sg_init_one(bytearray(PAGE_SIZE)), call.size, call.room, cpu=call.cpu)
+    request.complete = lambda err: None
+    return request

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The job log of a recording's emulated devices, and which job belongs to which call of the driver."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from replay.iaa.calls import DriverCall
+from traces.errors import BadInput
+from traces.recording import Recording
+
+__all__ = ["DeviceJob", "JobsByPage", "read_jobs", "vmemmap_of"]
+
+_PAGE_SHIFT: Final = 12
+#: sizeof(struct page) of x86-64
+_STRUCT_PAGE: Final = 64
+#: KASLR moves vmemmap in steps of a gibibyte (kernel_randomize_memory()).
+_VMEMMAP_STEP: Final = (1 << 30) - 1
+#: This many calls and jobs are enough to tell where vmemmap is.
+_ENOUGH: Final = 256
+#: IAA_DECOMP_SUPPRESS_OUTPUT (include/uapi/linux/idxd.h): a decompression that only checks.
+SUPPRESS_OUTPUT: Final = 1 << 9
+_COLUMNS: Final = ("n", "device", "queue", "op", "flags", "how", "pfn", "in", "to", "room", "status", "error", "out",
+                   "in_flight", "submitted")
+
+
+class DeviceJob(NamedTuple):
+    """One descriptor as its device saw it, and the completion record that it wrote.
+
+    ``pfn``: page frame of the source; ``to``: physical address of the destination; ``in_flight``: descriptors of the
+    queue that were on their way when it was submitted; ``lost``: no record was written; ``crc``: of the record, None
+    where the log does not say.
+    """
+
+    n: int
+    device: int
+    queue: int
+    op: str
+    flags: int
+    how: int
+    pfn: int
+    size: int
+    to: int
+    room: int
+    status: int
+    error: int
+    out: int
+    in_flight: int
+    lost: bool
+    crc: int | None
+
+    @property
+    def verifies(self) -> bool:
+        """The driver checks a compression with it: its output goes nowhere."""
+        return self.op == "decompress" and bool(self.how & SUPPRESS_OUTPUT)
+
+
+def read_jobs(recording: Recording) -> list[DeviceJob]:
+    """Return the jobs of all devices, in the order in which they were submitted.
+
+    :raises BadInput: when the table of jobs lacks what the log has
+    """
+    frame = recording.table("iaa_jobs")
+    if frame is None or len(frame) == 0:
+        return []
+    missing = [name for name in _COLUMNS if name not in frame.columns]
+    if missing:
+        raise BadInput(recording.path / "iaa_jobs.parquet", "", f"has no column '{missing[0]}'",
+                       "import the capture again")
+    frame = frame.sort_values("submitted", kind="stable")
+    rows = zip(*(frame[name].tolist() for name in _COLUMNS), strict=True)
+    notes = frame["note"].tolist() if "note" in frame.columns else [""] * len(frame)
+    crcs = frame["crc"].tolist() if "crc" in frame.columns else [None] * len(frame)
+    try:
+        return [DeviceJob(int(n), int(device), int(queue), str(op), int(flags), int(how), int(pfn), int(size), int(to),
+                          int(room), int(status), int(error), int(out), int(in_flight), note == "lost", crc)
+                for (n, device, queue, op, flags, how, pfn, size, to, room, status, error, out, in_flight, _), note, crc
+                in zip(rows, notes, crcs, strict=True)]
+    except (TypeError, ValueError):
+        raise BadInput(recording.path / "iaa_jobs.parquet", "", "holds something else than numbers",
+                       "import the capture again") from None
+
+
+def vmemmap_of(calls: Sequence[DriverCall], jobs: Sequence[DeviceJob]) -> int | None:
+    """Return the address of the struct page of frame 0: it makes frames of the pages that were handed over.
+
+    None where calls and jobs do not agree on one.
+    """
+    pages = [call.page for call in calls if call.compress and call.page][:_ENOUGH]
+    frames = [job.pfn for job in jobs if job.op == "compress"][:4 * _ENOUGH]
+    votes = Counter(base for page in pages for frame in frames
+                    if not (base := page - _STRUCT_PAGE * frame) & _VMEMMAP_STEP)
+    return votes.most_common(1)[0][0] if votes else None
+
+
+class JobsByPage:
+    """The jobs of compressed pages, of checks, and of pages decompressed into, each in order.
+
+    A page is compressed, or filled, by one task at a time: the jobs of one frame come in the order of its calls.
+
+    :param jobs: in the order of their submission; those before the first call's own are the driver's self tests, or
+        came before the recording
+    :param vmemmap: from :func:`vmemmap_of`
+    :param first: the first compression's struct page
+    """
+
+    def __init__(self, jobs: Sequence[DeviceJob], vmemmap: int, first: int) -> None:
+        self._vmemmap = vmemmap
+        self._of: dict[tuple[str, int], deque[DeviceJob]] = defaultdict(deque)
+        self.others = 0
+        frame = self.frame(first)
+        #: jobs from before the recording
+        self.before = next((i for i, job in enumerate(jobs) if job.op == "compress" and job.pfn == frame), len(jobs))
+        for job in jobs[self.before:]:
+            if job.op == "compress":
+                self._of["compress", job.pfn].append(job)
+            elif job.op == "decompress":
+                self._of["verify" if job.verifies else "decompress", job.to >> _PAGE_SHIFT].append(job)
+            else:
+                self.others += 1
+
+    def frame(self, page: int) -> int:
+        """Return a struct page's frame number."""
+        return (page - self._vmemmap) // _STRUCT_PAGE
+
+    def next(self, kind: str, page: int) -> DeviceJob | None:
+        """As :meth:`take`, and leave it where it is."""
+        queue = self._of.get((kind, self.frame(page)))
+        return queue[0] if queue else None
+
+    def take(self, kind: str, page: int) -> DeviceJob | None:
+        """Return the next job of a kind (compress, verify, decompress) on a page, None where there is none."""
+        queue = self._of.get((kind, self.frame(page)))
+        return queue.popleft() if queue else None
+
+    def left(self) -> int:
+        """Return how many jobs no call took."""
+        return sum(map(len, self._of.values()))

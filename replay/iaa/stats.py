@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The driver's statistics as a recording's snapshots have them: debugfs ``iaa_crypto/global_stats`` and ``wq_stats``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, NamedTuple
+
+from model.crypto.iaa_stats import GLOBAL_STATS
+from traces import schema
+from traces.recording import Recording
+
+__all__ = ["DriverStats", "recorded_stats"]
+
+_LINE: Final = re.compile(r"^\s*(\w+): (\d{1,19})$")
+_WQ_LINE: Final = re.compile(r"^\s*(id|name|comp_calls|comp_bytes|decomp_calls|decomp_bytes): (\S{1,64})$")
+
+
+class DriverStats(NamedTuple):
+    """One snapshot: the event that stands for it, its time, the global counters by name, and those of each queue.
+
+    ``wqs``: (device, queue) -> calls and bytes by name; the driver's queues are numbered as it lists them.
+    """
+
+    event: int
+    ts: int
+    counters: dict[str, int]
+    wqs: dict[tuple[int, int], dict[str, int]]
+
+
+def _global(text: str) -> dict[str, int]:
+    found = (_LINE.match(line) for line in text.splitlines())
+    return {match[1]: int(match[2]) for match in found if match and match[1] in GLOBAL_STATS}
+
+
+def _wqs(text: str) -> dict[tuple[int, int], dict[str, int]]:
+    """Parse wq_stats: a device's own lines, then those of its queues."""
+    out: dict[tuple[int, int], dict[str, int]] = {}
+    device, queue = -1, -1
+    for line in text.splitlines():
+        match = _WQ_LINE.match(line)
+        if line.startswith("iaa device:"):
+            device, queue = device + 1, -1
+        elif match and match[1] == "name":
+            queue += 1
+            out[device, queue] = {}
+        elif match and match[1] != "id" and queue >= 0 and match[2].isdecimal():
+            out[device, queue][match[1]] = int(match[2])
+    return out
+
+
+def recorded_stats(recording: Recording) -> list[DriverStats]:
+    """Return the driver's statistics of each snapshot that has them, in order.
+
+    :raises BadInput: when a snapshot cannot be read
+    """
+    out: list[DriverStats] = []
+    if not any("iaa_crypto" in recording.snapshot(number) for number in range(len(recording.snapshots))):
+        return out
+    for base, batch in recording.batches(("event", "ret", "ts")):
+        for i in (batch["event"] == schema.CODE["counters"]).nonzero()[0].tolist():
+            values: dict[str, Any] = recording.snapshot(int(batch["ret"][i])).get("iaa_crypto") or {}
+            if isinstance(values.get("global_stats"), str):
+                out.append(DriverStats(base + i, int(batch["ts"][i]), _global(values["global_stats"]),
+                                       _wqs(str(values.get("wq_stats", "")))))
+    return out
