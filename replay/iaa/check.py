@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from model.errno import EINPROGRESS
 from replay.iaa.calls import DriverCall, driver_calls
 from replay.iaa.driver import DriverAnswer, PlayedDriver, driver_line
 from replay.iaa.jobs import DeviceJob, JobsByPage, read_jobs, vmemmap_of
@@ -19,13 +18,8 @@ from replay.reference.checks import DRIVER_CHECKS, Divergence, Tally
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
-__all__ = ["check_driver", "has_devices"]
+__all__ = ["check_driver"]
 
-
-
-def has_devices(recording: Recording) -> bool:
-    """True for a recording of a guest with emulated devices."""
-    return isinstance(recording.document("iaa"), dict)
 
 
 def check_driver(recording: Recording, tally: Tally) -> list[str]:
@@ -36,6 +30,7 @@ def check_driver(recording: Recording, tally: Tally) -> list[str]:
     """
     for check in DRIVER_CHECKS:
         tally.compared.setdefault(check, 0)
+    tally.reasons["iaa.stats"] = "the snapshots hold no statistics of iaa_crypto (CONFIG_CRYPTO_DEV_IAA_CRYPTO_STATS)"
     why = _cannot(recording)
     facts = recording.document("iaa")
     if why or not isinstance(facts, dict):
@@ -132,10 +127,8 @@ class _Check:
         if answer.software != len(call.nested):
             self._differ("iaa.fallback", call, len(call.nested), answer.software, "calls of the software fallback")
         compared["iaa.completion"] += 1
-        recorded, predicted = (call.ret, call.dlen), (answer.ret, answer.dlen)
-        if answer.dlen is None:
-            # The interrupt writes it, before the call returns or after.
-            recorded, predicted = (call.ret, None), (EINPROGRESS, None)
+        # The interrupt writes dlen, before the call returns or after.
+        recorded, predicted = (call.ret, None if answer.dlen is None else call.dlen), (answer.ret, answer.dlen)
         if recorded != predicted:
             job = answer.submitted[0][2] if answer.submitted else None
             what = "return value and dlen of the call"

@@ -72,7 +72,7 @@ class DriverAnswer:
 
     ``ret``, ``dlen``: as the call returns them, ``dlen`` None where the driver leaves it to an interrupt; ``submitted``:
     (queue that was predicted, None where the CPU's place in its table is not known; words; the job taken for it, None
-    where the devices saw none); ``software``: calls of the software fallback; ``fault``: the model cannot go on here.
+    where the devices saw none); ``software``: calls of the software fallback; ``fault``: why the model cannot continue.
     """
 
     ret: int = 0

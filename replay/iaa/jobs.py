@@ -11,7 +11,7 @@ from replay.iaa.calls import DriverCall
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["DeviceJob", "JobsByPage", "read_jobs", "vmemmap_of"]
+__all__ = ["DeviceJob", "JobsByPage", "has_devices", "read_jobs", "vmemmap_of"]
 
 _PAGE_SHIFT: Final = 12
 #: sizeof(struct page) of x86-64
@@ -55,6 +55,11 @@ class DeviceJob(NamedTuple):
     def verifies(self) -> bool:
         """The driver checks a compression with it: its output goes nowhere."""
         return self.op == "decompress" and bool(self.how & SUPPRESS_OUTPUT)
+
+
+def has_devices(recording: Recording) -> bool:
+    """True for a recording of a guest with emulated devices."""
+    return isinstance(recording.document("iaa"), dict)
 
 
 def read_jobs(recording: Recording) -> list[DeviceJob]:

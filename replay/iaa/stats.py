@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The driver's statistics as a recording's snapshots have them: debugfs ``iaa_crypto/global_stats`` and ``wq_stats``."""
+"""The driver's statistics in a recording's snapshots: debugfs ``iaa_crypto/global_stats`` and ``wq_stats``."""
 
 from __future__ import annotations
 

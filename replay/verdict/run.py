@@ -14,7 +14,8 @@ from model.list_lru import ListLru
 from model.revisions import REVISIONS
 from model.zsmalloc import ZsPool
 from model.zswap import Zswap
-from replay.iaa.check import check_driver, has_devices
+from replay.iaa.check import check_driver
+from replay.iaa.jobs import has_devices
 from replay.reference.answers import taken, unseen
 from replay.reference.capturegaps import HOW_TO_RECORD, seen_only
 from replay.reference.checks import CHECKS, INTERNAL, Tally, unknown_checks

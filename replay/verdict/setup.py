@@ -11,6 +11,7 @@ from model.crypto import Compressor, ModelledCompressor, UnsupportedCompressor, 
 from model.effects import Effect
 from model.revisions import REVISIONS, revision_for_line
 from model.zswap import KERNEL_COMPRESSORS, Zswap
+from replay.iaa.jobs import has_devices
 from replay.reference.checks import Tally
 from replay.reference.engine import Engine
 from replay.reference.modelstate import load_state
@@ -73,7 +74,13 @@ def _compressor(recording: Recording, name: str, revision: type[Zswap]) -> tuple
     if not recording.manifest.get("pages", {}).get("with_bytes"):
         return None, ""
     try:
-        compressor = compressor_for(name, revision.kernel_line)
+        if name == "deflate-iaa" and has_devices(recording):
+            # Compiled code takes a second to load.
+            from model.crypto.deflate_iaa_emulated import EmulatedDeflateIaa
+
+            compressor: Compressor = EmulatedDeflateIaa(revision.kernel_line)
+        else:
+            compressor = compressor_for(name, revision.kernel_line)
     except UnsupportedCompressor as problem:
         return None, str(problem)
     compiling.watch()
