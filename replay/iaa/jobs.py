@@ -77,12 +77,12 @@ def read_jobs(recording: Recording) -> list[DeviceJob]:
     frame = frame.sort_values("submitted", kind="stable")
     rows = zip(*(frame[name].tolist() for name in _COLUMNS), strict=True)
     notes = frame["note"].tolist() if "note" in frame.columns else [""] * len(frame)
-    crcs = frame["crc"].tolist() if "crc" in frame.columns else [None] * len(frame)
+    crcs = frame["crc"].tolist() if "crc" in frame.columns else [0] * len(frame)
     try:
-        return [DeviceJob(int(n), int(device), int(queue), str(op), int(flags), int(how), int(pfn), int(size), int(to),
-                          int(room), int(status), int(error), int(out), int(in_flight), note == "lost", crc)
-                for (n, device, queue, op, flags, how, pfn, size, to, room, status, error, out, in_flight, _), note, crc
-                in zip(rows, notes, crcs, strict=True)]
+        return [DeviceJob(int(row[0]), int(row[1]), int(row[2]), str(row[3]), int(row[4]), int(row[5]), int(row[6]),
+                          int(row[7]), int(row[8]), int(row[9]), int(row[10]), int(row[11]), int(row[12]),
+                          int(row[13]), note == "lost", int(crc) or None)
+                for row, note, crc in zip(rows, notes, crcs, strict=True)]
     except (TypeError, ValueError):
         raise BadInput(recording.path / "iaa_jobs.parquet", "", "holds something else than numbers",
                        "import the capture again") from None

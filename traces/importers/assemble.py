@@ -266,6 +266,7 @@ class _Storing:
         self._writer = writer
         if watcher is not None:
             writer.watch = watcher.add
+        self._pages = pages
         self._pool = ThreadPoolExecutor(1)
         self._work = self._pool.submit(pages.store, writer) if pages is not None else None
 
@@ -274,7 +275,8 @@ class _Storing:
 
         :raises BadInput: when one does not match its digest
         """
-        if self._work is not None:
+        if self._work is not None and self._pages is not None:
+            self._pages.finish()
             self._work.result()
 
     def __enter__(self) -> _Storing:
@@ -283,6 +285,8 @@ class _Storing:
     def __exit__(self, *_: object) -> None:
         if self._work is not None and not self._work.done():
             self._writer.stop()
+        if self._pages is not None:
+            self._pages.finish()
         self._pool.shutdown()
 
 

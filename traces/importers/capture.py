@@ -24,6 +24,7 @@ from traces.events import PAGE_SIZE
 from traces.files import open_input, read_input, regular
 from traces.importers.capturefiles import is_appended, written_sizes
 from traces.importers.capturesums import check_sums
+from traces.importers.devicepages import PAGES, read_device_pages
 from traces.importers.iaafiles import FACTS, JOBS, read_iaa
 from traces.importers.inputfile import chunks, open_stream, read_json
 from traces.importers.packed import DAMAGE
@@ -286,7 +287,7 @@ class CaptureReader:
         parts = [_CpuPages(path, self.complete) for path in self._indices]
         total = sum(len(part.digests) for part in parts)
         if not total:
-            return None
+            return read_device_pages(self.directory, *facts.iaa) if facts.iaa is not None else None
         ts = np.concatenate([np.array(part.ts, np.int64) for part in parts])
         address = np.concatenate([np.array(part.address, np.uint64) for part in parts])
         order = np.argsort(ts, kind="stable")
@@ -346,7 +347,7 @@ def read_command(directory: Path) -> dict[str, Any] | None:
 
 
 def _is_owned(name: str) -> bool:
-    return name in ("capture.json", "control", SUMS, ANSWER, *STREAMS, FACTS, JOBS) or name.endswith(".part") \
+    return name in ("capture.json", "control", SUMS, ANSWER, *STREAMS, FACTS, JOBS, PAGES) or name.endswith(".part") \
         or is_appended(name)
 
 

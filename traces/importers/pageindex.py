@@ -133,6 +133,9 @@ class PageIndex:
         rows = self._order[first:last]
         return rows[rows <= self._ts.size - count]
 
+    def finish(self) -> None:
+        """All compress calls have come; see :class:`traces.importers.devicepages.DevicePages`."""
+
     def store(self, writer: PageStoreWriter) -> None:
         """Write all pages, in order; called in a thread while events are imported.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from traces.importers.devicepages import PAGES
 from traces.importers.iaafiles import FACTS, JOBS
 from traces.lab.emulator import DEVICE, Emulator
 from traces.lab.errors import GuestDied, LabError
@@ -123,14 +125,23 @@ class RunningIaa:
         data = log.read_bytes() if log.is_file() else b""
         (capture / JOBS).write_bytes(data)
         faults = self.iaa.faults
+        pages = self.place / PAGES
+        if pages.is_file():
+            shutil.copyfile(pages, capture / PAGES)
         facts = {"zreplay_iaa": 1, "options": asdict(self.iaa.options), "faults": faults,
                  "faults_sha256": hashlib.sha256(faults.encode()).hexdigest() if faults else None,
                  "jobs": {"file": JOBS, "bytes": len(data), "lines": data.count(b"\n"),
                           "sha256": hashlib.sha256(data).hexdigest()},
+                 **({"pages": {"file": PAGES, "sha256": _digest(pages)}} if pages.is_file() else {}),
                  "movdir64b": "plugin" if self.iaa.plugin is not None else "module",
                  "qemu": self.iaa.emulator.describe(), "qemu_packages": self.iaa.emulator.packages,
                  "server_status": self._process.returncode}
         (capture / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _last_line(place: Path) -> str:
@@ -156,7 +167,7 @@ def running(iaa: GuestIaa) -> Iterator[RunningIaa]:
                    *(("--portal", str(portal)) if portal is not None else ()),
                    "--options", iaa.options.text(), "--log", str(place / JOBS)]
         if iaa.contents:
-            command.append("--contents")
+            command += ["--contents", "--pages", str(place / PAGES)]
         if iaa.faults:
             (place / "faults").write_text(iaa.faults)
             command += ["--faults", str(place / "faults")]

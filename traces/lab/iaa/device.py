@@ -7,11 +7,13 @@ descriptors that cannot have a record are the record's status codes; those for a
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
 from collections.abc import Callable
 from typing import Final
 
+from traces.events import PAGE_SIZE
 from traces.lab.iaa import registers as reg
 from traces.lab.iaa.config import CONFIG_SIZE, PORTALS_SIZE, VECTORS, ConfigSpace
 from traces.lab.iaa.descriptors import DESCRIPTOR_SIZE, RECORD_SIZE, Descriptor, Flag, Opcode, Status, pack_record
@@ -517,6 +519,9 @@ class EmulatedIaa:
             line += f',"note":"{note}"'
         if self.log.contents and outcome.status == Status.SUCCESS:
             line += f',"crc":{outcome.crc},"head":"{bytes(outcome.output[:8]).hex()}"'
+        if self.log.contents and opcode == Opcode.COMPRESS and descriptor.src1_size == PAGE_SIZE:
+            with contextlib.suppress(MemoryFault):
+                line += f',"page":{self.log.page(self.memory.at(descriptor.src1_addr, PAGE_SIZE, False))}'
         self.log.add(line + "}")
 
     def advance(self) -> int | None:

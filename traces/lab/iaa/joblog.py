@@ -3,15 +3,17 @@
 device.
 
 Times are nanoseconds of the host's CLOCK_MONOTONIC.  ``in_flight`` is how many others of the queue were on their way
-when it was submitted. Page bytes stay out, and so do checksums of them, unless ``contents`` asks for them.
+when it was submitted. Page bytes stay out, and so do checksums of them, unless ``contents`` asks for them; then each
+page that was to be compressed is kept once, in a file of pages, and ``page`` is its number there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, BinaryIO, Final, TextIO
 
 __all__ = ["FORMAT", "JobLog"]
 
@@ -26,8 +28,11 @@ class JobLog:
     :raises OSError: when the file cannot be written
     """
 
-    def __init__(self, path: Path | None, about: dict[str, Any] | None = None, contents: bool = False) -> None:
+    def __init__(self, path: Path | None, about: dict[str, Any] | None = None, contents: bool = False,
+                 pages: Path | None = None) -> None:
         self.contents = contents
+        self._pages: BinaryIO | None = pages.open("wb") if pages is not None else None
+        self._rows: dict[bytes, int] = {}
         self._file: TextIO | None = path.open("w", encoding="utf-8") if path is not None else None
         self._lines: list[str] = []
         if self._file is not None:
@@ -44,6 +49,26 @@ class JobLog:
         self._lines.append(line)
         if len(self._lines) >= _BATCH:
             self.flush()
+
+    def page(self, data: memoryview) -> int:
+        """Keep a page.
+
+        :returns: its number in the file of pages, from 1 on; 0 where none are kept
+        """
+        if self._pages is None:
+            return 0
+        digest = hashlib.sha1(data).digest()
+        row = self._rows.get(digest)
+        if row is None:
+            try:
+                self._pages.write(data)
+            except OSError:
+                with suppress(OSError):
+                    self._pages.close()
+                self._pages = None
+                return 0
+            row = self._rows[digest] = len(self._rows) + 1
+        return row
 
     def flush(self) -> None:
         """Write what waits; what can no longer be written (a full disk) ends the log, not the device."""
@@ -72,3 +97,7 @@ class JobLog:
         if self._file is not None:
             self._file.close()
             self._file = None
+        if self._pages is not None:
+            with suppress(OSError):
+                self._pages.close()
+            self._pages = None

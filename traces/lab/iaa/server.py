@@ -216,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faults", type=Path, metavar="FILE", help="a fault plan")
     parser.add_argument("--log", type=Path, metavar="FILE", help="write a line for each descriptor")
     parser.add_argument("--contents", action="store_true", help="the log also has checksums and first bytes of results")
+    parser.add_argument("--pages", type=Path, metavar="FILE", help="keep each page that is to be compressed")
     return parser
 
 
@@ -237,9 +238,9 @@ def main(arguments: list[str] | None = None) -> int:
             "rules": len(plan.rules),
         }
         try:
-            log = JobLog(given.log, about, given.contents)
+            log = JobLog(given.log, about, given.contents, given.pages)
         except OSError as problem:
-            raise LabError(f"{given.log}: cannot be written ({problem.strerror}); name another place") from None
+            raise LabError(f"{problem.filename}: cannot be written ({problem.strerror}); name another place") from None
         server = IaaServer(given.socket, options, plan, log, given.portal)
     except LabError as problem:
         print(problem, file=sys.stderr)

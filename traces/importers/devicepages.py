@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pages that the lab's emulated devices were given to compress, and which compress call each belongs to.
+
+The devices know page frames and no guest's clock.  A page is compressed by one task at a time, so the jobs of one frame
+come in the order of its calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter, defaultdict, deque
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from traces import schema
+from traces.block import Block
+from traces.errors import BadInput
+from traces.files import is_regular
+from traces.importers.pageindex import PageIndex
+from traces.pages import PageStoreWriter
+
+__all__ = ["PAGES", "DevicePages", "read_device_pages"]
+
+#: Name of the file of pages in a capture; iaa.json has its digest.
+PAGES: Final = "iaa-pages.bin"
+_COMPRESS: Final = schema.CODE["crypto_acomp_compress"]
+_STRUCT_PAGE: Final = 64
+#: KASLR moves vmemmap in steps of a gibibyte (kernel_randomize_memory()).
+_VMEMMAP_STEP: Final = (1 << 30) - 1
+#: This many calls and jobs are enough to tell where vmemmap is.
+_ENOUGH: Final = 512
+#: Pages of the largest folio: a call names no more.
+_MOST_PAGES: Final = 1 << 10
+_AGAIN: Final = "copy the capture again"
+
+
+class DevicePages(PageIndex):
+    """The pages of one run.
+
+    :param path: the file of pages
+    :param frames: page frames of the jobs' sources, in the order of submission
+    :param rows: the row of each in the file, -1 where its page says nothing of its result: a rule of the fault plan
+        changed that
+    """
+
+    def __init__(self, path: Path, frames: list[int], rows: list[int]) -> None:
+        none = np.zeros(0, np.int64)
+        super().__init__(str(path), none, none, [], None, None)
+        self._file = path
+        self._frames = frames
+        self._rows = rows
+        self._of: dict[int, deque[int]] | None = None
+        self._vmemmap = 0
+        #: rows of the file in the order in which calls took them: the recording's ``refs``
+        self._called: list[int] = []
+        self._ready = threading.Event()
+
+    @property
+    def left(self) -> int:
+        """None: jobs of before the recording, such as the driver's self tests, belong to no call."""
+        return 0
+
+    def attach(self, block: Block, unit_ns: int = 1) -> None:
+        """Fill ``content`` of a block's compress calls with the row of ``refs`` of their first page."""
+        calls = np.flatnonzero(block.event == _COMPRESS)
+        if not calls.size:
+            return
+        sizes = block.column("size")[calls].tolist()
+        pages = (block.column("folio")[calls].view(np.uint64) & np.uint64(~np.uint64(3))).tolist()
+        offsets = block.column("offset")[calls].tolist()
+        first = [page + offset // schema.PAGE_SIZE * _STRUCT_PAGE for page, offset in zip(pages, offsets, strict=True)]
+        if self._of is None:
+            self._begin(first)
+        found = np.array([self._take(page, min(max(size // schema.PAGE_SIZE, 1), _MOST_PAGES))
+                          for page, size in zip(first, sizes, strict=True)], np.int64)
+        block.put("content", calls[found >= 0], found[found >= 0])
+        self.unmatched += int(np.count_nonzero(found < 0))
+
+    def _begin(self, pages: list[int]) -> None:
+        """Find where vmemmap is, and leave out the jobs before the first call's own."""
+        votes = Counter(base for page in pages[:_ENOUGH] for frame in self._frames[:_ENOUGH]
+                        if not (base := page - _STRUCT_PAGE * frame) & _VMEMMAP_STEP)
+        self._of = defaultdict(deque)
+        if not votes:
+            return
+        self._vmemmap = votes.most_common(1)[0][0]
+        frame = (pages[0] - self._vmemmap) // _STRUCT_PAGE
+        begin = self._frames.index(frame) if frame in self._frames else 0
+        for job in range(begin, len(self._frames)):
+            self._of[self._frames[job]].append(job)
+
+    def _take(self, page: int, count: int) -> int:
+        """Return the row of ``refs`` of a call's first page, -1 where not all its pages are known."""
+        assert self._of is not None
+        frame = (page - self._vmemmap) // _STRUCT_PAGE
+        queues = [self._of.get(frame + k) for k in range(count)]
+        jobs = [queue.popleft() if queue else -1 for queue in queues]
+        rows = [self._rows[job] if job >= 0 else -1 for job in jobs]
+        if min(rows) < 0:
+            return -1
+        self._called += rows
+        return len(self._called) - count
+
+    def finish(self) -> None:
+        """All calls have come: the pages can be stored."""
+        self._ready.set()
+
+    def store(self, writer: PageStoreWriter) -> None:
+        """Write all pages, in the order of their calls, once :meth:`finish` was called.
+
+        :raises BadInput: when the file is shorter than its jobs say
+        """
+        self._ready.wait()
+        sums: dict[int, str] = {}
+        with self._file.open("rb") as file:
+            for row in self._called:
+                file.seek(row * schema.PAGE_SIZE)
+                data = file.read(schema.PAGE_SIZE)
+                if len(data) != schema.PAGE_SIZE:
+                    raise BadInput(self._file, f"offset {row * schema.PAGE_SIZE}", "ends before the pages of its jobs",
+                                   _AGAIN)
+                if row not in sums:
+                    sums[row] = hashlib.sha1(data).hexdigest()
+                writer.add(data, sums[row])
+
+
+def read_device_pages(directory: Path, facts: dict[str, Any], jobs: pd.DataFrame) -> DevicePages | None:
+    """Return the pages of a capture's devices, None where they kept none.
+
+    :param facts: of ``iaa.json``
+    :param jobs: the job log
+    :raises BadInput: when the file of pages is not what the lab wrote
+    """
+    said = facts.get("pages")
+    if not isinstance(said, dict) or not {"page", "pfn", "op", "in", "submitted"} <= set(jobs.columns):
+        return None
+    path = directory / PAGES
+    if not is_regular(path):
+        raise BadInput(path, "", "is not a regular file", _AGAIN)
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as problem:
+        raise BadInput(path, "", f"cannot be read ({problem.strerror})", _AGAIN) from None
+    if said.get("sha256") != digest:
+        raise BadInput(path, "", "is not what the lab wrote: its digest is not that of iaa.json", _AGAIN)
+    own = jobs[(jobs["op"] == "compress") & (jobs["in"] == schema.PAGE_SIZE)].sort_values("submitted", kind="stable")
+    # Pages are numbered from 1; what a rule of the fault plan did to a job does not follow from its page.
+    bent = own["rule"] != 0 if "rule" in own.columns else own["page"] < 0
+    rows = np.where(bent, 0, own["page"]).astype(np.int64) - 1
+    return DevicePages(path, own["pfn"].tolist(), rows.tolist())
