@@ -74,14 +74,21 @@ class _Check:
         self._driver = PlayedDriver(line, options["devices"], options["wqs"], (0,) * cpus, options["mode"],
                                     bool(options["verify"]), by_page)
         self._migrated = 0
+        #: jobs that no call took, known at the end
+        self._left = 0
+        self._differed = False
         #: the first snapshot with statistics, and what the model had counted then
         self._first: tuple[DriverStats, dict[str, int], dict[tuple[int, int], dict[str, int]]] | None = None
 
     def run(self) -> list[str]:
-        """Check all calls.
+        """Check all calls, up to one that differs: what follows it need not mean anything.
 
         :returns: notes
         """
+        self._run()
+        return self._notes()
+
+    def _run(self) -> None:
         snapshots = recorded_stats(self._recording)
         for call in self._calls:
             while snapshots and snapshots[0].event < call.number:
@@ -90,16 +97,13 @@ class _Check:
             if answer.fault:
                 self._differ("iaa.completion", call, "the call returned", answer.fault,
                              "the model of the driver cannot follow it")
-                return []
+                return
             self._compare(call, answer)
-            if self._tally.failed and self._stop:
-                return []
+            if self._differed:
+                return
         for snapshot in snapshots:
             self._stats(snapshot)
-        return self._notes()
-
-    #: End at the first call that differs: what follows need not mean anything.
-    _stop = True
+        self._left = self._by_page.left()
 
     def _compare(self, call: DriverCall, answer: DriverAnswer) -> None:
         compared = self._tally.compared
@@ -156,6 +160,7 @@ class _Check:
                                               f"{name} since the first snapshot", snapshot.ts, 0, 0))
 
     def _differ(self, check: str, call: DriverCall, recorded: Any, predicted: Any, what: str) -> None:
+        self._differed = True
         name = "crypto_acomp_compress" if call.compress else "crypto_acomp_decompress"
         if self._tally.wanted(check):
             self._tally.differ(Divergence(check, call.number, name, recorded, predicted, what, call.ts, call.pid,
@@ -165,7 +170,6 @@ class _Check:
         notes = []
         if self._migrated:
             notes.append(f"{self._migrated:,} calls moved to another CPU: which queue they used is not compared")
-        left = self._by_page.left()
-        if left:
-            notes.append(f"{left:,} jobs of the devices belong to no recorded call")
+        if self._left:
+            notes.append(f"{self._left:,} jobs of the devices belong to no recorded call")
         return notes

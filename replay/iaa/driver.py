@@ -202,6 +202,9 @@ class PlayedDriver:
             self._off_from = call.end
             model.enabled = True
         answer.dlen = None if answer.ret == EINPROGRESS else request.dlen
+        if call.cpu != call.end_cpu:
+            # Whose turn it took is not known.
+            self._placed -= {call.cpu, call.end_cpu}
         return answer
 
     def _place(self, call: DriverCall, table: WqTable) -> None:

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""replay.iaa: calls of the iaa_crypto driver, checked with the job log of its emulated devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from model.crypto.iaa_stats import GLOBAL_STATS
+from replay.iaa.calls import COLUMNS
+from replay.iaa.check import check_driver
+from replay.iaa.jobs import vmemmap_of
+from replay.iaa.stats import recorded_stats
+from replay.reference.checks import DRIVER_CHECKS, Tally
+from traces import schema
+from traces.errors import BadInput
+
+VMEMMAP = 0xFFFFEA0000000000
+COMP, DECOMP = "crypto_acomp_compress", "crypto_acomp_decompress"
+COMP_FLAGS, DECOMP_FLAGS, IRQ = 0x1010C, 0x10C, 0x10
+
+
+class Run:
+    """A recording in memory: what two CPUs did with two devices of two queues each."""
+
+    def __init__(self, release: str = "7.3.4", mode: str = "sync", verify: int = 0, devices: int = 2, wqs: int = 2) -> None:
+        self.options = {"devices": devices, "wqs": wqs, "mode": mode, "verify": verify}
+        self.events: list[dict[str, Any]] = []
+        self.jobs: list[dict[str, Any]] = []
+        self.stats: dict[int, dict[str, Any]] = {}
+        self.release = release
+        self.turn: dict[int, int] = {}
+
+    def event(self, name: str, pid: int, cpu: int, **columns: int) -> None:
+        row = dict.fromkeys(COLUMNS, 0) | {"event": schema.CODE[name], "pid": pid, "cpu": cpu, "ts": len(self.events)}
+        self.events.append(row | columns)
+
+    def job(self, op: str, cpu: int, pfn: int, size: int, room: int, out: int, *, to: int = 0, status: int = 1,
+            error: int = 0, how: int | None = None, same: bool = False, **more: Any) -> dict[str, Any]:
+        """Submit a job where the CPU's turn is; ``same``: on the queue of the job before."""
+        if not same:
+            self.turn[cpu] = (self.turn.get(cpu, 0) + 1) % self.options["wqs"]
+        flags = COMP_FLAGS if op == "compress" else DECOMP_FLAGS
+        if self.options["mode"] == "async_irq" and not same:
+            flags |= IRQ
+        row = {"n": len(self.jobs), "device": cpu % self.options["devices"], "queue": self.turn[cpu], "op": op, "flags": flags,
+               "how": how if how is not None else 6 if op == "compress" else 15, "pfn": pfn, "in": size, "to": to,
+               "room": room, "status": status, "error": error, "out": out, "in_flight": 0,
+               "submitted": len(self.jobs), "note": ""} | more
+        self.jobs.append(row)
+        return row
+
+    def compress(self, pfn: int, length: int, *, cpu: int = 0, pid: int = 1, ret: int = 0, dlen: int | None = None,
+                 **fault: Any) -> dict[str, Any]:
+        """zswap compresses a page; without a fault the call returns what the device gave."""
+        self.event(COMP, pid, cpu, folio=VMEMMAP + 64 * pfn, size=4096, dlen=4096)
+        job = self.job("compress", cpu, pfn, 4096, 4096, length, **fault)
+        if self.options["verify"] and job["status"] == 1 and not job["note"]:
+            self.job("decompress", cpu, 9, length, 4096, 4096, to=pfn << 12, how=0x20F, same=True)
+        irq = self.options["mode"] == "async_irq"
+        self.event(COMP + "_ret", pid, cpu, ret=-115 if irq else ret, dlen=length if dlen is None else dlen)
+        return job
+
+    def decompress(self, pfn: int, length: int, *, cpu: int = 0, pid: int = 1, ret: int = 0, handle: int = 1,
+                   software: Sequence[tuple[int, int]] = (), device: bool = True, **fault: Any) -> None:
+        """zswap reads an object into a page; ``software``: (ret, dlen) of the driver's own calls."""
+        self.event("zswap_decompress", pid, cpu, folio=VMEMMAP + 64 * pfn, handle=handle, size=length)
+        self.event(DECOMP, pid, cpu, size=length, dlen=4096)
+        if device:
+            self.job("decompress", cpu, 77, length, 4096, 4096 if fault.get("status", 1) == 1 else 0, to=pfn << 12, **fault)
+        for err, dlen in software:
+            self.event(DECOMP, pid, cpu, size=length, dlen=4096)
+            self.event(DECOMP + "_ret", pid, cpu, ret=err, dlen=dlen)
+        self.event(DECOMP + "_ret", pid, cpu, ret=-115 if self.options["mode"] == "async_irq" and device else ret,
+                   dlen=4096)
+
+    def counters(self, **values: int) -> None:
+        """A snapshot with statistics of the driver."""
+        number = len(self.stats)
+        self.event("counters", 0, 0, ret=number)
+        lines = [f"  {name}: {values.get(name, 0)}" for name in GLOBAL_STATS]
+        self.stats[number] = {"iaa_crypto": {"global_stats": "\n".join(["global stats:", *lines, ""]), "wq_stats": ""}}
+
+    def recording(self) -> Any:
+        frame = pd.DataFrame(self.jobs)
+
+        def batches(columns: Sequence[str], start: int = 0) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+            yield 0, {name: np.array([row[name] for row in self.events], np.uint64 if name in ("folio", "handle", "obj")
+                                     else np.int64) for name in columns if name in COLUMNS} | (
+                {"word": np.zeros(len(self.events), np.int64)} if "word" in columns else {})
+
+        return SimpleNamespace(
+            path=Path("r.zr"), manifest={"config": {"compressor": "deflate-iaa", "chain_size": 8}, "probes": {},
+                                         "kernel": {"release": self.release, "version": self.release}},
+            document=lambda name: {"options": self.options} if name == "iaa" else None,
+            table=lambda name: frame if name == "iaa_jobs" else None, batches=batches,
+            snapshots=list(self.stats), snapshot=lambda number: self.stats[number])
+
+    def check(self) -> tuple[Tally, list[str]]:
+        tally = Tally()
+        return tally, check_driver(self.recording(), tally)
+
+
+def whole(run: Run) -> Run:
+    """Some calls on two CPUs, and two that the device refuses."""
+    for k in range(12):
+        run.compress(100 + k, 900 + k, cpu=k % 2, pid=1 + k % 2)
+    run.compress(150, 0, ret=-7, dlen=4096, status=0x0A, error=0x19)
+    for k in range(8):
+        run.decompress(200 + k, 900 + k, cpu=k % 2, pid=1 + k % 2)
+    return run
+
+
+def differs(run: Run) -> dict[str, int]:
+    return run.check()[0].different
+
+
+@pytest.mark.parametrize("mode", ["sync", "async", "async_irq"])
+@pytest.mark.parametrize("verify", [0, 1])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_driver_that_does_as_it_should_has_no_difference(mode: str, verify: int, devices: int) -> None:
+    run = whole(Run(mode=mode, verify=verify, devices=devices))
+    tally, notes = run.check()
+    assert (tally.different, notes) == ({}, [])
+    assert tally.compared["iaa.completion"] == tally.compared["iaa.fallback"] == 21
+    # Of each CPU's first call the queue shows where it stands; only from then on is it predicted.
+    assert tally.compared["iaa.submit"] == tally.compared["iaa.queue"] == len(run.jobs)
+
+
+def test_what_was_done_before_the_recording_is_not_compared() -> None:
+    run = Run()
+    run.job("compress", 0, 5, 70, 512, 38)
+    run.job("decompress", 0, 6, 38, 512, 70, to=200 << 12)
+    assert differs(whole(run)) == {}
+
+
+@pytest.mark.parametrize(("column", "value", "check"), [
+    ("queue", 7, "iaa.queue"), ("device", 5, "iaa.queue"), ("flags", 0x1011C, "iaa.submit"), ("how", 7, "iaa.submit"),
+    ("in", 4095, "iaa.submit"), ("room", 4095, "iaa.submit"), ("out", 901, "iaa.completion"),
+    ("status", 0x0B, "iaa.completion"), ("op", "memmove", "iaa.submit")])
+def test_a_job_that_is_another_is_a_difference(column: str, value: Any, check: str) -> None:
+    run = whole(Run())
+    run.jobs[4][column] = value
+    assert check in differs(run)
+
+
+def test_a_call_that_returns_something_else_is_a_difference() -> None:
+    for column, value in (("ret", -22), ("dlen", 1)):
+        run = whole(Run())
+        run.events[5][column] = value
+        assert run.events[5]["event"] == schema.CODE[COMP + "_ret"]
+        assert differs(run) == {"iaa.completion": 1}
+
+
+def test_the_device_s_analytics_error_is_answered_by_software() -> None:
+    run = whole(Run())
+    run.decompress(300, 700, software=[(0, 4096)], status=0x0A, error=0x05)
+    run.decompress(301, 700)
+    tally, _ = run.check()
+    assert tally.different == {}
+    # The same without the driver's call of the software: it must have been made.
+    run = whole(Run())
+    run.decompress(300, 700, status=0x0A, error=0x05)
+    assert "iaa.fallback" in differs(run)
+
+
+def test_other_errors_are_the_caller_s() -> None:
+    run = whole(Run())
+    run.decompress(300, 700, status=0x0B, ret=-75)
+    run.decompress(301, 700, status=0x04, ret=-22)
+    run.decompress(302, 700, status=0x24, ret=-110)
+    # dlen stays what was asked for.
+    assert differs(run) == {}
+
+
+def test_a_lost_completion_turns_the_driver_off() -> None:
+    run = whole(Run())
+    run.compress(160, 0, ret=-110, dlen=4096, status=0, note="lost")
+    run.decompress(201, 901, device=False, ret=-19)
+    assert differs(run) == {}
+    # A driver that still used its device would be another one.
+    run = whole(Run())
+    run.compress(160, 0, ret=-110, dlen=4096, status=0, note="lost")
+    run.decompress(201, 901)
+    assert "iaa.completion" in differs(run)
+
+
+def test_a_source_of_two_entries_is_copied_in_7_3_and_goes_to_software_in_7_2() -> None:
+    def spanning(release: str, **how: Any) -> Run:
+        run = whole(Run(release))
+        # Object 1 of the class of 3,264 bytes and more spans its zspage's first two pages.
+        run.event("obj_malloc_ret", 1, 0, handle=9, obj=1)
+        run.decompress(300, 3000, handle=9, **how)
+        return run
+
+    assert differs(spanning("7.3.4")) == {}
+    assert differs(spanning("7.2.13", device=False, software=[(0, 4096)])) == {}
+    assert differs(spanning("7.2.13")) != {}
+    assert differs(spanning("7.3.4", device=False, software=[(0, 4096)])) != {}
+
+
+def test_statistics_are_those_of_the_calls() -> None:
+    def counted(**more: int) -> Run:
+        run = Run()
+        run.counters(total_comp_calls=3, total_comp_bytes_out=111)
+        run.compress(100, 900)
+        run.compress(101, 0, ret=-7, dlen=4096, status=0x0A, error=0x19)
+        run.decompress(200, 900)
+        run.counters(**{"total_comp_calls": 5, "total_comp_bytes_out": 1011, "total_decomp_calls": 1,
+                        "total_decomp_bytes_in": 900, "total_completion_comp_buf_overflow_errors": 1, **more})
+        return run
+
+    tally, _ = counted().check()
+    assert tally.different == {}
+    assert tally.compared["iaa.stats"] == len(GLOBAL_STATS)
+    assert differs(counted(total_comp_calls=6)) == {"iaa.stats": 1}
+    assert [row.event for row in recorded_stats(counted().recording())] == [0, 8]
+
+
+def test_a_call_that_moved_to_another_cpu_says_nothing_of_its_queue() -> None:
+    run = whole(Run())
+    run.jobs[4]["queue"] = 7
+    run.events[8]["cpu"] = run.events[9]["cpu"] ^ 1
+    tally, notes = run.check()
+    assert "1 calls moved to another CPU: which queue they used is not compared" in notes
+    assert "iaa.queue" not in tally.different
+
+
+def test_nothing_is_said_of_what_is_not_known() -> None:
+    for change, why in (({"release": "6.6.1"}, "no iaa_crypto of 6.6.1 is modelled"),):
+        tally, _ = whole(Run(**change)).check()  # type: ignore[arg-type]
+        assert set(tally.reasons) >= set(DRIVER_CHECKS)
+        assert tally.reasons["iaa.queue"] == why
+        assert not any(tally.compared[check] for check in DRIVER_CHECKS)
+    run = whole(Run())
+    for row in run.jobs:
+        row["pfn"] = 1
+    tally, _ = run.check()
+    assert "could be matched" in tally.reasons["iaa.queue"]
+
+
+def test_jobs_that_no_call_made_are_said() -> None:
+    run = whole(Run())
+    run.job("compress", 0, 999, 4096, 4096, 900)
+    assert run.check()[1] == ["1 jobs of the devices belong to no recorded call"]
+
+
+def test_a_table_that_lacks_a_column_is_one_sentence() -> None:
+    run = whole(Run())
+    for row in run.jobs:
+        del row["how"]
+    with pytest.raises(BadInput, match="has no column 'how'"):
+        run.check()
+
+
+def test_where_vmemmap_is_follows_from_calls_and_jobs() -> None:
+    assert vmemmap_of([], []) is None
