@@ -70,9 +70,9 @@ def driver_line(line: tuple[int, int] | None) -> str | None:
 class DriverAnswer:
     """What the model says of one call.
 
-    ``ret``, ``dlen``: as the call returns them, ``dlen`` None where an interrupt writes it; ``submitted``: (queue that was
-    predicted, None where the CPU's place in its table is not known; words; the job taken for it, None where the devices
-    saw none); ``software``: calls of the software fallback; ``fault``: why the model cannot continue.
+    ``ret``, ``dlen``: as the call returns them, ``dlen`` None where an interrupt writes it; ``submitted``: (queue that
+    was predicted, None where the CPU's place in its table is not known; words; the job taken for it, None where the
+    devices saw none); ``software``: calls of the software fallback; ``fault``: why the model cannot continue.
     """
 
     ret: int = 0
