@@ -57,6 +57,9 @@ READINGS: Final = with_role("reading")
 INLINED: Final = with_role("inlined")
 #: After these events the model continues at once (:data:`traces.events.ROLES` says why).
 EAGER: Final = with_role("eager")
+#: Calls of the crypto layer; iaa_crypto makes one inside another where it goes to its software fallback.
+_ACOMP: Final = ("crypto_acomp_compress", "crypto_acomp_decompress")
+_ACOMP_RET: Final = tuple(name + "_ret" for name in _ACOMP)
 #: MAX_PAGE_ORDER is 10 with 4 KiB pages; nothing larger is a folio.
 MAX_ORDER: Final = 10
 
@@ -117,6 +120,8 @@ class Engine:
         self.unexplained = 0
         #: tasks that are inside zswap_shrinker_count()
         self.in_count: set[int] = set()
+        #: task -> calls that the compressor's driver is making in it
+        self.in_driver: dict[int, int] = {}
         #: task -> the operation that it was in when it did something else than the model
         self.out_of_step: dict[int, str] = {}
         guard = active()
@@ -212,6 +217,10 @@ class Engine:
             # list_lru_add() does not nest: the return belongs to the task's last entry.
             self.foreign_adds.discard(pid)
             self.count("another LRU")
+            return
+        elif self.in_driver and name in _ACOMP_RET and self.in_driver.get(pid, 0):
+            self.in_driver[pid] -= 1
+            self.count("call of the driver's own")
             return
         if state.unsure:
             state.unsure.pop(pid, None)
@@ -332,6 +341,10 @@ class Engine:
             self.count("setting")
             state.settings.at(batch.now, state.model)
             return
+        if name in _ACOMP and stack and self._in_driver(stack[-1]):
+            self.in_driver[pid] = self.in_driver.get(pid, 0) + 1
+            self.count("call of the driver's own")
+            return
         if pid in self.out_of_step:
             if name == self.out_of_step[pid] + "_ret":
                 del self.out_of_step[pid]
@@ -395,6 +408,12 @@ class Engine:
                 self.begin(name, pid, i)
             else:
                 self.out_of_step[pid] = outer
+
+    def _in_driver(self, frame: Frame) -> bool:
+        """True inside a call of iaa_crypto, which has a software fallback."""
+        effect = frame.effect
+        return effect is not None and effect[0] in _ACOMP_RET \
+            and self.state.compressor_of(frame).startswith("deflate-iaa")
 
     def _may_begin(self, name: str, stack: list[Frame] | None) -> bool:
         """True where an operation can begin: in no other, or where the kernel lets it nest."""
