@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,8 +36,10 @@ __all__ = ["GuestIaa", "RunningIaa", "running"]
 _SERVER: Final = (sys.executable, "-m", "traces.lab.iaa.server")
 #: What it says when its sockets are there.
 _READY: Final = "listening"
-#: Seconds that it may take until then: it compiles its coder at the first start.
-_PATIENCE: Final = 120.0
+#: Seconds that it may take until then: at the first start it compiles its coder, half a minute on an idle machine; and
+#: seconds after which that is said.
+_PATIENCE: Final = 900.0
+_QUIET: Final = 5.0
 #: Seconds that it may take to end after QEMU did, and seconds of a guest without it before the guest counts as dead.
 _AFTERWARDS: Final = 10.0
 _ALONE: Final = 2.0
@@ -151,8 +153,10 @@ def _last_line(place: Path) -> str:
 
 
 @contextmanager
-def running(iaa: GuestIaa) -> Iterator[RunningIaa]:
+def running(iaa: GuestIaa, say: Callable[[str], object] = lambda text: None) -> Iterator[RunningIaa]:
     """Start the server of a guest's devices; it is ended with the block, and its sockets are removed.
+
+    :param say: called with a sentence where starting takes long
 
     :raises LabError: when it does not start: one sentence
     """
@@ -178,22 +182,26 @@ def running(iaa: GuestIaa) -> Iterator[RunningIaa]:
                                             else str(_ROOT)})
         server = RunningIaa(iaa, place, _attachment(iaa, sockets, portal), process)
         try:
-            _await(process, place)
+            _await(process, place, say)
             yield server
         finally:
             server.kill()
 
 
-def _await(process: subprocess.Popen[bytes], place: Path) -> None:
+def _await(process: subprocess.Popen[bytes], place: Path, say: Callable[[str], object]) -> None:
     """Wait until a server listens.
 
     :raises LabError: when it ends before, or takes too long
     """
-    deadline = time.monotonic() + _PATIENCE
+    began, said = time.monotonic(), False
     while _READY not in (place / "output").read_text(errors="replace").splitlines():
         if process.poll() is not None:
             raise LabError(f"the server of the emulated IAA did not start: {_last_line(place)}")
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > _QUIET and not said:
+            said = True
+            say("the emulated IAA compiles its coder for this machine, once (about 30 s)")
+        if waited > _PATIENCE:
             raise LabError(f"the server of the emulated IAA was not ready after {_PATIENCE:.0f} s; try again when the "
                            "box is less busy")
         time.sleep(0.05)

@@ -307,7 +307,7 @@ def _run_machine(job: GuestJob, machine: Machine, console: Path, listen: Say, re
         return
     # Checksums of pages say what was in them: they are kept where the pages are.
     iaa = dataclasses.replace(job.iaa, contents="full" in job.record)
-    with ending_on_signals(), running(iaa) as devices:
+    with ending_on_signals(), running(iaa, listen) as devices:
 
         def meanwhile() -> None:
             receiver.receive()
