@@ -129,6 +129,15 @@ def test_no_match_begins_more_than_4096_bytes_back(between: int, word: bytes, dy
     assert back.tobytes() == src
 
 
+@pytest.mark.parametrize("far", [4095, 4096, 4097])
+def test_the_window_ends_at_4096(far: int) -> None:
+    # One byte apart: what the last three bytes were first, is as far back; nothing between is like them.
+    between = bytes([255]) * (far - 3)
+    src = b"abc" + between + b"abc"
+    assert parse(src)[-1] == ((3, far) if far <= 4096 else (ord("c"), 0))
+    assert compress(src, 1 << 16) == fixed(parse(src))
+
+
 @given(SOURCES, st.booleans())
 @settings(deadline=None)
 def test_what_does_not_fit_is_an_overflow(src: bytes, dynamic: bool) -> None:

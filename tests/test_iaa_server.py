@@ -138,6 +138,14 @@ def test_a_client_that_says_nonsense_ends_alone(tmp_path: Path) -> None:
         assert second.recv(1) == b""
         second.close()
         page(good)
+        # Who comes after the nonsense finds a device as new, and so does who comes after somebody that had set it up.
+        for _ in range(2):
+            third = IaaClient(server.sockets[1])
+            third.hello()
+            assert third.word(reg.GENSTATS) == 0
+            third.set_up()
+            page(third)
+            third.close()
         good.close()
         server.end()
     assert server.process.returncode == 0

@@ -322,6 +322,7 @@ def test_memory_is_found_in_its_range() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 10)), max_size=12), st.integers(0, 60), st.integers(0, 30))
+@settings(deadline=None)
 def test_memory_agrees_with_a_plain_list(ranges: list[tuple[int, int]], address: int, size: int) -> None:
     memory, fd = GuestMemory(), os.memfd_create("guest")
     os.ftruncate(fd, 64)

@@ -131,14 +131,13 @@ class IaaServer:
             # What was submitted before a message was sent is before it.
             if portal >= 0:
                 self._drain()
+            # A client that has gone makes room for one that comes.
             for fd, _ in ready:
-                if fd == portal:
-                    continue
                 connection = self.connections.get(fd)
-                if connection is not None:
-                    if not connection.receive(self._drain if portal >= 0 else None):
-                        self._leave(fd)
-                elif fd in self._listeners:
+                if connection is not None and not connection.receive(self._drain if portal >= 0 else None):
+                    self._leave(fd)
+            for fd, _ in ready:
+                if fd in self._listeners:
                     self._meet(fd)
 
     def _wait(self) -> int:
