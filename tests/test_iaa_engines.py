@@ -82,6 +82,19 @@ def test_times_do_not_depend_on_when_somebody_looks() -> None:
     bench.close()
 
 
+def test_a_job_does_not_begin_before_it_came() -> None:
+    bench = made("service=1us", groups=(((0,), 1),))
+    bench.page()
+    # The engine became free at 1 us, which nobody has looked at since.
+    bench.now = 5000
+    record = bench.page()
+    assert bench.advance(5999) == 6000
+    assert ended(bench, [record]) == []
+    bench.advance(6000)
+    assert ended(bench, [record]) == [0]
+    bench.close()
+
+
 def test_groups_have_their_own_engines() -> None:
     bench = made("service=1us", sizes=(32, 32, 32), groups=(((0, 2), 0b1), ((1,), 0b110)))
     records = [bench.page(queue=queue) for queue in (0, 0, 1, 1, 2)]
@@ -131,13 +144,16 @@ def test_engines_never_do_two_things_at_once(jobs: list[tuple[int, int, int]], e
     bench.device.log._file = open("/dev/null", "w")  # noqa: SIM115
     for queue, size, pause in jobs:
         bench.start(Opcode.MEMMOVE, 0x10000, size, 0x20000, 0, queue)
-        bench.advance(bench.now + pause)
+        bench.now += pause
+        if pause % 2:
+            bench.device.advance()
     bench.advance(bench.now + 10**7)
     bench.close()
     assert sorted(one["n"] for one in lines) == list(range(1, len(jobs) + 1))
     spans: dict[int, list[tuple[int, int]]] = {}
     for one in lines:
         assert engines >> one["engine"] & 1
+        assert one["submitted"] <= one["ended"] - 700 - 300 * one["in"] // 1024
         spans.setdefault(one["engine"], []).append((one["ended"] - 700 - 300 * one["in"] // 1024, one["ended"]))
     for taken in spans.values():
         taken.sort()
@@ -175,6 +191,37 @@ def test_draining_waits_for_what_is_there(number: int, operand: int, ends: int) 
         assert [queue.enabled for queue in bench.device.queues[:3]] == [False, False, True]
     if number == Command.DISABLE_DEVICE:
         assert bench.word(reg.GENSTATS) == DeviceState.DISABLED
+    bench.close()
+
+
+def test_draining_does_not_wait_for_what_comes_later() -> None:
+    bench = made("service=1us", sizes=(32, 32), groups=(((0, 1), 1),))
+    records = [bench.page(), bench.page()]
+    assert bench.command(Command.DRAIN_WQ, 1) == reg.CMDSTS_ACTIVE
+    records += [bench.page(queue=1), bench.page()]
+    bench.advance(1000)
+    assert bench.word(reg.CMDSTS) == reg.CMDSTS_ACTIVE
+    bench.advance(2000)
+    assert bench.word(reg.CMDSTS) == CommandStatus.SUCCESS
+    bench.advance(4000)
+    assert ended(bench, records) == [0, 1, 2, 3]
+    bench.close()
+
+
+def test_a_queue_that_is_being_switched_off_takes_no_more() -> None:
+    bench = made("service=1us", sizes=(32, 32), groups=(((0, 1), 1),))
+    records = [bench.page()]
+    assert bench.command(Command.DISABLE_WQ, 1) == reg.CMDSTS_ACTIVE
+    records += [bench.page(), bench.page(queue=1)]
+    assert bench.word(reg.SWERR, 8) >> 8 & 0xFF == SWERR_QUEUE_OFF
+    bench.advance(10**6)
+    assert ended(bench, records) == [0, 2]
+    assert bench.word(reg.CMDSTS) == CommandStatus.SUCCESS
+    # Switched on again it takes them.
+    assert bench.command(Command.ENABLE_WQ, 0) == CommandStatus.SUCCESS
+    record = bench.page()
+    bench.advance(2 * 10**6)
+    assert bench.record(record).status == Status.SUCCESS
     bench.close()
 
 

@@ -76,7 +76,10 @@ class EmulatedIaa:
         self.engines = Engines(self.queues, options.service, options.per_kib, self._begin, self._end)
         self._bar = bytearray(reg.BAR0_SIZE)
         self._pieces: dict[int, bytearray] = {}
+        # A command that waits: its number, the last descriptor before it, whether it interrupts, the queues.
         self._command: tuple[int, int, bool, set[int]] | None = None
+        self._left = 0
+        self._closing: set[int] = set()
         self._enabled_at: int | None = None
         self._timed = options.service > 0 or options.per_kib > 0 or bool(self.plan.rules)
         self._watched = bool(self.plan.rules) or self.log.wanted
@@ -101,7 +104,7 @@ class EmulatedIaa:
         self._bar[:] = bytes(reg.BAR0_SIZE)
         for offset, (value, size) in reg.capabilities(self.options.version).items():
             self._set(offset, value, size)
-        self._command = None
+        self._command, self._closing = None, set()
         self._pieces.clear()
         for queue in self.queues:
             self._switch(queue, False)
@@ -228,9 +231,13 @@ class EmulatedIaa:
                 waits = chosen
         else:
             status = CommandStatus.INVAL_CMD
-        if status == CommandStatus.SUCCESS and waits and any(self.queues[one].outstanding for one in waits):
+        self._left = sum(self.queues[one].outstanding for one in waits or ())
+        if status == CommandStatus.SUCCESS and waits and self._left:
+            # It waits for those that came before it; a queue that is being switched off takes no others.
             self._set(reg.CMDSTS, reg.CMDSTS_ACTIVE)
-            self._command = number, operand, fires, waits
+            self._command = number, self.jobs, fires, waits
+            if number in (Command.DISABLE_DEVICE, Command.DISABLE_WQ):
+                self._closing = waits
             return
         self._finish(number, chosen, status, fires)
 
@@ -251,11 +258,16 @@ class EmulatedIaa:
 
     def _settle(self) -> None:
         """End a command that waited for descriptors, when they have ended."""
-        if self._command is None or any(self.queues[one].outstanding for one in self._command[3]):
+        if self._command is None or self._left:
             return
         number, _, fires, chosen = self._command
-        self._command = None
+        self._command, self._closing = None, set()
         self._finish(number, chosen, CommandStatus.SUCCESS, fires)
+
+    def _leave(self, job: Job) -> None:
+        """A job is over, for which a command may have waited."""
+        if self._command is not None and job.number <= self._command[1] and job.queue in self._command[3]:
+            self._left -= 1
 
     def _reset_device(self) -> None:
         # Interrupt enables and the driver's vectors stay, which the driver writes anew or not at all: ours.
@@ -332,6 +344,7 @@ class EmulatedIaa:
     def _abort(self, queues: set[int]) -> None:
         # The driver itself completes what it finds without a record (idxd_flush_pending_descs()): nothing is written.
         for job in self.engines.abort(queues):
+            self._leave(job)
             if self.log.wanted:
                 self._note(job, self.clock(), "aborted")
         self.engines.regroup(self.clock())
@@ -363,7 +376,11 @@ class EmulatedIaa:
 
     def _submit(self, number: int, raw: bytes) -> None:
         queue = self.queues[number]
-        if not queue.enabled or self.state != DeviceState.ENABLED:
+        now = self.clock() if self._watched or self._timed else 0
+        if self._timed:
+            # What ended before this came does not take its place.
+            self.advance()
+        if not queue.enabled or self.state != DeviceState.ENABLED or number in self._closing:
             self._software_error(SWERR_QUEUE_OFF, number, raw[7])
             return
         if len(queue.waiting) >= queue.size:
@@ -384,7 +401,6 @@ class EmulatedIaa:
                 self._software_error(int(Status.CRA_XLAT), number, word >> 24, fault.address, True)
                 return
         self.jobs += 1
-        now = self.clock() if self._watched or self._timed else 0
         job = Job(self.jobs, number, descriptor, now, queue.outstanding)
         if self.plan.rules:
             rule = self._rule(job)
@@ -467,6 +483,7 @@ class EmulatedIaa:
 
     def _end(self, job: Job, when: int) -> None:
         """A job ends: its output, its record and its interrupt, in this order."""
+        self._leave(job)
         if job.lost:
             if self.log.wanted:
                 self._note(job, when, "lost")
