@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -28,7 +29,7 @@ from traces.importers import import_source
 from traces.importers.iaafiles import FACTS, JOBS, read_iaa
 from traces.lab import devices, guestiaa
 from traces.lab.cpio import members
-from traces.lab.devices import GuestIaa, running
+from traces.lab.devices import GuestIaa, RunningIaa, running
 from traces.lab.emulator import Emulator
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.iaa.options import IaaOptions
@@ -217,6 +218,24 @@ def test_a_guest_does_not_outlive_its_server(server: Path, place: Path, tmp_path
     assert list(place.iterdir()) == []
     assert "see" in death.value.kept or "what reached the host" in death.value.kept
     assert (tmp_path / "r.zr.partial/capture" / JOBS).is_file(), "the job log says what it was doing"
+
+
+def test_neither_outlives_the_lab(server: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("traces.lab.run.build", lambda *parts, **more: b"")
+
+    def end(self: RunningIaa, console: Path) -> None:
+        if (tmp_path / "qemu.pid").exists() and (tmp_path / "qemu.pid").read_text():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(RunningIaa, "check", end)
+    job = GuestJob(BootKernel("x", tmp_path / "k", None, None, ""), "deflate-iaa", ("base",), timeout=30,
+                   iaa=iaa_of(tmp_path, f"echo $$ > {tmp_path}/qemu.pid; exec sleep 60"))
+    with pytest.raises(KeyboardInterrupt), run_task(job, "record", {}, tmp_path / "r.zr", quiet):
+        pytest.fail("it was ended")
+    assert is_gone(server)
+    assert is_gone(tmp_path / "qemu.pid")
+    assert list(place.iterdir()) == []
+    assert not list(tmp_path.glob("r.zr*"))
 
 
 def test_a_server_may_end_a_moment_before_its_guest(server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
