@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from model.errno import EINPROGRESS
 from model.zsmalloc import HANDLE_SIZE, size_classes
 from replay.reference.objectwords import layout_of_line, recorded_layout
 from traces import schema
@@ -89,6 +90,7 @@ def driver_calls(recording: Recording) -> Iterator[DriverCall]:
     open_calls: dict[int, list[DriverCall]] = {}
     reading: dict[int, tuple[int, int]] = {}  # task -> (page, entries) of the decompression to come
     waiting: dict[int, DriverCall] = {}  # in the order of their entries
+    pending: dict[int, DriverCall] = {}  # task -> its call, whose completion comes with an interrupt
     names = schema.NAMES
     for base, batch in recording.batches(COLUMNS):
         columns = {name: batch[name].tolist() for name in COLUMNS}
@@ -106,6 +108,13 @@ def driver_calls(recording: Recording) -> Iterator[DriverCall]:
                 stack = open_calls.setdefault(pid, [])
                 if stack:
                     stack[-1].nested.append(call)
+                elif not call.compress and pid not in reading:
+                    # In the thread of the device's interrupt: of a decompression that did not succeed.
+                    running = (calls[0] for calls in open_calls.values() if calls)
+                    owner = next((one for one in (*running, *pending.values())
+                                  if not one.compress and one.page and one.size == call.size), None)
+                    if owner is not None:
+                        owner.nested.append(call)
                 elif call.compress:
                     call.page = columns["folio"][i] & ~_SG_FLAGS
                     waiting[call.number] = call
@@ -117,6 +126,10 @@ def driver_calls(recording: Recording) -> Iterator[DriverCall]:
                 call = open_calls[pid].pop()
                 call.end, call.end_cpu = base + i, columns["cpu"][i]
                 call.ret, call.dlen = columns["ret"][i], columns["dlen"][i]
+                if call.number in waiting:
+                    pending.pop(pid, None)
+                    if call.ret == EINPROGRESS:
+                        pending[pid] = call
                 for number in list(waiting):
                     if waiting[number].end < 0:
                         break

@@ -221,6 +221,8 @@ class Engine:
         elif self.in_driver and name in _ACOMP_RET and self.in_driver.get(pid, 0):
             self.in_driver[pid] -= 1
             self.count("call of the driver's own")
+            if state.stacks.get(pid):
+                state.stacks[pid][-1].handed.software = batch.ret[i], batch.dlen[i]
             return
         if state.unsure:
             state.unsure.pop(pid, None)
@@ -341,7 +343,7 @@ class Engine:
             self.count("setting")
             state.settings.at(batch.now, state.model)
             return
-        if name in _ACOMP and stack and self._in_driver(stack[-1]):
+        if name in _ACOMP and self._in_driver(stack):
             self.in_driver[pid] = self.in_driver.get(pid, 0) + 1
             self.count("call of the driver's own")
             return
@@ -409,11 +411,12 @@ class Engine:
             else:
                 self.out_of_step[pid] = outer
 
-    def _in_driver(self, frame: Frame) -> bool:
-        """True inside a call of iaa_crypto, which has a software fallback."""
-        effect = frame.effect
-        return effect is not None and effect[0] in _ACOMP_RET \
-            and self.state.compressor_of(frame).startswith("deflate-iaa")
+    def _in_driver(self, stack: list[Frame] | None) -> bool:
+        """True where a call is one that iaa_crypto makes of its software fallback: in a call of zswap's, or in the
+        thread of the device's interrupt, which has no operation of zswap's."""
+        name = self.state.compressor_of(stack[-1]) if stack else self.state.model.pools[0].tfm_name
+        effect = stack[-1].effect if stack else None
+        return name.startswith("deflate-iaa") and (not stack or (effect is not None and effect[0] in _ACOMP_RET))
 
     def _may_begin(self, name: str, stack: list[Frame] | None) -> bool:
         """True where an operation can begin: in no other, or where the kernel lets it nest."""

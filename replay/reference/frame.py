@@ -43,6 +43,8 @@ class HandedOn:
     reading: ZswapEntry | None = None
     read: int = 0
     inflated: tuple[int, int] | None = None
+    #: what the compressor's driver got from its software fallback in the call at hand, (error, dlen)
+    software: tuple[int, int] | None = None
 
 
 class Frame:

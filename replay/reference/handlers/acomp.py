@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from model.effects import Effect
-from model.errno import E2BIG, EINVAL
+from model.errno import E2BIG, EINPROGRESS, EINVAL, EIO
 from model.page import PAGE_SIZE
 from model.revisions.batchcompress import Call, CompressToScatterList
 from model.revisions.batching import as_errno
@@ -68,6 +68,15 @@ class AcompHandlers:
         if frame.handed.pages > 1:
             # What became of each page shows when its object is allocated.
             return ret, dlen, content
+        if sees_ret and ret == EINPROGRESS:
+            frame.handed.result = None
+            return (*self._result_elsewhere(i, content, name, later=True), content)
+        software, frame.handed.software = frame.handed.software, None
+        if software is not None:
+            # Software's bytes, not the device's.
+            self.hold("crypto_acomp_compress_ret:ret", i, frame, (ret,), (software[0],),
+                      what="error of the driver's software fallback")
+            return ret, dlen, -1
         expected = self.predictions.result(content, name)
         if expected is not None:
             what = f"of {name} for page {self.predictions.page(content)}"
@@ -89,10 +98,11 @@ class AcompHandlers:
             return 0, 0, content
         return (*self._result_elsewhere(i, content, self.state.compressor_of(frame)), content)
 
-    def _result_elsewhere(self, i: int, content: int, name: str) -> tuple[int, int]:
+    def _result_elsewhere(self, i: int, content: int, name: str, *, later: bool = False) -> tuple[int, int]:
         """Return a compress call's (error, dlen), which no probe captured: what was stored has its length.
 
         :param i: a row of the call's task, at which its result is asked for: the next one may be another task's
+        :param later: the call returned -EINPROGRESS, and its result came with an interrupt
         :raises CannotFollow: where no event has a length, and the compressor does not say what it gives
         """
         batch = self.batch
@@ -101,7 +111,11 @@ class AcompHandlers:
         expected = self.predictions.result(content, name) if name not in self.predictions.inexact else None
         if row is not None:
             size = batch.size[row]
-            if size != PAGE_SIZE or self.sees("crypto_acomp_compress_ret", "ret"):
+            if later and expected is not None:
+                frame = self.state.stacks[batch.pid[row]][-1]
+                self._compare_result(f"{source}:length", size, PAGE_SIZE if expected[0] else expected[1],
+                                     f"length of {name} for page {self.predictions.page(content)}", row, frame)
+            if size != PAGE_SIZE or (self.sees("crypto_acomp_compress_ret", "ret") and not later):
                 return 0, size
             # A page that did not compress, which is kept as it is, or one that compressed to no less.
             is_page = self.lookahead.writes_page(content, row, self.state.stacks[batch.pid[row]][-1])
@@ -149,11 +163,24 @@ class AcompHandlers:
         """Compare a decompression's outcome with success; answer with the recorded one."""
         batch = self.batch
         predicted = (effect[1], effect[2])
+        if batch.ret[i] == EINPROGRESS and self.sees("crypto_acomp_decompress_ret", "ret"):
+            answer = self._inflated_later(predicted, i, frame)
+            self.invariants.inflated(answer, frame)
+            return answer
+        if frame.handed.software is not None:
+            # Whether it succeeds is known from the driver's call of it; the invariants say what that means.
+            predicted, frame.handed.software = frame.handed.software, None
         self.hold("crypto_acomp_decompress_ret", i, frame, (batch.ret[i], batch.dlen[i]), predicted)
         seen = self.held["crypto_acomp_decompress_ret"].seen
         answer = (batch.ret[i] if seen[0] else predicted[0], batch.dlen[i] if seen[1] else predicted[1])
         self.invariants.inflated(answer, frame)
         return answer
+
+    def _inflated_later(self, predicted: tuple[int, int], i: int, frame: Frame) -> tuple[int, int]:
+        """Return the outcome of a decompression that an interrupt ended: what zswap made of it shows."""
+        row = self.lookahead.next_event(i, "zswap_load_ret", 0) if frame.name == "zswap_load" else None
+        failed = row is not None and self.batch.ret[row] == EIO
+        return (EIO, 0) if failed else predicted
 
     # ---- calls that take several pages ------------------------------------------------------------------
 
