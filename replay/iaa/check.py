@@ -12,14 +12,13 @@ from typing import Any
 
 from replay.iaa.calls import DriverCall, driver_calls
 from replay.iaa.driver import DriverAnswer, PlayedDriver, driver_line
-from replay.iaa.jobs import DeviceJob, JobsByPage, read_jobs, vmemmap_of
+from replay.iaa.jobs import JobsByPage, read_jobs, vmemmap_of
 from replay.iaa.stats import DriverStats, recorded_stats
 from replay.reference.checks import DRIVER_CHECKS, Divergence, Tally
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
-__all__ = ["check_driver"]
-
+__all__ = ["check_driver", "completions"]
 
 
 def check_driver(recording: Recording, tally: Tally) -> list[str]:
@@ -31,48 +30,67 @@ def check_driver(recording: Recording, tally: Tally) -> list[str]:
     for check in DRIVER_CHECKS:
         tally.compared.setdefault(check, 0)
     tally.reasons["iaa.stats"] = "the snapshots hold no statistics of iaa_crypto (CONFIG_CRYPTO_DEV_IAA_CRYPTO_STATS)"
-    why = _cannot(recording)
-    facts = recording.document("iaa")
-    if why or not isinstance(facts, dict):
-        tally.reasons.update(dict.fromkeys(DRIVER_CHECKS, why))
+    run = _run_of(recording)
+    if isinstance(run, str):
+        tally.reasons.update(dict.fromkeys(DRIVER_CHECKS, run))
         return []
-    jobs = read_jobs(recording)
-    calls = list(driver_calls(recording))
+    return _Check(recording, tally, *run).run()
+
+
+def completions(recording: Recording) -> dict[int, tuple[int, int]]:
+    """Return the error and the dlen of each call that returned -EINPROGRESS, by the event of its return.
+
+    They come with an interrupt that no probe shows: the driver's model makes them of the devices' records.  Empty where
+    no call did, or the driver cannot be followed.
+
+    :raises BadInput: when the job log cannot be read
+    """
+    facts = recording.document("iaa")
+    if not isinstance(facts, dict) or facts["options"]["mode"] != "async_irq":
+        return {}
+    run = _run_of(recording)
+    if isinstance(run, str):
+        return {}
+    calls, driver, _ = run
+    found: dict[int, tuple[int, int]] = {}
+    for call in calls:
+        answer = driver.run(call)
+        if answer.fault or answer.ret != call.ret:
+            break
+        if answer.final is not None:
+            found[call.end] = answer.final
+    return found
+
+
+def _run_of(recording: Recording) -> tuple[list[DriverCall], PlayedDriver, JobsByPage] | str:
+    """Return a recording's calls, its driver and its jobs, or why its driver cannot be checked."""
+    config, facts = recording.manifest["config"], recording.document("iaa")
+    if config.get("compressor") != "deflate-iaa" or not isinstance(facts, dict):
+        return f"zswap's compressor was {config.get('compressor')}, not deflate-iaa"
+    kernel = recording.manifest["kernel"]
+    line = driver_line(kernel_line(kernel))
+    if line is None:
+        return f"no iaa_crypto of {kernel.get('release', 'this kernel')} is modelled"
+    jobs, calls = read_jobs(recording), list(driver_calls(recording))
     vmemmap = vmemmap_of(calls, jobs)
     first = next((call.page for call in calls if call.compress and call.page), None)
     if vmemmap is None or first is None:
-        why = "no compress call of the recording could be matched to a job of the devices"
-        tally.reasons.update(dict.fromkeys(DRIVER_CHECKS, why))
-        return []
-    return _Check(recording, tally, facts, jobs, calls, JobsByPage(jobs, vmemmap, first)).run()
-
-
-def _cannot(recording: Recording) -> str:
-    """Return why the driver cannot be checked, "" where it can."""
-    config = recording.manifest["config"]
-    if config.get("compressor") != "deflate-iaa":
-        return f"zswap's compressor was {config.get('compressor')}, not deflate-iaa"
-    line = kernel_line(recording.manifest["kernel"])
-    if driver_line(line) is None:
-        return f"no iaa_crypto of {recording.manifest['kernel'].get('release', 'this kernel')} is modelled"
-    return ""
+        return "no compress call of the recording could be matched to a job of the devices"
+    by_page = JobsByPage(jobs, vmemmap, first)
+    options = facts["options"]
+    cpus = 1 + max((call.cpu for call in calls), default=0)
+    driver = PlayedDriver(line, options["devices"], options["wqs"], (0,) * cpus, options["mode"],
+                          bool(options["verify"]), by_page)
+    return calls, driver, by_page
 
 
 class _Check:
     """One recording's calls, one after another."""
 
-    def __init__(self, recording: Recording, tally: Tally, facts: dict[str, Any], jobs: list[DeviceJob],
-                 calls: list[DriverCall], by_page: JobsByPage) -> None:
+    def __init__(self, recording: Recording, tally: Tally, calls: list[DriverCall], driver: PlayedDriver,
+                 by_page: JobsByPage) -> None:
         self._recording, self._tally, self._calls, self._by_page = recording, tally, calls, by_page
-        self._jobs = jobs
-        options = facts["options"]
-        cpus = 1 + max((call.cpu for call in calls), default=0)
-        cpus = max(cpus, len(recording.manifest.get("cpus", ())))
-        line = driver_line(kernel_line(recording.manifest["kernel"]))
-        assert line is not None
-        self._options = options
-        self._driver = PlayedDriver(line, options["devices"], options["wqs"], (0,) * cpus, options["mode"],
-                                    bool(options["verify"]), by_page)
+        self._driver = driver
         self._migrated = 0
         #: jobs that no call took, known at the end
         self._left = 0

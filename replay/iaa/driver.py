@@ -72,11 +72,13 @@ class DriverAnswer:
 
     ``ret``, ``dlen``: as the call returns them, ``dlen`` None where an interrupt writes it; ``submitted``: (queue that
     was predicted, None where the CPU's place in its table is not known; words; the job taken for it, None where the
-    devices saw none); ``software``: calls of the software fallback; ``fault``: why the model cannot continue.
+    devices saw none); ``software``: calls of the software fallback; ``final``: error and dlen that the interrupt left,
+    None where the call returned them; ``fault``: why the model cannot continue.
     """
 
     ret: int = 0
     dlen: int | None = None
+    final: tuple[int, int] | None = None
     submitted: list[tuple[Wq | None, DescriptorWords, DeviceJob | None]] = field(default_factory=list)
     software: int = 0
     fault: str = ""
@@ -191,6 +193,8 @@ class PlayedDriver:
             answer.fault = f"a source of {call.size:,} bytes, which zswap does not ask for"
             return answer
         request = _request(call)
+        errors: list[int] = []
+        request.complete = errors.append
         try:
             answer.ret = model.compress(request) if call.compress else model.decompress(request)
             model.interrupt()
@@ -201,7 +205,10 @@ class PlayedDriver:
             # Calls that were already under way when it was turned off were let through.
             self._off_from = call.end
             model.enabled = True
-        answer.dlen = None if answer.ret == EINPROGRESS else request.dlen
+        if answer.ret == EINPROGRESS:
+            answer.final = (errors[0], request.dlen) if errors else None
+        else:
+            answer.dlen = request.dlen
         if call.cpu != call.end_cpu:
             # Whose turn it took is not known.
             self._placed -= {call.cpu, call.end_cpu}
@@ -220,6 +227,4 @@ def _request(call: DriverCall) -> AcompRequest:
     # What the buffers hold does not matter here: no byte of them is read.
     src = [Scatterlist(bytes(call.size))] if call.entries == 1 else \
         [Scatterlist(bytes(call.size // 2)), Scatterlist(bytes(call.size - call.size // 2))]
-    request = AcompRequest(src, sg_init_one(bytearray(PAGE_SIZE)), call.size, call.room, cpu=call.cpu)
-    request.complete = lambda err: None
-    return request
+    return AcompRequest(src, sg_init_one(bytearray(PAGE_SIZE)), call.size, call.room, cpu=call.cpu)
