@@ -57,7 +57,7 @@ def test_snapshot_has_the_keys_of_the_format(tmp_path: Path) -> None:
         "cg/memory.stat": "zswap 4096\n", "cg/memory.zswap.max": "max\n", "cg/cgroup.procs": "",
         f"{huge}/swpout": "3\n", f"{huge}/nr_anon": "4\n",
         "sys/kernel/debug/zsmalloc/zswap1/classes": " class\n",
-        "sys/kernel/debug/iaa-crypto/global_stats": "total_comp_calls: 1\n",
+        "sys/kernel/debug/iaa_crypto/global_stats": "total_comp_calls: 1\n",
     })
     values = snapshot(tmp_path / "cg", tmp_path)
     assert values["zswap_debugfs"] == {"stored_pages": "12", "pool_total_size": "4096"}

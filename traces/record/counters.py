@@ -68,7 +68,8 @@ def snapshot(cgroup: Path | None, root: Path = Path("/")) -> dict[str, Any]:
     values["swaps"] = _text(root / "proc/swaps") or ""
     classes = {path.parent.name: _text(path) for path in (root / "sys/kernel/debug/zsmalloc").glob("*/classes")}
     values["zsmalloc_debugfs"] = {name: text for name, text in classes.items() if text is not None}
-    crypto = root / "sys/kernel/debug/iaa-crypto"
+    # iaa-crypto.rst calls the directory iaa-crypto; the driver, from 6.12 to 7.3, makes it under its own name.
+    crypto = root / "sys/kernel/debug/iaa_crypto"
     if crypto.is_dir():
         values["iaa_crypto"] = _files(crypto)
     values["settings"] = read_settings(root)
