@@ -229,7 +229,9 @@ def test_systemd_in_the_guest(tmp_path: Path) -> None:
 def test_emulated_iaa_is_driven_by_the_kernel_s_own_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In sync mode, with verification: each page that zswap stores compressed was two jobs, each load one."""
     out = tmp_path / "r.zr"
-    assert _lab("run", "--kernel", _KERNELS[-1], "--iaa", "devices=2,wqs=2,engines=4,depth=64,mode=sync,verify=1",
+    # On 7.1.13 and 7.2.13 iaa_crypto was seen to refuse an object that lies in two pages; 7.0 reads objects so too.
+    kernel = next((name for name in _KERNELS if not name.startswith(("7.0", "7.1", "7.2"))), "7.3")
+    assert _lab("run", "--kernel", kernel, "--iaa", "devices=2,wqs=2,engines=4,depth=64,mode=sync,verify=1",
                 "--workload", "base --pages 128", "--smp", "2", "-o", str(out)) == 0
     recording = open_recording(out)
     result = replay(recording)
