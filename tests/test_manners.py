@@ -314,9 +314,9 @@ def test_an_interrupted_lab_run_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "bzImage").write_bytes(image)
     before = listing(tmp_path)
     patch = ("import traces.lab.run as run, replay.cli.lab as lab, replay.cli.labcommon as common\n"
-             "from traces.lab.kernels import Kernel\n"
+             "from traces.lab.kernels import BootKernel\n"
              "from pathlib import Path\n"
-             "common.own = lambda image, modules: Kernel('7.2', image, None, None, 'own')\n"
+             "common.own = lambda image, modules: BootKernel('7.2', image, None, None, 'own')\n"
              "run.build = lambda *_: b''\nrun._boot = stop")
     status, said = interrupted(patch, "lab", "run", "--kernel", tmp_path / "bzImage", "-o", tmp_path / "run.zr")
     assert status == 130

@@ -18,7 +18,7 @@ from replay.reference.checks import DRIVER_CHECKS, Divergence, Tally
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
-__all__ = ["check_driver", "completions"]
+__all__ = ["check_driver", "driver_results"]
 
 
 def check_driver(recording: Recording, tally: Tally) -> list[str]:
@@ -37,17 +37,14 @@ def check_driver(recording: Recording, tally: Tally) -> list[str]:
     return _Check(recording, tally, *run).run()
 
 
-def completions(recording: Recording) -> dict[int, tuple[int, int]]:
-    """Return the error and the dlen of each call that returned -EINPROGRESS, by the event of its return.
+def driver_results(recording: Recording) -> dict[int, tuple[int, int]]:
+    """Return the error and the dlen of each call, as the driver's model has them, by the event of its return.
 
-    They come with an interrupt that no probe shows: the driver's model makes them of the devices' records.  Empty where
-    no call did, or the driver cannot be followed.
+    Of a call that returned -EINPROGRESS they are what its interrupt left, which no probe shows.  Up to the first call
+    that the driver's model does not follow.
 
     :raises BadInput: when the job log cannot be read
     """
-    facts = recording.document("iaa")
-    if not isinstance(facts, dict) or facts["options"]["mode"] != "async_irq":
-        return {}
     run = _run_of(recording)
     if isinstance(run, str):
         return {}
@@ -57,8 +54,9 @@ def completions(recording: Recording) -> dict[int, tuple[int, int]]:
         answer = driver.run(call)
         if answer.fault or answer.ret != call.ret:
             break
-        if answer.final is not None:
-            found[call.end] = answer.final
+        final = answer.final if answer.dlen is None else (answer.ret, answer.dlen)
+        if final is not None:
+            found[call.end] = final
     return found
 
 

@@ -84,8 +84,8 @@ class ReplayState:
         self.last_total: tuple[int, int] | None = None
         #: questions that were answered from recorded events
         self.asked: set[str] = set()
-        #: event of a compressor call's return with -EINPROGRESS -> (error, dlen) that came with the interrupt
-        self.completions: dict[int, tuple[int, int]] = {}
+        #: event of a compressor call's return -> (error, dlen) as the model of iaa_crypto has them
+        self.driver_results: dict[int, tuple[int, int]] = {}
         #: what was assumed because nothing recorded says it -> the event it was assumed at first
         self.guesses: dict[str, int] = {}
 

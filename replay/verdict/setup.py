@@ -11,7 +11,7 @@ from model.crypto import Compressor, ModelledCompressor, UnsupportedCompressor, 
 from model.effects import Effect
 from model.revisions import REVISIONS, revision_for_line
 from model.zswap import KERNEL_COMPRESSORS, Zswap
-from replay.iaa.check import completions
+from replay.iaa.check import driver_results
 from replay.iaa.jobs import has_devices
 from replay.reference.checks import Tally
 from replay.reference.engine import Engine
@@ -196,7 +196,7 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     if "zswap_writeback_entry" in engine.state.captured and not model.WRITEBACK_APART:
         model.WRITEBACK_APART = _occurs(recording, "zswap_writeback_entry")
     if has_devices(recording):
-        engine.state.completions = completions(recording)
+        engine.state.driver_results = driver_results(recording)
     engine.invariants.revision_name = name
     engine.zsmalloc.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
     state = recording.document("state")

@@ -69,7 +69,7 @@ class AcompHandlers:
             # What became of each page shows when its object is allocated.
             return ret, dlen, content
         if sees_ret and ret == EINPROGRESS:
-            frame.handed.result = self.state.completions.get(batch.row(i))
+            frame.handed.result = self.state.driver_results.get(batch.row(i))
             if frame.handed.result is None:
                 return (*self._result_elsewhere(i, content, name, later=True), content)
             ret, dlen = frame.handed.result
@@ -176,9 +176,9 @@ class AcompHandlers:
             answer = self._inflated_later(predicted, i, frame)
             self.invariants.inflated(answer, frame)
             return answer
-        if frame.handed.software is not None:
-            # Whether it succeeds is known from the driver's call of it; the invariants say what that means.
-            predicted, frame.handed.software = frame.handed.software, None
+        # Whether a driver with a fallback succeeds is not zswap's doing; the invariants say what a failure means.
+        software, frame.handed.software = frame.handed.software, None
+        predicted = self.state.driver_results.get(batch.row(i), software or predicted)
         self.hold("crypto_acomp_decompress_ret", i, frame, (batch.ret[i], batch.dlen[i]), predicted)
         seen = self.held["crypto_acomp_decompress_ret"].seen
         answer = (batch.ret[i] if seen[0] else predicted[0], batch.dlen[i] if seen[1] else predicted[1])
@@ -187,7 +187,7 @@ class AcompHandlers:
 
     def _inflated_later(self, predicted: tuple[int, int], i: int, frame: Frame) -> tuple[int, int]:
         """Return the outcome of a decompression that an interrupt ended: what zswap made of it shows."""
-        known = self.state.completions.get(self.batch.row(i))
+        known = self.state.driver_results.get(self.batch.row(i))
         if known is not None:
             return known
         row = self.lookahead.next_event(i, "zswap_load_ret", 0) if frame.name == "zswap_load" else None
