@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""traces.importers.devicepages: pages that the lab's emulated devices kept, and the compress calls that they belong to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from traces import schema
+from traces.block import Block
+from traces.errors import BadInput
+from traces.importers.devicepages import PAGES, DevicePages, read_device_pages
+from traces.lab.iaa.joblog import JobLog
+from traces.pages import PageStoreWriter
+
+VMEMMAP = 0xFFFFEA0000000000
+SIZE = 4096
+
+
+def page(number: int) -> bytes:
+    return number.to_bytes(8, "little") * (SIZE // 8)
+
+
+def calls(*frames: int, pages: int = 1, vmemmap: int = VMEMMAP) -> Block:
+    """Compress calls, each of the page with a frame number, or of several pages from there on."""
+    columns = np.zeros((len(schema.COLUMNS), len(frames)), np.int64)
+    place = {column.name: number for number, column in enumerate(schema.COLUMNS)}
+    columns[place["event"]] = schema.CODE["crypto_acomp_compress"]
+    columns[place["content"]] = -1
+    columns[place["size"]] = pages * SIZE
+    columns[place["folio"]] = np.array([vmemmap + 64 * frame for frame in frames], np.uint64).view(np.int64)
+    return Block.of(columns)
+
+
+def stored(tmp_path: Path, pages: DevicePages) -> list[str]:
+    """Return the digest of each reference, in the order in which a recording keeps them."""
+    kept: list[str] = []
+
+    class Writer:
+        def add(self, data: bytes, sha1: str) -> None:
+            assert hashlib.sha1(data).hexdigest() == sha1
+            kept.append(sha1)
+
+    pages.finish()
+    pages.store(Writer())  # type: ignore[arg-type]
+    return kept
+
+
+def capture(tmp_path: Path, jobs: list[dict[str, Any]], kept: int) -> tuple[dict[str, Any], pd.DataFrame]:
+    data = b"".join(page(number) for number in range(kept))
+    (tmp_path / PAGES).write_bytes(data)
+    rows = [{"op": "compress", "in": SIZE, "submitted": n, "rule": 0} | job for n, job in enumerate(jobs)]
+    return {"pages": {"file": PAGES, "sha256": hashlib.sha256(data).hexdigest()}}, pd.DataFrame(rows)
+
+
+def test_calls_take_the_jobs_of_their_frame_in_order(tmp_path: Path) -> None:
+    facts, jobs = capture(tmp_path, [{"pfn": 5, "page": 1}, {"pfn": 6, "page": 2}, {"pfn": 5, "page": 3}], 3)
+    pages = read_device_pages(tmp_path, facts, jobs)
+    assert pages is not None
+    block = calls(5, 6)
+    pages.attach(block)
+    again = calls(5, 5)
+    pages.attach(again)
+    assert block.column("content").tolist() == [0, 1]
+    # The last call has no job: the driver went to software.
+    assert again.column("content").tolist() == [2, -1]
+    assert (pages.unmatched, pages.left) == (1, 0)
+    assert stored(tmp_path, pages) == [hashlib.sha1(page(n)).hexdigest() for n in (0, 1, 2)]
+
+
+def test_a_call_of_several_pages_has_them_one_after_another(tmp_path: Path) -> None:
+    # Two batches that were submitted at once.
+    order = [10, 20, 11, 21, 12, 22]
+    facts, jobs = capture(tmp_path, [{"pfn": frame, "page": n + 1} for n, frame in enumerate(order)], 6)
+    pages = read_device_pages(tmp_path, facts, jobs)
+    assert pages is not None
+    block = calls(10, 20, pages=3)
+    pages.attach(block)
+    assert block.column("content").tolist() == [0, 3]
+    assert stored(tmp_path, pages) == [hashlib.sha1(page(n)).hexdigest() for n in (0, 2, 4, 1, 3, 5)]
+
+
+def test_a_job_that_a_rule_changed_says_nothing_of_its_page(tmp_path: Path) -> None:
+    facts, jobs = capture(tmp_path, [{"pfn": 5, "page": 1, "rule": 2}, {"pfn": 5, "page": 1}], 1)
+    pages = read_device_pages(tmp_path, facts, jobs)
+    assert pages is not None
+    block = calls(5, 5)
+    pages.attach(block)
+    assert block.column("content").tolist() == [-1, 0]
+
+
+def test_jobs_of_before_the_recording_are_left_out(tmp_path: Path) -> None:
+    facts, jobs = capture(tmp_path, [{"pfn": 7, "page": 1}, {"pfn": 5, "page": 2}, {"pfn": 7, "page": 3}], 3)
+    pages = read_device_pages(tmp_path, facts, jobs)
+    assert pages is not None
+    block = calls(5, 7)
+    pages.attach(block)
+    assert stored(tmp_path, pages) == [hashlib.sha1(page(n)).hexdigest() for n in (1, 2)]
+
+
+@given(frames=st.lists(st.integers(0, 40), min_size=1, max_size=60), base=st.integers(0, 1 << 14))
+def test_whatever_the_order_each_call_has_its_page(frames: list[int], base: int) -> None:
+    """Wherever KASLR put vmemmap, and however jobs of other frames lie in between."""
+    vmemmap = VMEMMAP + (base << 30)
+    # Jobs of one frame keep their order; those of different frames were submitted in any.
+    order = sorted(range(len(frames)), key=lambda n: (frames[n] % 3, n))
+    begin = order.index(0)
+    order = order[begin:begin + 1] + order[:begin] + order[begin + 1:]
+    pages = DevicePages(Path("none"), [frames[n] for n in order], order)
+    block = calls(*frames, vmemmap=vmemmap)
+    pages.attach(block)
+    rows = block.column("content").tolist()
+    taken = [pages._called[row] for row in rows]
+    if sorted(frames[n] for n in taken) == sorted(frames):
+        assert [frames[n] for n in taken] == frames
+    same_frame = {frame: [n for n in range(len(frames)) if frames[n] == frame] for frame in frames}
+    assert all([n for n in taken if frames[n] == frame] == of for frame, of in same_frame.items())
+
+
+def test_what_is_not_what_the_lab_wrote_is_one_sentence(tmp_path: Path) -> None:
+    facts, jobs = capture(tmp_path, [{"pfn": 5, "page": 1}], 1)
+    (tmp_path / PAGES).write_bytes(page(9))
+    with pytest.raises(BadInput, match=r"is not what the lab wrote: its digest is not that of iaa\.json"):
+        read_device_pages(tmp_path, facts, jobs)
+    (tmp_path / PAGES).unlink()
+    with pytest.raises(BadInput, match="is not a regular file"):
+        read_device_pages(tmp_path, facts, jobs)
+    os.mkfifo(tmp_path / PAGES)
+    with pytest.raises(BadInput, match="is not a regular file"):
+        read_device_pages(tmp_path, facts, jobs)
+    assert read_device_pages(tmp_path, {}, jobs) is None
+    facts, jobs = capture(tmp_path / "..", [{"pfn": 5, "page": 9}], 1)
+    pages = read_device_pages(tmp_path / "..", facts, jobs)
+    assert pages is not None
+    pages.attach(calls(5))
+    with pytest.raises(BadInput, match="ends before the pages of its jobs"):
+        stored(tmp_path, pages)
+
+
+def test_storing_waits_for_the_last_call(tmp_path: Path) -> None:
+    facts, jobs = capture(tmp_path, [{"pfn": 5, "page": 1}], 1)
+    pages = read_device_pages(tmp_path, facts, jobs)
+    assert pages is not None
+    writer = PageStoreWriter(tmp_path / "pages")
+    thread = threading.Thread(target=pages.store, args=(writer,))
+    thread.start()
+    pages.attach(calls(5))
+    assert thread.is_alive()
+    assert writer.references == 0
+    pages.finish()
+    thread.join(60)
+    assert writer.references == 1
+
+
+def test_the_devices_keep_each_page_once(tmp_path: Path) -> None:
+    log = JobLog(tmp_path / "log", {}, True, tmp_path / "pages")
+    assert [log.page(memoryview(page(n))) for n in (4, 5, 4, 6)] == [1, 2, 1, 3]
+    log.close()
+    assert (tmp_path / "pages").read_bytes() == page(4) + page(5) + page(6)
+    log = JobLog(tmp_path / "log", {}, True)
+    assert log.page(memoryview(page(4))) == 0
+    log.close()
