@@ -227,8 +227,11 @@ def _share(calls: int, pages: PageIndex | None, facts: RunFacts) -> dict[str, An
     used = {str(params["compressor"]) for _, _, values in facts.snapshots
             if isinstance(params := values.get("params"), dict) and "compressor" in params}
     waits = [_count_of(values, "pgscan_direct_throttle") for _, _, values in facts.snapshots]
-    return page_share(calls, calls - pages.unmatched if pages is not None else 0, facts.capture, used,
-                      waits[-1] - waits[0] if waits else 0)
+    share = page_share(calls, calls - pages.unmatched if pages is not None else 0, facts.capture, used,
+                       waits[-1] - waits[0] if waits else 0)
+    if share["why"] and pages is not None and pages.why:
+        share["why"] = [pages.why]
+    return share
 
 
 def _count_of(snapshot: dict[str, Any], name: str) -> int:

@@ -59,6 +59,8 @@ class DevicePages(PageIndex):
         self._called: list[int] = []
         self._ready = threading.Event()
 
+    why = "the plan of faults changed what the devices reported of them, or the driver did not use a device"
+
     @property
     def left(self) -> int:
         """None: jobs of before the recording, such as the driver's self tests, belong to no call."""

@@ -56,6 +56,9 @@ class PageIndex:
         frame = (address.astype(np.uint64) - np.uint64(page_offset)) >> np.uint64(12)
         self._page = (frame * np.uint64(_STRUCT_PAGE) + np.uint64(vmemmap)).view(np.int64)
 
+    #: why calls have no page, where the source of these pages knows; "" where the recorder has to say
+    why = ""
+
     @property
     def left(self) -> int:
         """How many pages no compress call took."""
