@@ -7,11 +7,14 @@ SAMPLES = $(sort $(dir $(wildcard traces/samples/*/manifest.json)))
 
 .PHONY: demo test test-all lab-test lint bench mutation recorder deb man notebook terminal clean
 
-# The last two commands find something, as they should: exit status 1.
+# The last three commands find something, as they should: exit status 1.
 TWO = traces/samples/7.2-lz4-edge --revision mainline-7.2 --revision v14
+FOUND = traces/found/7.1-iaa-window
 demo: $(VENV)/.installed
 	@echo '$$ zreplay replay --brief traces/samples/*/'
 	@$(BIN)/zreplay replay --brief $(SAMPLES)
+	@echo '$$ zreplay replay --brief $(FOUND)'
+	@$(BIN)/zreplay replay --brief $(FOUND) || test $$? -eq 1
 	@echo '$$ zreplay regress --brief $(TWO)'
 	@$(BIN)/zreplay regress --brief $(TWO) || test $$? -eq 1
 	@echo '$$ zreplay report $(TWO) -o demo-report.html'

@@ -59,7 +59,7 @@ def test_sample_passes(results: dict[str, replay.Result], samples: dict[str, Pat
 
 #: What no sample can show: no mainline kernel has calls of several pages; what the samples' workload found, and in which
 #: hierarchy the worker goes round, was not recorded when they were made (tests/test_truth*.py, tests/test_worker_cursor.py).
-IN_NO_SAMPLE = {"acomp.batch", "load.folio", "load.workload", "shrink.worker", "writeback.folio"}
+IN_NO_SAMPLE = {"acomp.batch", "iaa.stats", "load.folio", "load.workload", "shrink.worker", "writeback.folio"}
 
 
 @pytest.mark.parametrize("check", sorted(set(CHECKS) - IN_NO_SAMPLE))
