@@ -16,7 +16,7 @@ from model.branches import BRANCHES
 from model.counters import DEBUGFS, VMSTAT
 from model.zsmalloc import FIND as _FIND
 from model.zsmalloc import ISOLATE_DST, ISOLATE_SRC, RATIO_100
-from replay.reference.checks import CHECKS
+from replay.reference.checks import CHECKS, DRIVER_CHECKS
 from replay.reference.totals import REMEMBERED
 from traces import schema
 
@@ -194,7 +194,7 @@ def branch(name: str) -> int:
 
 
 # ---- checks and explanations, as the compiled loop counts them ---------------------------------------------------
-CHECK_IDS: Final = tuple(CHECKS)
+CHECK_IDS: Final = tuple(check for check in CHECKS if check not in DRIVER_CHECKS)
 #: check -> where it is counted, for those that the compiled loop counts
 _PLACE: Final = {check: number for number, check in enumerate(CHECK_IDS)}
 (H_ORDER, H_WRITEOUT, H_RESULT, H_LENGTH, H_ERROR, H_RAW, H_BYTES, H_CALLS, H_BATCH, H_SIZE, H_PAGES, H_PLACE,
