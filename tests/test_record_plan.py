@@ -244,6 +244,22 @@ def test_a_function_without_the_parameter_is_not_probed() -> None:
     assert row.checks == ("zsmalloc.size", "invariant.length")
 
 
+@pytest.mark.parametrize(("version", "with_iaa", "without"), [
+    ("6.12", "iaa_comp_acompress", "scomp_acomp_compress"),
+    ("7.3", "crypto_acomp_compress", "crypto_acomp_compress")])
+def test_a_driver_s_own_functions_are_hooked_where_zswap_uses_it(version: str, with_iaa: str, without: str) -> None:
+    """6.12 calls deflate-iaa's own, and software's when it uses that, though iaa_crypto is loaded."""
+    known = kernel(version)
+    module = {"iaa_comp_acompress", "iaa_comp_adecompress"}
+    assert known.traceable is not None
+    loaded = ProbedKernel(known.traceable | module, known.functions | module, known.btf)
+    for compressors, function in ((["deflate-iaa"], with_iaa), (["zstd"], without), ([], without)):
+        planned = rows(plan(loaded, compressors=compressors))
+        assert (planned["comp"].function, planned["comp_ret"].function) == (function, function)
+        assert planned["decomp"].function == re.sub("(a?)compress", r"\1decompress", function)
+    assert rows(plan(known, compressors=["deflate-iaa"]))["comp"].function == without
+
+
 def test_page_events_carry_both_halves() -> None:
     some = ProbedKernel(None, {"zstd_compress_cctx", "zlib_deflate"}, None)
     planned, notes = page_plan(some, ["zstd", "deflate", "lz4", "deflate-iaa"])

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["COLUMNS", "EFFECTS", "EVENTS", "PAGE_SIZE", "PROTOTYPES", "ROLES", "Column", "Compared", "Event",
-           "Field", "with_role"]
+__all__ = ["COLUMNS", "DRIVER_FUNCTIONS", "EFFECTS", "EVENTS", "PAGE_SIZE", "PROTOTYPES", "ROLES", "Column",
+           "Compared", "Event", "Field", "with_role"]
 
 #: Bytes of a page: the kernels that are recorded have pages of 4 KiB (:mod:`traces.machine` refuses others).
 PAGE_SIZE = 4096
@@ -211,8 +211,10 @@ _CSS = ("memcg=$css:x64 pool<parent=+{cgroup_subsys_state.parent}($css):x64 "
         "data<cgid=+{kernfs_node.id}(+{cgroup.kn}(+{cgroup_subsys_state.cgroup}($css))):u64")
 # The per-folio name of the function came with 6.18.
 _OUT = "swap_writeout swap_writepage"
-# zswap of 6.12 calls the compressor through an indirect call that the wrapper is inlined into.
-_COMPRESS, _DECOMPRESS = "crypto_acomp_compress scomp_acomp_compress", "crypto_acomp_decompress scomp_acomp_decompress"
+# zswap of 6.12 calls the compressor through an indirect call that the wrapper is inlined into: that of all software, or
+# a driver's own (:data:`DRIVER_FUNCTIONS`).
+_COMPRESS = "crypto_acomp_compress iaa_comp_acompress scomp_acomp_compress"
+_DECOMPRESS = "crypto_acomp_decompress iaa_comp_adecompress scomp_acomp_decompress"
 
 EVENTS: tuple[Event, ...] = (
     _event(1, "marker", "print", "a line written to trace_marker", fields="text<buf", roles="note",
@@ -449,6 +451,9 @@ def with_role(role: str) -> frozenset[str]:
     return frozenset(event.name for event in EVENTS if role in event.roles)
 
 
+#: Functions of one compressor's driver: hooked only where that compressor is in use.
+DRIVER_FUNCTIONS: dict[str, str] = {"iaa_comp_acompress": "deflate-iaa", "iaa_comp_adecompress": "deflate-iaa"}
+
 #: Parameters where the kernel has no BTF of a function: as in Linux 6.12 to 7.3, and 7.2 where these differ.
 PROTOTYPES: dict[str, str] = {
     "swap_writeout": "folio swap_plug", "swap_writepage": "page wbc", "__swap_writepage": "folio swap_plug",
@@ -456,6 +461,7 @@ PROTOTYPES: dict[str, str] = {
     "zswap_entry_free": "entry", "zswap_writeback_entry": "entry swpentry", "zswap_folio_swapin": "folio",
     "crypto_acomp_compress": "req", "crypto_acomp_decompress": "req",
     "scomp_acomp_compress": "req", "scomp_acomp_decompress": "req",
+    "iaa_comp_acompress": "req", "iaa_comp_adecompress": "req",
     "zs_malloc": "pool size gfp nid", "zs_free": "pool handle", "zs_obj_write": "pool handle handle_mem mem_len",
     "zs_obj_read_sg_begin": "pool handle sg mem_len", "zs_obj_read_begin": "pool handle",
     "zs_map_object": "pool handle mm", "zs_get_total_pages": "pool", "zpool_get_total_pages": "zpool",

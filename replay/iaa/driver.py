@@ -134,6 +134,8 @@ class PlayedDriver:
         self.model = IaaCrypto(kernel, bound, Topology(nodes, (0,) * len(nodes), len(nodes)), sync_mode=mode,
                                verify_compress=verify, stand_in=_Device(self), software=_Software(self))
         self._jobs = jobs
+        #: 6.12's fallback is the crypto layer's old interface, which no probe shows
+        self.shows_software = kernel != "6.12"
         self._call: DriverCall
         self._answer: DriverAnswer
         #: the queue that the CPU's table gives the call at hand, None where its place in the table is not known
@@ -169,6 +171,9 @@ class PlayedDriver:
         """The driver goes to software: its result was recorded, as a call inside this one."""
         nested = self._answer.software
         self._answer.software += 1
+        if not self.shows_software:
+            request.dlen = self._call.dlen
+            return self._call.ret
         if nested >= len(self._call.nested):
             return EINVAL
         made = self._call.nested[nested]

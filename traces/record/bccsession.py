@@ -435,8 +435,8 @@ class BccSession(Session):
         self.capture.write_json("capture.json", self._status)
         self.capture.write("version.txt", self.box.version_text())
         kernel = self.box.kernel()
-        planned = plan(kernel, mode.content, own.group)
         names = list(dict.fromkeys([*self.box.compressors(), *options.compressors]))
+        planned = plan(kernel, mode.content, own.group, names)
         page_events, notes = page_plan(kernel, names, own.page_group) if mode.recorded else ([], [])
         lru = self.box.addresses.get("zswap_list_lru")
         if lru is None:

@@ -108,8 +108,10 @@ def record(arguments: argparse.Namespace, command: Sequence[str],
     if arguments.plan:
         if os.geteuid() != 0:
             raise CannotRecord("the plan needs root: only root sees what ftrace can reach", "run it with sudo")
-        kernel = Box().kernel()
-        print(describe(plan(kernel, PageMode(arguments.pages).content, names.group), kernel.btf is not None))
+        box = Box()
+        kernel = box.kernel()
+        planned = plan(kernel, PageMode(arguments.pages).content, names.group, box.compressors())
+        print(describe(planned, kernel.btf is not None))
         return 0
     if not arguments.output:
         raise CannotRecord("no output is named", "give one with -o DIR")

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from traces.events import PROTOTYPES
+from traces.events import DRIVER_FUNCTIONS, PROTOTYPES
 
 from .btf import Btf
 from .names import TracefsNames
@@ -58,16 +59,20 @@ def wanted_names() -> tuple[set[str], set[str]]:
             {"pageflags", *(name.split(".")[0] for name in members)})
 
 
-def plan(kernel: ProbedKernel, content: bool = False, group: str = _DEFAULT.group) -> list[Planned]:
+def plan(kernel: ProbedKernel, content: bool = False, group: str = _DEFAULT.group,
+         compressors: Sequence[str] = ()) -> list[Planned]:
     """Return the plan for all events, in the order of :data:`probes.PROBES`.
 
     :param content: also fetch fields that hold user memory
     :param group: of the events
+    :param compressors: those in use, by zswap's names: a driver's own functions are hooked where it is one of them
     """
-    return [_plan_one(probe, kernel, content, group) for probe in PROBES]
+    return [_plan_one(probe, kernel, content, group, compressors) for probe in PROBES]
 
 
-def _plan_one(probe: Probe, kernel: ProbedKernel, content: bool, group: str) -> Planned:
+def _plan_one(probe: Probe, kernel: ProbedKernel, content: bool, group: str, compressors: Sequence[str]) -> Planned:
+    probe = probe._replace(functions=tuple(name for name in probe.functions
+                                           if DRIVER_FUNCTIONS.get(name) in (None, *compressors)))
     function = next((name for name in probe.functions if _exists(name, kernel)), None)
     if function is None:
         names = [f"{name}()" for name in probe.functions]

@@ -241,8 +241,8 @@ class Session:
         self.capture.write_json("capture.json", self._status)
         self.capture.write("version.txt", self.box.version_text())
         kernel = self.box.kernel()
-        planned = plan(kernel, mode.content, own.group)
         names = list(dict.fromkeys([*self.box.compressors(), *options.compressors]))
+        planned = plan(kernel, mode.content, own.group, names)
         page_events, notes = page_plan(kernel, names, own.page_group) if mode.recorded else ([], [])
         used, refused = self.tracefs.define(planned)
         planned = [row._replace(lines=(), why=refused[row.event]) if row.event in refused else row for row in planned]
