@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from conftest import ROOT
 import replay
 import traces
 from replay.reference.checks import DRIVER_CHECKS
+from traces.errors import BadInput
 
 FOUND = ROOT / "traces" / "found" / "7.1-iaa-window"
 SAMPLE = "7.3-iaa-faults"
@@ -80,3 +82,38 @@ def test_a_page_that_7_1_loses_is_the_kernel_s_doing() -> None:
     assert not any(check.different for check in result.checks if check.id in DRIVER_CHECKS)
     # Up to there every length was what the device's coder gives.
     assert next(check for check in result.checks if check.id == "store.length").compared > 20
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda facts: facts.update(options=[]), "is not an object"),
+    (lambda facts: facts["options"].update(devices="2"), "is not a whole number"),
+    (lambda facts: facts["options"].update(devices=99), "is more than allowed (8)"),
+    (lambda facts: facts["options"].update(mode="maybe"), "is not sync or async or async_irq"),
+    (lambda facts: facts["options"].pop("verify"), "does not say verify"),
+    (lambda facts: facts.pop("options"), "does not say options")])
+def test_facts_of_devices_are_input(samples: dict[str, Path], tmp_path: Path, change: Any, said: str) -> None:
+    path = tmp_path / "r.zr"
+    shutil.copytree(samples[SAMPLE], path, ignore=shutil.ignore_patterns("cache"))
+    facts = json.loads((path / "iaa.json").read_text())
+    change(facts)
+    (path / "iaa.json").write_text(json.dumps(facts))
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["iaa.json"] = hashlib.sha256((path / "iaa.json").read_bytes()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BadInput, match=re.escape(said)):
+        replay.replay(traces.open_recording(path))
+
+
+@pytest.mark.parametrize("value", ["text", float("nan"), float("inf"), None])
+@pytest.mark.parametrize("column", ["submitted", "queue", "out", "pfn"])
+def test_jobs_are_input(samples: dict[str, Path], tmp_path: Path, column: str, value: Any) -> None:
+    path = tmp_path / "r.zr"
+    shutil.copytree(samples[SAMPLE], path, ignore=shutil.ignore_patterns("cache"))
+    frame = pd.read_parquet(path / "iaa_jobs.parquet")
+    frame[column] = [value] * len(frame) if value is None else frame[column].astype(type(value)).where(frame.index != 3, value)
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path / "iaa_jobs.parquet", compression="zstd")
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["iaa_jobs.parquet"] = hashlib.sha256((path / "iaa_jobs.parquet").read_bytes()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BadInput, match="holds something else than numbers"):
+        replay.replay(traces.open_recording(path))

@@ -116,7 +116,7 @@ def _checker(name: str) -> Callable[[Any], Any]:
 
 
 def hold_to_schema(value: Any, name: str, path: str | os.PathLike[str], todo: str) -> None:
-    """Check a value against one of the schema's definitions, ``manifest``, ``snapshot`` or ``state``.
+    """Check a value against one of the schema's definitions, ``manifest``, ``snapshot``, ``state`` or ``iaa``.
 
     :param path: the file it is from, for the message
     :param todo: what to do where it does not fit

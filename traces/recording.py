@@ -38,6 +38,7 @@ _Taken = TypeVar("_Taken")
 SEGMENT_ROWS: Final = 1 << 18
 _MANIFEST: Final = "manifest.json"
 _STATE: Final = "state"
+_IAA: Final = "iaa"
 _SOURCE: Final = "check what the source says of its run"
 _AGAIN: Final = "import or record again, or copy the whole directory again"
 
@@ -238,6 +239,7 @@ class Recording:
         #: numbers of snapshots that were checked against the schema
         self._checked: set[int] = set()
         self._checked_state = False
+        self._checked_iaa = False
         self._check_lists()
         if verify:
             self._verify()
@@ -411,7 +413,7 @@ class Recording:
     def document(self, name: str) -> dict[str, Any] | None:
         """Return the JSON document ``NAME.json``, or None.
 
-        :raises BadInput: when it is not readable, or does not fit the schema where that knows it (``state``)
+        :raises BadInput: when it is not readable, or does not fit the schema where that knows it (``state``, ``iaa``)
         """
         if not self._has(f"{name}.json"):
             return None
@@ -420,6 +422,9 @@ class Recording:
         if name == _STATE and not self._checked_state:
             jsontext.hold_to_schema(value, name, path, "cut the recording again")
             self._checked_state = True
+        if name == _IAA and not self._checked_iaa:
+            jsontext.hold_to_schema(value, name, path, _AGAIN)
+            self._checked_iaa = True
         return value
 
     def table(self, name: str) -> pd.DataFrame | None:

@@ -74,16 +74,15 @@ def read_jobs(recording: Recording) -> list[DeviceJob]:
     if missing:
         raise BadInput(recording.path / "iaa_jobs.parquet", "", f"has no column '{missing[0]}'",
                        "import the capture again")
-    frame = frame.sort_values("submitted", kind="stable")
-    rows = zip(*(frame[name].tolist() for name in _COLUMNS), strict=True)
+    columns = [frame[name].tolist() for name in _COLUMNS]
     notes = frame["note"].tolist() if "note" in frame.columns else [""] * len(frame)
     crcs = frame["crc"].tolist() if "crc" in frame.columns else [0] * len(frame)
     try:
+        rows = sorted(zip(*columns, notes, crcs, strict=True), key=lambda row: int(row[14]))
         return [DeviceJob(int(row[0]), int(row[1]), int(row[2]), str(row[3]), int(row[4]), int(row[5]), int(row[6]),
                           int(row[7]), int(row[8]), int(row[9]), int(row[10]), int(row[11]), int(row[12]),
-                          int(row[13]), note == "lost", int(crc) or None)
-                for row, note, crc in zip(rows, notes, crcs, strict=True)]
-    except (TypeError, ValueError):
+                          int(row[13]), row[15] == "lost", int(row[16]) or None) for row in rows]
+    except (TypeError, ValueError, OverflowError):
         raise BadInput(recording.path / "iaa_jobs.parquet", "", "holds something else than numbers",
                        "import the capture again") from None
 

@@ -64,6 +64,7 @@ def _facts(path: Path) -> dict[str, Any]:
         facts = None
     if not isinstance(facts, dict) or facts.get("zreplay_iaa") != 1:
         raise BadInput(path, "", "holds no facts of emulated devices", _AGAIN)
+    jsontext.hold_to_schema(facts, "iaa", path, _AGAIN)
     return facts
 
 
