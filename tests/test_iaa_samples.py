@@ -21,7 +21,7 @@ import traces
 from replay.reference.checks import DRIVER_CHECKS
 from traces.errors import BadInput
 
-FOUND = ROOT / "traces" / "found" / "7.1-iaa-window"
+FOUND = ROOT / "traces" / "found"
 SAMPLE = "7.3-iaa-faults"
 
 
@@ -73,7 +73,7 @@ def test_a_driver_that_does_otherwise_fails(samples: dict[str, Path], tmp_path: 
 
 
 def test_a_page_that_7_1_loses_is_the_kernel_s_doing() -> None:
-    result = replay.replay(traces.open_recording(FOUND))
+    result = replay.replay(traces.open_recording(FOUND / "7.1-iaa-window"))
     assert (result.verdict, result.reasons) == ("FAIL", [])
     assert [divergence.check for divergence in result.divergences] == ["invariant.load"]
     assert "its object cannot be decompressed; the kernel does what mainline-7.1 says here" in result.divergences[0].what
@@ -82,6 +82,15 @@ def test_a_page_that_7_1_loses_is_the_kernel_s_doing() -> None:
     assert not any(check.different for check in result.checks if check.id in DRIVER_CHECKS)
     # Up to there every length was what the device's coder gives.
     assert next(check for check in result.checks if check.id == "store.length").compared > 20
+
+
+def test_a_page_that_7_3_loses_after_a_page_fault() -> None:
+    """Before it, verify_compress fails for pages that compress: an error of the driver's, not of their bytes."""
+    result = replay.replay(traces.open_recording(FOUND / "7.3-iaa-page-fault"))
+    assert (result.verdict, result.reasons) == ("FAIL", [])
+    assert [divergence.check for divergence in result.divergences] == ["invariant.load"]
+    assert not any(check.different for check in result.checks if check.id in DRIVER_CHECKS)
+    assert next(check for check in result.checks if check.id == "store.error").compared > 40
 
 
 @pytest.mark.parametrize(("change", "said"), [
