@@ -22,7 +22,7 @@ from replay.iaa.jobs import DeviceJob, JobsByPage
 
 __all__ = ["DescriptorWords", "DriverAnswer", "PlayedDriver", "descriptor_words", "driver_line"]
 
-#: Completion status and analytics errors, as check_completion() tells them apart (iaa_crypto_main.c, idxd.h).
+#: Completion status and analytics errors, as check_completion() distinguishes them (iaa_crypto_main.c, idxd.h).
 _SUCCESS: Final = 0x01
 _ANALYTICS: Final = 0x0A
 _DECOMP_OVERFLOW: Final = 0x0B

@@ -18,7 +18,7 @@ _PAGE_SHIFT: Final = 12
 _STRUCT_PAGE: Final = 64
 #: KASLR moves vmemmap in steps of a gibibyte (kernel_randomize_memory()).
 _VMEMMAP_STEP: Final = (1 << 30) - 1
-#: This many calls and jobs are enough to tell where vmemmap is.
+#: This many calls and jobs are enough to find vmemmap.
 _ENOUGH: Final = 256
 #: IAA_DECOMP_SUPPRESS_OUTPUT (include/uapi/linux/idxd.h): a decompression that only checks.
 SUPPRESS_OUTPUT: Final = 1 << 9

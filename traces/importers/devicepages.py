@@ -31,7 +31,7 @@ _COMPRESS: Final = schema.CODE["crypto_acomp_compress"]
 _STRUCT_PAGE: Final = 64
 #: KASLR moves vmemmap in steps of a gibibyte (kernel_randomize_memory()).
 _VMEMMAP_STEP: Final = (1 << 30) - 1
-#: This many calls and jobs are enough to tell where vmemmap is.
+#: This many calls and jobs are enough to find vmemmap.
 _ENOUGH: Final = 512
 #: Pages of the largest folio: a call names no more.
 _MOST_PAGES: Final = 1 << 10
