@@ -228,14 +228,18 @@ def test_systemd_in_the_guest(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("needs_qemu")
 def test_emulated_iaa_is_driven_by_the_kernel_s_own_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In sync mode, with verification: each page that zswap stores compressed was two jobs, each load one."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc, which compiles the plugin that plays MOVDIR64B")
     out = tmp_path / "r.zr"
     # On 7.1.13 and 7.2.13 iaa_crypto was seen to refuse an object that lies in two pages; 7.0 reads objects so too.
     kernel = next((name for name in _KERNELS if not name.startswith(("7.0", "7.1", "7.2"))), "7.3")
     assert _lab("run", "--kernel", kernel, "--iaa", "devices=2,wqs=2,engines=4,depth=64,mode=sync,verify=1",
-                "--workload", "base --pages 128", "--smp", "2", "-o", str(out)) == 0
+                "--workload", "base --pages 128", "--smp", "2", "--pages", "full", "-o", str(out)) == 0
     recording = open_recording(out)
     result = replay(recording)
-    assert [check.id for check in result.checks if check.different] == []
+    assert (result.verdict, result.reasons) == ("PASS", [])
+    compared = {check.id: check.compared for check in result.checks}
+    assert min(compared[name] for name in ("store.length", "iaa.queue", "iaa.submit", "iaa.completion")) > 100
     jobs, facts = recording.table("iaa_jobs"), recording.document("iaa")
     assert jobs is not None
     assert facts is not None
