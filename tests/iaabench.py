@@ -30,14 +30,15 @@ PAGE = (b"zswap keeps compressed pages; " * 140)[:4000] + bytes(96)
 class Bench:
     """A device with 256 KiB of guest memory.  ``now`` is its clock; ``fired`` are the vectors that were signalled."""
 
-    def __init__(self, options: str = "", plan: str = "", log: Path | None = None, contents: bool = False, number: int = 0) -> None:
+    def __init__(self, options: str = "", plan: str = "", log: Path | None = None, contents: bool = False, number: int = 0,
+                 pages: Path | None = None) -> None:
         self.now = 0
         self.fired: list[int] = []
         self.memory = GuestMemory()
         self.fd = os.memfd_create("guest")
         os.ftruncate(self.fd, SIZE)
         self.memory.map(BASE, SIZE, self.fd, 0)
-        self.log = JobLog(log, contents=contents)
+        self.log = JobLog(log, contents=contents, pages=pages)
         self.device = EmulatedIaa(number, IaaOptions.parse(options), self.memory, self.fired.append, IaaFaultPlan.parse(plan),
                                   self.log, lambda: self.now)
         self.records = 0

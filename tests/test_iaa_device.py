@@ -527,6 +527,20 @@ def test_contents_are_logged_where_asked_for(tmp_path: Path) -> None:
     assert (line["crc"], line["head"]) == (record.crc, compress(PAGE, 4096)[:8].hex())
 
 
+def test_the_page_that_is_kept_is_the_one_that_was_compressed(tmp_path: Path) -> None:
+    """The guest may use it for something else as soon as the record says that the job has ended, and before it is logged."""
+    bench = Bench("service=10us", log=tmp_path / "jobs", contents=True, pages=tmp_path / "pages").set_up()
+    bench.put(0x10000, PAGE)
+    bench.page()
+    bench.put(0x10000, bytes(4096))
+    bench.advance(20_000)
+    bench.job(Opcode.DECOMPRESS, 0x20000, 100, 0x30000, 4096)
+    bench.close()
+    lines = [json.loads(line) for line in (tmp_path / "jobs").read_text().splitlines()[1:]]
+    assert [line.get("page") for line in lines] == [1, *[None] * (len(lines) - 1)]
+    assert (tmp_path / "pages").read_bytes() == PAGE
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_ends_the_log_alone(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):

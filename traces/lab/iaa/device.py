@@ -465,6 +465,10 @@ class EmulatedIaa:
             job.outcome = Outcome(int(Status.INT_HANDLE_INVAL))
         else:
             job.outcome = self.operations.perform(descriptor)
+            if self.log.contents and descriptor.opcode == Opcode.COMPRESS and descriptor.src1_size == PAGE_SIZE:
+                # Now: once the record is written, the guest may use the page for something else.
+                with contextlib.suppress(MemoryFault):
+                    job.page = self.log.page(self.memory.at(descriptor.src1_addr, PAGE_SIZE))
         if job.rule:
             job.outcome = self._bent(job.outcome, job.rule)
 
@@ -536,9 +540,8 @@ class EmulatedIaa:
             line += f',"note":"{note}"'
         if self.log.contents and outcome.status == Status.SUCCESS:
             line += f',"crc":{outcome.crc},"head":"{bytes(outcome.output[:8]).hex()}"'
-        if self.log.contents and opcode == Opcode.COMPRESS and descriptor.src1_size == PAGE_SIZE:
-            with contextlib.suppress(MemoryFault):
-                line += f',"page":{self.log.page(self.memory.at(descriptor.src1_addr, PAGE_SIZE, False))}'
+        if job.page:
+            line += f',"page":{job.page}'
         self.log.add(line + "}")
 
     def advance(self) -> int | None:

@@ -27,7 +27,8 @@ class Job:
     """A descriptor on its way.
 
     ``number`` counts the device's submissions; times are nanoseconds; ``engine`` is -1 where no engine was occupied;
-    ``rule`` is the number of the fault rule that it met, 0 for none, and ``late`` what that adds to its end.
+    ``rule`` is the number of the fault rule that it met, 0 for none; ``late`` is what that adds to its end; ``page`` is
+    the number of its source in the log's file of pages, 0 where that is not kept.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Job:
     outcome: Outcome | None = None
     engine: int = -1
     rule: int = 0
+    page: int = 0
     late: int = 0
     behind: int = 0
     silent: bool = False
