@@ -24,18 +24,24 @@ from traces.pages import PageStoreWriter
 
 VMEMMAP = 0xFFFFEA0000000000
 SIZE = 4096
+#: Nanoseconds between calls, and between jobs; by how much the devices' clock is ahead.
+STEP, AHEAD = 100_000_000, 10**15
 
 
 def page(number: int) -> bytes:
     return number.to_bytes(8, "little") * (SIZE // 8)
 
 
-def calls(*frames: int, pages: int = 1, vmemmap: int = VMEMMAP) -> Block:
-    """Compress calls, each of the page with a frame number, or of several pages from there on."""
+def calls(*frames: int, pages: int = 1, vmemmap: int = VMEMMAP, begin: int = 0) -> Block:
+    """Compress calls, each of the page with a frame number, or of several pages from there on.
+
+    The first one's job is the one numbered ``begin``.
+    """
     columns = np.zeros((len(schema.COLUMNS), len(frames)), np.int64)
     place = {column.name: number for number, column in enumerate(schema.COLUMNS)}
     columns[place["event"]] = schema.CODE["crypto_acomp_compress"]
     columns[place["content"]] = -1
+    columns[place["ts"]] = STEP * (begin + np.arange(len(frames)))
     columns[place["size"]] = pages * SIZE
     columns[place["folio"]] = np.array([vmemmap + 64 * frame for frame in frames], np.uint64).view(np.int64)
     return Block.of(columns)
@@ -58,7 +64,7 @@ def stored(tmp_path: Path, pages: DevicePages) -> list[str]:
 def capture(tmp_path: Path, jobs: list[dict[str, Any]], kept: int) -> tuple[dict[str, Any], pd.DataFrame]:
     data = b"".join(page(number) for number in range(kept))
     (tmp_path / PAGES).write_bytes(data)
-    rows = [{"op": "compress", "in": SIZE, "submitted": n, "rule": 0} | job for n, job in enumerate(jobs)]
+    rows = [{"op": "compress", "in": SIZE, "submitted": AHEAD + STEP * n, "rule": 0} | job for n, job in enumerate(jobs)]
     return {"pages": {"file": PAGES, "sha256": hashlib.sha256(data).hexdigest()}}, pd.DataFrame(rows)
 
 
@@ -102,9 +108,26 @@ def test_jobs_of_before_the_recording_are_left_out(tmp_path: Path) -> None:
     facts, jobs = capture(tmp_path, [{"pfn": 7, "page": 1}, {"pfn": 5, "page": 2}, {"pfn": 7, "page": 3}], 3)
     pages = read_device_pages(tmp_path, facts, jobs)
     assert pages is not None
-    block = calls(5, 7)
+    block = calls(5, 7, begin=1)
     pages.attach(block)
     assert stored(tmp_path, pages) == [hashlib.sha1(page(n)).hexdigest() for n in (1, 2)]
+
+
+def test_a_frame_that_was_compressed_before_the_recording_too_is_told_by_its_time(tmp_path: Path) -> None:
+    # The first call's own frame among them.
+    facts, jobs = capture(tmp_path, [{"pfn": frame, "page": n + 1} for n, frame in enumerate([5, 7, 8, 5, 7, 8])], 6)
+    pages = read_device_pages(tmp_path, facts, jobs)
+    assert pages is not None
+    pages.attach(calls(5, 7, 8, begin=3))
+    assert stored(tmp_path, pages) == [hashlib.sha1(page(n)).hexdigest() for n in (3, 4, 5)]
+
+
+def test_calls_whose_jobs_were_submitted_in_another_order_have_them(tmp_path: Path) -> None:
+    facts, jobs = capture(tmp_path, [{"pfn": 7, "page": 1, "submitted": AHEAD + 1}, {"pfn": 5, "page": 2, "submitted": AHEAD + 2}], 2)
+    pages = read_device_pages(tmp_path, facts, jobs)
+    assert pages is not None
+    pages.attach(calls(5, 7))
+    assert stored(tmp_path, pages) == [hashlib.sha1(page(n)).hexdigest() for n in (1, 0)]
 
 
 @given(frames=st.lists(st.integers(0, 40), min_size=1, max_size=60), base=st.integers(0, 1 << 14))
@@ -113,9 +136,7 @@ def test_whatever_the_order_each_call_has_its_page(frames: list[int], base: int)
     vmemmap = VMEMMAP + (base << 30)
     # Jobs of one frame keep their order; those of different frames were submitted in any.
     order = sorted(range(len(frames)), key=lambda n: (frames[n] % 3, n))
-    begin = order.index(0)
-    order = order[begin:begin + 1] + order[:begin] + order[begin + 1:]
-    pages = DevicePages(Path("none"), [frames[n] for n in order], order)
+    pages = DevicePages(Path("none"), [frames[n] for n in order], order, [AHEAD + n for n in range(len(order))])
     block = calls(*frames, vmemmap=vmemmap)
     pages.attach(block)
     rows = block.column("content").tolist()

@@ -15,14 +15,16 @@ import pytest
 from model.crypto.iaa_stats import GLOBAL_STATS
 from replay.iaa.calls import COLUMNS
 from replay.iaa.check import check_driver
-from replay.iaa.jobs import vmemmap_of
 from replay.iaa.stats import recorded_stats
 from replay.reference.checks import DRIVER_CHECKS, Tally
 from traces import schema
+from traces.deviceclock import vmemmap_of
 from traces.errors import BadInput
 
 VMEMMAP = 0xFFFFEA0000000000
 COMP, DECOMP = "crypto_acomp_compress", "crypto_acomp_decompress"
+#: Nanoseconds between events; what the devices' clock is ahead, with half of that between a call and its job.
+STEP, AHEAD = 100_000_000, 10**15
 COMP_FLAGS, DECOMP_FLAGS, IRQ = 0x1010C, 0x10C, 0x10
 
 
@@ -38,7 +40,7 @@ class Run:
         self.turn: dict[int, int] = {}
 
     def event(self, name: str, pid: int, cpu: int, **columns: int) -> None:
-        row = dict.fromkeys(COLUMNS, 0) | {"event": schema.CODE[name], "pid": pid, "cpu": cpu, "ts": len(self.events)}
+        row = dict.fromkeys(COLUMNS, 0) | {"event": schema.CODE[name], "pid": pid, "cpu": cpu, "ts": STEP * len(self.events)}
         self.events.append(row | columns)
 
     def job(self, op: str, cpu: int, pfn: int, size: int, room: int, out: int, *, to: int = 0, status: int = 1,
@@ -52,7 +54,7 @@ class Run:
         row = {"n": len(self.jobs), "device": cpu % self.options["devices"], "queue": self.turn[cpu], "op": op, "flags": flags,
                "how": how if how is not None else 6 if op == "compress" else 15, "pfn": pfn, "in": size, "to": to,
                "room": room, "status": status, "error": error, "out": out, "in_flight": 0,
-               "submitted": len(self.jobs), "note": ""} | more
+               "submitted": AHEAD + STEP * len(self.events) - STEP // 2 + len(self.jobs), "note": ""} | more
         self.jobs.append(row)
         return row
 
@@ -105,6 +107,21 @@ class Run:
     def check(self) -> tuple[Tally, list[str]]:
         tally = Tally()
         return tally, check_driver(self.recording(), tally)
+
+
+def test_a_page_that_was_compressed_before_the_recording_too_is_told_by_its_time() -> None:
+    run = Run()
+    for pfn in (100, 101, 107):
+        run.job("compress", 0, pfn, 4096, 4096, 800)
+    run.job("decompress", 0, 77, 800, 4096, 4096, to=200 << 12)
+    run.turn.clear()
+    assert differs(whole(run)) == {}
+
+
+def test_a_recording_may_begin_with_a_decompression() -> None:
+    run = Run()
+    run.decompress(250, 700)
+    assert differs(whole(run)) == {}
 
 
 def whole(run: Run) -> Run:
@@ -261,3 +278,6 @@ def test_a_table_that_lacks_a_column_is_one_sentence() -> None:
 
 def test_where_vmemmap_is_follows_from_calls_and_jobs() -> None:
     assert vmemmap_of([], []) is None
+    # However much was done before the recording, and wherever KASLR put it.
+    base = VMEMMAP + (5 << 30)
+    assert vmemmap_of([base + 64 * frame for frame in (9, 5000)], range(4000, 6000)) == base

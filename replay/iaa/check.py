@@ -12,9 +12,10 @@ from typing import Any
 
 from replay.iaa.calls import DriverCall, driver_calls
 from replay.iaa.driver import DriverAnswer, PlayedDriver, driver_line
-from replay.iaa.jobs import JobsByPage, read_jobs, vmemmap_of
+from replay.iaa.jobs import JobsByPage, read_jobs
 from replay.iaa.stats import DriverStats, recorded_stats
 from replay.reference.checks import DRIVER_CHECKS, Divergence, Tally
+from traces.deviceclock import vmemmap_of
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
@@ -70,11 +71,11 @@ def _run_of(recording: Recording) -> tuple[list[DriverCall], PlayedDriver, JobsB
     if line is None:
         return f"no iaa_crypto of {kernel.get('release', 'this kernel')} is modelled"
     jobs, calls = read_jobs(recording), list(driver_calls(recording))
-    vmemmap = vmemmap_of(calls, jobs)
-    first = next((call.page for call in calls if call.compress and call.page), None)
-    if vmemmap is None or first is None:
+    vmemmap = vmemmap_of([call.page for call in calls if call.compress and call.page],
+                         [job.pfn for job in jobs if job.op == "compress"])
+    if vmemmap is None:
         return "no compress call of the recording could be matched to a job of the devices"
-    by_page = JobsByPage(jobs, vmemmap, first)
+    by_page = JobsByPage(jobs, vmemmap, calls)
     options = facts["options"]
     cpus = 1 + max((call.cpu for call in calls), default=0)
     driver = PlayedDriver(line, options["devices"], options["wqs"], (0,) * cpus, options["mode"],

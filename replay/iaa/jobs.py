@@ -3,23 +3,18 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from replay.iaa.calls import DriverCall
+from traces.deviceclock import STRUCT_PAGE, first_job
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["DeviceJob", "JobsByPage", "has_devices", "read_jobs", "vmemmap_of"]
+__all__ = ["DeviceJob", "JobsByPage", "has_devices", "read_jobs"]
 
 _PAGE_SHIFT: Final = 12
-#: sizeof(struct page) of x86-64
-_STRUCT_PAGE: Final = 64
-#: KASLR moves vmemmap in steps of a gibibyte (kernel_randomize_memory()).
-_VMEMMAP_STEP: Final = (1 << 30) - 1
-#: This many calls and jobs are enough to find vmemmap.
-_ENOUGH: Final = 256
 #: IAA_DECOMP_SUPPRESS_OUTPUT (include/uapi/linux/idxd.h): a decompression that only checks.
 SUPPRESS_OUTPUT: Final = 1 << 9
 _COLUMNS: Final = ("n", "device", "queue", "op", "flags", "how", "pfn", "in", "to", "room", "status", "error", "out",
@@ -31,7 +26,7 @@ class DeviceJob(NamedTuple):
 
     ``pfn``: page frame of the source; ``to``: physical address of the destination; ``in_flight``: descriptors of the
     queue that were on their way when it was submitted; ``lost``: no record was written; ``crc``: of the record, None
-    where the log does not say.
+    where the log does not say; ``submitted``: nanoseconds of the host's clock.
     """
 
     n: int
@@ -50,6 +45,7 @@ class DeviceJob(NamedTuple):
     in_flight: int
     lost: bool
     crc: int | None
+    submitted: int
 
     @property
     def verifies(self) -> bool:
@@ -81,22 +77,10 @@ def read_jobs(recording: Recording) -> list[DeviceJob]:
         rows = sorted(zip(*columns, notes, crcs, strict=True), key=lambda row: int(row[14]))
         return [DeviceJob(int(row[0]), int(row[1]), int(row[2]), str(row[3]), int(row[4]), int(row[5]), int(row[6]),
                           int(row[7]), int(row[8]), int(row[9]), int(row[10]), int(row[11]), int(row[12]),
-                          int(row[13]), row[15] == "lost", int(row[16]) or None) for row in rows]
+                          int(row[13]), row[15] == "lost", int(row[16]) or None, int(row[14])) for row in rows]
     except (TypeError, ValueError, OverflowError):
         raise BadInput(recording.path / "iaa_jobs.parquet", "", "holds something else than numbers",
                        "import the capture again") from None
-
-
-def vmemmap_of(calls: Sequence[DriverCall], jobs: Sequence[DeviceJob]) -> int | None:
-    """Return the address of the struct page of frame 0: it makes frames of the pages that were handed over.
-
-    None where calls and jobs do not agree on one.
-    """
-    pages = [call.page for call in calls if call.compress and call.page][:_ENOUGH]
-    frames = [job.pfn for job in jobs if job.op == "compress"][:4 * _ENOUGH]
-    votes = Counter(base for page in pages for frame in frames
-                    if not (base := page - _STRUCT_PAGE * frame) & _VMEMMAP_STEP)
-    return votes.most_common(1)[0][0] if votes else None
 
 
 class JobsByPage:
@@ -104,19 +88,20 @@ class JobsByPage:
 
     A page is compressed, or filled, by one task at a time: the jobs of one frame come in the order of its calls.
 
-    :param jobs: in the order of their submission; those before the first call's own are the driver's self tests, or
-        came before the recording
-    :param vmemmap: from :func:`vmemmap_of`
-    :param first: the first compression's struct page
+    :param jobs: in the order of their submission; those before the first call are the driver's self tests, or came
+        before the recording
+    :param vmemmap: from :func:`traces.deviceclock.vmemmap_of`
+    :param calls: in the order of their entries
     """
 
-    def __init__(self, jobs: Sequence[DeviceJob], vmemmap: int, first: int) -> None:
+    def __init__(self, jobs: Sequence[DeviceJob], vmemmap: int, calls: Sequence[DriverCall]) -> None:
         self._vmemmap = vmemmap
         self._of: dict[tuple[str, int], deque[DeviceJob]] = defaultdict(deque)
         self.others = 0
-        frame = self.frame(first)
+        made = [(call.ts, self.frame(call.page)) for call in calls if call.compress and call.page]
+        begin = first_job(made, [(job.submitted, job.pfn) for job in jobs if job.op == "compress"], calls[0].ts)
         #: jobs from before the recording
-        self.before = next((i for i, job in enumerate(jobs) if job.op == "compress" and job.pfn == frame), len(jobs))
+        self.before = 0 if begin is None else sum(job.submitted < begin for job in jobs)
         for job in jobs[self.before:]:
             if job.op == "compress":
                 self._of["compress", job.pfn].append(job)
@@ -127,7 +112,7 @@ class JobsByPage:
 
     def frame(self, page: int) -> int:
         """Return a struct page's frame number."""
-        return (page - self._vmemmap) // _STRUCT_PAGE
+        return (page - self._vmemmap) // STRUCT_PAGE
 
     def next(self, kind: str, page: int) -> DeviceJob | None:
         """As :meth:`take`, and leave it where it is."""

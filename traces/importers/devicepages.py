@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Pages that the lab's emulated devices were given to compress, and which compress call each belongs to.
 
-The devices know page frames and no guest's clock.  A page is compressed by one task at a time, so the jobs of one frame
-come in the order of its calls.
+A page is compressed by one task at a time, so the jobs of one frame come in the order of its calls.  Those of before
+the recording are left out (:mod:`traces.deviceclock`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import pandas as pd
 
 from traces import schema
 from traces.block import Block
+from traces.deviceclock import STRUCT_PAGE, first_job, vmemmap_of
 from traces.errors import BadInput
 from traces.files import is_regular
 from traces.importers.pageindex import PageIndex
@@ -28,11 +29,6 @@ __all__ = ["PAGES", "DevicePages", "read_device_pages"]
 #: Name of the file of pages in a capture; iaa.json has its digest.
 PAGES: Final = "iaa-pages.bin"
 _COMPRESS: Final = schema.CODE["crypto_acomp_compress"]
-_STRUCT_PAGE: Final = 64
-#: KASLR moves vmemmap in steps of a gibibyte (kernel_randomize_memory()).
-_VMEMMAP_STEP: Final = (1 << 30) - 1
-#: This many calls and jobs are enough to find vmemmap.
-_ENOUGH: Final = 512
 #: Pages of the largest folio: a call names no more.
 _MOST_PAGES: Final = 1 << 10
 _AGAIN: Final = "copy the capture again"
@@ -45,14 +41,16 @@ class DevicePages(PageIndex):
     :param frames: page frames of the jobs' sources, in the order of submission
     :param rows: the row of each in the file, -1 where its page says nothing of its result: a rule of the fault plan
         changed that
+    :param times: when each was submitted, by the devices' clock, in nanoseconds
     """
 
-    def __init__(self, path: Path, frames: list[int], rows: list[int]) -> None:
+    def __init__(self, path: Path, frames: list[int], rows: list[int], times: list[int]) -> None:
         none = np.zeros(0, np.int64)
         super().__init__(str(path), none, none, [], None, None)
         self._file = path
         self._frames = frames
         self._rows = rows
+        self._times = times
         self._of: dict[int, deque[int]] | None = None
         self._vmemmap = 0
         #: rows of the file in the order in which calls took them: the recording's ``refs``
@@ -74,31 +72,35 @@ class DevicePages(PageIndex):
         sizes = block.column("size")[calls].tolist()
         pages = (block.column("folio")[calls].view(np.uint64) & np.uint64(~np.uint64(3))).tolist()
         offsets = block.column("offset")[calls].tolist()
-        first = [page + offset // schema.PAGE_SIZE * _STRUCT_PAGE for page, offset in zip(pages, offsets, strict=True)]
+        first = [page + offset // schema.PAGE_SIZE * STRUCT_PAGE for page, offset in zip(pages, offsets, strict=True)]
         if self._of is None:
-            self._begin(first)
+            self._begin(first, block.ts[calls].tolist())
         found = np.array([self._take(page, min(max(size // schema.PAGE_SIZE, 1), _MOST_PAGES))
                           for page, size in zip(first, sizes, strict=True)], np.int64)
         block.put("content", calls[found >= 0], found[found >= 0])
         self.unmatched += int(np.count_nonzero(found < 0))
 
-    def _begin(self, pages: list[int]) -> None:
-        """Find where vmemmap is, and leave out the jobs before the first call's own."""
-        votes = Counter(base for page in pages[:_ENOUGH] for frame in self._frames[:_ENOUGH]
-                        if not (base := page - _STRUCT_PAGE * frame) & _VMEMMAP_STEP)
+    def _begin(self, pages: list[int], stamps: list[int]) -> None:
+        """Find where vmemmap is, and leave out the jobs of before the recording."""
         self._of = defaultdict(deque)
-        if not votes:
+        vmemmap = vmemmap_of(pages, self._frames)
+        if vmemmap is None:
             return
-        self._vmemmap = votes.most_common(1)[0][0]
-        frame = (pages[0] - self._vmemmap) // _STRUCT_PAGE
-        begin = self._frames.index(frame) if frame in self._frames else 0
-        for job in range(begin, len(self._frames)):
-            self._of[self._frames[job]].append(job)
+        self._vmemmap = vmemmap
+        calls = [(ts, self._frame(page)) for page, ts in zip(pages, stamps, strict=True)]
+        jobs = list(zip(self._times, self._frames, strict=True))
+        begin = first_job(calls, jobs, stamps[0])
+        for job, (submitted, frame) in enumerate(jobs):
+            if begin is None or submitted >= begin:
+                self._of[frame].append(job)
+
+    def _frame(self, page: int) -> int:
+        return (page - self._vmemmap) // STRUCT_PAGE
 
     def _take(self, page: int, count: int) -> int:
         """Return the row of ``refs`` of a call's first page, -1 where not all its pages are known."""
         assert self._of is not None
-        frame = (page - self._vmemmap) // _STRUCT_PAGE
+        frame = self._frame(page)
         queues = [self._of.get(frame + k) for k in range(count)]
         jobs = [queue.popleft() if queue else -1 for queue in queues]
         rows = [self._rows[job] if job >= 0 else -1 for job in jobs]
@@ -154,4 +156,4 @@ def read_device_pages(directory: Path, facts: dict[str, Any], jobs: pd.DataFrame
     # Pages are numbered from 1; what a rule of the fault plan did to a job does not follow from its page.
     bent = own["rule"] != 0 if "rule" in own.columns else own["page"] < 0
     rows = np.where(bent, 0, own["page"]).astype(np.int64) - 1
-    return DevicePages(path, own["pfn"].tolist(), rows.tolist())
+    return DevicePages(path, own["pfn"].tolist(), rows.tolist(), own["submitted"].tolist())

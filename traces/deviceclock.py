@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where a recording begins in the job log of its emulated devices, and which frame a struct page stands for.
+
+The devices know page frames and the host's clock; a recording knows struct pages and the guest's.  Both clocks run
+alike, so what lies between a call and its job is the same for all calls, but for the time that each takes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+__all__ = ["STRUCT_PAGE", "first_job", "vmemmap_of"]
+
+#: sizeof(struct page) of x86-64
+STRUCT_PAGE: Final = 64
+#: KASLR moves vmemmap in steps of a gibibyte (kernel_randomize_memory()).
+_VMEMMAP_STEP: Final = (1 << 30) - 1
+#: This many calls are enough to tell where vmemmap is, and how the clocks differ.
+_ENOUGH: Final = 512
+#: Frames as far apart as vmemmap's steps that are looked at: that many times 64 GiB.
+_MOST_ALIKE: Final = 64
+#: Jobs of one frame that are looked at for one call.
+_MOST_OF_FRAME: Final = 4096
+#: Nanoseconds: most jobs are submitted this soon after their call began.
+_SOON: Final = 50_000_000
+#: Nanoseconds by which the clocks may run apart while the first calls are made.
+_SLACK: Final = 10_000_000
+
+
+def vmemmap_of(pages: Sequence[int], frames: Sequence[int]) -> int | None:
+    """Return the address of the struct page of frame 0, None where pages and frames do not agree on one.
+
+    :param pages: struct pages that were handed over to be compressed
+    :param frames: page frames of the sources of compress jobs
+    """
+    alike: dict[int, set[int]] = defaultdict(set)
+    for frame in frames:
+        if len(of := alike[STRUCT_PAGE * frame & _VMEMMAP_STEP]) < _MOST_ALIKE:
+            of.add(frame)
+    votes = Counter(page - STRUCT_PAGE * frame for page in pages[:_ENOUGH]
+                    for frame in alike.get(page & _VMEMMAP_STEP, ()))
+    return votes.most_common(1)[0][0] if votes else None
+
+
+def first_job(calls: Sequence[tuple[int, int]], jobs: Sequence[tuple[int, int]], begin: int) -> int | None:
+    """Return when the devices' clock says that a recording's first call began: earlier jobs are not the recording's.
+
+    None where the clocks do not tell: fewer than half of the calls have a job that fits.
+
+    :param calls: compress calls, as (time stamp in nanoseconds, page frame), in order
+    :param jobs: compress jobs, as (time of submission, page frame)
+    :param begin: time stamp of the first call of any kind
+    """
+    of: dict[int, list[int]] = defaultdict(list)
+    for submitted, frame in jobs:
+        of[frame].append(submitted)
+    apart = [np.array(of[frame][:_MOST_OF_FRAME], np.int64) - ts for ts, frame in calls[:_ENOUGH] if frame in of]
+    if not apart:
+        return None
+    gaps = np.sort(np.concatenate(apart))
+    fitting = np.searchsorted(gaps, gaps + _SOON, "right") - np.arange(gaps.size)
+    # Of equals the last: what a recording's calls did comes behind what was done before.
+    best = gaps.size - 1 - int(fitting[::-1].argmax())
+    if 2 * int(fitting[best]) < len(apart):
+        return None
+    earliest = np.searchsorted(gaps, gaps[best] - _SLACK)
+    return begin + int(gaps[earliest]) - _SLACK
