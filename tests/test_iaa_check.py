@@ -37,6 +37,8 @@ class Run:
         self.jobs: list[dict[str, Any]] = []
         self.stats: dict[int, dict[str, Any]] = {}
         self.release = release
+        self.box: dict[str, Any] = {"cpus_online": "0-1", "numa": {"online": "0"}}
+        self.faults = ""
         self.turn: dict[int, int] = {}
 
     def event(self, name: str, pid: int, cpu: int, **columns: int) -> None:
@@ -55,6 +57,7 @@ class Run:
                "how": how if how is not None else 6 if op == "compress" else 15, "pfn": pfn, "in": size, "to": to,
                "room": room, "status": status, "error": error, "out": out, "in_flight": 0,
                "submitted": AHEAD + STEP * len(self.events) - STEP // 2 + len(self.jobs), "note": ""} | more
+        row.setdefault("ended", row["submitted"])
         self.jobs.append(row)
         return row
 
@@ -98,9 +101,9 @@ class Run:
                 {"word": np.zeros(len(self.events), np.int64)} if "word" in columns else {})
 
         return SimpleNamespace(
-            path=Path("r.zr"), manifest={"config": {"compressor": "deflate-iaa", "chain_size": 8}, "probes": {},
+            path=Path("r.zr"), manifest={"config": {"compressor": "deflate-iaa", "chain_size": 8}, "probes": {}, "capture": {"box": self.box},
                                          "kernel": {"release": self.release, "version": self.release}},
-            document=lambda name: {"options": self.options} if name == "iaa" else None,
+            document=lambda name: {"options": self.options, "faults": self.faults} if name == "iaa" else None,
             table=lambda name: frame if name == "iaa_jobs" else None, batches=batches,
             snapshots=list(self.stats), snapshot=lambda number: self.stats[number])
 
@@ -238,6 +241,173 @@ def test_statistics_are_those_of_the_calls() -> None:
     assert tally.compared["iaa.stats"] == len(GLOBAL_STATS)
     assert differs(counted(total_comp_calls=6)) == {"iaa.stats": 1}
     assert [row.event for row in recorded_stats(counted().recording())] == [0, 8]
+
+
+def test_a_cpu_that_never_uses_its_own_device_is_a_difference() -> None:
+    for column, value in (("device", 0), ("queue", 7)):
+        run = whole(Run())
+        for job in run.jobs:
+            if job["device"] == 1:
+                job[column] = value
+        assert differs(run) == {"iaa.queue": 1}
+    # Which device a CPU has follows from how many CPUs there are.
+    for box in ({}, {"cpus_online": "0-1", "numa": {"online": "0-1"}}):
+        run = whole(Run())
+        run.box = box
+        for job in run.jobs:
+            job["device"] = 0
+        tally, notes = run.check()
+        assert tally.different == {}
+        assert "which devices each CPU has is not known" in notes[0]
+        assert "the queues of 11 descriptors" in notes[0]
+
+
+def test_four_cpus_of_which_two_called_share_two_devices() -> None:
+    run = whole(Run())
+    run.box["cpus_online"] = "0-3"
+    assert differs(run) == {"iaa.queue": 1}
+    for job in run.jobs:
+        job["device"] = 0
+    assert differs(run) == {}
+
+
+def begun(run: Run, pfn: int, pid: int, cpu: int) -> None:
+    run.event(COMP, pid, cpu, folio=VMEMMAP + 64 * pfn, size=4096, dlen=4096)
+
+
+def returned(run: Run, pid: int, cpu: int, **outcome: int) -> None:
+    run.event(COMP + "_ret", pid, cpu, **outcome)
+
+
+def test_calls_that_met_on_their_cpu_had_their_turns_in_any_order() -> None:
+    run = whole(Run())
+    begun(run, 300, 1, 0)
+    run.compress(301, 700, pid=5)
+    run.job("compress", 0, 300, 4096, 4096, 600)
+    returned(run, 1, 0, dlen=600)
+    run.compress(302, 500)
+    tally, notes = run.check()
+    assert tally.different == {}
+    assert notes == ["2 calls of the driver met another one on their CPU: which queue each used is not compared"]
+    # Behind them the CPU is where two more turns brought it.
+    run.jobs[-1]["queue"] ^= 1
+    assert differs(run) == {"iaa.queue": 1}
+
+
+def test_a_call_that_never_returned_had_its_turn() -> None:
+    run = whole(Run())
+    begun(run, 300, 1, 0)
+    run.job("compress", 0, 300, 4096, 4096, 700)
+    for k in range(4):
+        run.compress(310 + k, 700, pid=5)
+    assert differs(run) == {}
+    assert run.check()[1] == ["1 calls of the driver never returned: what they did is not compared"]
+
+
+def test_a_call_that_began_while_the_driver_turned_itself_off_may_have_been_let_through() -> None:
+    for outcome in ({"ret": -19, "dlen": 4096}, {"dlen": 600}):
+        run = whole(Run())
+        begun(run, 300, 1, 0)
+        run.job("compress", 0, 300, 4096, 4096, 0, status=0, note="lost")
+        begun(run, 301, 2, 1)
+        if "ret" not in outcome:
+            run.job("compress", 1, 301, 4096, 4096, 600)
+        returned(run, 2, 1, **outcome)
+        returned(run, 1, 0, ret=-110, dlen=4096)
+        assert differs(run) == {}
+        # One that began behind is not.
+        run.compress(302, 700, cpu=1, pid=2)
+        assert differs(run)
+
+
+def test_an_interrupt_that_never_comes_turns_nothing_off() -> None:
+    run = whole(Run(mode="async_irq"))
+    run.compress(160, 0, status=0, note="lost")
+    run.compress(161, 900, cpu=1, pid=2)
+    assert differs(run) == {}
+    # Its check of a compression is polled, and does.
+    run = whole(Run(mode="async_irq", verify=1))
+    run.compress(160, 800)
+    run.jobs[-1].update(status=0, note="lost")
+    run.decompress(161, 900, device=False, ret=-19)
+    assert differs(run) == {}
+
+
+def test_a_job_that_ended_too_late_is_one_that_never_did() -> None:
+    run = whole(Run())
+    run.compress(160, 900, ret=-110, dlen=4096)
+    run.jobs[-1]["ended"] += 50_000_000
+    assert differs(run) == {}
+    run.decompress(161, 900, device=False, ret=-19)
+    assert differs(run) == {}
+    # Nothing turns the driver off that was there at once.
+    run.jobs[-1]["ended"] = run.jobs[-1]["submitted"]
+    assert differs(run) == {"iaa.completion": 1}
+
+
+def interrupted(*fallbacks: int) -> Run:
+    """Two decompressions of one size are under way; the device refuses the second, and there are calls of software."""
+    run = whole(Run(mode="async_irq"))
+    for cpu, pfn, status in ((0, 400, 1), (1, 401, 10)):
+        run.decompress(pfn, 777, cpu=cpu, pid=1 + cpu, status=status, error=5)
+    for size in fallbacks:
+        run.event(DECOMP, 99, 0, size=size, dlen=4096)
+        run.event(DECOMP + "_ret", 99, 0, dlen=4096)
+    return run
+
+
+def test_the_software_that_an_interrupt_calls_is_of_the_one_that_needs_it() -> None:
+    assert differs(interrupted(777)) == {}
+    assert differs(interrupted()) == {"iaa.fallback": 1}
+    assert differs(interrupted(777, 777)) == {"iaa.fallback": 1}
+    assert interrupted(777, 778).check()[1] == ["1 decompressions belong to no page that zswap read: they are not compared"]
+
+
+@pytest.mark.parametrize(("column", "value"), [("size", 100), ("dlen", 2048)])
+def test_software_gets_what_the_driver_was_given(column: str, value: int) -> None:
+    run = whole(Run())
+    run.decompress(300, 700, software=[(0, 4096)], status=0x0A, error=0x05)
+    run.events[-3][column] = value
+    assert differs(run) == {"iaa.fallback": 1}
+
+
+def test_a_wrong_checksum_counts_even_where_the_log_has_none() -> None:
+    def checked(ret: int) -> Run:
+        run = whole(Run(verify=1))
+        run.faults = "operation=compress every=9: crc=wrong"
+        run.compress(500, 900, ret=ret)
+        for job in run.jobs:
+            job["rule"] = 0
+        run.jobs[-2]["rule"] = 1
+        return run
+
+    assert differs(checked(-22)) == {}
+    assert differs(checked(0)) == {"iaa.completion": 1}
+
+
+@pytest.mark.parametrize("rule", ["nth=30: halt=software", "nth=30: reset"])
+def test_nothing_is_compared_behind_a_device_that_stopped(rule: str) -> None:
+    run = whole(Run())
+    run.faults = rule
+    run.compress(500, 0, ret=-110, dlen=4096, status=0, note="aborted")
+    run.compress(501, 0, ret=-5, dlen=4096)
+    tally, notes = run.check()
+    assert tally.different == {}
+    assert notes == [f"a device stopped in the call of event {len(run.events) - 4}, as the plan of faults says: nothing of "
+                     "the driver is compared from there on"]
+    for job in run.jobs:
+        job["rule"] = 0
+    run.jobs[-2].update(note="", rule=1)
+    assert run.check()[1] == notes
+
+
+def test_a_page_inside_a_folio_is_the_one_that_counts() -> None:
+    run = whole(Run())
+    begun(run, 300, 1, 0)
+    run.events[-1]["offset"] = 3 * 4096
+    run.job("compress", 0, 303, 4096, 4096, 600)
+    returned(run, 1, 0, dlen=600)
+    assert differs(run) == {}
 
 
 def test_a_call_that_moved_to_another_cpu_says_nothing_of_its_queue() -> None:

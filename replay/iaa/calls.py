@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,11 +11,12 @@ from model.errno import EINPROGRESS
 from model.zsmalloc import HANDLE_SIZE, size_classes
 from replay.reference.objectwords import layout_of_line, recorded_layout
 from traces import schema
+from traces.deviceclock import STRUCT_PAGE
 from traces.events import PAGE_SIZE
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
-__all__ = ["COLUMNS", "DriverCall", "driver_calls"]
+__all__ = ["COLUMNS", "DriverCall", "driver_calls", "mark_shared"]
 
 COLUMNS: Final = ("ts", "cpu", "pid", "event", "folio", "offset", "size", "dlen", "ret", "handle", "obj")
 _COMPRESS: Final = "crypto_acomp_compress"
@@ -33,7 +34,13 @@ class DriverCall:
     ``number``, ``end``: the events of its entry and its return; ``cpu``, ``end_cpu``: where they were recorded;
     ``page``: the struct page that is compressed, or decompressed into, 0 where that was not recorded; ``size``,
     ``room``: bytes of source and destination as asked for; ``entries``: entries of the source's scatter list; ``ret``,
-    ``dlen``: as the call left them; ``nested``: calls that the driver made itself, of its software fallback.
+    ``dlen``: as the call left them; ``nested``: calls that the driver made itself, of its software fallback;
+    ``alone``: on its CPU nothing else called the driver meanwhile, and it stayed there; ``done``: an event behind its
+    completion, which may come with an interrupt.  A call that never returned has no ``end`` (-1).
+
+    In the thread of a device's interrupt the driver calls its software fallback too.  Such a call is ``inside`` one of
+    that many decompressions, None for any other call; each of these has it in ``maybe``, and the one that made it sets
+    ``taken``.
     """
 
     number: int
@@ -50,6 +57,11 @@ class DriverCall:
     ret: int = 0
     dlen: int = 0
     nested: list[DriverCall] = field(default_factory=list)
+    maybe: list[DriverCall] = field(default_factory=list)
+    alone: bool = True
+    done: int = -1
+    inside: int | None = None
+    taken: bool = False
 
 
 class _Objects:
@@ -82,7 +94,7 @@ class _Objects:
 
 
 def driver_calls(recording: Recording) -> Iterator[DriverCall]:
-    """Yield the calls that returned, in the order of their entries; those of the driver itself are ``nested``.
+    """Yield all calls in the order of their entries; those of the driver itself are ``nested``.
 
     :raises BadInput: when the recording cannot be read
     """
@@ -91,12 +103,15 @@ def driver_calls(recording: Recording) -> Iterator[DriverCall]:
     reading: dict[int, tuple[int, int]] = {}  # task -> (page, entries) of the decompression to come
     waiting: dict[int, DriverCall] = {}  # in the order of their entries
     pending: dict[int, DriverCall] = {}  # task -> its call, whose completion comes with an interrupt
+    returned: dict[int, DriverCall] = {}  # task -> its last call, until its next event
     names = schema.NAMES
     for base, batch in recording.batches(COLUMNS):
         columns = {name: batch[name].tolist() for name in COLUMNS}
         pids, codes = columns["pid"], columns["event"]
         for i, code in enumerate(codes):
             name, pid = names[code], pids[i]
+            if pid in returned:
+                returned.pop(pid).done = base + i
             if name == "obj_malloc_ret":
                 objects.moved(columns["handle"][i], columns["obj"][i])
             elif name == "zswap_decompress":
@@ -111,12 +126,14 @@ def driver_calls(recording: Recording) -> Iterator[DriverCall]:
                 elif not call.compress and pid not in reading:
                     # In the thread of the device's interrupt: of a decompression that did not succeed.
                     running = (calls[0] for calls in open_calls.values() if calls)
-                    owner = next((one for one in (*running, *pending.values())
-                                  if not one.compress and one.page and one.size == call.size), None)
-                    if owner is not None:
-                        owner.nested.append(call)
+                    owners = [one for one in (*running, *pending.values())
+                              if not one.compress and one.page and one.size == call.size]
+                    call.inside = len(owners)
+                    for one in owners:
+                        one.maybe.append(call)
+                    waiting[call.number] = call
                 elif call.compress:
-                    call.page = columns["folio"][i] & ~_SG_FLAGS
+                    call.page = (columns["folio"][i] & ~_SG_FLAGS) + columns["offset"][i] // PAGE_SIZE * STRUCT_PAGE
                     waiting[call.number] = call
                 else:
                     call.page, call.entries = reading.pop(pid, (_NO_PAGE, 1))
@@ -126,13 +143,29 @@ def driver_calls(recording: Recording) -> Iterator[DriverCall]:
                 call = open_calls[pid].pop()
                 call.end, call.end_cpu = base + i, columns["cpu"][i]
                 call.ret, call.dlen = columns["ret"][i], columns["dlen"][i]
-                if call.number in waiting:
+                if call.number in waiting and call.inside is None:
                     pending.pop(pid, None)
+                    returned[pid] = call
                     if call.ret == EINPROGRESS:
                         pending[pid] = call
-                for number in list(waiting):
-                    if waiting[number].end < 0:
-                        break
-                    yield waiting.pop(number)
-    # What follows a call that never returned has returned all the same.
-    yield from (call for call in waiting.values() if call.end >= 0)
+                while waiting and (first := next(iter(waiting.values()))).end >= 0:
+                    yield waiting.pop(first.number)
+    yield from waiting.values()
+
+
+def mark_shared(calls: Sequence[DriverCall]) -> None:
+    """Find the calls that were not ``alone`` on their CPU: no one knows whose turn came first.
+
+    :param calls: in the order of their entries
+    """
+    last: dict[int, DriverCall] = {}
+    for call in calls:
+        if call.inside is not None:
+            continue
+        call.alone = call.end_cpu in (call.cpu, -1)
+        for cpu in {call.cpu, call.end_cpu} - {-1}:
+            before = last.get(cpu)
+            if before is not None and before.end > call.number:
+                before.alone = call.alone = False
+            if before is None or before.end < call.end:
+                last[cpu] = call

@@ -8,9 +8,10 @@ fallback (``iaa.fallback``), and the driver's statistics at each snapshot (``iaa
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from replay.iaa.calls import DriverCall, driver_calls
+from replay.iaa.calls import DriverCall, driver_calls, mark_shared
 from replay.iaa.driver import DriverAnswer, PlayedDriver, driver_line
 from replay.iaa.jobs import JobsByPage, read_jobs
 from replay.iaa.stats import DriverStats, recorded_stats
@@ -52,8 +53,13 @@ def driver_results(recording: Recording) -> dict[int, tuple[int, int]]:
     calls, driver, _ = run
     found: dict[int, tuple[int, int]] = {}
     for call in calls:
+        if call.inside is not None:
+            continue
+        if call.end < 0:
+            driver.hung(call)
+            continue
         answer = driver.run(call)
-        if answer.fault or answer.ret != call.ret:
+        if answer.fault or answer.stops or answer.ret != call.ret:
             break
         final = answer.final if answer.dlen is None else (answer.ret, answer.dlen)
         if final is not None:
@@ -71,16 +77,29 @@ def _run_of(recording: Recording) -> tuple[list[DriverCall], PlayedDriver, JobsB
     if line is None:
         return f"no iaa_crypto of {kernel.get('release', 'this kernel')} is modelled"
     jobs, calls = read_jobs(recording), list(driver_calls(recording))
+    mark_shared(calls)
     vmemmap = vmemmap_of([call.page for call in calls if call.compress and call.page],
                          [job.pfn for job in jobs if job.op == "compress"])
     if vmemmap is None:
         return "no compress call of the recording could be matched to a job of the devices"
     by_page = JobsByPage(jobs, vmemmap, calls)
     options = facts["options"]
-    cpus = 1 + max((call.cpu for call in calls), default=0)
+    cpus, sure = _cpus(recording, calls)
     driver = PlayedDriver(line, options["devices"], options["wqs"], (0,) * cpus, options["mode"],
-                          bool(options["verify"]), by_page)
+                          bool(options["verify"]), by_page, sure=sure or options["devices"] == 1)
     return calls, driver, by_page
+
+
+def _cpus(recording: Recording, calls: list[DriverCall]) -> tuple[int, bool]:
+    """Return how many CPUs the guest had, and whether that is known: the driver shares the devices out among them."""
+    capture = recording.manifest.get("capture")
+    box = capture.get("box") if isinstance(capture, dict) else None
+    box = box if isinstance(box, dict) else {}
+    online, numa = re.fullmatch(r"0(?:-(\d{1,4}))?", str(box.get("cpus_online"))), box.get("numa")
+    seen = 1 + max((call.cpu for call in calls), default=0)
+    said = 1 + int(online[1] or 0) if online else 0
+    several = isinstance(numa, dict) and numa.get("online", "0") != "0"
+    return max(seen, said), said >= seen and not several
 
 
 class _Check:
@@ -90,7 +109,9 @@ class _Check:
                  by_page: JobsByPage) -> None:
         self._recording, self._tally, self._calls, self._by_page = recording, tally, calls, by_page
         self._driver = driver
-        self._migrated = 0
+        self._moved = self._shared = self._unknown = self._hung = 0
+        self._strays = 0
+        self._stopped: DriverCall | None = None
         #: jobs that no call took, known at the end
         self._left = 0
         self._differed = False
@@ -110,7 +131,17 @@ class _Check:
         for call in self._calls:
             while snapshots and snapshots[0].event < call.number:
                 self._stats(snapshots.pop(0))
+            if call.inside is not None:
+                self._stray(call)
+                continue
+            if call.end < 0:
+                self._hung += 1
+                self._driver.hung(call)
+                continue
             answer = self._driver.run(call)
+            if answer.stops:
+                self._stopped = call
+                return
             if answer.fault:
                 self._differ("iaa.completion", call, "the call returned", answer.fault,
                              "the model of the driver cannot follow it")
@@ -125,8 +156,9 @@ class _Check:
     def _compare(self, call: DriverCall, answer: DriverAnswer) -> None:
         compared = self._tally.compared
         moved = call.cpu != call.end_cpu
-        self._migrated += moved
-        for wq, words, job in answer.submitted:
+        self._moved += moved
+        self._shared += not moved and not call.alone
+        for wqs, words, job in answer.submitted:
             compared["iaa.submit"] += 1
             if job is None:
                 self._differ("iaa.submit", call, "no descriptor", words.op, "a descriptor of the call")
@@ -135,18 +167,26 @@ class _Check:
             if made != tuple(words):
                 self._differ("iaa.submit", call, made, tuple(words),
                              "operation, flags, compression flags, source bytes and room of a descriptor")
-            if wq is not None and not moved:
+            if wqs:
                 compared["iaa.queue"] += 1
-                if wq.key != (job.device, job.queue):
-                    self._differ("iaa.queue", call, f"wq{job.device}.{job.queue}", str(wq),
+                if (job.device, job.queue) not in {wq.key for wq in wqs}:
+                    self._differ("iaa.queue", call, f"wq{job.device}.{job.queue}", " or ".join(map(str, wqs)),
                                  f"work queue that CPU {call.cpu} uses next")
+            else:
+                self._unknown += call.alone
         self._outcome(call, answer)
 
     def _outcome(self, call: DriverCall, answer: DriverAnswer) -> None:
         compared = self._tally.compared
         compared["iaa.fallback"] += self._driver.shows_software
-        if self._driver.shows_software and answer.software != len(call.nested):
-            self._differ("iaa.fallback", call, len(call.nested), answer.software, "calls of the software fallback")
+        own = [*call.nested, *(one for one in answer.inside if one not in call.nested)]
+        if self._driver.shows_software and answer.software != len(own):
+            self._differ("iaa.fallback", call, len(own), answer.software, "calls of the software fallback")
+        for one in own:
+            asked, due = (one.compress, one.size, one.room), (call.compress, call.size, call.room)
+            if asked != due:
+                self._differ("iaa.fallback", call, asked, due,
+                             "whether a call of the software fallback compresses, its source bytes and its room")
         compared["iaa.completion"] += 1
         # The interrupt writes dlen, before the call returns or after.
         recorded, predicted = (call.ret, None if answer.dlen is None else call.dlen), (answer.ret, answer.dlen)
@@ -156,6 +196,15 @@ class _Check:
             if job is not None:
                 what += f", whose completion record has status {job.status:#x} and error {job.error:#x}"
             self._differ("iaa.completion", call, recorded, predicted, what)
+
+    def _stray(self, call: DriverCall) -> None:
+        """A call in an interrupt's thread: one of the decompressions before it had a reason to make it."""
+        if call.taken:
+            return
+        if not call.inside:
+            self._strays += 1
+            return
+        self._differ("iaa.fallback", call, 1, 0, "calls of the software fallback, after an interrupt")
 
     def _stats(self, snapshot: DriverStats) -> None:
         """Compare what the driver has counted since the first snapshot with what the model has."""
@@ -185,8 +234,21 @@ class _Check:
 
     def _notes(self) -> list[str]:
         notes = []
-        if self._migrated:
-            notes.append(f"{self._migrated:,} calls moved to another CPU: which queue they used is not compared")
+        if self._moved:
+            notes.append(f"{self._moved:,} calls moved to another CPU: which queue they used is not compared")
+        if self._shared:
+            notes.append(f"{self._shared:,} calls of the driver met another one on their CPU: which queue each used is "
+                         f"not compared")
+        if self._unknown:
+            notes.append("which devices each CPU has is not known (the recording does not say how many CPUs of which "
+                         f"node there are): the queues of {self._unknown:,} descriptors are not compared")
+        if self._strays:
+            notes.append(f"{self._strays:,} decompressions belong to no page that zswap read: they are not compared")
+        if self._hung:
+            notes.append(f"{self._hung:,} calls of the driver never returned: what they did is not compared")
+        if self._stopped is not None:
+            notes.append(f"a device stopped in the call of event {self._stopped.number:,}, as the plan of faults says: "
+                         f"nothing of the driver is compared from there on")
         if self._left:
             notes.append(f"{self._left:,} jobs of the devices belong to no recorded call")
         return notes

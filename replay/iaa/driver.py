@@ -15,7 +15,7 @@ from model.crypto.faults import ANALYTICS_ERROR, NO_COMPLETION
 from model.crypto.iaa import KERNEL_DEFECTS, IaaCrypto
 from model.crypto.iaa_device import IaaDevice, Record, StandIn, Topology, Wq, WqTable
 from model.crypto.request import AcompAlg, AcompRequest, KernelFault, NeverCompletes, Scatterlist, sg_init_one
-from model.errno import E2BIG, EINPROGRESS, EINVAL, EOVERFLOW, ETIMEDOUT
+from model.errno import E2BIG, EINPROGRESS, EINVAL, ENODEV, EOVERFLOW, ETIMEDOUT
 from model.page import PAGE_SIZE
 from replay.iaa.calls import DriverCall
 from replay.iaa.jobs import DeviceJob, JobsByPage
@@ -35,6 +35,8 @@ _CRAV, _RCR, _RCI, _CC, _AECS = 0x04, 0x08, 0x10, 0x100, 0x10000
 _COMP_HOW, _DECOMP_HOW, _SUPPRESS = 0x06, 0x0F, 0x200
 #: Bytes of the largest source that is followed: zswap asks for a page, or an object.
 _MOST: Final = 2 * PAGE_SIZE
+#: Nanoseconds that IAA_COMPLETION_TIMEOUT's 1,000,001 looks at a record take at least.
+_POLLS: Final = 1_000_000
 
 
 class DescriptorWords(NamedTuple):
@@ -66,22 +68,33 @@ def driver_line(line: tuple[int, int] | None) -> str | None:
     return name if name in KERNEL_DEFECTS else None
 
 
+class _NoInterrupt(Exception):
+    """A job of a call that an interrupt was to end was lost: the call never ends."""
+
+
 @dataclass
 class DriverAnswer:
     """What the model says of one call.
 
-    ``ret``, ``dlen``: as the call returns them, ``dlen`` None where an interrupt writes it; ``submitted``: (queue that
-    was predicted, None where the CPU's place in its table is not known; words; the job taken for it, None where the
-    devices saw none); ``software``: calls of the software fallback; ``final``: error and dlen that the interrupt left,
-    None where the call returned them; ``fault``: why the model cannot continue.
+    ``ret``, ``dlen``: as the call returns them, ``dlen`` None where an interrupt writes it; ``submitted``: (queues that
+    it can be, none where that is not known; words; the job taken for it, None where the devices saw none);
+    ``software``: calls of the software fallback, of which those in ``inside`` were made; ``final``: error and dlen that
+    the interrupt left, None where the call returned them or no interrupt came; ``fault``: why the model cannot
+    continue.
     """
 
     ret: int = 0
     dlen: int | None = None
     final: tuple[int, int] | None = None
-    submitted: list[tuple[Wq | None, DescriptorWords, DeviceJob | None]] = field(default_factory=list)
+    submitted: list[tuple[tuple[Wq, ...], DescriptorWords, DeviceJob | None]] = field(default_factory=list)
     software: int = 0
+    inside: list[DriverCall] = field(default_factory=list)
     fault: str = ""
+
+    @property
+    def stops(self) -> bool:
+        """A device stopped meanwhile: the model does not follow what idxd does then."""
+        return any(job is not None and job.stops for _, _, job in self.submitted)
 
 
 class _Device(StandIn):
@@ -123,13 +136,14 @@ class PlayedDriver:
     :param devices: how many; all have as many queues
     :param wqs: queues of each
     :param nodes: NUMA node of each possible CPU
+    :param sure: these are known; else which queues a CPU has is not compared
     :param mode: sync_mode
     :param verify: verify_compress
     :param jobs: what the devices saw
     """
 
     def __init__(self, kernel: str, devices: int, wqs: int, nodes: tuple[int, ...], mode: str, verify: bool,
-                 jobs: JobsByPage) -> None:
+                 jobs: JobsByPage, *, sure: bool) -> None:
         bound = [IaaDevice(n, [Wq(n, k) for k in range(wqs)]) for n in range(devices)]
         self.model = IaaCrypto(kernel, bound, Topology(nodes, (0,) * len(nodes), len(nodes)), sync_mode=mode,
                                verify_compress=verify, stand_in=_Device(self), software=_Software(self))
@@ -138,12 +152,14 @@ class PlayedDriver:
         self.shows_software = kernel != "6.12"
         self._call: DriverCall
         self._answer: DriverAnswer
-        #: the queue that the CPU's table gives the call at hand, None where its place in the table is not known
-        self._wq: Wq | None = None
+        self._sure = sure
+        self._wqs = {wq.key: wq for device in bound for wq in device.wqs}
+        #: the queues that the call at hand can use, none where that is not known
+        self._possible: tuple[Wq, ...] = ()
         #: CPUs whose place in their table is known
         self._placed: set[int] = set()
-        #: event of the return from which on the driver is off: a completion never came
-        self._off_from: int | None = None
+        #: the call during which the driver turned itself off: a completion never came
+        self._off: DriverCall | None = None
 
     # ---- what the model asks ----------------------------------------------------------------------------
 
@@ -151,11 +167,17 @@ class PlayedDriver:
         """A descriptor was submitted: return the record that its job left."""
         job = self._jobs.take(kind, self._call.page)
         words = descriptor_words(kind, size, room, irq=self.model.use_irq)
-        self._answer.submitted.append((self._wq, words, job))
+        self._answer.submitted.append((self._possible, words, job))
+        wq = None if job is None else self._wqs.get((job.device, job.queue))
+        if wq is not None:
+            # Its check goes to the same queue.
+            self._possible = (wq,)
         if job is None:
             # The devices saw none.  A job that never completes would turn the driver off.
             return Record(EINVAL)
-        if job.lost:
+        if job.lost and kind != "verify" and self.model.use_irq:
+            raise _NoInterrupt
+        if job.lost or self._polled_out(job):
             return Record(NO_COMPLETION)
         if job.status == _SUCCESS:
             return Record(0, b"", job.crc or 0, job.out)
@@ -174,58 +196,86 @@ class PlayedDriver:
         if not self.shows_software:
             request.dlen = self._call.dlen
             return self._call.ret
-        if nested >= len(self._call.nested):
+        made = self._call.nested[nested] if nested < len(self._call.nested) else \
+            next((one for one in self._call.maybe if not one.taken), None)
+        if made is None:
             return EINVAL
-        made = self._call.nested[nested]
+        made.taken = True
+        self._answer.inside.append(made)
         request.dlen = made.dlen
         return made.ret
+
+    def _polled_out(self, job: DeviceJob) -> bool:
+        """True where the driver gave up on a job that ended all the same: how long it polls only the call shows."""
+        return self._call.ret == ETIMEDOUT and job.ended - job.submitted >= _POLLS and not self.model.polls_for_ever
 
     # ---- driving ----------------------------------------------------------------------------------------
 
     def run(self, call: DriverCall) -> DriverAnswer:
         """Return what the driver does with a call; calls come in the order of their entries."""
-        self._call, self._answer, self._wq = call, DriverAnswer(), None
+        self._call, self._answer = call, DriverAnswer()
         answer, model = self._answer, self.model
-        if self._off_from is not None and call.number > self._off_from:
-            model.enabled = False
-        if call.cpu < len(model.table):
-            table = model.table[call.cpu]
-            if call.cpu not in self._placed:
-                self._place(call, table)
-            if table.wqs and call.cpu in self._placed:
-                self._wq = table.wqs[(table.cur_wq + 1) % len(table.wqs)]
         if call.size > _MOST:
             answer.fault = f"a source of {call.size:,} bytes, which zswap does not ask for"
             return answer
+        table = model.table[call.cpu]
+        job = self._jobs.next("compress" if call.compress else "decompress", call.page)
+        self._expect(call, table, job)
+        model.enabled = self._enabled(call)
         request = _request(call)
         errors: list[int] = []
         request.complete = errors.append
         try:
             answer.ret = model.compress(request) if call.compress else model.decompress(request)
             model.interrupt()
+        except _NoInterrupt:
+            pass
         except (KernelFault, NeverCompletes) as problem:
             answer.fault = str(problem)
             return answer
-        if not model.enabled and self._off_from is None:
-            # Calls that were already under way when it was turned off were let through.
-            self._off_from = call.end
-            model.enabled = True
+        if not model.enabled and self._off is None:
+            self._off = call
         if answer.ret == EINPROGRESS:
             answer.final = (errors[0], request.dlen) if errors else None
         else:
             answer.dlen = request.dlen
-        if call.cpu != call.end_cpu:
+        model.table[call.cpu] = table
+        if call.end_cpu != call.cpu:
             # Whose turn it took is not known.
             self._placed -= {call.cpu, call.end_cpu}
         return answer
 
-    def _place(self, call: DriverCall, table: WqTable) -> None:
-        """Find where a CPU stands in its table of queues, from the first job of its first call."""
-        job = self._jobs.next("compress" if call.compress else "decompress", call.page)
-        for place, wq in enumerate(table.wqs):
-            if job is not None and wq.key == (job.device, job.queue):
-                table.cur_wq = (place - 1) % len(table.wqs)
+    def hung(self, call: DriverCall) -> None:
+        """Follow a call that never returned: its jobs are its own, and its turn may have been taken."""
+        self._placed.discard(call.cpu)
+        self._jobs.take("compress" if call.compress else "decompress", call.page)
+        if call.compress:
+            self._jobs.take("verify", call.page)
+
+    def _expect(self, call: DriverCall, table: WqTable, job: DeviceJob | None) -> None:
+        """Say which queues a call can use, and have the model use the one that the call's job was on."""
+        used = None if job is None else self._wqs.get((job.device, job.queue))
+        self._possible = ()
+        if not call.alone:
+            if call.cpu in self._placed:
+                table.next_wq()
+            self.model.table[call.cpu] = WqTable([used]) if used is not None else WqTable(list(table.wqs))
+        elif call.cpu in self._placed:
+            self._possible = (table.wqs[(table.cur_wq + 1) % len(table.wqs)],)
+        else:
+            self._possible = tuple(table.wqs) if self._sure else ()
+            if used in table.wqs:
+                table.cur_wq = (table.wqs.index(used) - 1) % len(table.wqs)
                 self._placed.add(call.cpu)
+
+    def _enabled(self, call: DriverCall) -> bool:
+        """True unless a call finds the driver turned off."""
+        off = self._off
+        if off is None:
+            return True
+        over = off.done if self.model.use_irq else off.end
+        # Meanwhile it may have been let through, or not.
+        return call.ret != ENODEV if over < 0 or call.number < over else False
 
 
 def _request(call: DriverCall) -> AcompRequest:

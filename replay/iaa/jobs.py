@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from replay.iaa.calls import DriverCall
 from traces.deviceclock import STRUCT_PAGE, first_job
@@ -18,7 +18,11 @@ _PAGE_SHIFT: Final = 12
 #: IAA_DECOMP_SUPPRESS_OUTPUT (include/uapi/linux/idxd.h): a decompression that only checks.
 SUPPRESS_OUTPUT: Final = 1 << 9
 _COLUMNS: Final = ("n", "device", "queue", "op", "flags", "how", "pfn", "in", "to", "room", "status", "error", "out",
-                   "in_flight", "submitted")
+                   "in_flight", "submitted", "ended")
+#: Numbers of jobs are of 64 bits.
+_WHOLE: Final = 1 << 63
+#: A checksum that no other is: a rule of the fault plan changed it, and the log holds none.
+_ANOTHER: Final = -1
 
 
 class DeviceJob(NamedTuple):
@@ -26,7 +30,8 @@ class DeviceJob(NamedTuple):
 
     ``pfn``: page frame of the source; ``to``: physical address of the destination; ``in_flight``: descriptors of the
     queue that were on their way when it was submitted; ``lost``: no record was written; ``crc``: of the record, None
-    where the log does not say; ``submitted``: nanoseconds of the host's clock.
+    where the log does not say; ``submitted``, ``ended``: nanoseconds of the host's clock; ``stops``: with it a rule of
+    the fault plan stopped the device, or it was stopped before the job had ended.
     """
 
     n: int
@@ -46,6 +51,8 @@ class DeviceJob(NamedTuple):
     lost: bool
     crc: int | None
     submitted: int
+    ended: int
+    stops: bool
 
     @property
     def verifies(self) -> bool:
@@ -71,16 +78,35 @@ def read_jobs(recording: Recording) -> list[DeviceJob]:
         raise BadInput(recording.path / "iaa_jobs.parquet", "", f"has no column '{missing[0]}'",
                        "import the capture again")
     columns = [frame[name].tolist() for name in _COLUMNS]
-    notes = frame["note"].tolist() if "note" in frame.columns else [""] * len(frame)
-    crcs = frame["crc"].tolist() if "crc" in frame.columns else [0] * len(frame)
+    more = [frame[name].tolist() if name in frame.columns else [absent] * len(frame)
+            for name, absent in (("note", ""), ("crc", 0), ("rule", 0))]
     try:
-        rows = sorted(zip(*columns, notes, crcs, strict=True), key=lambda row: int(row[14]))
-        return [DeviceJob(int(row[0]), int(row[1]), int(row[2]), str(row[3]), int(row[4]), int(row[5]), int(row[6]),
-                          int(row[7]), int(row[8]), int(row[9]), int(row[10]), int(row[11]), int(row[12]),
-                          int(row[13]), row[15] == "lost", int(row[16]) or None, int(row[14])) for row in rows]
+        plan = _rules(recording)
+        rows = [_job(row, plan) for row in zip(*columns, *more, strict=True)]
     except (TypeError, ValueError, OverflowError):
         raise BadInput(recording.path / "iaa_jobs.parquet", "", "holds something else than numbers",
                        "import the capture again") from None
+    return sorted(rows, key=lambda job: job.submitted)
+
+
+def _rules(recording: Recording) -> list[str]:
+    """Return the fault plan's lines."""
+    return str((recording.document("iaa") or {}).get("faults") or "").splitlines()
+
+
+def _job(row: tuple[Any, ...], plan: list[str]) -> DeviceJob:
+    """Make a job of a row of the table: its columns, then note, crc and rule."""
+    (n, device, queue), op, numbers, note = row[:3], str(row[3]), [int(value) for value in row[4:16]], row[16]
+    flags, how, pfn, size, to, room, status, error, out, in_flight, submitted, ended = numbers
+    crc, rule = int(row[17]), int(row[18])
+    if not all(-_WHOLE <= value < _WHOLE for value in numbers):
+        raise OverflowError
+    said = plan[rule - 1].partition("#")[0] if 0 < rule <= len(plan) else ""
+    if not crc and "crc=wrong" in said:
+        crc = _ANOTHER
+    stops = note == "aborted" or "halt=" in said or " reset" in said
+    return DeviceJob(int(n), int(device), int(queue), op, flags, how, pfn, size, to, room, status, error, out,
+                     in_flight, note == "lost", crc or None, submitted, ended, stops)
 
 
 class JobsByPage:
