@@ -67,7 +67,7 @@ class Run:
         self.event(COMP, pid, cpu, folio=VMEMMAP + 64 * pfn, size=4096, dlen=4096)
         job = self.job("compress", cpu, pfn, 4096, 4096, length, **fault)
         if self.options["verify"] and job["status"] == 1 and not job["note"]:
-            self.job("decompress", cpu, 9, length, 4096, 4096, to=pfn << 12, how=0x20F, same=True)
+            self.job("decompress", cpu, job["to"] >> 12, length, 4096, 4096, to=pfn << 12, how=0x20F, same=True)
         irq = self.options["mode"] == "async_irq"
         self.event(COMP + "_ret", pid, cpu, ret=-115 if irq else ret, dlen=length if dlen is None else dlen)
         return job
@@ -408,6 +408,66 @@ def test_a_page_inside_a_folio_is_the_one_that_counts() -> None:
     run.job("compress", 0, 303, 4096, 4096, 600)
     returned(run, 1, 0, dlen=600)
     assert differs(run) == {}
+
+
+def test_a_check_of_a_compression_reads_what_that_wrote() -> None:
+    run = whole(Run(verify=1))
+    run.jobs[5]["pfn"] += 1
+    assert run.jobs[5]["how"] == 0x20F
+    assert differs(run) == {"iaa.submit": 1}
+
+
+def test_a_snapshot_while_a_call_is_under_way_says_nothing_of_statistics() -> None:
+    said = "snapshots were read while the driver was called: its statistics in them are not compared"
+    for mode, ret in (("sync", 0), ("async_irq", -115)):
+        run = Run(mode=mode)
+        run.counters()
+        begun(run, 300, 1, 0)
+        run.job("compress", 0, 300, 4096, 4096, 700)
+        if ret:
+            returned(run, 1, 0, ret=ret)
+        run.counters(total_comp_calls=99)
+        if not ret:
+            returned(run, 1, 0, dlen=700)
+        run.compress(301, 700)
+        run.counters(total_comp_calls=2, total_comp_bytes_out=1400)
+        run.event("zs_malloc", 1, 0)
+        tally, notes = run.check()
+        # With an interrupt the last call is under way until its task goes on.
+        assert notes == [f"{2 if ret else 1} {said}"]
+        assert tally.different == {}
+        assert tally.compared["iaa.stats"] == (0 if ret else len(GLOBAL_STATS))
+    # Reading takes a while.
+    run = Run()
+    run.counters()
+    run.counters(total_comp_calls=1)
+    run.stats[1] |= {"t": 5.0, "t_end": 5.0 + 2 * STEP / 1e9}
+    run.compress(300, 700)
+    assert run.check()[1] == [f"1 {said}"]
+    run.stats[1]["t_end"] = 5.0
+    assert differs(run) == {"iaa.stats": 1}
+
+
+def test_statistics_of_a_queue_are_those_of_its_calls() -> None:
+    def listed(*calls: int) -> str:
+        """wq_stats of queues of one device, each with so many calls of 700 bytes."""
+        rows = [f"  name: iaa_crypto\n  comp_calls: {n}\n  comp_bytes: {700 * n}\n" for n in calls]
+        return "iaa device:\n  id: 1\n" + "".join(rows)
+
+    def counted(*calls: int) -> dict[str, int]:
+        run = Run(devices=1)
+        run.counters()
+        run.stats[0]["iaa_crypto"]["wq_stats"] = listed(0, 0)
+        for k in range(3):
+            run.compress(300 + k, 700)
+        run.counters(total_comp_calls=3, total_comp_bytes_out=2100)
+        run.stats[1]["iaa_crypto"]["wq_stats"] = listed(*calls)
+        return differs(run)
+
+    assert counted(1, 2) == {}
+    assert counted(2, 1) == {"iaa.stats": 4}
+    # A queue that is not listed has no calls.
+    assert counted(1) == {"iaa.stats": 2}
 
 
 def test_a_call_that_moved_to_another_cpu_says_nothing_of_its_queue() -> None:

@@ -8,12 +8,15 @@ fallback (``iaa.fallback``), and the driver's statistics at each snapshot (``iaa
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
+from model.crypto.iaa_stats import WqStats
+from model.errno import EINPROGRESS
 from replay.iaa.calls import DriverCall, driver_calls, mark_shared
 from replay.iaa.driver import DriverAnswer, PlayedDriver, driver_line
-from replay.iaa.jobs import JobsByPage, read_jobs
+from replay.iaa.jobs import PAGE_SHIFT, DeviceJob, JobsByPage, read_jobs
 from replay.iaa.stats import DriverStats, recorded_stats
 from replay.reference.checks import DRIVER_CHECKS, Divergence, Tally
 from traces.deviceclock import vmemmap_of
@@ -116,6 +119,10 @@ class _Check:
         self._left = 0
         self._differed = False
         #: the first snapshot with statistics, and what the model had counted then
+        #: snapshots that were read while a call was under way
+        self._busy = 0
+        #: the event at which the last of the calls so far had ended
+        self._latest: float = -1
         self._first: tuple[DriverStats, dict[str, int], dict[tuple[int, int], dict[str, int]]] | None = None
 
     def run(self) -> list[str]:
@@ -130,10 +137,12 @@ class _Check:
         snapshots = recorded_stats(self._recording)
         for call in self._calls:
             while snapshots and snapshots[0].event < call.number:
-                self._stats(snapshots.pop(0))
+                self._stats(snapshots.pop(0), call)
             if call.inside is not None:
                 self._stray(call)
                 continue
+            over = call.done if call.ret == EINPROGRESS else call.end
+            self._latest = max(self._latest, over if over >= 0 else math.inf)
             if call.end < 0:
                 self._hung += 1
                 self._driver.hung(call)
@@ -174,7 +183,14 @@ class _Check:
                                  f"work queue that CPU {call.cpu} uses next")
             else:
                 self._unknown += call.alone
+        self._verified(call, [job for _, _, job in answer.submitted if job is not None])
         self._outcome(call, answer)
+
+    def _verified(self, call: DriverCall, jobs: list[DeviceJob]) -> None:
+        """Compare what a check of a compression reads with what that wrote."""
+        if len(jobs) == 2 and jobs[1].verifies and jobs[1].pfn != jobs[0].to >> PAGE_SHIFT:
+            self._differ("iaa.submit", call, hex(jobs[1].pfn << PAGE_SHIFT), hex(jobs[0].to),
+                         "source of the descriptor that checks the compression: what that wrote")
 
     def _outcome(self, call: DriverCall, answer: DriverAnswer) -> None:
         compared = self._tally.compared
@@ -206,8 +222,14 @@ class _Check:
             return
         self._differ("iaa.fallback", call, 1, 0, "calls of the software fallback, after an interrupt")
 
-    def _stats(self, snapshot: DriverStats) -> None:
-        """Compare what the driver has counted since the first snapshot with what the model has."""
+    def _stats(self, snapshot: DriverStats, following: DriverCall | None = None) -> None:
+        """Compare what the driver has counted since the first snapshot with what the model has.
+
+        A call that was under way while the snapshot was read may be in it, or in part.
+        """
+        if self._latest > snapshot.event or (following is not None and following.ts <= snapshot.until):
+            self._busy += 1
+            return
         stats = self._driver.model.stats
         own = {name: dict(vars(each)) for name, each in stats.wqs.items()}
         if self._first is None:
@@ -216,9 +238,11 @@ class _Check:
         before, counters, wqs = self._first
         rows = [(name, value - before.counters.get(name, 0), stats.counters[name] - counters[name])
                 for name, value in snapshot.counters.items()]
-        rows += [(f"wq{key[0]}.{key[1]} {name}", value - before.wqs.get(key, {}).get(name, 0),
-                  own.get(key, {}).get(name, 0) - wqs.get(key, {}).get(name, 0))
-                 for key, values in snapshot.wqs.items() for name, value in values.items()]
+        if snapshot.wqs:
+            rows += [(f"wq{key[0]}.{key[1]} {name}",
+                      snapshot.wqs.get(key, {}).get(name, 0) - before.wqs.get(key, {}).get(name, 0),
+                      own.get(key, {}).get(name, 0) - wqs.get(key, {}).get(name, 0))
+                     for key in sorted({*snapshot.wqs, *own}) for name in vars(WqStats())]
         for name, recorded, predicted in rows:
             self._tally.compared["iaa.stats"] += 1
             if recorded != predicted and self._tally.wanted("iaa.stats"):
@@ -246,6 +270,9 @@ class _Check:
             notes.append(f"{self._strays:,} decompressions belong to no page that zswap read: they are not compared")
         if self._hung:
             notes.append(f"{self._hung:,} calls of the driver never returned: what they did is not compared")
+        if self._busy:
+            notes.append(f"{self._busy:,} snapshots were read while the driver was called: its statistics in them are "
+                         f"not compared")
         if self._stopped is not None:
             notes.append(f"a device stopped in the call of event {self._stopped.number:,}, as the plan of faults says: "
                          f"nothing of the driver is compared from there on")

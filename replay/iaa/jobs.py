@@ -12,9 +12,9 @@ from traces.deviceclock import STRUCT_PAGE, first_job
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["DeviceJob", "JobsByPage", "has_devices", "read_jobs"]
+__all__ = ["PAGE_SHIFT", "DeviceJob", "JobsByPage", "has_devices", "read_jobs"]
 
-_PAGE_SHIFT: Final = 12
+PAGE_SHIFT: Final = 12
 #: IAA_DECOMP_SUPPRESS_OUTPUT (include/uapi/linux/idxd.h): a decompression that only checks.
 SUPPRESS_OUTPUT: Final = 1 << 9
 _COLUMNS: Final = ("n", "device", "queue", "op", "flags", "how", "pfn", "in", "to", "room", "status", "error", "out",
@@ -132,7 +132,7 @@ class JobsByPage:
             if job.op == "compress":
                 self._of["compress", job.pfn].append(job)
             elif job.op == "decompress":
-                self._of["verify" if job.verifies else "decompress", job.to >> _PAGE_SHIFT].append(job)
+                self._of["verify" if job.verifies else "decompress", job.to >> PAGE_SHIFT].append(job)
             else:
                 self.others += 1
 

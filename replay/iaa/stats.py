@@ -15,17 +15,22 @@ __all__ = ["DriverStats", "recorded_stats"]
 _LINE: Final = re.compile(r"^\s*(\w+): (\d{1,19})$")
 _WQ_LINE: Final = re.compile(r"^\s*(id|name|comp_calls|comp_bytes|decomp_calls|decomp_bytes): (\S{1,64})$")
 
+#: Seconds that reading a snapshot takes at most.
+_LONGEST: Final = 3600.0
+
 
 class DriverStats(NamedTuple):
     """One snapshot: the event that stands for it, its time, the global counters by name, and those of each queue.
 
-    ``wqs``: (device, queue) -> calls and bytes by name; the driver's queues are numbered as it lists them.
+    ``ts``, ``until``: when reading it began and ended, nanoseconds; ``wqs``: (device, queue) -> calls and bytes by
+    name; the driver's queues are numbered as it lists them.
     """
 
     event: int
     ts: int
     counters: dict[str, int]
     wqs: dict[tuple[int, int], dict[str, int]]
+    until: int
 
 
 def _global(text: str) -> dict[str, int]:
@@ -59,8 +64,12 @@ def recorded_stats(recording: Recording) -> list[DriverStats]:
         return out
     for base, batch in recording.batches(("event", "ret", "ts")):
         for i in (batch["event"] == schema.CODE["counters"]).nonzero()[0].tolist():
-            values: dict[str, Any] = recording.snapshot(int(batch["ret"][i])).get("iaa_crypto") or {}
+            snapshot = recording.snapshot(int(batch["ret"][i]))
+            values: dict[str, Any] = snapshot.get("iaa_crypto") or {}
             if isinstance(values.get("global_stats"), str):
-                out.append(DriverStats(base + i, int(batch["ts"][i]), _global(values["global_stats"]),
-                                       _wqs(str(values.get("wq_stats", "")))))
+                ts = int(batch["ts"][i])
+                taken = float(snapshot.get("t_end") or 0) - float(snapshot.get("t") or 0)
+                until = ts + round(min(max(taken, 0.0), _LONGEST) * 1e9)
+                out.append(DriverStats(base + i, ts, _global(values["global_stats"]),
+                                       _wqs(str(values.get("wq_stats", ""))), until))
     return out
