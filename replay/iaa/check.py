@@ -62,7 +62,7 @@ def driver_results(recording: Recording) -> dict[int, tuple[int, int]]:
             driver.hung(call)
             continue
         answer = driver.run(call)
-        if answer.fault or answer.stops or answer.ret != call.ret:
+        if answer.fault or (answer.stops and not driver.turned_off) or answer.ret != call.ret:
             break
         final = answer.final if answer.dlen is None else (answer.ret, answer.dlen)
         if final is not None:
@@ -148,7 +148,7 @@ class _Check:
                 self._driver.hung(call)
                 continue
             answer = self._driver.run(call)
-            if answer.stops:
+            if answer.stops and not self._driver.turned_off:
                 self._stopped = call
                 return
             if answer.fault:

@@ -245,6 +245,11 @@ class PlayedDriver:
             self._placed -= {call.cpu, call.end_cpu}
         return answer
 
+    @property
+    def turned_off(self) -> bool:
+        """The driver has turned itself off: whatever its devices do, it returns -ENODEV from now on."""
+        return self._off is not None
+
     def hung(self, call: DriverCall) -> None:
         """Follow a call that never returned: its jobs are its own, and its turn may have been taken."""
         self._placed.discard(call.cpu)
