@@ -33,7 +33,7 @@ ONE_PIECE = {"LabError": 0, "NotReady": 0, "NoSnapshot": 0, "WorkerDied": 0, "Ba
 #: Programs that such a sentence may name to run.
 PROGRAMS = {"apt", "echo", "mkswap"}
 #: Exceptions whose texts become part of another sentence or of a verdict, or that are never shown.
-INSIDE = {"MemoryFault": "the emulated IAA's completion records", "Overlap": "its client's messages", "_Refused": "its client's messages", "_Bad": "LabError, by rules of a plan", "DamagedFile": "BadInput, by recordings", "DamagedPage": "BadInput, by recordings", "OutOfBounds": "BadInput, by readers of JSON", "MissingMemory": "vmcore's findings", "LostEvents": "verdicts", "CannotFollow": "verdicts", "_Enough": "shrink",
+INSIDE = {"_NoInterrupt": "replay.iaa.driver", "MemoryFault": "the emulated IAA's completion records", "Overlap": "its client's messages", "_Refused": "its client's messages", "_Bad": "LabError, by rules of a plan", "DamagedFile": "BadInput, by recordings", "DamagedPage": "BadInput, by recordings", "OutOfBounds": "BadInput, by readers of JSON", "MissingMemory": "vmcore's findings", "LostEvents": "verdicts", "CannotFollow": "verdicts", "_Enough": "shrink",
           "_Odd": "the other engine", "Mismatch": "a finding: status 1", "UnsupportedCompressor": "checks that are not made",
           "CorruptData": "the model's", "KernelFault": "the model's", "NeverCompletes": "the model's",
           "NoFit": "BadInput, by whatif", "RevisionFault": "BadInput, by guards", "TooLong": "BadInput, by guards"}
@@ -319,7 +319,7 @@ def test_a_death_is_told_with_what_is_left(place: Place) -> None:
     if len(rest) == 2:
         _steps(texts(rest[1], place))
     else:
-        assert place.module in ("traces.lab.qemu", "traces.lab.run")
+        assert place.module in ("traces.lab.devices", "traces.lab.qemu", "traces.lab.run")
 
 
 def test_every_death_that_leaves_the_lab_says_what_is_left() -> None:

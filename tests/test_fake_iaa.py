@@ -45,7 +45,7 @@ def compress(tmp_path_factory: pytest.TempPathFactory) -> Compress:
     place = tmp_path_factory.mktemp("encoder")
     (place / "around.c").write_text(_AROUND)
     subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover",
-                    "-shared", "-fPIC", f"-I{kbuild._MODULE}", "-o", str(place / "around.so"), str(place / "around.c")],
+                    "-shared", "-fPIC", f"-I{kbuild._MODULES[0]}", "-o", str(place / "around.so"), str(place / "around.c")],
                    check=True)
     library = ctypes.CDLL(str(place / "around.so"))
 

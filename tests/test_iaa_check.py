@@ -433,7 +433,7 @@ def test_a_snapshot_while_a_call_is_under_way_says_nothing_of_statistics() -> No
         run.counters(total_comp_calls=2, total_comp_bytes_out=1400)
         run.event("zs_malloc", 1, 0)
         tally, notes = run.check()
-        # With an interrupt the last call is under way until its task goes on.
+        # With an interrupt the last call is under way until its task continues.
         assert notes == [f"{2 if ret else 1} {said}"]
         assert tally.different == {}
         assert tally.compared["iaa.stats"] == (0 if ret else len(GLOBAL_STATS))
@@ -450,7 +450,7 @@ def test_a_snapshot_while_a_call_is_under_way_says_nothing_of_statistics() -> No
 
 def test_statistics_of_a_queue_are_those_of_its_calls() -> None:
     def listed(*calls: int) -> str:
-        """wq_stats of queues of one device, each with so many calls of 700 bytes."""
+        """wq_stats of queues of one device, each with N calls of 700 bytes."""
         rows = [f"  name: iaa_crypto\n  comp_calls: {n}\n  comp_bytes: {700 * n}\n" for n in calls]
         return "iaa device:\n  id: 1\n" + "".join(rows)
 

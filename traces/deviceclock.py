@@ -19,7 +19,7 @@ __all__ = ["STRUCT_PAGE", "first_job", "vmemmap_of"]
 STRUCT_PAGE: Final = 64
 #: KASLR moves vmemmap in steps of a gibibyte (kernel_randomize_memory()).
 _VMEMMAP_STEP: Final = (1 << 30) - 1
-#: This many calls are enough to tell where vmemmap is, and how the clocks differ.
+#: This many calls are enough to find vmemmap, and how the clocks differ.
 _ENOUGH: Final = 512
 #: Frames as far apart as vmemmap's steps that are looked at: that many times 64 GiB.
 _MOST_ALIKE: Final = 64
@@ -49,7 +49,7 @@ def vmemmap_of(pages: Sequence[int], frames: Sequence[int]) -> int | None:
 def first_job(calls: Sequence[tuple[int, int]], jobs: Sequence[tuple[int, int]], begin: int) -> int | None:
     """Return when the devices' clock says that a recording's first call began: earlier jobs are not the recording's.
 
-    None where the clocks do not tell: fewer than half of the calls have a job that fits.
+    None where the clocks do not show it: fewer than half of the calls have a job that fits.
 
     :param calls: compress calls, as (time stamp in nanoseconds, page frame), in order
     :param jobs: compress jobs, as (time of submission, page frame)

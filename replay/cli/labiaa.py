@@ -65,7 +65,7 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.iaa is None:
         for name, value in (("--iaa-faults", arguments.iaa_faults), ("--qemu", arguments.qemu)):
             if value is not None:
-                raise LabError(f"{name} goes with --iaa; add it")
+                raise LabError(f"{name} says nothing without --iaa; give both")
     elif arguments.accel == "kvm":
         raise LabError("--iaa needs --accel tcg: KVM does not carry out MOVDIR64B on the portal of an emulated device; "
                        "leave --accel out")

@@ -16,6 +16,25 @@ Stake = tuple[str, str]
 
 #: check -> stake
 STAKES: Final[dict[str, Stake]] = {
+    "iaa.queue": (
+        "speed",
+        "Which work queue a CPU uses decides how the devices share the load, and which jobs wait for each other. Data do "
+        "not depend on it."),
+    "iaa.submit": (
+        "data",
+        "A descriptor says what the device does, with which bytes, and how much it may write. One that differs may "
+        "compress something else, or write further than its room."),
+    "iaa.completion": (
+        "data",
+        "What the driver makes of a completion record is what zswap is given: an error that is lost is a page that is "
+        "not what was stored, a length that differs is another object."),
+    "iaa.fallback": (
+        "data, speed",
+        "The software fallback is how a page is read that the device cannot read. One call too few is a page lost, one "
+        "too many costs time."),
+    "iaa.stats": (
+        "counters",
+        "The driver's statistics do not say what it did."),
     "effect.order": (
         "the path taken",
         "The kernel took another path through the code than the revision. From the order alone it does not "

@@ -196,7 +196,8 @@ def _await(process: subprocess.Popen[bytes], place: Path, say: Callable[[str], o
     began, said = time.monotonic(), False
     while _READY not in (place / "output").read_text(errors="replace").splitlines():
         if process.poll() is not None:
-            raise LabError(f"the server of the emulated IAA did not start: {_last_line(place)}")
+            raise LabError(f"the server of the emulated IAA did not start ({_last_line(place)}); run the command "
+                           "again, or report it with what it said")
         waited = time.monotonic() - began
         if waited > _QUIET and not said:
             said = True

@@ -33,10 +33,10 @@ def set_up_iaa(job: dict[str, Any], bus: Path = _BUS) -> None:
     """
     found = sorted(path.name for path in (bus / "devices").glob("iax*"))
     if len(found) != job["devices"]:
-        raise OSError(0, f"idxd found {len(found)} of {job['devices']} IAA devices{_kernel_says()}")
+        raise OSError(0, f"idxd found {len(found)} of {job['devices']} IAA devices{_kernel_says()}; choose a kernel whose idxd takes them")
     driver = bus / "drivers/crypto"
     if not driver.is_dir():
-        raise OSError(0, f"the crypto driver iaa_crypto is not there{_kernel_says()}")
+        raise OSError(0, f"the crypto driver iaa_crypto is not there{_kernel_says()}; choose a kernel that has it")
     _write(driver / "verify_compress", job["verify"])
     _write(driver / "sync_mode", job["mode"])
     for name in found:
@@ -71,7 +71,7 @@ def _bind(bus: Path, driver: str, place: Path) -> None:
     if state != "enabled":
         device = place if driver == "idxd" else place.parent
         raise OSError(0, f"{place.name} cannot be enabled ({state}, command status {_read(device / 'cmd_status')})"
-                         f"{_kernel_says()}")
+                         f"{_kernel_says()}; check what --iaa asks for")
 
 
 def _write(path: Path, value: object) -> None:
@@ -79,14 +79,14 @@ def _write(path: Path, value: object) -> None:
         # Never made anew: a setting that the kernel does not have is reported.
         handle = os.open(path, os.O_WRONLY)
     except OSError as problem:
-        raise OSError(0, f"{path} cannot be set ({problem.strerror}): this kernel's driver may not have it") from None
+        raise OSError(0, f"{path} cannot be set ({problem.strerror}); choose a kernel whose driver has it") from None
     try:
         os.write(handle, str(value).encode())
     except OSError as problem:
         if path.name == "bind":
             raise
-        raise OSError(0, f"{path.parent.name}/{path.name} does not take '{value}' ({problem.strerror}){_kernel_says()}"
-                      ) from None
+        raise OSError(0, f"{path.parent.name}/{path.name} does not take '{value}' ({problem.strerror}){_kernel_says()}; "
+                         "check what --iaa asks for") from None
     finally:
         os.close(handle)
 

@@ -182,9 +182,9 @@ class IaaFaultPlan:
             try:
                 rules.append(_rule(number, line, devices))
             except _Bad as problem:
-                raise LabError(f"{name}, line {number}: {problem}") from None
+                raise LabError(f"{name}: correct line {number}: {problem}") from None
             if len(rules) > _MOST_RULES:
-                raise LabError(f"{name}: more than {_MOST_RULES:,} rules; shorten it")
+                raise LabError(f"{name}: more than {_MOST_RULES:,} rules; remove some")
         return cls(rules)
 
 
