@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from traces import schema
 from traces.block import Block
 from traces.errors import BadInput
-from traces.importers.devicepages import PAGES, DevicePages, read_device_pages
+from traces.importers.devicepages import DevicePages, read_device_pages
+from traces.importers.iaafiles import PAGES
 from traces.lab.iaa.joblog import JobLog
 from traces.pages import PageStoreWriter
 

@@ -29,11 +29,11 @@ TABLES = {"next_step": [*reasons._FILES.values(), reasons.next_step(None)],
 #: Messages of libraries about their input stand in zreplay's sentences.
 SAID = ("str(problem)", "str(trouble)")
 #: Sentences in one piece, by the exception or function that takes them, and which argument that is.
-ONE_PIECE = {"LabError": 0, "NotReady": 0, "NoSnapshot": 0, "WorkerDied": 0, "BadSequence": 0, "OSError": 1}
+ONE_PIECE = {"LabError": 0, "NotReady": 0, "NoSnapshot": 0, "WorkerDied": 0, "BadSequence": 0, "OSError": 1, "_Bad": 0}
 #: Programs that such a sentence may name to run.
 PROGRAMS = {"apt", "echo", "mkswap"}
 #: Exceptions whose texts become part of another sentence or of a verdict, or that are never shown.
-INSIDE = {"_NoInterrupt": "replay.iaa.driver", "MemoryFault": "the emulated IAA's completion records", "Overlap": "its client's messages", "_Refused": "its client's messages", "_Bad": "LabError, by rules of a plan", "DamagedFile": "BadInput, by recordings", "DamagedPage": "BadInput, by recordings", "OutOfBounds": "BadInput, by readers of JSON", "MissingMemory": "vmcore's findings", "LostEvents": "verdicts", "CannotFollow": "verdicts", "_Enough": "shrink",
+INSIDE = {"_NoInterrupt": "replay.iaa.driver", "MemoryFault": "the emulated IAA's completion records", "Overlap": "its client's messages", "_Refused": "its client's messages", "DamagedFile": "BadInput, by recordings", "DamagedPage": "BadInput, by recordings", "OutOfBounds": "BadInput, by readers of JSON", "MissingMemory": "vmcore's findings", "LostEvents": "verdicts", "CannotFollow": "verdicts", "_Enough": "shrink",
           "_Odd": "the other engine", "Mismatch": "a finding: status 1", "UnsupportedCompressor": "checks that are not made",
           "CorruptData": "the model's", "KernelFault": "the model's", "NeverCompletes": "the model's",
           "NoFit": "BadInput, by whatif", "RevisionFault": "BadInput, by guards", "TooLong": "BadInput, by guards"}

@@ -116,7 +116,7 @@ def test_everything_that_happens() -> None:
     ("lost: nth=1", "'lost' is not a word left"), ("nth=0: lost", "nth=0 is not a number"), ("nth=1 nth=2: lost", "nth is said twice"),
     ("nth: lost", "nth has no value"), (": lost=1", "lost takes no value"), ("operation=zip: lost", "operation=zip does not exist"),
     ("device=2: lost", "device=2 is not a number from 0 to 1"), ("queue=8: lost", "queue=8"), ("bytes=4: lost", "bytes=4"),
-    ("bytes=: lost", "bytes= is not"), ("after=2: lost", "after=2 is not a time"), ("after=2s before=1s: lost", "no descriptor would match"),
+    ("bytes=: lost", "bytes= is not"), ("after=2: lost", "after=2 is not a time"), ("after=2s before=1s: lost", "before is not later than after"),
     ("nth=1 every=2: lost", "nth names one descriptor"), (": status=0", "write lost"), (": status=success", "happens anyway"),
     (": status=0x100", "status=0x100"), (": error=nothing", "error=nothing does not exist"), (": length=x", "length=x"),
     (": crc=right", "write crc=wrong"), (": page-fault=here", "page-fault=here"), (": lost late=1ms", "lost never ends"),

@@ -18,8 +18,8 @@ Stake = tuple[str, str]
 STAKES: Final[dict[str, Stake]] = {
     "iaa.queue": (
         "speed",
-        "Which work queue a CPU uses decides how the devices share the load, and which jobs wait for each other. Data do "
-        "not depend on it."),
+        "Which work queue a CPU uses decides how the devices share the load, and which jobs wait for each other. Data "
+        "do not depend on it."),
     "iaa.submit": (
         "data",
         "A descriptor says what the device does, with which bytes, and how much it may write. One that differs may "

@@ -24,8 +24,8 @@ from traces.events import PAGE_SIZE
 from traces.files import open_input, read_input, regular
 from traces.importers.capturefiles import is_appended, written_sizes
 from traces.importers.capturesums import check_sums
-from traces.importers.devicepages import PAGES, read_device_pages
-from traces.importers.iaafiles import FACTS, JOBS, read_iaa
+from traces.importers.devicepages import read_device_pages
+from traces.importers.iaafiles import FACTS, JOBS, PAGES, read_iaa
 from traces.importers.inputfile import chunks, open_stream, read_json
 from traces.importers.packed import DAMAGE
 from traces.importers.pageindex import PageIndex

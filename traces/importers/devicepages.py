@@ -11,23 +11,24 @@ import hashlib
 import threading
 from collections import defaultdict, deque
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 
 from traces import schema
 from traces.block import Block
 from traces.deviceclock import STRUCT_PAGE, first_job, vmemmap_of
 from traces.errors import BadInput
 from traces.files import is_regular
+from traces.importers.iaafiles import PAGES
 from traces.importers.pageindex import PageIndex
 from traces.pages import PageStoreWriter
 
-__all__ = ["PAGES", "DevicePages", "read_device_pages"]
+if TYPE_CHECKING:
+    import pandas as pd
 
-#: Name of the file of pages in a capture; iaa.json has its digest.
-PAGES: Final = "iaa-pages.bin"
+__all__ = ["DevicePages", "read_device_pages"]
+
 _COMPRESS: Final = schema.CODE["crypto_acomp_compress"]
 #: Pages of the largest folio: a call names no more.
 _MOST_PAGES: Final = 1 << 10

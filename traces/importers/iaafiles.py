@@ -16,11 +16,13 @@ from traces.files import read_input
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FACTS", "JOBS", "read_iaa"]
+__all__ = ["FACTS", "JOBS", "PAGES", "read_iaa"]
 
 #: Names of the two files, of which the first has the digest of the second.
 FACTS: Final = "iaa.json"
 JOBS: Final = "iaa-jobs.jsonl"
+#: Of the pages that were compressed, where they are kept; the first file has its digest, too.
+PAGES: Final = "iaa-pages.bin"
 _AGAIN: Final = "copy the capture again"
 #: Bytes of a job log that are read: some 200 a job.
 _MOST: Final = 1 << 30

@@ -21,8 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from traces.importers.devicepages import PAGES
-from traces.importers.iaafiles import FACTS, JOBS
+from traces.importers.iaafiles import FACTS, JOBS, PAGES
 from traces.lab.emulator import DEVICE, Emulator
 from traces.lab.errors import GuestDied, LabError
 from traces.lab.iaa.options import IaaOptions

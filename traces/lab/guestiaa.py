@@ -33,7 +33,8 @@ def set_up_iaa(job: dict[str, Any], bus: Path = _BUS) -> None:
     """
     found = sorted(path.name for path in (bus / "devices").glob("iax*"))
     if len(found) != job["devices"]:
-        raise OSError(0, f"idxd found {len(found)} of {job['devices']} IAA devices{_kernel_says()}; choose a kernel whose idxd takes them")
+        raise OSError(0, f"idxd found {len(found)} of {job['devices']} IAA devices{_kernel_says()}; choose a kernel "
+                         "whose idxd takes them")
     driver = bus / "drivers/crypto"
     if not driver.is_dir():
         raise OSError(0, f"the crypto driver iaa_crypto is not there{_kernel_says()}; choose a kernel that has it")
@@ -85,8 +86,8 @@ def _write(path: Path, value: object) -> None:
     except OSError as problem:
         if path.name == "bind":
             raise
-        raise OSError(0, f"{path.parent.name}/{path.name} does not take '{value}' ({problem.strerror}){_kernel_says()}; "
-                         "check what --iaa asks for") from None
+        raise OSError(0, f"{path.parent.name}/{path.name} does not take '{value}' ({problem.strerror})"
+                         f"{_kernel_says()}; check what --iaa asks for") from None
     finally:
         os.close(handle)
 

@@ -182,7 +182,7 @@ class IaaFaultPlan:
             try:
                 rules.append(_rule(number, line, devices))
             except _Bad as problem:
-                raise LabError(f"{name}: correct line {number}: {problem}") from None
+                raise LabError(f"{name}, line {number}: {problem}") from None
             if len(rules) > _MOST_RULES:
                 raise LabError(f"{name}: more than {_MOST_RULES:,} rules; remove some")
         return cls(rules)
@@ -371,7 +371,7 @@ def _consistent(rule: IaaRule) -> None:
     if rule.nth is not None and (rule.every != 1 or rule.first != 1 or rule.times is not None):
         raise _Bad("nth names one descriptor; leave every, from and times out")
     if rule.before is not None and rule.before <= rule.after:
-        raise _Bad("before is not later than after; no descriptor would match")
+        raise _Bad("before is not later than after; write a later time")
     if rule.error is not None and rule.status is None:
         rule.status = int(Status.ANALYTICS_ERROR)
     if rule.status is not None and rule.fault_at:
