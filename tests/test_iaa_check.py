@@ -39,6 +39,7 @@ class Run:
         self.release = release
         self.box: dict[str, Any] = {"cpus_online": "0-1", "numa": {"online": "0"}}
         self.faults = ""
+        self.lines: int | None = None
         self.turn: dict[int, int] = {}
 
     def event(self, name: str, pid: int, cpu: int, **columns: int) -> None:
@@ -103,7 +104,8 @@ class Run:
         return SimpleNamespace(
             path=Path("r.zr"), manifest={"config": {"compressor": "deflate-iaa", "chain_size": 8}, "probes": {}, "capture": {"box": self.box},
                                          "kernel": {"release": self.release, "version": self.release}},
-            document=lambda name: {"options": self.options, "faults": self.faults} if name == "iaa" else None,
+            document=lambda name: {"options": self.options, "faults": self.faults, "logs": [{}],
+                                   "jobs": {"lines": self.lines}} if name == "iaa" else None,
             table=lambda name: frame if name == "iaa_jobs" else None, batches=batches,
             snapshots=list(self.stats), snapshot=lambda number: self.stats[number])
 
@@ -386,19 +388,36 @@ def test_a_wrong_checksum_counts_even_where_the_log_has_none() -> None:
 
 
 @pytest.mark.parametrize("rule", ["nth=30: halt=software", "nth=30: reset"])
-def test_nothing_is_compared_behind_a_device_that_stopped(rule: str) -> None:
+def test_behind_a_device_that_stopped_nothing_is_a_difference(rule: str) -> None:
     run = whole(Run())
     run.faults = rule
     run.compress(500, 0, ret=-110, dlen=4096, status=0, note="aborted")
-    run.compress(501, 0, ret=-5, dlen=4096)
-    tally, notes = run.check()
-    assert tally.different == {}
-    assert notes == [f"a device stopped in the call of event {len(run.events) - 4}, as the plan of faults says: nothing of "
-                     "the driver is compared from there on"]
+    # So far the driver is off, as after any record that never came.
+    run.decompress(501, 700, device=False, ret=-19)
+    assert run.check()[1] == []
+    assert differs(run) == {}
+    # It stays so.
+    run.decompress(502, 700, device=False, ret=-5)
+    assert differs(run) == {"iaa.completion": 1}
+    # Until then idxd may refuse, reset the device, and go on with it.
+    run = whole(Run())
+    run.faults = rule
+    begun(run, 500, 1, 0)
+    run.job("compress", 0, 500, 4096, 4096, 0, status=0, note="aborted")
+    begun(run, 501, 2, 1)
+    returned(run, 2, 1, ret=-5, dlen=4096)
+    returned(run, 1, 0, ret=-110, dlen=4096)
     for job in run.jobs:
         job["rule"] = 0
-    run.jobs[-2].update(note="", rule=1)
-    assert run.check()[1] == notes
+    for note, number in (("aborted", 0), ("lost", 1)):
+        run.jobs[-1].update(note=note, rule=number)
+        tally, notes = run.check()
+        assert tally.different == {}
+        assert notes == [f"a device stopped, as the plan of faults says, which is not followed: nothing of the driver is "
+                         f"compared from event {len(run.events) - 3} on"]
+    # A record that a rule lost alone is no such excuse.
+    run.faults = "nth=30: lost"
+    assert differs(run)
 
 
 def test_a_page_inside_a_folio_is_the_one_that_counts() -> None:
@@ -470,6 +489,23 @@ def test_statistics_of_a_queue_are_those_of_its_calls() -> None:
     assert counted(1) == {"iaa.stats": 2}
 
 
+def test_an_object_from_before_the_recording_lies_where_the_driver_says() -> None:
+    for device, software in ((True, []), (False, [(0, 4096)])):
+        run = whole(Run("7.2.13"))
+        run.decompress(300, 3000, handle=99, device=device, software=software)
+        run.decompress(301, 700)
+        assert differs(run) == {}
+    run = whole(Run("7.2.13"))
+    run.decompress(300, 3000, handle=99, device=False)
+    assert "iaa.submit" in differs(run)
+
+
+def test_a_page_is_filled_from_its_beginning() -> None:
+    run = whole(Run())
+    run.jobs[-1]["to"] += 64
+    assert differs(run) == {"iaa.submit": 1}
+
+
 def test_a_call_that_moved_to_another_cpu_says_nothing_of_its_queue() -> None:
     run = whole(Run())
     run.jobs[4]["queue"] = 7
@@ -481,7 +517,8 @@ def test_a_call_that_moved_to_another_cpu_says_nothing_of_its_queue() -> None:
 
 def test_nothing_is_said_of_what_is_not_known() -> None:
     for change, why in (({"release": "6.6.1"}, "no iaa_crypto of 6.6.1 is modelled"),):
-        tally, _ = whole(Run(**change)).check()  # type: ignore[arg-type]
+        tally, notes = whole(Run(**change)).check()  # type: ignore[arg-type]
+        assert notes == [f"nothing of the devices' driver is compared: {why}"]
         assert set(tally.reasons) >= set(DRIVER_CHECKS)
         assert tally.reasons["iaa.queue"] == why
         assert not any(tally.compared[check] for check in DRIVER_CHECKS)
@@ -496,6 +533,18 @@ def test_jobs_that_no_call_made_are_said() -> None:
     run = whole(Run())
     run.job("compress", 0, 999, 4096, 4096, 900)
     assert run.check()[1] == ["1 jobs of the devices belong to no recorded call"]
+
+
+def test_a_table_with_fewer_jobs_than_the_log_had_is_one_sentence() -> None:
+    run = whole(Run())
+    run.lines = len(run.jobs) + 1
+    assert differs(run) == {}
+    del run.jobs[5:]
+    with pytest.raises(BadInput, match="has 5 jobs, and the devices' log had 21"):
+        run.check()
+    run.jobs.clear()
+    with pytest.raises(BadInput, match="has 0 jobs"):
+        run.check()
 
 
 def test_a_table_that_lacks_a_column_is_one_sentence() -> None:

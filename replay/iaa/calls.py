@@ -33,10 +33,10 @@ class DriverCall:
 
     ``number``, ``end``: the events of its entry and its return; ``cpu``, ``end_cpu``: where they were recorded;
     ``page``: the struct page that is compressed, or decompressed into, 0 where that was not recorded; ``size``,
-    ``room``: bytes of source and destination as asked for; ``entries``: entries of the source's scatter list; ``ret``,
-    ``dlen``: as the call left them; ``nested``: calls that the driver made itself, of its software fallback;
-    ``alone``: on its CPU nothing else called the driver meanwhile, and it stayed there; ``done``: an event behind its
-    completion, which may come with an interrupt.  A call that never returned has no ``end`` (-1).
+    ``room``: bytes of source and destination as asked for; ``entries``: entries of the source's scatter list, 0 where
+    that is not known; ``ret``, ``dlen``: as the call left them; ``nested``: calls that the driver made itself, of its
+    software fallback; ``alone``: on its CPU nothing else called the driver meanwhile, and it stayed there; ``done``: an
+    event behind its completion, which may come with an interrupt.  A call that never returned has no ``end`` (-1).
 
     In the thread of a device's interrupt the driver calls its software fallback too.  Such a call is ``inside`` one of
     that many decompressions, None for any other call; each of these has it in ``maybe``, and the one that made it sets
@@ -83,9 +83,14 @@ class _Objects:
         self._word[handle] = word
 
     def entries(self, handle: int, length: int) -> int:
-        """Return how many scatter list entries zs_obj_read_sg_begin() makes of an object's ``length`` bytes."""
-        if not self.in_place or handle not in self._word:
+        """Return how many scatter list entries zs_obj_read_sg_begin() makes of an object's ``length`` bytes.
+
+        0 where that is not known: the object is from before the recording.
+        """
+        if not self.in_place:
             return 1
+        if handle not in self._word:
+            return 0
         geometry = next((one for one in self._by_size if one.size >= length + HANDLE_SIZE), self._by_size[-1])
         start = geometry.size * (self._word[handle] & self._mask) % PAGE_SIZE
         if not geometry.huge:

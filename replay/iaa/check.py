@@ -14,6 +14,7 @@ from typing import Any
 
 from model.crypto.iaa_stats import WqStats
 from model.errno import EINPROGRESS
+from model.page import PAGE_SIZE
 from replay.iaa.calls import DriverCall, driver_calls, mark_shared
 from replay.iaa.driver import DriverAnswer, PlayedDriver, driver_line
 from replay.iaa.jobs import PAGE_SHIFT, DeviceJob, JobsByPage, read_jobs
@@ -38,7 +39,7 @@ def check_driver(recording: Recording, tally: Tally) -> list[str]:
     run = _run_of(recording)
     if isinstance(run, str):
         tally.reasons.update(dict.fromkeys(DRIVER_CHECKS, run))
-        return []
+        return [f"nothing of the devices' driver is compared: {run}"]
     return _Check(recording, tally, *run).run()
 
 
@@ -62,7 +63,7 @@ def driver_results(recording: Recording) -> dict[int, tuple[int, int]]:
             driver.hung(call)
             continue
         answer = driver.run(call)
-        if answer.fault or (answer.stops and not driver.turned_off) or answer.ret != call.ret:
+        if answer.fault or answer.ret != call.ret:
             break
         final = answer.final if answer.dlen is None else (answer.ret, answer.dlen)
         if final is not None:
@@ -114,6 +115,9 @@ class _Check:
         self._driver = driver
         self._moved = self._shared = self._unknown = self._hung = 0
         self._strays = 0
+        #: a device stopped, as the plan of faults says: what idxd does then is followed up to the first difference,
+        #: and what the driver does once that made it turn itself off
+        self._stopping = False
         self._stopped: DriverCall | None = None
         #: jobs that no call took, known at the end
         self._left = 0
@@ -148,9 +152,7 @@ class _Check:
                 self._driver.hung(call)
                 continue
             answer = self._driver.run(call)
-            if answer.stops and not self._driver.turned_off:
-                self._stopped = call
-                return
+            self._stopping = self._stopping or answer.stops
             if answer.fault:
                 self._differ("iaa.completion", call, "the call returned", answer.fault,
                              "the model of the driver cannot follow it")
@@ -176,6 +178,9 @@ class _Check:
             if made != tuple(words):
                 self._differ("iaa.submit", call, made, tuple(words),
                              "operation, flags, compression flags, source bytes and room of a descriptor")
+            if job.op == "decompress" and job.to % PAGE_SIZE:
+                self._differ("iaa.submit", call, hex(job.to), hex(job.to - job.to % PAGE_SIZE),
+                             "destination of a descriptor: where its page begins")
             if wqs:
                 compared["iaa.queue"] += 1
                 if (job.device, job.queue) not in {wq.key for wq in wqs}:
@@ -251,6 +256,9 @@ class _Check:
 
     def _differ(self, check: str, call: DriverCall, recorded: Any, predicted: Any, what: str) -> None:
         self._differed = True
+        if self._stopping and not self._driver.turned_off(call):
+            self._stopped = call
+            return
         name = "crypto_acomp_compress" if call.compress else "crypto_acomp_decompress"
         if self._tally.wanted(check):
             self._tally.differ(Divergence(check, call.number, name, recorded, predicted, what, call.ts, call.pid,
@@ -274,8 +282,8 @@ class _Check:
             notes.append(f"{self._busy:,} snapshots were read while the driver was called: its statistics in them are "
                          f"not compared")
         if self._stopped is not None:
-            notes.append(f"a device stopped in the call of event {self._stopped.number:,}, as the plan of faults says: "
-                         f"nothing of the driver is compared from there on")
+            notes.append("a device stopped, as the plan of faults says, which is not followed: nothing of the driver is "
+                         f"compared from event {self._stopped.number:,} on")
         if self._left:
             notes.append(f"{self._left:,} jobs of the devices belong to no recorded call")
         return notes

@@ -15,7 +15,7 @@ from model.crypto.faults import ANALYTICS_ERROR, NO_COMPLETION
 from model.crypto.iaa import KERNEL_DEFECTS, IaaCrypto
 from model.crypto.iaa_device import IaaDevice, Record, StandIn, Topology, Wq, WqTable
 from model.crypto.request import AcompAlg, AcompRequest, KernelFault, NeverCompletes, Scatterlist, sg_init_one
-from model.errno import E2BIG, EINPROGRESS, EINVAL, ENODEV, EOVERFLOW, ETIMEDOUT
+from model.errno import E2BIG, EINPROGRESS, EINVAL, EIO, ENODEV, EOVERFLOW, ETIMEDOUT
 from model.page import PAGE_SIZE
 from replay.iaa.calls import DriverCall
 from replay.iaa.jobs import DeviceJob, JobsByPage
@@ -222,7 +222,9 @@ class PlayedDriver:
         job = self._jobs.next("compress" if call.compress else "decompress", call.page)
         self._expect(call, table, job)
         model.enabled = self._enabled(call)
-        request = _request(call)
+        # Where the object lay is not known: then what the driver did with it says it.
+        entries = call.entries or (2 if job is None and (call.nested or call.ret == EIO) else 1)
+        request = _request(call, entries)
         errors: list[int] = []
         request.complete = errors.append
         try:
@@ -245,10 +247,12 @@ class PlayedDriver:
             self._placed -= {call.cpu, call.end_cpu}
         return answer
 
-    @property
-    def turned_off(self) -> bool:
-        """The driver has turned itself off: whatever its devices do, it returns -ENODEV from now on."""
-        return self._off is not None
+    def turned_off(self, call: DriverCall) -> bool:
+        """True where the driver had turned itself off before a call: whatever its devices do, that returns -ENODEV."""
+        if self._off is None:
+            return False
+        over = self._off.done if self.model.use_irq else self._off.end
+        return 0 <= over <= call.number
 
     def hung(self, call: DriverCall) -> None:
         """Follow a call that never returned: its jobs are its own, and its turn may have been taken."""
@@ -275,16 +279,12 @@ class PlayedDriver:
 
     def _enabled(self, call: DriverCall) -> bool:
         """True unless a call finds the driver turned off."""
-        off = self._off
-        if off is None:
-            return True
-        over = off.done if self.model.use_irq else off.end
-        # Meanwhile it may have been let through, or not.
-        return call.ret != ENODEV if over < 0 or call.number < over else False
+        # While the driver turned itself off, a call may have been let through, or not.
+        return self._off is None or (call.ret != ENODEV and not self.turned_off(call))
 
 
-def _request(call: DriverCall) -> AcompRequest:
+def _request(call: DriverCall, entries: int) -> AcompRequest:
     # What the buffers hold does not matter here: no byte of them is read.
-    src = [Scatterlist(bytes(call.size))] if call.entries == 1 else \
-        [Scatterlist(bytes(call.size // 2)), Scatterlist(bytes(call.size - call.size // 2))]
+    half = call.size // 2
+    src = [Scatterlist(bytes(size)) for size in ((call.size,) if entries == 1 else (half, call.size - half))]
     return AcompRequest(src, sg_init_one(bytearray(PAGE_SIZE)), call.size, call.room, cpu=call.cpu)

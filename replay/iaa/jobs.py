@@ -21,6 +21,8 @@ _COLUMNS: Final = ("n", "device", "queue", "op", "flags", "how", "pfn", "in", "t
                    "in_flight", "submitted", "ended")
 #: Numbers of jobs are of 64 bits.
 _WHOLE: Final = 1 << 63
+#: Notes of jobs that left no record: lost by a rule, or on their way when their device stopped.
+_NO_RECORD: Final = ("lost", "aborted")
 #: A checksum that no other is: a rule of the fault plan changed it, and the log holds none.
 _ANOTHER: Final = -1
 
@@ -70,7 +72,12 @@ def read_jobs(recording: Recording) -> list[DeviceJob]:
 
     :raises BadInput: when the table of jobs lacks what the log has
     """
-    frame = recording.table("iaa_jobs")
+    frame, facts = recording.table("iaa_jobs"), recording.document("iaa") or {}
+    log = facts.get("jobs")
+    lines, held = log.get("lines") if isinstance(log, dict) else None, 0 if frame is None else len(frame)
+    if isinstance(lines, int) and lines != held + len(facts.get("logs", ())):
+        raise BadInput(recording.path / "iaa_jobs.parquet", "", f"has {held:,} jobs, and the devices' log had "
+                       f"{lines - len(facts.get('logs', ())):,} (iaa.json)", "import the capture again")
     if frame is None or len(frame) == 0:
         return []
     missing = [name for name in _COLUMNS if name not in frame.columns]
@@ -106,7 +113,7 @@ def _job(row: tuple[Any, ...], plan: list[str]) -> DeviceJob:
         crc = _ANOTHER
     stops = note == "aborted" or "halt=" in said or " reset" in said
     return DeviceJob(int(n), int(device), int(queue), op, flags, how, pfn, size, to, room, status, error, out,
-                     in_flight, note == "lost", crc or None, submitted, ended, stops)
+                     in_flight, note in _NO_RECORD, crc or None, submitted, ended, stops)
 
 
 class JobsByPage:
