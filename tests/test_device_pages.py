@@ -160,12 +160,29 @@ def test_what_is_not_what_the_lab_wrote_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is not a regular file"):
         read_device_pages(tmp_path, facts, jobs)
     assert read_device_pages(tmp_path, {}, jobs) is None
-    facts, jobs = capture(tmp_path / "..", [{"pfn": 5, "page": 9}], 1)
+    facts, jobs = capture(tmp_path / "..", [{"pfn": 5, "page": 1}], 1)
     pages = read_device_pages(tmp_path / "..", facts, jobs)
     assert pages is not None
     pages.attach(calls(5))
+    os.truncate(tmp_path / ".." / PAGES, SIZE - 1)
     with pytest.raises(BadInput, match="ends before the pages of its jobs"):
         stored(tmp_path, pages)
+
+
+@pytest.mark.parametrize("value", ["x", 1.5, 1e300, float("nan"), float("inf"), None])
+@pytest.mark.parametrize("column", ["page", "pfn", "submitted"])
+def test_jobs_are_input(tmp_path: Path, column: str, value: Any) -> None:
+    facts, jobs = capture(tmp_path, [{"pfn": 5, "page": 1}], 1)
+    jobs[column] = [value]
+    with pytest.raises(BadInput, match="something else than whole numbers as page, pfn or submitted"):
+        read_device_pages(tmp_path, facts, jobs)
+
+
+@pytest.mark.parametrize("number", [2, -1, (1 << 63) - 1, -(1 << 63)])
+def test_a_job_whose_page_was_not_kept_is_one_sentence(tmp_path: Path, number: int) -> None:
+    facts, jobs = capture(tmp_path, [{"pfn": 5, "page": number}], 1)
+    with pytest.raises(BadInput, match="ends before the pages of its jobs: it has 1"):
+        read_device_pages(tmp_path, facts, jobs)
 
 
 def test_storing_waits_for_the_last_call(tmp_path: Path) -> None:

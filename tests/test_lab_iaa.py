@@ -485,15 +485,25 @@ def test_lines_that_are_no_jobs(capture: Path, tmp_path: Path, line: bytes) -> N
         import_source(capture, tmp_path / "r.zr")
 
 
-#: What a capture says of its devices, as far as readers ask for it.
-FACTS_OF = {"zreplay_iaa": 1, "options": {"devices": 1, "wqs": 1, "engines": 8, "depth": 128, "mode": "sync", "verify": 0, "version": 1}}
+def facts_of(log: bytes) -> dict[str, Any]:
+    options = {"devices": 1, "wqs": 1, "engines": 8, "depth": 128, "version": 1, "mode": "sync", "verify": 0}
+    return {"zreplay_iaa": 1, "options": options, "jobs": {"sha256": hashlib.sha256(log).hexdigest()}}
+
+
+def test_a_job_log_has_no_more_columns_than_jobs_have_keys(tmp_path: Path) -> None:
+    # Each would be as long as the log.
+    data = "".join(json.dumps({f"k{n}": 1}) + "\n" for n in range(100)).encode()
+    (tmp_path / JOBS).write_bytes(data)
+    (tmp_path / FACTS).write_text(json.dumps(facts_of(data)))
+    with pytest.raises(BadInput, match="line 65: has keys that no job has: there are more than 64"):
+        read_iaa(tmp_path)
 
 
 def test_columns_of_a_job_log_hold_values_of_one_kind(tmp_path: Path) -> None:
     lines = [{"n": 1, "big": 1 << 63, "some": 2.5}, {"format": "x"}, {"n": 2, "some": 1, "note": "late"}, {"n": -1, "list": [1]}]
     data = "".join(json.dumps(line) + "\n" for line in lines).encode()
     (tmp_path / JOBS).write_bytes(data)
-    (tmp_path / FACTS).write_text(json.dumps(FACTS_OF | {"jobs": {"sha256": hashlib.sha256(data).hexdigest()}}))
+    (tmp_path / FACTS).write_text(json.dumps(facts_of(data)))
     found = read_iaa(tmp_path)
     assert found is not None
     facts, jobs = found

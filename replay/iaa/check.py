@@ -282,8 +282,8 @@ class _Check:
             notes.append(f"{self._busy:,} snapshots were read while the driver was called: its statistics in them are "
                          f"not compared")
         if self._stopped is not None:
-            notes.append("a device stopped, as the plan of faults says, which is not followed: nothing of the driver is "
-                         f"compared from event {self._stopped.number:,} on")
+            notes.append("a device stopped, as the plan of faults says, which is not followed: nothing of the driver "
+                         f"is compared from event {self._stopped.number:,} on")
         if self._left:
             notes.append(f"{self._left:,} jobs of the devices belong to no recorded call")
         return notes

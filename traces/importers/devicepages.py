@@ -20,7 +20,7 @@ from traces.block import Block
 from traces.deviceclock import STRUCT_PAGE, first_job, vmemmap_of
 from traces.errors import BadInput
 from traces.files import is_regular
-from traces.importers.iaafiles import PAGES
+from traces.importers.iaafiles import JOBS, PAGES
 from traces.importers.pageindex import PageIndex
 from traces.pages import PageStoreWriter
 
@@ -153,6 +153,11 @@ def read_device_pages(directory: Path, facts: dict[str, Any], jobs: pd.DataFrame
         raise BadInput(path, "", f"cannot be read ({problem.strerror})", _AGAIN) from None
     if said.get("sha256") != digest:
         raise BadInput(path, "", "is not what the lab wrote: its digest is not that of iaa.json", _AGAIN)
+    kept = path.stat().st_size // schema.PAGE_SIZE
+    if any(jobs[name].dtype.kind != "i" for name in ("page", "pfn", "submitted")):
+        raise BadInput(directory / JOBS, "", "has something else than whole numbers as page, pfn or submitted", _AGAIN)
+    if not jobs["page"].between(0, kept).all():
+        raise BadInput(path, "", f"ends before the pages of its jobs: it has {kept:,}", _AGAIN)
     own = jobs[(jobs["op"] == "compress") & (jobs["in"] == schema.PAGE_SIZE)].sort_values("submitted", kind="stable")
     # Pages are numbered from 1; what a rule of the fault plan did to a job does not follow from its page.
     bent = own["rule"] != 0 if "rule" in own.columns else own["page"] < 0

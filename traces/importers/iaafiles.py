@@ -26,6 +26,8 @@ PAGES: Final = "iaa-pages.bin"
 _AGAIN: Final = "copy the capture again"
 #: Bytes of a job log that are read: some 200 a job.
 _MOST: Final = 1 << 30
+#: Keys that the lines of a job log have altogether at most: each is a column as long as the log.
+_MOST_KEYS: Final = 64
 #: What a column of whole numbers holds.
 _WHOLE: Final = 1 << 63
 
@@ -88,6 +90,9 @@ def _columns(path: Path, data: bytes) -> tuple[list[dict[str, Any]], dict[str, l
         for name in row:
             if name not in columns:
                 columns[name] = [None] * jobs
+        if len(columns) > _MOST_KEYS:
+            raise BadInput(path, f"line {number}", f"has keys that no job has: there are more than {_MOST_KEYS}",
+                           _AGAIN)
         for name, values in columns.items():
             values.append(row.get(name))
         jobs += 1
