@@ -420,6 +420,15 @@ def test_behind_a_device_that_stopped_nothing_is_a_difference(rule: str) -> None
     assert differs(run)
 
 
+def test_a_page_that_is_lost_may_be_the_plan_s_doing() -> None:
+    run, tally = whole(Run()), Tally()
+    tally.different["invariant.load"] = 1
+    assert check_driver(run.recording(), tally) == []
+    run.faults = "operation=compress every=25: length=-10"
+    assert "the devices had a plan of faults" in check_driver(run.recording(), tally)[0]
+    assert check_driver(run.recording(), Tally()) == []
+
+
 def test_a_page_inside_a_folio_is_the_one_that_counts() -> None:
     run = whole(Run())
     begun(run, 300, 1, 0)

@@ -40,7 +40,10 @@ def check_driver(recording: Recording, tally: Tally) -> list[str]:
     if isinstance(run, str):
         tally.reasons.update(dict.fromkeys(DRIVER_CHECKS, run))
         return [f"nothing of the devices' driver is compared: {run}"]
-    return _Check(recording, tally, *run).run()
+    notes = _Check(recording, tally, *run).run()
+    if tally.different.get("invariant.load") and (recording.document("iaa") or {}).get("faults"):
+        notes.append("the devices had a plan of faults: a page that they were made to spoil is not lost by the kernel")
+    return notes
 
 
 def driver_results(recording: Recording) -> dict[int, tuple[int, int]]:
