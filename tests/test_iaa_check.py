@@ -420,6 +420,17 @@ def test_behind_a_device_that_stopped_nothing_is_a_difference(rule: str) -> None
     assert differs(run)
 
 
+@pytest.mark.parametrize("mode", ["sync", "async_irq"])
+def test_two_calls_that_got_each_other_s_page_are_a_difference(mode: str) -> None:
+    run = Run(devices=1, wqs=1, mode=mode)
+    for k in range(6):
+        run.compress(100 + k, 900)
+        run.event("zs_malloc", 1, 0)
+    assert differs(run) == {}
+    run.jobs[3]["pfn"], run.jobs[4]["pfn"] = run.jobs[4]["pfn"], run.jobs[3]["pfn"]
+    assert differs(run) == {"iaa.submit": 1}
+
+
 def test_a_page_that_is_lost_may_be_the_plan_s_doing() -> None:
     run, tally = whole(Run()), Tally()
     tally.different["invariant.load"] = 1

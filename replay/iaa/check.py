@@ -8,6 +8,7 @@ fallback (``iaa.fallback``), and the driver's statistics at each snapshot (``iaa
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
 from typing import Any
@@ -126,6 +127,10 @@ class _Check:
         self._left = 0
         self._differed = False
         #: the first snapshot with statistics, and what the model had counted then
+        #: (event of its end, when its last job was submitted) of calls, the first that ended first
+        self._ended: list[tuple[int, int]] = []
+        #: when the last job was submitted of the calls that had ended before the one at hand
+        self._behind: float = -math.inf
         #: snapshots that were read while a call was under way
         self._busy = 0
         #: the event at which the last of the calls so far had ended
@@ -191,7 +196,9 @@ class _Check:
                                  f"work queue that CPU {call.cpu} uses next")
             else:
                 self._unknown += call.alone
-        self._verified(call, [job for _, _, job in answer.submitted if job is not None])
+        jobs = [job for _, _, job in answer.submitted if job is not None]
+        self._verified(call, jobs)
+        self._in_turn(call, jobs)
         self._outcome(call, answer)
 
     def _verified(self, call: DriverCall, jobs: list[DeviceJob]) -> None:
@@ -199,6 +206,17 @@ class _Check:
         if len(jobs) == 2 and jobs[1].verifies and jobs[1].pfn != jobs[0].to >> PAGE_SHIFT:
             self._differ("iaa.submit", call, hex(jobs[1].pfn << PAGE_SHIFT), hex(jobs[0].to),
                          "source of the descriptor that checks the compression: what that wrote")
+
+    def _in_turn(self, call: DriverCall, jobs: list[DeviceJob]) -> None:
+        """Compare when the jobs were submitted with when the calls were made: behind those of each that had ended."""
+        while self._ended and self._ended[0][0] < call.number:
+            self._behind = max(self._behind, heapq.heappop(self._ended)[1])
+        if jobs and jobs[0].submitted < self._behind:
+            self._differ("iaa.submit", call, f"{self._behind - jobs[0].submitted:,} ns before", "after",
+                         "when the page's descriptor was submitted, and that of a call which had ended before this one")
+        over = call.done if call.ret == EINPROGRESS else call.end
+        if jobs and over >= 0:
+            heapq.heappush(self._ended, (over, jobs[-1].submitted))
 
     def _outcome(self, call: DriverCall, answer: DriverAnswer) -> None:
         compared = self._tally.compared
