@@ -399,7 +399,7 @@ def test_behind_a_device_that_stopped_nothing_is_a_difference(rule: str) -> None
     # It stays so.
     run.decompress(502, 700, device=False, ret=-5)
     assert differs(run) == {"iaa.completion": 1}
-    # Until then idxd may refuse, reset the device, and go on with it.
+    # Until then idxd may refuse, reset the device, and use it again.
     run = whole(Run())
     run.faults = rule
     begun(run, 500, 1, 0)
@@ -415,7 +415,7 @@ def test_behind_a_device_that_stopped_nothing_is_a_difference(rule: str) -> None
         assert tally.different == {}
         assert notes == [f"a device stopped, as the plan of faults says, which is not followed: nothing of the driver is "
                          f"compared from event {len(run.events) - 3} on"]
-    # A record that a rule lost alone is no such excuse.
+    # A record that a rule lost does not excuse that alone.
     run.faults = "nth=30: lost"
     assert differs(run)
 
