@@ -34,7 +34,8 @@ from tests.sweeping import (
 from tests.tampering import Tampered
 from traces.samples import sample_paths
 
-SAMPLES = {path.name: path for path in sample_paths()}
+#: What is changed in memory has no job log, which decides what a compressor on emulated IAA gives.
+SAMPLES = {path.name: path for path in sample_paths() if not (path / "iaa.json").is_file()}
 
 
 @pytest.fixture(scope="module", autouse=True)
