@@ -18,6 +18,8 @@ from conftest import ROOT
 
 import replay
 import traces
+from replay.cli.main import main
+from replay.iaa.jobs import LEFT_OUT
 from replay.reference.checks import DRIVER_CHECKS
 from traces.errors import BadInput
 
@@ -126,3 +128,15 @@ def test_jobs_are_input(samples: dict[str, Path], tmp_path: Path, column: str, v
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BadInput, match="holds something else than numbers"):
         replay.replay(traces.open_recording(path))
+
+
+def test_what_is_made_of_such_a_recording_says_what_it_lacks(samples: dict[str, Path], tmp_path: Path) -> None:
+    for words in (["cut", "--from", "100", "--to", "900", samples[SAMPLE], "-o", tmp_path / "cut"],
+                  ["scrub", samples[SAMPLE], "-o", tmp_path / "scrubbed"]):
+        assert main([str(word) for word in words]) == 0
+    for name in ("cut", "scrubbed"):
+        recording = traces.open_recording(tmp_path / name)
+        assert LEFT_OUT in recording.manifest["notes"]
+        result = replay.replay(recording)
+        assert result.verdict in ("PASS", "UNDECIDED")
+        assert not {check.id for check in result.checks} & set(DRIVER_CHECKS)

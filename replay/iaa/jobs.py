@@ -12,9 +12,11 @@ from traces.deviceclock import STRUCT_PAGE, first_job
 from traces.errors import BadInput
 from traces.recording import Recording
 
-__all__ = ["PAGE_SHIFT", "DeviceJob", "JobsByPage", "has_devices", "read_jobs"]
+__all__ = ["LEFT_OUT", "PAGE_SHIFT", "DeviceJob", "JobsByPage", "has_devices", "read_jobs"]
 
 PAGE_SHIFT: Final = 12
+#: The note on a recording that was made of one with devices, without their jobs.
+LEFT_OUT: Final = "the job log of the emulated devices was left out: their driver is not checked here"
 #: IAA_DECOMP_SUPPRESS_OUTPUT (include/uapi/linux/idxd.h): a decompression that only checks.
 SUPPRESS_OUTPUT: Final = 1 << 9
 _COLUMNS: Final = ("n", "device", "queue", "op", "flags", "how", "pfn", "in", "to", "room", "status", "error", "out",

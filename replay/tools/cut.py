@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from model.zswap import Zswap
+from replay.iaa.jobs import LEFT_OUT, has_devices
 from replay.reference.checks import CHECKS, Tally
 from replay.reference.engine import Engine, LostEvents
 from replay.reference.modelstate import dump_state
@@ -137,7 +138,10 @@ class _Writer:
                       "original": manifest["source"]}
             # What was missing, or damaged, is missing in a part of it too.
             same = ("kernel", "probes", "losses", "missing", "tasks", "ts_unit_ns", "stamps", "notes", "complete")
-            writer.close({**{key: manifest[key] for key in same if key in manifest}, "config": config,
+            kept = {key: manifest[key] for key in same if key in manifest}
+            if has_devices(self.recording):
+                kept["notes"] = [*kept.get("notes", []), LEFT_OUT]
+            writer.close({**kept, "config": config,
                           "source": source, "unpaired": [], "derived_params": []})
 
     def _reference(self, content: int | None, pages: int) -> int:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from model.crypto import Compressor
+from replay.iaa.jobs import LEFT_OUT, has_devices
 from replay.verdict.setup import recorded_compressors
 from traces import schema
 from traces.errors import BadInput
@@ -130,6 +131,8 @@ def scrub(recording: Recording, out: str, *, seed: int | None = None,
         said = "pages are synthetic, their compressed lengths are the recorded ones" if with_bytes else \
             "digests of pages are synthetic, first bytes of objects are left out"
         manifest["notes"] = [*manifest.get("notes", []), f"scrubbed: {said}"]
+        if has_devices(recording):
+            manifest["notes"].append(LEFT_OUT)
         if heads:
             manifest["probes"] = {name: {**probe, "columns": [column for column in probe["columns"]
                                                               if (name, column) not in schema.PAGE_BYTES]}
