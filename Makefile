@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 	@echo '$$ zreplay regress --brief $(TWO)'
 	@$(BIN)/zreplay regress --brief $(TWO) || test $$? -eq 1
 	@echo '$$ zreplay report $(TWO) -o demo-report.html'
-	@$(BIN)/zreplay report $(TWO) -o demo-report.html || test $$? -eq 1
+	@$(BIN)/zreplay report $(TWO) -o demo-report.html > /dev/null || test $$? -eq 1
 	@echo "Open demo-report.html in a browser: it needs no network."
 
 # As many tests at a time as there are CPUs.
@@ -73,10 +73,11 @@ terminal: $(VENV)/.installed
 	$(BIN)/python -m tests.terminals
 
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "zreplay needs Python 3.11 or later; name one with make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "zreplay needs Python 3.11 or later; name one with make PYTHON=python3.11")'
+	@echo "Installing into $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-report.html
