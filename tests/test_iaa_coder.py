@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.crypto import knownanswers as known
-from model.crypto.iaa_coder import compress, lengths
+from traces.lab.iaa.coder import compress
 from traces.lab.iaa.inflate import inflate
 
 PAGES = [page for _, page in known.pages()]
@@ -169,13 +169,3 @@ def test_a_code_longer_than_15_bits_is_shortened() -> None:
     rng.shuffle(symbols)
     src = symbols.tobytes()
     assert inflated(compress(src, 1 << 16, True)) == src
-
-
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_many_pages_at_once(dynamic: bool) -> None:
-    found, head = lengths(np.frombuffer(b"".join(PAGES), np.uint8).reshape(-1, 4096), 4096, dynamic)
-    for page, length, first in zip(PAGES, found, head, strict=True):
-        data = compress(page, 4096, dynamic)
-        assert length == len(data)
-        assert int(first).to_bytes(8, "little") == data[:8].ljust(8, b"\0")
-    assert 0 in found

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from iaabench import AECS_AT, BASE, DECOMPRESS, PAGE, SIZE, Bench
 
-from model.crypto.iaa_coder import compress
 from traces.lab.iaa import registers as reg
+from traces.lab.iaa.coder import compress
 from traces.lab.iaa.descriptors import Analytics, Compress, Decompress, Descriptor, Flag, Opcode, Status
 from traces.lab.iaa.device import SWERR_QUEUE_FULL, SWERR_QUEUE_OFF
 from traces.lab.iaa.joblog import JobLog

@@ -11,9 +11,9 @@ from iaabench import Bench
 
 from model.crypto import knownanswers as known
 from model.crypto.base import CorruptData
-from model.crypto.deflate_iaa_emulated import EmulatedDeflateIaa, EmulatedDeflateIaaDynamic
 from model.crypto.registry import compressor_for
 from model.errno import E2BIG
+from replay.iaa.compressor import EmulatedDeflateIaa, EmulatedDeflateIaaDynamic
 from traces.lab.iaa.descriptors import Compress, Flag, Opcode
 
 PAGES = [page for _, page in known.pages()]

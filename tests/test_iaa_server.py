@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from model.crypto.iaa_coder import compress
 from replay.benchmarks.iaaclient import AECS_AT, BASE, IaaClient, ServerProcess
 from traces.lab.iaa import registers as reg
+from traces.lab.iaa.coder import compress
 from traces.lab.iaa.descriptors import Flag, Opcode, Status
 from traces.lab.iaa.registers import Command
 from traces.lab.iaa.server import main

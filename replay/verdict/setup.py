@@ -77,7 +77,7 @@ def _compressor(recording: Recording, name: str, revision: type[Zswap]) -> tuple
     try:
         if name == "deflate-iaa" and has_devices(recording):
             # Compiled code takes a second to load.
-            from model.crypto.deflate_iaa_emulated import EmulatedDeflateIaa
+            from replay.iaa.compressor import EmulatedDeflateIaa
 
             compressor: Compressor = EmulatedDeflateIaa(revision.kernel_line)
         else:

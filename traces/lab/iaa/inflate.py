@@ -11,7 +11,8 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from model.crypto.iaa_coder import (
+from traces.compiled import at, compiled
+from traces.lab.iaa.coder import (
     CL_ORDER,
     DISTANCE_EXTRA,
     DISTANCE_FIRST,
@@ -21,7 +22,6 @@ from model.crypto.iaa_coder import (
     WINDOW,
     canonical,
 )
-from traces.compiled import at, compiled
 
 __all__ = ["OVERFLOW", "inflate"]
 

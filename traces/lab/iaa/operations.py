@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 
-from model.crypto.iaa_coder import FIXED_LENGTHS, canonical, dynamic_block, fixed_block
 from traces.compiled import at, compiled
+from traces.lab.iaa.coder import FIXED_LENGTHS, canonical, dynamic_block, fixed_block
 from traces.lab.iaa.descriptors import (
     AECS_SIZE,
     STATUS_WRITE,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""deflate-iaa and deflate-iaa-dynamic on the emulated IAA of `traces.lab.iaa`: exact, as the device codes with the same
-module (`iaa_coder`).
+"""deflate-iaa and deflate-iaa-dynamic on the emulated IAA: exact, as the device codes with the same functions
+(:mod:`traces.lab.iaa.coder`).
 
-For a recording of real hardware `deflate_iaa` says what can be said.  What the driver answers when a descriptor fails,
-or none is free, depends on the run: the device's job log has it.
+For a recording of real hardware :mod:`model.crypto.deflate_iaa` says what can be said. What the driver answers when a
+descriptor fails, or none is free, depends on the run: the device's job log has it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,23 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errno import E2BIG
-from ..page import PAGE_SIZE
-from . import knownanswers
-from .base import Buffer, CorruptData
-from .compiled import Bytes, CompiledCompressor
-from .iaa_coder import dynamic_block, fill_lengths, fixed_block
+from model.crypto import knownanswers
+from model.crypto.compiled import Bytes, CompiledCompressor, at, compiled, first_bytes
+from model.errno import E2BIG
+from model.page import PAGE_SIZE
+from traces.lab.iaa.coder import dynamic_block, fixed_block
 
 __all__ = ["EmulatedDeflateIaa", "EmulatedDeflateIaaDynamic"]
+
+
+@compiled
+def _fill(
+    pages: NDArray[np.uint8], dynamic: bool, dst: Bytes, dlens: NDArray[np.int32], head: NDArray[np.uint64]
+) -> None:
+    for i in range(len(pages)):
+        length = dynamic_block(pages[i], dst) if dynamic else fixed_block(pages[i], dst)
+        dlens[at(i)] = length
+        head[at(i)] = first_bytes(dst, length)
 
 
 class EmulatedDeflateIaa(CompiledCompressor[Bytes]):
@@ -47,21 +56,19 @@ class EmulatedDeflateIaa(CompiledCompressor[Bytes]):
     def _blocks(
         self, pages: NDArray[np.uint8], scratch: Bytes, dlens: NDArray[np.int32], head: NDArray[np.uint64]
     ) -> None:
-        fill_lengths(pages, self._dynamic, PAGE_SIZE, dlens, head)
+        _fill(pages, self._dynamic, scratch, dlens, head)
 
     def _back(self, src: Bytes, dst: Bytes) -> int:
-        raise NotImplementedError
-
-    def decompress(self, data: Buffer, size: int = PAGE_SIZE) -> bytes:
-        """Inflate with the device's window of 4 KiB; bytes behind the end of the stream are ignored."""
+        # zlib with the device's window of 4 KiB; bytes behind the end of the stream are ignored.
         inflate = zlib.decompressobj(-12)
         try:
-            page = inflate.decompress(data, size + 1)
-        except zlib.error as error:
-            raise CorruptData(f"{self.name}: {error}") from error
-        if not inflate.eof or len(page) != size:
-            raise CorruptData(f"{self.name}: not a stream of {size} bytes")
-        return page
+            page = inflate.decompress(src.tobytes(), len(dst) + 1)
+        except zlib.error:
+            return -1
+        if not inflate.eof or len(page) > len(dst):
+            return -1
+        dst[: len(page)] = np.frombuffer(page, np.uint8)
+        return len(page)
 
     def self_check(self) -> list[str]:
         """All results for the known pages are those that they were, and come back."""

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The emulated IAA's compressor: what `traces.lab.iaa` writes for a compress descriptor, step by step, the same on
-every machine.
+"""The emulated IAA's compressor: what it writes for a compress descriptor, step by step, the same on every machine.
 
-Which matches the hardware's matcher finds is not published, so this is not the hardware's output (`deflate_iaa` has
-its bounds).  It is the emulated device's, which imports this module: for recordings of that device lengths and bytes
-are exact.
+Which matches the hardware's matcher finds is not published, so this is not the hardware's output. A replay predicts
+lengths and bytes of recordings of the emulated device with the same functions (:mod:`replay.iaa.compressor`).
 
 The parse of a source of n bytes into tokens:
 
@@ -40,15 +38,14 @@ is an overflow, as the device reports it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Buffer
-from .compiled import Bytes, at, compiled, read_only
+from traces.compiled import at, compiled
 
-__all__ = ["WINDOW", "compress", "dynamic_block", "fill_lengths", "fixed_block", "lengths"]
+__all__ = ["WINDOW", "compress", "dynamic_block", "fixed_block"]
 
 #: How far back a match may begin, in bytes.
 WINDOW = 4096
@@ -57,35 +54,26 @@ _END = 256
 _MAX_BITS, _MAX_CL_BITS = 15, 7
 _HASH_SIZE = 4096
 
-Numbers = NDArray[np.int32]
+Bytes: TypeAlias = NDArray[np.uint8]
+Numbers: TypeAlias = NDArray[np.int32]
 
 
-def _symbols() -> tuple[Numbers, Numbers, Numbers, Numbers]:
-    """RFC 1951, 3.2.5: symbol of each length, first length of each symbol, and the same for distances (symbols from
-    0)."""
-    length_symbol = np.zeros(_MAX_MATCH + 1, np.int32)
-    length_first = np.zeros(29, np.int32)
-    length = 3
-    for symbol in range(28):
-        length_first[symbol] = length
-        count = 1 << max(0, symbol // 4 - 1)
-        length_symbol[length : min(length + count, _MAX_MATCH + 1)] = symbol
-        length += count
-    length_symbol[_MAX_MATCH], length_first[28] = 28, _MAX_MATCH
-    distance_first = np.zeros(30, np.int32)
-    distance_symbol = np.zeros(WINDOW + 1, np.int32)
-    distance = 1
-    for symbol in range(30):
-        distance_first[symbol] = distance
-        count = 1 << max(0, symbol // 2 - 1)
-        distance_symbol[distance : min(distance + count, WINDOW + 1)] = symbol
-        distance += count
-    return length_symbol, length_first, distance_symbol, distance_first
+def _symbols(extra: Numbers, value: int, end: int) -> tuple[Numbers, Numbers]:
+    """Give the first value of each symbol with these extra bits, counted from ``value``, and each value's symbol."""
+    first, symbols = np.zeros(len(extra), np.int32), np.zeros(end, np.int32)
+    for symbol, bits in enumerate(extra.tolist()):
+        first[symbol] = value
+        symbols[value : value + (1 << bits)] = symbol
+        value += 1 << bits
+    return first, symbols
 
 
-LENGTH_SYMBOL, LENGTH_FIRST, DISTANCE_SYMBOL, DISTANCE_FIRST = _symbols()
+# RFC 1951, 3.2.5; a length of 258 has a symbol of its own, the last.
 LENGTH_EXTRA = np.array([0] * 8 + [bits for bits in range(1, 6) for _ in range(4)] + [0], np.int32)
 DISTANCE_EXTRA = np.array([max(0, symbol // 2 - 1) for symbol in range(30)], np.int32)
+LENGTH_FIRST, LENGTH_SYMBOL = _symbols(LENGTH_EXTRA, _MIN_MATCH, _MAX_MATCH + 1)
+LENGTH_FIRST[28], LENGTH_SYMBOL[_MAX_MATCH] = _MAX_MATCH, 28
+DISTANCE_FIRST, DISTANCE_SYMBOL = _symbols(DISTANCE_EXTRA, 1, WINDOW + 1)
 #: RFC 1951, 3.2.7: in which order the lengths of the code of code lengths are written.
 CL_ORDER = np.array([16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15], np.int32)
 #: RFC 1951, 3.2.6.
@@ -404,34 +392,8 @@ def dynamic_block(src: Bytes, dst: Bytes) -> int:
     return int(_put_tokens(tokens, count, ll_lengths, ll_codes, d_lengths, d_codes, dst, state))
 
 
-@compiled
-def fill_lengths(
-    pages: NDArray[np.uint8], dynamic: bool, room: int, lengths: Numbers, head: NDArray[np.uint64]
-) -> None:
-    """`lengths`, compiled: fills in the lengths of a page a row, 0 for what does not fit, and the first 8 bytes."""
-    dst = np.empty(room, np.uint8)
-    for i in range(len(pages)):
-        lengths[at(i)] = dynamic_block(pages[i], dst) if dynamic else fixed_block(pages[i], dst)
-        first = np.uint64(0)
-        for k in range(min(lengths[at(i)], 8)):
-            first |= np.uint64(dst[at(k)]) << np.uint64(8 * k)
-        head[at(i)] = first
-
-
-def compress(data: Buffer, room: int, dynamic: bool = False) -> bytes:
+def compress(data: bytes, room: int, dynamic: bool = False) -> bytes:
     """Compress `data`; empty when it needs more than `room` bytes."""
     dst = np.empty(room, np.uint8)
-    length = (dynamic_block if dynamic else fixed_block)(read_only(data), dst)
+    length = (dynamic_block if dynamic else fixed_block)(np.frombuffer(data, np.uint8), dst)
     return dst[:length].tobytes()
-
-
-def lengths(pages: NDArray[np.uint8], room: int = WINDOW, dynamic: bool = False) -> tuple[Numbers, NDArray[np.uint64]]:
-    """Lengths of many pages' results (0: does not fit) and their first 8 bytes as little-endian numbers.
-
-    :param pages: one page a row
-    """
-    pages = pages.view()
-    pages.flags.writeable = False  # compiled for read-only sources alone
-    found, head = np.empty(len(pages), np.int32), np.empty(len(pages), np.uint64)
-    fill_lengths(pages, dynamic, room, found, head)
-    return found, head
