@@ -373,21 +373,33 @@ def test_software_gets_what_the_driver_was_given(column: str, value: int) -> Non
     assert differs(run) == {"iaa.fallback": 1}
 
 
-def test_a_wrong_checksum_counts_even_where_the_log_has_none() -> None:
-    def checked(ret: int) -> Run:
+@pytest.mark.parametrize("before", ["", "# page\x0bfaults\n", "\r\n\n", "every=3: late=1ms # crc=wrong\n"])
+def test_a_wrong_checksum_counts_even_where_the_log_has_none(before: str) -> None:
+    def checked(ret: int, line: int) -> Run:
         run = whole(Run(verify=1))
-        run.faults = "operation=compress every=9: crc=wrong"
+        run.faults = before + "operation=compress every=9: crc=wrong"
         run.compress(500, 900, ret=ret)
         for job in run.jobs:
             job["rule"] = 0
-        run.jobs[-2]["rule"] = 1
+        run.jobs[-2]["rule"] = line
         return run
 
-    assert differs(checked(-22)) == {}
-    assert differs(checked(0)) == {"iaa.completion": 1}
+    # The device numbers lines as an editor does.
+    line = 1 + before.count("\n")
+    assert differs(checked(-22, line)) == {}
+    assert differs(checked(0, line)) == {"iaa.completion": 1}
+    with pytest.raises(BadInput, match=f"has a job that rule {line + 1} spoilt, which the plan of faults"):
+        differs(checked(-22, line + 1))
 
 
-@pytest.mark.parametrize("rule", ["nth=30: halt=software", "nth=30: reset"])
+def test_a_plan_that_is_none_is_said() -> None:
+    run = whole(Run())
+    run.faults = "every=3: late=1ms\nevery=4: early"
+    with pytest.raises(BadInput, match="iaa.json: its fault plan, line 2: 'early' is not a word right of the colon"):
+        differs(run)
+
+
+@pytest.mark.parametrize("rule", ["nth=30: halt=software", "nth=30: reset", "nth=30:reset"])
 def test_behind_a_device_that_stopped_nothing_is_a_difference(rule: str) -> None:
     run = whole(Run())
     run.faults = rule

@@ -10,15 +10,16 @@ from typing import Any, Final, NamedTuple
 from replay.iaa.calls import DriverCall
 from traces.deviceclock import STRUCT_PAGE, first_job
 from traces.errors import BadInput
+from traces.lab.errors import LabError
+from traces.lab.iaa.descriptors import Decompress
+from traces.lab.iaa.faults import IaaFaultPlan, IaaRule
 from traces.recording import Recording
 
-__all__ = ["LEFT_OUT", "PAGE_SHIFT", "DeviceJob", "JobsByPage", "has_devices", "read_jobs"]
+__all__ = ["LEFT_OUT", "PAGE_SHIFT", "DeviceJob", "JobsByPage", "fault_rules", "has_devices", "read_jobs"]
 
 PAGE_SHIFT: Final = 12
 #: The note on a recording that was made of one with devices, without their jobs.
 LEFT_OUT: Final = "the job log of the emulated devices was left out: their driver is not checked here"
-#: IAA_DECOMP_SUPPRESS_OUTPUT (include/uapi/linux/idxd.h): a decompression that only checks.
-SUPPRESS_OUTPUT: Final = 1 << 9
 _COLUMNS: Final = ("n", "device", "queue", "op", "flags", "how", "pfn", "in", "to", "room", "status", "error", "out",
                    "in_flight", "submitted", "ended")
 #: Numbers of jobs are of 64 bits.
@@ -61,7 +62,7 @@ class DeviceJob(NamedTuple):
     @property
     def verifies(self) -> bool:
         """The driver checks a compression with it: its output goes nowhere."""
-        return self.op == "decompress" and bool(self.how & SUPPRESS_OUTPUT)
+        return self.op == "decompress" and bool(self.how & Decompress.SUPPRESS_OUTPUT)
 
 
 def has_devices(recording: Recording) -> bool:
@@ -89,31 +90,44 @@ def read_jobs(recording: Recording) -> list[DeviceJob]:
     columns = [frame[name].tolist() for name in _COLUMNS]
     more = [frame[name].tolist() if name in frame.columns else [absent] * len(frame)
             for name, absent in (("note", ""), ("crc", 0), ("rule", 0))]
+    rules = fault_rules(recording)
     try:
-        plan = _rules(recording)
-        rows = [_job(row, plan) for row in zip(*columns, *more, strict=True)]
+        rows = [_job(row, rules) for row in zip(*columns, *more, strict=True)]
     except (TypeError, ValueError, OverflowError):
         raise BadInput(recording.path / "iaa_jobs.parquet", "", "holds something else than numbers",
                        "import the capture again") from None
+    except KeyError as problem:
+        raise BadInput(recording.path / "iaa_jobs.parquet", "", f"has a job that rule {problem.args[0]} spoilt, which "
+                       "the plan of faults (iaa.json) does not have", "import the capture again") from None
     return sorted(rows, key=lambda job: job.submitted)
 
 
-def _rules(recording: Recording) -> list[str]:
-    """Return the fault plan's lines."""
-    return str((recording.document("iaa") or {}).get("faults") or "").splitlines()
+def fault_rules(recording: Recording) -> dict[int, IaaRule]:
+    """Return the rules of the devices' fault plan by their line's number, as jobs name them; none without a plan.
+
+    :raises BadInput: when a line of the plan is not a rule
+    """
+    text = (recording.document("iaa") or {}).get("faults") or ""
+    try:
+        return {rule.line: rule for rule in IaaFaultPlan.parse(text).rules}
+    except LabError as problem:
+        raise BadInput(recording.path / "iaa.json", "", f"its {problem}", "import the capture again") from None
 
 
-def _job(row: tuple[Any, ...], plan: list[str]) -> DeviceJob:
-    """Make a job of a row of the table: its columns, then note, crc and rule."""
+def _job(row: tuple[Any, ...], rules: dict[int, IaaRule]) -> DeviceJob:
+    """Make a job of a row of the table: its columns, then note, crc and rule.
+
+    :raises KeyError: for a rule that is not there
+    """
     (n, device, queue), op, numbers, note = row[:3], str(row[3]), [int(value) for value in row[4:16]], row[16]
     flags, how, pfn, size, to, room, status, error, out, in_flight, submitted, ended = numbers
-    crc, rule = int(row[17]), int(row[18])
+    crc, number = int(row[17]), int(row[18])
     if not all(-_WHOLE <= value < _WHOLE for value in numbers):
         raise OverflowError
-    said = plan[rule - 1].partition("#")[0] if 0 < rule <= len(plan) else ""
-    if not crc and "crc=wrong" in said:
+    rule = rules[number] if number else None
+    if not crc and rule is not None and rule.wrong_crc:
         crc = _ANOTHER
-    stops = note == "aborted" or "halt=" in said or " reset" in said
+    stops = note == "aborted" or (rule is not None and (rule.halt is not None or rule.reset))
     return DeviceJob(int(n), int(device), int(queue), op, flags, how, pfn, size, to, room, status, error, out,
                      in_flight, note in _NO_RECORD, crc or None, submitted, ended, stops)
 
