@@ -395,7 +395,7 @@ def test_a_wrong_checksum_counts_even_where_the_log_has_none(before: str) -> Non
 def test_a_plan_that_is_none_is_said() -> None:
     run = whole(Run())
     run.faults = "every=3: late=1ms\nevery=4: early"
-    with pytest.raises(BadInput, match="iaa.json: its fault plan, line 2: 'early' is not a word right of the colon"):
+    with pytest.raises(BadInput, match=r"iaa\.json: its fault plan, line 2: 'early' is not a word right of the colon"):
         differs(run)
 
 

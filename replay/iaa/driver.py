@@ -19,20 +19,14 @@ from model.errno import E2BIG, EINPROGRESS, EINVAL, EIO, ENODEV, EOVERFLOW, ETIM
 from model.page import PAGE_SIZE
 from replay.iaa.calls import DriverCall
 from replay.iaa.jobs import DeviceJob, JobsByPage
+from traces.lab.iaa.descriptors import Analytics, Compress, Decompress, Flag, Status
 
 __all__ = ["DescriptorWords", "DriverAnswer", "PlayedDriver", "descriptor_words", "driver_line"]
 
-#: Completion status and analytics errors, as check_completion() distinguishes them (iaa_crypto_main.c, idxd.h).
-_SUCCESS: Final = 0x01
-_ANALYTICS: Final = 0x0A
-_DECOMP_OVERFLOW: Final = 0x0B
-_WATCHDOG: Final = 0x24
-_COMP_OVERFLOW: Final = 0x19
-#: Flags of a descriptor (include/uapi/linux/idxd.h): completion record address valid and requested, interrupt
-#: requested, cache control, source 2 read as AECS.
-_CRAV, _RCR, _RCI, _CC, _AECS = 0x04, 0x08, 0x10, 0x100, 0x10000
-#: IAA_COMP_FLAGS, IAA_DECOMP_FLAGS and IAA_DECOMP_SUPPRESS_OUTPUT of iaa_crypto.h and idxd.h
-_COMP_HOW, _DECOMP_HOW, _SUPPRESS = 0x06, 0x0F, 0x200
+#: IAA_COMP_FLAGS and IAA_DECOMP_FLAGS (drivers/crypto/intel/iaa/iaa_crypto.h).
+_COMP_HOW: Final = int(Compress.FLUSH_OUTPUT | Compress.APPEND_EOB)
+_DECOMP_HOW: Final = int(Decompress.ENABLE | Decompress.FLUSH_OUTPUT | Decompress.CHECK_FOR_EOB
+                         | Decompress.STOP_ON_EOB)
 #: Bytes of the largest source that is followed: zswap asks for a page, or an object.
 _MOST: Final = 2 * PAGE_SIZE
 #: Nanoseconds that IAA_COMPLETION_TIMEOUT's 1,000,001 looks at a record take at least.
@@ -54,12 +48,11 @@ def descriptor_words(kind: str, size: int, room: int, *, irq: bool) -> Descripto
 
     :param kind: ``compress``, ``decompress``, or ``verify``, which never asks for an interrupt
     """
-    flags = _CRAV | _RCR | _CC
+    flags = Flag.CRAV | Flag.RCR | Flag.CC | (Flag.RCI if irq and kind != "verify" else 0)
     if kind == "compress":
-        return DescriptorWords("compress", flags | _AECS | (_RCI if irq else 0), _COMP_HOW, size, room)
-    if kind == "verify":
-        return DescriptorWords("decompress", flags, _DECOMP_HOW | _SUPPRESS, size, room)
-    return DescriptorWords("decompress", flags | (_RCI if irq else 0), _DECOMP_HOW, size, room)
+        return DescriptorWords("compress", int(flags | Flag.RD_SRC2_AECS), _COMP_HOW, size, room)
+    how = _DECOMP_HOW | (Decompress.SUPPRESS_OUTPUT if kind == "verify" else 0)
+    return DescriptorWords("decompress", int(flags), int(how), size, room)
 
 
 def driver_line(line: tuple[int, int] | None) -> str | None:
@@ -179,14 +172,16 @@ class PlayedDriver:
             raise _NoInterrupt
         if job.lost or self._polled_out(job):
             return Record(NO_COMPLETION)
-        if job.status == _SUCCESS:
+        # As check_completion() distinguishes them.
+        if job.status == Status.SUCCESS:
             return Record(0, b"", job.crc or 0, job.out)
-        if job.status == _WATCHDOG:
+        if job.status == Status.WATCHDOG:
             return Record(ETIMEDOUT)
-        if job.status == _DECOMP_OVERFLOW:
+        if job.status == Status.OUTBUF_OVERFLOW:
             return Record(EOVERFLOW)
-        if job.status == _ANALYTICS:
-            return Record(E2BIG if kind == "compress" and job.error == _COMP_OVERFLOW else ANALYTICS_ERROR)
+        if job.status == Status.ANALYTICS_ERROR:
+            full = kind == "compress" and job.error == Analytics.UNRECOVERABLE_OUTPUT_OVERFLOW
+            return Record(E2BIG if full else ANALYTICS_ERROR)
         return Record(EINVAL)
 
     def fall_back(self, request: AcompRequest) -> int:

@@ -48,13 +48,15 @@ class Opcode(enum.IntEnum):
 
 
 class Flag(enum.IntFlag):
-    """IDXD_OP_FLAG_*: fence, record address valid, record requested, interrupt requested, AECS and CRC."""
+    """IDXD_OP_FLAG_*: fence, block on fault, record address valid, record requested, interrupt requested,
+    cache control, AECS and CRC."""
 
     FENCE = 0x0001
     BOF = 0x0002
     CRAV = 0x0004
     RCR = 0x0008
     RCI = 0x0010
+    CC = 0x0100
     RD_SRC2_AECS = 0x010000
     RD_SRC2_2ND = 0x020000
     WR_SRC2_AECS_COMP = 0x040000

@@ -22,14 +22,29 @@ from traces.lab.iaa.coder import (
     WINDOW,
     canonical,
 )
+from traces.lab.iaa.descriptors import Analytics
 
 __all__ = ["OVERFLOW", "inflate"]
 
 #: Instead of an analytics code: the output does not fit.
 OVERFLOW: Final = -1
-_BAD_EOF, _BLOCK_TYPE, _STORED, _MANY_LL, _MANY_D = 15, 13, 14, 35, 36
-_CL_LENGTHS, _UNDEF_CL, _FIRST_16, _WRONG_NUM, _NO_END, _LL_LENGTHS, _D_LENGTHS = 8, 2, 3, 7, 5, 9, 10
-_LL_CODE, _D_CODE, _DISTANCE, _BEFORE_START = 11, 12, 17, 18
+# Compiled code takes plain numbers.
+_BAD_EOF: Final = int(Analytics.BAD_EOF)
+_BLOCK_TYPE: Final = int(Analytics.INVALID_BLOCK_TYPE)
+_STORED: Final = int(Analytics.INVALID_STORED_LEN)
+_MANY_LL: Final = int(Analytics.TOO_MANY_LL_CODES)
+_MANY_D: Final = int(Analytics.TOO_MANY_D_CODES)
+_CL_LENGTHS: Final = int(Analytics.BAD_CL_CODE_LEN)
+_UNDEF_CL: Final = int(Analytics.UNDEF_CL_CODE)
+_FIRST_16: Final = int(Analytics.FIRST_LL_CODE_16)
+_WRONG_NUM: Final = int(Analytics.WRONG_NUM_DIST_CODES)
+_NO_END: Final = int(Analytics.NO_LL_CODE)
+_LL_LENGTHS: Final = int(Analytics.BAD_LL_CODE_LEN)
+_D_LENGTHS: Final = int(Analytics.BAD_DIST_CODE_LEN)
+_LL_CODE: Final = int(Analytics.BAD_LL_CODE)
+_D_CODE: Final = int(Analytics.BAD_D_CODE)
+_DISTANCE: Final = int(Analytics.BAD_DIST)
+_BEFORE_START: Final = int(Analytics.REF_BEFORE_START)
 
 #: Codes of up to this many bits are found in one look; longer ones one bit at a time.
 _FAST: Final = 10
@@ -101,6 +116,16 @@ def _slow(waiting: Any, held: Any, count: Any, sorted_symbols: Any) -> Any:
 
 
 @compiled
+def _fill(src: Any, pos: Any, waiting: Any, held: Any, bits: int) -> Any:
+    """Have at least so many bits waiting, fewer at the end of ``src``; returns pos, waiting, held."""
+    while held < bits and pos < len(src):
+        waiting |= np.int64(src[at(pos)]) << held
+        pos += 1
+        held += 8
+    return pos, waiting, held
+
+
+@compiled
 def inflate(src: Any, dst: Any, only_final: bool) -> Any:
     """Inflate ``src`` into ``dst``, up to the end of the final block, or of the first.
 
@@ -117,10 +142,7 @@ def inflate(src: Any, dst: Any, only_final: bool) -> Any:
     ll_sorted, d_sorted = np.zeros(320, np.int32), np.zeros(320, np.int32)
     lengths = np.zeros(320, np.int32)
     while True:
-        while held < 32 and pos < n:
-            waiting |= np.int64(src[at(pos)]) << held
-            pos += 1
-            held += 8
+        pos, waiting, held = _fill(src, pos, waiting, held, 32)
         if held < 3:
             return out, _BAD_EOF, pos
         final, kind = waiting & 1, waiting >> 1 & 3
@@ -131,10 +153,7 @@ def inflate(src: Any, dst: Any, only_final: bool) -> Any:
         if kind == 0:
             waiting >>= held & 7
             held -= held & 7
-            while held < 32 and pos < n:
-                waiting |= np.int64(src[at(pos)]) << held
-                pos += 1
-                held += 8
+            pos, waiting, held = _fill(src, pos, waiting, held, 32)
             if held < 32:
                 return out, _BAD_EOF, pos
             size, other = waiting & 0xFFFF, waiting >> 16 & 0xFFFF
@@ -158,10 +177,7 @@ def inflate(src: Any, dst: Any, only_final: bool) -> Any:
                 ll_fast[:], ll_count[:], ll_sorted[:] = _LL_FAST, _LL_COUNT, _LL_SORTED
                 d_fast[:], d_count[:], d_sorted[:] = _D_FAST, _D_COUNT, _D_SORTED
             else:
-                while held < 32 and pos < n:
-                    waiting |= np.int64(src[at(pos)]) << held
-                    pos += 1
-                    held += 8
+                pos, waiting, held = _fill(src, pos, waiting, held, 32)
                 if held < 14:
                     return out, _BAD_EOF, pos
                 ll_size, d_size, cl_size = (waiting & 31) + 257, (waiting >> 5 & 31) + 1, (waiting >> 10 & 15) + 4
@@ -173,10 +189,7 @@ def inflate(src: Any, dst: Any, only_final: bool) -> Any:
                     return out, _MANY_D, pos
                 lengths[:19] = 0
                 for k in range(cl_size):
-                    while held < 32 and pos < n:
-                        waiting |= np.int64(src[at(pos)]) << held
-                        pos += 1
-                        held += 8
+                    pos, waiting, held = _fill(src, pos, waiting, held, 32)
                     if held < 3:
                         return out, _BAD_EOF, pos
                     lengths[at(CL_ORDER[at(k)])] = waiting & 7
@@ -186,10 +199,7 @@ def inflate(src: Any, dst: Any, only_final: bool) -> Any:
                     return out, _CL_LENGTHS, pos
                 k = 0
                 while k < ll_size + d_size:
-                    while held < 32 and pos < n:
-                        waiting |= np.int64(src[at(pos)]) << held
-                        pos += 1
-                        held += 8
+                    pos, waiting, held = _fill(src, pos, waiting, held, 32)
                     found = _slow(waiting, held, ll_count, ll_sorted)
                     if found < 0:
                         return out, _UNDEF_CL if found == -1 else _BAD_EOF, pos
@@ -229,10 +239,7 @@ def inflate(src: Any, dst: Any, only_final: bool) -> Any:
                 if left < 0 or (left > 0 and left != 1 << 15 and not (d_count[1] == 1 and left == 1 << 14)):
                     return out, _D_LENGTHS, pos
             while True:
-                while held < 48 and pos < n:
-                    waiting |= np.int64(src[at(pos)]) << held
-                    pos += 1
-                    held += 8
+                pos, waiting, held = _fill(src, pos, waiting, held, 48)
                 found = np.int64(ll_fast[at(waiting & (1 << _FAST) - 1)])
                 if found < 0 or (found & 15) > held:
                     found = _slow(waiting, held, ll_count, ll_sorted)
