@@ -74,8 +74,8 @@ class LeftOut(Recording):
             parts = [batch[name].copy() for _, batch in super().batches([name], rows=1 << 20)]
             self.columns[name] = np.concatenate(parts)
         self.kept_snapshots = [(entry, self._json(self.path / entry["file"])) for entry in self.manifest["snapshots"]]
-        self.tables = {name: super(LeftOut, self).table(name) for name in ("truth", "objects")}
-        self.state = super().document("state")
+        self.tables = {name: super(LeftOut, self).table(name) for name in ("truth", "objects", "iaa_jobs")}
+        self.documents = {name: super(LeftOut, self).document(name) for name in ("state", "iaa")}
         self.with_pages = True
 
     def copy(self) -> LeftOut:
@@ -110,7 +110,7 @@ class LeftOut(Recording):
         return self.tables.get(name)
 
     def document(self, name: str) -> Any:
-        return self.state if name == "state" else None
+        return self.documents.get(name)
 
     @property
     def pages(self) -> Any:
@@ -225,6 +225,17 @@ class LeftOut(Recording):
         out.manifest["losses"] = [loss for loss in out.manifest["losses"] if loss.get("cpu") != cpu]
         if said is not None:
             out.manifest["losses"].append({"cpu": cpu, "lost": lost})
+        elif isinstance(counted := out.manifest.get("capture", {}).get("losses"), dict):
+            counted.get("cpus", {}).pop(str(cpu), None)
+        return out
+
+    def without_hit(self, event: str, number: int) -> LeftOut:
+        """Leave out one hit of a probe, which the kernel counted as missed."""
+        out = self.copy()
+        gone = np.zeros(len(out), bool)
+        gone[np.flatnonzero(out._rows([event]))[number]] = True
+        out._keep_rows(~gone)
+        out.manifest["losses"].append({"probe": event, "lost": 1})
         return out
 
 
@@ -271,6 +282,10 @@ def variants(whole: LeftOut) -> Iterator[Variant]:
     if whole.pages is not None:
         yield Variant("pages", "bytes", lambda r: r.without_pages(digests=True))
         yield Variant("pages", "all", lambda r: r.without_pages(digests=False))
+    for event in hit:
+        count = int(whole._rows([event]).sum())
+        for number in sorted({count // 3, 2 * count // 3}):
+            yield Variant("hits", f"hit {number} of {event}", lambda r, e=event, n=number: r.without_hit(e, n), True)
     yield Variant("rings", "statistics", LeftOut.without_losses, True)
     cpus = np.unique(whole.columns["cpu"]).tolist()
     for cpu in cpus:

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 from model.crypto.iaa_stats import GLOBAL_STATS
-from replay.iaa.calls import COLUMNS
-from replay.iaa.check import check_driver
+from replay.iaa.calls import COLUMNS, NEEDED
+from replay.iaa.check import run_driver
 from replay.iaa.stats import recorded_stats
 from replay.reference.checks import DRIVER_CHECKS, Tally
+from replay.verdict.findings import driver_notes
 from traces import schema
 from traces.deviceclock import vmemmap_of
 from traces.errors import BadInput
@@ -39,6 +40,7 @@ class Run:
         self.release = release
         self.box: dict[str, Any] = {"cpus_online": "0-1", "numa": {"online": "0"}}
         self.faults = ""
+        self.probes = {kind.name: {"columns": list(kind.columns)} for kind in schema.EVENTS}
         self.lines: int | None = None
         self.turn: dict[int, int] = {}
 
@@ -102,16 +104,19 @@ class Run:
                 {"word": np.zeros(len(self.events), np.int64)} if "word" in columns else {})
 
         return SimpleNamespace(
-            path=Path("r.zr"), manifest={"config": {"compressor": "deflate-iaa", "chain_size": 8}, "probes": {}, "capture": {"box": self.box},
+            path=Path("r.zr"), manifest={"config": {"compressor": "deflate-iaa", "chain_size": 8}, "probes": self.probes, "capture": {"box": self.box},
                                          "kernel": {"release": self.release, "version": self.release}},
             document=lambda name: {"options": self.options, "faults": self.faults, "logs": [{}],
                                    "jobs": {"lines": self.lines}} if name == "iaa" else None,
             table=lambda name: frame if name == "iaa_jobs" else None, batches=batches,
             snapshots=list(self.stats), snapshot=lambda number: self.stats[number])
 
-    def check(self) -> tuple[Tally, list[str]]:
-        tally = Tally()
-        return tally, check_driver(self.recording(), tally)
+    def check(self, tally: Tally | None = None) -> tuple[Tally, list[str]]:
+        recording, tally = self.recording(), tally or Tally()
+        run = run_driver(recording)
+        assert run is not None
+        tally.add(run.compared, run.divergences, run.reasons)
+        return tally, driver_notes(run, recording, tally)
 
 
 def test_a_page_that_was_compressed_before_the_recording_too_is_told_by_its_time() -> None:
@@ -426,7 +431,9 @@ def test_behind_a_device_that_stopped_nothing_is_a_difference(rule: str) -> None
         tally, notes = run.check()
         assert tally.different == {}
         assert notes == [f"a device stopped, as the plan of faults says, which is not followed: nothing of the driver is "
-                         f"compared from event {len(run.events) - 3} on"]
+                         f"compared from event {len(run.events) - 3} on",
+                         f"what the driver does from event {len(run.events) - 3} on is not followed: zswap's results of "
+                         "those calls are not judged"]
     # A record that a rule lost does not excuse that alone.
     run.faults = "nth=30: lost"
     assert differs(run)
@@ -443,13 +450,74 @@ def test_two_calls_that_got_each_other_s_page_are_a_difference(mode: str) -> Non
     assert differs(run) == {"iaa.submit": 1}
 
 
+@pytest.mark.parametrize(("event", "column", "said"), [
+    (event, column, f"{event} has no {column}") for event, columns in NEEDED.items() for column in columns]
+    + [(event, "", f"{event} was not probed") for event in NEEDED])
+def test_without_what_shows_a_call_nothing_is_compared(event: str, column: str, said: str) -> None:
+    run = whole(Run())
+    if column:
+        run.probes[event]["columns"].remove(column)
+    else:
+        del run.probes[event]
+    run.jobs[3]["room"] = 4095
+    found = run_driver(run.recording())
+    assert found is not None
+    assert (found.divergences, found.results, found.nothing, sum(found.compared.values())) == ([], {}, said, 0)
+    assert run.check()[1] == [f"nothing of the devices' driver is compared: {said}"]
+
+
+@pytest.mark.parametrize(("event", "column"), [("zswap_decompress", "handle"), ("zswap_decompress", "size"),
+                                               ("obj_malloc_ret", "handle"), ("obj_malloc_ret", "obj")])
+def test_where_an_object_lies_is_not_known_without_its_word(event: str, column: str) -> None:
+    """The device saw no job of a read of two entries: 7.0 refuses it; without the word nothing says how many it had."""
+    run = Run("7.0.13")
+    run.event("obj_malloc_ret", 1, 0, handle=1, obj=2)
+    run.compress(100, 900)
+    run.decompress(200, 900, ret=-5, device=False)
+    assert differs(run) == {"iaa.submit": 1, "iaa.completion": 1}
+    run.probes[event]["columns"].remove(column)
+    for row in run.events:
+        if row["event"] == schema.CODE[event]:
+            row[column] = 0
+    assert differs(run) == {}
+
+
+def test_where_events_were_lost_the_driver_is_compared_up_to_there() -> None:
+    """A call that was under way when they were lost has not hung, and the jobs behind it are not without a call."""
+    run = whole(Run())
+    run.event(COMP, 9, 0, folio=VMEMMAP + 64 * 400, size=4096, dlen=4096)
+    run.job("compress", 0, 400, 4096, 4096, 900)
+    run.event("lost_events", 0, 0)
+    run.compress(401, 900, ret=-22)
+    tally, notes = run.check()
+    assert (tally.different, notes, tally.compared["iaa.completion"]) == ({}, [], 21)
+    del run.events[-3]
+    assert run.check()[0].different == {"iaa.completion": 1}
+
+
+def test_behind_a_difference_results_are_known_and_nothing_is_compared() -> None:
+    run = whole(Run())
+    run.jobs[3]["room"] = 4095
+    found = run_driver(run.recording())
+    assert found is not None
+    assert [each.check for each in found.divergences] == ["iaa.submit"]
+    assert (found.stopped, len(found.results), found.compared["iaa.completion"]) == (-1, 21, 4)
+    entry, back = 5 * 2, 5 * 2 + 1
+    run.events[back]["ret"] = -5
+    found = run_driver(run.recording())
+    assert found is not None
+    assert (found.stopped, len(found.results), len(found.divergences)) == (entry, 5, 1)
+    assert run.check()[1] == [f"what the driver does from event {entry} on is not followed: zswap's results of those calls "
+                              "are not judged"]
+
+
 def test_a_page_that_is_lost_may_be_the_plan_s_doing() -> None:
     run, tally = whole(Run()), Tally()
     tally.different["invariant.load"] = 1
-    assert check_driver(run.recording(), tally) == []
+    assert run.check(tally)[1] == []
     run.faults = "operation=compress every=25: length=-10"
-    assert "the devices had a plan of faults" in check_driver(run.recording(), tally)[0]
-    assert check_driver(run.recording(), Tally()) == []
+    assert "the devices had a plan of faults" in run.check(tally)[1][0]
+    assert run.check()[1] == []
 
 
 def test_a_page_inside_a_folio_is_the_one_that_counts() -> None:

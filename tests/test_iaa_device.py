@@ -19,7 +19,7 @@ from traces.lab.iaa.coder import compress
 from traces.lab.iaa.descriptors import Analytics, Compress, Decompress, Descriptor, Flag, Opcode, Status
 from traces.lab.iaa.device import SWERR_QUEUE_FULL, SWERR_QUEUE_OFF
 from traces.lab.iaa.joblog import JobLog
-from traces.lab.iaa.operations import MAX_TRANSFER, aecs
+from traces.lab.iaa.operations import MAX_TRANSFER, Outcome, aecs
 from traces.lab.iaa.registers import Command, CommandStatus, DeviceState
 from traces.lab.iaa.vfiouser import CONFIG_REGION
 
@@ -538,6 +538,22 @@ def test_the_page_that_is_kept_is_the_one_that_was_compressed(tmp_path: Path) ->
     bench.close()
     lines = [json.loads(line) for line in (tmp_path / "jobs").read_text().splitlines()[1:]]
     assert [line.get("page") for line in lines] == [1, *[None] * (len(lines) - 1)]
+    assert (tmp_path / "pages").read_bytes() == PAGE
+
+
+def test_a_page_that_the_guest_writes_to_meanwhile_is_kept_as_it_was_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(log=tmp_path / "jobs", contents=True, pages=tmp_path / "pages").set_up()
+    bench.put(0x10000, PAGE)
+    perform = bench.device.operations.perform
+
+    def overtaken(descriptor: Descriptor) -> Outcome:
+        outcome = perform(descriptor)
+        bench.put(0x10000, bytes(4096))
+        return outcome
+
+    monkeypatch.setattr(bench.device.operations, "perform", overtaken)
+    assert bench.compress().ends == (Status.SUCCESS, 0)
+    bench.close()
     assert (tmp_path / "pages").read_bytes() == PAGE
 
 

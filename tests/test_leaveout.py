@@ -69,6 +69,19 @@ def test_nothing_that_a_sample_of_two_cpus_lacks_is_the_kernel_s_fault(samples: 
     assert bad == []
 
 
+@pytest.mark.parametrize("devices", [True, False])
+def test_nothing_that_a_recording_of_emulated_devices_lacks_is_the_driver_s_fault(samples: dict[str, Path], devices: bool) -> None:
+    """What the driver's checks need of a call is captured, or they say that it was not; all of its calls count."""
+    whole = LeftOut(samples["7.3-iaa-faults"])
+    if not devices:
+        whole.documents["iaa"] = whole.tables["iaa_jobs"] = None
+    counts, bad = sweep(whole, say=lambda line: None)
+    assert bad == []
+    assert sum(count for (kind, _), count in counts.items() if kind == "hits") == 70
+    driver = [check.id for check in _replayed(whole).checks if check.id.startswith("iaa.") and check.compared]
+    assert driver == (["iaa.queue", "iaa.submit", "iaa.completion", "iaa.fallback"] if devices else [])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "revision", "events"), [
     ("7.3-lz4-4k", None, None), ("v14-iaa-64k", "v14", None), ("7.3.4-selftest-zswap.zr", None, 60_000)])
@@ -372,6 +385,12 @@ def test_a_comparison_counts_while_any_column_of_its_event_and_check_is_left(key
 def test_a_cpu_of_which_the_recording_says_nothing(samples: dict[str, Path]) -> None:
     whole = LeftOut(samples["7.3-zstd-smp2"])
     assert cpus_without_ring(whole) == []
+    assert _replayed(whole).verdict == "PASS"
+    more = whole.copy()
+    more.manifest["kernel"]["cpus"] = 12
+    result = _replayed(more)
+    assert (result.verdict, result.reasons) == ("UNDECIDED", [
+        "what happened on CPU 2, 3, 4, 5, 6, 7, 8, 9, ... is not known: the recording has no events of it, and no count"])
     first = whole.without_cpu(0, said=None)
     assert cpus_without_ring(first) == [0]
     result = _replayed(first)

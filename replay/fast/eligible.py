@@ -83,6 +83,8 @@ def why_not(engine: Engine) -> str:
     predictions = engine.state.predictions
     if predictions.inexact or any(isinstance(c, ModelledCompressor) for c in predictions.compressors.values()):
         return "lengths are checked against a compressor that is not exact here"
+    if engine.state.driver_stopped >= 0:
+        return "not all calls of the devices' driver are followed"
     if engine.useless:
         return f"{engine.state.uncaptured.lacking(min(engine.useless))}"
     alone = [key for key, held in engine.state.held.items() if held.some and not held.comparison.compiled]

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from model.errno import EINPROGRESS
-from model.zsmalloc import HANDLE_SIZE, size_classes
+from model.zsmalloc import HANDLE_SIZE, get_size_class_index, size_classes
 from replay.reference.objectwords import layout_of_line, recorded_layout
 from traces import schema
 from traces.deviceclock import STRUCT_PAGE
@@ -16,11 +16,18 @@ from traces.events import PAGE_SIZE
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
-__all__ = ["COLUMNS", "DriverCall", "driver_calls", "mark_shared"]
+__all__ = ["COLUMNS", "NEEDED", "DriverCall", "driver_calls", "not_captured"]
 
 COLUMNS: Final = ("ts", "cpu", "pid", "event", "folio", "offset", "size", "dlen", "ret", "handle", "obj")
 _COMPRESS: Final = "crypto_acomp_compress"
 _DECOMPRESS: Final = "crypto_acomp_decompress"
+#: Event -> columns without which a call of the driver is not known.
+NEEDED: Final[dict[str, tuple[str, ...]]] = {
+    _COMPRESS: ("folio", "offset", "size", "dlen"), f"{_COMPRESS}_ret": ("ret", "dlen"), "zswap_decompress": ("folio",),
+    _DECOMPRESS: ("size", "dlen"), f"{_DECOMPRESS}_ret": ("ret", "dlen")}
+#: Event -> columns without which it is not known where an object lies.
+_PLACED: Final[dict[str, tuple[str, ...]]] = {
+    "zswap_decompress": ("handle", "size"), "obj_malloc_ret": ("handle", "obj")}
 #: The page_link of a scatter list's entry has flags in its lowest two bits.
 _SG_FLAGS: Final = 3
 #: A folio's address where an event says that it has none.
@@ -64,6 +71,18 @@ class DriverCall:
     taken: bool = False
 
 
+def not_captured(recording: Recording, needed: Mapping[str, Sequence[str]] = NEEDED) -> str:
+    """Return in words what a recording lacks of the events and columns that are needed, ``""`` for nothing."""
+    probes = recording.manifest["probes"]
+    for event, columns in needed.items():
+        if event not in probes:
+            return f"{event} was not probed"
+        lacks = [column for column in columns if column not in probes[event]["columns"]]
+        if lacks:
+            return f"{event} has no {' and no '.join(lacks)}"
+    return ""
+
+
 class _Objects:
     """Where each object lies, as its last word says: how many entries a read of it has."""
 
@@ -72,8 +91,8 @@ class _Objects:
         line = kernel_line(recording.manifest["kernel"])
         layout = recorded_layout(recording, chain_size) or layout_of_line(line)
         self._mask = (1 << layout.idx_bits) - 1
-        self._classes = {geometry.index: geometry for geometry in size_classes(chain_size)}
-        self._by_size = sorted(self._classes.values(), key=lambda geometry: geometry.size)
+        self._classes = size_classes(chain_size)
+        self._seen = not not_captured(recording, _PLACED)
         #: 7.0 reads objects in place; earlier kernels copy those that span pages.
         self.in_place = line is not None and line >= (7, 0)
         self._word: dict[int, int] = {}
@@ -85,24 +104,40 @@ class _Objects:
     def entries(self, handle: int, length: int) -> int:
         """Return how many scatter list entries zs_obj_read_sg_begin() makes of an object's ``length`` bytes.
 
-        0 where that is not known: the object is from before the recording.
+        0 where that is not known: the object is from before the recording, or the probes do not say.
         """
         if not self.in_place:
             return 1
-        if handle not in self._word:
+        if not self._seen or handle not in self._word:
             return 0
-        geometry = next((one for one in self._by_size if one.size >= length + HANDLE_SIZE), self._by_size[-1])
+        geometry = self._classes[get_size_class_index(length + HANDLE_SIZE)]
         start = geometry.size * (self._word[handle] & self._mask) % PAGE_SIZE
         if not geometry.huge:
             start += HANDLE_SIZE
         return 1 if start + length <= PAGE_SIZE else 2
 
 
-def driver_calls(recording: Recording) -> Iterator[DriverCall]:
-    """Yield all calls in the order of their entries; those of the driver itself are ``nested``.
+def driver_calls(recording: Recording) -> tuple[list[DriverCall], int | None]:
+    """Return all calls in the order of their entries, and where events were lost; the driver's own are ``nested``.
+
+    Where a mark says that events were lost there is nothing more: not even the calls that were under way, and those
+    behind them.  None: there is no mark.
 
     :raises BadInput: when the recording cannot be read
     """
+    found: list[DriverCall] = []
+    lost_at: int | None = None
+    for call in _calls(recording):
+        if isinstance(call, int):
+            lost_at = call
+            break
+        found.append(call)
+    _mark_shared(found)
+    return found, lost_at
+
+
+def _calls(recording: Recording) -> Iterator[DriverCall | int]:
+    """Yield the calls, and the event that says that events were lost."""
     objects = _Objects(recording)
     open_calls: dict[int, list[DriverCall]] = {}
     reading: dict[int, tuple[int, int]] = {}  # task -> (page, entries) of the decompression to come
@@ -115,6 +150,9 @@ def driver_calls(recording: Recording) -> Iterator[DriverCall]:
         pids, codes = columns["pid"], columns["event"]
         for i, code in enumerate(codes):
             name, pid = names[code], pids[i]
+            if name == "lost_events":
+                yield base + i
+                return
             if pid in returned:
                 returned.pop(pid).done = base + i
             if name == "obj_malloc_ret":
@@ -158,7 +196,7 @@ def driver_calls(recording: Recording) -> Iterator[DriverCall]:
     yield from waiting.values()
 
 
-def mark_shared(calls: Sequence[DriverCall]) -> None:
+def _mark_shared(calls: Sequence[DriverCall]) -> None:
     """Find the calls that were not ``alone`` on their CPU: no one knows whose turn came first.
 
     :param calls: in the order of their entries

@@ -11,72 +11,60 @@ from __future__ import annotations
 import heapq
 import math
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
 from model.crypto.iaa_stats import WqStats
 from model.errno import EINPROGRESS
 from model.page import PAGE_SIZE
-from replay.iaa.calls import DriverCall, driver_calls, mark_shared
+from replay.iaa.calls import DriverCall, driver_calls, not_captured
 from replay.iaa.driver import DriverAnswer, PlayedDriver, driver_line
-from replay.iaa.jobs import PAGE_SHIFT, DeviceJob, JobsByPage, read_jobs
+from replay.iaa.jobs import PAGE_SHIFT, DeviceJob, JobsByPage, has_devices, read_jobs
 from replay.iaa.stats import DriverStats, recorded_stats
-from replay.reference.checks import DRIVER_CHECKS, Divergence, Tally
+from replay.reference.checks import DRIVER_CHECKS, Divergence
 from traces.deviceclock import vmemmap_of
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
-__all__ = ["check_driver", "driver_results"]
+__all__ = ["DriverRun", "run_driver"]
 
 
-def check_driver(recording: Recording, tally: Tally) -> list[str]:
-    """Check the driver of a recording; comparisons and differences go to the tally.
+@dataclass
+class DriverRun:
+    """What one pass over a recording's calls says of the driver.
 
-    :returns: notes, a sentence each
+    ``results``: error and dlen of each call as the driver's model has them, by the event of its return; of a call that
+    returned -EINPROGRESS they are what its interrupt left, which no probe shows, or it is not there.  A call that is
+    not there was not followed.  ``stopped``: the first call that was not, -1 for none; ``compared``, ``divergences``,
+    ``reasons``: of :data:`replay.reference.checks.DRIVER_CHECKS`, for a replay's tally; ``nothing``: why none of the
+    calls was followed; ``notes``: a sentence each.
+    """
+
+    results: dict[int, tuple[int, int]] = field(default_factory=dict)
+    stopped: int = -1
+    compared: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DRIVER_CHECKS, 0))
+    divergences: list[Divergence] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    nothing: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def run_driver(recording: Recording) -> DriverRun | None:
+    """Follow the driver of a recording with its model, and compare; None for a recording without devices.
+
     :raises BadInput: when the job log cannot be read
     """
-    for check in DRIVER_CHECKS:
-        tally.compared.setdefault(check, 0)
-    tally.reasons["iaa.stats"] = "the snapshots hold no statistics of iaa_crypto (CONFIG_CRYPTO_DEV_IAA_CRYPTO_STATS)"
-    run = _run_of(recording)
+    if not has_devices(recording):
+        return None
+    run = _prepared(recording)
     if isinstance(run, str):
-        tally.reasons.update(dict.fromkeys(DRIVER_CHECKS, run))
-        return [f"nothing of the devices' driver is compared: {run}"]
-    notes = _Check(recording, tally, *run).run()
-    if tally.different.get("invariant.load") and (recording.document("iaa") or {}).get("faults"):
-        notes.append("the devices had a plan of faults: a page that they were made to spoil is not lost by the kernel")
-    return notes
+        return DriverRun(reasons=dict.fromkeys(DRIVER_CHECKS, run), nothing=run,
+                         notes=[f"nothing of the devices' driver is compared: {run}"])
+    return _Check(recording, *run).run()
 
 
-def driver_results(recording: Recording) -> dict[int, tuple[int, int]]:
-    """Return the error and the dlen of each call, as the driver's model has them, by the event of its return.
-
-    Of a call that returned -EINPROGRESS they are what its interrupt left, which no probe shows.  Up to the first call
-    that the driver's model does not follow.
-
-    :raises BadInput: when the job log cannot be read
-    """
-    run = _run_of(recording)
-    if isinstance(run, str):
-        return {}
-    calls, driver, _ = run
-    found: dict[int, tuple[int, int]] = {}
-    for call in calls:
-        if call.inside is not None:
-            continue
-        if call.end < 0:
-            driver.hung(call)
-            continue
-        answer = driver.run(call)
-        if answer.fault or answer.ret != call.ret:
-            break
-        final = answer.final if answer.dlen is None else (answer.ret, answer.dlen)
-        if final is not None:
-            found[call.end] = final
-    return found
-
-
-def _run_of(recording: Recording) -> tuple[list[DriverCall], PlayedDriver, JobsByPage] | str:
-    """Return a recording's calls, its driver and its jobs, or why its driver cannot be checked."""
+def _prepared(recording: Recording) -> tuple[list[DriverCall], PlayedDriver, JobsByPage, int | None] | str:
+    """Return a recording's calls, its driver, its jobs and where events were lost, or why nothing can be followed."""
     config, facts = recording.manifest["config"], recording.document("iaa")
     if config.get("compressor") != "deflate-iaa" or not isinstance(facts, dict):
         return f"zswap's compressor was {config.get('compressor')}, not deflate-iaa"
@@ -84,8 +72,10 @@ def _run_of(recording: Recording) -> tuple[list[DriverCall], PlayedDriver, JobsB
     line = driver_line(kernel_line(kernel))
     if line is None:
         return f"no iaa_crypto of {kernel.get('release', 'this kernel')} is modelled"
-    jobs, calls = read_jobs(recording), list(driver_calls(recording))
-    mark_shared(calls)
+    lacks = not_captured(recording)
+    if lacks:
+        return lacks
+    jobs, (calls, lost_at) = read_jobs(recording), driver_calls(recording)
     vmemmap = vmemmap_of([call.page for call in calls if call.compress and call.page],
                          [job.pfn for job in jobs if job.op == "compress"])
     if vmemmap is None:
@@ -95,7 +85,7 @@ def _run_of(recording: Recording) -> tuple[list[DriverCall], PlayedDriver, JobsB
     cpus, sure = _cpus(recording, calls)
     driver = PlayedDriver(line, options["devices"], options["wqs"], (0,) * cpus, options["mode"],
                           bool(options["verify"]), by_page, sure=sure or options["devices"] == 1)
-    return calls, driver, by_page
+    return calls, driver, by_page, lost_at
 
 
 def _cpus(recording: Recording, calls: list[DriverCall]) -> tuple[int, bool]:
@@ -113,20 +103,20 @@ def _cpus(recording: Recording, calls: list[DriverCall]) -> tuple[int, bool]:
 class _Check:
     """One recording's calls, one after another."""
 
-    def __init__(self, recording: Recording, tally: Tally, calls: list[DriverCall], driver: PlayedDriver,
-                 by_page: JobsByPage) -> None:
-        self._recording, self._tally, self._calls, self._by_page = recording, tally, calls, by_page
+    def __init__(self, recording: Recording, calls: list[DriverCall], driver: PlayedDriver, by_page: JobsByPage,
+                 lost_at: int | None) -> None:
+        self._recording, self._calls, self._by_page, self._lost_at = recording, calls, by_page, lost_at
         self._driver = driver
+        self._out = DriverRun()
+        self._compared = self._out.compared
         self._moved = self._shared = self._unknown = self._hung = 0
         self._strays = 0
         #: a device stopped, as the plan of faults says: what idxd does then is followed up to the first difference,
         #: and what the driver does once that made it turn itself off
         self._stopping = False
         self._stopped: DriverCall | None = None
-        #: jobs that no call took, known at the end
-        self._left = 0
+        #: a call differed: what follows is not compared, as it need not mean anything
         self._differed = False
-        #: the first snapshot with statistics, and what the model had counted then
         #: (event of its end, when its last job was submitted) of calls, the first that ended first
         self._ended: list[tuple[int, int]] = []
         #: when the last job was submitted of the calls that had ended before the one at hand
@@ -135,45 +125,60 @@ class _Check:
         self._busy = 0
         #: the event at which the last of the calls so far had ended
         self._latest: float = -1
+        #: the first snapshot with statistics, and what the model had counted then
         self._first: tuple[DriverStats, dict[str, int], dict[tuple[int, int], dict[str, int]]] | None = None
 
-    def run(self) -> list[str]:
-        """Check all calls, up to one that differs: what follows it need not mean anything.
-
-        :returns: notes
-        """
-        self._run()
-        return self._notes()
-
-    def _run(self) -> None:
+    def run(self) -> DriverRun:
+        """Follow the calls, and compare them up to one that differs."""
         snapshots = recorded_stats(self._recording)
+        if self._lost_at is not None:
+            snapshots = [snapshot for snapshot in snapshots if snapshot.event < self._lost_at]
+        self._out.reasons["iaa.stats"] = \
+            "no two snapshots with statistics of iaa_crypto could be compared" if snapshots else \
+            "the snapshots hold no statistics of iaa_crypto (CONFIG_CRYPTO_DEV_IAA_CRYPTO_STATS)"
         for call in self._calls:
             while snapshots and snapshots[0].event < call.number:
                 self._stats(snapshots.pop(0), call)
-            if call.inside is not None:
-                self._stray(call)
-                continue
-            over = call.done if call.ret == EINPROGRESS else call.end
-            self._latest = max(self._latest, over if over >= 0 else math.inf)
-            if call.end < 0:
-                self._hung += 1
-                self._driver.hung(call)
-                continue
-            answer = self._driver.run(call)
-            self._stopping = self._stopping or answer.stops
-            if answer.fault:
-                self._differ("iaa.completion", call, "the call returned", answer.fault,
-                             "the model of the driver cannot follow it")
-                return
+            if not self._follow(call):
+                self._out.stopped = call.number
+                break
+        else:
+            for snapshot in snapshots:
+                self._stats(snapshot)
+        self._out.notes = self._notes()
+        return self._out
+
+    def _follow(self, call: DriverCall) -> bool:
+        """Follow one call; False where the model cannot."""
+        if call.inside is not None:
+            self._stray(call)
+            return True
+        over = call.done if call.ret == EINPROGRESS else call.end
+        self._latest = max(self._latest, over if over >= 0 else math.inf)
+        if call.end < 0:
+            self._hung += 1
+            self._driver.hung(call)
+            return True
+        answer = self._driver.run(call)
+        self._stopping = self._stopping or answer.stops
+        if not self._differed:
             self._compare(call, answer)
-            if self._differed:
-                return
-        for snapshot in snapshots:
-            self._stats(snapshot)
-        self._left = self._by_page.left()
+        if answer.fault or answer.ret != call.ret:
+            return False
+        if self._stopped is not None and answer.dlen not in (None, call.dlen):
+            # Of a device that stopped this is not known.
+            return False
+        final = answer.final if answer.dlen is None else (answer.ret, answer.dlen)
+        if final is not None:
+            self._out.results[call.end] = final
+        return True
 
     def _compare(self, call: DriverCall, answer: DriverAnswer) -> None:
-        compared = self._tally.compared
+        if answer.fault:
+            self._differ("iaa.completion", call, "the call returned", answer.fault,
+                         "the model of the driver cannot follow it")
+            return
+        compared = self._compared
         moved = call.cpu != call.end_cpu
         self._moved += moved
         self._shared += not moved and not call.alone
@@ -219,7 +224,7 @@ class _Check:
             heapq.heappush(self._ended, (over, jobs[-1].submitted))
 
     def _outcome(self, call: DriverCall, answer: DriverAnswer) -> None:
-        compared = self._tally.compared
+        compared = self._compared
         compared["iaa.fallback"] += self._driver.shows_software
         own = [*call.nested, *(one for one in answer.inside if one not in call.nested)]
         if self._driver.shows_software and answer.software != len(own):
@@ -241,7 +246,7 @@ class _Check:
 
     def _stray(self, call: DriverCall) -> None:
         """A call in an interrupt's thread: one of the decompressions before it had a reason to make it."""
-        if call.taken:
+        if call.taken or self._differed:
             return
         if not call.inside:
             self._strays += 1
@@ -253,6 +258,8 @@ class _Check:
 
         A call that was under way while the snapshot was read may be in it, or in part.
         """
+        if self._differed:
+            return
         if self._latest > snapshot.event or (following is not None and following.ts <= snapshot.until):
             self._busy += 1
             return
@@ -270,20 +277,19 @@ class _Check:
                       own.get(key, {}).get(name, 0) - wqs.get(key, {}).get(name, 0))
                      for key in sorted({*snapshot.wqs, *own}) for name in vars(WqStats())]
         for name, recorded, predicted in rows:
-            self._tally.compared["iaa.stats"] += 1
-            if recorded != predicted and self._tally.wanted("iaa.stats"):
-                self._tally.differ(Divergence("iaa.stats", snapshot.event, "counters", recorded, predicted,
-                                              f"{name} since the first snapshot", snapshot.ts, 0, 0))
+            self._compared["iaa.stats"] += 1
+            if recorded != predicted:
+                self._out.divergences.append(Divergence("iaa.stats", snapshot.event, "counters", recorded, predicted,
+                                                        f"{name} since the first snapshot", snapshot.ts, 0, 0))
 
     def _differ(self, check: str, call: DriverCall, recorded: Any, predicted: Any, what: str) -> None:
-        self._differed = True
         if self._stopping and not self._driver.turned_off(call):
-            self._stopped = call
-            return
-        name = "crypto_acomp_compress" if call.compress else "crypto_acomp_decompress"
-        if self._tally.wanted(check):
-            self._tally.differ(Divergence(check, call.number, name, recorded, predicted, what, call.ts, call.pid,
-                                          call.cpu))
+            self._stopped = self._stopped or call
+        elif self._stopped is None:
+            name = "crypto_acomp_compress" if call.compress else "crypto_acomp_decompress"
+            self._out.divergences.append(Divergence(check, call.number, name, recorded, predicted, what, call.ts,
+                                                    call.pid, call.cpu))
+        self._differed = True
 
     def _notes(self) -> list[str]:
         notes = []
@@ -305,6 +311,7 @@ class _Check:
         if self._stopped is not None:
             notes.append("a device stopped, as the plan of faults says, which is not followed: nothing of the driver "
                          f"is compared from event {self._stopped.number:,} on")
-        if self._left:
-            notes.append(f"{self._left:,} jobs of the devices belong to no recorded call")
+        left = self._by_page.left() if self._out.stopped < 0 and self._lost_at is None else 0
+        if left:
+            notes.append(f"{left:,} jobs of the devices belong to no recorded call")
         return notes

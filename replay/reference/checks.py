@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -17,7 +17,8 @@ __all__ = ["CHECKS", "DRIVER_CHECKS", "INTERNAL", "Check", "Divergence", "Tally"
 class Check:
     """One comparison: its ``id``, what it says in one line, its ``grade``, and the recorded events it needs.
 
-    ``own``: what it predicts follows from the operation's own events alone, not from what earlier ones left behind.
+    ``own``: what it predicts follows from the operation's own events alone, not from what earlier ones left behind; a
+    driver's check (:data:`DRIVER_CHECKS`) from all of the driver's calls.
     ``parts``: after a difference the model's state is not the kernel's, and later predictions from it need not hold.
     After a difference under another check the model takes over what was recorded, or its state does not depend on it.
     ``internal``: it adds up the model's own state, and alone says nothing of the kernel.
@@ -73,12 +74,12 @@ _CHECKS: Final = (
           "or freed"),
     Check("invariant.balance", "at the end entries, objects, handles, charges and counted pages agree",
           internal=True),
-    # Of recordings of a guest with emulated IAA devices: replay.iaa.check.
+    # Of recordings of a guest with emulated IAA devices (replay.iaa.check): from the driver's calls and jobs alone.
     Check("iaa.queue", "the work queue that each CPU uses next", own=True),
     Check("iaa.submit", "descriptors of each call: operation, flags, source bytes, room", own=True),
     Check("iaa.completion", "what the driver makes of each completion record: return value and dlen", own=True),
     Check("iaa.fallback", "calls that iaa_crypto makes of its software fallback", own=True),
-    Check("iaa.stats", "iaa_crypto's statistics at each snapshot, global and per queue"),
+    Check("iaa.stats", "iaa_crypto's statistics at each snapshot, global and per queue", own=True),
 )
 #: Checks of the iaa_crypto driver, made where a recording has the job log of its devices.
 DRIVER_CHECKS: Final = tuple(check.id for check in _CHECKS if check.id.startswith("iaa."))
@@ -178,6 +179,15 @@ class Tally:
         self.part(check, divergence.event)
         if len(self.divergences) < self.kept:
             self.divergences.append(divergence)
+
+    def add(self, compared: Mapping[str, int], divergences: Iterable[Divergence], reasons: Mapping[str, str]) -> None:
+        """Count what was compared besides the replay: differences get their places among the others'."""
+        self.compared.update(compared)
+        self.reasons.update(reasons)
+        wanted = [divergence for divergence in divergences if self.wanted(divergence.check)]
+        for divergence in wanted:
+            self.different[divergence.check] = self.different.get(divergence.check, 0) + 1
+        self.divergences[:] = sorted([*self.divergences, *wanted], key=lambda each: each.event)[:self.kept]
 
     def part(self, check: str, event: int) -> None:
         """A check differed, asked for or not: from here on kernel and model may be in different states."""

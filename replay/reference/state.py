@@ -84,8 +84,11 @@ class ReplayState:
         self.last_total: tuple[int, int] | None = None
         #: questions that were answered from recorded events
         self.asked: set[str] = set()
-        #: event of a compressor call's return -> (error, dlen) as the model of iaa_crypto has them
-        self.driver_results: dict[int, tuple[int, int]] = {}
+        #: event of a compressor call's return -> (error, dlen) as the model of iaa_crypto has them; None where there
+        #: were no emulated devices
+        self.driver_results: dict[int, tuple[int, int]] | None = None
+        #: the first of its calls that the driver's model does not follow, -1 for none
+        self.driver_stopped = -1
         #: what was assumed because nothing recorded says it -> the event it was assumed at first
         self.guesses: dict[str, int] = {}
 
@@ -99,6 +102,22 @@ class ReplayState:
     def sees(self, event: str, column: str) -> bool:
         """True when an event's probe captured a column."""
         return event in self.captured and column in self.columns_of.get(event, ())
+
+    def driver_result(self, row: int) -> tuple[int, int] | None:
+        """Return what the driver's model says that a call left, by the event of its return; None: nothing."""
+        return None if self.driver_results is None else self.driver_results.get(row)
+
+    def predicts(self, algorithm: str, row: int | None) -> bool:
+        """True where what a compressor gives for a page is what its call has to return.
+
+        Not where its library is not exact here, nor where emulated devices made it, and the model of their driver does
+        not say what became of the call: that may have failed, or gone to software.
+
+        :param row: the event of the call's return, None where that was not captured
+        """
+        unknown = algorithm == "deflate-iaa" and self.driver_results is not None and \
+            (row is None or row not in self.driver_results)
+        return algorithm not in self.predictions.inexact and not unknown
 
     def guess(self, what: str) -> None:
         """Note an assumption that nothing recorded confirms; what then differs need not be the kernel's doing.

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from replay.reference.checks import CHECKS, Divergence
+from replay.reference.checks import CHECKS, DRIVER_CHECKS, Divergence
 from replay.verdict.losses import fewer_events, losses_of
-from replay.verdict.unpairedcalls import broken_calls, cpus_without_ring
+from replay.verdict.unpairedcalls import broken_calls, silent_cpus
 from traces import schema
 from traces.recording import Recording
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["excuses"]
 
-#: CPUs that are named.
-_SHOWN: Final = 8
 
 
 def excuses(recording: Recording, engine: Engine) -> list[str]:
@@ -44,6 +42,7 @@ def excuses(recording: Recording, engine: Engine) -> list[str]:
     back before its return.)  Hits that probes missed are lost one by one, of any task.  For the same confusion the
     probe of the event that differs has to have missed one, the one that the model waited for, and so has another,
     that of an event in between: where only one probe missed hits, or none that is the event's, it stands too.
+    A check of a device's driver is affected by any loss: it follows the calls of all tasks, one after another.
     """
     divergences = engine.state.tally.divergences
     if not divergences:
@@ -61,6 +60,8 @@ def _is_own(divergence: Divergence) -> bool:
 
 def _excuses(recording: Recording, engine: Engine, first: Divergence) -> list[str]:
     own = _is_own(first)
+    # An event that is missing shifts whose queue, or job, the driver's next calls are taken to have.
+    alone = own and first.check not in DRIVER_CHECKS
     out = []
     # What is compared when all is over has no moment of its own.
     end = first.ts or 1 << 62
@@ -68,17 +69,16 @@ def _excuses(recording: Recording, engine: Engine, first: Divergence) -> list[st
     missed = {loss.code for loss in losses if loss.code is not None}
     confused = len(missed) > 1 and schema.CODE.get(first.name) in missed
     for loss in losses:
-        stands = own and (not confused if loss.code is not None else not _on_cpu(engine, first, loss.cpu))
+        stands = alone and (not confused if loss.code is not None else not _on_cpu(engine, first, loss.cpu))
         if loss.start > end or stands:
             continue
         if loss.code is not None:
             out.append(f"the difference may be due to hits that probes missed at unknown places: {loss.text}")
         else:
             out.append(f"the difference may be due to lost events: {loss.text}")
-    silent = cpus_without_ring(recording)
+    silent = silent_cpus(recording)
     if silent:
-        shown = ", ".join(map(str, silent[:_SHOWN])) + (", ..." if len(silent) > _SHOWN else "")
-        out.append(f"the difference may be due to what happened on CPU {shown}, of which the recording has no events")
+        out.append(f"the difference may be due to what happened on CPU {silent}, of which the recording has no events")
     out += [f"the difference may be due to lost events: {reason}" for reason in fewer_events(recording)]
     broken = broken_calls(recording)
     if broken:

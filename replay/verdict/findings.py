@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from replay.iaa.check import DriverRun
 from replay.reference.checks import CHECKS, Tally
 from replay.reference.comparisons import checks_of, missing_columns
 from replay.reference.engine import Engine
@@ -14,8 +15,8 @@ from replay.verdict.result import CheckResult
 from traces.eventlines import event_lines
 from traces.recording import Recording
 
-__all__ = ["DID_NOT_OCCUR", "add_context", "check_results", "notes_of", "pages_missing", "start_reasons",
-           "workload_reasons"]
+__all__ = ["DID_NOT_OCCUR", "add_context", "check_results", "driver_notes", "notes_of", "pages_missing",
+           "start_reasons", "workload_reasons"]
 
 _CONTEXT: Final = 5
 #: How the reason begins of a check that had nothing to compare.
@@ -185,6 +186,23 @@ def notes_of(engine: Engine, predictions: Predictions) -> list[str]:
     if predictions.computed or predictions.from_cache:
         notes.append(f"{predictions.computed} distinct pages compressed, {predictions.from_cache} results kept "
                      f"from before")
+    return notes
+
+
+def driver_notes(driver: DriverRun | None, recording: Recording, tally: Tally) -> list[str]:
+    """Return what is to be said of the driver of emulated devices, a sentence each.
+
+    :param driver: None where the recording has none
+    """
+    if driver is None:
+        return []
+    notes = list(driver.notes)
+    if driver.stopped >= 0 and not driver.nothing:
+        notes.append(f"what the driver does from event {driver.stopped:,} on is not followed: zswap's results of those "
+                     f"calls are not judged" + (f" ({apart:,} differ from what the device gives)" if
+                     (apart := sum(tally.set_apart.values())) else ""))
+    if tally.different.get("invariant.load") and (recording.document("iaa") or {}).get("faults"):
+        notes.append("the devices had a plan of faults: a page that they were made to spoil is not lost by the kernel")
     return notes
 
 

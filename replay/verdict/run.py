@@ -14,11 +14,10 @@ from model.list_lru import ListLru
 from model.revisions import REVISIONS
 from model.zsmalloc import ZsPool
 from model.zswap import Zswap
-from replay.iaa.check import check_driver
-from replay.iaa.jobs import has_devices
+from replay.iaa.check import run_driver
 from replay.reference.answers import taken, unseen
 from replay.reference.capturegaps import HOW_TO_RECORD, seen_only
-from replay.reference.checks import CHECKS, INTERNAL, Tally, unknown_checks
+from replay.reference.checks import CHECKS, DRIVER_CHECKS, INTERNAL, Tally, unknown_checks
 from replay.reference.engine import LostEvents
 from replay.reference.state import CannotFollow
 from replay.reference.truth import OBJECTS_END, check_objects
@@ -29,6 +28,7 @@ from replay.verdict.findings import (
     DID_NOT_OCCUR,
     add_context,
     check_results,
+    driver_notes,
     notes_of,
     pages_missing,
     start_reasons,
@@ -37,6 +37,7 @@ from replay.verdict.findings import (
 from replay.verdict.losses import end_reasons, file_reasons, loss_reasons
 from replay.verdict.result import Result
 from replay.verdict.setup import choose_revision, kernel_release, open_engine
+from replay.verdict.unpairedcalls import silent_cpus
 from traces import compiling
 from traces.errors import BadInput
 from traces.recording import Recording
@@ -99,8 +100,9 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
     if not len(recording) and not recording.manifest["complete"]:
         return _nothing_recorded(recording, revision)
     began, compiled = time.perf_counter(), compiling.seconds()
+    driver = run_driver(recording)
     reference, name, predictions = open_engine(recording, revision, tally, keep_going=keep_going, pages=pages,
-                                               progress=progress)
+                                               progress=progress, driver=driver)
     reasons = start_reasons(recording, reference)
     total = len(recording)
     fast = None
@@ -125,8 +127,8 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
     if lost_at is None and stopped_at is None and not reasons and (keep_going or not tally.failed):
         reference.finish()
         check_objects(recording, predictions, reference.zsmalloc.writes, tally)
-    driver_notes = [] if lost_at is not None or reasons or not has_devices(recording) else \
-        check_driver(recording, tally)
+    if driver is not None:
+        tally.add(driver.compared, driver.divergences, driver.reasons)
     ended, compiled = time.perf_counter(), compiling.seconds() - compiled
     if lost_at is not None:
         reasons.append(f"events were lost before event {lost_at} of {total}: nothing after it was compared")
@@ -139,6 +141,9 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
     reasons += reference.state.settings.reasons
     if not seen_only(recording.manifest):
         reasons += reference.state.uncaptured.essential()
+    silent = "" if tally.failed else silent_cpus(recording)
+    if silent:
+        reasons.append(f"what happened on CPU {silent} is not known: the recording has no events of it, and no count")
     why = excuses(recording, reference) if tally.failed else []
     excused = bool(why)
     reasons += why
@@ -152,7 +157,7 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
                 if checks and r.id in checks and not r.compared and not r.reason.startswith(DID_NOT_OCCUR)]
     if not tally.failed and not reasons and not any(r.compared for r in results if checks or r.id not in INTERNAL):
         reasons.append("nothing that the kernel did could be compared: the recording shows calls but no outcomes")
-    notes = [*notes_of(reference, predictions), *pages_missing(recording), *driver_notes]
+    notes = [*notes_of(reference, predictions), *pages_missing(recording), *driver_notes(driver, recording, tally)]
     if fast is not None and fast.reason:
         notes.append(NOT_COMPILED + fast.reason)
     verdict = "FAIL" if tally.failed and not excused else "UNDECIDED" if reasons else "PASS"
@@ -181,14 +186,16 @@ def others(recording: Recording, result: Result, *, pages: bool = True) -> list[
 
     :param pages: the result's replay compared lengths and bytes
     """
-    if not result.divergences or result.divergences[0].event > _EARLY:
+    if not result.divergences or result.divergences[0].event > _EARLY \
+            or result.divergences[0].check in DRIVER_CHECKS:
+        # What the driver of a device does is no revision's.
         return None
     event = result.divergences[0].event
-    names = []
+    names, driver = [], run_driver(recording)
     for name in REVISIONS:
         if name != result.revision:
             tally = Tally()
-            engine, _, _ = open_engine(recording, name, tally, pages=pages)
+            engine, _, _ = open_engine(recording, name, tally, pages=pages, driver=driver)
             with contextlib.suppress(LostEvents, CannotFollow):
                 engine.run(stop=min(event + _FURTHER, len(recording)))
             if not tally.failed:

@@ -11,7 +11,7 @@ from model.crypto import Compressor, ModelledCompressor, UnsupportedCompressor, 
 from model.effects import Effect
 from model.revisions import REVISIONS, revision_for_line
 from model.zswap import KERNEL_COMPRESSORS, Zswap
-from replay.iaa.check import driver_results
+from replay.iaa.check import DriverRun, run_driver
 from replay.iaa.jobs import has_devices
 from replay.reference.checks import Tally
 from replay.reference.engine import Engine
@@ -179,8 +179,12 @@ def _occurs(recording: Recording, event: str) -> bool:
 
 def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally: Tally, *, keep_going: bool = False,
                 pages: bool = True, observe: Callable[[int, str, Effect], None] | None = None,
-                progress: Callable[[str, int, int], None] | None = None) -> tuple[Engine, str, Predictions]:
-    """Return an engine ready to replay a recording, the revision's name, and the compressor's predictions."""
+                progress: Callable[[str, int, int], None] | None = None,
+                driver: DriverRun | None = None) -> tuple[Engine, str, Predictions]:
+    """Return an engine ready to replay a recording, the revision's name, and the compressor's predictions.
+
+    :param driver: what :func:`replay.iaa.check.run_driver` says of the recording, None to have it found here
+    """
     name, kind = choose_revision(recording, revision)
     model = build_model(recording, kind)
     began, compiled = time.perf_counter(), compiling.seconds()
@@ -195,8 +199,11 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     # never hit shows nothing, as it may sit on a copy that nothing calls.
     if "zswap_writeback_entry" in engine.state.captured and not model.WRITEBACK_APART:
         model.WRITEBACK_APART = _occurs(recording, "zswap_writeback_entry")
-    if has_devices(recording):
-        engine.state.driver_results = driver_results(recording)
+    driver = driver or run_driver(recording)
+    if driver is not None:
+        engine.state.driver_results, engine.state.driver_stopped = driver.results, driver.stopped
+        if driver.nothing:
+            predictions.inexact["deflate-iaa"] = f"what became of its calls is not known: {driver.nothing}"
     engine.invariants.revision_name = name
     engine.zsmalloc.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
     state = recording.document("state")

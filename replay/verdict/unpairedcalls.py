@@ -17,7 +17,7 @@ import numpy as np
 from traces import schema
 from traces.recording import Recording
 
-__all__ = ["broken_calls", "cpus_without_ring"]
+__all__ = ["broken_calls", "cpus_without_ring", "silent_cpus"]
 
 #: Functions that do not nest, not even where reclaim begins inside of what called them.  Nothing reclaims while a folio
 #: is written out: who does that is reclaim itself (PF_MEMALLOC, reclaim_pages() too).
@@ -27,6 +27,8 @@ _LEAVES: Final = ("crypto_acomp_compress", "crypto_acomp_decompress", "zs_malloc
 _MOST: Final = 1 << 16
 #: This many are not an accident: one event that was taken out of a recording breaks one call.
 _MANY: Final = 3
+#: CPUs that are named.
+_SHOWN: Final = 8
 
 
 def cpus_without_ring(recording: Recording) -> list[int]:
@@ -52,6 +54,12 @@ def cpus_without_ring(recording: Recording) -> list[int]:
     for _, batch in recording.batches(["cpu", "event"], rows=1 << 18):
         said.update(np.unique(batch["cpu"][~np.isin(batch["event"], notes)]).tolist())
     return sorted(cpus - said)
+
+
+def silent_cpus(recording: Recording) -> str:
+    """Return the numbers of the CPUs without a ring (:func:`cpus_without_ring`), ``""`` for none."""
+    silent = cpus_without_ring(recording)
+    return ", ".join(map(str, silent[:_SHOWN])) + (", ..." if len(silent) > _SHOWN else "")
 
 
 def broken_calls(recording: Recording) -> str:

@@ -69,9 +69,9 @@ class AcompHandlers:
             # What became of each page shows when its object is allocated.
             return ret, dlen, content
         if sees_ret and ret == EINPROGRESS:
-            frame.handed.result = self.state.driver_results.get(batch.row(i))
+            frame.handed.result = self.state.driver_result(batch.row(i))
             if frame.handed.result is None:
-                return (*self._result_elsewhere(i, content, name, later=True), content)
+                return (*self._result_elsewhere(i, content, name, batch.row(i), later=True), content)
             ret, dlen = frame.handed.result
             if ret:
                 # With an interrupt every error is -EIO (iaa_desc_complete()).
@@ -83,21 +83,24 @@ class AcompHandlers:
                       what="error of the driver's software fallback")
             return ret, dlen, -1
         expected = self.predictions.result(content, name)
-        driver = self.state.driver_results.get(batch.row(i), (0, 0))[0]
+        driver = (self.state.driver_result(batch.row(i)) or (0, 0))[0]
         if driver and (expected is None or expected[0] != driver):
             # The page compresses, and the driver fails all the same: its check of the result, or its device.
             self.hold("crypto_acomp_compress_ret:ret", i, frame, (ret,), (driver,), what=f"error of {name}'s driver")
             return ret, dlen, content
         if expected is not None:
             what = f"of {name} for page {self.predictions.page(content)}"
-            self._compare_result("crypto_acomp_compress_ret:ret", ret, expected[0], f"error {what}", i, frame)
-            self._compare_result("crypto_acomp_compress_ret:dlen", dlen, expected[1], f"length {what}", i, frame)
+            judged = self.state.predicts(name, batch.row(i))
+            self._compare_result("crypto_acomp_compress_ret:ret", ret, expected[0], f"error {what}", i, frame, judged)
+            self._compare_result("crypto_acomp_compress_ret:dlen", dlen, expected[1], f"length {what}", i, frame,
+                                 judged)
+        known = sees_ret and (sees_dlen or ret)
+        err, length = (ret, dlen) if known else self._result_elsewhere(i, content, name, batch.row(i))
         limits = self.predictions.bounds(content, name)
         if limits is not None and self.held["crypto_acomp_compress_ret:dlen"].some:
-            self._within(limits, ret, dlen, name, i, frame)
-        if sees_ret and (sees_dlen or ret):
-            return ret, dlen, content
-        return (*self._result_elsewhere(i, content, name), content)
+            # What a call that failed leaves as dlen is no length.
+            self._within(limits, err, dlen, name, i, frame)
+        return err, length, content
 
     def compress_result(self, question: Effect, name: str, i: int) -> tuple[int, int, int]:
         """Answer for a compress call whose return was not probed: (error, dlen, content), from other events."""
@@ -106,25 +109,27 @@ class AcompHandlers:
         if frame.handed.pages > 1:
             # What became of each page shows when its object is allocated.
             return 0, 0, content
-        return (*self._result_elsewhere(i, content, self.state.compressor_of(frame)), content)
+        return (*self._result_elsewhere(i, content, self.state.compressor_of(frame), None), content)
 
-    def _result_elsewhere(self, i: int, content: int, name: str, *, later: bool = False) -> tuple[int, int]:
+    def _result_elsewhere(self, i: int, content: int, name: str, returned: int | None, *,
+                          later: bool = False) -> tuple[int, int]:
         """Return a compress call's (error, dlen), which no probe captured: what was stored has its length.
 
         :param i: a row of the call's task, at which its result is asked for: the next one may be another task's
+        :param returned: the event of its return, None where that was not probed
         :param later: the call returned -EINPROGRESS, and its result came with an interrupt
         :raises CannotFollow: where no event has a length, and the compressor does not say what it gives
         """
         batch = self.batch
         source = self.lookahead.length_source()
         row = self.lookahead.next_event(i, source, 0) if source else None
-        expected = self.predictions.result(content, name) if name not in self.predictions.inexact else None
+        expected = self.predictions.result(content, name) if self.state.predicts(name, returned) else None
         if row is not None:
             size = batch.size[row]
             if later and expected is not None:
                 frame = self.state.stacks[batch.pid[row]][-1]
                 self._compare_result(f"{source}:length", size, PAGE_SIZE if expected[0] else expected[1],
-                                     f"length of {name} for page {self.predictions.page(content)}", row, frame)
+                                     f"length of {name} for page {self.predictions.page(content)}", row, frame, True)
             if size != PAGE_SIZE or (self.sees("crypto_acomp_compress_ret", "ret") and not later):
                 return 0, size
             # A page that did not compress, which is kept as it is, or one that compressed to no less.
@@ -141,9 +146,10 @@ class AcompHandlers:
         self.guess("crypto_acomp_compress_ret has no ret and dlen: with which error a page was rejected is not known")
         return EINVAL, 0
 
-    def _compare_result(self, key: str, recorded: int, predicted: int, what: str, i: int, frame: Frame) -> None:
-        """Compare what a compressor gave; a library that is not exact here does not judge, its misses are counted."""
-        if recorded != predicted and self.state.compressor_of(frame) in self.predictions.inexact:
+    def _compare_result(self, key: str, recorded: int, predicted: int, what: str, i: int, frame: Frame,
+                        judged: bool) -> None:
+        """Compare what a compressor gave; where that need not be so it does not judge, and what misses is counted."""
+        if recorded != predicted and not judged:
             if self.held[key].some:
                 self.n[self.held[key].check] += 1
                 self.state.tally.apart(self.held[key].check)
@@ -179,16 +185,20 @@ class AcompHandlers:
             return answer
         # Whether a driver with a fallback succeeds is not zswap's doing; the invariants say what a failure means.
         software, frame.handed.software = frame.handed.software, None
-        predicted = self.state.driver_results.get(batch.row(i), software or predicted)
-        self.hold("crypto_acomp_decompress_ret", i, frame, (batch.ret[i], batch.dlen[i]), predicted)
+        known = self.state.driver_result(batch.row(i)) or software
         seen = self.held["crypto_acomp_decompress_ret"].seen
+        if known is not None or self.state.driver_results is None:
+            predicted = known or predicted
+            self.hold("crypto_acomp_decompress_ret", i, frame, (batch.ret[i], batch.dlen[i]), predicted)
+        elif not seen[0]:
+            predicted = self._inflated_later(predicted, i, frame)
         answer = (batch.ret[i] if seen[0] else predicted[0], batch.dlen[i] if seen[1] else predicted[1])
         self.invariants.inflated(answer, frame)
         return answer
 
     def _inflated_later(self, predicted: tuple[int, int], i: int, frame: Frame) -> tuple[int, int]:
         """Return the outcome of a decompression that an interrupt ended: what zswap made of it shows."""
-        known = self.state.driver_results.get(self.batch.row(i))
+        known = self.state.driver_result(self.batch.row(i))
         if known is not None:
             return known
         row = self.lookahead.next_event(i, "zswap_load_ret", 0) if frame.name == "zswap_load" else None
@@ -228,7 +238,8 @@ class AcompHandlers:
         if expected is not None:
             # An error, or a success that is not smaller than the page, is stored with the size of a page.
             self._compare_result(f"{source}:length", size, PAGE_SIZE if expected[0] else expected[1],
-                                 f"length of {algorithm} for page {self.predictions.page(own)}", row, frame)
+                                 f"length of {algorithm} for page {self.predictions.page(own)}", row, frame,
+                                 state.predicts(algorithm, None))
         elif limits is not None and size < PAGE_SIZE:
             self._within(limits, 0, size, algorithm, row, frame)
         if size < PAGE_SIZE or expected == (0, PAGE_SIZE) or self._is_success(question, own, row, frame):

@@ -466,9 +466,10 @@ class EmulatedIaa:
         else:
             job.outcome = self.operations.perform(descriptor)
             if self.log.contents and descriptor.opcode == Opcode.COMPRESS and descriptor.src1_size == PAGE_SIZE:
-                # Now: once the record is written, the guest may use the page for something else.
+                # What was compressed: the guest may have written to the page since.  What was refused was not read.
                 with contextlib.suppress(MemoryFault):
-                    job.page = self.log.page(self.memory.at(descriptor.src1_addr, PAGE_SIZE))
+                    job.page = self.log.page(self.operations.source
+                                             or bytes(self.memory.at(descriptor.src1_addr, PAGE_SIZE)))
         if job.rule:
             job.outcome = self._bent(job.outcome, job.rule)
 

@@ -50,7 +50,7 @@ class JobLog:
         if len(self._lines) >= _BATCH:
             self.flush()
 
-    def page(self, data: memoryview) -> int:
+    def page(self, data: bytes) -> int:
         """Keep a page.
 
         :returns: its number in the file of pages, from 1 on; 0 where none are kept

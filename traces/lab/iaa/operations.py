@@ -186,6 +186,8 @@ class DeviceOperations:
         self._dynamic = version > 1
         self._scratch = np.empty(1 << 16, np.uint8)
         self._checked: bytes = b""
+        #: what the job at hand read, None where it read nothing
+        self.source: bytes | None = None
 
     def _room(self, size: int) -> Any:
         if size > len(self._scratch):
@@ -205,7 +207,7 @@ class DeviceOperations:
 
     def perform(self, descriptor: Descriptor) -> Outcome:
         """Carry out, and return what there is to write.  Never raises: what is wrong is the outcome's status."""
-        opcode = descriptor.word >> 24
+        opcode, self.source = descriptor.word >> 24, None
         try:
             if opcode == _COMPRESS:
                 return self._compress(descriptor)
@@ -230,7 +232,8 @@ class DeviceOperations:
 
     def _source(self, descriptor: Descriptor) -> bytes | None:
         size = descriptor.src1_size
-        return bytes(self._memory.read(descriptor.src1_addr, size)) if 0 < size <= MAX_TRANSFER else None
+        self.source = bytes(self._memory.read(descriptor.src1_addr, size)) if 0 < size <= MAX_TRANSFER else None
+        return self.source
 
     @staticmethod
     def _overlap(descriptor: Descriptor, room: int) -> bool:
