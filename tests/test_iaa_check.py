@@ -33,13 +33,14 @@ class Run:
     """A recording in memory: what two CPUs did with two devices of two queues each."""
 
     def __init__(self, release: str = "7.3.4", mode: str = "sync", verify: int = 0, devices: int = 2, wqs: int = 2) -> None:
-        self.options = {"devices": devices, "wqs": wqs, "mode": mode, "verify": verify}
+        self.options = {"devices": devices, "wqs": wqs, "depth": 128, "mode": mode, "verify": verify}
         self.events: list[dict[str, Any]] = []
         self.jobs: list[dict[str, Any]] = []
         self.stats: dict[int, dict[str, Any]] = {}
         self.release = release
         self.box: dict[str, Any] = {"cpus_online": "0-1", "numa": {"online": "0"}}
         self.faults = ""
+        self.layer = "7.3"
         self.probes = {kind.name: {"columns": list(kind.columns)} for kind in schema.EVENTS}
         self.lines: int | None = None
         self.turn: dict[int, int] = {}
@@ -113,7 +114,7 @@ class Run:
 
     def check(self, tally: Tally | None = None) -> tuple[Tally, list[str]]:
         recording, tally = self.recording(), tally or Tally()
-        run = run_driver(recording)
+        run = run_driver(recording, self.layer)
         assert run is not None
         tally.add(run.compared, run.divergences, run.reasons)
         return tally, driver_notes(run, recording, tally)
@@ -266,7 +267,7 @@ def test_a_cpu_that_never_uses_its_own_device_is_a_difference() -> None:
         tally, notes = run.check()
         assert tally.different == {}
         assert "which devices each CPU has is not known" in notes[0]
-        assert "the queues of 11 descriptors" in notes[0]
+        assert "the queues of 21 descriptors" in notes[0]
 
 
 def test_four_cpus_of_which_two_called_share_two_devices() -> None:
@@ -460,7 +461,7 @@ def test_without_what_shows_a_call_nothing_is_compared(event: str, column: str, 
     else:
         del run.probes[event]
     run.jobs[3]["room"] = 4095
-    found = run_driver(run.recording())
+    found = run_driver(run.recording(), "7.3")
     assert found is not None
     assert (found.divergences, found.results, found.nothing, sum(found.compared.values())) == ([], {}, said, 0)
     assert run.check()[1] == [f"nothing of the devices' driver is compared: {said}"]
@@ -498,13 +499,13 @@ def test_where_events_were_lost_the_driver_is_compared_up_to_there() -> None:
 def test_behind_a_difference_results_are_known_and_nothing_is_compared() -> None:
     run = whole(Run())
     run.jobs[3]["room"] = 4095
-    found = run_driver(run.recording())
+    found = run_driver(run.recording(), "7.3")
     assert found is not None
     assert [each.check for each in found.divergences] == ["iaa.submit"]
     assert (found.stopped, len(found.results), found.compared["iaa.completion"]) == (-1, 21, 4)
     entry, back = 5 * 2, 5 * 2 + 1
     run.events[back]["ret"] = -5
-    found = run_driver(run.recording())
+    found = run_driver(run.recording(), "7.3")
     assert found is not None
     assert (found.stopped, len(found.results), len(found.divergences)) == (entry, 5, 1)
     assert run.check()[1] == [f"what the driver does from event {entry} on is not followed: zswap's results of those calls "

@@ -154,6 +154,10 @@ class Acomp:
         lengths = tuple(as_int32(entry.length) for entry in request.dst) if isinstance(request.dst, list) else ()
         return CallResult(err, request.dlen, lengths)
 
+    def submit(self, request: AcompRequest, *, comp: bool) -> int:
+        """`crypto_acomp_compress(request)` alone, which is not waited for: its interrupt is still to come."""
+        return self._crypto_acomp(request, comp, self._algorithm(None))
+
     def _wait(self, request: AcompRequest, *, comp: bool) -> int:
         self._completed = None
         request.complete = self._crypto_req_done

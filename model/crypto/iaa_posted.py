@@ -82,7 +82,8 @@ def submit_order(slens: Sequence[int]) -> list[int]:
 
 
 class IaaPosted(IaaDriver):
-    """The driver of one posting.  `settings`: its queue attributes; `polls`: see below.
+    """The driver of one posting.  `settings`: its queue attributes; `software`: in place of the generic driver it
+    falls back to; `polls`: see below.
 
     A batch is polled in passes; a job is found complete in the first pass, unless `polls` says by job index how
     many passes find it pending.
@@ -103,6 +104,7 @@ class IaaPosted(IaaDriver):
         faults: FaultPlan | None = None,
         irq: Literal["late", "early"] = "late",
         meant: bool = False,
+        software: AcompAlg | None = None,
     ) -> None:
         if posting not in ("v8", "v12", "v14"):
             raise ValueError(f"no iaa_crypto was modelled of posting {posting!r}: v8, v12, v14")
@@ -122,7 +124,7 @@ class IaaPosted(IaaDriver):
             settings = DriverAttributes(g_comp_wqs_per_iaa=0) if posting == "v8" else DriverAttributes()
         self.wqs: WqsV8 | WqsV12 = (WqsV8 if posting == "v8" else WqsV12)(topology, settings)
         # v8's base has the linear fallback, v12's and v14's bases (6.17, 6.19) deflate-generic of their time.
-        self._fallback = DeflateGeneric(frozenset({"deflate_window", "deflate_enospc"}))
+        self._fallback: AcompAlg = software or DeflateGeneric(frozenset({"deflate_window", "deflate_enospc"}))
         super().__init__(
             IaaDevice.several(1, 2) if devices is None else devices,
             topology,

@@ -70,6 +70,11 @@ class DriverCall:
     inside: int | None = None
     taken: bool = False
 
+    @property
+    def pages(self) -> int:
+        """How many pages are compressed, 1 for a decompression: zswap asks for whole pages."""
+        return max(1, self.size // PAGE_SIZE) if self.compress else 1
+
 
 def not_captured(recording: Recording, needed: Mapping[str, Sequence[str]] = NEEDED) -> str:
     """Return in words what a recording lacks of the events and columns that are needed, ``""`` for nothing."""

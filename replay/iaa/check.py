@@ -12,9 +12,12 @@ import heapq
 import math
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from model.crypto.iaa_stats import WqStats
+from model.crypto.layers import POSTINGS
+from model.crypto.request import as_int32
 from model.errno import EINPROGRESS
 from model.page import PAGE_SIZE
 from replay.iaa.calls import DriverCall, driver_calls, not_captured
@@ -22,7 +25,8 @@ from replay.iaa.driver import DriverAnswer, PlayedDriver, driver_line
 from replay.iaa.jobs import PAGE_SHIFT, DeviceJob, JobsByPage, has_devices, read_jobs
 from replay.iaa.stats import DriverStats, recorded_stats
 from replay.reference.checks import DRIVER_CHECKS, Divergence
-from traces.deviceclock import vmemmap_of
+from replay.reference.state import DriverResult
+from traces.deviceclock import STRUCT_PAGE, vmemmap_of
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
@@ -40,7 +44,7 @@ class DriverRun:
     calls was followed; ``notes``: a sentence each.
     """
 
-    results: dict[int, tuple[int, int]] = field(default_factory=dict)
+    results: dict[int, DriverResult] = field(default_factory=dict)
     stopped: int = -1
     compared: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DRIVER_CHECKS, 0))
     divergences: list[Divergence] = field(default_factory=list)
@@ -49,42 +53,45 @@ class DriverRun:
     notes: list[str] = field(default_factory=list)
 
 
-def run_driver(recording: Recording) -> DriverRun | None:
+def run_driver(recording: Recording, layer: str) -> DriverRun | None:
     """Follow the driver of a recording with its model, and compare; None for a recording without devices.
 
+    :param layer: the crypto layer of the revision: a posting's driver is the posting's, any other the kernel's
     :raises BadInput: when the job log cannot be read
     """
     if not has_devices(recording):
         return None
-    run = _prepared(recording)
+    run = _prepared(recording, layer)
     if isinstance(run, str):
         return DriverRun(reasons=dict.fromkeys(DRIVER_CHECKS, run), nothing=run,
                          notes=[f"nothing of the devices' driver is compared: {run}"])
     return _Check(recording, *run).run()
 
 
-def _prepared(recording: Recording) -> tuple[list[DriverCall], PlayedDriver, JobsByPage, int | None] | str:
+def _prepared(recording: Recording,
+              layer: str) -> tuple[list[DriverCall], PlayedDriver, JobsByPage, int | None] | str:
     """Return a recording's calls, its driver, its jobs and where events were lost, or why nothing can be followed."""
     config, facts = recording.manifest["config"], recording.document("iaa")
     if config.get("compressor") != "deflate-iaa" or not isinstance(facts, dict):
         return f"zswap's compressor was {config.get('compressor')}, not deflate-iaa"
     kernel = recording.manifest["kernel"]
-    line = driver_line(kernel_line(kernel))
+    line = driver_line(kernel_line(kernel), layer)
     if line is None:
-        return f"no iaa_crypto of {kernel.get('release', 'this kernel')} is modelled"
+        return f"no iaa_crypto of {layer if layer in POSTINGS else kernel.get('release', 'this kernel')} is modelled"
     lacks = not_captured(recording)
     if lacks:
         return lacks
     jobs, (calls, lost_at) = read_jobs(recording), driver_calls(recording)
-    vmemmap = vmemmap_of([call.page for call in calls if call.compress and call.page],
+    vmemmap = vmemmap_of([call.page + k * STRUCT_PAGE for call in calls if call.compress and call.page
+                          for k in range(call.pages)],
                          [job.pfn for job in jobs if job.op == "compress"])
     if vmemmap is None:
         return "no compress call of the recording could be matched to a job of the devices"
     by_page = JobsByPage(jobs, vmemmap, calls)
     options = facts["options"]
     cpus, sure = _cpus(recording, calls)
-    driver = PlayedDriver(line, options["devices"], options["wqs"], (0,) * cpus, options["mode"],
-                          bool(options["verify"]), by_page, sure=sure or options["devices"] == 1)
+    driver = PlayedDriver(line, options["devices"], options["wqs"], options["depth"] // options["wqs"], (0,) * cpus,
+                          options["mode"], bool(options["verify"]), by_page, sure=sure or options["devices"] == 1)
     return calls, driver, by_page, lost_at
 
 
@@ -165,12 +172,12 @@ class _Check:
             self._compare(call, answer)
         if answer.fault or answer.ret != call.ret:
             return False
-        if self._stopped is not None and answer.dlen not in (None, call.dlen):
+        if self._stopped is not None and answer.dlen is not None and as_int32(answer.dlen) != as_int32(call.dlen):
             # Of a device that stopped this is not known.
             return False
         final = answer.final if answer.dlen is None else (answer.ret, answer.dlen)
         if final is not None:
-            self._out.results[call.end] = final
+            self._out.results[call.end] = DriverResult(*final, answer.lengths)
         return True
 
     def _compare(self, call: DriverCall, answer: DriverAnswer) -> None:
@@ -202,15 +209,19 @@ class _Check:
             else:
                 self._unknown += call.alone
         jobs = [job for _, _, job in answer.submitted if job is not None]
+        pages = [job for job in jobs if job.op == "compress"]
+        if any(a.n > b.n if a.device == b.device else a.submitted > b.submitted for a, b in pairwise(pages)):
+            self._differ("iaa.submit", call, "another", "page by page", "order of a batch's descriptors")
         self._verified(call, jobs)
         self._in_turn(call, jobs)
         self._outcome(call, answer)
 
     def _verified(self, call: DriverCall, jobs: list[DeviceJob]) -> None:
         """Compare what a check of a compression reads with what that wrote."""
-        if len(jobs) == 2 and jobs[1].verifies and jobs[1].pfn != jobs[0].to >> PAGE_SHIFT:
-            self._differ("iaa.submit", call, hex(jobs[1].pfn << PAGE_SHIFT), hex(jobs[0].to),
-                         "source of the descriptor that checks the compression: what that wrote")
+        for made, check in pairwise(jobs):
+            if check.verifies and check.pfn != made.to >> PAGE_SHIFT:
+                self._differ("iaa.submit", call, hex(check.pfn << PAGE_SHIFT), hex(made.to),
+                             "source of the descriptor that checks the compression: what that wrote")
 
     def _in_turn(self, call: DriverCall, jobs: list[DeviceJob]) -> None:
         """Compare when the jobs were submitted with when the calls were made: behind those of each that had ended."""
@@ -236,7 +247,8 @@ class _Check:
                              "whether a call of the software fallback compresses, its source bytes and its room")
         compared["iaa.completion"] += 1
         # The interrupt writes dlen, before the call returns or after.
-        recorded, predicted = (call.ret, None if answer.dlen is None else call.dlen), (answer.ret, answer.dlen)
+        recorded = call.ret, None if answer.dlen is None else as_int32(call.dlen)
+        predicted = answer.ret, None if answer.dlen is None else as_int32(answer.dlen)
         if recorded != predicted:
             job = answer.submitted[0][2] if answer.submitted else None
             what = "return value and dlen of the call"

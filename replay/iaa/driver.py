@@ -2,8 +2,9 @@
 """The model of iaa_crypto, played with the completion records that the emulated devices wrote.
 
 What hardware, or the emulation, makes of a page is not the driver's doing: the model of the driver
-(:mod:`model.crypto.iaa`) takes each record from the job log.  All else it predicts: which queue a CPU uses, which
-descriptors there are, what it makes of a record, when it goes to software, and what it counts.
+(:mod:`model.crypto.iaa`, or :mod:`model.crypto.iaa_posted` of a posting) takes each record from the job log.  All else
+it predicts: which queue a CPU uses, which descriptors there are, what it makes of a record, when it goes to software,
+and what it counts.
 """
 
 from __future__ import annotations
@@ -11,14 +12,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from model.crypto.faults import ANALYTICS_ERROR, NO_COMPLETION
+from model.crypto.faults import ANALYTICS_ERROR, NO_COMPLETION, FaultPlan
 from model.crypto.iaa import KERNEL_DEFECTS, IaaCrypto
 from model.crypto.iaa_device import IaaDevice, Record, StandIn, Topology, Wq, WqTable
-from model.crypto.request import AcompAlg, AcompRequest, KernelFault, NeverCompletes, Scatterlist, sg_init_one
+from model.crypto.iaa_posted import IaaPosted, IaaReq
+from model.crypto.iaa_posted_wqs import WqsV12
+from model.crypto.layers import POSTINGS, acomp_for
+from model.crypto.request import (
+    AcompAlg,
+    AcompRequest,
+    KernelFault,
+    NeverCompletes,
+    Scatterlist,
+    as_int32,
+    sg_init_one,
+)
 from model.errno import E2BIG, EINPROGRESS, EINVAL, EIO, ENODEV, EOVERFLOW, ETIMEDOUT
 from model.page import PAGE_SIZE
 from replay.iaa.calls import DriverCall
 from replay.iaa.jobs import DeviceJob, JobsByPage
+from traces.deviceclock import STRUCT_PAGE
 from traces.lab.iaa.descriptors import Analytics, Compress, Decompress, Flag, Status
 
 __all__ = ["DescriptorWords", "DriverAnswer", "PlayedDriver", "descriptor_words", "driver_line"]
@@ -29,6 +42,8 @@ _DECOMP_HOW: Final = int(Decompress.ENABLE | Decompress.FLUSH_OUTPUT | Decompres
                          | Decompress.STOP_ON_EOB)
 #: Bytes of the largest source that is followed: zswap asks for a page, or an object.
 _MOST: Final = 2 * PAGE_SIZE
+#: Postings whose driver is played.
+_PLAYED: Final = frozenset({"v14"})
 #: Nanoseconds that IAA_COMPLETION_TIMEOUT's 1,000,001 looks at a record take at least.
 _POLLS: Final = 1_000_000
 
@@ -46,6 +61,8 @@ class DescriptorWords(NamedTuple):
 def descriptor_words(kind: str, size: int, room: int, *, irq: bool) -> DescriptorWords:
     """Return what iaa_compress(), iaa_decompress() or iaa_compress_verify() put into a descriptor.
 
+    Those of mainline and of v14.
+
     :param kind: ``compress``, ``decompress``, or ``verify``, which never asks for an interrupt
     """
     flags = Flag.CRAV | Flag.RCR | Flag.CC | (Flag.RCI if irq and kind != "verify" else 0)
@@ -55,8 +72,13 @@ def descriptor_words(kind: str, size: int, room: int, *, irq: bool) -> Descripto
     return DescriptorWords("decompress", int(flags), int(how), size, room)
 
 
-def driver_line(line: tuple[int, int] | None) -> str | None:
-    """Return which of the modelled drivers a kernel (major, minor) has, None where none of them is known to be its."""
+def driver_line(line: tuple[int, int] | None, layer: str) -> str | None:
+    """Return which of the modelled drivers a kernel (major, minor) has, None where none of them is known to be its.
+
+    :param layer: the crypto layer of the revision; a posting has a driver of its own, whatever it was applied to
+    """
+    if layer in POSTINGS:
+        return layer if POSTINGS[layer] in _PLAYED else None
     name = "" if line is None else f"{line[0]}.{line[1]}"
     return name if name in KERNEL_DEFECTS else None
 
@@ -72,8 +94,8 @@ class DriverAnswer:
     ``ret``, ``dlen``: as the call returns them, ``dlen`` None where an interrupt writes it; ``submitted``: (queues that
     it can be, none where that is not known; words; the job taken for it, None where the devices saw none);
     ``software``: calls of the software fallback, of which those in ``inside`` were made; ``final``: error and dlen that
-    the interrupt left, None where the call returned them or no interrupt came; ``fault``: why the model cannot
-    continue.
+    the interrupt left, None where the call returned them or no interrupt came; ``lengths``: what a call of several
+    pages leaves as each one's length, or errno; ``fault``: why the model cannot continue.
     """
 
     ret: int = 0
@@ -82,6 +104,7 @@ class DriverAnswer:
     submitted: list[tuple[tuple[Wq, ...], DescriptorWords, DeviceJob | None]] = field(default_factory=list)
     software: int = 0
     inside: list[DriverCall] = field(default_factory=list)
+    lengths: tuple[int, ...] = ()
     fault: str = ""
 
     @property
@@ -122,12 +145,32 @@ class _Software(AcompAlg):
         return self._play.fall_back(request)
 
 
+class _Posted(IaaPosted):
+    """A posted driver, which says of which page of a batch a job is."""
+
+    play: PlayedDriver
+
+    def _submit(self, job: IaaReq, wq: Wq, *, comp: bool, irq: bool = False) -> int:
+        self.play.page, busy = job.page or 0, wq.busy
+        if self.play.no_descriptor(wq):
+            wq.busy = wq.size
+        try:
+            return super()._submit(job, wq, comp=comp, irq=irq)
+        finally:
+            wq.busy = busy
+
+    def _finish(self, job: IaaReq, wq: Wq, *, comp: bool) -> int:
+        self.play.page = job.page or 0
+        return super()._finish(job, wq, comp=comp)
+
+
 class PlayedDriver:
     """One kernel's iaa_crypto, call by call.
 
-    :param kernel: of :data:`model.crypto.iaa.KERNEL_DEFECTS`
+    :param kernel: of :data:`model.crypto.iaa.KERNEL_DEFECTS`, or a posting (:data:`model.crypto.layers.POSTINGS`)
     :param devices: how many; all have as many queues
     :param wqs: queues of each
+    :param depth: descriptors of each queue
     :param nodes: NUMA node of each possible CPU
     :param sure: these are known; else which queues a CPU has is not compared
     :param mode: sync_mode
@@ -135,22 +178,35 @@ class PlayedDriver:
     :param jobs: what the devices saw
     """
 
-    def __init__(self, kernel: str, devices: int, wqs: int, nodes: tuple[int, ...], mode: str, verify: bool,
-                 jobs: JobsByPage, *, sure: bool) -> None:
-        bound = [IaaDevice(n, [Wq(n, k) for k in range(wqs)]) for n in range(devices)]
-        self.model = IaaCrypto(kernel, bound, Topology(nodes, (0,) * len(nodes), len(nodes)), sync_mode=mode,
-                               verify_compress=verify, stand_in=_Device(self), software=_Software(self))
+    def __init__(self, kernel: str, devices: int, wqs: int, depth: int, nodes: tuple[int, ...], mode: str,
+                 verify: bool, jobs: JobsByPage, *, sure: bool) -> None:
+        bound = [IaaDevice(n, [Wq(n, k, depth) for k in range(wqs)]) for n in range(devices)]
+        topology = Topology(nodes, (0,) * len(nodes), len(nodes))
+        posting = POSTINGS.get(kernel)
+        self.model: IaaCrypto | IaaPosted
+        if posting is None:
+            self.model = IaaCrypto(kernel, bound, topology, sync_mode=mode, verify_compress=verify,
+                                   stand_in=_Device(self), software=_Software(self))
+        else:
+            self.model = _Posted(posting, bound, topology, sync_mode=mode, verify_compress=verify,
+                                 stand_in=_Device(self), meant=kernel == f"{posting}-meant", software=_Software(self))
+            self.model.play = self
+        self._layer = acomp_for(kernel, None, FaultPlan(), driver=lambda: self.model)
         self._jobs = jobs
+        #: which page of a batch the job at hand is of
+        self.page = 0
         #: 6.12's fallback is the crypto layer's old interface, which no probe shows
         self.shows_software = kernel != "6.12"
         self._call: DriverCall
         self._answer: DriverAnswer
         self._sure = sure
         self._wqs = {wq.key: wq for device in bound for wq in device.wqs}
-        #: the queues that the call at hand can use, none where that is not known
-        self._possible: tuple[Wq, ...] = ()
-        #: CPUs whose place in their table is known
-        self._placed: set[int] = set()
+        #: the job that each queue had last
+        self._last: dict[tuple[int, int], DeviceJob] = {}
+        #: the queues that the job of each page of the call at hand can use, none where that is not known
+        self._possible: dict[int, tuple[Wq, ...]] = {}
+        #: (CPU, operation) whose place in their table is known
+        self._placed: set[tuple[int, bool]] = set()
         #: the call during which the driver turned itself off: a completion never came
         self._off: DriverCall | None = None
 
@@ -158,17 +214,20 @@ class PlayedDriver:
 
     def perform(self, kind: str, size: int, room: int) -> Record:
         """A descriptor was submitted: return the record that its job left."""
-        job = self._jobs.take(kind, self._call.page)
-        words = descriptor_words(kind, size, room, irq=self.model.use_irq)
-        self._answer.submitted.append((self._possible, words, job))
+        job = self._jobs.take(kind, self._call.page + self.page * STRUCT_PAGE)
+        # The jobs of a batch are polled in each mode.
+        irq = self.model.use_irq and self._call.pages == 1
+        words = descriptor_words(kind, size, room, irq=irq)
+        self._answer.submitted.append((self._possible.get(self.page, ()), words, job))
         wq = None if job is None else self._wqs.get((job.device, job.queue))
-        if wq is not None:
+        if wq is not None and job is not None:
+            self._last[wq.key] = job
             # Its check goes to the same queue.
-            self._possible = (wq,)
+            self._possible[self.page] = (wq,)
         if job is None:
             # The devices saw none.  A job that never completes would turn the driver off.
             return Record(EINVAL)
-        if job.lost and kind != "verify" and self.model.use_irq:
+        if job.lost and kind != "verify" and irq:
             raise _NoInterrupt
         if job.lost or self._polled_out(job):
             return Record(NO_COMPLETION)
@@ -208,22 +267,22 @@ class PlayedDriver:
 
     def run(self, call: DriverCall) -> DriverAnswer:
         """Return what the driver does with a call; calls come in the order of their entries."""
-        self._call, self._answer = call, DriverAnswer()
+        self._call, self._answer, self.page = call, DriverAnswer(), 0
         answer, model = self._answer, self.model
-        if call.size > _MOST:
+        if call.size > (model.batch_size * PAGE_SIZE if call.compress and call.pages > 1 else _MOST):
             answer.fault = f"a source of {call.size:,} bytes, which zswap does not ask for"
             return answer
-        table = model.table[call.cpu]
-        job = self._jobs.next("compress" if call.compress else "decompress", call.page)
-        self._expect(call, table, job)
+        tables = self._tables(call)
+        table, jobs = tables[call.cpu], self._next_jobs(call)
+        self._expect(call, tables, jobs)
         model.enabled = self._enabled(call)
         # Where the object lay is not known: then what the driver did with it says it.
-        entries = call.entries or (2 if job is None and (call.nested or call.ret == EIO) else 1)
-        request = _request(call, entries)
+        entries = call.entries or (2 if jobs == [None] and (call.nested or call.ret == EIO) else 1)
+        request = _request(call, entries, isinstance(model, IaaPosted))
         errors: list[int] = []
         request.complete = errors.append
         try:
-            answer.ret = model.compress(request) if call.compress else model.decompress(request)
+            answer.ret = self._layer.submit(request, comp=call.compress)
             model.interrupt()
         except _NoInterrupt:
             pass
@@ -233,14 +292,37 @@ class PlayedDriver:
         if not model.enabled and self._off is None:
             self._off = call
         if answer.ret == EINPROGRESS:
-            answer.final = (errors[0], request.dlen) if errors else None
+            answer.final = (errors[0], as_int32(request.dlen)) if errors else None
         else:
             answer.dlen = request.dlen
-        model.table[call.cpu] = table
+        if call.pages > 1:
+            answer.lengths = tuple(as_int32(entry.length) for entry in request.dst_sg())
+        tables[call.cpu] = table
         if call.end_cpu != call.cpu:
             # Whose turn it took is not known.
-            self._placed -= {call.cpu, call.end_cpu}
+            self._placed -= {(cpu, comp) for cpu in (call.cpu, call.end_cpu) for comp in (False, True)}
         return answer
+
+    def no_descriptor(self, wq: Wq) -> bool:
+        """True where the job at hand was not submitted, and its queue may have had no descriptor left."""
+        kind = "compress" if self._call.compress else "decompress"
+        if self._jobs.next(kind, self._call.page + self.page * STRUCT_PAGE) is not None:
+            return False
+        near = [job for job in (*self._next_jobs(self._call), self._last.get(wq.key)) if job is not None]
+        return any((job.device, job.queue) == wq.key and job.in_flight + 1 >= wq.size for job in near)
+
+    def _next_jobs(self, call: DriverCall) -> list[DeviceJob | None]:
+        """Return the job of each page of a call, None where the devices saw none."""
+        kind = "compress" if call.compress else "decompress"
+        return [self._jobs.next(kind, call.page + k * STRUCT_PAGE) for k in range(call.pages)]
+
+    def _tables(self, call: DriverCall) -> list[WqTable]:
+        """Return the tables of all CPUs that a call's queues are taken from; postings have two."""
+        if isinstance(self.model, IaaCrypto):
+            return self.model.table
+        wqs = self.model.wqs
+        assert isinstance(wqs, WqsV12)
+        return wqs.comp if call.compress else wqs.decomp
 
     def turned_off(self, call: DriverCall) -> bool:
         """True where the driver had turned itself off before a call: whatever its devices do, that returns -ENODEV."""
@@ -251,26 +333,37 @@ class PlayedDriver:
 
     def hung(self, call: DriverCall) -> None:
         """Follow a call that never returned: its jobs are its own, and its turn may have been taken."""
-        self._placed.discard(call.cpu)
-        self._jobs.take("compress" if call.compress else "decompress", call.page)
-        if call.compress:
-            self._jobs.take("verify", call.page)
+        self._placed -= {(call.cpu, comp) for comp in (False, True)}
+        for k in range(call.pages):
+            page = call.page + k * STRUCT_PAGE
+            self._jobs.take("compress" if call.compress else "decompress", page)
+            if call.compress:
+                self._jobs.take("verify", page)
 
-    def _expect(self, call: DriverCall, table: WqTable, job: DeviceJob | None) -> None:
-        """Say which queues a call can use, and have the model use the one that the call's job was on."""
-        used = None if job is None else self._wqs.get((job.device, job.queue))
-        self._possible = ()
-        if not call.alone:
-            if call.cpu in self._placed:
-                table.next_wq()
-            self.model.table[call.cpu] = WqTable([used]) if used is not None else WqTable(list(table.wqs))
-        elif call.cpu in self._placed:
-            self._possible = (table.wqs[(table.cur_wq + 1) % len(table.wqs)],)
-        else:
-            self._possible = tuple(table.wqs) if self._sure else ()
-            if used in table.wqs:
-                table.cur_wq = (table.wqs.index(used) - 1) % len(table.wqs)
-                self._placed.add(call.cpu)
+    def _expect(self, call: DriverCall, tables: list[WqTable], jobs: list[DeviceJob | None]) -> None:
+        """Say which queues a call's jobs can use, and have the model use those that they were on."""
+        posted, table = isinstance(self.model, IaaPosted), tables[call.cpu]
+        used = [None if job is None else self._wqs.get((job.device, job.queue)) for job in jobs]
+        place = call.cpu, call.compress and posted
+        count = len(table.wqs)
+        # Mainline moves on and takes the queue there, postings take the one and move on.
+        first = table.cur_wq if posted else table.cur_wq + 1
+        self._possible = {}
+        if not call.alone or not self._sure:
+            if place in self._placed:
+                table.cur_wq = (table.cur_wq + call.pages) % count
+            known = [wq for wq in used if wq is not None]
+            tables[call.cpu] = WqTable(known) if known else WqTable(list(table.wqs))
+            return
+        if place not in self._placed:
+            self._possible = {0: tuple(table.wqs)}
+            if used[0] not in table.wqs:
+                return
+            first = table.wqs.index(used[0])
+            table.cur_wq = first if posted else (first - 1) % count
+            self._placed.add(place)
+        for k in range(call.pages):
+            self._possible.setdefault(k, (table.wqs[(first + k) % count],))
 
     def _enabled(self, call: DriverCall) -> bool:
         """True unless a call finds the driver turned off."""
@@ -278,8 +371,16 @@ class PlayedDriver:
         return self._off is None or (call.ret != ENODEV and not self.turned_off(call))
 
 
-def _request(call: DriverCall, entries: int) -> AcompRequest:
+def _request(call: DriverCall, entries: int, posted: bool) -> AcompRequest:
     # What the buffers hold does not matter here: no byte of them is read.
+    if call.compress:
+        # zswap of the postings gives each page of a folio a buffer of its own.
+        dst = [Scatterlist(bytearray(PAGE_SIZE)) for _ in range(call.pages)]
+        if call.pages > 1:
+            dst[0].length = call.room
+        unit = PAGE_SIZE if posted else 0
+        return AcompRequest([Scatterlist(bytes(call.size))], dst, call.size, call.room, unit, cpu=call.cpu,
+                            page=0 if call.pages > 1 else None)
     half = call.size // 2
     src = [Scatterlist(bytes(size)) for size in ((call.size,) if entries == 1 else (half, call.size - half))]
     return AcompRequest(src, sg_init_one(bytearray(PAGE_SIZE)), call.size, call.room, cpu=call.cpu)

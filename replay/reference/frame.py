@@ -26,6 +26,8 @@ class HandedOn:
     pool: ZswapPool | None = None
     #: what it returned, (error, dlen), where it took one page and both were captured
     result: tuple[int, int] | None = None
+    #: what it left as the lengths of several pages, as the model of iaa_crypto has them
+    lengths: tuple[int, ...] = ()
     #: what mem_cgroup_zswap_writeback_enabled() returned last
     writeback: bool | None = None
     #: the obj_cgroup that the folio's first page was charged to

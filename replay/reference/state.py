@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from model.zsmalloc import SizeClass, ZsObject, Zspage, ZsPool
 from model.zswap import Zswap
@@ -24,6 +24,14 @@ __all__ = ["OTHER_CGROUP", "UNKNOWN_CGROUP", "CannotFollow", "ReplayState"]
 UNKNOWN_CGROUP: Final = 1
 #: Stands for another cgroup that may have been charged at the address of an obj_cgroup; its account stays empty.
 OTHER_CGROUP: Final = 2
+
+
+class DriverResult(NamedTuple):
+    """What the model of iaa_crypto says of one call: its error, its dlen, and of several pages each one's length."""
+
+    error: int
+    dlen: int
+    lengths: tuple[int, ...] = ()
 
 
 class CannotFollow(Exception):
@@ -84,9 +92,9 @@ class ReplayState:
         self.last_total: tuple[int, int] | None = None
         #: questions that were answered from recorded events
         self.asked: set[str] = set()
-        #: event of a compressor call's return -> (error, dlen) as the model of iaa_crypto has them; None where there
-        #: were no emulated devices
-        self.driver_results: dict[int, tuple[int, int]] | None = None
+        #: event of a compressor call's return -> what the model of iaa_crypto says of it; None where there were no
+        #: emulated devices
+        self.driver_results: dict[int, DriverResult] | None = None
         #: the first of its calls that the driver's model does not follow, -1 for none
         self.driver_stopped = -1
         #: what was assumed because nothing recorded says it -> the event it was assumed at first
@@ -104,8 +112,17 @@ class ReplayState:
         return event in self.captured and column in self.columns_of.get(event, ())
 
     def driver_result(self, row: int) -> tuple[int, int] | None:
-        """Return what the driver's model says that a call left, by the event of its return; None: nothing."""
-        return None if self.driver_results is None else self.driver_results.get(row)
+        """Return what the driver's model says that a call left, (error, dlen), by the event of its return.
+
+        None: nothing.
+        """
+        found = None if self.driver_results is None else self.driver_results.get(row)
+        return None if found is None else (found.error, found.dlen)
+
+    def driver_lengths(self, row: int) -> tuple[int, ...]:
+        """Return what it says that a call of several pages left as each one's length, or errno; empty: nothing."""
+        found = None if self.driver_results is None else self.driver_results.get(row)
+        return () if found is None else found.lengths
 
     def predicts(self, algorithm: str, row: int | None) -> bool:
         """True where what a compressor gives for a page is what its call has to return.

@@ -100,7 +100,7 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
     if not len(recording) and not recording.manifest["complete"]:
         return _nothing_recorded(recording, revision)
     began, compiled = time.perf_counter(), compiling.seconds()
-    driver = run_driver(recording)
+    driver = run_driver(recording, choose_revision(recording, revision)[1].crypto_layer)
     reference, name, predictions = open_engine(recording, revision, tally, keep_going=keep_going, pages=pages,
                                                progress=progress, driver=driver)
     reasons = start_reasons(recording, reference)
@@ -191,11 +191,11 @@ def others(recording: Recording, result: Result, *, pages: bool = True) -> list[
         # What the driver of a device does is no revision's.
         return None
     event = result.divergences[0].event
-    names, driver = [], run_driver(recording)
+    names = []
     for name in REVISIONS:
         if name != result.revision:
             tally = Tally()
-            engine, _, _ = open_engine(recording, name, tally, pages=pages, driver=driver)
+            engine, _, _ = open_engine(recording, name, tally, pages=pages)
             with contextlib.suppress(LostEvents, CannotFollow):
                 engine.run(stop=min(event + _FURTHER, len(recording)))
             if not tally.failed:

@@ -67,6 +67,7 @@ class AcompHandlers:
         name = self.state.compressor_of(frame)
         if frame.handed.pages > 1:
             # What became of each page shows when its object is allocated.
+            frame.handed.lengths = self.state.driver_lengths(batch.row(i))
             return ret, dlen, content
         if sees_ret and ret == EINPROGRESS:
             frame.handed.result = self.state.driver_result(batch.row(i))
@@ -235,11 +236,18 @@ class AcompHandlers:
         algorithm = state.compressor_of(frame)
         expected = self.predictions.result(own, algorithm)
         limits = self.predictions.bounds(own, algorithm)
-        if expected is not None:
+        lengths = frame.handed.lengths
+        if lengths and (lengths[number] <= 0 or expected is None):
+            # Its driver failed with this page, whatever the device would make of it.
+            left = lengths[number]
+            self._compare_result(f"{source}:length", size, left if left > 0 else PAGE_SIZE,
+                                 f"length of {algorithm}'s driver for page {number} of {pages}", row, frame, True)
+            expected = (left, PAGE_SIZE) if left <= 0 else (0, left)
+        elif expected is not None:
             # An error, or a success that is not smaller than the page, is stored with the size of a page.
             self._compare_result(f"{source}:length", size, PAGE_SIZE if expected[0] else expected[1],
                                  f"length of {algorithm} for page {self.predictions.page(own)}", row, frame,
-                                 state.predicts(algorithm, None))
+                                 bool(lengths) or state.predicts(algorithm, None))
         elif limits is not None and size < PAGE_SIZE:
             self._within(limits, 0, size, algorithm, row, frame)
         if size < PAGE_SIZE or expected == (0, PAGE_SIZE) or self._is_success(question, own, row, frame):
