@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -152,6 +153,17 @@ def test_build_that_fails_leaves_no_kernel(machine: Path, monkeypatch: pytest.Mo
         own(machine / "k", None)
 
 
+def test_a_second_build_of_the_directory_is_refused(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two makes in one directory once spoilt each other's objects."""
+    (machine / "k").mkdir()
+    handle = os.open(machine / "k", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    assert lab_build(machine) == 2
+    assert "another build is running in" in capsys.readouterr().err
+    os.close(handle)
+    assert lab_build(machine) == 0
+
+
 def test_patch_that_does_not_apply(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lab_build(machine, "--patches", one_patch(machine, 7)) == 0
     before = content(SourceTree(machine / "k", print))
@@ -228,6 +240,9 @@ def test_options() -> None:
      "ld: x.o: in function `f': undefined reference to `g'"),
     (["make[1]: *** No rule to make target 'x'.  Stop."], "make[1]: *** No rule to make target 'x'. Stop."),
     (["something else", "make: *** [x] Error 2"], "something else (and 1 more)"),
+    (["fixdep: error opening file: mm/.vmscan.o.d: No such file", "make[4]: *** Deleting file 'mm/vmscan.o'",
+      "make[3]: *** Waiting for unfinished jobs....", "make[4]: *** [mm/built-in.a] Error 123"],
+     "fixdep: error opening file: mm/.vmscan.o.d: No such file"),
     (["\x1b[31ma.c:1: error: red\x1b[0m"], " [31ma.c:1: error: red [0m"),
     ([], "make gave no reason"),
 ])

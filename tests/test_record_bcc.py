@@ -117,6 +117,14 @@ def test_a_return_that_needs_no_argument_keeps_none() -> None:
     assert [hook.line for hook in made.hooks] == ["p:zreplay/store zswap_store", "r256:zreplay/store_ret zswap_store"]
 
 
+def test_a_bit_field_is_cut_out_of_its_word() -> None:
+    freed = parse("p:zreplay/efree zswap_entry_free len=+8($arg1):b31@0/32 ref=+8($arg1):b1@31/32 w=+0($arg1):b40@24/64")
+    text = function(program([freed], [], None, 1, 1).text, "on_efree")
+    assert "e->len = (u32)(get32((u64)ctx->di + 8) >> 0 & 0x7fffffff);" in text
+    assert "e->ref = (u32)(get32((u64)ctx->di + 8) >> 31 & 0x1);" in text
+    assert "e->w = (u64)(get64((u64)ctx->di + 0) >> 24 & 0xffffffffff);" in text
+
+
 def test_arguments_are_kept_from_the_entry_for_the_return() -> None:
     made = program([COMP, COMP_RET], [], None, 1, 1)
     entry, ret = function(made.text, "on_comp"), function(made.text, "on_comp_ret")

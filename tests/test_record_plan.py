@@ -220,6 +220,27 @@ def test_offsets_come_from_btf() -> None:
     assert "len=+16($arg1):u32" in row.lines[0]
 
 
+def test_bit_fields_are_fetched_as_such() -> None:
+    """v14's struct zswap_entry keeps `referenced` in the highest bit of the word that has its length."""
+    functions = parse(KERNELS["7.3"])
+    out = BtfBlob()
+    out.add(1, "int", 4, more=bytes(4))
+    for name, parameters in functions.items():
+        out.function(name, parameters)
+    inner = out.members(4, "", [("length", 1, 31 << 24), ("referenced", 1, 1 << 24 | 31)], flag=1)
+    out.members(4, "zswap_entry", [("swpentry", 1, 0), ("", inner, 64), ("handle", 1, 192)])
+    btf = Btf(out.blob(), *wanted_names())
+    made = rows(plan(ProbedKernel(set(functions), set(functions), btf)))
+    assert " size=" not in made["efree"].lines[0]
+    assert " len=+8($arg1):b31@0/32 handle=+24($arg1):x64 ref=+8($arg1):b1@31/32" in made["efree"].lines[0]
+    assert btf.bits("zswap_entry", "length") == (64, 31)
+    wide = BtfBlob()
+    wide.add(1, "int", 4, more=bytes(4))
+    wide.members(4, "zswap_entry", [("length", 1, 40 << 24 | 24), ("swpentry", 1, 64), ("handle", 1, 128)], flag=1)
+    made = rows(plan(ProbedKernel(set(functions), set(functions), Btf(wide.blob(), *wanted_names()))))
+    assert "len=+0($arg1):b40@24/64" in made["dec"].lines[0]
+
+
 def test_a_cgroup_is_named_by_its_directory_s_id() -> None:
     """struct kernfs_node's parent is called __parent from 6.15 on."""
     functions = parse(KERNELS["7.3"])

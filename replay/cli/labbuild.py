@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,8 +73,13 @@ def build(arguments: argparse.Namespace) -> int:
     wanted, named = _options(arguments)
     patches = read_series(arguments.patches) if arguments.patches is not None else []
     check_needs()
-    with progress_line() as say, ending_on_signals():
-        source, tree = _tree(arguments, place, say)
+    with progress_line() as say, ending_on_signals(), contextlib.ExitStack() as held:
+        if place.is_dir():
+            held.enter_context(_alone(place))
+            source, tree = _tree(arguments, place, say)
+        else:
+            source, tree = _tree(arguments, place, say)
+            held.enter_context(_alone(place))
         changed = tree.apply(patches, source["title"])
         builder = Build(place, tree.root, arguments.jobs, say)
         builder.configure(wanted, named)
@@ -85,6 +92,21 @@ def build(arguments: argparse.Namespace) -> int:
 
 def _with(patches: list[Patch]) -> str:
     return f" with {len(patches)} patch{'es' if len(patches) != 1 else ''}" if patches else ""
+
+
+@contextlib.contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Keep other builds out of a directory: two makes at a time spoil each other's objects."""
+    handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError(f"another build is running in {place}; wait for it, or choose another directory with "
+                           "-o") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def _options(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:

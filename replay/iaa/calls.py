@@ -18,7 +18,7 @@ from traces.recording import Recording
 
 __all__ = ["COLUMNS", "NEEDED", "DriverCall", "driver_calls", "not_captured"]
 
-COLUMNS: Final = ("ts", "cpu", "pid", "event", "folio", "offset", "size", "dlen", "ret", "handle", "obj")
+COLUMNS: Final = ("ts", "cpu", "pid", "event", "folio", "offset", "size", "dlen", "ret", "handle", "obj", "content")
 _COMPRESS: Final = "crypto_acomp_compress"
 _DECOMPRESS: Final = "crypto_acomp_decompress"
 #: Event -> columns without which a call of the driver is not known.
@@ -39,11 +39,13 @@ class DriverCall:
     """One crypto_acomp_compress() or crypto_acomp_decompress() that zswap made.
 
     ``number``, ``end``: the events of its entry and its return; ``cpu``, ``end_cpu``: where they were recorded;
-    ``page``: the struct page that is compressed, or decompressed into, 0 where that was not recorded; ``size``,
+    ``page``: the struct page that is compressed, or decompressed into, 0 where that was not recorded; ``content``: the
+    compressed page's reference to its bytes, -1 for none; ``size``,
     ``room``: bytes of source and destination as asked for; ``entries``: entries of the source's scatter list, 0 where
     that is not known; ``ret``, ``dlen``: as the call left them; ``nested``: calls that the driver made itself, of its
     software fallback; ``alone``: on its CPU nothing else called the driver meanwhile, and it stayed there; ``done``: an
-    event behind its completion, which may come with an interrupt.  A call that never returned has no ``end`` (-1).
+    event behind its completion, which may come with an interrupt; ``others``: pages of other tasks' calls that were
+    under way at some time of it.  A call that never returned has no ``end`` (-1).
 
     In the thread of a device's interrupt the driver calls its software fallback too.  Such a call is ``inside`` one of
     that many decompressions, None for any other call; each of these has it in ``maybe``, and the one that made it sets
@@ -59,6 +61,7 @@ class DriverCall:
     size: int
     room: int
     entries: int = 1
+    content: int = -1
     end: int = -1
     end_cpu: int = -1
     ret: int = 0
@@ -66,6 +69,7 @@ class DriverCall:
     nested: list[DriverCall] = field(default_factory=list)
     maybe: list[DriverCall] = field(default_factory=list)
     alone: bool = True
+    others: int = 0
     done: int = -1
     inside: int | None = None
     taken: bool = False
@@ -182,10 +186,14 @@ def _calls(recording: Recording) -> Iterator[DriverCall | int]:
                     waiting[call.number] = call
                 elif call.compress:
                     call.page = (columns["folio"][i] & ~_SG_FLAGS) + columns["offset"][i] // PAGE_SIZE * STRUCT_PAGE
+                    call.content = columns["content"][i]
                     waiting[call.number] = call
                 else:
                     call.page, call.entries = reading.pop(pid, (_NO_PAGE, 1))
                     waiting[call.number] = call
+                for other in (calls[0] for calls in open_calls.values() if calls and calls is not stack):
+                    other.others += call.pages
+                    call.others += other.pages
                 stack.append(call)
             elif name in (_COMPRESS + "_ret", _DECOMPRESS + "_ret") and open_calls.get(pid):
                 call = open_calls[pid].pop()

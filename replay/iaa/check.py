@@ -2,8 +2,9 @@
 """Check what iaa_crypto did, call by call, with its model and with the job log of the emulated devices.
 
 Each call of zswap's goes through :class:`replay.iaa.driver.PlayedDriver`.  Compared are the queue (``iaa.queue``), the
-descriptors (``iaa.submit``), what became of each completion record (``iaa.completion``), the calls of the software
-fallback (``iaa.fallback``), and the driver's statistics at each snapshot (``iaa.stats``).
+descriptors (``iaa.submit``), what became of each completion record (``iaa.completion``), the checksums in these
+(``iaa.crc``), the calls of the software fallback (``iaa.fallback``), and the driver's statistics at each snapshot
+(``iaa.stats``).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import heapq
 import math
 import re
+import zlib
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -27,6 +29,7 @@ from replay.iaa.stats import DriverStats, recorded_stats
 from replay.reference.checks import DRIVER_CHECKS, Divergence
 from replay.reference.state import DriverResult
 from traces.deviceclock import STRUCT_PAGE, vmemmap_of
+from traces.lab.iaa.descriptors import Flag
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
@@ -107,6 +110,16 @@ def _cpus(recording: Recording, calls: list[DriverCall]) -> tuple[int, bool]:
     return max(seen, said), said >= seen and not several
 
 
+def _checksums_of(recording: Recording) -> dict[int, int]:
+    """Return the CRC-32 of each page whose bytes the recording has, by its references."""
+    pages = recording.pages
+    if pages is None or not recording.manifest.get("pages", {}).get("with_bytes"):
+        return {}
+    of_page = {first + k: zlib.crc32(data) for first, block in pages.blocks() for k, data in enumerate(block)
+               if data is not None}
+    return {ref: of_page[page] for ref, page in enumerate(pages.refs.tolist()) if page in of_page}
+
+
 class _Check:
     """One recording's calls, one after another."""
 
@@ -116,6 +129,8 @@ class _Check:
         self._driver = driver
         self._out = DriverRun()
         self._compared = self._out.compared
+        #: of each page that was handed over, by its reference
+        self._crc_of = _checksums_of(recording)
         self._moved = self._shared = self._unknown = self._hung = 0
         self._strays = 0
         #: a device stopped, as the plan of faults says: what idxd does then is followed up to the first difference,
@@ -140,6 +155,7 @@ class _Check:
         snapshots = recorded_stats(self._recording)
         if self._lost_at is not None:
             snapshots = [snapshot for snapshot in snapshots if snapshot.event < self._lost_at]
+        self._out.reasons["iaa.crc"] = "the job log holds no checksums, or the recording no page bytes (--pages full)"
         self._out.reasons["iaa.stats"] = \
             "no two snapshots with statistics of iaa_crypto could be compared" if snapshots else \
             "the snapshots hold no statistics of iaa_crypto (CONFIG_CRYPTO_DEV_IAA_CRYPTO_STATS)"
@@ -175,7 +191,7 @@ class _Check:
         if self._stopped is not None and answer.dlen is not None and as_int32(answer.dlen) != as_int32(call.dlen):
             # Of a device that stopped this is not known.
             return False
-        final = answer.final if answer.dlen is None else (answer.ret, answer.dlen)
+        final = answer.final if answer.dlen is None else (answer.ret, as_int32(answer.dlen))
         if final is not None:
             self._out.results[call.end] = DriverResult(*final, answer.lengths)
         return True
@@ -213,6 +229,7 @@ class _Check:
         if any(a.n > b.n if a.device == b.device else a.submitted > b.submitted for a, b in pairwise(pages)):
             self._differ("iaa.submit", call, "another", "page by page", "order of a batch's descriptors")
         self._verified(call, jobs)
+        self._checksums(call, jobs)
         self._in_turn(call, jobs)
         self._outcome(call, answer)
 
@@ -222,6 +239,19 @@ class _Check:
             if check.verifies and check.pfn != made.to >> PAGE_SHIFT:
                 self._differ("iaa.submit", call, hex(check.pfn << PAGE_SHIFT), hex(made.to),
                              "source of the descriptor that checks the compression: what that wrote")
+
+    def _checksums(self, call: DriverCall, jobs: list[DeviceJob]) -> None:
+        """Compare the checksums that the log holds with those of the pages; a check reads what it was made of."""
+        number = -1
+        for job in jobs:
+            number += job.op == "compress"
+            due = self._crc_of.get(call.content + number) if call.compress and call.content >= 0 else None
+            if due is None or job.crc is None or job.bent or job.flags & Flag.CRC_RFC3720:
+                continue
+            self._compared["iaa.crc"] += 1
+            if job.crc != due:
+                self._differ("iaa.crc", call, f"{job.crc:#010x}", f"{due:#010x}",
+                             f"checksum in the completion record of a {job.op} descriptor for page {number}")
 
     def _in_turn(self, call: DriverCall, jobs: list[DeviceJob]) -> None:
         """Compare when the jobs were submitted with when the calls were made: behind those of each that had ended."""

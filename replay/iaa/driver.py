@@ -201,8 +201,6 @@ class PlayedDriver:
         self._answer: DriverAnswer
         self._sure = sure
         self._wqs = {wq.key: wq for device in bound for wq in device.wqs}
-        #: the job that each queue had last
-        self._last: dict[tuple[int, int], DeviceJob] = {}
         #: the queues that the job of each page of the call at hand can use, none where that is not known
         self._possible: dict[int, tuple[Wq, ...]] = {}
         #: (CPU, operation) whose place in their table is known
@@ -220,8 +218,7 @@ class PlayedDriver:
         words = descriptor_words(kind, size, room, irq=irq)
         self._answer.submitted.append((self._possible.get(self.page, ()), words, job))
         wq = None if job is None else self._wqs.get((job.device, job.queue))
-        if wq is not None and job is not None:
-            self._last[wq.key] = job
+        if wq is not None:
             # Its check goes to the same queue.
             self._possible[self.page] = (wq,)
         if job is None:
@@ -304,12 +301,11 @@ class PlayedDriver:
         return answer
 
     def no_descriptor(self, wq: Wq) -> bool:
-        """True where the job at hand was not submitted, and its queue may have had no descriptor left."""
+        """True where the job at hand was not submitted, and other calls may have held its queue's descriptors."""
         kind = "compress" if self._call.compress else "decompress"
         if self._jobs.next(kind, self._call.page + self.page * STRUCT_PAGE) is not None:
             return False
-        near = [job for job in (*self._next_jobs(self._call), self._last.get(wq.key)) if job is not None]
-        return any((job.device, job.queue) == wq.key and job.in_flight + 1 >= wq.size for job in near)
+        return self.page + self._call.others >= wq.size
 
     def _next_jobs(self, call: DriverCall) -> list[DeviceJob | None]:
         """Return the job of each page of a call, None where the devices saw none."""

@@ -35,8 +35,9 @@ class DeviceJob(NamedTuple):
 
     ``pfn``: page frame of the source; ``to``: physical address of the destination; ``in_flight``: descriptors of the
     queue that were on their way when it was submitted; ``lost``: no record was written; ``crc``: of the record, None
-    where the log does not say; ``submitted``, ``ended``: nanoseconds of the host's clock; ``stops``: with it a rule of
-    the fault plan stopped the device, or it was stopped before the job had ended.
+    where the log does not say; ``bent``: a rule of the fault plan changed that; ``submitted``, ``ended``: nanoseconds
+    of the host's clock; ``stops``: with it a rule of the fault plan stopped the device, or it was stopped before the
+    job had ended.
     """
 
     n: int
@@ -55,6 +56,7 @@ class DeviceJob(NamedTuple):
     in_flight: int
     lost: bool
     crc: int | None
+    bent: bool
     submitted: int
     ended: int
     stops: bool
@@ -125,11 +127,12 @@ def _job(row: tuple[Any, ...], rules: dict[int, IaaRule]) -> DeviceJob:
     if not all(-_WHOLE <= value < _WHOLE for value in numbers):
         raise OverflowError
     rule = rules[number] if number else None
-    if not crc and rule is not None and rule.wrong_crc:
+    bent = rule is not None and rule.wrong_crc
+    if not crc and bent:
         crc = _ANOTHER
     stops = note == "aborted" or (rule is not None and (rule.halt is not None or rule.reset))
     return DeviceJob(int(n), int(device), int(queue), op, flags, how, pfn, size, to, room, status, error, out,
-                     in_flight, note in _NO_RECORD, crc or None, submitted, ended, stops)
+                     in_flight, note in _NO_RECORD, crc or None, bent, submitted, ended, stops)
 
 
 class JobsByPage:

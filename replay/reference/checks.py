@@ -78,6 +78,7 @@ _CHECKS: Final = (
     Check("iaa.queue", "the work queue that each CPU uses next", own=True),
     Check("iaa.submit", "descriptors of each call: operation, flags, source bytes, room", own=True),
     Check("iaa.completion", "what the driver makes of each completion record: return value and dlen", own=True),
+    Check("iaa.crc", "the checksum of each compressed page in its completion record", own=True),
     Check("iaa.fallback", "calls that iaa_crypto makes of its software fallback", own=True),
     Check("iaa.stats", "iaa_crypto's statistics at each snapshot, global and per queue", own=True),
 )

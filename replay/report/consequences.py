@@ -28,6 +28,10 @@ STAKES: Final[dict[str, Stake]] = {
         "data",
         "What the driver makes of a completion record is what zswap is given: an error that is lost is a page that is "
         "not what was stored, a length that differs is another object."),
+    "iaa.crc": (
+        "data",
+        "The device took the checksum of other bytes than those of the page that was handed over: it compressed "
+        "something else."),
     "iaa.fallback": (
         "data, speed",
         "The software fallback is how a page is read that the device cannot read. One call too few is a page lost, one "

@@ -188,7 +188,7 @@ def others(recording: Recording, result: Result, *, pages: bool = True) -> list[
     """
     if not result.divergences or result.divergences[0].event > _EARLY \
             or result.divergences[0].check in DRIVER_CHECKS:
-        # What the driver of a device does is no revision's.
+        # No revision says what the driver of a device does.
         return None
     event = result.divergences[0].event
     names = []

@@ -85,8 +85,8 @@ def compiler_complaint(lines: Iterable[str]) -> str:
     """Return the part of make's output that says why it ended, in one line."""
     lines = list(lines)
     errors = [line.strip() for line in lines
-              if re.search(r": (?:fatal )?error: |undefined reference|multiple definition|^ERROR: |\*\*\* ", line)
-              and not re.match(r"make(\[\d+\])?: \*\*\* .*Error \d", line.strip())]
+              if re.search(r": (?:fatal )?error:? |undefined reference|multiple definition|^ERROR: |\*\*\* ", line)
+              and not re.match(r"make(\[\d+\])?: \*\*\* (.*Error \d|Deleting |Waiting )", line.strip())]
     if not errors:
         errors = [line.strip() for line in lines if line.strip()][-3:]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""

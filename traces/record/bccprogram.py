@@ -37,7 +37,9 @@ _FIRST_PAGE_ID = 3000
 _COMMON = 8
 _LRU_EVENTS = ("lru_add", "lru_add_ret", "lru_del")
 _REGISTERS = ("di", "si", "dx", "cx", "r8", "r9")
-_FIELD = re.compile(r"(\w+)=(\S+):(?:([xus])(8|16|32|64)|string)")
+_FIELD = re.compile(r"(\w+)=(\S+):(?:([xus])(8|16|32|64)|b(\d+)@(\d+)/(32|64)|string)")
+#: A bit field's expression: that of its word, how many bits, and from which on.
+_BITS = re.compile(r"(.+)#(\d+)@(\d+)")
 #: How names of zswap's parameters begin.
 _OURS = b"zswap."
 #: Bytes that are kept of a text, its end included.
@@ -107,10 +109,12 @@ def parse(line: str) -> Definition:
         match = _FIELD.fullmatch(word)
         if match is None:
             raise ValueError(f"the field '{word}' has no simple type")
-        size = int(match[4]) // 8 if match[4] else _TEXT
+        word_bits = match[4] or match[7]
+        size = int(word_bits) // 8 if word_bits else _TEXT
         width = min(size, 8)
         at = at + width - 1 & -width
-        fields.append(BodyField(match[1], match[2], size, match[3] == "s", at))
+        expression = f"{match[2]}#{match[5]}@{match[6]}" if match[5] else match[2]
+        fields.append(BodyField(match[1], expression, size, match[3] == "s", at))
         at += size
     # The compiler pads a struct with a u64 in it the same way.
     return Definition(head[2], words[1], words[0][0] == "r", tuple(fields), at + 7 & -8)
@@ -128,6 +132,9 @@ def _value(expression: str, size: int, saved: bool) -> str:
     :param saved: arguments are those kept from the entry
     :raises ValueError: when plans have no such expression
     """
+    bits = _BITS.fullmatch(expression)
+    if bits is not None:
+        return f"({_value(bits[1], size, saved)} >> {bits[3]} & {hex((1 << int(bits[2])) - 1)})"
     inner = _DEREFERENCE.fullmatch(expression)
     if inner is not None:
         return f"get{8 * size}({_value(inner[2], 8, saved)} + {inner[1]})"

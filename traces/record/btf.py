@@ -98,9 +98,13 @@ class Btf:
 
     def offset(self, structure: str, member: str) -> int | None:
         """Return a member's byte offset, also inside anonymous structs and unions; None when there is none."""
+        found = self.bits(structure, member)
+        return None if found is None else found[0] // 8
+
+    def bits(self, structure: str, member: str) -> tuple[int, int] | None:
+        """Return where a member begins, in bits, and of a bit field how many it has, else 0; None as :meth:`offset`."""
         number = self._structs.get(structure)
-        bits = self._member(number, member, _DEPTH) if number else None
-        return None if bits is None else bits // 8
+        return self._member(number, member, _DEPTH) if number else None
 
     def values(self, enum: str) -> dict[str, int]:
         """Return the values of an enum's names; nothing where the enum is unknown."""
@@ -109,7 +113,7 @@ class Btf:
         pairs = [struct.unpack_from("<II", self._types, at + 12 + 8 * i) for i in range(count)] if kind == _ENUM else []
         return {self._string(name): value for name, value in pairs}
 
-    def _member(self, number: int, wanted: str, depth: int) -> int | None:
+    def _member(self, number: int, wanted: str, depth: int) -> tuple[int, int] | None:
         at, kind, flag, count, size = self._type(number)
         for _ in range(_DEPTH):
             if kind not in (_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG):
@@ -120,12 +124,12 @@ class Btf:
         for i in range(count):
             name, of, offset = struct.unpack_from("<III", self._types, at + 12 + 12 * i)
             # With the kind flag the upper 8 bits are the width of a bit field.
-            bits = offset & 0xFFFFFF if flag else offset
+            bits, width = (int(offset & 0xFFFFFF), int(offset >> 24)) if flag else (int(offset), 0)
             if name:
                 if self._string(name) == wanted:
-                    return int(bits)
+                    return bits, width
                 continue
             inner = self._member(of, wanted, depth - 1)
             if inner is not None:
-                return int(bits) + inner
+                return bits + inner[0], inner[1]
         return None

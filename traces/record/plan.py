@@ -103,7 +103,7 @@ def _exists(function: str, kernel: ProbedKernel) -> bool:
 
 def _fill(field: str, parameters: list[str], btf: Btf | None) -> str | None:
     """Return a field with registers and offsets put in, None when the parameter or an offset is unknown."""
-    missing = False
+    missing, of_bits = False, ""
 
     def argument(match: re.Match[str]) -> str:
         nonlocal missing
@@ -114,19 +114,27 @@ def _fill(field: str, parameters: list[str], btf: Btf | None) -> str | None:
         return ""
 
     def offset(match: re.Match[str]) -> str:
-        nonlocal missing
+        nonlocal missing, of_bits
         for name in match[1].split("|"):
             structure, member = name.split(".")
             if name == "folio.flags" and not _known_flags(btf):
                 continue
-            found = btf.offset(structure, member) if btf is not None else None
-            found = OFFSETS.get(name) if found is None else found
+            place = btf.bits(structure, member) if btf is not None else None
+            if place is not None and place[1]:
+                # A bit field: of the aligned word that holds it, 64 bits where 32 do not.
+                bit, width = place
+                word = 32 if bit % 32 + width <= 32 else 64
+                of_bits = f":b{width}@{bit % word}/{word}"
+                return str(bit // word * (word // 8))
+            found = OFFSETS.get(name) if place is None else place[0] // 8
             if found is not None:
                 return str(found)
         missing = True
         return ""
 
     text = re.sub(r"\$(?!retval)([a-z_|]+)", argument, _OFFSET.sub(offset, field))
+    if of_bits:
+        text = re.sub(r":[xus]\d+$", of_bits, text)
     return None if missing else text
 
 

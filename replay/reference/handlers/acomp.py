@@ -84,7 +84,10 @@ class AcompHandlers:
                       what="error of the driver's software fallback")
             return ret, dlen, -1
         expected = self.predictions.result(content, name)
-        driver = (self.state.driver_result(batch.row(i)) or (0, 0))[0]
+        driver, left = self.state.driver_result(batch.row(i)) or (0, 0)
+        if driver and expected is not None and expected[0] == driver:
+            # What a driver that fails leaves as dlen, the compressor does not say.
+            expected, dlen = (driver, left), as_errno(dlen)
         if driver and (expected is None or expected[0] != driver):
             # The page compresses, and the driver fails all the same: its check of the result, or its device.
             self.hold("crypto_acomp_compress_ret:ret", i, frame, (ret,), (driver,), what=f"error of {name}'s driver")
@@ -99,7 +102,7 @@ class AcompHandlers:
         err, length = (ret, dlen) if known else self._result_elsewhere(i, content, name, batch.row(i))
         limits = self.predictions.bounds(content, name)
         if limits is not None and self.held["crypto_acomp_compress_ret:dlen"].some:
-            # What a call that failed leaves as dlen is no length.
+            # A call that failed leaves something else than a length as dlen.
             self._within(limits, err, dlen, name, i, frame)
         return err, length, content
 

@@ -117,7 +117,7 @@ def _slow(waiting: Any, held: Any, count: Any, sorted_symbols: Any) -> Any:
 
 @compiled
 def _fill(src: Any, pos: Any, waiting: Any, held: Any, bits: int) -> Any:
-    """Have at least so many bits waiting, fewer at the end of ``src``; returns pos, waiting, held."""
+    """Have at least this many bits waiting, fewer at the end of ``src``; returns pos, waiting, held."""
     while held < bits and pos < len(src):
         waiting |= np.int64(src[at(pos)]) << held
         pos += 1
