@@ -763,3 +763,18 @@ def test_where_vmemmap_is_follows_from_calls_and_jobs() -> None:
     # However much was done before the recording, and wherever KASLR put it.
     base = VMEMMAP + (5 << 30)
     assert vmemmap_of([base + 64 * frame for frame in (9, 5000)], range(4000, 6000)) == base
+
+
+def test_an_interrupt_before_the_call_returned_leaves_no_length() -> None:
+    """v14 writes -EINPROGRESS over it; which came first, what zswap stores next shows."""
+    run = Run("7.0.13", mode="async_irq", devices=1)
+    run.layer = "v14"
+    for k in range(3):
+        run.compress(100 + k, 900, dlen=-115 & 0xFFFFFFFF)
+        run.jobs[-1]["queue"] = 1
+    found = run_driver(run.recording(), "v14")
+    assert found is not None
+    assert (found.divergences, [(each.dlen, each.early) for each in found.results.values()]) == ([], [(900, -115)] * 3)
+    meant = run_driver(run.recording(), "v14-meant")
+    assert meant is not None
+    assert {each.early for each in meant.results.values()} == {0}

@@ -575,6 +575,22 @@ def test_what_is_being_written_is_not_sent(ends: tuple[Sender, Receiver, Path, P
     assert [path.name for path in received.iterdir()] == ["capture.json"]
 
 
+def test_a_file_that_took_another_s_place_is_sent_whole(ends: tuple[Sender, Receiver, Path, Path]) -> None:
+    """A guest that was stopped once left a capture.json of two versions, the first one's beginning and the second's rest."""
+    sender, receiver, source, target = ends
+    for text in ("{}", '{"plan": [1, 2, 3]}', '{"plan": [4, 5, 6], "start": 7}'):
+        (source / ".capture.json.part").write_text(text)
+        (source / ".capture.json.part").rename(source / "capture.json")
+        sender.send_new()
+        receiver.receive()
+        assert _same(source, target)
+    # The same file with other bytes, and more of them.
+    (source / "capture.json").write_text('{"plan": [7, 8, 9], "start": 7, "stop": 8}')
+    sender.send_new()
+    receiver.receive()
+    assert _same(source, target)
+
+
 def test_a_dead_guest_leaves_what_it_sent(ends: tuple[Sender, Receiver, Path, Path], tmp_path: Path) -> None:
     sender, receiver, source, target = ends
     (source / "a").write_bytes(b"a" * 1000)

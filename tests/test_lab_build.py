@@ -122,6 +122,17 @@ def test_build_is_written_with_its_facts(machine: Path, capsys: pytest.CaptureFi
     assert own(place, None).built is None
 
 
+def test_a_series_on_another(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a series stands on comes first, in a mailbox of its own: numbers and subjects may be the same."""
+    below = one_patch(machine, 7)
+    above = str(mailbox(machine / "m2", posted("[PATCH v3 1/1] mm: count", diff("mm/zswap.c", changed(OLD, 7), changed(OLD, 7, 9)))))
+    assert lab_build(machine, "--patches", below, "--patches", above) == 0
+    assert (machine / "k/tree/mm/zswap.c").read_text() == changed(OLD, 7, 9)
+    assert [row["number"] for row in json.loads((machine / "k/build.json").read_text())["patches"]] == [1, 1]
+    assert lab_build(machine, "--patches", above, "--patches", below) == 2
+    assert "does not apply" in capsys.readouterr().err
+
+
 def test_build_on_a_build(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lab_build(machine, "--patches", one_patch(machine, 7)) == 0
     stamp = (machine / "k/tree/Kbuild").stat().st_mtime_ns

@@ -15,6 +15,7 @@ from model import errno
 from model.page import PAGE_SIZE
 from model.revisions import MAINLINE, revision_for_line
 from model.zswap import Folio, Zswap
+from replay.reference.kernelrevision import revision_of_kernel
 
 EVERY = list(MAINLINE)
 WB_ENABLED = "mem_cgroup_zswap_writeback_enabled_ret"
@@ -276,3 +277,14 @@ def machine(name: str) -> type[AnySequence]:
 def test_any_sequence(revision: str) -> None:
     run_state_machine_as_test(machine(revision), settings=settings(
         max_examples=35, stateful_step_count=40, deadline=None, derandomize=True, database=None))
+
+
+@pytest.mark.parametrize(("version", "patches", "name"), [
+    ("7.0.13", (27, 26), "v14"), ("7.0.13", (26,), "v14-25"), ("7.0.13", (3,), "mainline-7.0"), ("7.0.13", (), "mainline-7.0"),
+    ("7.2.1", (27,), "mainline-7.2")])
+def test_a_kernel_that_was_built_with_a_posting_is_the_posting_s(version: str, patches: tuple[int, ...], name: str) -> None:
+    """By the Message-IDs of its patches, and on the line that the posting is modelled on alone."""
+    rows = [{"message_id": f"<20260125033537.334628-{number}-kanchana.p.sridhar@intel.com>"} for number in patches]
+    assert revision_of_kernel({"version": version, "build": {"patches": rows}}) == name
+    for build in (None, 7, {"patches": 7}, {"patches": [7, {}, {"message_id": None}]}):
+        assert revision_of_kernel({"version": "7.0.13", "build": build}) == "mainline-7.0"

@@ -12,10 +12,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from collections.abc import Collection
 
 from model.zswap import Zswap
 
-__all__ = ["MAINLINE", "POSTED", "REVISIONS", "SERIES", "revision_for_line"]
+__all__ = ["MAINLINE", "POSTED", "REVISIONS", "SERIES", "revision_for_line", "revision_for_patches"]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -39,6 +40,22 @@ MAINLINE: dict[str, type[Zswap]] = {name: kind for name, kind in _FOUND.items() 
 #: posted series, as posted where the name says nothing else
 POSTED: dict[str, type[Zswap]] = {name: kind for name, kind in _FOUND.items() if name not in MAINLINE}
 REVISIONS: dict[str, type[Zswap]] = MAINLINE | POSTED
+
+
+def revision_for_patches(line: tuple[int, int] | None, message_ids: Collection[str]) -> str | None:
+    """Return the shipped revision that mirrors a kernel line with a posting's patches, as far as they were applied.
+
+    :param message_ids: of the patches, without brackets; one of a step is enough for those before it
+    """
+    for base, *steps in SERIES.values():
+        if base != revision_for_line(line):
+            # What a posting does depends on what it was applied to.
+            continue
+        for step in reversed(steps):
+            found = re.search(r"<([^<>]+)>", REVISIONS[step].mirrors)
+            if found is not None and found[1] in message_ids:
+                return step
+    return None
 
 
 def revision_for_line(line: tuple[int, int] | None) -> str | None:

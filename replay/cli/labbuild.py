@@ -47,8 +47,9 @@ def add_build(parts: Any) -> None:
     parser.add_argument("--source", required=True, metavar="S",
                         help="linux-source-7.2 (the newest of Debian's suites), linux-source-6.19=VERSION, or the path "
                              "of such a package or of a kernel.org tarball")
-    parser.add_argument("--patches", type=Path, metavar="MBOX",
-                        help="mailbox with a series, [PATCH i/m]; without it the tree is the source's own again")
+    parser.add_argument("--patches", type=Path, action="append", default=[], metavar="MBOX",
+                        help="mailbox with a series, [PATCH i/m]; what a series stands on has its own --patches before "
+                             "it. Without any the tree is the source's own again")
     parser.add_argument("--set", action="append", default=[], metavar="CONFIG_X=V", dest="options",
                         help="option of the kernel's configuration; may be repeated")
     parser.add_argument("--config", type=Path, metavar="FILE", help="options, a line each, over those of the lab")
@@ -71,7 +72,7 @@ def build(arguments: argparse.Namespace) -> int:
     """Build a kernel."""
     place: Path = arguments.output
     wanted, named = _options(arguments)
-    patches = read_series(arguments.patches) if arguments.patches is not None else []
+    patches = [patch for mailbox in arguments.patches for patch in read_series(mailbox)]
     check_needs()
     with progress_line() as say, ending_on_signals(), contextlib.ExitStack() as held:
         if place.is_dir():

@@ -193,7 +193,7 @@ class _Check:
             return False
         final = answer.final if answer.dlen is None else (answer.ret, as_int32(answer.dlen))
         if final is not None:
-            self._out.results[call.end] = DriverResult(*final, answer.lengths)
+            self._out.results[call.end] = DriverResult(*final, answer.lengths, answer.early)
         return True
 
     def _compare(self, call: DriverCall, answer: DriverAnswer) -> None:

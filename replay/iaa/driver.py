@@ -93,9 +93,10 @@ class DriverAnswer:
 
     ``ret``, ``dlen``: as the call returns them, ``dlen`` None where an interrupt writes it; ``submitted``: (queues that
     it can be, none where that is not known; words; the job taken for it, None where the devices saw none);
-    ``software``: calls of the software fallback, of which those in ``inside`` were made; ``final``: error and dlen that
-    the interrupt left, None where the call returned them or no interrupt came; ``lengths``: what a call of several
-    pages leaves as each one's length, or errno; ``fault``: why the model cannot continue.
+    ``software``: calls of the software fallback, of which those in ``inside`` were made; ``final``: error and dlen
+    that the interrupt left, None where the call returned them or none came; ``lengths``: what a call of several
+    pages leaves as each one's length, or errno; ``early``: dlen where the interrupt comes before the call returns, 0 for
+    the same; ``fault``: why the model cannot continue.
     """
 
     ret: int = 0
@@ -105,6 +106,7 @@ class DriverAnswer:
     software: int = 0
     inside: list[DriverCall] = field(default_factory=list)
     lengths: tuple[int, ...] = ()
+    early: int = 0
     fault: str = ""
 
     @property
@@ -290,6 +292,9 @@ class PlayedDriver:
             self._off = call
         if answer.ret == EINPROGRESS:
             answer.final = (errors[0], as_int32(request.dlen)) if errors else None
+            if isinstance(model, IaaPosted) and call.compress and not model.meant:
+                # iaa_crypto_acomp_acompress_main() writes the length behind the submission, whatever has come since.
+                answer.early = EINPROGRESS
         else:
             answer.dlen = request.dlen
         if call.pages > 1:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from model.crypto import InexactLibrary, UnsupportedCompressor, compressor_for
-from model.revisions import REVISIONS, revision_for_line
+from model.revisions import REVISIONS
 from model.zswap import Zswap
+from replay.reference.kernelrevision import revision_of_kernel
 from replay.reference.predictions import cache_file
 from replay.userrev.revision import load_revision
 from replay.verdict.result import Result
@@ -27,7 +28,6 @@ from traces.errors import BadInput
 from traces.files import read_input
 from traces.record.exits import FAULT, TRACEBACK, without_bytes
 from traces.record.oserrors import next_step
-from traces.record.release import kernel_line
 from traces.recording import Recording
 
 __all__ = ["LOCAL", "NOT_DONE", "UNREADABLE", "ReplayJob", "JobOutcome", "attempt", "make_jobs", "not_done", "safely",
@@ -149,7 +149,7 @@ def _pages_to_do(path: str, revision: str | type[Zswap] | None) -> tuple[str, st
         if not manifest["pages"]["with_bytes"]:
             return None
         if revision is None:
-            revision = revision_for_line(kernel_line(manifest["kernel"]))
+            revision = revision_of_kernel(manifest["kernel"])
         kind = revision if isinstance(revision, type) else REVISIONS[str(revision)]
         compressor = compressor_for(manifest["config"]["compressor"], kind.kernel_line)
         kept = cache_file(Path(path), manifest, compressor)

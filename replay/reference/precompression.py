@@ -13,11 +13,11 @@ from typing import Any, Final
 import numpy as np
 
 from model.crypto import Compressor, UnsupportedCompressor, compressor_for
-from model.revisions import REVISIONS, revision_for_line
+from model.revisions import REVISIONS
 from model.zswap import KERNEL_COMPRESSORS
+from replay.reference.kernelrevision import revision_of_kernel
 from replay.reference.predictions import keep, results_of
 from traces.events import PAGE_SIZE
-from traces.record.release import kernel_line
 from traces.recording import Recording
 
 __all__ = ["CompressingBeside"]
@@ -54,7 +54,7 @@ class CompressingBeside:
 
         :param kernel: as in a recording's manifest, like ``config``
         """
-        revision, name = revision_for_line(kernel_line(kernel)), config.get("compressor")
+        revision, name = revision_of_kernel(kernel), config.get("compressor")
         if revision is not None and name in KERNEL_COMPRESSORS:
             # The replay reports why there is none.
             with contextlib.suppress(UnsupportedCompressor):

@@ -27,11 +27,16 @@ OTHER_CGROUP: Final = 2
 
 
 class DriverResult(NamedTuple):
-    """What the model of iaa_crypto says of one call: its error, its dlen, and of several pages each one's length."""
+    """What the model of iaa_crypto says of one call: its error, its dlen, and of several pages each one's length.
+
+    ``early``: of a call that an interrupt ends, its dlen where that comes before the call returns, and the driver
+    writes over it; 0 where it does not.
+    """
 
     error: int
     dlen: int
     lengths: tuple[int, ...] = ()
+    early: int = 0
 
 
 class CannotFollow(Exception):
@@ -95,6 +100,8 @@ class ReplayState:
         #: event of a compressor call's return -> what the model of iaa_crypto says of it; None where there were no
         #: emulated devices
         self.driver_results: dict[int, DriverResult] | None = None
+        #: how many interrupts came before their calls had returned, which lost the pages' lengths
+        self.early_interrupts = 0
         #: the first of its calls that the driver's model does not follow, -1 for none
         self.driver_stopped = -1
         #: what was assumed because nothing recorded says it -> the event it was assumed at first
@@ -118,6 +125,11 @@ class ReplayState:
         """
         found = None if self.driver_results is None else self.driver_results.get(row)
         return None if found is None else (found.error, found.dlen)
+
+    def driver_early(self, row: int) -> int:
+        """Return the dlen of a call whose interrupt came before it returned, 0 where that makes no difference."""
+        found = None if self.driver_results is None else self.driver_results.get(row)
+        return 0 if found is None else found.early
 
     def driver_lengths(self, row: int) -> tuple[int, ...]:
         """Return what it says that a call of several pages left as each one's length, or errno; empty: nothing."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from model.errno import EINPROGRESS
 from replay.iaa.check import DriverRun
 from replay.reference.checks import CHECKS, Tally
 from replay.reference.comparisons import checks_of, missing_columns
@@ -189,10 +190,11 @@ def notes_of(engine: Engine, predictions: Predictions) -> list[str]:
     return notes
 
 
-def driver_notes(driver: DriverRun | None, recording: Recording, tally: Tally) -> list[str]:
+def driver_notes(driver: DriverRun | None, recording: Recording, tally: Tally, early: int = 0) -> list[str]:
     """Return what is to be said of the driver of emulated devices, a sentence each.
 
     :param driver: None where the recording has none
+    :param early: interrupts that came before their calls had returned
     """
     if driver is None:
         return []
@@ -201,6 +203,9 @@ def driver_notes(driver: DriverRun | None, recording: Recording, tally: Tally) -
         notes.append(f"what the driver does from event {driver.stopped:,} on is not followed: zswap's results of those "
                      f"calls are not judged" + (f" ({apart:,} differ from what the device gives)" if
                      (apart := sum(tally.set_apart.values())) else ""))
+    if early:
+        notes.append(f"{early:,} pages that compress were kept as they are: the device's interrupt came before the "
+                     f"call returned, which wrote {EINPROGRESS} over their length")
     if tally.different.get("invariant.load") and (recording.document("iaa") or {}).get("faults"):
         notes.append("the devices had a plan of faults: a page that they were made to spoil is not lost by the kernel")
     return notes

@@ -157,7 +157,8 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
                 if checks and r.id in checks and not r.compared and not r.reason.startswith(DID_NOT_OCCUR)]
     if not tally.failed and not reasons and not any(r.compared for r in results if checks or r.id not in INTERNAL):
         reasons.append("nothing that the kernel did could be compared: the recording shows calls but no outcomes")
-    notes = [*notes_of(reference, predictions), *pages_missing(recording), *driver_notes(driver, recording, tally)]
+    notes = [*notes_of(reference, predictions), *pages_missing(recording),
+             *driver_notes(driver, recording, tally, reference.state.early_interrupts)]
     if fast is not None and fast.reason:
         notes.append(NOT_COMPILED + fast.reason)
     verdict = "FAIL" if tally.failed and not excused else "UNDECIDED" if reasons else "PASS"

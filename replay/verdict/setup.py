@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 from model.crypto import Compressor, ModelledCompressor, UnsupportedCompressor, compressor_for
 from model.effects import Effect
-from model.revisions import REVISIONS, revision_for_line
+from model.revisions import REVISIONS
 from model.zswap import KERNEL_COMPRESSORS, Zswap
 from replay.iaa.check import DriverRun, run_driver
 from replay.iaa.jobs import has_devices
 from replay.reference.checks import Tally
 from replay.reference.engine import Engine
+from replay.reference.kernelrevision import revision_of_kernel
 from replay.reference.modelstate import load_state
 from replay.reference.objectwords import set_layout
 from replay.reference.predictions import Predictions, predict
@@ -23,7 +24,7 @@ from replay.verdict.objectcompressor import judge
 from traces import compiling, schema
 from traces.errors import BadInput
 from traces.facts import FACTS, how_to_set
-from traces.record.release import kernel_line, release_line
+from traces.record.release import release_line
 from traces.recording import Recording
 from traces.suggestion import meant
 
@@ -34,7 +35,8 @@ __all__ = ["build_model", "choose_revision", "kernel_release", "open_engine", "p
 def choose_revision(recording: Recording, revision: str | type[Zswap] | None) -> tuple[str, type[Zswap]]:
     """Return a revision's name and class.
 
-    :param revision: a shipped revision's name, a class, or None for the one that mirrors the recorded kernel
+    :param revision: a shipped revision's name, a class, or None for the one that mirrors the recorded kernel, a
+        posting's where it was built with the posting's patches
     :raises BadInput: when there is no such revision, or none mirrors the kernel, or the manifest names two kernels
     """
     if isinstance(revision, type):
@@ -50,7 +52,7 @@ def choose_revision(recording: Recording, revision: str | type[Zswap] | None) ->
         raise BadInput(recording.path, "", f"its configuration is that of kernel {kernel['version']} and its release "
                        f"is {kernel['release']}: which of them ran is not known",
                        f"name a revision with --revision: {', '.join(REVISIONS)}{line_hint(recording)}")
-    name = revision_for_line(kernel_line(kernel))
+    name = revision_of_kernel(kernel)
     if name is None:
         release = kernel_release(recording)
         raise BadInput(recording.path, "", f"no revision mirrors its kernel ({release or 'release not recorded'})",

@@ -49,7 +49,8 @@ class Sender:
         self._disk = os.open(disk, os.O_WRONLY | direct)
         self._buffer = mmap.mmap(-1, _BUFFER)
         self._directory = directory
-        self._sent: dict[str, tuple[int, int]] = {}
+        #: of each file that was sent: how much of it, its checksum, which file it was, when that changed last
+        self._sent: dict[str, tuple[int, int, int, int]] = {}
 
     def send_new(self, final: bool = False) -> None:
         """Send what was added since the last call.
@@ -62,10 +63,13 @@ class Sender:
             if path.name.endswith(".part") or not path.is_file():
                 continue
             name = str(path.relative_to(self._directory))
-            sent, checksum = self._sent.get(name, (0, 0))
+            sent, checksum, inode, changed = self._sent.get(name, (0, 0, 0, 0))
             with path.open("rb") as stream:
-                size = os.fstat(stream.fileno()).st_size
-                if size < sent or (final and sent and self._checksum(stream, sent) != checksum):
+                facts = os.fstat(stream.fileno())
+                size = facts.st_size
+                # Another file took its place (a recorder writes whole files aside), perhaps with a number that was free.
+                other = sent and (facts.st_ino != inode or (name.endswith(".json") and facts.st_mtime_ns != changed))
+                if size < sent or ((other or final) and sent and self._checksum(stream, sent) != checksum):
                     self._write(_ANEW, name, b"", 0)
                     sent = checksum = 0
                 if name not in self._sent and not size and final:
@@ -76,7 +80,7 @@ class Sender:
                     sent += len(piece)
                     checksum = zlib.crc32(piece, checksum)
             if sent:
-                self._sent[name] = (sent, checksum)
+                self._sent[name] = sent, checksum, facts.st_ino, facts.st_mtime_ns
 
     @staticmethod
     def _checksum(stream: BinaryIO, size: int) -> int:

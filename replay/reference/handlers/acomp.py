@@ -74,6 +74,12 @@ class AcompHandlers:
             if frame.handed.result is None:
                 return (*self._result_elsewhere(i, content, name, batch.row(i), later=True), content)
             ret, dlen = frame.handed.result
+            early = self.state.driver_early(batch.row(i))
+            if early and not ret and dlen != PAGE_SIZE and self._kept_whole(i):
+                # Which of them is first, only the hardware knows.
+                self.state.early_interrupts += 1
+                frame.handed.result = 0, early
+                return 0, early, content
             if ret:
                 # With an interrupt every error is -EIO (iaa_desc_complete()).
                 return ret, dlen, content
@@ -105,6 +111,12 @@ class AcompHandlers:
             # A call that failed leaves something else than a length as dlen.
             self._within(limits, err, dlen, name, i, frame)
         return err, length, content
+
+    def _kept_whole(self, i: int) -> bool:
+        """True where what the task stores next has a page's length."""
+        source = self.lookahead.length_source()
+        row = self.lookahead.next_event(i, source, 0) if source else None
+        return row is not None and self.batch.size[row] == PAGE_SIZE
 
     def compress_result(self, question: Effect, name: str, i: int) -> tuple[int, int, int]:
         """Answer for a compress call whose return was not probed: (error, dlen, content), from other events."""
