@@ -274,6 +274,18 @@ def test_a_cpu_that_never_uses_its_own_device_is_a_difference() -> None:
         assert "the queues of 21 descriptors" in notes[0]
 
 
+def test_cpus_of_two_nodes_share_the_devices_by_node() -> None:
+    """Two devices, four CPUs: those of node 0 have the first, whatever their numbers are."""
+    run = Run()
+    run.box = {"cpus_online": "0-3", "numa": {"online": "0-1", "cpus": {"0": "0,2", "1": "1,3"}}}
+    for k in range(12):
+        run.compress(100 + k, 900, cpu=k % 4, pid=k % 4)
+    tally, notes = run.check()
+    assert (tally.different, notes, tally.compared["iaa.queue"]) == ({}, [], 12)
+    run.box["numa"]["cpus"] = {"0": "0-1", "1": "2-3"}
+    assert differs(run) == {"iaa.queue": 1}
+
+
 def test_four_cpus_of_which_two_called_share_two_devices() -> None:
     run = whole(Run())
     run.box["cpus_online"] = "0-3"

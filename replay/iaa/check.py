@@ -13,6 +13,7 @@ import heapq
 import math
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -92,22 +93,33 @@ def _prepared(recording: Recording,
         return "no compress call of the recording could be matched to a job of the devices"
     by_page = JobsByPage(jobs, vmemmap, calls)
     options = facts["options"]
-    cpus, sure = _cpus(recording, calls)
-    driver = PlayedDriver(line, options["devices"], options["wqs"], options["depth"] // options["wqs"], (0,) * cpus,
+    nodes, sure = _nodes(recording, calls)
+    driver = PlayedDriver(line, options["devices"], options["wqs"], options["depth"] // options["wqs"], nodes,
                           options["mode"], bool(options["verify"]), by_page, sure=sure or options["devices"] == 1)
     return calls, driver, by_page, lost_at
 
 
-def _cpus(recording: Recording, calls: list[DriverCall]) -> tuple[int, bool]:
-    """Return how many CPUs the guest had, and whether that is known: the driver shares the devices out among them."""
+def _nodes(recording: Recording, calls: list[DriverCall]) -> tuple[tuple[int, ...], bool]:
+    """Return the NUMA node of each CPU, and whether these are known: the driver shares the devices out among them."""
     capture = recording.manifest.get("capture")
     box = capture.get("box") if isinstance(capture, dict) else None
     box = box if isinstance(box, dict) else {}
     online, numa = re.fullmatch(r"0(?:-(\d{1,4}))?", str(box.get("cpus_online"))), box.get("numa")
     seen = 1 + max((call.cpu for call in calls), default=0)
     said = 1 + int(online[1] or 0) if online else 0
-    several = isinstance(numa, dict) and numa.get("online", "0") != "0"
-    return max(seen, said), said >= seen and not several
+    count, known = max(seen, said), said >= seen
+    if not isinstance(numa, dict) or numa.get("online", "0") == "0":
+        return (0,) * count, known
+    lists = numa.get("cpus")
+    lists = lists if isinstance(lists, dict) else {}
+    node_of = {cpu: int(node) for node, text in lists.items() if str(node).isdecimal() for cpu in _cpulist(str(text))}
+    return tuple(node_of.get(cpu, 0) for cpu in range(count)), known and len(node_of) >= count
+
+
+def _cpulist(text: str) -> Iterator[int]:
+    """Yield the CPUs of a list as sysfs writes it, such as ``0-3,8``."""
+    for first, last in re.findall(r"(\d{1,4})(?:-(\d{1,4}))?", text):
+        yield from range(int(first), int(last or first) + 1)
 
 
 def _checksums_of(recording: Recording) -> dict[int, int]:
@@ -132,7 +144,7 @@ class _Check:
         #: of each page that was handed over, by its reference
         self._crc_of = _checksums_of(recording)
         self._moved = self._shared = self._unknown = self._hung = 0
-        self._strays = 0
+        self._strays = self._raced = 0
         #: a device stopped, as the plan of faults says: what idxd does then is followed up to the first difference,
         #: and what the driver does once that made it turn itself off
         self._stopping = False
@@ -319,6 +331,9 @@ class _Check:
                       own.get(key, {}).get(name, 0) - wqs.get(key, {}).get(name, 0))
                      for key in sorted({*snapshot.wqs, *own}) for name in vars(WqStats())]
         for name, recorded, predicted in rows:
+            if self._driver.races and name.split()[-1] in ("total_comp_bytes_out", "comp_bytes"):
+                self._raced += recorded != predicted
+                continue
             self._compared["iaa.stats"] += 1
             if recorded != predicted:
                 self._out.divergences.append(Divergence("iaa.stats", snapshot.event, "counters", recorded, predicted,
@@ -350,6 +365,9 @@ class _Check:
         if self._busy:
             notes.append(f"{self._busy:,} snapshots were read while the driver was called: its statistics in them are "
                          f"not compared")
+        if self._raced:
+            notes.append(f"{self._raced:,} times the bytes that compressions gave are not those that the driver "
+                         "counted: its interrupt reads a length which the call may be writing over (not judged)")
         if self._stopped is not None:
             notes.append("a device stopped, as the plan of faults says, which is not followed: nothing of the driver "
                          f"is compared from event {self._stopped.number:,} on")

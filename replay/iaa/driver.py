@@ -95,8 +95,8 @@ class DriverAnswer:
     it can be, none where that is not known; words; the job taken for it, None where the devices saw none);
     ``software``: calls of the software fallback, of which those in ``inside`` were made; ``final``: error and dlen
     that the interrupt left, None where the call returned them or none came; ``lengths``: what a call of several
-    pages leaves as each one's length, or errno; ``early``: dlen where the interrupt comes before the call returns, 0 for
-    the same; ``fault``: why the model cannot continue.
+    pages leaves as each one's length, or errno; ``early``: dlen where the interrupt comes before the call returns, 0
+    for the same; ``fault``: why the model cannot continue.
     """
 
     ret: int = 0
@@ -210,6 +210,11 @@ class PlayedDriver:
         #: the call during which the driver turned itself off: a completion never came
         self._off: DriverCall | None = None
 
+    @property
+    def races(self) -> bool:
+        """True where the interrupt of a posted driver and the call write the same length: either's is counted."""
+        return isinstance(self.model, IaaPosted) and self.model.use_irq and not self.model.meant
+
     # ---- what the model asks ----------------------------------------------------------------------------
 
     def perform(self, kind: str, size: int, room: int) -> Record:
@@ -292,7 +297,7 @@ class PlayedDriver:
             self._off = call
         if answer.ret == EINPROGRESS:
             answer.final = (errors[0], as_int32(request.dlen)) if errors else None
-            if isinstance(model, IaaPosted) and call.compress and not model.meant:
+            if self.races and call.compress:
                 # iaa_crypto_acomp_acompress_main() writes the length behind the submission, whatever has come since.
                 answer.early = EINPROGRESS
         else:

@@ -67,7 +67,8 @@ class Sender:
             with path.open("rb") as stream:
                 facts = os.fstat(stream.fileno())
                 size = facts.st_size
-                # Another file took its place (a recorder writes whole files aside), perhaps with a number that was free.
+                # Another file took its place (a recorder writes whole files aside), perhaps with a number that was
+                # free.
                 other = sent and (facts.st_ino != inode or (name.endswith(".json") and facts.st_mtime_ns != changed))
                 if size < sent or ((other or final) and sent and self._checksum(stream, sent) != checksum):
                     self._write(_ANEW, name, b"", 0)

@@ -172,7 +172,9 @@ class Box:
         return {"release": self.release(), "build_id": self.build_id(), "machine": os.uname().machine,
                 "cpu_model": model[1].strip() if model else "",
                 "cpus_online": self._text("sys/devices/system/cpu/online").strip(),
-                "numa": {name: self._text(f"{node}/{name}").strip() for name in ("online", "has_memory")},
+                "numa": {**{name: self._text(f"{node}/{name}").strip() for name in ("online", "has_memory")},
+                         "cpus": {path.parent.name[4:]: self._text(str(path.relative_to(self.root))).strip()
+                                  for path in sorted((self.root / node).glob("node[0-9]*/cpulist"))}},
                 "transparent_hugepage": huge,
                 "page_cluster": self._text("proc/sys/vm/page-cluster").strip()}
 

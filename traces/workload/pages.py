@@ -24,6 +24,7 @@ MIXES: Final[dict[str, tuple[tuple[str, int], ...]]] = {
     "json": (("json", 1),), "pointers": (("pointers", 1),), "half": (("half", 1),),
     "dense": (("dense", 1),),
     "edges": (("edge", 3), ("text", 4), ("random", 1)),
+    "edges-fixed": (("edge-fixed", 3), ("text", 4), ("random", 1)),
 }
 #: How many bytes of a random page have to occur twice for its compressed form to take 4096 bytes: one more than that is
 #: smaller, one less does not fit.  By lz4, lzo and lzo-rle of Linux 6.12 to 7.3.
@@ -112,6 +113,14 @@ class MadePages:
         page[2048:2048 + repeated] = page[64:64 + repeated]
         return bytes(page)
 
+    def _edge_fixed(self, rng: random.Random) -> bytes:
+        # The same for deflate-iaa's fixed code: a byte below 144 takes 8 bits, and a match of 4 at this distance 21.  With
+        # the block's header and end 4 bytes make the difference.
+        page = bytearray(rng.randrange(144) for _ in range(PAGE_SIZE))
+        if rng.randrange(4):
+            page[2048:2052] = page[64:68]
+        return bytes(page)
+
     def _pointers(self, rng: random.Random) -> bytes:
         # Slab-like: addresses of objects of one cache, all within some megabytes.
         base = 0xFFFF888000000000 + (rng.randrange(1 << 18) << 12)
@@ -131,6 +140,7 @@ KINDS: Final[dict[str, Callable[[MadePages, random.Random], bytes]]] = {
     "code": MadePages._code_page, "half": MadePages._half, "dense": MadePages._dense,
     "sparse": MadePages._sparse,
     "pointers": MadePages._pointers, "json": MadePages._json, "edge": MadePages._edge,
+    "edge-fixed": MadePages._edge_fixed,
 }
 
 
