@@ -54,6 +54,40 @@ def test_the_driver_does_what_its_model_says(samples: dict[str, Path], engine: s
     assert checks["load.content"].compared
 
 
+@pytest.mark.parametrize("engine", ["reference", "fast"])
+def test_v14_s_driver_does_what_its_model_says(samples: dict[str, Path], engine: str) -> None:
+    """Eight pages a call, with faults; the kernel keeps the driver's statistics.  The mails it was built with say what it is."""
+    result = replay.replay(traces.open_recording(samples["v14-iaa-64k"]), engine=engine)
+    assert (result.verdict, result.revision) == ("PASS", "v14"), (result.divergences[:1], result.reasons)
+    checks = {check.id: check for check in result.checks}
+    assert {name: checks[name].different for name in DRIVER_CHECKS} == dict.fromkeys(DRIVER_CHECKS, 0)
+    assert {name: checks[name].compared for name in DRIVER_CHECKS} == {
+        "iaa.queue": 392, "iaa.submit": 392, "iaa.completion": 176, "iaa.crc": 183, "iaa.fallback": 176, "iaa.stats": 272}
+    assert checks["acomp.batch"].compared
+    assert (checks["store.length"].grade, checks["store.length"].compared > 100) == ("exact", True)
+
+
+@pytest.mark.parametrize(("column", "value", "where", "check"), [
+    ("queue", 5, lambda frame: compressing(frame), "iaa.queue"), ("flags", 0, lambda frame: compressing(frame), "iaa.submit"),
+    ("out", 77, lambda frame: compressing(frame), "store.length"), ("status", 11, lambda frame: compressing(frame), "store.length"),
+    ("crc", 5, lambda frame: compressing(frame), "iaa.crc"), ("room", 100, lambda frame: compressing(frame), "iaa.submit")])
+def test_a_driver_of_batches_that_does_otherwise_fails(samples: dict[str, Path], tmp_path: Path, column: str, value: Any,
+                                                       where: Any, check: str) -> None:
+    path = changed(samples["v14-iaa-64k"], tmp_path / "r.zr", column, value, where)
+    result = replay.replay(traces.open_recording(path), keep_going=True)
+    assert result.verdict == "FAIL"
+    assert check in {one.id for one in result.checks if one.different}, {one.id for one in result.checks if one.different}
+
+
+def test_pages_of_4096_compressed_bytes_come_back_as_these_from_v14() -> None:
+    """L1, on its real driver: the workload read 20 of 96 pages wrong, and no one returned an error."""
+    result = replay.replay(traces.open_recording(FOUND / "v14-iaa-4096"))
+    assert (result.verdict, result.revision) == ("FAIL", "v14")
+    assert [divergence.check for divergence in result.divergences] == ["invariant.load"]
+    assert "its object holds compressed data of 4096 bytes" in result.divergences[0].what
+    assert not any(check.different for check in result.checks if check.id in DRIVER_CHECKS)
+
+
 def compressing(frame: pd.DataFrame) -> pd.Series:
     return (frame["op"] == "compress") & (frame["in"] == 4096) & (frame["status"] == 1)
 

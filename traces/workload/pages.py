@@ -114,8 +114,8 @@ class MadePages:
         return bytes(page)
 
     def _edge_fixed(self, rng: random.Random) -> bytes:
-        # The same for deflate-iaa's fixed code: a byte below 144 takes 8 bits, and a match of 4 at this distance 21.  With
-        # the block's header and end 4 bytes make the difference.
+        # The same for deflate-iaa's fixed code: a byte below 144 takes 8 bits, and a match of 4 at this distance 21.
+        # With the block's header and end 4 bytes make the difference.
         page = bytearray(rng.randrange(144) for _ in range(PAGE_SIZE))
         if rng.randrange(4):
             page[2048:2052] = page[64:68]

@@ -252,9 +252,9 @@ class AcompHandlers:
         expected = self.predictions.result(own, algorithm)
         limits = self.predictions.bounds(own, algorithm)
         lengths = frame.handed.lengths
-        if lengths and (lengths[number] <= 0 or expected is None):
-            # Its driver failed with this page, whatever the device would make of it.
-            left = lengths[number]
+        left = lengths[number] if lengths else 0
+        if lengths and (left <= 0 or left != size or expected is None):
+            # What its driver made of this page, whatever the device would make of it.
             self._compare_result(f"{source}:length", size, left if left > 0 else PAGE_SIZE,
                                  f"length of {algorithm}'s driver for page {number} of {pages}", row, frame, True)
             expected = (left, PAGE_SIZE) if left <= 0 else (0, left)
