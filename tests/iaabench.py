@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from traces.lab.iaa.descriptors import Compress, Decompress, Descriptor, Flag, O
 from traces.lab.iaa.device import EmulatedIaa
 from traces.lab.iaa.faults import IaaFaultPlan
 from traces.lab.iaa.guestmemory import GuestMemory
-from traces.lab.iaa.joblog import JobLog
+from traces.lab.iaa.joblog import QUEUE_OFF, QUEUE_ON, JobLog
 from traces.lab.iaa.operations import aecs
 from traces.lab.iaa.options import IaaOptions
 from traces.lab.iaa.registers import Command
@@ -138,3 +139,9 @@ class Record:
     @property
     def ends(self) -> tuple[int, int]:
         return self.status, self.error
+
+
+def logged(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a job log, without those that say when a queue was enabled or disabled."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line for line in lines if line.get("op") not in (QUEUE_ON, QUEUE_OFF)]

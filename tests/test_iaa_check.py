@@ -790,3 +790,27 @@ def test_an_interrupt_before_the_call_returned_leaves_no_length() -> None:
     meant = run_driver(run.recording(), "v14-meant")
     assert meant is not None
     assert {each.early for each in meant.results.values()} == {0}
+
+
+@pytest.mark.parametrize(("op", "said"), [("queue_off", "taken away"), ("queue_on", "given back")])
+def test_a_queue_that_goes_or_comes_ends_the_comparison(op: str, said: str) -> None:
+    """Up to a second before the device says so the driver may have changed its tables."""
+    run = whole(Run())
+    for k in range(30):
+        run.compress(300 + k, 900)
+    last = len(run.jobs)
+    change = dict.fromkeys(run.jobs[0], 0) | {"op": op, "device": 1, "queue": 1, "note": "",
+                                              "submitted": run.jobs[-10]["submitted"]}
+    run.jobs.append(change | {"ended": change["submitted"]})
+    for job in run.jobs[last - 10:last]:
+        job["queue"] = 0
+    tally, notes = run.check()
+    assert tally.different == {}
+    assert notes[0] == f"work queue 1 of device 1 was {said}: which queues the driver has then is not followed"
+    assert 21 < tally.compared["iaa.completion"] < 21 + 21
+    del run.jobs[last]
+    assert differs(run) == {"iaa.queue": 1}
+    # Those that set the queues up came before the recording.
+    run = whole(Run())
+    run.jobs.insert(0, change | {"submitted": 5, "ended": 5})
+    assert (differs(run), run.check()[1]) == ({}, [])

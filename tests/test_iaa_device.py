@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from iaabench import AECS_AT, BASE, DECOMPRESS, PAGE, SIZE, Bench
+from iaabench import AECS_AT, BASE, DECOMPRESS, PAGE, SIZE, Bench, logged
 
 from traces.lab.iaa import registers as reg
 from traces.lab.iaa.coder import compress
@@ -506,7 +506,7 @@ def test_the_log_has_a_line_a_descriptor(tmp_path: Path) -> None:
     bench.compress(room=50)
     bench.job(0x50, 0, 0, 0, 0)
     bench.close()
-    lines = [json.loads(line) for line in (tmp_path / "jobs").read_text().splitlines()]
+    lines = logged(tmp_path / "jobs")
     assert lines[0] == {"format": "zreplay-iaa-jobs-1"}
     assert [(one["n"], one["device"], one["queue"], one["op"], one["status"], one["error"], one["in"], one["out"]) for one in lines[1:]] == [
         (1, 1, 0, "compress", 1, 0, 4096, size), (2, 1, 1, "decompress", 1, 0, size, 4096), (3, 1, 0, "compress", 10, 25, 4096, 0),
@@ -523,7 +523,7 @@ def test_contents_are_logged_where_asked_for(tmp_path: Path) -> None:
     bench.put(0x10000, PAGE)
     record = bench.compress()
     bench.close()
-    line = json.loads((tmp_path / "jobs").read_text().splitlines()[1])
+    line = logged(tmp_path / "jobs")[1]
     assert (line["crc"], line["head"]) == (record.crc, compress(PAGE, 4096)[:8].hex())
 
 
@@ -536,7 +536,7 @@ def test_the_page_that_is_kept_is_the_one_that_was_compressed(tmp_path: Path) ->
     bench.advance(20_000)
     bench.job(Opcode.DECOMPRESS, 0x20000, 100, 0x30000, 4096)
     bench.close()
-    lines = [json.loads(line) for line in (tmp_path / "jobs").read_text().splitlines()[1:]]
+    lines = logged(tmp_path / "jobs")[1:]
     assert [line.get("page") for line in lines] == [1, *[None] * (len(lines) - 1)]
     assert (tmp_path / "pages").read_bytes() == PAGE
 
@@ -555,6 +555,19 @@ def test_a_page_that_the_guest_writes_to_meanwhile_is_kept_as_it_was_compressed(
     assert bench.compress().ends == (Status.SUCCESS, 0)
     bench.close()
     assert (tmp_path / "pages").read_bytes() == PAGE
+
+
+def test_the_log_says_when_a_queue_is_enabled_and_disabled(tmp_path: Path) -> None:
+    bench = Bench(log=tmp_path / "jobs").set_up()
+    bench.put(0x10000, PAGE)
+    assert bench.compress().ends == (Status.SUCCESS, 0)
+    bench.advance(1000)
+    bench.command(Command.DISABLE_DEVICE)
+    bench.close()
+    lines = [json.loads(line) for line in (tmp_path / "jobs").read_text().splitlines()][1:]
+    assert [line["op"] for line in lines] == ["queue_on", "compress", "queue_off"]
+    assert [lines[-1][name] for name in ("device", "queue", "submitted", "ended")] == [0, 0, 1000, 1000]
+    assert set(lines[0]) <= set(lines[1]), "the table of jobs has these columns alone"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iaabench import DECOMPRESS, PAGE, Bench
+from iaabench import DECOMPRESS, PAGE, Bench, logged
 
 from traces.lab.iaa import registers as reg
 from traces.lab.iaa.descriptors import Analytics, Decompress, Flag, Opcode, Status
@@ -128,7 +128,7 @@ def test_how_many_were_in_flight_is_logged(tmp_path: Path) -> None:
     bench.page()
     bench.advance(2 * 10**6)
     bench.close()
-    lines = [json.loads(line) for line in (tmp_path / "jobs").read_text().splitlines()[1:]]
+    lines = logged(tmp_path / "jobs")[1:]
     assert [one["in_flight"] for one in lines] == [0, 1, 2, 3, 0]
     assert [one["engine"] for one in lines] == [0, 1, 0, 1, 0]
     assert [(one["submitted"], one["ended"]) for one in lines] == [(0, 1000), (0, 1000), (0, 2000), (0, 2000), (10**6, 10**6 + 1000)]
@@ -237,7 +237,7 @@ def test_aborting_forgets(number: int, operand: int, left: list[int], tmp_path: 
     assert ended(bench, records) == left
     assert bench.device.engines.idle
     bench.close()
-    lines = [json.loads(line) for line in (tmp_path / "jobs").read_text().splitlines()[1:]]
+    lines = logged(tmp_path / "jobs")[1:]
     assert sorted(one["n"] - 1 for one in lines if one.get("note") == "aborted") == [k for k in range(3) if k not in left]
 
 
@@ -311,7 +311,7 @@ def test_a_lost_completion(options: str, tmp_path: Path) -> None:
     # A drain does not wait for it: the device is done with it.
     assert bench.command(Command.DRAIN_ALL) == 0
     bench.close()
-    lines = [json.loads(line) for line in (tmp_path / "jobs").read_text().splitlines()[1:]]
+    lines = logged(tmp_path / "jobs")[1:]
     assert [(one["n"], one.get("note"), one.get("rule")) for one in sorted(lines, key=lambda one: one["n"])] == [(1, None, None), (2, "lost", 1), (3, None, None)]
 
 
@@ -442,7 +442,7 @@ def test_rules_look_at_first_bytes_and_time(tmp_path: Path) -> None:
     # A source that is not there begins with nothing.
     assert bench.job(Opcode.MEMMOVE, 0, 10, 0x20000, 0, src1_addr=0).status == Status.PAGE_FAULT_IR
     bench.close()
-    assert [json.loads(line).get("rule") for line in (tmp_path / "jobs").read_text().splitlines()[1:]] == [1, None, None, 2, 2, None, None]
+    assert [line.get("rule") for line in logged(tmp_path / "jobs")[1:]] == [1, None, None, 2, 2, None, None]
 
 
 def test_rules_of_one_device_leave_another_alone() -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from iaabench import logged
 
 from replay.benchmarks.iaaclient import AECS_AT, BASE, IaaClient, ServerProcess
 from traces.lab.iaa import registers as reg
@@ -68,7 +68,7 @@ def test_from_the_first_message_to_the_last(tmp_path: Path, portal: bool) -> Non
     assert server.process.returncode == 0
     assert said.startswith("8 descriptors, ")
     assert not any(path.exists() for path in server.sockets)
-    lines = [json.loads(line) for line in (tmp_path / "jobs").read_text().splitlines()]
+    lines = logged(tmp_path / "jobs")
     assert (lines[0]["format"], lines[0]["rules"], lines[0]["options"].split(",")[1]) == ("zreplay-iaa-jobs-1", 0, "wqs=2")
     assert [(one["queue"], one["op"]) for one in lines[1:]] == [(queue, op) for queue in (1, 0, 1, 0) for op in ("compress", "decompress")]
     assert all(one["submitted"] <= one["ended"] for one in lines[1:])
@@ -114,7 +114,7 @@ def test_batches_overlap_in_simulated_time(tmp_path: Path) -> None:
             client.wait(record)
         client.close()
         server.end()
-    lines = [json.loads(line) for line in (tmp_path / "jobs").read_text().splitlines()[1:]]
+    lines = logged(tmp_path / "jobs")[1:]
     # Eight engines: none of them waited for another.
     assert sorted(one["engine"] for one in lines) == list(range(8))
     assert {one["ended"] - one["submitted"] for one in lines} == {200_000_000}
@@ -164,7 +164,7 @@ def test_it_ends_on_a_signal_and_leaves_nothing(tmp_path: Path, number: signal.S
     assert server.process.returncode == 0
     assert "Traceback" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["jobs"]
-    assert len((tmp_path / "jobs").read_text().splitlines()) == 3
+    assert len(logged(tmp_path / "jobs")) == 3
 
 
 def test_a_socket_that_was_left_behind_is_taken_over(tmp_path: Path) -> None:

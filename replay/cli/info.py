@@ -13,6 +13,7 @@ import numpy as np
 from replay.cli.terminal import table
 from replay.verdict.losses import file_reasons, loss_reasons
 from traces import schema
+from traces.lab.iaa.joblog import QUEUE_OFF, QUEUE_ON
 from traces.printable import escaped
 from traces.recording import Recording
 from traces.samples import sample_paths
@@ -65,7 +66,10 @@ def _iaa(recording: Recording) -> dict[str, Any]:
     if facts is None:
         return {}
     jobs = recording.table("iaa_jobs")
-    return {"iaa": {**facts, "jobs_kept": None if jobs is None else len(jobs)}}
+    kept = None if jobs is None else len(jobs)
+    if jobs is not None and "op" in jobs:
+        kept = int((~jobs["op"].isin((QUEUE_ON, QUEUE_OFF))).sum())
+    return {"iaa": {**facts, "jobs_kept": kept}}
 
 
 def run(arguments: argparse.Namespace) -> int:

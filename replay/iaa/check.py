@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 from model.crypto.iaa_stats import WqStats
 from model.crypto.layers import POSTINGS
@@ -31,10 +31,14 @@ from replay.reference.checks import DRIVER_CHECKS, Divergence
 from replay.reference.state import DriverResult
 from traces.deviceclock import STRUCT_PAGE, vmemmap_of
 from traces.lab.iaa.descriptors import Flag
+from traces.lab.iaa.joblog import QUEUE_ON
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
 __all__ = ["DriverRun", "run_driver"]
+
+#: Nanoseconds in which the driver changes its tables before a queue is disabled, at most.
+_SOON: Final = 1_000_000_000
 
 
 @dataclass
@@ -138,7 +142,9 @@ class _Check:
     def __init__(self, recording: Recording, calls: list[DriverCall], driver: PlayedDriver, by_page: JobsByPage,
                  lost_at: int | None) -> None:
         self._recording, self._calls, self._by_page, self._lost_at = recording, calls, by_page, lost_at
-        self._driver = driver
+        self._driver, self._changes, self._changed = driver, by_page.changes, False
+        #: how far the devices' clock is ahead of the recording's, as the last job shows; None: no call had one
+        self._ahead: int | None = None
         self._out = DriverRun()
         self._compared = self._out.compared
         #: of each page that was handed over, by its reference
@@ -185,6 +191,8 @@ class _Check:
 
     def _follow(self, call: DriverCall) -> bool:
         """Follow one call; False where the model cannot."""
+        if self._changes and self._is_behind(call):
+            return False
         if call.inside is not None:
             self._stray(call)
             return True
@@ -207,6 +215,15 @@ class _Check:
         if final is not None:
             self._out.results[call.end] = DriverResult(*final, answer.lengths, answer.early)
         return True
+
+    def _is_behind(self, call: DriverCall) -> bool:
+        """True where a queue was enabled or disabled before a call, or soon after: the driver has other tables then."""
+        submitted = [job.submitted for job in self._driver.next_jobs(call) if job is not None]
+        if submitted:
+            self._ahead = submitted[0] - call.ts
+        behind = self._ahead is not None and call.ts + self._ahead >= self._changes[0].submitted - _SOON
+        self._changed = self._changed or behind
+        return behind
 
     def _compare(self, call: DriverCall, answer: DriverAnswer) -> None:
         if answer.fault:
@@ -365,6 +382,11 @@ class _Check:
         if self._busy:
             notes.append(f"{self._busy:,} snapshots were read while the driver was called: its statistics in them are "
                          f"not compared")
+        if self._changed:
+            change = self._changes[0]
+            notes.append(f"work queue {change.queue} of device {change.device} was "
+                         f"{'given back' if change.op == QUEUE_ON else 'taken away'}: which queues the driver has then "
+                         "is not followed")
         if self._raced:
             notes.append(f"{self._raced:,} times the bytes that compressions gave are not those that the driver "
                          "counted: its interrupt reads a length which the call may be writing over (not judged)")

@@ -277,7 +277,7 @@ class PlayedDriver:
             answer.fault = f"a source of {call.size:,} bytes, which zswap does not ask for"
             return answer
         tables = self._tables(call)
-        table, jobs = tables[call.cpu], self._next_jobs(call)
+        table, jobs = tables[call.cpu], self.next_jobs(call)
         self._expect(call, tables, jobs)
         model.enabled = self._enabled(call)
         # Where the object lay is not known: then what the driver did with it says it.
@@ -317,7 +317,7 @@ class PlayedDriver:
             return False
         return self.page + self._call.others >= wq.size
 
-    def _next_jobs(self, call: DriverCall) -> list[DeviceJob | None]:
+    def next_jobs(self, call: DriverCall) -> list[DeviceJob | None]:
         """Return the job of each page of a call, None where the devices saw none."""
         kind = "compress" if call.compress else "decompress"
         return [self._jobs.next(kind, call.page + k * STRUCT_PAGE) for k in range(call.pages)]

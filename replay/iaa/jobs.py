@@ -13,6 +13,7 @@ from traces.errors import BadInput
 from traces.lab.errors import LabError
 from traces.lab.iaa.descriptors import Decompress
 from traces.lab.iaa.faults import IaaFaultPlan, IaaRule
+from traces.lab.iaa.joblog import QUEUE_OFF, QUEUE_ON
 from traces.recording import Recording
 
 __all__ = ["LEFT_OUT", "PAGE_SHIFT", "DeviceJob", "JobsByPage", "fault_rules", "has_devices", "read_jobs"]
@@ -150,6 +151,8 @@ class JobsByPage:
         self._vmemmap = vmemmap
         self._of: dict[tuple[str, int], deque[DeviceJob]] = defaultdict(deque)
         self.others = 0
+        #: when a queue was enabled or disabled, after the recording had begun
+        self.changes: list[DeviceJob] = []
         made = [(call.ts, self.frame(call.page)) for call in calls if call.compress and call.page]
         begin = first_job(made, [(job.submitted, job.pfn) for job in jobs if job.op == "compress"], calls[0].ts)
         #: jobs from before the recording
@@ -159,6 +162,8 @@ class JobsByPage:
                 self._of["compress", job.pfn].append(job)
             elif job.op == "decompress":
                 self._of["verify" if job.verifies else "decompress", job.to >> PAGE_SHIFT].append(job)
+            elif job.op in (QUEUE_ON, QUEUE_OFF):
+                self.changes.append(job)
             else:
                 self.others += 1
 

@@ -20,7 +20,7 @@ from traces.lab.iaa.descriptors import DESCRIPTOR_SIZE, RECORD_SIZE, Descriptor,
 from traces.lab.iaa.engines import Engines, Job, Queue
 from traces.lab.iaa.faults import IaaFaultPlan, IaaRule, Where
 from traces.lab.iaa.guestmemory import GuestMemory, MemoryFault
-from traces.lab.iaa.joblog import JobLog
+from traces.lab.iaa.joblog import JobLog, queue_line
 from traces.lab.iaa.operations import DeviceOperations, Outcome, page_fault
 from traces.lab.iaa.options import IaaOptions
 from traces.lab.iaa.registers import Command, CommandStatus, DeviceState, InterruptCause
@@ -337,6 +337,8 @@ class EmulatedIaa:
         return CommandStatus.SUCCESS
 
     def _switch(self, queue: Queue, on: bool) -> None:
+        if queue.enabled != on and self.log.wanted:
+            self.log.add(queue_line(self.number, queue.number, on, self.clock()))
         queue.enabled = on
         place = reg.WQCFG + reg.WQCFG_SIZE * queue.number + reg.WQCFG_STATE_BYTE
         self._bar[place] = self._bar[place] & ~reg.WQCFG_STATE_MASK | (reg.WQCFG_STATE_ENABLED if on else 0)

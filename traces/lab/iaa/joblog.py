@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The device's own account: one JSON line a descriptor, in the order in which they end, behind one line about the
-device.
+device.  Lines in between say when a queue was enabled or disabled.
 
 Times are nanoseconds of the host's CLOCK_MONOTONIC.  ``in_flight`` is how many others of the queue were on their way
 when it was submitted. Page bytes stay out, and so do checksums of them, unless ``contents`` asks for them; then each
@@ -15,11 +15,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TextIO
 
-__all__ = ["FORMAT", "JobLog"]
+__all__ = ["FORMAT", "QUEUE_OFF", "QUEUE_ON", "JobLog", "queue_line"]
 
 FORMAT: Final = "zreplay-iaa-jobs-1"
+#: What stands for the operation where a queue was enabled, or disabled.
+QUEUE_ON: Final = "queue_on"
+QUEUE_OFF: Final = "queue_off"
 #: Lines are handed to the file this many at a time.
 _BATCH: Final = 64
+
+
+def queue_line(device: int, queue: int, on: bool, when: int) -> str:
+    """Return the line that says that a queue was enabled, or disabled: it has the keys that each job has."""
+    zeros = "".join(f',"{name}":0' for name in ("flags", "how", "pfn", "in", "to", "room", "status", "error", "out",
+                                                "in_flight"))
+    return (f'{{"n":0,"device":{device},"queue":{queue},"op":"{QUEUE_ON if on else QUEUE_OFF}"{zeros},"engine":-1,'
+            f'"submitted":{when},"ended":{when}}}')
 
 
 class JobLog:
