@@ -33,7 +33,7 @@ def page(number: int) -> bytes:
     return number.to_bytes(8, "little") * (SIZE // 8)
 
 
-def calls(*frames: int, pages: int = 1, vmemmap: int = VMEMMAP, begin: int = 0) -> Block:
+def calls(*frames: int, pages: int = 1, vmemmap: int = VMEMMAP, begin: int = 0, step: int = STEP) -> Block:
     """Compress calls, each of the page with a frame number, or of several pages from there on.
 
     The first one's job is the one numbered ``begin``.
@@ -42,7 +42,7 @@ def calls(*frames: int, pages: int = 1, vmemmap: int = VMEMMAP, begin: int = 0) 
     place = {column.name: number for number, column in enumerate(schema.COLUMNS)}
     columns[place["event"]] = schema.CODE["crypto_acomp_compress"]
     columns[place["content"]] = -1
-    columns[place["ts"]] = STEP * (begin + np.arange(len(frames)))
+    columns[place["ts"]] = step * (begin + np.arange(len(frames)))
     columns[place["size"]] = pages * SIZE
     columns[place["folio"]] = np.array([vmemmap + 64 * frame for frame in frames], np.uint64).view(np.int64)
     return Block.of(columns)
@@ -124,11 +124,24 @@ def test_a_frame_that_was_compressed_before_the_recording_too_is_told_by_its_tim
 
 
 def test_calls_whose_jobs_were_submitted_in_another_order_have_them(tmp_path: Path) -> None:
-    facts, jobs = capture(tmp_path, [{"pfn": 7, "page": 1, "submitted": AHEAD + 1}, {"pfn": 5, "page": 2, "submitted": AHEAD + 2}], 2)
+    facts, jobs = capture(tmp_path, [{"pfn": 7, "page": 1, "submitted": AHEAD + 1001}, {"pfn": 5, "page": 2, "submitted": AHEAD + 1002}], 2)
     pages = read_device_pages(tmp_path, facts, jobs)
     assert pages is not None
-    pages.attach(calls(5, 7))
+    pages.attach(calls(5, 7, step=1000))
     assert stored(tmp_path, pages) == [hashlib.sha1(page(n)).hexdigest() for n in (1, 0)]
+
+
+def test_a_job_from_before_its_call_is_not_its_own(tmp_path: Path) -> None:
+    """A recorder that was attached while pages were compressed: a frame's last job of before lies close to the first."""
+    times = [AHEAD - 15_000_000, AHEAD, AHEAD + 1_000_000, AHEAD + 30_000_000]
+    facts, jobs = capture(tmp_path, [{"pfn": frame, "page": n + 1, "submitted": when}
+                                     for n, (frame, when) in enumerate(zip([9, 5, 7, 9], times, strict=True))], 4)
+    pages = read_device_pages(tmp_path, facts, jobs)
+    assert pages is not None
+    block = calls(5, 7, 9)
+    block.ts[:] = [0, 1_000_000, 30_000_000]
+    pages.attach(block)
+    assert stored(tmp_path, pages) == [hashlib.sha1(page(n)).hexdigest() for n in (1, 2, 3)]
 
 
 @given(frames=st.lists(st.integers(0, 40), min_size=1, max_size=60), base=st.integers(0, 1 << 14))
@@ -137,8 +150,8 @@ def test_whatever_the_order_each_call_has_its_page(frames: list[int], base: int)
     vmemmap = VMEMMAP + (base << 30)
     # Jobs of one frame keep their order; those of different frames were submitted in any.
     order = sorted(range(len(frames)), key=lambda n: (frames[n] % 3, n))
-    pages = DevicePages(Path("none"), [frames[n] for n in order], order, [AHEAD + n for n in range(len(order))])
-    block = calls(*frames, vmemmap=vmemmap)
+    pages = DevicePages(Path("none"), [frames[n] for n in order], order, [AHEAD + 10 * len(order) + n for n in range(len(order))])
+    block = calls(*frames, vmemmap=vmemmap, step=10)
     pages.attach(block)
     rows = block.column("content").tolist()
     taken = [pages._called[row] for row in rows]

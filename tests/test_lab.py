@@ -584,6 +584,13 @@ def test_a_file_that_took_another_s_place_is_sent_whole(ends: tuple[Sender, Rece
         sender.send_new()
         receiver.receive()
         assert _same(source, target)
+    # Emptied, and written anew.
+    for text in ("", '{"plan": [4, 5, 6], "start": 7, "end": 9}'):
+        (source / "ring").write_text(text)
+        (source / "capture.json").write_text(text)
+        sender.send_new()
+        receiver.receive()
+        assert not text or _same(source, target)
     # The same file with other bytes, and more of them.
     (source / "capture.json").write_text('{"plan": [7, 8, 9], "start": 7, "stop": 8}')
     sender.send_new()

@@ -15,7 +15,7 @@ from model import errno
 from model.page import PAGE_SIZE
 from model.revisions import MAINLINE, revision_for_line
 from model.zswap import Folio, Zswap
-from replay.reference.kernelrevision import revision_of_kernel
+from replay.reference.kernelrevision import posting_note, revision_of_kernel
 
 EVERY = list(MAINLINE)
 WB_ENABLED = "mem_cgroup_zswap_writeback_enabled_ret"
@@ -288,3 +288,6 @@ def test_a_kernel_that_was_built_with_a_posting_is_the_posting_s(version: str, p
     assert revision_of_kernel({"version": version, "build": {"patches": rows}}) == name
     for build in (None, 7, {"patches": 7}, {"patches": [7, {}, {"message_id": None}]}):
         assert revision_of_kernel({"version": "7.0.13", "build": build}) == "mainline-7.0"
+    note = posting_note({"version": version, "build": {"patches": rows}}, name)
+    said = f"the kernel was built with {len(patches)} mails of v14: name its revision with --revision where it is not {name}"
+    assert note == (said if patches and not name.startswith("v14") else "")

@@ -7,13 +7,13 @@ alike, so what lies between a call and its job is the same for all calls, but fo
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
-__all__ = ["STRUCT_PAGE", "first_job", "vmemmap_of"]
+__all__ = ["STRUCT_PAGE", "ClockMatch", "first_job", "vmemmap_of"]
 
 #: sizeof(struct page) of x86-64
 STRUCT_PAGE: Final = 64
@@ -27,6 +27,12 @@ _MOST_ALIKE: Final = 64
 _MOST_OF_FRAME: Final = 4096
 #: Nanoseconds: most jobs are submitted this soon after their call began.
 _SOON: Final = 50_000_000
+#: Of this many pairs of a call and its job the least apart says how the clocks differ.
+_PAIRS: Final = 64
+#: Nanoseconds by which a pair may lie closer than those; and more, this part of the time since the last one, as the
+#: guest's clock is calibrated at its boot alone.
+_CLOSER: Final = 2_000_000
+_DRIFT: Final = 1 / 3000
 #: Nanoseconds by which the clocks may run apart while the first calls are made.
 _SLACK: Final = 10_000_000
 
@@ -46,10 +52,34 @@ def vmemmap_of(pages: Sequence[int], frames: Sequence[int]) -> int | None:
     return votes.most_common(1)[0][0] if votes else None
 
 
-def first_job(calls: Sequence[tuple[int, int]], jobs: Sequence[tuple[int, int]], begin: int) -> int | None:
-    """Return when the devices' clock says that a recording's first call began: earlier jobs are not the recording's.
+class ClockMatch:
+    """How far the devices' clock is ahead of a recording's, as its calls and their jobs show one after another.
 
-    None where the clocks do not show it: fewer than half of the calls have a job that fits.
+    A job that came before its call is of before the recording, or nobody's.
+
+    :param ahead: at the beginning: see :func:`first_job`
+    """
+
+    def __init__(self, ahead: int) -> None:
+        self._apart = deque([ahead], maxlen=_PAIRS)
+        self._last: int | None = None
+
+    def is_before(self, submitted: int, ts: int) -> bool:
+        """True where a job was submitted before a call that began at ``ts``."""
+        since = 0 if self._last is None else abs(ts - self._last)
+        return submitted - ts < min(self._apart) - _CLOSER - int(since * _DRIFT)
+
+    def take(self, submitted: int, ts: int) -> None:
+        """Learn from a call and its job."""
+        self._apart.append(submitted - ts)
+        self._last = ts
+
+
+def first_job(calls: Sequence[tuple[int, int]], jobs: Sequence[tuple[int, int]], begin: int) -> tuple[int, int] | None:
+    """Return when the devices' clock says that a recording's first call began, and how far that clock is ahead.
+
+    Earlier jobs are not the recording's.  The second is the least that lies between a call and its job.  None where
+    the clocks do not show it: fewer than half of the calls have a job that fits.
 
     :param calls: compress calls, as (time stamp in nanoseconds, page frame), in order
     :param jobs: compress jobs, as (time of submission, page frame)
@@ -68,4 +98,7 @@ def first_job(calls: Sequence[tuple[int, int]], jobs: Sequence[tuple[int, int]],
     if 2 * int(fitting[best]) < len(apart):
         return None
     earliest = np.searchsorted(gaps, gaps[best] - _SLACK)
-    return begin + int(gaps[earliest]) - _SLACK
+    # Most jobs follow their calls at once: where the most lie together is how far the clocks are apart.
+    near = gaps[best:best + int(fitting[best])]
+    together = np.searchsorted(near, near + _CLOSER, "right") - np.arange(near.size)
+    return begin + int(gaps[earliest]) - _SLACK, int(near[int(together.argmax())])

@@ -16,7 +16,7 @@ from collections.abc import Collection
 
 from model.zswap import Zswap
 
-__all__ = ["MAINLINE", "POSTED", "REVISIONS", "SERIES", "revision_for_line", "revision_for_patches"]
+__all__ = ["MAINLINE", "POSTED", "REVISIONS", "SERIES", "message_id", "revision_for_line", "revision_for_patches"]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -52,10 +52,15 @@ def revision_for_patches(line: tuple[int, int] | None, message_ids: Collection[s
             # What a posting does depends on what it was applied to.
             continue
         for step in reversed(steps):
-            found = re.search(r"<([^<>]+)>", REVISIONS[step].mirrors)
-            if found is not None and found[1] in message_ids:
+            if message_id(step) in message_ids:
                 return step
     return None
+
+
+def message_id(revision: str) -> str:
+    """Return the Message-ID of the mail that a shipped revision mirrors, ``""`` where it names none."""
+    found = re.search(r"<([^<>]+)>", REVISIONS[revision].mirrors)
+    return found[1] if found is not None else ""
 
 
 def revision_for_line(line: tuple[int, int] | None) -> str | None:

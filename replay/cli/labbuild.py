@@ -75,12 +75,8 @@ def build(arguments: argparse.Namespace) -> int:
     patches = [patch for mailbox in arguments.patches for patch in read_series(mailbox)]
     check_needs()
     with progress_line() as say, ending_on_signals(), contextlib.ExitStack() as held:
-        if place.is_dir():
-            held.enter_context(_alone(place))
-            source, tree = _tree(arguments, place, say)
-        else:
-            source, tree = _tree(arguments, place, say)
-            held.enter_context(_alone(place))
+        held.enter_context(_alone(place))
+        source, tree = _tree(arguments, place, say)
         changed = tree.apply(patches, source["title"])
         builder = Build(place, tree.root, arguments.jobs, say)
         builder.configure(wanted, named)
@@ -97,7 +93,11 @@ def _with(patches: list[Patch]) -> str:
 
 @contextlib.contextmanager
 def _alone(place: Path) -> Iterator[None]:
-    """Keep other builds out of a directory: two makes at a time spoil each other's objects."""
+    """Keep other builds out of a directory, which is made: two makes at a time spoil each other's objects."""
+    if place.exists() and not place.is_dir():
+        raise LabError(f"{place} exists and is not a build of this program; choose another directory with -o")
+    made = not place.exists()
+    place.mkdir(parents=True, exist_ok=True)
     handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
@@ -108,6 +108,8 @@ def _alone(place: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+        if made and not any(place.iterdir()):
+            place.rmdir()
 
 
 def _options(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:

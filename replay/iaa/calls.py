@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -30,6 +31,8 @@ _PLACED: Final[dict[str, tuple[str, ...]]] = {
     "zswap_decompress": ("handle", "size"), "obj_malloc_ret": ("handle", "obj")}
 #: The page_link of a scatter list's entry has flags in its lowest two bits.
 _SG_FLAGS: Final = 3
+#: A parameter write, or a workload's marker of one, that gives zswap another compressor.
+_SWITCH: Final = re.compile(r"(?:param )?compressor=(?!deflate-iaa$)")
 #: A folio's address where an event says that it has none.
 _NO_PAGE: Final = 0
 
@@ -127,10 +130,11 @@ class _Objects:
 
 
 def driver_calls(recording: Recording) -> tuple[list[DriverCall], int | None]:
-    """Return all calls in the order of their entries, and where events were lost; the driver's own are ``nested``.
+    """Return all calls in the order of their entries, and where they end; the driver's own are ``nested``.
 
     Where a mark says that events were lost there is nothing more: not even the calls that were under way, and those
-    behind them.  None: there is no mark.
+    behind them.  So it is where zswap was given another compressor, whose calls look like the driver's.
+    None: neither is there.
 
     :raises BadInput: when the recording cannot be read
     """
@@ -146,7 +150,8 @@ def driver_calls(recording: Recording) -> tuple[list[DriverCall], int | None]:
 
 
 def _calls(recording: Recording) -> Iterator[DriverCall | int]:
-    """Yield the calls, and the event that says that events were lost."""
+    """Yield the calls, and the event that says that events were lost, or that the compressor is another."""
+    switches = {text for text in recording.texts() if _SWITCH.match(text)}
     objects = _Objects(recording)
     open_calls: dict[int, list[DriverCall]] = {}
     reading: dict[int, tuple[int, int]] = {}  # task -> (page, entries) of the decompression to come
@@ -154,16 +159,19 @@ def _calls(recording: Recording) -> Iterator[DriverCall | int]:
     pending: dict[int, DriverCall] = {}  # task -> its call, whose completion comes with an interrupt
     returned: dict[int, DriverCall] = {}  # task -> its last call, until its next event
     names = schema.NAMES
-    for base, batch in recording.batches(COLUMNS):
+    for base, batch in recording.batches((*COLUMNS, "text") if switches else COLUMNS):
+        texts = batch["text"] if switches else ()
         columns = {name: batch[name].tolist() for name in COLUMNS}
         pids, codes = columns["pid"], columns["event"]
         for i, code in enumerate(codes):
             name, pid = names[code], pids[i]
-            if name == "lost_events":
+            if name == "lost_events" or (switches and name in ("param", "marker") and texts[i] in switches):
                 yield base + i
                 return
             if pid in returned:
                 returned.pop(pid).done = base + i
+                # The task runs again: its interrupt has come.
+                pending.pop(pid, None)
             if name == "obj_malloc_ret":
                 objects.moved(columns["handle"][i], columns["obj"][i])
             elif name == "zswap_decompress":
@@ -191,7 +199,8 @@ def _calls(recording: Recording) -> Iterator[DriverCall | int]:
                 else:
                     call.page, call.entries = reading.pop(pid, (_NO_PAGE, 1))
                     waiting[call.number] = call
-                for other in (calls[0] for calls in open_calls.values() if calls and calls is not stack):
+                for other in (*(calls[0] for calls in open_calls.values() if calls and calls is not stack),
+                              *(other for task, other in pending.items() if task != pid)):
                     other.others += call.pages
                     call.others += other.pages
                 stack.append(call)

@@ -78,7 +78,7 @@ def run_driver(recording: Recording, layer: str) -> DriverRun | None:
 
 def _prepared(recording: Recording,
               layer: str) -> tuple[list[DriverCall], PlayedDriver, JobsByPage, int | None] | str:
-    """Return a recording's calls, its driver, its jobs and where events were lost, or why nothing can be followed."""
+    """Return a recording's calls, its driver, its jobs and where its calls end, or why nothing can be followed."""
     config, facts = recording.manifest["config"], recording.document("iaa")
     if config.get("compressor") != "deflate-iaa" or not isinstance(facts, dict):
         return f"zswap's compressor was {config.get('compressor')}, not deflate-iaa"
@@ -89,18 +89,20 @@ def _prepared(recording: Recording,
     lacks = not_captured(recording)
     if lacks:
         return lacks
-    jobs, (calls, lost_at) = read_jobs(recording), driver_calls(recording)
+    jobs, (calls, ends_at) = read_jobs(recording), driver_calls(recording)
     vmemmap = vmemmap_of([call.page + k * STRUCT_PAGE for call in calls if call.compress and call.page
                           for k in range(call.pages)],
                          [job.pfn for job in jobs if job.op == "compress"])
     if vmemmap is None:
         return "no compress call of the recording could be matched to a job of the devices"
     by_page = JobsByPage(jobs, vmemmap, calls)
+    if not by_page.matched:
+        return "which jobs of the devices are the recording's is not known: fewer than half of its calls have one"
     options = facts["options"]
     nodes, sure = _nodes(recording, calls)
     driver = PlayedDriver(line, options["devices"], options["wqs"], options["depth"] // options["wqs"], nodes,
                           options["mode"], bool(options["verify"]), by_page, sure=sure or options["devices"] == 1)
-    return calls, driver, by_page, lost_at
+    return calls, driver, by_page, ends_at
 
 
 def _nodes(recording: Recording, calls: list[DriverCall]) -> tuple[tuple[int, ...], bool]:
@@ -140,8 +142,8 @@ class _Check:
     """One recording's calls, one after another."""
 
     def __init__(self, recording: Recording, calls: list[DriverCall], driver: PlayedDriver, by_page: JobsByPage,
-                 lost_at: int | None) -> None:
-        self._recording, self._calls, self._by_page, self._lost_at = recording, calls, by_page, lost_at
+                 ends_at: int | None) -> None:
+        self._recording, self._calls, self._by_page, self._ends_at = recording, calls, by_page, ends_at
         self._driver, self._changes, self._changed = driver, by_page.changes, False
         #: how far the devices' clock is ahead of the recording's, as the last job shows; None: no call had one
         self._ahead: int | None = None
@@ -171,8 +173,8 @@ class _Check:
     def run(self) -> DriverRun:
         """Follow the calls, and compare them up to one that differs."""
         snapshots = recorded_stats(self._recording)
-        if self._lost_at is not None:
-            snapshots = [snapshot for snapshot in snapshots if snapshot.event < self._lost_at]
+        if self._ends_at is not None:
+            snapshots = [snapshot for snapshot in snapshots if snapshot.event < self._ends_at]
         self._out.reasons["iaa.crc"] = "the job log holds no checksums, or the recording no page bytes (--pages full)"
         self._out.reasons["iaa.stats"] = \
             "no two snapshots with statistics of iaa_crypto could be compared" if snapshots else \
@@ -186,6 +188,10 @@ class _Check:
         else:
             for snapshot in snapshots:
                 self._stats(snapshot)
+            extra = self._by_page.extra()
+            if extra and not self._differed and not self._hung and self._ends_at is None:
+                self._differ("iaa.submit", self._calls[-1], f"{len(extra):,} more, the first of them {extra[0].op} on "
+                             f"wq{extra[0].device}.{extra[0].queue}", "none", "descriptors that no call asked for")
         self._out.notes = self._notes()
         return self._out
 
@@ -271,9 +277,9 @@ class _Check:
 
     def _checksums(self, call: DriverCall, jobs: list[DeviceJob]) -> None:
         """Compare the checksums that the log holds with those of the pages; a check reads what it was made of."""
-        number = -1
         for job in jobs:
-            number += job.op == "compress"
+            frame = job.pfn if job.op == "compress" else job.to >> PAGE_SHIFT
+            number = frame - self._by_page.frame(call.page)
             due = self._crc_of.get(call.content + number) if call.compress and call.content >= 0 else None
             if due is None or job.crc is None or job.bent or job.flags & Flag.CRC_RFC3720:
                 continue
@@ -382,6 +388,9 @@ class _Check:
         if self._busy:
             notes.append(f"{self._busy:,} snapshots were read while the driver was called: its statistics in them are "
                          f"not compared")
+        if self._ends_at is not None:
+            notes.append(f"the driver is compared up to event {self._ends_at:,}: there events were lost, or zswap got "
+                         "another compressor")
         if self._changed:
             change = self._changes[0]
             notes.append(f"work queue {change.queue} of device {change.device} was "
@@ -393,7 +402,7 @@ class _Check:
         if self._stopped is not None:
             notes.append("a device stopped, as the plan of faults says, which is not followed: nothing of the driver "
                          f"is compared from event {self._stopped.number:,} on")
-        left = self._by_page.left() if self._out.stopped < 0 and self._lost_at is None else 0
+        left = self._by_page.left() + self._by_page.others if self._out.stopped < 0 and self._ends_at is None else 0
         if left:
             notes.append(f"{left:,} jobs of the devices belong to no recorded call")
         return notes

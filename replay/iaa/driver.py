@@ -154,7 +154,7 @@ class _Posted(IaaPosted):
 
     def _submit(self, job: IaaReq, wq: Wq, *, comp: bool, irq: bool = False) -> int:
         self.play.page, busy = job.page or 0, wq.busy
-        if self.play.no_descriptor(wq):
+        if self.play.no_descriptor("compress" if comp else "decompress", wq):
             wq.busy = wq.size
         try:
             return super()._submit(job, wq, comp=comp, irq=irq)
@@ -162,8 +162,13 @@ class _Posted(IaaPosted):
             wq.busy = busy
 
     def _finish(self, job: IaaReq, wq: Wq, *, comp: bool) -> int:
-        self.play.page = job.page or 0
-        return super()._finish(job, wq, comp=comp)
+        self.play.page, busy = job.page or 0, wq.busy
+        if comp and self.verify_compress and self.play.no_descriptor("verify", wq):
+            wq.busy = wq.size
+        try:
+            return super()._finish(job, wq, comp=comp)
+        finally:
+            wq.busy = busy
 
 
 class PlayedDriver:
@@ -209,6 +214,8 @@ class PlayedDriver:
         self._placed: set[tuple[int, bool]] = set()
         #: the call during which the driver turned itself off: a completion never came
         self._off: DriverCall | None = None
+        #: the last call with a job that took long enough for the driver to give up on it
+        self._slow: DriverCall | None = None
 
     @property
     def races(self) -> bool:
@@ -219,7 +226,7 @@ class PlayedDriver:
 
     def perform(self, kind: str, size: int, room: int) -> Record:
         """A descriptor was submitted: return the record that its job left."""
-        job = self._jobs.take(kind, self._call.page + self.page * STRUCT_PAGE)
+        job = self._jobs.take(kind, self._call.page + self.page * STRUCT_PAGE, self._call.ts)
         # The jobs of a batch are polled in each mode.
         irq = self.model.use_irq and self._call.pages == 1
         words = descriptor_words(kind, size, room, irq=irq)
@@ -233,7 +240,9 @@ class PlayedDriver:
             return Record(EINVAL)
         if job.lost and kind != "verify" and irq:
             raise _NoInterrupt
-        if job.lost or self._polled_out(job):
+        if job.lost and self._call.pages > 1:
+            raise NeverCompletes(f"the job of page {self.page} of a batch never completes, which is polled for ever")
+        if job.lost or self._polled_out(kind, job):
             return Record(NO_COMPLETION)
         # As check_completion() distinguishes them.
         if job.status == Status.SUCCESS:
@@ -263,9 +272,19 @@ class PlayedDriver:
         request.dlen = made.dlen
         return made.ret
 
-    def _polled_out(self, job: DeviceJob) -> bool:
+    def _polled_out(self, kind: str, job: DeviceJob) -> bool:
         """True where the driver gave up on a job that ended all the same: how long it polls only the call shows."""
-        return self._call.ret == ETIMEDOUT and job.ended - job.submitted >= _POLLS and not self.model.polls_for_ever
+        if job.ended - job.submitted < _POLLS or self.model.polls_for_ever:
+            return False
+        call = self._call
+        if kind == "compress" and self._jobs.next("verify", call.page + self.page * STRUCT_PAGE, call.ts) is not None:
+            # The driver checked the result behind it.
+            return False
+        if call.ret != ETIMEDOUT:
+            # Of a batch, or behind an interrupt, the call does not say it: the next one may.
+            self._slow = call
+            return False
+        return job.status != Status.WATCHDOG
 
     # ---- driving ----------------------------------------------------------------------------------------
 
@@ -273,7 +292,7 @@ class PlayedDriver:
         """Return what the driver does with a call; calls come in the order of their entries."""
         self._call, self._answer, self.page = call, DriverAnswer(), 0
         answer, model = self._answer, self.model
-        if call.size > (model.batch_size * PAGE_SIZE if call.compress and call.pages > 1 else _MOST):
+        if call.size < 0 or call.size > (model.batch_size * PAGE_SIZE if call.compress and call.pages > 1 else _MOST):
             answer.fault = f"a source of {call.size:,} bytes, which zswap does not ask for"
             return answer
         tables = self._tables(call)
@@ -310,17 +329,19 @@ class PlayedDriver:
             self._placed -= {(cpu, comp) for cpu in (call.cpu, call.end_cpu) for comp in (False, True)}
         return answer
 
-    def no_descriptor(self, wq: Wq) -> bool:
+    def no_descriptor(self, kind: str, wq: Wq) -> bool:
         """True where the job at hand was not submitted, and other calls may have held its queue's descriptors."""
-        kind = "compress" if self._call.compress else "decompress"
-        if self._jobs.next(kind, self._call.page + self.page * STRUCT_PAGE) is not None:
+        call = self._call
+        if self._jobs.next(kind, call.page + self.page * STRUCT_PAGE, call.ts) is not None:
             return False
-        return self.page + self._call.others >= wq.size
+        # A descriptor is held until its job was polled; a check comes before that.
+        own = call.pages - self.page if kind == "verify" else self.page
+        return own + call.others >= wq.size
 
     def next_jobs(self, call: DriverCall) -> list[DeviceJob | None]:
         """Return the job of each page of a call, None where the devices saw none."""
         kind = "compress" if call.compress else "decompress"
-        return [self._jobs.next(kind, call.page + k * STRUCT_PAGE) for k in range(call.pages)]
+        return [self._jobs.next(kind, call.page + k * STRUCT_PAGE, call.ts) for k in range(call.pages)]
 
     def _tables(self, call: DriverCall) -> list[WqTable]:
         """Return the tables of all CPUs that a call's queues are taken from; postings have two."""
@@ -342,9 +363,9 @@ class PlayedDriver:
         self._placed -= {(call.cpu, comp) for comp in (False, True)}
         for k in range(call.pages):
             page = call.page + k * STRUCT_PAGE
-            self._jobs.take("compress" if call.compress else "decompress", page)
+            self._jobs.take("compress" if call.compress else "decompress", page, call.ts)
             if call.compress:
-                self._jobs.take("verify", page)
+                self._jobs.take("verify", page, call.ts)
 
     def _expect(self, call: DriverCall, tables: list[WqTable], jobs: list[DeviceJob | None]) -> None:
         """Say which queues a call's jobs can use, and have the model use those that they were on."""
@@ -358,8 +379,10 @@ class PlayedDriver:
         if not call.alone or not self._sure:
             if place in self._placed:
                 table.cur_wq = (table.cur_wq + call.pages) % count
-            known = [wq for wq in used if wq is not None]
-            tables[call.cpu] = WqTable(known) if known else WqTable(list(table.wqs))
+            if None in used:
+                # Whether it took its turn is not known: mainline goes to software before, or after.
+                self._placed.discard(place)
+            tables[call.cpu] = WqTable([wq or table.wqs[0] for wq in used] if any(used) else list(table.wqs))
             return
         if place not in self._placed:
             self._possible = {0: tuple(table.wqs)}
@@ -373,6 +396,9 @@ class PlayedDriver:
 
     def _enabled(self, call: DriverCall) -> bool:
         """True unless a call finds the driver turned off."""
+        if self._off is None and self._slow is not None and call.ret == ENODEV:
+            self._off = self._slow
+            return False
         # While the driver turned itself off, a call may have been let through, or not.
         return self._off is None or (call.ret != ENODEV and not self.turned_off(call))
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from replay.iaa.calls import DriverCall
-from traces.deviceclock import STRUCT_PAGE, first_job
+from traces.deviceclock import STRUCT_PAGE, ClockMatch, first_job
 from traces.errors import BadInput
 from traces.lab.errors import LabError
 from traces.lab.iaa.descriptors import Decompress
@@ -25,6 +25,8 @@ _COLUMNS: Final = ("n", "device", "queue", "op", "flags", "how", "pfn", "in", "t
                    "in_flight", "submitted", "ended")
 #: Numbers of jobs are of 64 bits.
 _WHOLE: Final = 1 << 63
+#: Nanoseconds behind a recording's beginning in which jobs may still be of before it.
+_BEGINNING: Final = 100_000_000
 #: Notes of jobs that left no record: lost by a rule, or on their way when their device stopped.
 _NO_RECORD: Final = ("lost", "aborted")
 #: A checksum that no other is: a rule of the fault plan changed it, and the log holds none.
@@ -153,10 +155,18 @@ class JobsByPage:
         self.others = 0
         #: when a queue was enabled or disabled, after the recording had begun
         self.changes: list[DeviceJob] = []
-        made = [(call.ts, self.frame(call.page)) for call in calls if call.compress and call.page]
+        #: jobs that no call asked for, though they lie between those that calls did
+        self._extra: list[DeviceJob] = []
+        self._latest = 0
+        made = [(call.ts, self.frame(call.page) + k) for call in calls if call.compress and call.page
+                for k in range(call.pages)]
         begin = first_job(made, [(job.submitted, job.pfn) for job in jobs if job.op == "compress"], calls[0].ts)
+        #: whether the clocks show which jobs are the recording's
+        self.matched = begin is not None
+        self._begin, ahead = begin or (0, 0)
+        self._clocks = ClockMatch(ahead)
         #: jobs from before the recording
-        self.before = 0 if begin is None else sum(job.submitted < begin for job in jobs)
+        self.before = sum(job.submitted < self._begin for job in jobs)
         for job in jobs[self.before:]:
             if job.op == "compress":
                 self._of["compress", job.pfn].append(job)
@@ -171,16 +181,36 @@ class JobsByPage:
         """Return a struct page's frame number."""
         return (page - self._vmemmap) // STRUCT_PAGE
 
-    def next(self, kind: str, page: int) -> DeviceJob | None:
+    def next(self, kind: str, page: int, ts: int) -> DeviceJob | None:
         """As :meth:`take`, and leave it where it is."""
         queue = self._of.get((kind, self.frame(page)))
+        while queue and self._clocks.is_before(queue[0].submitted, ts):
+            # Of before the recording, if it is near its beginning.
+            job = queue.popleft()
+            if job.submitted > self._begin + _BEGINNING:
+                self._extra.append(job)
         return queue[0] if queue else None
 
-    def take(self, kind: str, page: int) -> DeviceJob | None:
-        """Return the next job of a kind (compress, verify, decompress) on a page, None where there is none."""
-        queue = self._of.get((kind, self.frame(page)))
-        return queue.popleft() if queue else None
+    def take(self, kind: str, page: int, ts: int) -> DeviceJob | None:
+        """Return the next job of a kind (compress, verify, decompress) on a page, None where there is none.
+
+        :param ts: when the call began: jobs that were submitted earlier are not its own
+        """
+        job = self.next(kind, page, ts)
+        if job is None:
+            return None
+        self._of[kind, self.frame(page)].popleft()
+        self._latest = max(self._latest, job.submitted)
+        if kind != "verify":
+            self._clocks.take(job.submitted, ts)
+        return job
 
     def left(self) -> int:
         """Return how many jobs no call took."""
-        return sum(map(len, self._of.values()))
+        return sum(map(len, self._of.values())) + len(self._extra)
+
+    def extra(self) -> list[DeviceJob]:
+        """Return the jobs that no call asked for, though calls before and behind them did; in order."""
+        left = (job for queue in self._of.values() for job in queue
+                if self._begin + _BEGINNING < job.submitted < self._latest)
+        return sorted([*self._extra, *left], key=lambda job: job.submitted)

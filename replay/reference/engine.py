@@ -229,7 +229,8 @@ class Engine:
         if self.lru.deleting:
             self.lru.deleting.pop(pid, None)
         stack = state.stacks.get(pid)
-        if name == "zswap_total_pages_ret" and stack and stack[-1].handed.totals is not None:
+        if name == "zswap_total_pages_ret" and stack and (
+                stack[-1].handed.totals is not None or not state.sees("zs_get_total_pages_ret", "ret")):
             # Whether this function is inlined where zswap decides by it is the compiler's choice; it changes nothing.
             self.count("reading of totals")
             self.totals.compare_sum(i, stack[-1])
@@ -347,6 +348,10 @@ class Engine:
             self.in_driver[pid] = self.in_driver.get(pid, 0) + 1
             self.count("call of the driver's own")
             return
+        if stack and self._half_seen(name, stack):
+            # Of a call in a call only one end was captured: the inner one was taken for the outer.
+            self.count("call of the driver's own")
+            return
         if pid in self.out_of_step:
             if name == self.out_of_step[pid] + "_ret":
                 del self.out_of_step[pid]
@@ -417,6 +422,12 @@ class Engine:
         name = self.state.compressor_of(stack[-1]) if stack else self.state.model.pools[0].tfm_name
         effect = stack[-1].effect if stack else None
         return name.startswith("deflate-iaa") and (not stack or (effect is not None and effect[0] in _ACOMP_RET))
+
+    def _half_seen(self, name: str, stack: list[Frame]) -> bool:
+        """True for a second entry, or return, of a driver's call of which the other end was not captured."""
+        other = name.removesuffix("_ret") if name in _ACOMP_RET else f"{name}_ret" if name in _ACOMP else ""
+        return bool(other) and other not in self.state.captured \
+            and self.state.compressor_of(stack[-1]).startswith("deflate-iaa")
 
     def _may_begin(self, name: str, stack: list[Frame] | None) -> bool:
         """True where an operation can begin: in no other, or where the kernel lets it nest."""

@@ -6,10 +6,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from model.revisions import revision_for_line, revision_for_patches
+from model.revisions import SERIES, message_id, revision_for_line, revision_for_patches
 from traces.record.release import kernel_line
 
-__all__ = ["revision_of_kernel"]
+__all__ = ["posting_note", "revision_of_kernel"]
+
+
+def _named(kernel: Mapping[str, Any]) -> set[str]:
+    """Return the Message-IDs of the patches that a kernel was built with."""
+    build = kernel.get("build")
+    patches = build.get("patches") if isinstance(build, dict) else None
+    return {str(patch.get("message_id")).strip("<> ") for patch in patches if isinstance(patch, dict)} \
+        if isinstance(patches, list) else set()
 
 
 def revision_of_kernel(kernel: Mapping[str, Any]) -> str | None:
@@ -19,8 +27,17 @@ def revision_of_kernel(kernel: Mapping[str, Any]) -> str | None:
 
     :param kernel: of a recording's manifest
     """
-    line, build = kernel_line(kernel), kernel.get("build")
-    patches = build.get("patches") if isinstance(build, dict) else None
-    named = {str(patch.get("message_id")).strip("<> ") for patch in patches if isinstance(patch, dict)} \
-        if isinstance(patches, list) else set()
+    line, named = kernel_line(kernel), _named(kernel)
     return revision_for_patches(line, named) or revision_for_line(line)
+
+
+def posting_note(kernel: Mapping[str, Any], revision: str) -> str:
+    """Return a sentence where a kernel was built with mails of a posting that the revision is not of, else ``""``."""
+    named = _named(kernel)
+    for name, (_, *steps) in SERIES.items():
+        series = message_id(steps[-1]).rpartition("@")[0].partition("-")[0]
+        mails = sum(each.startswith(f"{series}-") for each in named)
+        if mails and not revision.startswith(name):
+            return (f"the kernel was built with {mails} mails of {name}: name its revision with --revision where it is "
+                    f"not {revision}")
+    return ""

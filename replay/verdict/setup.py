@@ -15,7 +15,7 @@ from replay.iaa.check import DriverRun, run_driver
 from replay.iaa.jobs import has_devices
 from replay.reference.checks import Tally
 from replay.reference.engine import Engine
-from replay.reference.kernelrevision import revision_of_kernel
+from replay.reference.kernelrevision import posting_note, revision_of_kernel
 from replay.reference.modelstate import load_state
 from replay.reference.objectwords import set_layout
 from replay.reference.predictions import Predictions, predict
@@ -196,7 +196,9 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     in_use = {recording.manifest["config"]["compressor"], *switched_to(recording)}
     reasons, notes = judge(recording, predictions, in_use)
     engine = Engine(recording, model, tally, predictions, keep_going=keep_going, observe=observe)
-    engine.start_reasons, engine.start_notes = reasons, [*notes, *line_notes(recording)]
+    posting = posting_note(recording.manifest["kernel"], name)
+    engine.start_reasons = reasons
+    engine.start_notes = [*notes, *line_notes(recording), *([posting] if posting else [])]
     # The compiler decides whether zswap_writeback_entry() is inlined: hits show that it is called.  A probe that was
     # never hit shows nothing, as it may sit on a copy that nothing calls.
     if "zswap_writeback_entry" in engine.state.captured and not model.WRITEBACK_APART:

@@ -17,7 +17,7 @@ import numpy as np
 
 from traces import schema
 from traces.block import Block
-from traces.deviceclock import STRUCT_PAGE, first_job, vmemmap_of
+from traces.deviceclock import STRUCT_PAGE, ClockMatch, first_job, vmemmap_of
 from traces.errors import BadInput
 from traces.files import is_regular
 from traces.importers.iaafiles import JOBS, PAGES
@@ -54,6 +54,7 @@ class DevicePages(PageIndex):
         self._times = times
         self._of: dict[int, deque[int]] | None = None
         self._vmemmap = 0
+        self._clocks: ClockMatch | None = None
         #: rows of the file in the order in which calls took them: the recording's ``refs``
         self._called: list[int] = []
         self._ready = threading.Event()
@@ -76,8 +77,8 @@ class DevicePages(PageIndex):
         first = [page + offset // schema.PAGE_SIZE * STRUCT_PAGE for page, offset in zip(pages, offsets, strict=True)]
         if self._of is None:
             self._begin(first, block.ts[calls].tolist())
-        found = np.array([self._take(page, min(max(size // schema.PAGE_SIZE, 1), _MOST_PAGES))
-                          for page, size in zip(first, sizes, strict=True)], np.int64)
+        found = np.array([self._take(page, min(max(size // schema.PAGE_SIZE, 1), _MOST_PAGES), ts)
+                          for page, size, ts in zip(first, sizes, block.ts[calls].tolist(), strict=True)], np.int64)
         block.put("content", calls[found >= 0], found[found >= 0])
         self.unmatched += int(np.count_nonzero(found < 0))
 
@@ -91,19 +92,28 @@ class DevicePages(PageIndex):
         calls = [(ts, self._frame(page)) for page, ts in zip(pages, stamps, strict=True)]
         jobs = list(zip(self._times, self._frames, strict=True))
         begin = first_job(calls, jobs, stamps[0])
+        if begin is None:
+            # No call is known to have a job.
+            return
+        self._clocks = ClockMatch(begin[1])
         for job, (submitted, frame) in enumerate(jobs):
-            if begin is None or submitted >= begin:
+            if submitted >= begin[0]:
                 self._of[frame].append(job)
 
     def _frame(self, page: int) -> int:
         return (page - self._vmemmap) // STRUCT_PAGE
 
-    def _take(self, page: int, count: int) -> int:
+    def _take(self, page: int, count: int, ts: int) -> int:
         """Return the row of ``refs`` of a call's first page, -1 where not all its pages are known."""
         assert self._of is not None
         frame = self._frame(page)
         queues = [self._of.get(frame + k) for k in range(count)]
+        for queue in queues:
+            while queue and self._clocks is not None and self._clocks.is_before(self._times[queue[0]], ts):
+                queue.popleft()
         jobs = [queue.popleft() if queue else -1 for queue in queues]
+        if jobs[0] >= 0 and self._clocks is not None:
+            self._clocks.take(self._times[jobs[0]], ts)
         rows = [self._rows[job] if job >= 0 else -1 for job in jobs]
         if min(rows) < 0:
             return -1

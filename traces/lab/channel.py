@@ -80,7 +80,7 @@ class Sender:
                     self._write(_PIECE, name, piece, sent)
                     sent += len(piece)
                     checksum = zlib.crc32(piece, checksum)
-            if sent:
+            if sent or name in self._sent:
                 self._sent[name] = sent, checksum, facts.st_ino, facts.st_mtime_ns
 
     @staticmethod

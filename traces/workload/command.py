@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folio", choices=list(FOLIOS), default="4k", help="size of the folios (default: 4k)")
     parser.add_argument("--procs", type=_positive, metavar="N", help="worker processes, each on a CPU (default: 1)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of synthetic pages (default: 1)")
-    parser.add_argument("--mix", choices=sorted(MIXES), help="synthetic pages of one mix in place of the scenario's")
+    parser.add_argument("--mix", choices=sorted(MIXES), metavar="MIX",
+                        help=f"synthetic pages of one mix in place of the scenario's: {', '.join(sorted(MIXES))}")
     parser.add_argument("--content", type=Path, metavar="PATH",
                         help="take the pages of a page dump, or of the files below a directory")
     parser.add_argument("--compressor", metavar="NAME", help="change zswap's compressor first")

@@ -88,7 +88,8 @@ class AcompHandlers:
             # Software's bytes, not the device's.
             self.hold("crypto_acomp_compress_ret:ret", i, frame, (ret,), (software[0],),
                       what="error of the driver's software fallback")
-            return ret, dlen, -1
+            return (ret, dlen, -1) if sees_ret and (sees_dlen or ret) else \
+                (*self._result_elsewhere(i, -1, name, None), -1)
         expected = self.predictions.result(content, name)
         driver, left = self.state.driver_result(batch.row(i)) or (0, 0)
         if driver and expected is not None and expected[0] == driver:
@@ -201,8 +202,10 @@ class AcompHandlers:
             return answer
         # Whether a driver with a fallback succeeds is not zswap's doing; the invariants say what a failure means.
         software, frame.handed.software = frame.handed.software, None
-        known = self.state.driver_result(batch.row(i)) or software
         seen = self.held["crypto_acomp_decompress_ret"].seen
+        if software is not None:
+            software = software[0] if seen[0] else predicted[0], software[1] if seen[1] else predicted[1]
+        known = self.state.driver_result(batch.row(i)) or software
         if known is not None or self.state.driver_results is None:
             predicted = known or predicted
             self.hold("crypto_acomp_decompress_ret", i, frame, (batch.ret[i], batch.dlen[i]), predicted)
@@ -251,7 +254,7 @@ class AcompHandlers:
         algorithm = state.compressor_of(frame)
         expected = self.predictions.result(own, algorithm)
         limits = self.predictions.bounds(own, algorithm)
-        lengths = frame.handed.lengths
+        lengths = frame.handed.lengths if len(frame.handed.lengths) == pages else ()
         left = lengths[number] if lengths else 0
         if lengths and (left <= 0 or left != size or expected is None):
             # What its driver made of this page, whatever the device would make of it.
