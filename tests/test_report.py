@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from regressing import Plan, record
 
 from replay.cli import main
-from replay.reference.checks import CHECKS
+from replay.reference.checks import CHECKS, Divergence
 from replay.regress.compare import regress
 from replay.report import sections, story
 from replay.report.consequences import RESPECTS, STAKES, in_this_case, stake
@@ -603,6 +603,14 @@ def test_verdict_in_one_sentence(verdict: str, reasons: list[str], words: str) -
                     checks=[CheckResult("store.length", 5, 0, "exact", ""), CheckResult("store.raw", 0, 0, "exact", "")],
                     divergences=[], reasons=reasons)
     assert story.verdict_sentence(result) == words
+
+
+@pytest.mark.parametrize(("check", "words"), [("invariant.load", "breaks an invariant: at event 3, w"),
+                                               ("store.raw", "does not do what R says: at event 3, w")])
+def test_a_broken_invariant_may_be_the_revision_s_too(check: str, words: str) -> None:
+    result = Result(verdict="FAIL", recording="x", revision="R", mirrors="", kernel="7.9", compressor="lz4", events=9, checks=[],
+                    divergences=[Divergence(check, 3, "e", 1, 2, "w", 0, 0, 0)], reasons=[])
+    assert story.verdict_sentence(result) == f"Kernel 7.9 (lz4) {words}: recorded 1, predicted 2 ({check})."
 
 
 def test_long_tables_are_printed_when_unfolded() -> None:

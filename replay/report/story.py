@@ -46,8 +46,11 @@ def verdict_sentence(result: Result) -> str:
         return f"K{kernel[1:]} did what {result.revision} says: {made}, none different."
     if result.verdict == "FAIL" and result.divergences:
         first = result.divergences[0]
-        return (f"K{kernel[1:]} does not do what {result.revision} says: at event {first.event:,}, {first.what}: "
-                f"recorded {_short(first.recorded)}, predicted {_short(first.predicted)} ({first.check}).")
+        # Of an invariant the difference says whether the revision breaks it, too.
+        does = "breaks an invariant" if first.check.startswith("invariant.") else \
+            f"does not do what {result.revision} says"
+        return (f"K{kernel[1:]} {does}: at event {first.event:,}, {first.what}: recorded {_short(first.recorded)}, "
+                f"predicted {_short(first.predicted)} ({first.check}).")
     if result.verdict == "FAIL":
         return f"K{kernel[1:]} does not do what {result.revision} says: {made}."
     why = result.reasons[0] if result.reasons else "no reason was given"
