@@ -64,10 +64,15 @@ class ClockMatch:
         self._apart = deque([ahead], maxlen=_PAIRS)
         self._last: int | None = None
 
+    @property
+    def ahead(self) -> int:
+        """Nanoseconds from a call to its job, at least."""
+        return min(self._apart)
+
     def is_before(self, submitted: int, ts: int) -> bool:
         """True where a job was submitted before a call that began at ``ts``."""
         since = 0 if self._last is None else abs(ts - self._last)
-        return submitted - ts < min(self._apart) - _CLOSER - int(since * _DRIFT)
+        return submitted - ts < self.ahead - _CLOSER - int(since * _DRIFT)
 
     def take(self, submitted: int, ts: int) -> None:
         """Learn from a call and its job."""

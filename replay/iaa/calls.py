@@ -43,12 +43,12 @@ class DriverCall:
 
     ``number``, ``end``: the events of its entry and its return; ``cpu``, ``end_cpu``: where they were recorded;
     ``page``: the struct page that is compressed, or decompressed into, 0 where that was not recorded; ``content``: the
-    compressed page's reference to its bytes, -1 for none; ``size``,
-    ``room``: bytes of source and destination as asked for; ``entries``: entries of the source's scatter list, 0 where
-    that is not known; ``ret``, ``dlen``: as the call left them; ``nested``: calls that the driver made itself, of its
-    software fallback; ``alone``: on its CPU nothing else called the driver meanwhile, and it stayed there; ``done``: an
-    event behind its completion, which may come with an interrupt; ``others``: pages of other tasks' calls that were
-    under way at some time of it.  A call that never returned has no ``end`` (-1).
+    compressed page's reference to its bytes, -1 for none; ``size``, ``room``: bytes of source and destination as asked
+    for; ``entries``: entries of the source's scatter list, 0 where that is not known; ``ret``, ``dlen``: as the call
+    left them; ``nested``: calls that the driver made itself, of its software fallback; ``alone``: on its CPU nothing
+    else called the driver meanwhile, and it stayed there; ``done``: an event behind its completion, which may come with
+    an interrupt; ``others``: pages of other tasks' calls that were under way at some time of it.  A call that never
+    returned has no ``end`` (-1).
 
     In the thread of a device's interrupt the driver calls its software fallback too.  Such a call is ``inside`` one of
     that many decompressions, None for any other call; each of these has it in ``maybe``, and the one that made it sets

@@ -37,7 +37,7 @@ from traces.recording import Recording
 
 __all__ = ["DriverRun", "run_driver"]
 
-#: Nanoseconds in which the driver changes its tables before a queue is disabled, at most.
+#: Nanoseconds in which the driver changes its tables before a queue is disabled (iaa_crypto_remove()), at most.
 _SOON: Final = 1_000_000_000
 
 
@@ -61,10 +61,11 @@ class DriverRun:
     notes: list[str] = field(default_factory=list)
 
 
-def run_driver(recording: Recording, layer: str) -> DriverRun | None:
+def run_driver(recording: Recording, layer: str, *, pages: bool = True) -> DriverRun | None:
     """Follow the driver of a recording with its model, and compare; None for a recording without devices.
 
     :param layer: the crypto layer of the revision: a posting's driver is the posting's, any other the kernel's
+    :param pages: compare checksums with the recorded pages
     :raises BadInput: when the job log cannot be read
     """
     if not has_devices(recording):
@@ -73,7 +74,9 @@ def run_driver(recording: Recording, layer: str) -> DriverRun | None:
     if isinstance(run, str):
         return DriverRun(reasons=dict.fromkeys(DRIVER_CHECKS, run), nothing=run,
                          notes=[f"nothing of the devices' driver is compared: {run}"])
-    return _Check(recording, *run).run()
+    calls, driver, by_page, ends_at = run
+    checksums = _checksums_of(recording) if pages and by_page.sums() else {}
+    return _Check(recording, calls, driver, by_page, ends_at, checksums).run()
 
 
 def _prepared(recording: Recording,
@@ -142,15 +145,13 @@ class _Check:
     """One recording's calls, one after another."""
 
     def __init__(self, recording: Recording, calls: list[DriverCall], driver: PlayedDriver, by_page: JobsByPage,
-                 ends_at: int | None) -> None:
+                 ends_at: int | None, checksums: dict[int, int]) -> None:
         self._recording, self._calls, self._by_page, self._ends_at = recording, calls, by_page, ends_at
         self._driver, self._changes, self._changed = driver, by_page.changes, False
-        #: how far the devices' clock is ahead of the recording's, as the last job shows; None: no call had one
-        self._ahead: int | None = None
         self._out = DriverRun()
         self._compared = self._out.compared
         #: of each page that was handed over, by its reference
-        self._crc_of = _checksums_of(recording)
+        self._crc_of = checksums
         self._moved = self._shared = self._unknown = self._hung = 0
         self._strays = self._raced = 0
         #: a device stopped, as the plan of faults says: what idxd does then is followed up to the first difference,
@@ -175,7 +176,8 @@ class _Check:
         snapshots = recorded_stats(self._recording)
         if self._ends_at is not None:
             snapshots = [snapshot for snapshot in snapshots if snapshot.event < self._ends_at]
-        self._out.reasons["iaa.crc"] = "the job log holds no checksums, or the recording no page bytes (--pages full)"
+        self._out.reasons["iaa.crc"] = \
+            "the job log has no checksums, or there are no page bytes (record with --pages full)"
         self._out.reasons["iaa.stats"] = \
             "no two snapshots with statistics of iaa_crypto could be compared" if snapshots else \
             "the snapshots hold no statistics of iaa_crypto (CONFIG_CRYPTO_DEV_IAA_CRYPTO_STATS)"
@@ -197,7 +199,9 @@ class _Check:
 
     def _follow(self, call: DriverCall) -> bool:
         """Follow one call; False where the model cannot."""
-        if self._changes and self._is_behind(call):
+        if self._changes and self._by_page.when(call.ts) >= self._changes[0].submitted - _SOON:
+            # The driver has other tables then.
+            self._changed = True
             return False
         if call.inside is not None:
             self._stray(call)
@@ -221,15 +225,6 @@ class _Check:
         if final is not None:
             self._out.results[call.end] = DriverResult(*final, answer.lengths, answer.early)
         return True
-
-    def _is_behind(self, call: DriverCall) -> bool:
-        """True where a queue was enabled or disabled before a call, or soon after: the driver has other tables then."""
-        submitted = [job.submitted for job in self._driver.next_jobs(call) if job is not None]
-        if submitted:
-            self._ahead = submitted[0] - call.ts
-        behind = self._ahead is not None and call.ts + self._ahead >= self._changes[0].submitted - _SOON
-        self._changed = self._changed or behind
-        return behind
 
     def _compare(self, call: DriverCall, answer: DriverAnswer) -> None:
         if answer.fault:

@@ -386,9 +386,12 @@ class PlayedDriver:
             return
         if place not in self._placed:
             self._possible = {0: tuple(table.wqs)}
-            if used[0] not in table.wqs:
+            # A page that got no descriptor took its turn, too.
+            known = next(((k, wq) for k, wq in enumerate(used) if wq is not None and wq in table.wqs), None)
+            if known is None:
                 return
-            first = table.wqs.index(used[0])
+            self._possible[known[0]] = tuple(table.wqs)
+            first = (table.wqs.index(known[1]) - known[0]) % count
             table.cur_wq = first if posted else (first - 1) % count
             self._placed.add(place)
         for k in range(call.pages):

@@ -181,6 +181,10 @@ class JobsByPage:
         """Return a struct page's frame number."""
         return (page - self._vmemmap) // STRUCT_PAGE
 
+    def when(self, ts: int) -> int:
+        """Return a time stamp of the recording by the devices' clock."""
+        return ts + self._clocks.ahead
+
     def next(self, kind: str, page: int, ts: int) -> DeviceJob | None:
         """As :meth:`take`, and leave it where it is."""
         queue = self._of.get((kind, self.frame(page)))
@@ -204,6 +208,10 @@ class JobsByPage:
         if kind != "verify":
             self._clocks.take(job.submitted, ts)
         return job
+
+    def sums(self) -> bool:
+        """True where the log holds checksums of what is compressed."""
+        return any(job.crc is not None for (kind, _), queue in self._of.items() if kind == "compress" for job in queue)
 
     def left(self) -> int:
         """Return how many jobs no call took."""

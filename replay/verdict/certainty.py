@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["excuses"]
 
 
-
 def excuses(recording: Recording, engine: Engine) -> list[str]:
     """Return what may explain the divergences of a replay in the kernel's place, a sentence each; empty for nothing.
 

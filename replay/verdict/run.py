@@ -100,7 +100,7 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
     if not len(recording) and not recording.manifest["complete"]:
         return _nothing_recorded(recording, revision)
     began, compiled = time.perf_counter(), compiling.seconds()
-    driver = run_driver(recording, choose_revision(recording, revision)[1].crypto_layer)
+    driver = run_driver(recording, choose_revision(recording, revision)[1].crypto_layer, pages=pages)
     reference, name, predictions = open_engine(recording, revision, tally, keep_going=keep_going, pages=pages,
                                                progress=progress, driver=driver)
     reasons = start_reasons(recording, reference)

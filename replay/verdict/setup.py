@@ -203,7 +203,7 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     # never hit shows nothing, as it may sit on a copy that nothing calls.
     if "zswap_writeback_entry" in engine.state.captured and not model.WRITEBACK_APART:
         model.WRITEBACK_APART = _occurs(recording, "zswap_writeback_entry")
-    driver = driver or run_driver(recording, kind.crypto_layer)
+    driver = driver or run_driver(recording, kind.crypto_layer, pages=pages)
     if driver is not None:
         engine.state.driver_results, engine.state.driver_stopped = driver.results, driver.stopped
         if driver.nothing:
