@@ -96,8 +96,12 @@ class LeftOut(Recording):
         for at in range(start // rows * rows, len(self), rows):
             yield at, {name: self.columns[name][at:at + rows] for name in columns}
 
-    def texts(self) -> set[str]:
-        return {text for text in self.columns["text"] if text}
+    def texts(self) -> frozenset[str]:
+        return frozenset(text for text in self.columns["text"] if text)
+
+    def counts(self) -> dict[str, int]:
+        codes, counts = np.unique(self.columns["event"], return_counts=True)
+        return {schema.NAMES[code]: count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)}
 
     @property
     def snapshots(self) -> list[dict[str, Any]]:

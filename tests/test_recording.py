@@ -7,9 +7,10 @@ import hashlib
 import json
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -20,10 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ringbuilder import page
 
+from replay.tools.synthetic import cycle, write_repeated
+from replay.verdict.run import replay
 from tests.damaging import edit, replace
 from traces import pages as pages_module
+from traces import parquetbounds, schema
 from traces import recording as recording_module
-from traces import schema
 from traces.errors import BadInput
 from traces.pages import PageStore, PageStoreWriter
 from traces.recording import Recording, RecordingWriter
@@ -645,3 +648,26 @@ def test_events_whose_probe_a_manifest_does_not_list_are_no_events_that_were_not
     edit(copy, lambda manifest: manifest["probes"].pop("fix_fullness_group"))
     with pytest.raises(BadInput, match="key 'probes': does not list fix_fullness_group, of which there are events"):
         Recording(copy)
+
+
+def test_what_a_segment_says_of_itself_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_repeated(tmp_path / "r", cycle(5_000), 3)
+    asked: list[Path] = []
+
+    def counting(path: Path, *rest: Any) -> None:
+        asked.append(path)
+        return bound(path, *rest)
+
+    def reading(raw: BinaryIO, size: int) -> Any:
+        asked.append(Path("footer"))
+        return columns(raw, size)
+
+    bound, columns = parquetbounds.bound_memory, parquetbounds.columns
+    monkeypatch.setattr(parquetbounds, "bound_memory", counting)
+    monkeypatch.setattr(parquetbounds, "columns", reading)
+    recording = Recording(tmp_path / "r")
+    segments = {tmp_path / "r" / segment["file"] for segment in recording.manifest["segments"]}
+    assert len(segments) == 3
+    assert replay(recording, pages=False).verdict == "PASS"
+    # Footers are read once before pyarrow reads anything of a file, and once for the reader of such files.
+    assert Counter(asked) == {**dict.fromkeys(segments, 1), Path("footer"): 6}

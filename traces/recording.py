@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces import jsontext, parquetbounds, schema
-from traces.arrowarrays import numpy_of
 from traces.block import Block
 from traces.errors import BadInput
+from traces.eventfiles import AGAIN, EventFiles
 from traces.files import is_regular, open_input, read_input, regular
 from traces.leftovers import Unfinished
 from traces.pages import PageStore, PageStoreWriter
@@ -40,7 +40,6 @@ _MANIFEST: Final = "manifest.json"
 _STATE: Final = "state"
 _IAA: Final = "iaa"
 _SOURCE: Final = "check what the source says of its run"
-_AGAIN: Final = "import or record again, or copy the whole directory again"
 
 
 def usable_cpus() -> int:
@@ -241,6 +240,7 @@ class Recording:
         self._checked_state = False
         self._checked_iaa = False
         self._check_lists()
+        self._events = EventFiles(self.path, self.manifest["segments"])
         if verify:
             self._verify()
             self._count_rows()
@@ -273,11 +273,11 @@ class Recording:
             raise BadInput(path, "", "cannot be read (Permission denied)", "ask its owner for permission")
         manifest = self._parsed(path, jsontext.MOST_BYTES, "the manifest is absurdly large")
         if not isinstance(manifest, dict) or type(manifest.get("format_version")) is not int:
-            raise BadInput(path, "", "has no format_version", _AGAIN)
+            raise BadInput(path, "", "has no format_version", AGAIN)
         if manifest["format_version"] != schema.FORMAT_VERSION:
             raise BadInput(path, "", f"format version {manifest['format_version']} is not one this zreplay "
                            f"reads ({schema.FORMAT_VERSION})", "use the zreplay that wrote it")
-        jsontext.hold_to_schema(manifest, "manifest", path, _AGAIN)
+        jsontext.hold_to_schema(manifest, "manifest", path, AGAIN)
         # Only one line of it is shown, without characters that a terminal would obey.
         shown: dict[str, Any] = escaped_texts(manifest)
         return shown
@@ -287,25 +287,25 @@ class Recording:
             data = read_input(path, most, self.path)
         except OSError as problem:
             raise BadInput(path, "", f"cannot be read ({problem.strerror})",
-                           next_step(problem.errno, _AGAIN)) from None
+                           next_step(problem.errno, AGAIN)) from None
         if len(data) > most:
-            raise BadInput(path, "", too_large, _AGAIN)
+            raise BadInput(path, "", too_large, AGAIN)
         try:
             return jsontext.parse(data)
         except ValueError as problem:
-            raise BadInput(path, "", f"is not readable JSON ({problem})", _AGAIN) from None
+            raise BadInput(path, "", f"is not readable JSON ({problem})", AGAIN) from None
 
     def _verify(self) -> None:
         for name, digest in self.manifest["files"].items():
             path = self.path / name
             try:
                 if not os.path.lexists(path):
-                    raise BadInput(path, "", "is missing from the recording", _AGAIN)
+                    raise BadInput(path, "", "is missing from the recording", AGAIN)
                 if _digest(path, self.path) != digest:
-                    raise BadInput(path, "", "does not match its digest in the manifest", _AGAIN)
+                    raise BadInput(path, "", "does not match its digest in the manifest", AGAIN)
             except OSError as problem:
                 raise BadInput(path, "", f"cannot be read ({problem.strerror})",
-                           next_step(problem.errno, _AGAIN)) from None
+                           next_step(problem.errno, AGAIN)) from None
 
     def _check_lists(self) -> None:
         """The lists name files that the manifest has a digest of, each once, all there are, of as many rows as said."""
@@ -315,23 +315,23 @@ class Recording:
             there = {name for name in self.manifest["files"] if name.startswith(folder)}
             for index, name in enumerate(listed):
                 if name not in self.manifest["files"]:
-                    raise BadInput(path, f"{one} {index}", "its file is not one of 'files'", _AGAIN)
+                    raise BadInput(path, f"{one} {index}", "its file is not one of 'files'", AGAIN)
             if len(set(listed)) != len(listed):
-                raise BadInput(path, f"key '{key}'", "names a file twice", _AGAIN)
+                raise BadInput(path, f"key '{key}'", "names a file twice", AGAIN)
             if there - set(listed):
                 raise BadInput(path, f"key '{key}'", f"does not list {min(there - set(listed))}, one of 'files'",
-                               _AGAIN)
+                               AGAIN)
         rows = sum(segment["rows"] for segment in self.manifest["segments"])
         if rows != self.manifest["rows"]:
             raise BadInput(path, "key 'rows'",
-                           f"says {self.manifest['rows']} events, and the segments' rows are {rows}", _AGAIN)
+                           f"says {self.manifest['rows']} events, and the segments' rows are {rows}", AGAIN)
         for folder, ending in (("events", ".parquet"), ("counters", ".json")):
             place = self.path / folder
             there = {f"{folder}/{name}" for name in os.listdir(place) if name.endswith(ending) and name[0] != "."} \
                 if place.is_dir() else set()
             if there - self.manifest["files"].keys():
                 raise BadInput(path, "key 'files'", f"does not list {min(there - self.manifest['files'].keys())}, "
-                               "which is there", _AGAIN)
+                               "which is there", AGAIN)
         calls = self.manifest.get("page_calls", {})
         if "kinds" in self.manifest:
             self._same_count("page_calls", calls.get("calls"), "compress calls",
@@ -345,7 +345,7 @@ class Recording:
 
     def _same_count(self, key: str, said: int | None, what: str, found: int) -> None:
         if said is not None and said != found:
-            raise BadInput(self.path / _MANIFEST, f"key '{key}'", f"says {said} {what}, and there are {found}", _AGAIN)
+            raise BadInput(self.path / _MANIFEST, f"key '{key}'", f"says {said} {what}, and there are {found}", AGAIN)
 
     def _count_rows(self) -> None:
         """Each file has as many rows as the manifest says, of each kind, and lists the probe of each event.
@@ -353,12 +353,7 @@ class Recording:
         An event that the manifest does not list counts as not probed: a replay would not expect its rows.
         """
         kinds = self.manifest.get("kinds")
-        found: dict[str, int] = {}
-        for first, path, file in self._files():
-            for chunk in self._table(first, path, file, ["event"]).column("event").chunks:
-                names, counts = chunk.dictionary.to_pylist(), np.bincount(numpy_of(chunk.indices))
-                for name, count in zip(names, counts.tolist(), strict=False):
-                    found[name] = found.get(name, 0) + count
+        found = self._events.counts()
         if kinds is not None:
             for name in sorted({*kinds, *found}):
                 self._same_count("kinds", kinds.get(name, 0), f"events {name}", found.get(name, 0))
@@ -367,7 +362,7 @@ class Recording:
                          - self.manifest["probes"].keys() - schema.NO_PROBE)
         if unknown:
             raise BadInput(self.path / _MANIFEST, "key 'probes'", f"does not list {', '.join(unknown[:4])}, of which "
-                           "there are events", _AGAIN)
+                           "there are events", AGAIN)
 
     def _has(self, name: str) -> bool:
         """True when the recording has a file of that name; a file that was added later does not count."""
@@ -400,14 +395,14 @@ class Recording:
         path = self.path / entry["file"]
         values = self._json(path)
         if number not in self._checked:
-            jsontext.hold_to_schema(values, "snapshot", path, _AGAIN)
+            jsontext.hold_to_schema(values, "snapshot", path, AGAIN)
             self._checked.add(number)
         return values
 
     def _json(self, path: Path) -> dict[str, Any]:
         value = self._parsed(path, jsontext.MOST_BYTES, "is absurdly large")
         if not isinstance(value, dict):
-            raise BadInput(path, "", "is not a JSON object", _AGAIN)
+            raise BadInput(path, "", "is not a JSON object", AGAIN)
         return value
 
     def document(self, name: str) -> dict[str, Any] | None:
@@ -423,7 +418,7 @@ class Recording:
             jsontext.hold_to_schema(value, name, path, "cut the recording again")
             self._checked_state = True
         if name == _IAA and not self._checked_iaa:
-            jsontext.hold_to_schema(value, name, path, _AGAIN)
+            jsontext.hold_to_schema(value, name, path, AGAIN)
             self._checked_iaa = True
         return value
 
@@ -458,14 +453,14 @@ class Recording:
             return None
         try:
             file = pq.ParquetFile(regular(path, self.path))
-            parquetbounds.bound_memory(path, file, _AGAIN)
+            parquetbounds.bound_memory(path, file, AGAIN)
             table = file.read()
             table.validate(full=True)
             return taken(table)
         except BadInput:
             raise
         except (pa.ArrowException, OSError, ValueError, TypeError) as problem:
-            raise BadInput(path, "", f"cannot be read ({problem})", _AGAIN) from None
+            raise BadInput(path, "", f"cannot be read ({problem})", AGAIN) from None
 
     @property
     def pages(self) -> PageStore | None:
@@ -475,7 +470,7 @@ class Recording:
             said = self.manifest.get("pages")
             if said is not None and (said["distinct"], said["references"]) != (len(store), len(store.refs)):
                 raise BadInput(self.path / "pages", "", f"has {len(store)} pages and {len(store.refs)} references "
-                               f"where the manifest says {said['distinct']} and {said['references']}", _AGAIN)
+                               f"where the manifest says {said['distinct']} and {said['references']}", AGAIN)
             self._pages = store
         return self._pages
 
@@ -485,48 +480,21 @@ class Recording:
         :param start: number of an event; segments that end before it are left out
         :raises BadInput: at a segment that cannot be read or does not fit the schema
         """
-        for first, path, file in self._files(start):
-            yield first, self._table(first, path, file, columns)
+        return self._events.tables(columns, start)
 
-    def _files(self, start: int = 0) -> Iterator[tuple[int, Path, pq.ParquetFile]]:
-        """Yield (number of the first event, path, file) of each segment; its rows and columns are what they should."""
-        first = 0
-        expected = schema.arrow_schema()
-        for segment in self.manifest["segments"]:
-            path = self.path / segment["file"]
-            if first + segment["rows"] <= start:
-                first += segment["rows"]
-                continue
-            try:
-                file = pq.ParquetFile(regular(path, self.path))
-                if file.metadata.num_rows != segment["rows"]:
-                    raise BadInput(path, "", f"has {file.metadata.num_rows} events where the manifest says "
-                                   f"{segment['rows']}", _AGAIN)
-                if not file.schema_arrow.equals(expected):
-                    raise BadInput(path, "", "its columns are not those of the format", _AGAIN)
-            # pyarrow decodes names of columns only when they are asked for.
-            except (pa.ArrowException, OSError, UnicodeDecodeError) as problem:
-                raise BadInput(path, f"event {first}", f"cannot be read ({problem})", _AGAIN) from None
-            yield first, path, file
-            first += segment["rows"]
+    def counts(self) -> Mapping[str, int]:
+        """Return how many events there are of each name.
 
-    def _table(self, first: int, path: Path, file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
-        parquetbounds.bound_memory(path, file, _AGAIN)
-        try:
-            table = file.read(columns=list(columns) if columns is not None else None)
-            # Text that is not UTF-8, and names past the end of their dictionary, would stop a reader later.
-            table.validate(full=True)
-        except (pa.ArrowException, OSError) as problem:
-            raise BadInput(path, f"event {first}", f"cannot be read ({problem})", _AGAIN) from None
-        return table
+        :raises BadInput: as for :meth:`segments`
+        """
+        return self._events.counts()
 
-    def texts(self) -> set[str]:
-        """Return all distinct texts of markers, snapshots and parameter writes."""
-        found: set[str] = set()
-        for _, table in self.segments(["text"]):
-            for chunk in table.column("text").chunks:
-                found.update(chunk.dictionary.to_pylist())
-        return found - {""}
+    def texts(self) -> frozenset[str]:
+        """Return all distinct texts of markers, snapshots and parameter writes.
+
+        :raises BadInput: as for :meth:`segments`
+        """
+        return self._events.texts()
 
     def batches(self, columns: Sequence[str], rows: int = 1 << 15,
                 start: int = 0) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
@@ -537,48 +505,7 @@ class Recording:
 
         :raises BadInput: at a segment that cannot be read or does not fit the schema
         """
-        # Compiled code: imported where events are read, not where a verb prints its help.
-        from traces.segmentread import DamagedPage, Lender, Segment
-
-        lender = Lender()
-        for first, path, file in self._files(start):
-            skip = max(0, start - first) // rows * rows
-            try:
-                segment = Segment.open(path, file, list(columns), lender)
-                if segment is not None:
-                    for at in range(0, file.metadata.num_rows, rows):
-                        batch = segment.batch(rows)
-                        if at >= skip:
-                            yield first + at, batch
-                        # The caller may have let this batch go when it asks for the next.
-                        del batch
-                    continue
-            except (DamagedPage, OSError) as problem:
-                raise BadInput(path, f"event {first}", f"cannot be read ({problem})", _AGAIN) from None
-            # Another writer made it: recordings of earlier versions, and of other tools.
-            table = self._table(first, path, file, columns)
-            arrays: dict[str, np.ndarray] = {}
-            for name in columns:
-                column = table.column(name).combine_chunks()
-                if isinstance(column, pa.ChunkedArray):
-                    column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
-                arrays[name] = self._array(name, column)
-            for at in range(skip, table.num_rows, rows):
-                yield first + at, {name: array[at:at + rows] for name, array in arrays.items()}
-
-    def _array(self, name: str, column: pa.Array) -> np.ndarray:
-        if name == "event":
-            values = column.dictionary.to_pylist()
-            # The names are the contract; the codes in a file are only positions in its own dictionary.
-            codes = np.array([schema.CODE.get(value, 0) for value in values], np.uint8)
-            by_row: np.ndarray = codes[numpy_of(column.indices)]
-            return by_row
-        if name == "text":
-            from traces.segmentread import texts_of
-
-            return texts_of(column.dictionary.to_pylist(), numpy_of(column.indices))
-        values_of: np.ndarray = numpy_of(column)
-        return values_of
+        return self._events.batches(columns, rows, start)
 
     def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return all events as a DataFrame indexed by event number; ``event`` and ``text`` are categories."""

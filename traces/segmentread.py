@@ -8,21 +8,20 @@ into memory that is in use already.  Files of other writers it leaves to pyarrow
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 import zstandard
 
-from traces import parquetbounds, schema, thrift
+from traces import schema, thrift
 from traces.compiled import at as _at
 from traces.compiled import compiled
 from traces.files import open_input
+from traces.parquetbounds import ParquetColumn
 
-__all__ = ["DamagedPage", "Lender", "Segment", "texts_of"]
+__all__ = ["DamagedPage", "Lender", "Segment", "texts_in", "texts_of"]
 
 _PLAIN, _DELTA, _RLE_DICTIONARY = 0, 5, 8
 _DATA_PAGE, _DICTIONARY_PAGE = 0, 2
@@ -227,33 +226,18 @@ class Segment:
         self._at = 0
 
     @classmethod
-    def open(cls, path: Path, file: pq.ParquetFile, columns: list[str], lender: Lender) -> Segment | None:
-        """Return a segment whose ``file`` has the format's columns, None where it was not written by :mod:`segment`.
+    def open(cls, path: Path, rows: int, place: dict[str, ParquetColumn], columns: list[str],
+             lender: Lender) -> Segment | None:
+        """Return a segment of ``rows`` events, None where :mod:`segment` does not write columns like its own.
 
+        :param place: where its columns are
         :raises DamagedPage: when a page cannot be unpacked
         :raises OSError: when the file cannot be read
         """
-        meta = file.metadata
-        try:
-            ours = meta.created_by == "zreplay"
-        except UnicodeDecodeError:
-            ours = False
-        if not ours or meta.num_row_groups != 1 or not meta.num_rows:
-            return None
-        rows = int(meta.num_rows)
+        pages = {}
         with open_input(path) as raw:
-            try:
-                # Not read by pyarrow, which ends the process over some damage.
-                place = {column.name: column for column in parquetbounds.columns(raw, os.fstat(raw.fileno()).st_size)}
-            except parquetbounds.DamagedFile:
-                return None
-            pages = {}
             for name in columns:
-                chunk = place[name]
-                if chunk.values != rows or chunk.end - chunk.first > _PAGE_ROW * 2 * rows + _MAX_TEXTS:
-                    return None
-                raw.seek(chunk.first)
-                found = _pages(name, raw.read(chunk.end - chunk.first), rows, lender.unpacker)
+                found = _read(raw, name, rows, place[name], lender.unpacker)
                 if found is None:
                     return None
                 pages[name] = found
@@ -293,6 +277,19 @@ class Segment:
         return out
 
 
+def texts_in(path: Path, rows: int, place: dict[str, ParquetColumn]) -> list[str] | None:
+    """Return the texts that a segment's column ``text`` has, None where its pages are not :mod:`segment`'s.
+
+    The parameters, and what is raised, are those of :meth:`Segment.open`.
+    """
+    with open_input(path) as raw:
+        found = _read(raw, "text", rows, place["text"], zstandard.ZstdDecompressor())
+    if found is None:
+        return None
+    assert isinstance(found.dictionary, list)
+    return found.dictionary
+
+
 def texts_of(dictionary: list[str], numbers: np.ndarray) -> np.ndarray:
     """Return an object array of the texts that ``numbers`` name; it may be one that others have too."""
     if not numbers.any() and dictionary[:1] in ([""], []):
@@ -307,6 +304,14 @@ def _no_texts(rows: int) -> np.ndarray:
     texts = np.full(rows, "", object)
     texts.flags.writeable = False
     return texts
+
+
+def _read(raw: BinaryIO, name: str, rows: int, chunk: ParquetColumn,
+          unpacker: zstandard.ZstdDecompressor) -> _Pages | None:
+    if chunk.values != rows or chunk.end - chunk.first > _PAGE_ROW * 2 * rows + _MAX_TEXTS:
+        return None
+    raw.seek(chunk.first)
+    return _pages(name, raw.read(chunk.end - chunk.first), rows, unpacker)
 
 
 def _pages(name: str, data: bytes, rows: int, unpacker: zstandard.ZstdDecompressor) -> _Pages | None:

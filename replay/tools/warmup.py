@@ -7,9 +7,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from replay.iaa.compressor import EmulatedDeflateIaa
 from replay.verdict.run import replay
 from traces import compiling, schema
 from traces.importers import import_source
+from traces.lab.iaa.guestmemory import GuestMemory
+from traces.lab.iaa.operations import DeviceOperations
 from traces.recording import Recording
 
 __all__ = ["warm_up"]
@@ -19,7 +22,7 @@ _EVENTS = 2_000
 
 
 def warm_up(samples: list[Path], directory: Path, say: Callable[[str], None] = lambda what: None) -> float:
-    """Compile every compressor, the readers and writers of rings and recordings, and the compiled engine.
+    """Compile every compressor, the emulated IAA device, rings' and recordings' readers and writers, the compiled engine.
 
     :param samples: recordings to read; the first is replayed by the compiled engine
     :param directory: an empty one for scratch files
@@ -39,6 +42,10 @@ def warm_up(samples: list[Path], directory: Path, say: Callable[[str], None] = l
             continue
         compiling.watch()
         compressor.self_check()
+    say("the emulated IAA device")
+    DeviceOperations(GuestMemory(), 2).warm()
+    # What a replay compiles of it: the source's pages come as a table.
+    EmulatedDeflateIaa(KERNEL_LINES[-1]).self_check()
     say("importers")
     _import(directory)
     say("replay")

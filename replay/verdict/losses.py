@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["Loss", "end_reasons", "fewer_events", "file_reasons", "loss_reasons", "loss_text", "losses_of", "stopped"]
 
 _LOST: Final = schema.CODE["lost_events"]
-_COUNTERS: Final = schema.CODE["counters"]
 _PUT_IN: Final = (schema.CODE["counters"], schema.CODE["param"])
+#: no ring has these
+_NO_RECORDS: Final = {"counters", "param", "lost_events"}
 #: Tasks that are named.
 _SHOWN: Final = 4
 
@@ -152,9 +153,8 @@ def file_reasons(recording: Recording) -> list[str]:
     One whose lists do not fit each other was refused when it was opened.
     """
     manifest = recording.manifest
-    found = _kinds(recording)
-    reasons = _fewer(recording, found)
-    counters = int(found[_COUNTERS])
+    reasons = fewer_events(recording)
+    counters = recording.counts().get("counters", 0)
     if counters != len(recording.snapshots):
         reasons.append(f"the recording lists {len(recording.snapshots)} counter snapshots and its events come to "
                        f"{counters} of them: events are missing at its end")
@@ -166,25 +166,13 @@ def file_reasons(recording: Recording) -> list[str]:
 
 def fewer_events(recording: Recording) -> list[str]:
     """Return a sentence where a recording has fewer events than were read when it was made, else none."""
-    return _fewer(recording, _kinds(recording))
-
-
-def _kinds(recording: Recording) -> np.ndarray:
-    """Return how many events there are of each code."""
-    found = np.zeros(256, np.int64)
-    for _, batch in recording.batches(["event"], rows=1 << 18):
-        found += np.bincount(batch["event"], minlength=256)
-    return found
-
-
-def _fewer(recording: Recording, found: np.ndarray) -> list[str]:
     manifest = recording.manifest
     rings = [loss for loss in manifest["losses"] if "probe" not in loss and loss.get("cpu") is not None]
     # A part of a recording, or what a recorder had before it was stopped, has the losses of all.
     if not manifest["complete"] or "cut_of" in manifest["source"] or not rings \
             or not all("events" in loss for loss in rings):
         return []
-    there = int(found.sum()) - int(found[[*_PUT_IN, _LOST]].sum())
+    there = sum(count for name, count in recording.counts().items() if name not in _NO_RECORDS)
     read = sum(loss["events"] - loss.get("short_records", 0) - sum(loss.get("ignored_events", {}).values())
                - sum(loss.get("unknown_events", {}).values()) for loss in rings)
     return [] if there >= read else [f"{read:,} events were read when the recording was made, and it has {there:,}: "

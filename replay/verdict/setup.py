@@ -21,7 +21,7 @@ from replay.reference.objectwords import set_layout
 from replay.reference.predictions import Predictions, predict
 from replay.verdict.lineevidence import line_hint, line_notes
 from replay.verdict.objectcompressor import judge
-from traces import compiling, schema
+from traces import compiling
 from traces.errors import BadInput
 from traces.facts import FACTS, how_to_set
 from traces.record.release import release_line
@@ -176,7 +176,7 @@ def _occurs(recording: Recording, event: str) -> bool:
     kinds = recording.manifest.get("kinds")
     if kinds is not None:
         return bool(kinds.get(event))
-    return any((columns["event"] == schema.CODE[event]).any() for _, columns in recording.batches(("event",)))
+    return event in recording.counts()
 
 
 def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally: Tally, *, keep_going: bool = False,
