@@ -22,7 +22,7 @@ _EVENTS = 2_000
 
 
 def warm_up(samples: list[Path], directory: Path, say: Callable[[str], None] = lambda what: None) -> float:
-    """Compile every compressor, the emulated IAA device, rings' and recordings' readers and writers, the compiled engine.
+    """Compile every compressor, the emulated IAA device, readers and writers of rings and recordings.
 
     :param samples: recordings to read; the first is replayed by the compiled engine
     :param directory: an empty one for scratch files

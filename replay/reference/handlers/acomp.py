@@ -60,7 +60,8 @@ class AcompHandlers:
         """Compare error and length with what the compressor gives; answer with the recorded ones."""
         batch = self.batch
         ret, dlen = batch.ret[i], batch.dlen[i]
-        sees_ret, sees_dlen = (self.sees("crypto_acomp_compress_ret", column) for column in ("ret", "dlen"))
+        sees_ret = self.sees("crypto_acomp_compress_ret", "ret")
+        sees_dlen = self.sees("crypto_acomp_compress_ret", "dlen")
         whole = frame.handed.pages == 1 and sees_ret and sees_dlen
         frame.handed.result = (ret, as_errno(dlen)) if whole else None
         content = frame.handed.content
