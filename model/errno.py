@@ -10,6 +10,7 @@ from typing import Final
 
 ENOENT: Final = -2
 EIO: Final = -5
+ENXIO: Final = -6
 E2BIG: Final = -7
 EAGAIN: Final = -11
 ENOMEM: Final = -12
@@ -37,6 +38,7 @@ __all__ = [
     "ENOMEM",
     "ENOSPC",
     "ENOSYS",
+    "ENXIO",
     "EOPNOTSUPP",
     "EOVERFLOW",
     "ETIMEDOUT",

@@ -313,6 +313,16 @@ EVENTS: tuple[Event, ...] = (
     _event(53, "crypto_acomp_decompress_ret", "decomp_ret", fields="ret=$retval:s32 " + _DEST, functions=_DECOMPRESS,
            checks="load.result",
            compared=(_is("load.result", "ret=return value, dlen=bytes", "of the decompress call"),)),
+    # What gives work queues to a driver, and takes them away, is not zswap's doing.
+    _event(54, "iaa_crypto_probe", "iaa_probe", "iaa_crypto is given a work queue", fields="", roles="outside"),
+    _event(55, "iaa_crypto_probe_ret", "iaa_probe_ret", "it has it, or does not take it: ret = errno",
+           fields="ret=$retval:s32", roles="outside"),
+    _event(56, "iaa_crypto_remove", "iaa_remove", "a work queue is taken away from iaa_crypto", fields="",
+           roles="outside"),
+    _event(57, "iaa_crypto_remove_ret", "iaa_remove_ret", "it no longer has it", fields="", roles="outside"),
+    _event(58, "rebalance_wq_table", "iaa_rebal", "iaa_crypto shares its queues out among the CPUs again", fields="",
+           roles="outside"),
+    _event(59, "rebalance_wq_table_ret", "iaa_rebal_ret", "it has", fields="", roles="outside"),
     _event(60, "obj_cgroup_may_zswap_ret", "may_zswap",
            "memory.zswap.max allows one more page: memcg = the obj_cgroup, pool = its mem_cgroup",
            fields="ret=$retval:u8 memcg<objcg=$objcg:x64? pool<memcg=+{obj_cgroup.memcg}($objcg):x64?",
@@ -452,7 +462,9 @@ def with_role(role: str) -> frozenset[str]:
 
 
 #: Functions of one compressor's driver: hooked only where that compressor is in use.
-DRIVER_FUNCTIONS: dict[str, str] = {"iaa_comp_acompress": "deflate-iaa", "iaa_comp_adecompress": "deflate-iaa"}
+DRIVER_FUNCTIONS: dict[str, str] = dict.fromkeys((
+    "iaa_comp_acompress", "iaa_comp_adecompress", "iaa_crypto_probe", "iaa_crypto_remove", "rebalance_wq_table"),
+    "deflate-iaa")
 
 #: Parameters where the kernel has no BTF of a function: as in Linux 6.12 to 7.3, and 7.2 where these differ.
 PROTOTYPES: dict[str, str] = {

@@ -13,10 +13,11 @@ import heapq
 import math
 import re
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any
 
 from model.crypto.iaa_stats import WqStats
 from model.crypto.layers import POSTINGS
@@ -24,6 +25,7 @@ from model.crypto.request import as_int32
 from model.errno import EINPROGRESS
 from model.page import PAGE_SIZE
 from replay.iaa.calls import DriverCall, driver_calls, not_captured
+from replay.iaa.changes import QueueChange, queue_changes
 from replay.iaa.driver import DriverAnswer, PlayedDriver, driver_line
 from replay.iaa.jobs import PAGE_SHIFT, DeviceJob, JobsByPage, has_devices, read_jobs
 from replay.iaa.stats import DriverStats, recorded_stats
@@ -31,14 +33,10 @@ from replay.reference.checks import DRIVER_CHECKS, Divergence
 from replay.reference.state import DriverResult
 from traces.deviceclock import STRUCT_PAGE, vmemmap_of
 from traces.lab.iaa.descriptors import Flag
-from traces.lab.iaa.joblog import QUEUE_ON
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
 __all__ = ["DriverRun", "run_driver"]
-
-#: Nanoseconds in which the driver changes its tables before a queue is disabled (iaa_crypto_remove()), at most.
-_SOON: Final = 1_000_000_000
 
 
 @dataclass
@@ -147,7 +145,16 @@ class _Check:
     def __init__(self, recording: Recording, calls: list[DriverCall], driver: PlayedDriver, by_page: JobsByPage,
                  ends_at: int | None, checksums: dict[int, int]) -> None:
         self._recording, self._calls, self._by_page, self._ends_at = recording, calls, by_page, ends_at
-        self._driver, self._changes, self._changed = driver, by_page.changes, False
+        self._driver = driver
+        lines = by_page.queues if recording.counts().get("rebalance_wq_table") else \
+            [line for line in by_page.queues if line.submitted >= by_page.begin]
+        changes, self._unfollowed = queue_changes(recording, lines, by_page.when)
+        self._changes, self._changed = deque(changes), 0
+        #: (CPU, event of its end) of calls during the change that is first
+        self._meeting: list[tuple[int, float]] = []
+        #: calls that queues were taken away from or given to meanwhile, and those of them that failed so
+        self._met = self._refused = 0
+        self._lost = False
         self._out = DriverRun()
         self._compared = self._out.compared
         #: of each page that was handed over, by its reference
@@ -199,9 +206,11 @@ class _Check:
 
     def _follow(self, call: DriverCall) -> bool:
         """Follow one call; False where the model cannot."""
-        if self._changes and self._by_page.when(call.ts) >= self._changes[0].submitted - _SOON:
+        while self._changes and self._changes[0].end < call.number:
+            self._change(self._changes.popleft())
+        if self._by_page.when(call.ts) >= self._unfollowed:
             # The driver has other tables then.
-            self._changed = True
+            self._lost = True
             return False
         if call.inside is not None:
             self._stray(call)
@@ -212,7 +221,14 @@ class _Check:
             self._hung += 1
             self._driver.hung(call)
             return True
-        answer = self._driver.run(call)
+        meets = bool(self._changes) and (over < 0 or over > self._changes[0].number)
+        if meets:
+            self._met += 1
+            self._meeting += [(cpu, over if over >= 0 else math.inf) for cpu in {call.cpu, call.end_cpu}]
+        answer = self._driver.run(call, meets)
+        if answer.taken:
+            self._refused += 1
+            return True
         self._stopping = self._stopping or answer.stops
         if not self._differed:
             self._compare(call, answer)
@@ -225,6 +241,16 @@ class _Check:
         if final is not None:
             self._out.results[call.end] = DriverResult(*final, answer.lengths, answer.early)
         return True
+
+    def _change(self, change: QueueChange) -> None:
+        """Follow one change of the driver's queues, behind the calls that began before its end."""
+        self._driver.change(change, {cpu for cpu, over in self._meeting if over > change.rebalanced})
+        self._meeting.clear()
+        self._changed += change.took
+        if self._first is not None and change.took and change.queue is not None:
+            # The driver counts anew for a queue that it is given again.
+            for counted in (self._first[0].wqs, self._first[2]):
+                counted.pop(change.queue, None)
 
     def _compare(self, call: DriverCall, answer: DriverAnswer) -> None:
         if answer.fault:
@@ -253,7 +279,7 @@ class _Check:
                     self._differ("iaa.queue", call, f"wq{job.device}.{job.queue}", " or ".join(map(str, wqs)),
                                  f"work queue that CPU {call.cpu} uses next")
             else:
-                self._unknown += call.alone
+                self._unknown += call.alone and not answer.met
         jobs = [job for _, _, job in answer.submitted if job is not None]
         pages = [job for job in jobs if job.op == "compress"]
         if any(a.n > b.n if a.device == b.device else a.submitted > b.submitted for a, b in pairwise(pages)):
@@ -387,10 +413,13 @@ class _Check:
             notes.append(f"the driver is compared up to event {self._ends_at:,}: there events were lost, or zswap got "
                          "another compressor")
         if self._changed:
-            change = self._changes[0]
-            notes.append(f"work queue {change.queue} of device {change.device} was "
-                         f"{'given back' if change.op == QUEUE_ON else 'taken away'}: which queues the driver has then "
-                         "is not followed")
+            notes.append(f"{self._changed:,} times the driver was given a work queue, or one was taken away: followed; "
+                         f"{self._met:,} calls met that, and {self._refused:,} of them failed so, which is taken from "
+                         "the recording")
+        if self._lost:
+            notes.append(f"a work queue was taken away or given back behind event {self._out.stopped:,}: which queues "
+                         "the driver has then is not followed (no probe on iaa_crypto_remove(), iaa_crypto_probe() and "
+                         "rebalance_wq_table() says when)")
         if self._raced:
             notes.append(f"{self._raced:,} times the bytes that compressions gave are not those that the driver "
                          "counted: its interrupt reads a length which the call may be writing over (not judged)")

@@ -9,6 +9,7 @@ and what it counts.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -27,9 +28,10 @@ from model.crypto.request import (
     as_int32,
     sg_init_one,
 )
-from model.errno import E2BIG, EINPROGRESS, EINVAL, EIO, ENODEV, EOVERFLOW, ETIMEDOUT
+from model.errno import E2BIG, EINPROGRESS, EINVAL, EIO, ENODEV, ENXIO, EOVERFLOW, ETIMEDOUT
 from model.page import PAGE_SIZE
 from replay.iaa.calls import DriverCall
+from replay.iaa.changes import QueueChange
 from replay.iaa.jobs import DeviceJob, JobsByPage
 from traces.deviceclock import STRUCT_PAGE
 from traces.lab.iaa.descriptors import Analytics, Compress, Decompress, Flag, Status
@@ -46,6 +48,9 @@ _MOST: Final = 2 * PAGE_SIZE
 _PLAYED: Final = frozenset({"v14"})
 #: Nanoseconds that IAA_COMPLETION_TIMEOUT's 1,000,001 looks at a record take at least.
 _POLLS: Final = 1_000_000
+#: What mainline's driver returns where a queue is not there (iaa_wq_get(), wq_table_next_wq()), or takes no more
+#: descriptors (idxd_submit_desc() behind idxd_wq_quiesce()).
+_GONE: Final = (ENODEV, ENXIO)
 
 
 class DescriptorWords(NamedTuple):
@@ -96,7 +101,8 @@ class DriverAnswer:
     ``software``: calls of the software fallback, of which those in ``inside`` were made; ``final``: error and dlen
     that the interrupt left, None where the call returned them or none came; ``lengths``: what a call of several
     pages leaves as each one's length, or errno; ``early``: dlen where the interrupt comes before the call returns, 0
-    for the same; ``fault``: why the model cannot continue.
+    for the same; ``fault``: why the model cannot continue; ``met``: queues were taken away or given back meanwhile;
+    ``taken``: error and length are the recorded ones, as that is why the call failed.
     """
 
     ret: int = 0
@@ -108,6 +114,8 @@ class DriverAnswer:
     lengths: tuple[int, ...] = ()
     early: int = 0
     fault: str = ""
+    met: bool = False
+    taken: bool = False
 
     @property
     def stops(self) -> bool:
@@ -214,6 +222,8 @@ class PlayedDriver:
         self._placed: set[tuple[int, bool]] = set()
         #: the call during which the driver turned itself off: a completion never came
         self._off: DriverCall | None = None
+        #: queues are being taken away or given back during the call at hand
+        self._meets = False
         #: the last call with a job that took long enough for the driver to give up on it
         self._slow: DriverCall | None = None
 
@@ -288,17 +298,43 @@ class PlayedDriver:
 
     # ---- driving ----------------------------------------------------------------------------------------
 
-    def run(self, call: DriverCall) -> DriverAnswer:
-        """Return what the driver does with a call; calls come in the order of their entries."""
-        self._call, self._answer, self.page = call, DriverAnswer(), 0
+    def change(self, change: QueueChange, met: Collection[int]) -> None:
+        """Follow what gave the driver a queue or took one away; its tables are new then, and all turns begin.
+
+        :param met: CPUs whose turn may have been taken while that was done
+        """
+        wq = self._wqs.get(change.queue) if change.queue is not None and change.took else None
+        if wq is None:
+            return
+        first = not self.model.devices
+        (self.model.probe if change.on else self.model.remove)(wq)
+        if first or not isinstance(self.model, IaaCrypto):
+            # The driver turns itself on.
+            self._off = self._slow = None
+        self._placed = {(cpu, comp) for cpu in range(self.model.topology.nr_cpus) if cpu not in met
+                        for comp in (False, True)}
+
+    def run(self, call: DriverCall, meets: bool = False) -> DriverAnswer:
+        """Return what the driver does with a call; calls come in the order of their entries.
+
+        :param meets: queues are being taken away or given back during it
+        """
+        self._call, self._answer, self.page, self._meets = call, DriverAnswer(met=meets), 0, meets
         answer, model = self._answer, self.model
         if call.size < 0 or call.size > (model.batch_size * PAGE_SIZE if call.compress and call.pages > 1 else _MOST):
             answer.fault = f"a source of {call.size:,} bytes, which zswap does not ask for"
             return answer
         tables = self._tables(call)
         table, jobs = tables[call.cpu], self.next_jobs(call)
+        if meets and isinstance(model, IaaCrypto) and call.ret in _GONE:
+            # Its queue was stopped, gone, or in no table, at some point of its way.
+            self.hung(call)
+            answer.ret, answer.dlen, answer.taken = call.ret, call.dlen, True
+            return answer
         self._expect(call, tables, jobs)
-        model.enabled = self._enabled(call)
+        # A posted driver is off while it takes a queue away.
+        model.enabled = self._enabled(call) and bool(model.devices) and not (meets and not any(jobs))
+        was_on = model.enabled
         # Where the object lay is not known: then what the driver did with it says it.
         entries = call.entries or (2 if jobs == [None] and (call.nested or call.ret == EIO) else 1)
         request = _request(call, entries, isinstance(model, IaaPosted))
@@ -312,7 +348,7 @@ class PlayedDriver:
         except (KernelFault, NeverCompletes) as problem:
             answer.fault = str(problem)
             return answer
-        if not model.enabled and self._off is None:
+        if was_on and not model.enabled and self._off is None:
             self._off = call
         if answer.ret == EINPROGRESS:
             answer.final = (errors[0], as_int32(request.dlen)) if errors else None
@@ -334,6 +370,8 @@ class PlayedDriver:
         call = self._call
         if self._jobs.next(kind, call.page + self.page * STRUCT_PAGE, call.ts) is not None:
             return False
+        if self._meets:
+            return True
         # A descriptor is held until its job was polled; a check comes before that.
         own = call.pages - self.page if kind == "verify" else self.page
         return own + call.others >= wq.size
@@ -376,8 +414,10 @@ class PlayedDriver:
         # Mainline moves on and takes the queue there, postings take the one and move on.
         first = table.cur_wq if posted else table.cur_wq + 1
         self._possible = {}
-        if not call.alone or not self._sure:
-            if place in self._placed:
+        if not table.wqs and not any(used):
+            return
+        if not call.alone or not self._sure or self._meets:
+            if place in self._placed and count:
                 table.cur_wq = (table.cur_wq + call.pages) % count
             if None in used:
                 # Whether it took its turn is not known: mainline goes to software before, or after.

@@ -153,8 +153,8 @@ class JobsByPage:
         self._vmemmap = vmemmap
         self._of: dict[tuple[str, int], deque[DeviceJob]] = defaultdict(deque)
         self.others = 0
-        #: when a queue was enabled or disabled, after the recording had begun
-        self.changes: list[DeviceJob] = []
+        #: when a queue was enabled or disabled, also before the recording
+        self.queues = [job for job in jobs if job.op in (QUEUE_ON, QUEUE_OFF)]
         #: jobs that no call asked for, though they lie between those that calls did
         self._extra: list[DeviceJob] = []
         self._latest = 0
@@ -172,14 +172,17 @@ class JobsByPage:
                 self._of["compress", job.pfn].append(job)
             elif job.op == "decompress":
                 self._of["verify" if job.verifies else "decompress", job.to >> PAGE_SHIFT].append(job)
-            elif job.op in (QUEUE_ON, QUEUE_OFF):
-                self.changes.append(job)
-            else:
+            elif job.op not in (QUEUE_ON, QUEUE_OFF):
                 self.others += 1
 
     def frame(self, page: int) -> int:
         """Return a struct page's frame number."""
         return (page - self._vmemmap) // STRUCT_PAGE
+
+    @property
+    def begin(self) -> int:
+        """When the recording's first job was submitted."""
+        return self._begin
 
     def when(self, ts: int) -> int:
         """Return a time stamp of the recording by the devices' clock."""

@@ -71,7 +71,8 @@ class GuestIaa:
     def job(self) -> dict[str, Any]:
         """Return what the guest is to set its driver to (:mod:`traces.lab.guestiaa`)."""
         return {"devices": self.options.devices, "wqs": self.options.wqs, "engines": self.options.engines,
-                "size": self.options.queue_size, "mode": self.options.mode, "verify": self.options.verify}
+                "size": self.options.queue_size, "mode": self.options.mode, "verify": self.options.verify,
+                "rebind": self.options.rebind}
 
 
 @dataclass

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sets the guest's IAA up as its job says: groups, engines, queues, the crypto driver's mode and verification.
+"""Sets the guest's IAA up as its job says: groups, engines, queues, the crypto driver's mode and verification; takes
+queues away from the driver, and gives them back, while a command runs.
 
 Through sysfs alone, as accel-config does (Documentation/ABI/stable/sysfs-driver-dma-idxd, and
 Documentation/driver-api/crypto/iaa/iaa-crypto.rst).  It uses the standard library only.
@@ -8,12 +9,16 @@ Documentation/driver-api/crypto/iaa/iaa-crypto.rst).  It uses the standard libra
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["set_up_iaa"]
+__all__ = ["main", "rebinding_command", "set_up_iaa"]
 
 _BUS: Final = Path("/sys/bus/dsa")
 _MESSAGES: Final = "/dev/kmsg"
@@ -44,6 +49,47 @@ def set_up_iaa(job: dict[str, Any], bus: Path = _BUS) -> None:
         _set_up_device(job, bus, name)
 
 
+def rebinding_command(job: dict[str, Any], command: list[str]) -> list[str]:
+    """Return a command that runs ``command``, and rebinds queues meanwhile where the job asks for it.
+
+    :param job: as for :func:`set_up_iaa`, with ``rebind``: nanoseconds
+    """
+    if not job.get("rebind"):
+        return command
+    return [sys.executable, "-S", "-s", "-m", "traces.lab.guestiaa", str(job["rebind"] / 1e9), *command]
+
+
+def main(words: list[str], bus: Path = _BUS) -> int:
+    """Run a command; take each queue away from the driver in turn meanwhile, and give it back.
+
+    A queue that the driver does not take back stays away: the probe on iaa_crypto_probe() records why.
+
+    :param words: seconds between two changes, then the command
+    :return: its exit status
+    """
+    every, driver = float(words[0]), bus / "drivers/crypto"
+    queues = sorted(path.name for path in driver.glob("wq*.*"))
+    places = {queue: bus / f"devices/iax{queue[2:].partition('.')[0]}" / queue for queue in queues}
+    process = subprocess.Popen(words[1:])
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: process.send_signal(number))
+    # itertools.product() would first take all that a cycle gives.
+    for queue, what in ((queue, what) for queue in itertools.cycle(queues) for what in ("unbind", "bind")):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(every)
+            break
+        try:
+            if what == "bind":
+                # idxd forgets what a queue was set to when its driver goes (idxd_wq_disable_cleanup()).
+                _set_up_queue(places[queue])
+            _write(driver / what, queue)
+        except OSError as problem:
+            said = str(problem.strerror)
+            print(f"{queue}: {said if what not in said else f'{what}: {said}'}", flush=True)
+    status = process.wait()
+    return status if status >= 0 else 128 - status
+
+
 def _set_up_device(job: dict[str, Any], bus: Path, name: str) -> None:
     number = name.removeprefix("iax")
     place = bus / "devices" / name
@@ -53,13 +99,20 @@ def _set_up_device(job: dict[str, Any], bus: Path, name: str) -> None:
     queues = [place / f"wq{number}.{index}" for index in range(job["wqs"])]
     # idxd's defaults give the first queue all descriptors.
     _write(place / f"wq{number}.0/size", 0)
-    for index, queue in enumerate(queues):
-        for setting, value in (("group_id", 0), ("mode", "dedicated"), ("size", job["size"]), ("priority", _PRIORITY),
-                               ("type", "kernel"), ("name", f"iaa_crypto{index}"), ("driver_name", "crypto")):
-            _write(queue / setting, value)
+    for queue in queues:
+        _write(queue / "group_id", 0)
+        _write(queue / "size", job["size"])
+        _set_up_queue(queue)
     _bind(bus, "idxd", place)
     for queue in queues:
         _bind(bus, "crypto", queue)
+
+
+def _set_up_queue(queue: Path) -> None:
+    """Make a queue that has no driver one of iaa_crypto's; its group and its size it keeps."""
+    for setting, value in (("mode", "dedicated"), ("priority", _PRIORITY), ("type", "kernel"),
+                           ("name", f"iaa_crypto{queue.name.rpartition('.')[2]}"), ("driver_name", "crypto")):
+        _write(queue / setting, value)
 
 
 def _bind(bus: Path, driver: str, place: Path) -> None:
@@ -116,3 +169,7 @@ def _kernel_says(messages: str = _MESSAGES) -> str:
         finally:
             os.close(handle)
     return f"; the kernel said: {said[:200]}" if said else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -27,6 +27,7 @@ from typing import Any, Final
 from traces.lab.channel import Sender
 from traces.lab.guestcommand import root_of
 from traces.lab.guestcommon import CAPTURE, CGROUP, reset, run_and_send, say
+from traces.lab.guestiaa import rebinding_command
 
 __all__ = ["TASKS"]
 
@@ -41,7 +42,8 @@ _AFTERWARDS: Final = 0.05
 
 
 def _workload(job: dict[str, Any], *more: str) -> list[str]:
-    return [sys.executable, f"{_HERE}/workload", *job["workload"], "--cgroup", CGROUP, *more]
+    return rebinding_command(job.get("iaa") or {},
+                             [sys.executable, f"{_HERE}/workload", *job["workload"], "--cgroup", CGROUP, *more])
 
 
 def _recorder(words: list[str], out: Path, command: list[str]) -> list[str]:
@@ -78,8 +80,8 @@ def foreign(job: dict[str, Any], sender: Sender) -> dict[str, Any]:
             raise OSError(0, f"the cgroup's {name} does not take '{value}' ({problem.strerror}); give it another with "
                              "--cgroup") from None
     say(f"recording {job['command'][0]}")
-    return {"status": run_and_send(_recorder(["--no-pack", *job["record"]], CAPTURE,
-                                             [sys.executable, "-S", "-s", "-m", "traces.lab.guestcommand"]), sender)}
+    command = rebinding_command(job.get("iaa") or {}, [sys.executable, "-S", "-s", "-m", "traces.lab.guestcommand"])
+    return {"status": run_and_send(_recorder(["--no-pack", *job["record"]], CAPTURE, command), sender)}
 
 
 def _await_systemd(root: str) -> None:

@@ -61,18 +61,19 @@ def wanted_names() -> tuple[set[str], set[str]]:
 
 def plan(kernel: ProbedKernel, content: bool = False, group: str = _DEFAULT.group,
          compressors: Sequence[str] = ()) -> list[Planned]:
-    """Return the plan for all events, in the order of :data:`probes.PROBES`.
+    """Return the plan for all events, in the order of :data:`probes.PROBES`; without those of a driver not in use.
 
     :param content: also fetch fields that hold user memory
     :param group: of the events
     :param compressors: those in use, by zswap's names: a driver's own functions are hooked where it is one of them
     """
-    return [_plan_one(probe, kernel, content, group, compressors) for probe in PROBES]
-
-
-def _plan_one(probe: Probe, kernel: ProbedKernel, content: bool, group: str, compressors: Sequence[str]) -> Planned:
-    probe = probe._replace(functions=tuple(name for name in probe.functions
+    ours = (probe._replace(functions=tuple(name for name in probe.functions
                                            if DRIVER_FUNCTIONS.get(name) in (None, *compressors)))
+            for probe in PROBES)
+    return [_plan_one(probe, kernel, content, group) for probe in ours if probe.functions]
+
+
+def _plan_one(probe: Probe, kernel: ProbedKernel, content: bool, group: str) -> Planned:
     function = next((name for name in probe.functions if _exists(name, kernel)), None)
     if function is None:
         names = [f"{name}()" for name in probe.functions]

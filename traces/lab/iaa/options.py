@@ -23,7 +23,7 @@ _RANGES: Final = {
     "verify": (0, 1),
     "version": (1, 2),
 }
-_TIMES: Final = ("service", "per_kib")
+_TIMES: Final = ("service", "per_kib", "rebind")
 _UNITS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 _MOST: Final = 60 * _UNITS["s"]
 
@@ -45,7 +45,8 @@ class IaaOptions:
     ``depth`` is how many descriptors a device's queues hold together, shared evenly; ``wqs`` and ``engines`` are per
     device.  ``mode`` and ``verify`` are the driver's settings, which the guest writes.  A descriptor takes an engine
     ``service`` nanoseconds and ``per_kib`` more for each 1024 bytes of its source; with 0 for both, it is done as
-    soon as it is submitted.
+    soon as it is submitted.  Every ``rebind`` nanoseconds while the guest works, a queue is taken away from its driver,
+    in turn, and given back as long after that; 0: none is.
     """
 
     devices: int = 1
@@ -57,6 +58,7 @@ class IaaOptions:
     version: int = 1
     service: int = 0
     per_kib: int = 0
+    rebind: int = 0
 
     @property
     def queue_size(self) -> int:
