@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +43,8 @@ class Run:
         self.probes = {kind.name: {"columns": list(kind.columns)} for kind in schema.EVENTS}
         self.lines: int | None = None
         self.turn: dict[int, int] = {}
+        #: device -> its queues that the driver has, in the order in which it was given them
+        self.bound = {device: list(range(wqs)) for device in range(devices)}
 
     def event(self, name: str, pid: int, cpu: int, **columns: int) -> None:
         row = dict.fromkeys(COLUMNS, 0) | {"content": -1, "event": schema.CODE[name], "pid": pid, "cpu": cpu, "ts": STEP * len(self.events)}
@@ -51,11 +54,11 @@ class Run:
             error: int = 0, how: int | None = None, same: bool = False, **more: Any) -> dict[str, Any]:
         """Submit a job where the CPU's turn is; ``same``: on the queue of the job before."""
         if not same:
-            self.turn[cpu] = (self.turn.get(cpu, 0) + 1) % self.options["wqs"]
+            self.turn[cpu] = (self.turn.get(cpu, 0) + 1) % len(self.bound[cpu % self.options["devices"]])
         flags = COMP_FLAGS if op == "compress" else DECOMP_FLAGS
         if self.options["mode"] == "async_irq" and not same:
             flags |= IRQ
-        row = {"n": len(self.jobs), "device": cpu % self.options["devices"], "queue": self.turn[cpu], "op": op, "flags": flags,
+        row = {"n": len(self.jobs), "device": cpu % self.options["devices"], "queue": self.bound[cpu % self.options["devices"]][self.turn[cpu]], "op": op, "flags": flags,
                "how": how if how is not None else 6 if op == "compress" else 15, "pfn": pfn, "in": size, "to": to,
                "room": room, "status": status, "error": error, "out": out, "in_flight": 0,
                "submitted": AHEAD + STEP * len(self.events) - STEP // 2 + len(self.jobs), "note": ""} | more
@@ -87,6 +90,39 @@ class Run:
         self.event(DECOMP + "_ret", pid, cpu, ret=-115 if self.options["mode"] == "async_irq" and device else ret,
                    dlen=4096)
 
+    def line(self, op: str, device: int, queue: int) -> None:
+        """A line of the log about a queue."""
+        now = AHEAD + STEP * len(self.events) - STEP // 2 + len(self.jobs)
+        self.jobs.append(dict.fromkeys(("flags", "how", "pfn", "in", "to", "room", "status", "error", "out", "in_flight"), 0)
+                         | {"n": len(self.jobs), "device": device, "queue": queue, "op": op, "submitted": now, "ended": now,
+                            "note": ""})
+
+    def take(self, device: int, queue: int, during: Callable[[str], None] = lambda step: None) -> None:
+        """The driver loses a queue; ``during`` is called behind each step."""
+        self.event("iaa_crypto_remove", 90, 0)
+        during("quiesced")
+        self.line("queue_off", device, queue)
+        during("disabled")
+        self.event("rebalance_wq_table", 90, 0)
+        self.bound[device].remove(queue)
+        self.turn = dict.fromkeys(range(8), 0)
+        during("cleared")
+        self.event("rebalance_wq_table_ret", 90, 0)
+        self.event("iaa_crypto_remove_ret", 90, 0)
+
+    def give(self, device: int, queue: int, ret: int = 0) -> None:
+        """The driver is given a queue; with ``ret`` it does not take it."""
+        self.event("iaa_crypto_probe", 90, 0)
+        self.line("queue_on", device, queue)
+        self.event("rebalance_wq_table", 90, 0)
+        self.event("rebalance_wq_table_ret", 90, 0)
+        if ret:
+            self.line("queue_off", device, queue)
+        else:
+            self.bound[device].append(queue)
+            self.turn = dict.fromkeys(range(8), 0)
+        self.event("iaa_crypto_probe_ret", 90, 0, ret=ret)
+
     def counters(self, **values: int) -> None:
         """A snapshot with statistics of the driver."""
         number = len(self.stats)
@@ -110,6 +146,7 @@ class Run:
             document=lambda name: {"options": self.options, "faults": self.faults, "logs": [{}],
                                    "jobs": {"lines": self.lines}} if name == "iaa" else None,
             table=lambda name: frame if name == "iaa_jobs" else None, batches=batches, pages=self.pages, texts=lambda: {row.get("text", "") for row in self.events} - {""},
+            counts=lambda: Counter(schema.NAMES[row["event"]] for row in self.events),
             snapshots=list(self.stats), snapshot=lambda number: self.stats[number])
 
     def check(self, tally: Tally | None = None) -> tuple[Tally, list[str]]:

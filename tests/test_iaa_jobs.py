@@ -194,9 +194,9 @@ def test_where_vmemmap_is_follows_from_calls_and_jobs() -> None:
     assert vmemmap_of([base + 64 * frame for frame in (9, 5000)], range(4000, 6000)) == base
 
 
-@pytest.mark.parametrize(("op", "said"), [("queue_off", "taken away"), ("queue_on", "given back")])
-def test_a_queue_that_goes_or_comes_ends_the_comparison(op: str, said: str) -> None:
-    """Up to a second before the device says so the driver may have changed its tables."""
+@pytest.mark.parametrize("op", ["queue_off", "queue_on"])
+def test_a_queue_that_goes_or_comes_unseen_ends_the_comparison(op: str) -> None:
+    """No probe says when.  Up to a second before the device says so the driver may have changed its tables."""
     run = whole(Run())
     for k in range(30):
         run.compress(300 + k, 900)
@@ -208,7 +208,7 @@ def test_a_queue_that_goes_or_comes_ends_the_comparison(op: str, said: str) -> N
         job["queue"] = 0
     tally, notes = run.check()
     assert tally.different == {}
-    assert notes[0] == f"work queue 1 of device 1 was {said}: which queues the driver has then is not followed"
+    assert notes[0].startswith("a work queue was taken away or given back behind event ")
     assert 21 < tally.compared["iaa.completion"] < 21 + 21
     del run.jobs[last]
     assert differs(run) == {"iaa.queue": 1}

@@ -455,7 +455,7 @@ def test_jobs_are_part_of_the_recording(capture: Path, tmp_path: Path, capsys: p
     assert arguments.run(arguments) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("IAA "))
     assert line.split(maxsplit=1)[1] == (
-        "2 emulated devices, each with depth=64, engines=4, mode=async_irq, per_kib=0, service=0, verify=0, version=1, "
+        "2 emulated devices, each with depth=64, engines=4, mode=async_irq, per_kib=0, rebind=0, service=0, verify=0, version=1, "
         "wqs=2; 2 jobs; a plan of 1 fault; MOVDIR64B by plugin; QEMU 11.1.9")
 
 

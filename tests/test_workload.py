@@ -7,11 +7,12 @@ import csv
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -21,6 +22,7 @@ from model.zsmalloc import huge_class_size
 from tests.fakebox import CGROUP, FakeBox, run, settings
 from traces.events import PAGE_SIZE
 from traces.lab.initramfs import stdlib_imports
+from traces.workload import worker as worker_module
 from traces.workload.box import PARAMETERS, THP, NotReady
 from traces.workload.command import FOLIOS
 from traces.workload.driver import WorkloadDriver
@@ -281,6 +283,25 @@ def test_a_dead_worker_is_told_from_an_answer(box: FakeBox) -> None:
         driver._regions["nosuch"] = 0
         with pytest.raises(WorkerDied, match="status 1"):
             driver.read("nosuch")
+    finally:
+        assert driver.finish() == []
+
+
+def test_a_worker_that_dies_in_the_middle_of_an_answer(box: FakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver gets the answer up to there."""
+    def half(operations: object, orders: TextIO, results: TextIO) -> None:
+        orders.readline()
+        results.write('{"half": "an ans')
+        results.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(worker_module, "_serve", half)
+    driver = WorkloadDriver(box, MadePages(1), cgroup=CGROUP, pages=16)
+    driver.start()
+    try:
+        driver._regions["a"] = 0
+        with pytest.raises(WorkerDied, match="signal 9"):
+            driver.read("a")
     finally:
         assert driver.finish() == []
 

@@ -333,7 +333,8 @@ class PlayedDriver:
             return answer
         self._expect(call, tables, jobs)
         # A posted driver is off while it takes a queue away.
-        model.enabled = self._enabled(call) and bool(model.devices) and not (meets and not any(jobs))
+        off = meets and not any(jobs) and isinstance(model, IaaPosted)
+        model.enabled = self._enabled(call) and bool(model.devices) and not off
         was_on = model.enabled
         # Where the object lay is not known: then what the driver did with it says it.
         entries = call.entries or (2 if jobs == [None] and (call.nested or call.ret == EIO) else 1)

@@ -81,7 +81,8 @@ class Worker:
         :raises WorkerDied: when there will be none
         """
         line = self._results.readline()
-        if not line:
+        if not line.endswith("\n"):
+            # It died while it wrote, at the latest.
             raise self._died()
         return json.loads(line)
 

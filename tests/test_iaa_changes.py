@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Work queues that the driver loses and is given while it is recorded."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from iaarun import COMP, DECOMP, VMEMMAP, Run
+
+from model.errno import ENODEV, ENXIO
+
+
+def differs(run: Run) -> dict[str, int]:
+    tally, _ = run.check()
+    return tally.different
+
+
+def some(run: Run, first: int, count: int = 8) -> None:
+    for k in range(count):
+        run.compress(first + k, 900 + k, cpu=k % 2, pid=1 + k % 2)
+
+
+def refused(run: Run, pfn: int, ret: int, cpu: int = 0) -> None:
+    run.event(COMP, 1 + cpu, cpu, folio=VMEMMAP + 64 * pfn, size=4096, dlen=4096)
+    run.event(COMP + "_ret", 1 + cpu, cpu, ret=ret, dlen=4096)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("wqs", [2, 3, 4])
+def test_all_queues_and_turns_are_compared_behind_each_change(devices: int, wqs: int) -> None:
+    run = Run(devices=devices, wqs=wqs)
+    some(run, 100)
+    run.take(0, 0)
+    some(run, 200)
+    # It comes last in its device's list now.
+    run.give(0, 0)
+    some(run, 300)
+    run.take(devices - 1, 1)
+    some(run, 400)
+    tally, notes = run.check()
+    assert tally.different == {}
+    # The first of each CPU at the beginning shows its turn.
+    assert tally.compared["iaa.queue"] == 32
+    assert notes == ["3 times the driver was given a work queue, or one was taken away: followed; 0 calls met that, and 0 "
+                     "of them failed so, which is taken from the recording"]
+    run.jobs[-1]["queue"] = 1
+    assert differs(run) == {"iaa.queue": 1}
+
+
+def test_a_queue_that_was_taken_away_is_not_used() -> None:
+    run = Run(devices=1, wqs=3)
+    some(run, 100)
+    run.take(0, 2)
+    some(run, 200)
+    of = [job for job in run.jobs if job["op"] == "compress"]
+    assert {job["queue"] for job in of[8:]} == {0, 1}
+    of[-1]["queue"] = 2
+    assert differs(run) == {"iaa.queue": 1}
+
+
+@pytest.mark.parametrize("step", ["quiesced", "disabled", "cleared"])
+@pytest.mark.parametrize("ret", [ENODEV, ENXIO])
+def test_a_call_may_fail_while_a_queue_is_taken_away(step: str, ret: int) -> None:
+    run = Run(devices=1, wqs=2)
+    some(run, 100)
+    run.take(0, 1, lambda now: refused(run, 150, ret) if now == step else None)
+    some(run, 200)
+    tally, notes = run.check()
+    assert tally.different == {}
+    assert "1 calls met that, and 1 of them failed so" in notes[0]
+    # Before that, and behind it, none does.
+    for at in (100, 0):
+        run = Run(devices=1, wqs=2)
+        some(run, 100)
+        if at:
+            refused(run, 150, ret)
+        run.take(0, 1)
+        if not at:
+            refused(run, 150, ret)
+        some(run, 200)
+        assert differs(run) == {"iaa.submit": 1, "iaa.completion": 1}
+
+
+def test_other_errors_are_not_excused() -> None:
+    run = Run(devices=1, wqs=2)
+    some(run, 100)
+    run.take(0, 1, lambda now: refused(run, 150, -22) if now == "cleared" else None)
+    assert "iaa.submit" in differs(run)
+
+
+def test_a_compression_whose_check_found_its_queue_gone() -> None:
+    run = Run(devices=1, wqs=2, verify=1)
+    some(run, 100)
+
+    def met(step: str) -> None:
+        if step == "quiesced":
+            run.compress(150, 900, ret=ENXIO)
+            # Its check was not submitted.
+            run.jobs.pop()
+
+    run.take(0, 1, met)
+    some(run, 200)
+    assert differs(run) == {}
+
+
+def test_a_call_that_began_before_and_ended_behind_it() -> None:
+    run = Run(devices=1, wqs=2)
+    some(run, 100)
+    run.event(COMP, 3, 0, folio=VMEMMAP + 64 * 150, size=4096, dlen=4096)
+    run.job("compress", 0, 150, 4096, 4096, 700)
+    run.take(0, 1)
+    run.event(COMP + "_ret", 3, 0, ret=0, dlen=700)
+    some(run, 200)
+    assert differs(run) == {}
+    # What became of it is compared all the same.
+    run.events[-17]["dlen"] = 701
+    assert differs(run) == {"iaa.completion": 1}
+
+
+def test_the_turn_of_a_cpu_that_was_busy_meanwhile_is_not_known() -> None:
+    """Its call may have taken the first turn of the new table."""
+    for skip in (0, 1):
+        run = Run(devices=1, wqs=3)
+        some(run, 100)
+        run.take(0, 2, lambda now, run=run: refused(run, 150, ENODEV) if now == "cleared" else None)
+        run.turn[0] = skip
+        some(run, 200)
+        assert differs(run) == {}
+    # Without it, the turn is known.
+    run = Run(devices=1, wqs=3)
+    some(run, 100)
+    run.take(0, 2)
+    run.turn[0] = 1
+    some(run, 200)
+    assert "iaa.queue" in differs(run)
+
+
+def test_without_any_queue_calls_fail() -> None:
+    run = Run(devices=1, wqs=1)
+    some(run, 100)
+    run.take(0, 0)
+    for k in range(4):
+        refused(run, 150 + k, ENODEV, cpu=k % 2)
+    tally, _ = run.check()
+    assert (tally.different, tally.compared["iaa.completion"]) == ({}, 12)
+    run.events[-1]["ret"] = 0
+    assert "iaa.completion" in differs(run)
+
+
+def test_the_last_queue_given_back_is_refused() -> None:
+    """The algorithm is still registered, so that it cannot be registered again: the driver stays off."""
+    run = Run(devices=1, wqs=1)
+    some(run, 100)
+    run.take(0, 0)
+    run.give(0, 0, ret=-17)
+    refused(run, 150, ENODEV)
+    run.event("zswap_decompress", 1, 0, folio=VMEMMAP + 64 * 160, handle=1, size=900)
+    run.event(DECOMP, 1, 0, size=900, dlen=4096)
+    run.event(DECOMP + "_ret", 1, 0, ret=ENODEV, dlen=4096)
+    assert differs(run) == {}
+    # One that was taken would be used.
+    run = Run(devices=1, wqs=1)
+    some(run, 100)
+    run.take(0, 0)
+    run.give(0, 0)
+    some(run, 200)
+    assert differs(run) == {}
+    refused(run, 150, ENODEV)
+    assert differs(run) == {"iaa.submit": 1, "iaa.completion": 1}
+
+
+def test_a_queue_that_was_refused_before_it_was_enabled() -> None:
+    run = Run(devices=1, wqs=2)
+    some(run, 100)
+    run.event("iaa_crypto_probe", 90, 0)
+    run.event("iaa_crypto_probe_ret", 90, 0, ret=-19)
+    some(run, 200)
+    tally, notes = run.check()
+    assert (tally.different, notes) == ({}, [])
+
+
+def test_a_log_and_probes_that_do_not_fit_end_the_comparison() -> None:
+    """The log has another queue's line, or none, or the change never ended."""
+    def made() -> Run:
+        run = Run(devices=1, wqs=2)
+        some(run, 100)
+        run.take(0, 1)
+        some(run, 200)
+        return run
+
+    for damage in ("line", "op", "end"):
+        run = made()
+        line = next(job for job in run.jobs if job["op"] == "queue_off")
+        if damage == "line":
+            run.jobs.remove(line)
+        elif damage == "op":
+            line["op"] = "queue_on"
+        else:
+            run.events = [row for row in run.events if row["pid"] != 90 or row["ts"] != max(
+                row["ts"] for row in run.events if row["pid"] == 90)]
+        tally, notes = run.check()
+        assert tally.different == {}, damage
+        assert any("which queues the driver has then is not followed" in note for note in notes), damage
+
+
+def test_statistics_of_a_queue_begin_anew() -> None:
+    run = Run(devices=1, wqs=2)
+    for number in range(3):
+        run.counters(total_comp_calls=number * 8, total_comp_bytes_out=0)
+        wqs = [(0, 4 * number), (1, 4 if number == 2 else 4 * number)]
+        run.stats[number]["iaa_crypto"]["wq_stats"] = "".join(
+            f"iaa device:\n  id: 0\n    wq stats:\n      wq:\n        id: {queue}\n        comp_calls: {calls}\n" for queue, calls in wqs)
+        if number < 2:
+            some(run, 100 * (number + 1))
+        if number == 0:
+            run.take(0, 1)
+            run.give(0, 1)
+    assert all("wq" not in name for name in differs(run))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["take", "give", "work"]), st.integers(0, 1), st.integers(0, 3)), max_size=12))
+def test_any_order_of_changes(steps: list[tuple[str, int, int]]) -> None:
+    run = Run(devices=2, wqs=4)
+    some(run, 100)
+    pfn = 200
+    for what, device, queue in steps:
+        if what == "take" and queue in run.bound[device] and len(run.bound[device]) > 1:
+            run.take(device, queue)
+        elif what == "give" and queue not in run.bound[device]:
+            run.give(device, queue)
+        else:
+            some(run, pfn)
+            pfn += 8
+    tally, _ = run.check()
+    assert tally.different == {}
+    assert tally.compared["iaa.queue"] == 8 + pfn - 200
