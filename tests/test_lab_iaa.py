@@ -321,6 +321,42 @@ def test_what_the_driver_refuses_is_said(tmp_path: Path, monkeypatch: pytest.Mon
         guestiaa.set_up_iaa(job, bus)
 
 
+def test_queues_are_taken_away_and_given_back_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                      capfd: pytest.CaptureFixture[str]) -> None:
+    job = iaa_of(tmp_path).job()
+    assert guestiaa.rebinding_command(job, ["true"]) == ["true"]
+    command = guestiaa.rebinding_command({**job, "rebind": 20_000_000}, ["sh", "-c", "read line; exit 7"])
+    assert command[-5:-3] == ["traces.lab.guestiaa", "0.02"]
+    bus, written = bus_of(tmp_path, 1, 2), []
+    for queue in ("wq0.0", "wq0.1"):
+        (bus / "drivers/crypto" / queue).symlink_to(bus / "devices/iax0" / queue)
+    end, ends = os.pipe()
+
+    def write(path: Path, value: object) -> None:
+        written.append((path.name, str(value)))
+        if len(written) == 20:
+            os.close(ends)
+        if (path.name, value) == ("unbind", "wq0.1"):
+            raise OSError(0, "unbind does not take it")
+
+    monkeypatch.setattr(guestiaa, "_write", write)
+    stdin = os.dup(0)
+    os.dup2(end, 0)
+    try:
+        status = guestiaa.main(["0.002", "sh", "-c", "read line; exit 7"], bus)
+    finally:
+        os.dup2(stdin, 0)
+        os.close(stdin)
+        os.close(end)
+    assert status == 7
+    assert [one for one in written if one[0] in ("bind", "unbind")][:4] == [
+        ("unbind", "wq0.0"), ("bind", "wq0.0"), ("unbind", "wq0.1"), ("bind", "wq0.1")]
+    # idxd has forgotten these; size and group it keeps, and takes no others while its device is enabled.
+    assert written[1:6] == [("mode", "dedicated"), ("priority", "10"), ("type", "kernel"), ("name", "iaa_crypto0"),
+                            ("driver_name", "crypto")]
+    assert capfd.readouterr().out.startswith("wq0.1: unbind does not take it\n")
+
+
 def test_the_kernel_s_own_words_come_along(tmp_path: Path) -> None:
     messages = tmp_path / "kmsg"
     messages.write_text("6,1,0,-;Linux version\n3,2,0,-;idxd 0000:00:04.0: Device reset failed\n6,3,0,-;other\n")

@@ -32,7 +32,8 @@ def add_iaa_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--iaa", type=_options, metavar="OPTIONS", nargs="?", const="",
                        help="NAME=VALUE, separated by commas, of devices (of a guest), wqs and engines (of a device), "
                             "depth (descriptors of a device), mode (sync, async, async_irq), verify (0, 1), version "
-                            f"(1, 2); the compressor is then {_OF_IAA}")
+                            "(1, 2), rebind (how often a queue is taken away from the driver, or given back, such as "
+                            f"500ms); the compressor is then {_OF_IAA}")
     group.add_argument("--iaa-faults", type=Path, metavar="FILE",
                        help="a plan of faults: what goes wrong in the devices")
     group.add_argument("--qemu", type=Path, metavar="PATH",

@@ -85,7 +85,7 @@ def main(words: list[str], bus: Path = _BUS) -> int:
             _write(driver / what, queue)
         except OSError as problem:
             said = str(problem.strerror)
-            print(f"{queue}: {said if what not in said else f'{what}: {said}'}", flush=True)
+            print(f"{queue}: {said if what in said else f'{what}: {said}'}", flush=True)
     status = process.wait()
     return status if status >= 0 else 128 - status
 
