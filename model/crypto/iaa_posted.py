@@ -136,13 +136,23 @@ class IaaPosted(IaaDriver):
             has_sw_comp=False,
         )
 
+    def _rebalance(self, enabled: bool) -> bool:
+        if isinstance(self.wqs, WqsV12):
+            return self.wqs.rebalance(self._devices, enabled)
+        return self.wqs.rebalance(self._devices)
+
     def _probed(self) -> None:
-        self.enabled = self.wqs.rebalance(self._devices)
+        first = sum(len(device.wqs) for device in self._devices) == 1
+        self.enabled = self._rebalance(self.enabled)
+        if first and self.enabled:
+            # Once more, when it has registered the algorithm.
+            self.enabled = self._rebalance(True)
         self.registered = True
 
     def _removed(self) -> None:
         if self._devices:
-            self.enabled = self.wqs.rebalance(self._devices)
+            # It is off meanwhile.
+            self.enabled = self._rebalance(False)
             return
         self.enabled = False
         if self.posting != "v8":

@@ -5,21 +5,29 @@ Mirrors `cpu_to_iaa`, `map_iaa_device_wqs`, `reinit_pkg_global_wqs` and `rebalan
 09/14 (20250303084724.6490-9- and -10-kanchana.p.sridhar@intel.com), v12 02/23 (20250926033502.7486-3-) and v14
 03/26 (20260125033537.334628-4-); v12's and v14's do the same.
 
-Two things follow from the code as posted that its text does not say.  Queues are sorted into compress-only and
+Three things follow from the code as posted that its text does not say.  Queues are sorted into compress-only and
 others one by one, as they are found, each against the number of queues known at that moment: of three queues
-with `g_comp_wqs_per_iaa` 1, the first alone decompresses (text: the last one alone compresses).  And nothing
-takes a removed queue out of its device's table again: jobs whose turn it is get -ENODEV (compress) or go to
-software (decompress).
+with `g_comp_wqs_per_iaa` 1, the first alone decompresses (text: the last one alone compresses).  Nothing takes a
+removed queue out of its device's table again: jobs whose turn it is get -ENODEV (compress) or go to software
+(decompress); given back, it is sorted in once more, behind the others.  And tables that are made while the driver is
+off have one queue, the first that was ever found (v12 and v14): that is so behind each removal, as iaa_crypto_remove()
+turns the driver on again only after it made them.  Where that first queue is the one that was removed, no job gets one
+until a queue is given back.  Seen on a kernel with v14.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from .iaa_device import IaaDevice, Topology, Wq, WqTable, cpus_per_iaa
 
 __all__ = ["DeviceWqs", "DriverAttributes", "WqsV8", "WqsV12", "cpu_to_iaa"]
+
+
+#: `idxd->max_wqs` of an IAA: how many a device's tables hold.
+_MAX_WQS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -39,15 +47,24 @@ class DeviceWqs:
     n_wq: int = 0
     generic: list[Wq] = field(default_factory=list)
     comp: list[Wq] = field(default_factory=list)
+    #: those that are sorted in, by their identity (`iaa_wq->mapped`)
+    mapped: set[int] = field(default_factory=set)
 
     def map(self, wqs: Sequence[Wq], compress_only: int) -> None:
-        """`map_iaa_device_wqs`: sort in those of `wqs` that are not yet."""
-        mapped = {id(wq) for wq in self.generic + self.comp}
+        """`map_iaa_device_wqs`: sort in those of `wqs` that are not yet.
+
+        A queue that was removed, and given back, has a new `iaa_wq`.
+        """
+        self.mapped &= {id(wq) for wq in wqs}
         self.n_wq = len(wqs)
         for added, wq in enumerate(wqs):
-            if id(wq) not in mapped:
-                generic = not added or added + compress_only < self.n_wq
-                (self.generic if generic else self.comp).append(wq)
+            if id(wq) in self.mapped:
+                continue
+            generic = (not added or added + compress_only < self.n_wq) and len(self.generic) < _MAX_WQS
+            if not generic and len(self.comp) >= _MAX_WQS:
+                break
+            (self.generic if generic else self.comp).append(wq)
+            self.mapped.add(id(wq))
 
     def for_comps(self) -> list[Wq]:
         """The queues compressions go to."""
@@ -102,12 +119,21 @@ class WqsV12(_Wqs):
         super().__init__(topology, settings)
         self.comp = [WqTable() for _ in range(topology.nr_cpus)]
         self.decomp = [WqTable() for _ in range(topology.nr_cpus)]
+        #: `first_wq_found`, which nothing takes back
+        self.first: Wq | None = None
 
-    def rebalance(self, devices: Sequence[IaaDevice]) -> bool:
-        """`rebalance_wq_table`; False if a CPU is left without queues, which disables the driver."""
+    def rebalance(self, devices: Sequence[IaaDevice], enabled: bool = True) -> bool:
+        """`rebalance_wq_table`; False if a CPU is left without queues, which disables the driver.
+
+        :param enabled: `iaa_crypto_enabled` at that moment
+        """
         self._map(devices)
         if not self._order:
             return False
+        if not enabled:
+            self.first = self.first or self._order[cpu_to_iaa(self.topology, 0, self._nr_iaa)].generic[0]
+            self.decomp, self.comp = ([WqTable([self.first]) for _ in range(self.topology.nr_cpus)] for _ in range(2))
+            return True
         generic = [device.generic for device in self._order]
         comps = [device.for_comps() for device in self._order]
         self.decomp = self._tables(generic, self.settings.distribute_decomps)

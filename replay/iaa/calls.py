@@ -47,8 +47,8 @@ class DriverCall:
     for; ``entries``: entries of the source's scatter list, 0 where that is not known; ``ret``, ``dlen``: as the call
     left them; ``nested``: calls that the driver made itself, of its software fallback; ``alone``: on its CPU nothing
     else called the driver meanwhile, and it stayed there; ``done``: an event behind its completion, which may come with
-    an interrupt; ``others``: pages of other tasks' calls that were under way at some time of it.  A call that never
-    returned has no ``end`` (-1).
+    an interrupt; ``over_ts``: its time, or that of the return where there is no interrupt; ``others``: pages of other
+    tasks' calls that were under way at some time of it.  A call that never returned has no ``end`` (-1).
 
     In the thread of a device's interrupt the driver calls its software fallback too.  Such a call is ``inside`` one of
     that many decompressions, None for any other call; each of these has it in ``maybe``, and the one that made it sets
@@ -74,6 +74,7 @@ class DriverCall:
     alone: bool = True
     others: int = 0
     done: int = -1
+    over_ts: int = -1
     inside: int | None = None
     taken: bool = False
 
@@ -169,7 +170,10 @@ def _calls(recording: Recording) -> Iterator[DriverCall | int]:
                 yield base + i
                 return
             if pid in returned:
-                returned.pop(pid).done = base + i
+                over = returned.pop(pid)
+                over.done = base + i
+                if over.ret == EINPROGRESS:
+                    over.over_ts = columns["ts"][i]
                 # The task runs again: its interrupt has come.
                 pending.pop(pid, None)
             if name == "obj_malloc_ret":
@@ -208,6 +212,8 @@ def _calls(recording: Recording) -> Iterator[DriverCall | int]:
                 call = open_calls[pid].pop()
                 call.end, call.end_cpu = base + i, columns["cpu"][i]
                 call.ret, call.dlen = columns["ret"][i], columns["dlen"][i]
+                if call.ret != EINPROGRESS:
+                    call.over_ts = columns["ts"][i]
                 if call.number in waiting and call.inside is None:
                     pending.pop(pid, None)
                     returned[pid] = call

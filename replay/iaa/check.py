@@ -206,8 +206,7 @@ class _Check:
 
     def _follow(self, call: DriverCall) -> bool:
         """Follow one call; False where the model cannot."""
-        while self._changes and self._changes[0].end < call.number:
-            self._change(self._changes.popleft())
+        self._change_before(call.number)
         if self._by_page.when(call.ts) >= self._unfollowed:
             # The driver has other tables then.
             self._lost = True
@@ -242,8 +241,12 @@ class _Check:
             self._out.results[call.end] = DriverResult(*final, answer.lengths, answer.early)
         return True
 
+    def _change_before(self, event: int) -> None:
+        """Follow the changes of the driver's queues that had ended, behind the calls that began before that."""
+        while self._changes and self._changes[0].end < event:
+            self._change(self._changes.popleft())
+
     def _change(self, change: QueueChange) -> None:
-        """Follow one change of the driver's queues, behind the calls that began before its end."""
         self._driver.change(change, {cpu for cpu, over in self._meeting if over > change.rebalanced})
         self._meeting.clear()
         self._changed += change.took
@@ -358,6 +361,7 @@ class _Check:
         """
         if self._differed:
             return
+        self._change_before(snapshot.event)
         if self._latest > snapshot.event or (following is not None and following.ts <= snapshot.until):
             self._busy += 1
             return
@@ -413,9 +417,9 @@ class _Check:
             notes.append(f"the driver is compared up to event {self._ends_at:,}: there events were lost, or zswap got "
                          "another compressor")
         if self._changed:
-            notes.append(f"{self._changed:,} times the driver was given a work queue, or one was taken away: followed; "
-                         f"{self._met:,} calls met that, and {self._refused:,} of them failed so, which is taken from "
-                         "the recording")
+            notes.append(f"work queues given to the driver or taken away: {self._changed:,}, all followed; calls that "
+                         f"met such a change: {self._met:,}; of these failed so, which is taken from the recording: "
+                         f"{self._refused:,}")
         if self._lost:
             notes.append(f"a work queue was taken away or given back behind event {self._out.stopped:,}: which queues "
                          "the driver has then is not followed (no probe on iaa_crypto_remove(), iaa_crypto_probe() and "

@@ -218,8 +218,8 @@ class PlayedDriver:
         self._wqs = {wq.key: wq for device in bound for wq in device.wqs}
         #: the queues that the job of each page of the call at hand can use, none where that is not known
         self._possible: dict[int, tuple[Wq, ...]] = {}
-        #: (CPU, operation) whose place in their table is known
-        self._placed: set[tuple[int, bool]] = set()
+        #: (CPU, operation) -> places in their table at which the next call may begin; what is not here is not known
+        self._places: dict[tuple[int, bool], set[int]] = {}
         #: the call during which the driver turned itself off: a completion never came
         self._off: DriverCall | None = None
         #: queues are being taken away or given back during the call at hand
@@ -236,7 +236,7 @@ class PlayedDriver:
 
     def perform(self, kind: str, size: int, room: int) -> Record:
         """A descriptor was submitted: return the record that its job left."""
-        job = self._jobs.take(kind, self._call.page + self.page * STRUCT_PAGE, self._call.ts)
+        job = self._jobs.take(kind, self._call.page + self.page * STRUCT_PAGE, self._call)
         # The jobs of a batch are polled in each mode.
         irq = self.model.use_irq and self._call.pages == 1
         words = descriptor_words(kind, size, room, irq=irq)
@@ -287,7 +287,7 @@ class PlayedDriver:
         if job.ended - job.submitted < _POLLS or self.model.polls_for_ever:
             return False
         call = self._call
-        if kind == "compress" and self._jobs.next("verify", call.page + self.page * STRUCT_PAGE, call.ts) is not None:
+        if kind == "compress" and self._jobs.next("verify", call.page + self.page * STRUCT_PAGE, call) is not None:
             # The driver checked the result behind it.
             return False
         if call.ret != ETIMEDOUT:
@@ -311,8 +311,11 @@ class PlayedDriver:
         if first or not isinstance(self.model, IaaCrypto):
             # The driver turns itself on.
             self._off = self._slow = None
-        self._placed = {(cpu, comp) for cpu in range(self.model.topology.nr_cpus) if cpu not in met
-                        for comp in (False, True)}
+        self._places = {}
+        for comp in (False, True):
+            for cpu, table in enumerate(self._tables(comp)):
+                if cpu not in met and table.wqs:
+                    self._places[cpu, comp and self._posted] = {self._first(table)}
 
     def run(self, call: DriverCall, meets: bool = False) -> DriverAnswer:
         """Return what the driver does with a call; calls come in the order of their entries.
@@ -324,14 +327,15 @@ class PlayedDriver:
         if call.size < 0 or call.size > (model.batch_size * PAGE_SIZE if call.compress and call.pages > 1 else _MOST):
             answer.fault = f"a source of {call.size:,} bytes, which zswap does not ask for"
             return answer
-        tables = self._tables(call)
+        tables = self._tables(call.compress)
         table, jobs = tables[call.cpu], self.next_jobs(call)
         if meets and isinstance(model, IaaCrypto) and call.ret in _GONE:
             # Its queue was stopped, gone, or in no table, at some point of its way.
             self.hung(call)
             answer.ret, answer.dlen, answer.taken = call.ret, call.dlen, True
             return answer
-        self._expect(call, tables, jobs)
+        follows = self._expect(call, tables, jobs)
+        before = table.cur_wq
         # A posted driver is off while it takes a queue away.
         off = meets and not any(jobs) and isinstance(model, IaaPosted)
         model.enabled = self._enabled(call) and bool(model.devices) and not off
@@ -361,15 +365,17 @@ class PlayedDriver:
         if call.pages > 1:
             answer.lengths = tuple(as_int32(entry.length) for entry in request.dst_sg())
         tables[call.cpu] = table
+        if follows:
+            self._move_on(call, table, table.cur_wq - before)
         if call.end_cpu != call.cpu:
             # Whose turn it took is not known.
-            self._placed -= {(cpu, comp) for cpu in (call.cpu, call.end_cpu) for comp in (False, True)}
+            self._forget(call.cpu, call.end_cpu)
         return answer
 
     def no_descriptor(self, kind: str, wq: Wq) -> bool:
         """True where the job at hand was not submitted, and other calls may have held its queue's descriptors."""
         call = self._call
-        if self._jobs.next(kind, call.page + self.page * STRUCT_PAGE, call.ts) is not None:
+        if self._jobs.next(kind, call.page + self.page * STRUCT_PAGE, call) is not None:
             return False
         if self._meets:
             return True
@@ -380,15 +386,15 @@ class PlayedDriver:
     def next_jobs(self, call: DriverCall) -> list[DeviceJob | None]:
         """Return the job of each page of a call, None where the devices saw none."""
         kind = "compress" if call.compress else "decompress"
-        return [self._jobs.next(kind, call.page + k * STRUCT_PAGE, call.ts) for k in range(call.pages)]
+        return [self._jobs.next(kind, call.page + k * STRUCT_PAGE, call) for k in range(call.pages)]
 
-    def _tables(self, call: DriverCall) -> list[WqTable]:
-        """Return the tables of all CPUs that a call's queues are taken from; postings have two."""
+    def _tables(self, comp: bool) -> list[WqTable]:
+        """Return the tables of all CPUs that the queues are taken from; postings have two."""
         if isinstance(self.model, IaaCrypto):
             return self.model.table
         wqs = self.model.wqs
         assert isinstance(wqs, WqsV12)
-        return wqs.comp if call.compress else wqs.decomp
+        return wqs.comp if comp else wqs.decomp
 
     def turned_off(self, call: DriverCall) -> bool:
         """True where the driver had turned itself off before a call: whatever its devices do, that returns -ENODEV."""
@@ -399,44 +405,64 @@ class PlayedDriver:
 
     def hung(self, call: DriverCall) -> None:
         """Follow a call that never returned: its jobs are its own, and its turn may have been taken."""
-        self._placed -= {(call.cpu, comp) for comp in (False, True)}
+        self._forget(call.cpu)
         for k in range(call.pages):
             page = call.page + k * STRUCT_PAGE
-            self._jobs.take("compress" if call.compress else "decompress", page, call.ts)
+            self._jobs.take("compress" if call.compress else "decompress", page, call)
             if call.compress:
-                self._jobs.take("verify", page, call.ts)
+                self._jobs.take("verify", page, call)
 
-    def _expect(self, call: DriverCall, tables: list[WqTable], jobs: list[DeviceJob | None]) -> None:
-        """Say which queues a call's jobs can use, and have the model use those that they were on."""
-        posted, table = isinstance(self.model, IaaPosted), tables[call.cpu]
+    @property
+    def _posted(self) -> bool:
+        return isinstance(self.model, IaaPosted)
+
+    def _first(self, table: WqTable) -> int:
+        """Return the place in a table at which the next call begins: mainline moves on and takes the queue there,
+        postings take the one and move on."""
+        return table.cur_wq if self._posted else (table.cur_wq + 1) % len(table.wqs)
+
+    def _forget(self, *cpus: int) -> None:
+        """Whose turn it is on these CPUs is not known any more."""
+        for cpu in cpus:
+            for comp in (False, True):
+                self._places.pop((cpu, comp), None)
+
+    def _move_on(self, call: DriverCall, table: WqTable, turns: int) -> None:
+        """A call took so many turns, or as many more as make the round."""
+        place = call.cpu, call.compress and self._posted
+        if place in self._places and table.wqs:
+            self._places[place] = {(first + turns) % len(table.wqs) for first in self._places[place]}
+
+    def _expect(self, call: DriverCall, tables: list[WqTable], jobs: list[DeviceJob | None]) -> bool:
+        """Say which queues a call's jobs can use, and have the model use those that they were on.
+
+        Return whether the turns that the model takes are the call's.
+        """
+        table = tables[call.cpu]
         used = [None if job is None else self._wqs.get((job.device, job.queue)) for job in jobs]
-        place = call.cpu, call.compress and posted
+        place = call.cpu, call.compress and self._posted
         count = len(table.wqs)
-        # Mainline moves on and takes the queue there, postings take the one and move on.
-        first = table.cur_wq if posted else table.cur_wq + 1
         self._possible = {}
-        if not table.wqs and not any(used):
-            return
+        if not count and not any(used):
+            return False
         if not call.alone or not self._sure or self._meets:
-            if place in self._placed and count:
-                table.cur_wq = (table.cur_wq + call.pages) % count
             if None in used:
                 # Whether it took its turn is not known: mainline goes to software before, or after.
-                self._placed.discard(place)
+                self._places.pop(place, None)
+            self._move_on(call, table, call.pages)
             tables[call.cpu] = WqTable([wq or table.wqs[0] for wq in used] if any(used) else list(table.wqs))
-            return
-        if place not in self._placed:
-            self._possible = {0: tuple(table.wqs)}
-            # A page that got no descriptor took its turn, too.
-            known = next(((k, wq) for k, wq in enumerate(used) if wq is not None and wq in table.wqs), None)
-            if known is None:
-                return
-            self._possible[known[0]] = tuple(table.wqs)
-            first = (table.wqs.index(known[1]) - known[0]) % count
-            table.cur_wq = first if posted else (first - 1) % count
-            self._placed.add(place)
-        for k in range(call.pages):
-            self._possible.setdefault(k, (table.wqs[(first + k) % count],))
+            return False
+        # A page that got no descriptor took its turn, too.
+        firsts = self._places.get(place) or set(range(count))
+        for k, wq in enumerate(used):
+            self._possible[k] = tuple(dict.fromkeys(table.wqs[(first + k) % count] for first in sorted(firsts)))
+            # A queue that was taken away and given back is in a posting's table twice.
+            firsts = {first for first in firsts if wq is None or table.wqs[(first + k) % count] is wq} or firsts
+        if any(used) or place in self._places:
+            self._places[place] = firsts
+        first = min(firsts)
+        table.cur_wq = first if self._posted else (first - 1) % count
+        return True
 
     def _enabled(self, call: DriverCall) -> bool:
         """True unless a call finds the driver turned off."""

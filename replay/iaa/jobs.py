@@ -27,6 +27,8 @@ _COLUMNS: Final = ("n", "device", "queue", "op", "flags", "how", "pfn", "in", "t
 _WHOLE: Final = 1 << 63
 #: Nanoseconds behind a recording's beginning in which jobs may still be of before it.
 _BEGINNING: Final = 100_000_000
+#: Nanoseconds behind the end of a call in which a job may still be its own: as exact as the clocks are compared.
+_LATE: Final = 1_000_000
 #: Notes of jobs that left no record: lost by a rule, or on their way when their device stopped.
 _NO_RECORD: Final = ("lost", "aborted")
 #: A checksum that no other is: a rule of the fault plan changed it, and the log holds none.
@@ -188,28 +190,31 @@ class JobsByPage:
         """Return a time stamp of the recording by the devices' clock."""
         return ts + self._clocks.ahead
 
-    def next(self, kind: str, page: int, ts: int) -> DeviceJob | None:
+    def next(self, kind: str, page: int, call: DriverCall) -> DeviceJob | None:
         """As :meth:`take`, and leave it where it is."""
         queue = self._of.get((kind, self.frame(page)))
-        while queue and self._clocks.is_before(queue[0].submitted, ts):
+        while queue and self._clocks.is_before(queue[0].submitted, call.ts):
             # Of before the recording, if it is near its beginning.
             job = queue.popleft()
             if job.submitted > self._begin + _BEGINNING:
                 self._extra.append(job)
-        return queue[0] if queue else None
+        if not queue or (call.over_ts >= 0 and queue[0].submitted > self.when(call.over_ts) + _LATE):
+            # There is none, or it is of a later call.
+            return None
+        return queue[0]
 
-    def take(self, kind: str, page: int, ts: int) -> DeviceJob | None:
-        """Return the next job of a kind (compress, verify, decompress) on a page, None where there is none.
+    def take(self, kind: str, page: int, call: DriverCall) -> DeviceJob | None:
+        """Return a call's next job of a kind (compress, verify, decompress) on a page, None where there is none.
 
-        :param ts: when the call began: jobs that were submitted earlier are not its own
+        Jobs that were submitted before it began, or after it was over, are not its own.
         """
-        job = self.next(kind, page, ts)
+        job = self.next(kind, page, call)
         if job is None:
             return None
         self._of[kind, self.frame(page)].popleft()
         self._latest = max(self._latest, job.submitted)
         if kind != "verify":
-            self._clocks.take(job.submitted, ts)
+            self._clocks.take(job.submitted, call.ts)
         return job
 
     def sums(self) -> bool:

@@ -15,6 +15,8 @@ __all__ = ["DriverStats", "recorded_stats"]
 _LINE: Final = re.compile(r"^\s*(\w+): (\d{1,19})$")
 _WQ_LINE: Final = re.compile(r"^\s*(id|name|comp_calls|comp_bytes|decomp_calls|decomp_bytes): (\S{1,64})$")
 
+#: what the lab calls a queue
+_NAME: Final = re.compile(r"iaa_crypto(\d{1,3})")
 #: Seconds that reading a snapshot takes at most.
 _LONGEST: Final = 3600.0
 
@@ -23,7 +25,8 @@ class DriverStats(NamedTuple):
     """One snapshot: the event that stands for it, its time, the global counters by name, and those of each queue.
 
     ``ts``, ``until``: when reading it began and ended, nanoseconds; ``wqs``: (device, queue) -> calls and bytes by
-    name; the driver's queues are numbered as it lists them.
+    name.  A device is numbered by its id, a queue by its name, as :mod:`traces.lab.guestiaa` gives it; one of another
+    name as the driver lists them.
     """
 
     event: int
@@ -39,17 +42,22 @@ def _global(text: str) -> dict[str, int]:
 
 
 def _wqs(text: str) -> dict[tuple[int, int], dict[str, int]]:
-    """Parse wq_stats: a device's own lines, then those of its queues."""
+    """Parse wq_stats: a device's own lines, then those of its queues, by (its id, queue)."""
     out: dict[tuple[int, int], dict[str, int]] = {}
-    device, queue = -1, -1
+    device, queue, listed = -1, -1, 0
     for line in text.splitlines():
         match = _WQ_LINE.match(line)
         if line.startswith("iaa device:"):
-            device, queue = device + 1, -1
-        elif match and match[1] == "name":
-            queue += 1
+            device, queue, listed = device + 1, -1, 0
+        elif not match:
+            continue
+        elif match[1] == "id" and match[2].isdecimal() and queue < 0:
+            device = int(match[2])
+        elif match[1] == "name":
+            named = _NAME.fullmatch(match[2])
+            queue, listed = int(named[1]) if named else listed, listed + 1
             out[device, queue] = {}
-        elif match and match[1] != "id" and queue >= 0 and match[2].isdecimal():
+        elif queue >= 0 and match[2].isdecimal():
             out[device, queue][match[1]] = int(match[2])
     return out
 
@@ -72,4 +80,7 @@ def recorded_stats(recording: Recording) -> list[DriverStats]:
                 until = ts + round(min(max(taken, 0.0), _LONGEST) * 1e9)
                 out.append(DriverStats(base + i, ts, _global(values["global_stats"]),
                                        _wqs(str(values.get("wq_stats", ""))), until))
-    return out
+    # The lab counts its devices from 0; a kernel with others, such as DSAs, gives the ids among all of them.
+    ids = sorted({device for one in out for device, _ in one.wqs})
+    return [one._replace(wqs={(ids.index(device), queue): values for (device, queue), values in one.wqs.items()})
+            for one in out]
