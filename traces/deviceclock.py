@@ -7,6 +7,7 @@ alike, so what lies between a call and its job is the same for all calls, but fo
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from typing import Final
@@ -33,6 +34,13 @@ _PAIRS: Final = 64
 #: guest's clock is calibrated at its boot alone.
 _CLOSER: Final = 2_000_000
 _DRIFT: Final = 1 / 3000
+#: Nanoseconds behind a call's end in which a job may still be its own: the least of several pairs is not less exact.
+_LATE: Final = 1_000_000
+#: One of so many jobs of the calls' time has to have its call there, or the clocks do not fit so: a CPU's calls may be
+#: all that a recording has.
+_FITTING: Final = 8
+#: With this many pairs fewer than half of the calls may have a job: what has no queue makes none.
+_MANY: Final = 16
 #: Nanoseconds by which the clocks may run apart while the first calls are made.
 _SLACK: Final = 10_000_000
 
@@ -74,6 +82,10 @@ class ClockMatch:
         since = 0 if self._last is None else abs(ts - self._last)
         return submitted - ts < self.ahead - _CLOSER - int(since * _DRIFT)
 
+    def is_behind(self, submitted: int, ts: int) -> bool:
+        """True where a job was submitted when a call was over, at ``ts``: it is of a later one."""
+        return submitted - ts > self.ahead + _LATE
+
     def take(self, submitted: int, ts: int) -> None:
         """Learn from a call and its job."""
         self._apart.append(submitted - ts)
@@ -84,7 +96,7 @@ def first_job(calls: Sequence[tuple[int, int]], jobs: Sequence[tuple[int, int]],
     """Return when the devices' clock says that a recording's first call began, and how far that clock is ahead.
 
     Earlier jobs are not the recording's.  The second is the least that lies between a call and its job.  None where
-    the clocks do not show it: fewer than half of the calls have a job that fits.
+    the clocks do not show it: few of the calls have a job that fits, or few of the jobs meanwhile have a call.
 
     :param calls: compress calls, as (time stamp in nanoseconds, page frame), in order
     :param jobs: compress jobs, as (time of submission, page frame)
@@ -93,17 +105,38 @@ def first_job(calls: Sequence[tuple[int, int]], jobs: Sequence[tuple[int, int]],
     of: dict[int, list[int]] = defaultdict(list)
     for submitted, frame in jobs:
         of[frame].append(submitted)
-    apart = [np.array(of[frame][:_MOST_OF_FRAME], np.int64) - ts for ts, frame in calls[:_ENOUGH] if frame in of]
+    # From all of the recording: a driver may have no queue for a part of it.
+    some = calls[::max(1, len(calls) // _ENOUGH)]
+    apart = [np.array(of[frame][:_MOST_OF_FRAME], np.int64) - ts for ts, frame in some if frame in of]
     if not apart:
         return None
     gaps = np.sort(np.concatenate(apart))
     fitting = np.searchsorted(gaps, gaps + _SOON, "right") - np.arange(gaps.size)
     # Of equals the last: what a recording's calls did comes behind what was done before.
     best = gaps.size - 1 - int(fitting[::-1].argmax())
-    if 2 * int(fitting[best]) < len(apart):
+    if 2 * int(fitting[best]) < len(apart) and int(fitting[best]) < _MANY:
         return None
     earliest = np.searchsorted(gaps, gaps[best] - _SLACK)
     # Most jobs follow their calls at once: where the most lie together is how far the clocks are apart.
     near = gaps[best:best + int(fitting[best])]
     together = np.searchsorted(near, near + _CLOSER, "right") - np.arange(near.size)
-    return begin + int(gaps[earliest]) - _SLACK, int(near[int(together.argmax())])
+    ahead = int(near[int(together.argmax())])
+    if not _jobs_fit(calls, jobs, ahead):
+        return None
+    return begin + int(gaps[earliest]) - _SLACK, ahead
+
+
+def _jobs_fit(calls: Sequence[tuple[int, int]], jobs: Sequence[tuple[int, int]], ahead: int) -> bool:
+    """True where enough jobs that were submitted while calls were made have one, if the clocks are so far apart."""
+    of: dict[int, list[int]] = defaultdict(list)
+    for ts, frame in calls:
+        of[frame].append(ts)
+    first, last = calls[0][0] + ahead, calls[-1][0] + ahead
+    inside = [(submitted - ahead, frame) for submitted, frame in jobs if first <= submitted <= last]
+    some = inside[::max(1, len(inside) // _ENOUGH)]
+    found = 0
+    for ts, frame in some:
+        stamps = of.get(frame, [])
+        at = bisect_right(stamps, ts + _SLACK)
+        found += at > 0 and stamps[at - 1] >= ts - _SOON
+    return _FITTING * found >= len(some)

@@ -27,8 +27,6 @@ _COLUMNS: Final = ("n", "device", "queue", "op", "flags", "how", "pfn", "in", "t
 _WHOLE: Final = 1 << 63
 #: Nanoseconds behind a recording's beginning in which jobs may still be of before it.
 _BEGINNING: Final = 100_000_000
-#: Nanoseconds behind the end of a call in which a job may still be its own: as exact as the clocks are compared.
-_LATE: Final = 1_000_000
 #: Notes of jobs that left no record: lost by a rule, or on their way when their device stopped.
 _NO_RECORD: Final = ("lost", "aborted")
 #: A checksum that no other is: a rule of the fault plan changed it, and the log holds none.
@@ -198,7 +196,7 @@ class JobsByPage:
             job = queue.popleft()
             if job.submitted > self._begin + _BEGINNING:
                 self._extra.append(job)
-        if not queue or (call.over_ts >= 0 and queue[0].submitted > self.when(call.over_ts) + _LATE):
+        if not queue or (call.over_ts >= 0 and self._clocks.is_behind(queue[0].submitted, call.over_ts)):
             # There is none, or it is of a later call.
             return None
         return queue[0]

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["DevicePages", "read_device_pages"]
 
 _COMPRESS: Final = schema.CODE["crypto_acomp_compress"]
+#: events of a call itself, and of those that the driver makes of its software fallback
+_INSIDE: Final = [code for name, code in schema.CODE.items() if name.startswith("crypto_acomp_")]
 #: Pages of the largest folio: a call names no more.
 _MOST_PAGES: Final = 1 << 10
 _AGAIN: Final = "copy the capture again"
@@ -52,7 +54,7 @@ class DevicePages(PageIndex):
         self._frames = frames
         self._rows = rows
         self._times = times
-        self._of: dict[int, deque[int]] | None = None
+        self._of: dict[int, deque[int]] = defaultdict(deque)
         self._vmemmap = 0
         self._clocks: ClockMatch | None = None
         #: rows of the file in the order in which calls took them: the recording's ``refs``
@@ -75,16 +77,18 @@ class DevicePages(PageIndex):
         pages = (block.column("folio")[calls].view(np.uint64) & np.uint64(~np.uint64(3))).tolist()
         offsets = block.column("offset")[calls].tolist()
         first = [page + offset // schema.PAGE_SIZE * STRUCT_PAGE for page, offset in zip(pages, offsets, strict=True)]
-        if self._of is None:
-            self._begin(first, block.ts[calls].tolist())
-        found = np.array([self._take(page, min(max(size // schema.PAGE_SIZE, 1), _MOST_PAGES), ts)
-                          for page, size, ts in zip(first, sizes, block.ts[calls].tolist(), strict=True)], np.int64)
+        stamps = block.ts[calls].tolist()
+        if self._clocks is None:
+            # Where the driver had no queue yet, its calls have no job that shows it.
+            self._begin(first, stamps)
+        found = np.array([self._take(page, min(max(size // schema.PAGE_SIZE, 1), _MOST_PAGES), ts, over)
+                          for page, size, ts, over in zip(first, sizes, stamps, _overs(block, calls), strict=True)],
+                         np.int64)
         block.put("content", calls[found >= 0], found[found >= 0])
         self.unmatched += int(np.count_nonzero(found < 0))
 
     def _begin(self, pages: list[int], stamps: list[int]) -> None:
         """Find where vmemmap is, and leave out the jobs of before the recording."""
-        self._of = defaultdict(deque)
         vmemmap = vmemmap_of(pages, self._frames)
         if vmemmap is None:
             return
@@ -103,17 +107,23 @@ class DevicePages(PageIndex):
     def _frame(self, page: int) -> int:
         return (page - self._vmemmap) // STRUCT_PAGE
 
-    def _take(self, page: int, count: int, ts: int) -> int:
-        """Return the row of ``refs`` of a call's first page, -1 where not all its pages are known."""
-        assert self._of is not None
-        frame = self._frame(page)
-        queues = [self._of.get(frame + k) for k in range(count)]
-        for queue in queues:
-            while queue and self._clocks is not None and self._clocks.is_before(self._times[queue[0]], ts):
+    def _take(self, page: int, count: int, ts: int, over: int | None) -> int:
+        """Return the row of ``refs`` of a call's first page, -1 where not all its pages are known.
+
+        :param over: when the call was over, None where that is not known
+        """
+        clocks = self._clocks
+        if clocks is None:
+            return -1
+        frame, jobs = self._frame(page), []
+        for queue in (self._of.get(frame + k) for k in range(count)):
+            while queue and clocks.is_before(self._times[queue[0]], ts):
                 queue.popleft()
-        jobs = [queue.popleft() if queue else -1 for queue in queues]
-        if jobs[0] >= 0 and self._clocks is not None:
-            self._clocks.take(self._times[jobs[0]], ts)
+            # A later job is of another call: the driver had no descriptor for this one.
+            own = queue and not (over is not None and clocks.is_behind(self._times[queue[0]], over))
+            jobs.append(queue.popleft() if queue and own else -1)
+        if jobs[0] >= 0:
+            clocks.take(self._times[jobs[0]], ts)
         rows = [self._rows[job] if job >= 0 else -1 for job in jobs]
         if min(rows) < 0:
             return -1
@@ -141,6 +151,22 @@ class DevicePages(PageIndex):
                 if row not in sums:
                     sums[row] = hashlib.sha1(data).hexdigest()
                 writer.add(data, sums[row])
+
+
+def _overs(block: Block, calls: np.ndarray) -> list[int | None]:
+    """Return when each call was over, as the task's next event that is not one of a compressor says; None: not here."""
+    pids, stamps = block.column("pid").tolist(), block.ts.tolist()
+    inside = np.isin(block.event, _INSIDE).tolist()
+    is_call = np.zeros(len(pids), bool)
+    is_call[calls] = True
+    following: dict[int, int] = {}
+    overs: list[int | None] = []
+    for row in range(len(pids) - 1, -1, -1):
+        if is_call[row]:
+            overs.append(following.get(pids[row]))
+        elif not inside[row]:
+            following[pids[row]] = stamps[row]
+    return overs[::-1]
 
 
 def read_device_pages(directory: Path, facts: dict[str, Any], jobs: pd.DataFrame) -> DevicePages | None:
