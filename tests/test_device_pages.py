@@ -144,6 +144,44 @@ def test_a_job_from_before_its_call_is_not_its_own(tmp_path: Path) -> None:
     assert stored(tmp_path, pages) == [hashlib.sha1(page(n)).hexdigest() for n in (1, 2, 3)]
 
 
+def whole_calls(*frames: int, begin: int = 0, step: int = STEP) -> Block:
+    """As calls(), with each call's return, and what the task does next, a fifth of a step behind it."""
+    one = calls(*frames, begin=begin, step=step).columns()
+    columns = np.repeat(one, 3, axis=1)
+    place = {column.name: number for number, column in enumerate(schema.COLUMNS)}
+    for behind, name in ((1, "crypto_acomp_compress_ret"), (2, "zswap_store_ret")):
+        columns[place["event"], behind::3] = schema.CODE[name]
+        columns[place["ts"], behind::3] += behind * step // 10
+    return Block.of(columns)
+
+
+def test_a_call_that_had_no_descriptor_has_not_the_next_one_s_page(tmp_path: Path) -> None:
+    """The driver lost its queue for the second call; the third is of the same frame."""
+    facts, jobs = capture(tmp_path, [{"pfn": 5, "page": 1}, {"pfn": 7, "page": 2, "submitted": AHEAD + 2 * STEP},
+                                     {"pfn": 8, "page": 3, "submitted": AHEAD + 3 * STEP}], 3)
+    pages = read_device_pages(tmp_path, facts, jobs)
+    assert pages is not None
+    block = whole_calls(5, 7, 7, 8)
+    pages.attach(block)
+    assert block.column("content")[::3].tolist() == [0, -1, 1, 2]
+    assert stored(tmp_path, pages) == [hashlib.sha1(page(n)).hexdigest() for n in (0, 1, 2)]
+
+
+def test_calls_without_any_job_do_not_take_those_of_later_ones(tmp_path: Path) -> None:
+    """The driver had no queue at first; what is compressed then comes again, in the same order and at the same pace."""
+    frames = list(range(100, 400))
+    facts, jobs = capture(tmp_path, [{"pfn": frame, "page": n % 7 + 1, "submitted": AHEAD + STEP * (1000 + n)}
+                                     for n, frame in enumerate(frames * 2)], 7)
+    pages = read_device_pages(tmp_path, facts, jobs)
+    assert pages is not None
+    first = whole_calls(*frames[:20], *range(900, 1180))
+    pages.attach(first)
+    second = whole_calls(*frames, *frames, begin=1000)
+    pages.attach(second)
+    assert set(first.column("content")[::3].tolist()) == {-1}
+    assert second.column("content")[::3].tolist() == list(range(600))
+
+
 @given(frames=st.lists(st.integers(0, 40), min_size=1, max_size=60), base=st.integers(0, 1 << 14))
 def test_whatever_the_order_each_call_has_its_page(frames: list[int], base: int) -> None:
     """Wherever KASLR put vmemmap, and however jobs of other frames lie in between."""

@@ -82,6 +82,32 @@ def test_a_call_may_fail_while_a_queue_is_taken_away(step: str, ret: int) -> Non
         assert differs(run) == {"iaa.submit": 1, "iaa.completion": 1}
 
 
+def test_a_refused_call_has_not_the_job_of_a_later_one_of_its_frame() -> None:
+    run = Run(devices=1, wqs=2)
+    some(run, 100)
+    run.take(0, 1, lambda now: refused(run, 150, ENXIO) if now == "quiesced" else None)
+    run.compress(150, 901)
+    some(run, 200)
+    assert differs(run) == {}
+
+
+def test_a_recording_that_begins_without_a_queue() -> None:
+    """The calls without a job come first, some of frames that are compressed later."""
+    run = Run(devices=1, wqs=1)
+    # Of the set-up, before the recording.
+    run.line("queue_on", 0, 0)
+    run.jobs[0]["submitted"] -= 10**9
+    run.take(0, 0)
+    for k in range(30):
+        refused(run, 100 + 7 * k, ENODEV, cpu=k % 2)
+    run.give(0, 0)
+    some(run, 100, 60)
+    tally, notes = run.check()
+    assert tally.different == {}
+    assert (tally.compared["iaa.completion"], tally.compared["iaa.queue"]) == (90, 60)
+    assert notes[0].startswith("work queues given to the driver or taken away: 2, all followed")
+
+
 def test_other_errors_are_not_excused() -> None:
     run = Run(devices=1, wqs=2)
     some(run, 100)

@@ -212,10 +212,10 @@ def test_a_queue_that_goes_or_comes_unseen_ends_the_comparison(op: str) -> None:
     assert 21 < tally.compared["iaa.completion"] < 21 + 21
     del run.jobs[last]
     assert differs(run) == {"iaa.queue": 1}
-    # Those that set the queues up came before the recording.
+    # Those that set the queues up came before the recording; one that was gone by then is not used.
     run = whole(Run())
     run.jobs.insert(0, change | {"submitted": 5, "ended": 5})
-    assert (differs(run), run.check()[1]) == ({}, [])
+    assert (differs(run), run.check()[1]) == ({} if op == "queue_on" else {"iaa.queue": 1}, [])
 
 
 @pytest.mark.parametrize(("name", "text", "ends"), [("param", "compressor=lz4", True), ("marker", "param compressor=zstd", True),

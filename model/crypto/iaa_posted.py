@@ -115,6 +115,8 @@ class IaaPosted(IaaDriver):
         self.meant = meant
         self.req_seg = posting == "v14"
         self.registered = True
+        #: the last call failed before it wrote any length
+        self.left_lengths = False
         self._batch: list[IaaReq] = []
         self._refused = 0
         self.polls: dict[int, int] = {}
@@ -170,6 +172,7 @@ class IaaPosted(IaaDriver):
 
     def compress(self, request: AcompRequest) -> int:
         """`iaa_crypto_acomp_acompress_main`: one page, or submits a batch (v14) or does it all (v12)."""
+        self.left_lengths = False
         if self.posting == "v8":
             return self._compress_v8(request)
         if not self.registered:
@@ -229,6 +232,7 @@ class IaaPosted(IaaDriver):
     def _unregistered(self, request: AcompRequest) -> int:
         if self.meant:
             self.fail_lengths(request, ENODEV, comp=True)
+        self.left_lengths = not self.meant
         return ENODEV
 
     def _compress_v8(self, request: AcompRequest) -> int:

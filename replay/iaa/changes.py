@@ -26,7 +26,9 @@ _REMOVE: Final = "iaa_crypto_remove"
 _REBALANCE: Final = "rebalance_wq_table"
 _NAMES: Final = tuple(name + end for name in (_PROBE, _REMOVE, _REBALANCE) for end in ("", "_ret"))
 #: Nanoseconds by which a line of the log may lie outside of its change, as both clocks have it.
-_SLACK: Final = 1_000_000_000
+_SLACK: Final = 100_000_000
+#: Nanoseconds in which the driver changes its tables before a queue is disabled (iaa_crypto_remove()), at most.
+_SOON: Final = 1_000_000_000
 
 
 @dataclass
@@ -50,18 +52,20 @@ class QueueChange:
 
 
 def queue_changes(recording: Recording, lines: Sequence[DeviceJob],
-                  when: Callable[[int], int]) -> tuple[list[QueueChange], float]:
-    """Return the changes that can be followed, in order, and when by the devices' clock there is another; inf: never.
+                  when: Callable[[int], int]) -> tuple[list[DeviceJob], list[QueueChange], float]:
+    """Return what had become of queues when the recording began, and the changes that can be followed, in order.
+
+    The third is when, by the devices' clock, there is another: its tables are not known from then on; inf: never.
 
     :param lines: of the log, those of queues
     :param when: a time stamp of the recording by the devices' clock
     :raises BadInput: when the recording cannot be read
     """
-    found = _recorded(recording)
-    begin = when(found[0].ts) - _SLACK if found else -float("inf")
-    left = deque(line for line in lines if line.submitted >= begin)
+    begin = when(_first_ts(recording))
+    before = [line for line in lines if line.submitted < begin - _SLACK]
+    left = deque(lines[len(before):])
     followed: list[QueueChange] = []
-    for change in found:
+    for change in _recorded(recording):
         due = [QUEUE_ON] if change.on else [QUEUE_OFF]
         if not change.took:
             # It was enabled first, or refused before.
@@ -70,36 +74,47 @@ def queue_changes(recording: Recording, lines: Sequence[DeviceJob],
         own = [left[k] for k in range(min(len(due), len(left)))]
         if change.end < 0 or [line.op for line in own] != due or len({(one.device, one.queue) for one in own}) > 1 \
                 or not all(when(change.ts) - _SLACK <= one.submitted <= when(change.end_ts) + _SLACK for one in own):
-            return followed, when(change.ts)
+            return before, followed, when(change.ts) - _SLACK
         for _ in own:
             left.popleft()
         change.queue = (own[0].device, own[0].queue) if own else None
         followed.append(change)
-    return followed, left[0].submitted - _SLACK if left else float("inf")
+    return before, followed, left[0].submitted - _SOON if left else float("inf")
+
+
+def _first_ts(recording: Recording) -> int:
+    for _, batch in recording.batches(["ts"]):
+        return int(batch["ts"][0])
+    return 0
 
 
 def _recorded(recording: Recording) -> list[QueueChange]:
-    """Return what the probes saw, in the order of the driver's mutex: that of the returns."""
+    """Return what the probes saw, in the order of the driver's mutex: that of the returns.
+
+    One of which the entry was not seen, or the return, has no end.
+    """
     counts = recording.counts()
-    if not counts.get(_PROBE) and not counts.get(_REMOVE):
+    wanted = [schema.CODE[name] for name in _NAMES if counts.get(name)]
+    if not wanted:
         return []
-    wanted = [schema.CODE[name] for name in _NAMES]
     under_way: dict[int, QueueChange] = {}
-    found = []
+    found: list[QueueChange] = []
     for base, batch in recording.batches(["ts", "event", "pid", "ret"]):
         for i in np.flatnonzero(np.isin(batch["event"], wanted)).tolist():
             name, pid, number, ts = schema.NAMES[batch["event"][i]], int(batch["pid"][i]), base + i, int(batch["ts"][i])
-            change = under_way.get(pid)
             if name in (_PROBE, _REMOVE):
+                if pid in under_way:
+                    return [*found, under_way[pid]]
                 under_way[pid] = QueueChange(name == _PROBE, number, ts)
-            elif change is None:
-                # Of before the recording.
                 continue
-            elif name == _REBALANCE and change.rebalanced < 0:
+            change = under_way.get(pid)
+            if change is None:
+                return [*found, QueueChange(False, number, ts)]
+            if name == _REBALANCE and change.rebalanced < 0:
                 change.rebalanced = number
-            elif name in (_PROBE + "_ret", _REMOVE + "_ret"):
+            elif name == (_PROBE if change.on else _REMOVE) + "_ret":
                 change.end, change.end_ts = number, ts
-                change.took = name != _PROBE + "_ret" or batch["ret"][i] == 0
+                change.took = not change.on or int(batch["ret"][i]) == 0
                 if change.rebalanced < 0:
                     change.rebalanced = change.number
                 elif change.on:

@@ -146,9 +146,8 @@ class _Check:
                  ends_at: int | None, checksums: dict[int, int]) -> None:
         self._recording, self._calls, self._by_page, self._ends_at = recording, calls, by_page, ends_at
         self._driver = driver
-        lines = by_page.queues if recording.counts().get("rebalance_wq_table") else \
-            [line for line in by_page.queues if line.submitted >= by_page.begin]
-        changes, self._unfollowed = queue_changes(recording, lines, by_page.when)
+        before, changes, self._unfollowed = queue_changes(recording, by_page.queues, by_page.when)
+        driver.begin(before)
         self._changes, self._changed = deque(changes), 0
         #: (CPU, event of its end) of calls during the change that is first
         self._meeting: list[tuple[int, float]] = []
@@ -238,7 +237,7 @@ class _Check:
             return False
         final = answer.final if answer.dlen is None else (answer.ret, as_int32(answer.dlen))
         if final is not None:
-            self._out.results[call.end] = DriverResult(*final, answer.lengths, answer.early)
+            self._out.results[call.end] = DriverResult(*final, answer.lengths, answer.early, answer.unwritten)
         return True
 
     def _change_before(self, event: int) -> None:

@@ -9,7 +9,7 @@ and what it counts.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -35,6 +35,7 @@ from replay.iaa.changes import QueueChange
 from replay.iaa.jobs import DeviceJob, JobsByPage
 from traces.deviceclock import STRUCT_PAGE
 from traces.lab.iaa.descriptors import Analytics, Compress, Decompress, Flag, Status
+from traces.lab.iaa.joblog import QUEUE_OFF, QUEUE_ON
 
 __all__ = ["DescriptorWords", "DriverAnswer", "PlayedDriver", "descriptor_words", "driver_line"]
 
@@ -101,8 +102,9 @@ class DriverAnswer:
     ``software``: calls of the software fallback, of which those in ``inside`` were made; ``final``: error and dlen
     that the interrupt left, None where the call returned them or none came; ``lengths``: what a call of several
     pages leaves as each one's length, or errno; ``early``: dlen where the interrupt comes before the call returns, 0
-    for the same; ``fault``: why the model cannot continue; ``met``: queues were taken away or given back meanwhile;
-    ``taken``: error and length are the recorded ones, as that is why the call failed.
+    for the same; ``unwritten``: it failed before it wrote a length; ``fault``: why the model cannot continue; ``met``:
+    queues were taken away or given back meanwhile; ``taken``: error and length are the recorded ones, as that is why
+    the call failed.
     """
 
     ret: int = 0
@@ -113,6 +115,7 @@ class DriverAnswer:
     inside: list[DriverCall] = field(default_factory=list)
     lengths: tuple[int, ...] = ()
     early: int = 0
+    unwritten: bool = False
     fault: str = ""
     met: bool = False
     taken: bool = False
@@ -298,6 +301,20 @@ class PlayedDriver:
 
     # ---- driving ----------------------------------------------------------------------------------------
 
+    def begin(self, lines: Sequence[DeviceJob]) -> None:
+        """Follow what gave the driver queues, and took some away, before the recording; all of them where the log does
+        not say.
+
+        :param lines: of the log, in order
+        """
+        taken = next((number for number, line in enumerate(lines) if line.op == QUEUE_OFF), -1)
+        # Queues that were enabled before any was disabled are those that the driver begins with, in any case.
+        for line in lines[taken:] if taken >= 0 else ():
+            wq = self._wqs.get((line.device, line.queue))
+            if wq is None:
+                continue
+            (self.model.probe if line.op == QUEUE_ON else self.model.remove)(wq)
+
     def change(self, change: QueueChange, met: Collection[int]) -> None:
         """Follow what gave the driver a queue or took one away; its tables are new then, and all turns begin.
 
@@ -362,6 +379,7 @@ class PlayedDriver:
                 answer.early = EINPROGRESS
         else:
             answer.dlen = request.dlen
+        answer.unwritten = call.compress and isinstance(model, IaaPosted) and model.left_lengths
         if call.pages > 1:
             answer.lengths = tuple(as_int32(entry.length) for entry in request.dst_sg())
         tables[call.cpu] = table

@@ -179,11 +179,6 @@ class JobsByPage:
         """Return a struct page's frame number."""
         return (page - self._vmemmap) // STRUCT_PAGE
 
-    @property
-    def begin(self) -> int:
-        """When the recording's first job was submitted."""
-        return self._begin
-
     def when(self, ts: int) -> int:
         """Return a time stamp of the recording by the devices' clock."""
         return ts + self._clocks.ahead

@@ -26,6 +26,8 @@ class HandedOn:
     pool: ZswapPool | None = None
     #: what it returned, (error, dlen), where it took one page and both were captured
     result: tuple[int, int] | None = None
+    #: it failed before it wrote a length, as the model of iaa_crypto has it; None: that is not known
+    unwritten: bool | None = False
     #: what it left as the lengths of several pages, as the model of iaa_crypto has them
     lengths: tuple[int, ...] = ()
     #: what mem_cgroup_zswap_writeback_enabled() returned last

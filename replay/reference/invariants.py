@@ -73,6 +73,8 @@ class Invariants:
         self.zswpout_due = state.model.counters.zswpout
         #: pages read back of which nothing says what their object holds
         self.untold_reads = 0
+        #: objects of a whole page, of failed calls: whether they hold the page or what the buffer held is not known
+        self.unsure_objects = 0
         #: set where the compiled engine counts what is held at the end
         self.held_at_end: Holdings | None = None
 
@@ -91,6 +93,14 @@ class Invariants:
         if left is None:
             return f"{what}; the kernel does what {name} says here, and {name} is wrong"
         return f"{what}; the kernel had left {name} before, at event {left}"
+
+    def reasons(self) -> list[str]:
+        """Return why a replay cannot PASS, in sentences."""
+        if not self.unsure_objects:
+            return []
+        return [f"{self.unsure_objects:,} pages were kept whole after their compress call had failed, and what the "
+                "driver did there is not followed: whether these are the pages, or what its buffer held before, is not "
+                "known"]
 
     # ---- objects ----------------------------------------------------------------------------------------
 

@@ -30,13 +30,14 @@ class DriverResult(NamedTuple):
     """What the model of iaa_crypto says of one call: its error, its dlen, and of several pages each one's length.
 
     ``early``: of a call that an interrupt ends, its dlen where that comes before the call returns, and the driver
-    writes over it; 0 where it does not.
+    writes over it; 0 where it does not.  ``unwritten``: it failed before it wrote the page's length.
     """
 
     error: int
     dlen: int
     lengths: tuple[int, ...] = ()
     early: int = 0
+    unwritten: bool = False
 
 
 class CannotFollow(Exception):
@@ -130,6 +131,13 @@ class ReplayState:
         """Return the dlen of a call whose interrupt came before it returned, 0 where that makes no difference."""
         found = None if self.driver_results is None else self.driver_results.get(row)
         return 0 if found is None else found.early
+
+    def driver_unwritten(self, row: int) -> bool | None:
+        """Return whether it says that a call left the length as it was, None where it was not followed there."""
+        if self.driver_results is None:
+            return False
+        found = self.driver_results.get(row)
+        return None if found is None else found.unwritten
 
     def driver_lengths(self, row: int) -> tuple[int, ...]:
         """Return what it says that a call of several pages left as each one's length, or errno; empty: nothing."""

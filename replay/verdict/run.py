@@ -137,7 +137,7 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
         reasons += end_reasons(reference)
         reasons += reference.truth.reasons() if tally.wanted("load.content") else []
         reasons += [OBJECTS_END] if tally.reasons.get("store.bytes") == OBJECTS_END else []
-    reasons += workload_reasons(recording, reference)
+    reasons += workload_reasons(recording, reference) + reference.invariants.reasons()
     reasons += reference.state.settings.reasons
     if not seen_only(recording.manifest):
         reasons += reference.state.uncaptured.essential()

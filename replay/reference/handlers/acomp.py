@@ -66,6 +66,7 @@ class AcompHandlers:
         frame.handed.result = (ret, as_errno(dlen)) if whole else None
         content = frame.handed.content
         name = self.state.compressor_of(frame)
+        frame.handed.unwritten = self.state.driver_unwritten(batch.row(i))
         if frame.handed.pages > 1:
             # What became of each page shows when its object is allocated.
             frame.handed.lengths = self.state.driver_lengths(batch.row(i))
@@ -277,14 +278,17 @@ class AcompHandlers:
         """Answer for a call of one page: its own result; a whole page's length where it failed and wrote none.
 
         zswap sets the length before the call.  Where it kept something else than the page then, that shows in the
-        object's first bytes.
+        object's first bytes; of a page that no device saw the driver's model says it.
         """
         batch = self.batch
         if not err or dlen != PAGE_SIZE or name != "zs_malloc" or not self.sees("zs_malloc", "size") \
                 or batch.size[i] != PAGE_SIZE:
             return None
         frame = self.state.stacks[batch.pid[i]][-1]
-        return (PAGE_SIZE, content) if self.lookahead.writes_page(content, i, frame) is False else None
+        written = self.lookahead.writes_page(content, i, frame)
+        stale = written is False or (written is None and frame.handed.unwritten)
+        self.invariants.unsure_objects += written is None and frame.handed.unwritten is None
+        return (PAGE_SIZE, content) if stale else None
 
     def _is_success(self, question: Effect, content: int, row: int, frame: Frame) -> bool:
         """True where an object of a whole page is known to be what the compressor wrote, and not the page itself."""
