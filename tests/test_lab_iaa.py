@@ -22,7 +22,7 @@ from test_record_capture import make
 
 from replay.cli import info, labiaa
 from replay.cli import lab as verb
-from replay.cli.labcommon import Shelf, modules_of
+from replay.cli.labcommon import Shelf, job_of, modules_of
 from traces import open_recording
 from traces.errors import BadInput
 from traces.importers import import_source
@@ -437,6 +437,22 @@ def test_the_compressor_follows() -> None:
     built = BootKernel("x", Path("k"), None, None, "", {"release": "x"})
     assert modules_of(parsed("--iaa"), built, "deflate-iaa") == (), "fake_iaa is deflate-iaa too"
     assert modules_of(parsed(), built, "deflate-iaa") == ("fake_iaa",)
+
+
+def test_a_sequence_runs_with_the_devices(tmp_path: Path) -> None:
+    """It brings no compressor of its own, or there are no devices."""
+    script, kernel = tmp_path / "sequence.json", modules_in(tmp_path)
+    for start, words, compressor in (({}, ("--iaa",), "deflate-iaa"), ({"compressor": "lz4"}, (), "lz4"), ({}, (), "zstd"),
+                                     ({"compressor": "lz4"}, ("--iaa",), None)):
+        script.write_text(json.dumps({"format": 1, "name": "x", "start": start, "operations": [
+            {"do": "map", "region": "a", "pages": 8, "mix": "text"}]}))
+        arguments = parsed(*words, "--workload", f"script --script {script}")
+        labiaa.check(arguments)
+        if compressor is None:
+            with pytest.raises(LabError, match="starts with lz4, and --iaa with deflate-iaa; leave the sequence's compressor out"):
+                job_of(arguments, kernel, arguments.compressor, "4k", None)
+        else:
+            assert job_of(arguments, kernel, arguments.compressor, "4k", None).compressor == compressor
 
 
 def test_what_a_box_lacks_is_said_before_anything_boots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
