@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
+from leaveout import LeftOut
 
 import replay
 import traces
@@ -25,6 +26,8 @@ from traces.errors import BadInput
 
 FOUND = ROOT / "traces" / "found"
 SAMPLE = "7.3-iaa-faults"
+QUEUE_EVENTS = tuple(f"{name}{end}" for name in ("iaa_crypto_probe", "iaa_crypto_remove", "rebalance_wq_table")
+                     for end in ("", "_ret"))
 
 
 def changed(source: Path, to: Path, column: str, value: Any, where: Any) -> Path:
@@ -85,6 +88,45 @@ def test_pages_of_4096_compressed_bytes_come_back_as_these_from_v14() -> None:
     assert (result.verdict, result.revision) == ("FAIL", "v14")
     assert [divergence.check for divergence in result.divergences] == ["invariant.load"]
     assert "its object holds compressed data of 4096 bytes" in result.divergences[0].what
+    assert not any(check.different for check in result.checks if check.id in DRIVER_CHECKS)
+
+
+@pytest.mark.parametrize("engine", ["reference", "fast"])
+def test_a_page_that_is_read_while_a_queue_goes_is_lost(engine: str) -> None:
+    """7.3.4 has no fallback for a queue that takes no more descriptors, whatever others there are."""
+    result = replay.replay(traces.open_recording(FOUND / "7.3-iaa-unbind"), engine=engine)
+    assert (result.verdict, [divergence.check for divergence in result.divergences]) == ("FAIL", ["invariant.load"])
+    assert result.divergences[0].recorded == "error -6, 4096 bytes"
+    assert any(note.startswith("work queues given to the driver or taken away: 122, all followed") for note in result.notes)
+    checks = {check.id: check for check in result.checks}
+    assert {name: checks[name].different for name in DRIVER_CHECKS} == dict.fromkeys(DRIVER_CHECKS, 0)
+    assert checks["iaa.queue"].compared > 300
+
+
+def test_v14_without_a_queue_stores_what_its_buffer_held() -> None:
+    """L3, on its real driver: no byte of these pages was seen, as no device got them; the driver's model says it."""
+    result = replay.replay(traces.open_recording(FOUND / "v14-iaa-no-queue"))
+    assert (result.verdict, result.revision) == ("FAIL", "v14")
+    assert [divergence.check for divergence in result.divergences] == ["invariant.load"]
+    assert "its object holds what the compressor's buffer held before (the call failed with -19" in result.divergences[0].what
+    assert not any(check.different for check in result.checks if check.id in DRIVER_CHECKS)
+
+
+@pytest.mark.parametrize("names", [("iaa_crypto_remove",), ("iaa_crypto_remove_ret",), QUEUE_EVENTS], ids="+".join)
+def test_what_v14_stored_without_a_queue_is_not_known_where_no_probe_says_when_that_was(names: tuple[str, ...]) -> None:
+    """Nor does the workload say that it read other pages back."""
+    left = LeftOut(FOUND / "v14-iaa-no-queue").without_probes(names).without_markers("workload")
+    result = replay.replay(left, "v14", keep_going=True)
+    assert result.verdict == "UNDECIDED", [divergence.check for divergence in result.divergences]
+    assert any("whether these are the pages, or what its buffer held before, is not known" in reason
+               for reason in result.reasons)
+
+
+@pytest.mark.parametrize("name", QUEUE_EVENTS)
+def test_each_probe_of_the_queues_left_out_says_what_is_not_followed(name: str) -> None:
+    whole = LeftOut(FOUND / "7.3-iaa-unbind")
+    result = replay.replay(whole.without_probes([name]), keep_going=True)
+    assert {divergence.check for divergence in result.divergences} == {"invariant.load"}, name
     assert not any(check.different for check in result.checks if check.id in DRIVER_CHECKS)
 
 

@@ -272,16 +272,18 @@ def sequence_job(sequence: Sequence, kernel: BootKernel, arguments: argparse.Nam
     :param arguments: what else of the guest the user chose: ``timeout``, ``accel``, perhaps ``backend`` and ``iaa``
     :raises LabError: when it is to have devices and the sequence names another compressor
     """
-    compressor = sequence.compressor
+    compressor, words = sequence.compressor, ["script", "--script", GUEST_SCRIPT]
     if getattr(arguments, "iaa", None) is not None:
         if "compressor" in sequence.start:
             raise LabError(f"the sequence starts with {compressor}, and --iaa with {arguments.compressor}; leave the "
                            "sequence's compressor out, or --iaa")
         compressor = arguments.compressor
+        # It would write its default.
+        words += ["--compressor", compressor]
     record = record_words(arguments, pages, *sequence.compressors[1:])
     # BCC and its compiler are held in the guest's memory.
     memory = sequence.memory if tools is None else max(sequence.memory, _WITH_TOOLS)
-    return GuestJob(kernel, compressor, ("script", "--script", GUEST_SCRIPT), record, sequence.params, memory,
+    return GuestJob(kernel, compressor, tuple(words), record, sequence.params, memory,
                     sequence.cpus, arguments.timeout, arguments.accel, tools=tools, script=sequence.text(),
                     modules=modules_of(arguments, kernel, compressor), nodes=getattr(arguments, "numa", 1))
 
