@@ -92,6 +92,16 @@ def test_pages_of_4096_compressed_bytes_come_back_as_these_from_v14() -> None:
 
 
 @pytest.mark.parametrize("engine", ["reference", "fast"])
+def test_queues_that_come_and_go_are_followed(samples: dict[str, Path], engine: str) -> None:
+    result = replay.replay(traces.open_recording(samples["7.3-iaa-rebind"]), engine=engine)
+    assert (result.verdict, result.reasons) == ("PASS", [])
+    checks = {check.id: check for check in result.checks}
+    assert {name: (checks[name].compared, checks[name].different) for name in DRIVER_CHECKS if name != "iaa.stats"} == {
+        "iaa.queue": (396, 0), "iaa.submit": (396, 0), "iaa.completion": (261, 0), "iaa.crc": (270, 0), "iaa.fallback": (261, 0)}
+    assert any(note.startswith("work queues given to the driver or taken away: 16, all followed") for note in result.notes)
+
+
+@pytest.mark.parametrize("engine", ["reference", "fast"])
 def test_a_page_that_is_read_while_a_queue_goes_is_lost(engine: str) -> None:
     """7.3.4 has no fallback for a queue that takes no more descriptors, whatever others there are."""
     result = replay.replay(traces.open_recording(FOUND / "7.3-iaa-unbind"), engine=engine)
