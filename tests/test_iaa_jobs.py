@@ -276,3 +276,15 @@ def test_a_source_of_less_than_nothing_is_not_followed() -> None:
     run = whole(Run())
     run.events[0]["size"] = -1
     assert "iaa.completion" in differs(run)
+
+
+def test_on_a_busy_host_all_jobs_of_a_while_come_late() -> None:
+    """Those behind them come at once again, which is not before their calls."""
+    run = whole(Run())
+    for k in range(140):
+        job = run.compress(300 + k, 900, cpu=k % 2, pid=1 + k % 2)
+        if 20 <= k < 110:
+            job["submitted"] += 5_000_000 + k * 7_000_000 % 30_000_000
+    tally, notes = run.check()
+    assert (tally.different, notes) == ({}, [])
+    assert tally.compared["iaa.submit"] == len(run.jobs)

@@ -8,7 +8,7 @@ alike, so what lies between a call and its job is the same for all calls, but fo
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Final
 
@@ -28,14 +28,12 @@ _MOST_ALIKE: Final = 64
 _MOST_OF_FRAME: Final = 4096
 #: Nanoseconds: most jobs are submitted this soon after their call began.
 _SOON: Final = 50_000_000
-#: Of this many pairs of a call and its job the least apart says how the clocks differ.
-_PAIRS: Final = 64
-#: Nanoseconds by which a pair may lie closer than those; and more, this part of the time since the last one, as the
-#: guest's clock is calibrated at its boot alone.
+#: Nanoseconds by which a pair may lie closer than those so far; and more, this part of the time since the closest, as
+#: the guest's clock is calibrated at its boot alone.
 _CLOSER: Final = 2_000_000
 _DRIFT: Final = 1 / 3000
-#: Nanoseconds behind a call's end in which a job may still be its own: the least of several pairs is not less exact.
-_LATE: Final = 1_000_000
+#: Nanoseconds behind a call's end in which a job may still be its own: a pair too close by the above is taken, too.
+_LATE: Final = 5_000_000
 #: One of so many jobs of the calls' time has to have its call there, or the clocks do not fit so: a CPU's calls may be
 #: all that a recording has.
 _FITTING: Final = 8
@@ -63,33 +61,34 @@ def vmemmap_of(pages: Sequence[int], frames: Sequence[int]) -> int | None:
 class ClockMatch:
     """How far the devices' clock is ahead of a recording's, as its calls and their jobs show one after another.
 
-    A job that came before its call is of before the recording, or nobody's.
+    A job that came before its call is of before the recording, or nobody's; one that came after it was over is a later
+    call's.  What lies least between a call and its job says how far the clocks are apart: on a busy host all jobs of a
+    second may come late.
 
     :param ahead: at the beginning: see :func:`first_job`
     """
 
     def __init__(self, ahead: int) -> None:
-        self._apart = deque([ahead], maxlen=_PAIRS)
-        self._last: int | None = None
-
-    @property
-    def ahead(self) -> int:
-        """Nanoseconds from a call to its job, at least."""
-        return min(self._apart)
+        #: nanoseconds from a call to its job, at least
+        self.ahead = ahead
+        self._at: int | None = None
 
     def is_before(self, submitted: int, ts: int) -> bool:
         """True where a job was submitted before a call that began at ``ts``."""
-        since = 0 if self._last is None else abs(ts - self._last)
-        return submitted - ts < self.ahead - _CLOSER - int(since * _DRIFT)
+        return submitted - ts < self.ahead - _CLOSER - self._drift(ts)
 
     def is_behind(self, submitted: int, ts: int) -> bool:
         """True where a job was submitted when a call was over, at ``ts``: it is of a later one."""
-        return submitted - ts > self.ahead + _LATE
+        return submitted - ts > self.ahead + _LATE + self._drift(ts)
+
+    def _drift(self, ts: int) -> int:
+        """How far the clocks may have run apart since then."""
+        return 0 if self._at is None else int(abs(ts - self._at) * _DRIFT)
 
     def take(self, submitted: int, ts: int) -> None:
         """Learn from a call and its job."""
-        self._apart.append(submitted - ts)
-        self._last = ts
+        if self._at is None or submitted - ts <= self.ahead:
+            self.ahead, self._at = min(self.ahead, submitted - ts), ts
 
 
 def first_job(calls: Sequence[tuple[int, int]], jobs: Sequence[tuple[int, int]], begin: int) -> tuple[int, int] | None:

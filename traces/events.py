@@ -461,7 +461,7 @@ def with_role(role: str) -> frozenset[str]:
     return frozenset(event.name for event in EVENTS if role in event.roles)
 
 
-#: Functions of one compressor's driver: hooked only where that compressor is in use.
+#: Functions of one compressor's driver: hooked only where a compressor is in use whose name begins so.
 DRIVER_FUNCTIONS: dict[str, str] = dict.fromkeys((
     "iaa_comp_acompress", "iaa_comp_adecompress", "iaa_crypto_probe", "iaa_crypto_remove", "rebalance_wq_table"),
     "deflate-iaa")

@@ -31,8 +31,8 @@ _PLACED: Final[dict[str, tuple[str, ...]]] = {
     "zswap_decompress": ("handle", "size"), "obj_malloc_ret": ("handle", "obj")}
 #: The page_link of a scatter list's entry has flags in its lowest two bits.
 _SG_FLAGS: Final = 3
-#: A parameter write, or a workload's marker of one, that gives zswap another compressor.
-_SWITCH: Final = re.compile(r"(?:param )?compressor=(?!deflate-iaa$)")
+#: A parameter write, or a workload's marker of one, that gives zswap a compressor.
+_SWITCH: Final = re.compile(r"(?:param )?compressor=(.*)", re.DOTALL)
 #: A folio's address where an event says that it has none.
 _NO_PAGE: Final = 0
 
@@ -152,7 +152,8 @@ def driver_calls(recording: Recording) -> tuple[list[DriverCall], int | None]:
 
 def _calls(recording: Recording) -> Iterator[DriverCall | int]:
     """Yield the calls, and the event that says that events were lost, or that the compressor is another."""
-    switches = {text for text in recording.texts() if _SWITCH.match(text)}
+    own = recording.manifest["config"].get("compressor")
+    switches = {text for text in recording.texts() if (said := _SWITCH.match(text)) and said[1] != own}
     objects = _Objects(recording)
     open_calls: dict[int, list[DriverCall]] = {}
     reading: dict[int, tuple[int, int]] = {}  # task -> (page, entries) of the decompression to come

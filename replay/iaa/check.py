@@ -17,13 +17,14 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 from model.crypto.iaa_stats import WqStats
 from model.crypto.layers import POSTINGS
 from model.crypto.request import as_int32
 from model.errno import EINPROGRESS
 from model.page import PAGE_SIZE
+from model.revisions.batching import BATCHING_COMPRESSORS
 from replay.iaa.calls import DriverCall, driver_calls, not_captured
 from replay.iaa.changes import QueueChange, queue_changes
 from replay.iaa.driver import DriverAnswer, PlayedDriver, driver_line
@@ -37,6 +38,9 @@ from traces.record.release import kernel_line
 from traces.recording import Recording
 
 __all__ = ["DriverRun", "run_driver"]
+
+#: zswap's name of the compressor whose blocks have codes of their own
+_DYNAMIC: Final = "deflate-iaa-dynamic"
 
 
 @dataclass
@@ -81,8 +85,9 @@ def _prepared(recording: Recording,
               layer: str) -> tuple[list[DriverCall], PlayedDriver, JobsByPage, int | None] | str:
     """Return a recording's calls, its driver, its jobs and where its calls end, or why nothing can be followed."""
     config, facts = recording.manifest["config"], recording.document("iaa")
-    if config.get("compressor") != "deflate-iaa" or not isinstance(facts, dict):
-        return f"zswap's compressor was {config.get('compressor')}, not deflate-iaa"
+    compressor = config.get("compressor")
+    if compressor not in BATCHING_COMPRESSORS or not isinstance(facts, dict):
+        return f"zswap's compressor was {compressor}, not {' or '.join(BATCHING_COMPRESSORS)}"
     kernel = recording.manifest["kernel"]
     line = driver_line(kernel_line(kernel), layer)
     if line is None:
@@ -102,7 +107,8 @@ def _prepared(recording: Recording,
     options = facts["options"]
     nodes, sure = _nodes(recording, calls)
     driver = PlayedDriver(line, options["devices"], options["wqs"], options["depth"] // options["wqs"], nodes,
-                          options["mode"], bool(options["verify"]), by_page, sure=sure or options["devices"] == 1)
+                          options["mode"], bool(options["verify"]), by_page, sure=sure or options["devices"] == 1,
+                          dynamic=compressor == _DYNAMIC)
     return calls, driver, by_page, ends_at
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from model.errno import E2BIG
 from model.page import PAGE_SIZE
 from traces.lab.iaa.coder import dynamic_block, fixed_block
 
-__all__ = ["EmulatedDeflateIaa", "EmulatedDeflateIaaDynamic"]
+__all__ = ["EMULATED", "EmulatedDeflateIaa", "EmulatedDeflateIaaDynamic"]
 
 
 @compiled
@@ -90,3 +90,8 @@ class EmulatedDeflateIaaDynamic(EmulatedDeflateIaa):
     name = "deflate-iaa-dynamic"
     _dynamic = True
     _answer = "1dc08d6299b4f781ca9f4abdc84abfe6084a49e2"
+
+
+#: By zswap's name of the compressor.
+EMULATED: Final[dict[str, type[EmulatedDeflateIaa]]] = {
+    kind.name: kind for kind in (EmulatedDeflateIaa, EmulatedDeflateIaaDynamic)}

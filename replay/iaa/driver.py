@@ -64,14 +64,17 @@ class DescriptorWords(NamedTuple):
     room: int
 
 
-def descriptor_words(kind: str, size: int, room: int, *, irq: bool) -> DescriptorWords:
+def descriptor_words(kind: str, size: int, room: int, *, irq: bool, dynamic: bool = False) -> DescriptorWords:
     """Return what iaa_compress(), iaa_decompress() or iaa_compress_verify() put into a descriptor.
 
     Those of mainline and of v14.
 
     :param kind: ``compress``, ``decompress``, or ``verify``, which never asks for an interrupt
+    :param dynamic: of deflate-iaa-dynamic, whose blocks have codes that the device makes (IAA_COMP_GEN_HDR_1_PASS)
     """
     flags = Flag.CRAV | Flag.RCR | Flag.CC | (Flag.RCI if irq and kind != "verify" else 0)
+    if kind == "compress" and dynamic:
+        return DescriptorWords("compress", int(flags), _COMP_HOW | int(Compress.GEN_HDR_1_PASS), size, room)
     if kind == "compress":
         return DescriptorWords("compress", int(flags | Flag.RD_SRC2_AECS), _COMP_HOW, size, room)
     how = _DECOMP_HOW | (Decompress.SUPPRESS_OUTPUT if kind == "verify" else 0)
@@ -194,10 +197,11 @@ class PlayedDriver:
     :param mode: sync_mode
     :param verify: verify_compress
     :param jobs: what the devices saw
+    :param dynamic: the compressor is deflate-iaa-dynamic
     """
 
     def __init__(self, kernel: str, devices: int, wqs: int, depth: int, nodes: tuple[int, ...], mode: str,
-                 verify: bool, jobs: JobsByPage, *, sure: bool) -> None:
+                 verify: bool, jobs: JobsByPage, *, sure: bool, dynamic: bool = False) -> None:
         bound = [IaaDevice(n, [Wq(n, k, depth) for k in range(wqs)]) for n in range(devices)]
         topology = Topology(nodes, (0,) * len(nodes), len(nodes))
         posting = POSTINGS.get(kernel)
@@ -217,7 +221,7 @@ class PlayedDriver:
         self.shows_software = kernel != "6.12"
         self._call: DriverCall
         self._answer: DriverAnswer
-        self._sure = sure
+        self._sure, self._dynamic = sure, dynamic
         self._wqs = {wq.key: wq for device in bound for wq in device.wqs}
         #: the queues that the job of each page of the call at hand can use, none where that is not known
         self._possible: dict[int, tuple[Wq, ...]] = {}
@@ -242,7 +246,7 @@ class PlayedDriver:
         job = self._jobs.take(kind, self._call.page + self.page * STRUCT_PAGE, self._call)
         # The jobs of a batch are polled in each mode.
         irq = self.model.use_irq and self._call.pages == 1
-        words = descriptor_words(kind, size, room, irq=irq)
+        words = descriptor_words(kind, size, room, irq=irq, dynamic=self._dynamic)
         self._answer.submitted.append((self._possible.get(self.page, ()), words, job))
         wq = None if job is None else self._wqs.get((job.device, job.queue))
         if wq is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from model.crypto import Compressor, ModelledCompressor, UnsupportedCompressor, compressor_for
 from model.effects import Effect
 from model.revisions import REVISIONS
+from model.revisions.batching import BATCHING_COMPRESSORS
 from model.zswap import KERNEL_COMPRESSORS, Zswap
 from replay.iaa.check import DriverRun, run_driver
 from replay.iaa.jobs import has_devices
@@ -77,11 +78,11 @@ def _compressor(recording: Recording, name: str, revision: type[Zswap]) -> tuple
     if not recording.manifest.get("pages", {}).get("with_bytes"):
         return None, ""
     try:
-        if name == "deflate-iaa" and has_devices(recording):
+        if name in BATCHING_COMPRESSORS and has_devices(recording):
             # Compiled code takes a second to load.
-            from replay.iaa.compressor import EmulatedDeflateIaa
+            from replay.iaa.compressor import EMULATED
 
-            compressor: Compressor = EmulatedDeflateIaa(revision.kernel_line)
+            compressor: Compressor = EMULATED[name](revision.kernel_line)
         else:
             compressor = compressor_for(name, revision.kernel_line)
     except UnsupportedCompressor as problem:
@@ -207,7 +208,8 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     if driver is not None:
         engine.state.driver_results, engine.state.driver_stopped = driver.results, driver.stopped
         if driver.nothing:
-            predictions.inexact["deflate-iaa"] = f"what became of its calls is not known: {driver.nothing}"
+            for algorithm in BATCHING_COMPRESSORS:
+                predictions.inexact[algorithm] = f"what became of its calls is not known: {driver.nothing}"
     engine.invariants.revision_name = name
     engine.zsmalloc.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
     state = recording.document("state")

@@ -164,7 +164,7 @@ class CaptureReader:
         facts.iaa = read_iaa(self.directory)
         if facts.iaa is not None and "pages" in facts.iaa[0]:
             # The recorder in the guest does not know that the devices keep them.
-            facts.notes[:] = [note for note in facts.notes if not note.startswith("pages handed to deflate-iaa ")]
+            facts.notes[:] = [note for note in facts.notes if not note.startswith("pages handed to deflate-iaa")]
         if facts.command is not None:
             # The recorder's command is the guest's runner; this is the user's.
             facts.capture["command"] = Path(str(facts.command["words"][0])).name

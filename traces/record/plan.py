@@ -67,9 +67,9 @@ def plan(kernel: ProbedKernel, content: bool = False, group: str = _DEFAULT.grou
     :param group: of the events
     :param compressors: those in use, by zswap's names: a driver's own functions are hooked where it is one of them
     """
+    used = {name for name, driver in DRIVER_FUNCTIONS.items() if any(one.startswith(driver) for one in compressors)}
     ours = (probe._replace(functions=tuple(name for name in probe.functions
-                                           if DRIVER_FUNCTIONS.get(name) in (None, *compressors)))
-            for probe in PROBES)
+                                           if name in used or name not in DRIVER_FUNCTIONS)) for probe in PROBES)
     return [_plan_one(probe, kernel, content, group) for probe in ours if probe.functions]
 
 
