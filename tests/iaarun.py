@@ -37,7 +37,7 @@ class Run:
         self.release = release
         self.box: dict[str, Any] = {"cpus_online": "0-1", "numa": {"online": "0"}}
         self.faults = ""
-        self.layer = "7.3"
+        self.layer, self.compressor = "7.3", "deflate-iaa"
         #: bytes of pages, by their reference
         self.pages: Any = None
         self.probes = {kind.name: {"columns": list(kind.columns)} for kind in schema.EVENTS}
@@ -140,7 +140,7 @@ class Run:
                 {"text": np.array([row.get("text", "") for row in self.events], object)} if "text" in columns else {})
 
         return SimpleNamespace(
-            path=Path("r.zr"), manifest={"config": {"compressor": "deflate-iaa", "chain_size": 8}, "probes": self.probes,
+            path=Path("r.zr"), manifest={"config": {"compressor": self.compressor, "chain_size": 8}, "probes": self.probes,
                                          "pages": {"with_bytes": self.pages is not None}, "capture": {"box": self.box},
                                          "kernel": {"release": self.release, "version": self.release}},
             document=lambda name: {"options": self.options, "faults": self.faults, "logs": [{}],

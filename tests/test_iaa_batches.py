@@ -26,6 +26,25 @@ def test_calls_of_several_pages_have_a_descriptor_each() -> None:
     assert run_driver(run.recording(), "v12").nothing == "no iaa_crypto of v12 is modelled"  # type: ignore[union-attr]
 
 
+def test_deflate_iaa_dynamic_asks_for_a_header_of_each_page() -> None:
+    """Its descriptors have no table of codes; those of decompressions and checks are the same."""
+    run = posted()
+    run.compressor = "deflate-iaa-dynamic"
+    # All of the first batch.
+    assert differs(run) == {"iaa.submit": 8}
+    for job in run.jobs:
+        if job["op"] == "compress":
+            job["flags"], job["how"] = job["flags"] & ~0x10000, job["how"] | 0x3000
+    tally, notes = run.check()
+    assert (tally.different, notes, tally.compared["iaa.submit"]) == ({}, [], 36)
+    # Another compressor of the same driver is another compressor.
+    run.event("param", 0, 0)
+    run.events[-1]["text"] = "compressor=deflate-iaa"
+    run.event(COMP, 1, 0, folio=VMEMMAP + 64 * 300, size=4096, dlen=4096)
+    run.event(COMP + "_ret", 1, 0, ret=0, dlen=1234)
+    assert differs(run) == {}
+
+
 @pytest.mark.parametrize(("which", "column", "value", "check"), [
     (9, "queue", 0, "iaa.queue"), (12, "room", 8192, "iaa.submit"), (12, "flags", 0x1010C | 0x10, "iaa.submit"),
     (3, "status", 0x04, "")])
