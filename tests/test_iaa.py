@@ -471,15 +471,35 @@ def test_posted_queues_are_sorted_as_they_come() -> None:
     assert [wq.id for wq in at_once.by_device[1].generic] == [0, 1]
 
 
-def test_posted_a_removed_queue_stays_in_the_table() -> None:
+def test_posted_all_use_the_first_queue_once_one_was_removed() -> None:
+    """As a kernel with v14 does: the tables are made while the driver is off."""
     device = IaaDevice.several(1, 2)[0]
-    compress_only = device.wqs[1]
+    first, compress_only = device.wqs
     driver = IaaPosted("v14", [device])
     driver.remove(compress_only)
     assert driver.enabled
-    assert AcompV14(driver).call(request(unit_size=4096)).err == ENODEV
-    driver.remove(device.wqs[0])
+    tables = driver.wqs
+    assert isinstance(tables, WqsV12)
+    assert all(table.wqs == [first] for table in tables.comp + tables.decomp)
+    assert AcompV14(driver).call(request(unit_size=4096)).err == 0
+    driver.remove(first)
     assert not driver.registered
+
+
+def test_posted_a_removed_queue_stays_in_the_table() -> None:
+    """What is given back is sorted in once more, as far as the table has room."""
+    device = IaaDevice.several(1, 2)[0]
+    first, compress_only = device.wqs
+    driver = IaaPosted("v14", [device])
+    for entries in (2, 3, 4, 5, 6, 7, 8, 8, 8):
+        driver.remove(first)
+        # That one serves all CPUs now, and is gone.
+        assert AcompV14(driver).call(request(unit_size=4096)).err == ENODEV
+        driver.probe(first)
+        assert isinstance(driver.wqs, WqsV12)
+        assert len(driver.wqs.comp[0].wqs) == entries
+        assert driver.wqs.comp[0].wqs[:2] == [compress_only, first]
+        assert AcompV14(driver).call(request(unit_size=4096)).err == 0
 
 
 def test_v8_uses_the_nearest_device_and_its_global_queues() -> None:

@@ -450,7 +450,7 @@ class PlayedDriver:
                 self._places.pop((cpu, comp), None)
 
     def _move_on(self, call: DriverCall, table: WqTable, turns: int) -> None:
-        """A call took so many turns, or as many more as make the round."""
+        """A call took N turns, or as many more as make the round."""
         place = call.cpu, call.compress and self._posted
         if place in self._places and table.wqs:
             self._places[place] = {(first + turns) % len(table.wqs) for first in self._places[place]}
