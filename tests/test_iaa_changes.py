@@ -130,6 +130,33 @@ def test_a_compression_whose_check_found_its_queue_gone() -> None:
     assert differs(run) == {}
 
 
+def test_a_call_that_never_returned_may_have_taken_the_first_turn() -> None:
+    for turn in (0, 1):
+        run = Run(devices=1, wqs=3)
+        some(run, 100)
+        run.event(COMP, 3, 0, folio=VMEMMAP + 64 * 150, size=4096, dlen=4096)
+        run.take(0, 2)
+        run.turn[0] = turn
+        some(run, 200)
+        assert differs(run) == {}
+
+
+def test_a_compression_counts_though_its_check_found_no_queue() -> None:
+    run = Run(devices=1, wqs=2, verify=1)
+    run.counters()
+    some(run, 100)
+
+    def met(step: str) -> None:
+        if step == "quiesced":
+            run.compress(150, 900, ret=ENXIO)
+            run.jobs.pop()
+
+    run.take(0, 1, met)
+    run.counters(total_comp_calls=9, total_comp_bytes_out=sum(900 + k for k in range(8)) + 900)
+    tally, _ = run.check()
+    assert (tally.different, tally.compared["iaa.stats"] > 2) == ({}, True)
+
+
 def test_a_call_that_began_before_and_ended_behind_it() -> None:
     run = Run(devices=1, wqs=2)
     some(run, 100)

@@ -6,8 +6,8 @@ but tried 1000 times (500 to decompress or verify), then a compression is an err
 and a decompression goes to software, as it does after any other error; async is the default and verifying is
 off (v12 15/23, 16/23; v14 19/26, 20/26); up to 8 jobs are submitted before the first is waited for.
 
-v14's was compared with its own kernel on emulated devices (docs/matrix.md), the others with nothing.  Read in the postings: v8 01-11/14, v12 02-19/23, v14
-03-22/26.  As posted, each visible where marked:
+v14's was compared with its own kernel on emulated devices (docs/matrix.md), the others with nothing.  Read in the
+postings: v8 01-11/14, v12 02-19/23, v14 03-22/26.  As posted, each visible where marked:
 
 ======  =========================================================================================================
 L2      v14: an error found when a job *completes* never reaches the caller: it is kept in `slen`, which is

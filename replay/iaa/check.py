@@ -221,14 +221,14 @@ class _Check:
             return True
         over = call.done if call.ret == EINPROGRESS else call.end
         self._latest = max(self._latest, over if over >= 0 else math.inf)
+        meets = bool(self._changes) and (over < 0 or over > self._changes[0].number)
+        if meets:
+            self._met += 1
+            self._meeting += [(cpu, over if over >= 0 else math.inf) for cpu in {call.cpu, call.end_cpu} - {-1}]
         if call.end < 0:
             self._hung += 1
             self._driver.hung(call)
             return True
-        meets = bool(self._changes) and (over < 0 or over > self._changes[0].number)
-        if meets:
-            self._met += 1
-            self._meeting += [(cpu, over if over >= 0 else math.inf) for cpu in {call.cpu, call.end_cpu}]
         answer = self._driver.run(call, meets)
         if answer.taken:
             self._refused += 1
@@ -427,8 +427,8 @@ class _Check:
                          f"{self._refused:,}")
         if self._lost:
             notes.append(f"a work queue was taken away or given back behind event {self._out.stopped:,}: which queues "
-                         "the driver has then is not followed (no probe on iaa_crypto_remove(), iaa_crypto_probe() and "
-                         "rebalance_wq_table() says when)")
+                         "the driver has then is not followed (the probes on iaa_crypto_remove(), iaa_crypto_probe() "
+                         "and their returns, and the devices' log, do not say it together)")
         if self._raced:
             notes.append(f"{self._raced:,} times the bytes that compressions gave are not those that the driver "
                          "counted: its interrupt reads a length which the call may be writing over (not judged)")

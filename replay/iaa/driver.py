@@ -352,6 +352,11 @@ class PlayedDriver:
         table, jobs = tables[call.cpu], self.next_jobs(call)
         if meets and isinstance(model, IaaCrypto) and call.ret in _GONE:
             # Its queue was stopped, gone, or in no table, at some point of its way.
+            made = jobs[0] if call.compress else None
+            if made is not None and made.status == Status.SUCCESS and (made.device, made.queue) in self._wqs:
+                # It was the check that found none.
+                model.stats.submitted((made.device, made.queue), comp=True)
+                model.stats.succeeded((made.device, made.queue), made.out, comp=True)
             self.hung(call)
             answer.ret, answer.dlen, answer.taken = call.ret, call.dlen, True
             return answer
