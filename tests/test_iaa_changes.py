@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iaarun import COMP, DECOMP, VMEMMAP, Run
+from iaarun import AHEAD, COMP, DECOMP, VMEMMAP, Run
 
 from model.errno import ENODEV, ENXIO
 
@@ -289,3 +289,45 @@ def test_any_order_of_changes(steps: list[tuple[str, int, int]]) -> None:
     tally, _ = run.check()
     assert tally.different == {}
     assert tally.compared["iaa.queue"] == 8 + pfn - 200
+
+
+@pytest.mark.parametrize(("devices", "wqs"), [(1, 2), (2, 2), (1, 1)])
+def test_a_recording_may_begin_and_end_anywhere(devices: int, wqs: int) -> None:
+    """In the middle of a change, or of a call that a change meets; what came before is in the devices' log."""
+    run = Run(devices=devices, wqs=wqs)
+    some(run, 100)
+    run.event(COMP, 3, 1, folio=VMEMMAP + 64 * 190, size=4096, dlen=4096)
+    run.job("compress", 1, 190, 4096, 4096, 700)
+    run.take(0, 0, lambda now: refused(run, 150, ENODEV) if now == "cleared" else None)
+    run.event(COMP + "_ret", 3, 1, ret=0, dlen=700)
+    if wqs > 1:
+        some(run, 200)
+    else:
+        refused(run, 300, ENODEV)
+    run.give(0, 0)
+    some(run, 400)
+    events = run.events
+    for at in range(len(events)):
+        for part in (events[at:], events[:at]):
+            run.events = part
+            if part:
+                assert differs(run) == {}, (at, len(part))
+
+
+def test_changes_may_follow_each_other_closely() -> None:
+    """Closer than the clocks are compared: their order in the log says which is which."""
+    run = Run(devices=1, wqs=3)
+    some(run, 100)
+    for _ in range(3):
+        run.take(0, 1)
+        run.give(0, 1)
+    some(run, 200)
+    run.events = [row | {"ts": row["ts"] // 20} for row in run.events]
+    run.jobs = [job | {"submitted": AHEAD + (job["submitted"] - AHEAD) // 20} for job in run.jobs]
+    events = run.events
+    for at in range(len(events) - 16):
+        run.events = events[at:]
+        tally, notes = run.check()
+        assert tally.different == {}, at
+        if at < 16:
+            assert notes[0].startswith("work queues given to the driver or taken away: 6, all followed"), at

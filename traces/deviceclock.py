@@ -14,8 +14,11 @@ from typing import Final
 
 import numpy as np
 
-__all__ = ["STRUCT_PAGE", "ClockMatch", "first_job", "vmemmap_of"]
+__all__ = ["NO_QUEUE", "STRUCT_PAGE", "ClockMatch", "first_job", "vmemmap_of"]
 
+#: -ENODEV and -ENXIO: what mainline's driver returns where a queue is not there (iaa_wq_get(), wq_table_next_wq()), or
+#: takes no more descriptors (idxd_submit_desc() behind idxd_wq_quiesce()).  Such a call left no job.
+NO_QUEUE: Final = (-19, -6)
 #: sizeof(struct page) of x86-64
 STRUCT_PAGE: Final = 64
 #: KASLR moves vmemmap in steps of a gibibyte (kernel_randomize_memory()).
@@ -111,15 +114,16 @@ def first_job(calls: Sequence[tuple[int, int]], jobs: Sequence[tuple[int, int]],
         return None
     gaps = np.sort(np.concatenate(apart))
     fitting = np.searchsorted(gaps, gaps + _SOON, "right") - np.arange(gaps.size)
-    # Of equals the last: what a recording's calls did comes behind what was done before.
-    best = gaps.size - 1 - int(fitting[::-1].argmax())
+    # Most jobs follow their calls at once: where the most lie together is how far the clocks are apart.
+    together = np.searchsorted(gaps, gaps + _CLOSER, "right") - np.arange(gaps.size)
+    # A workload that repeats itself fits at each round, but never so closely.  Of equals the last: what a recording's
+    # calls did comes behind what was done before.
+    best = max(np.flatnonzero(fitting == fitting.max()).tolist(),
+               key=lambda at: (int(together[at:at + int(fitting[at])].max()), at))
     if 2 * int(fitting[best]) < len(apart) and int(fitting[best]) < _MANY:
         return None
     earliest = np.searchsorted(gaps, gaps[best] - _SLACK)
-    # Most jobs follow their calls at once: where the most lie together is how far the clocks are apart.
-    near = gaps[best:best + int(fitting[best])]
-    together = np.searchsorted(near, near + _CLOSER, "right") - np.arange(near.size)
-    ahead = int(near[int(together.argmax())])
+    ahead = int(gaps[best + int(together[best:best + int(fitting[best])].argmax())])
     if not _jobs_fit(calls, jobs, ahead):
         return None
     return begin + int(gaps[earliest]) - _SLACK, ahead

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+import numpy as np
 
 from model.errno import EINPROGRESS
 from model.zsmalloc import HANDLE_SIZE, get_size_class_index, size_classes
@@ -17,7 +20,8 @@ from traces.events import PAGE_SIZE
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
-__all__ = ["COLUMNS", "NEEDED", "DriverCall", "driver_calls", "not_captured"]
+__all__ = ["COLUMNS", "NEEDED", "DriverCall", "driver_calls", "last_from_before",
+           "not_captured"]
 
 COLUMNS: Final = ("ts", "cpu", "pid", "event", "folio", "offset", "size", "dlen", "ret", "handle", "obj", "content")
 _COMPRESS: Final = "crypto_acomp_compress"
@@ -223,6 +227,26 @@ def _calls(recording: Recording) -> Iterator[DriverCall | int]:
                 while waiting and (first := next(iter(waiting.values()))).end >= 0:
                     yield waiting.pop(first.number)
     yield from waiting.values()
+
+
+def last_from_before(recording: Recording) -> int:
+    """Return the event at which the last of those calls returned that had been made before the recording, -1 for none.
+
+    :raises BadInput: when the recording cannot be read
+    """
+    entries, returns = ([schema.CODE[name + end] for name in (_COMPRESS, _DECOMPRESS)] for end in ("", "_ret"))
+    inside: Counter[int] = Counter()
+    last = -1
+    for base, batch in recording.batches(["event", "pid"]):
+        for i in np.flatnonzero(np.isin(batch["event"], entries + returns)).tolist():
+            pid = int(batch["pid"][i])
+            if batch["event"][i] in entries:
+                inside[pid] += 1
+            elif inside[pid]:
+                inside[pid] -= 1
+            else:
+                last = base + i
+    return last
 
 
 def _mark_shared(calls: Sequence[DriverCall]) -> None:

@@ -7,9 +7,10 @@ devices' log says which queue each was.  Both have them in the same order, as th
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -61,11 +62,19 @@ def queue_changes(recording: Recording, lines: Sequence[DeviceJob],
     :param when: a time stamp of the recording by the devices' clock
     :raises BadInput: when the recording cannot be read
     """
-    begin = when(_first_ts(recording))
-    before = [line for line in lines if line.submitted < begin - _SLACK]
-    left = deque(lines[len(before):])
-    followed: list[QueueChange] = []
-    for change in _recorded(recording):
+    found, begin = _recorded(recording), when(_first_ts(recording))
+    # A line may lie on the other side of the recording's first event, as the clocks are compared.
+    first, last = (sum(line.submitted < begin + slack for line in lines) for slack in (-_SLACK, _SLACK))
+    tried = [(number, *_matched(found, lines[number:], when)) for number in range(first, last + 1)]
+    number, followed, until = max(tried, key=lambda one: (len(one[1]), one[2]))
+    return list(lines[:number]), followed, until
+
+
+def _matched(found: Sequence[QueueChange], lines: Sequence[DeviceJob],
+             when: Callable[[int], int]) -> tuple[list[QueueChange], float]:
+    """Return the changes that have their lines, up to one that has not, and when that is; see :func:`queue_changes`."""
+    left, followed = deque(lines), list[QueueChange]()
+    for change in found:
         due = [QUEUE_ON] if change.on else [QUEUE_OFF]
         if not change.took:
             # It was enabled first, or refused before.
@@ -74,12 +83,11 @@ def queue_changes(recording: Recording, lines: Sequence[DeviceJob],
         own = [left[k] for k in range(min(len(due), len(left)))]
         if change.end < 0 or [line.op for line in own] != due or len({(one.device, one.queue) for one in own}) > 1 \
                 or not all(when(change.ts) - _SLACK <= one.submitted <= when(change.end_ts) + _SLACK for one in own):
-            return before, followed, when(change.ts) - _SLACK
+            return followed, min(when(change.ts) - _SLACK, left[0].submitted - _SOON if left else math.inf)
         for _ in own:
             left.popleft()
-        change.queue = (own[0].device, own[0].queue) if own else None
-        followed.append(change)
-    return before, followed, left[0].submitted - _SOON if left else float("inf")
+        followed.append(replace(change, queue=(own[0].device, own[0].queue) if own else None))
+    return followed, left[0].submitted - _SOON if left else math.inf
 
 
 def _first_ts(recording: Recording) -> int:
@@ -109,7 +117,8 @@ def _recorded(recording: Recording) -> list[QueueChange]:
                 continue
             change = under_way.get(pid)
             if change is None:
-                return [*found, QueueChange(False, number, ts)]
+                # It was under way when the recording began.
+                return [QueueChange(False, number, _first_ts(recording))]
             if name == _REBALANCE and change.rebalanced < 0:
                 change.rebalanced = number
             elif name == (_PROBE if change.on else _REMOVE) + "_ret":

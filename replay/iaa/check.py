@@ -25,14 +25,14 @@ from model.crypto.request import as_int32
 from model.errno import EINPROGRESS
 from model.page import PAGE_SIZE
 from model.revisions.batching import BATCHING_COMPRESSORS
-from replay.iaa.calls import DriverCall, driver_calls, not_captured
+from replay.iaa.calls import DriverCall, driver_calls, last_from_before, not_captured
 from replay.iaa.changes import QueueChange, queue_changes
 from replay.iaa.driver import DriverAnswer, PlayedDriver, driver_line
 from replay.iaa.jobs import PAGE_SHIFT, DeviceJob, JobsByPage, has_devices, read_jobs
 from replay.iaa.stats import DriverStats, recorded_stats
 from replay.reference.checks import DRIVER_CHECKS, Divergence
 from replay.reference.state import DriverResult
-from traces.deviceclock import STRUCT_PAGE, vmemmap_of
+from traces.deviceclock import NO_QUEUE, STRUCT_PAGE, vmemmap_of
 from traces.lab.iaa.descriptors import Flag
 from traces.record.release import kernel_line
 from traces.recording import Recording
@@ -96,8 +96,9 @@ def _prepared(recording: Recording,
     if lacks:
         return lacks
     jobs, (calls, ends_at) = read_jobs(recording), driver_calls(recording)
+    # What found no queue left no job.
     vmemmap = vmemmap_of([call.page + k * STRUCT_PAGE for call in calls if call.compress and call.page
-                          for k in range(call.pages)],
+                          and call.ret not in NO_QUEUE for k in range(call.pages)],
                          [job.pfn for job in jobs if job.op == "compress"])
     if vmemmap is None:
         return "no compress call of the recording could be matched to a job of the devices"
@@ -155,6 +156,7 @@ class _Check:
         before, changes, self._unfollowed = queue_changes(recording, by_page.queues, by_page.when)
         driver.begin(before)
         self._changes, self._changed = deque(changes), 0
+        self._from_before = last_from_before(recording) if changes else -1
         #: (CPU, event of its end) of calls during the change that is first
         self._meeting: list[tuple[int, float]] = []
         #: calls that queues were taken away from or given to meanwhile, and those of them that failed so
@@ -252,7 +254,9 @@ class _Check:
             self._change(self._changes.popleft())
 
     def _change(self, change: QueueChange) -> None:
-        self._driver.change(change, {cpu for cpu, over in self._meeting if over > change.rebalanced})
+        met = {cpu for cpu, over in self._meeting if over > change.rebalanced}
+        # Where a call was made that began before the recording is not known.
+        self._driver.change(change, met if change.rebalanced > self._from_before else range(self._driver.cpus))
         self._meeting.clear()
         self._changed += change.took
         if self._first is not None and change.took and change.queue is not None:

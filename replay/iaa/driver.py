@@ -28,12 +28,12 @@ from model.crypto.request import (
     as_int32,
     sg_init_one,
 )
-from model.errno import E2BIG, EINPROGRESS, EINVAL, EIO, ENODEV, ENXIO, EOVERFLOW, ETIMEDOUT
+from model.errno import E2BIG, EINPROGRESS, EINVAL, EIO, ENODEV, EOVERFLOW, ETIMEDOUT
 from model.page import PAGE_SIZE
 from replay.iaa.calls import DriverCall
 from replay.iaa.changes import QueueChange
 from replay.iaa.jobs import DeviceJob, JobsByPage
-from traces.deviceclock import STRUCT_PAGE
+from traces.deviceclock import NO_QUEUE, STRUCT_PAGE
 from traces.lab.iaa.descriptors import Analytics, Compress, Decompress, Flag, Status
 from traces.lab.iaa.joblog import QUEUE_OFF, QUEUE_ON
 
@@ -49,9 +49,6 @@ _MOST: Final = 2 * PAGE_SIZE
 _PLAYED: Final = frozenset({"v14"})
 #: Nanoseconds that IAA_COMPLETION_TIMEOUT's 1,000,001 looks at a record take at least.
 _POLLS: Final = 1_000_000
-#: What mainline's driver returns where a queue is not there (iaa_wq_get(), wq_table_next_wq()), or takes no more
-#: descriptors (idxd_submit_desc() behind idxd_wq_quiesce()).
-_GONE: Final = (ENODEV, ENXIO)
 
 
 class DescriptorWords(NamedTuple):
@@ -305,6 +302,11 @@ class PlayedDriver:
 
     # ---- driving ----------------------------------------------------------------------------------------
 
+    @property
+    def cpus(self) -> int:
+        """How many CPUs there are."""
+        return self.model.topology.nr_cpus
+
     def begin(self, lines: Sequence[DeviceJob]) -> None:
         """Follow what gave the driver queues, and took some away, before the recording; all of them where the log does
         not say.
@@ -350,7 +352,7 @@ class PlayedDriver:
             return answer
         tables = self._tables(call.compress)
         table, jobs = tables[call.cpu], self.next_jobs(call)
-        if meets and isinstance(model, IaaCrypto) and call.ret in _GONE:
+        if meets and isinstance(model, IaaCrypto) and call.ret in NO_QUEUE:
             # Its queue was stopped, gone, or in no table, at some point of its way.
             made = jobs[0] if call.compress else None
             if made is not None and made.status == Status.SUCCESS and (made.device, made.queue) in self._wqs:

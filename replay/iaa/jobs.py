@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from replay.iaa.calls import DriverCall
-from traces.deviceclock import STRUCT_PAGE, ClockMatch, first_job
+from traces.deviceclock import NO_QUEUE, STRUCT_PAGE, ClockMatch, first_job
 from traces.errors import BadInput
 from traces.lab.errors import LabError
 from traces.lab.iaa.descriptors import Decompress
@@ -158,8 +158,9 @@ class JobsByPage:
         #: jobs that no call asked for, though they lie between those that calls did
         self._extra: list[DeviceJob] = []
         self._latest = 0
+        # What found no queue left no job: a workload that repeats itself would fit anywhere.
         made = [(call.ts, self.frame(call.page) + k) for call in calls if call.compress and call.page
-                for k in range(call.pages)]
+                and call.ret not in NO_QUEUE for k in range(call.pages)]
         begin = first_job(made, [(job.submitted, job.pfn) for job in jobs if job.op == "compress"], calls[0].ts)
         #: whether the clocks show which jobs are the recording's
         self.matched = begin is not None

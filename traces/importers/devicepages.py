@@ -17,7 +17,7 @@ import numpy as np
 
 from traces import schema
 from traces.block import Block
-from traces.deviceclock import STRUCT_PAGE, ClockMatch, first_job, vmemmap_of
+from traces.deviceclock import NO_QUEUE, STRUCT_PAGE, ClockMatch, first_job, vmemmap_of
 from traces.errors import BadInput
 from traces.files import is_regular
 from traces.importers.iaafiles import JOBS, PAGES
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["DevicePages", "read_device_pages"]
 
 _COMPRESS: Final = schema.CODE["crypto_acomp_compress"]
+_COMPRESS_RET: Final = schema.CODE["crypto_acomp_compress_ret"]
 #: events of a call itself, and of those that the driver makes of its software fallback
 _INSIDE: Final = [code for name, code in schema.CODE.items() if name.startswith("crypto_acomp_")]
 #: Pages of the largest folio: a call names no more.
@@ -78,18 +79,19 @@ class DevicePages(PageIndex):
         offsets = block.column("offset")[calls].tolist()
         first = [page + offset // schema.PAGE_SIZE * STRUCT_PAGE for page, offset in zip(pages, offsets, strict=True)]
         stamps = block.ts[calls].tolist()
+        overs, rets = _ends(block, calls)
         if self._clocks is None:
             # Where the driver had no queue yet, its calls have no job that shows it.
-            self._begin(first, stamps)
+            self._begin(*([one for one, ret in zip(of, rets, strict=True) if ret not in NO_QUEUE]
+                          for of in (first, stamps)))
         found = np.array([self._take(page, min(max(size // schema.PAGE_SIZE, 1), _MOST_PAGES), ts, over)
-                          for page, size, ts, over in zip(first, sizes, stamps, _overs(block, calls), strict=True)],
-                         np.int64)
+                          for page, size, ts, over in zip(first, sizes, stamps, overs, strict=True)], np.int64)
         block.put("content", calls[found >= 0], found[found >= 0])
         self.unmatched += int(np.count_nonzero(found < 0))
 
     def _begin(self, pages: list[int], stamps: list[int]) -> None:
         """Find where vmemmap is, and leave out the jobs of before the recording."""
-        vmemmap = vmemmap_of(pages, self._frames)
+        vmemmap = vmemmap_of(pages, self._frames) if pages else None
         if vmemmap is None:
             return
         self._vmemmap = vmemmap
@@ -153,20 +155,30 @@ class DevicePages(PageIndex):
                 writer.add(data, sums[row])
 
 
-def _overs(block: Block, calls: np.ndarray) -> list[int | None]:
-    """Return when each call was over, as the task's next event that is not one of a compressor says; None: not here."""
-    pids, stamps = block.column("pid").tolist(), block.ts.tolist()
-    inside = np.isin(block.event, _INSIDE).tolist()
+def _ends(block: Block, calls: np.ndarray) -> tuple[list[int | None], list[int | None]]:
+    """Return when each call was over, and what it returned; None: not here.
+
+    It was over at the task's next event that is not one of a compressor.
+    """
+    pids, stamps, returned = block.column("pid").tolist(), block.ts.tolist(), block.column("ret").tolist()
+    inside, ends = np.isin(block.event, _INSIDE).tolist(), (block.event == _COMPRESS_RET).tolist()
     is_call = np.zeros(len(pids), bool)
     is_call[calls] = True
     following: dict[int, int] = {}
-    overs: list[int | None] = []
+    rets: dict[int, list[int]] = defaultdict(list)
+    found: list[tuple[int | None, int | None]] = []
     for row in range(len(pids) - 1, -1, -1):
+        pid = pids[row]
         if is_call[row]:
-            overs.append(following.get(pids[row]))
+            # The driver's own calls are inside, so that the last return is the first call's.
+            found.append((following.get(pid), rets[pid].pop() if rets[pid] else None))
+        elif ends[row]:
+            rets[pid].append(returned[row])
         elif not inside[row]:
-            following[pids[row]] = stamps[row]
-    return overs[::-1]
+            following[pid] = stamps[row]
+            rets[pid].clear()
+    found.reverse()
+    return [over for over, _ in found], [ret for _, ret in found]
 
 
 def read_device_pages(directory: Path, facts: dict[str, Any], jobs: pd.DataFrame) -> DevicePages | None:
