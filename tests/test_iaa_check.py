@@ -26,6 +26,7 @@ from model.crypto.iaa_stats import GLOBAL_STATS
 from replay.iaa.check import run_driver
 from replay.iaa.stats import recorded_stats
 from replay.reference.checks import Tally
+from replay.reference.objectwords import layout_of_line
 from traces import schema
 
 
@@ -432,7 +433,7 @@ def test_software_that_took_no_queue_shifts_no_turn(spans: bool) -> None:
     run = Run("7.2.13", devices=1)
     for k in range(4):
         run.compress(100 + k, 900)
-    run.event("obj_malloc_ret", 1, 0, handle=9, obj=int(spans))
+    run.event("obj_malloc_ret", 1, 0, handle=9, obj=77 << layout_of_line((7, 2)).idx_bits | spans)
     run.event("zswap_decompress", 1, 0, folio=VMEMMAP + 64 * 300, handle=9, size=3000)
     run.event(DECOMP, 1, 0, size=3000, dlen=4096)
     run.compress(301, 700, pid=5)
@@ -458,3 +459,24 @@ def test_the_check_was_polled_out_and_not_what_it_checks(late: dict[str, Any]) -
     run.jobs[-1]["ended"] += late.pop("late", 0)
     run.jobs[-1].update(late)
     assert differs(run) == {}
+
+
+@pytest.mark.parametrize("release", ["7.0.13", "7.3.4"])
+def test_an_object_is_read_where_it_lies(release: str) -> None:
+    """Its word says in which page frame, until migration moves it; one that spans pages is copied, or goes to software."""
+    def made(frame: int, migrates: bool = False) -> Run:
+        run = whole(Run(release))
+        layout = layout_of_line((7, 3) if release == "7.3.4" else (7, 0))
+        run.event("obj_malloc_ret", 1, 0, handle=5, obj=0x1234 << layout.idx_bits + layout.class_bits)
+        if migrates:
+            run.event("zs_page_migrate", 90, 0)
+        run.decompress(300, 900, handle=5)
+        run.jobs[-1]["pfn"] = frame
+        return run
+
+    assert differs(made(0x1234)) == {}
+    assert differs(made(0x1235)) == {"iaa.submit": 1}
+    assert differs(made(0x1235, migrates=True)) == {}
+    unseen = made(0x1235)
+    del unseen.probes["zs_page_migrate"]
+    assert differs(unseen) == {}

@@ -151,7 +151,7 @@ def reading(frame: pd.DataFrame) -> pd.Series:
 @pytest.mark.parametrize(("column", "value", "where", "check"), [
     ("queue", 5, compressing, "iaa.queue"), ("flags", 0, compressing, "iaa.submit"), ("room", 100, reading, "iaa.submit"),
     ("out", 4000, compressing, "iaa.submit"), ("out", 4000, reading, "iaa.completion"),
-    ("status", 11, reading, "iaa.completion"), ("op", "memmove", reading, "iaa.submit")])
+    ("status", 11, reading, "iaa.completion"), ("op", "memmove", reading, "iaa.submit"), ("pfn", 5, reading, "iaa.submit")])
 def test_a_driver_that_does_otherwise_fails(samples: dict[str, Path], tmp_path: Path, column: str, value: Any, where: Any,
                                             check: str) -> None:
     path = changed(samples[SAMPLE], tmp_path / "r.zr", column, value, where)

@@ -48,11 +48,12 @@ class DriverCall:
     ``number``, ``end``: the events of its entry and its return; ``cpu``, ``end_cpu``: where they were recorded;
     ``page``: the struct page that is compressed, or decompressed into, 0 where that was not recorded; ``content``: the
     compressed page's reference to its bytes, -1 for none; ``size``, ``room``: bytes of source and destination as asked
-    for; ``entries``: entries of the source's scatter list, 0 where that is not known; ``ret``, ``dlen``: as the call
-    left them; ``nested``: calls that the driver made itself, of its software fallback; ``alone``: on its CPU nothing
-    else called the driver meanwhile, and it stayed there; ``done``: an event behind its completion, which may come with
-    an interrupt; ``over_ts``: its time, or that of the return where there is no interrupt; ``others``: pages of other
-    tasks' calls that were under way at some time of it.  A call that never returned has no ``end`` (-1).
+    for; ``entries``: entries of the source's scatter list, 0 where that is not known; ``source``: the page frame of an
+    object that is decompressed where it lies, -1 where that is not known, or it is copied first; ``ret``, ``dlen``: as
+    the call left them; ``nested``: calls that the driver made itself, of its software fallback; ``alone``: on its CPU
+    nothing else called the driver meanwhile, and it stayed there; ``done``: an event behind its completion, which may
+    come with an interrupt; ``over_ts``: its time, or that of the return where there is no interrupt; ``others``: pages
+    of other tasks' calls that were under way at some time of it. A call that never returned has no ``end`` (-1).
 
     In the thread of a device's interrupt the driver calls its software fallback too.  Such a call is ``inside`` one of
     that many decompressions, None for any other call; each of these has it in ``maybe``, and the one that made it sets
@@ -68,6 +69,7 @@ class DriverCall:
     size: int
     room: int
     entries: int = 1
+    source: int = -1
     content: int = -1
     end: int = -1
     end_cpu: int = -1
@@ -113,10 +115,24 @@ class _Objects:
         #: 7.0 reads objects in place; earlier kernels copy those that span pages.
         self.in_place = line is not None and line >= (7, 0)
         self._word: dict[int, int] = {}
+        self._pfn_shift = layout.idx_bits + layout.class_bits
+        self._sees_migration = "zs_page_migrate" in recording.manifest["probes"]
+        #: handle -> the page frame that its object begins in
+        self._frame: dict[int, int] = {}
 
     def moved(self, handle: int, word: int) -> None:
         """obj_malloc() returned: the object's word."""
         self._word[handle] = word
+        if self._sees_migration:
+            self._frame[handle] = word >> self._pfn_shift
+
+    def migrated(self) -> None:
+        """zs_page_migrate(): a zspage has other pages now, and its objects have other words."""
+        self._frame.clear()
+
+    def source(self, handle: int, entries: int) -> int:
+        """Return the page frame of an object that lies in one page and is read there, -1 where that is not known."""
+        return self._frame.get(handle, -1) if self.in_place and entries == 1 else -1
 
     def entries(self, handle: int, length: int) -> int:
         """Return how many scatter list entries zs_obj_read_sg_begin() makes of an object's ``length`` bytes.
@@ -160,7 +176,8 @@ def _calls(recording: Recording) -> Iterator[DriverCall | int]:
     switches = {text for text in recording.texts() if (said := _SWITCH.match(text)) and said[1] != own}
     objects = _Objects(recording)
     open_calls: dict[int, list[DriverCall]] = {}
-    reading: dict[int, tuple[int, int]] = {}  # task -> (page, entries) of the decompression to come
+    # task -> (page, entries, source) of the decompression to come
+    reading: dict[int, tuple[int, int, int]] = {}
     waiting: dict[int, DriverCall] = {}  # in the order of their entries
     pending: dict[int, DriverCall] = {}  # task -> its call, whose completion comes with an interrupt
     returned: dict[int, DriverCall] = {}  # task -> its last call, until its next event
@@ -184,8 +201,11 @@ def _calls(recording: Recording) -> Iterator[DriverCall | int]:
             if name == "obj_malloc_ret":
                 objects.moved(columns["handle"][i], columns["obj"][i])
             elif name == "zswap_decompress":
-                handle, length = columns["handle"][i], columns["size"][i]
-                reading[pid] = columns["folio"][i], objects.entries(handle, length)
+                handle = columns["handle"][i]
+                entries = objects.entries(handle, columns["size"][i])
+                reading[pid] = columns["folio"][i], entries, objects.source(handle, entries)
+            elif name == "zs_page_migrate":
+                objects.migrated()
             elif name in (_COMPRESS, _DECOMPRESS):
                 call = DriverCall(base + i, name == _COMPRESS, columns["ts"][i], pid, columns["cpu"][i], _NO_PAGE,
                                   columns["size"][i], columns["dlen"][i])
@@ -206,7 +226,7 @@ def _calls(recording: Recording) -> Iterator[DriverCall | int]:
                     call.content = columns["content"][i]
                     waiting[call.number] = call
                 else:
-                    call.page, call.entries = reading.pop(pid, (_NO_PAGE, 1))
+                    call.page, call.entries, call.source = reading.pop(pid, (_NO_PAGE, 1, -1))
                     waiting[call.number] = call
                 for other in (*(calls[0] for calls in open_calls.values() if calls and calls is not stack),
                               *(other for task, other in pending.items() if task != pid)):

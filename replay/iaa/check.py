@@ -285,6 +285,9 @@ class _Check:
             if job.op == "decompress" and job.to % PAGE_SIZE:
                 self._differ("iaa.submit", call, hex(job.to), hex(job.to - job.to % PAGE_SIZE),
                              "destination of a descriptor: where its page begins")
+            if job.op == "decompress" and not job.verifies and call.source >= 0 and job.pfn != call.source:
+                self._differ("iaa.submit", call, f"{job.pfn:#x}", f"{call.source:#x}",
+                             "source of a descriptor: the page frame that its object lies in")
             if wqs:
                 compared["iaa.queue"] += 1
                 if (job.device, job.queue) not in {wq.key for wq in wqs}:
