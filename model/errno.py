@@ -10,7 +10,6 @@ from typing import Final
 
 ENOENT: Final = -2
 EIO: Final = -5
-ENXIO: Final = -6
 E2BIG: Final = -7
 EAGAIN: Final = -11
 ENOMEM: Final = -12
@@ -38,7 +37,6 @@ __all__ = [
     "ENOMEM",
     "ENOSPC",
     "ENOSYS",
-    "ENXIO",
     "EOPNOTSUPP",
     "EOVERFLOW",
     "ETIMEDOUT",

@@ -24,7 +24,6 @@ from model.crypto.layers import POSTINGS
 from model.crypto.request import as_int32
 from model.errno import EINPROGRESS
 from model.page import PAGE_SIZE
-from model.revisions.batching import BATCHING_COMPRESSORS
 from replay.iaa.calls import DriverCall, driver_calls, last_from_before, not_captured
 from replay.iaa.changes import QueueChange, queue_changes
 from replay.iaa.driver import DriverAnswer, PlayedDriver, driver_line
@@ -85,9 +84,9 @@ def _prepared(recording: Recording,
               layer: str) -> tuple[list[DriverCall], PlayedDriver, JobsByPage, int | None] | str:
     """Return a recording's calls, its driver, its jobs and where its calls end, or why nothing can be followed."""
     config, facts = recording.manifest["config"], recording.document("iaa")
-    compressor = config.get("compressor")
-    if compressor not in BATCHING_COMPRESSORS or not isinstance(facts, dict):
-        return f"zswap's compressor was {compressor}, not {' or '.join(BATCHING_COMPRESSORS)}"
+    compressor = str(config.get("compressor"))
+    if not compressor.startswith("deflate-iaa") or not isinstance(facts, dict):
+        return f"zswap's compressor was {compressor}, not deflate-iaa"
     kernel = recording.manifest["kernel"]
     line = driver_line(kernel_line(kernel), layer)
     if line is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from model.revisions.batching import BATCHING_COMPRESSORS
 from model.zsmalloc import SizeClass, ZsObject, Zspage, ZsPool
 from model.zswap import Zswap
 from replay.reference.batch import Batch
@@ -153,7 +152,7 @@ class ReplayState:
 
         :param row: the event of the call's return, None where that was not captured
         """
-        unknown = algorithm in BATCHING_COMPRESSORS and self.driver_results is not None and \
+        unknown = algorithm.startswith("deflate-iaa") and self.driver_results is not None and \
             (row is None or row not in self.driver_results)
         return algorithm not in self.predictions.inexact and not unknown
 

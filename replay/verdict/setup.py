@@ -10,7 +10,6 @@ from collections.abc import Callable
 from model.crypto import Compressor, ModelledCompressor, UnsupportedCompressor, compressor_for
 from model.effects import Effect
 from model.revisions import REVISIONS
-from model.revisions.batching import BATCHING_COMPRESSORS
 from model.zswap import KERNEL_COMPRESSORS, Zswap
 from replay.iaa.check import DriverRun, run_driver
 from replay.iaa.jobs import has_devices
@@ -78,7 +77,7 @@ def _compressor(recording: Recording, name: str, revision: type[Zswap]) -> tuple
     if not recording.manifest.get("pages", {}).get("with_bytes"):
         return None, ""
     try:
-        if name in BATCHING_COMPRESSORS and has_devices(recording):
+        if name.startswith("deflate-iaa") and has_devices(recording):
             # Compiled code takes a second to load.
             from replay.iaa.compressor import EMULATED
 
@@ -208,7 +207,7 @@ def open_engine(recording: Recording, revision: str | type[Zswap] | None, tally:
     if driver is not None:
         engine.state.driver_results, engine.state.driver_stopped = driver.results, driver.stopped
         if driver.nothing:
-            for algorithm in BATCHING_COMPRESSORS:
+            for algorithm in ("deflate-iaa", "deflate-iaa-dynamic"):
                 predictions.inexact[algorithm] = f"what became of its calls is not known: {driver.nothing}"
     engine.invariants.revision_name = name
     engine.zsmalloc.keep_writes = (recording.path / "objects.parquet").is_file() and bool(predictions.compressors)
