@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from iaarun import AHEAD, COMP, DECOMP, VMEMMAP, Run
 
+from model.crypto.iaa_stats import GLOBAL_STATS
 from traces.deviceclock import NO_QUEUE
 
 ENODEV, ENXIO = NO_QUEUE
@@ -117,21 +118,6 @@ def test_other_errors_are_not_excused() -> None:
     assert "iaa.submit" in differs(run)
 
 
-def test_a_compression_whose_check_found_its_queue_gone() -> None:
-    run = Run(devices=1, wqs=2, verify=1)
-    some(run, 100)
-
-    def met(step: str) -> None:
-        if step == "quiesced":
-            run.compress(150, 900, ret=ENXIO)
-            # Its check was not submitted.
-            run.jobs.pop()
-
-    run.take(0, 1, met)
-    some(run, 200)
-    assert differs(run) == {}
-
-
 def test_a_call_that_never_returned_may_have_taken_the_first_turn() -> None:
     for turn in (0, 1):
         run = Run(devices=1, wqs=3)
@@ -143,7 +129,8 @@ def test_a_call_that_never_returned_may_have_taken_the_first_turn() -> None:
         assert differs(run) == {}
 
 
-def test_a_compression_counts_though_its_check_found_no_queue() -> None:
+def test_a_compression_whose_check_found_its_queue_gone() -> None:
+    """It counts all the same: the driver counts it before it checks it."""
     run = Run(devices=1, wqs=2, verify=1)
     run.counters()
     some(run, 100)
@@ -151,12 +138,15 @@ def test_a_compression_counts_though_its_check_found_no_queue() -> None:
     def met(step: str) -> None:
         if step == "quiesced":
             run.compress(150, 900, ret=ENXIO)
+            # Its check was not submitted.
             run.jobs.pop()
 
     run.take(0, 1, met)
-    run.counters(total_comp_calls=9, total_comp_bytes_out=sum(900 + k for k in range(8)) + 900)
+    lengths = [*range(900, 908), 900]
+    run.counters(total_comp_calls=len(lengths), total_comp_bytes_out=sum(lengths))
+    some(run, 200)
     tally, _ = run.check()
-    assert (tally.different, tally.compared["iaa.stats"] > 2) == ({}, True)
+    assert (tally.different, tally.compared["iaa.stats"]) == ({}, len(GLOBAL_STATS))
 
 
 def test_a_call_that_began_before_and_ended_behind_it() -> None:
@@ -259,19 +249,45 @@ def test_a_log_and_probes_that_do_not_fit_end_the_comparison() -> None:
         assert any("which queues the driver has then is not followed" in note for note in notes), damage
 
 
-def test_statistics_of_a_queue_begin_anew() -> None:
+def with_statistics(run: Run, since: dict[int, int], before: int) -> None:
+    """A snapshot, of the jobs since ``since`` of each queue; queues that were not given anew did some before."""
+    jobs = [job for job in run.jobs if job["op"] == "compress"]
+    run.counters(total_comp_calls=before + len(jobs), total_comp_bytes_out=sum(job["out"] for job in jobs))
+    lines = ["iaa device:", "  id: 0"]
+    for queue, first in since.items():
+        own = [job["out"] for job in jobs if job["queue"] == queue and job["n"] >= first]
+        calls = len(own) + (0 if first else before)
+        lines += ["", f"  name: iaa_crypto{queue}", f"  comp_calls: {calls}", f"  comp_bytes: {sum(own)}"]
+    run.stats[max(run.stats)]["iaa_crypto"]["wq_stats"] = "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("wrong", ["", "kept", "gone"])
+def test_statistics_of_a_queue_begin_anew(wrong: str) -> None:
+    """The driver frees what it counted of a queue that it loses; the list has the others, in the order they came in."""
+    run = Run(devices=1, wqs=3)
+    with_statistics(run, {0: 0, 1: 0, 2: 0}, before=50)
+    some(run, 100)
+    with_statistics(run, {0: 0, 1: 0, 2: 0}, before=50)
+    run.take(0, 1)
+    with_statistics(run, {0: 0, 2: 0} if wrong != "gone" else {0: 0, 1: 0, 2: 0}, before=50)
+    run.give(0, 1)
+    anew = len(run.jobs)
+    some(run, 200)
+    with_statistics(run, {0: 0, 2: 0, 1: 0 if wrong == "kept" else anew}, before=50)
+    tally, _ = run.check()
+    assert tally.compared["iaa.stats"] > 3 * len(GLOBAL_STATS)
+    assert bool(tally.different) == bool(wrong), [each.what for each in tally.divergences]
+
+
+def test_a_queue_that_the_log_disables_twice() -> None:
+    """Its device was reset, which the driver is not told: nothing is said, and nothing raised."""
     run = Run(devices=1, wqs=2)
-    for number in range(3):
-        run.counters(total_comp_calls=number * 8, total_comp_bytes_out=0)
-        wqs = [(0, 4 * number), (1, 4 if number == 2 else 4 * number)]
-        run.stats[number]["iaa_crypto"]["wq_stats"] = "".join(
-            f"iaa device:\n  id: 0\n    wq stats:\n      wq:\n        id: {queue}\n        comp_calls: {calls}\n" for queue, calls in wqs)
-        if number < 2:
-            some(run, 100 * (number + 1))
-        if number == 0:
-            run.take(0, 1)
-            run.give(0, 1)
-    assert all("wq" not in name for name in differs(run))
+    for op in ("queue_off", "queue_off", "queue_on", "queue_on"):
+        run.line(op, 0, 1)
+        run.jobs[-1]["submitted"] -= 10**10
+    run.turn[0] = run.turn[1] = 0
+    some(run, 100)
+    assert differs(run) == {}
 
 
 @settings(max_examples=25, deadline=None)

@@ -132,6 +132,15 @@ def test_what_v14_stored_without_a_queue_is_not_known_where_no_probe_says_when_t
                for reason in result.reasons)
 
 
+def test_nor_is_it_of_an_accelerator_that_nobody_watched() -> None:
+    """As of real hardware: there is no job log."""
+    left = LeftOut(FOUND / "v14-iaa-no-queue").without_markers("workload")
+    left.documents = {**left.documents, "iaa": None}
+    result = replay.replay(left, "v14", keep_going=True)
+    assert result.verdict == "UNDECIDED", [divergence.check for divergence in result.divergences]
+    assert any("what its buffer held before, is not known" in reason for reason in result.reasons)
+
+
 @pytest.mark.parametrize("name", QUEUE_EVENTS)
 def test_each_probe_of_the_queues_left_out_says_what_is_not_followed(name: str) -> None:
     whole = LeftOut(FOUND / "7.3-iaa-unbind")

@@ -317,9 +317,13 @@ class PlayedDriver:
         # Queues that were enabled before any was disabled are those that the driver begins with, in any case.
         for line in lines[taken:] if taken >= 0 else ():
             wq = self._wqs.get((line.device, line.queue))
-            if wq is None:
-                continue
-            (self.model.probe if line.op == QUEUE_ON else self.model.remove)(wq)
+            if wq is not None:
+                self._bind(wq, line.op == QUEUE_ON)
+
+    def _bind(self, wq: Wq, on: bool) -> None:
+        """The driver is given a queue, or loses it; nothing where that is so already (a device that was reset)."""
+        if any(wq in device.wqs for device in self.model.devices) != on:
+            (self.model.probe if on else self.model.remove)(wq)
 
     def change(self, change: QueueChange, met: Collection[int]) -> None:
         """Follow what gave the driver a queue or took one away; its tables are new then, and all turns begin.
@@ -330,7 +334,7 @@ class PlayedDriver:
         if wq is None:
             return
         first = not self.model.devices
-        (self.model.probe if change.on else self.model.remove)(wq)
+        self._bind(wq, change.on)
         if first or not isinstance(self.model, IaaCrypto):
             # The driver turns itself on.
             self._off = self._slow = None

@@ -66,7 +66,7 @@ class AcompHandlers:
         frame.handed.result = (ret, as_errno(dlen)) if whole else None
         content = frame.handed.content
         name = self.state.compressor_of(frame)
-        frame.handed.unwritten = self.state.driver_unwritten(batch.row(i))
+        frame.handed.unwritten = self.state.driver_unwritten(batch.row(i), name)
         if frame.handed.pages > 1:
             # What became of each page shows when its object is allocated.
             frame.handed.lengths = self.state.driver_lengths(batch.row(i))
