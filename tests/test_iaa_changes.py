@@ -280,7 +280,7 @@ def test_statistics_of_a_queue_begin_anew(wrong: str) -> None:
 
 
 def test_a_queue_that_the_log_disables_twice() -> None:
-    """Its device was reset, which the driver is not told: nothing is said, and nothing raised."""
+    """Its device was reset, of which the driver hears nothing: nothing is said, and nothing raised."""
     run = Run(devices=1, wqs=2)
     for op in ("queue_off", "queue_off", "queue_on", "queue_on"):
         run.line(op, 0, 1)
