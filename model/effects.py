@@ -60,6 +60,7 @@ DEFAULTS: dict[str, Any] = {
     "?entry_alloc_bulk": None,
     "?sg_length": None,
     "?acomp_batch": None,
+    "?batch_failed": None,
 }
 
 #: What an answer decides that the model cannot know: a replay takes it from the recording and does not judge it.

@@ -38,8 +38,8 @@ _DRIFT: Final = 1 / 3000
 #: Nanoseconds behind a call's end in which a job may still be its own: a pair too close by the above is taken, too.
 _LATE: Final = 5_000_000
 #: One of this many jobs of the calls' time has to have its call there, or the clocks do not fit: a CPU's calls may be
-#: all that a recording has.
-_FITTING: Final = 8
+#: all that a recording has, and of a chain of eight requests the head alone is a call's.
+_FITTING: Final = 16
 #: With this many pairs fewer than half of the calls may have a job: what has no queue makes none.
 _MANY: Final = 16
 #: Nanoseconds by which the clocks may run apart while the first calls are made.

@@ -182,7 +182,6 @@ class CompressToScatterListMeant(CompressToScatterList):
             length, content = yield from self._sg_length(call, number)
             units.append((length, content))
             if not 0 < length < PAGE_SIZE:
-                # Counted before the next one is asked about: an answer taken from a counter needs what is left.
                 self._unit_compressed(length, False)
                 self._count_reject(length if length < 0 else errno.EINVAL, 0)
                 failed = True

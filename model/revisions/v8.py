@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from model.effects import Steps
+from model.revisions.batchcompress import Call
 from model.revisions.batching import BatchedStore
 from model.revisions.mainline_6_12 import Mainline612
 from model.zswap import Folio, Zswap, ZswapEntry, ZswapPool
@@ -61,27 +62,31 @@ class V8(BatchedStore, Mainline612):
                         pool: ZswapPool) -> Steps[bool]:
         """One call for the batch; the head request carries the others, each ends with an error of its own."""
         yield ("crypto_acomp_compress", folio, pages[0], len(pages), pool)
-        err, dlen, content = yield ("crypto_acomp_compress_ret", folio, pages[0])
+        call = Call(folio, pages[0], len(pages), *(yield ("crypto_acomp_compress_ret", folio, pages[0])))
         self.reached["zswap_compress.batch"] += 1
+        rejected: bool | None = yield ("?batch_failed", call)
         units: list[tuple[int, object]] = []
-        failed = bool(err)
-        for number in range(len(pages)):
-            known = yield ("?sg_length", folio, pages[0], len(pages), err, dlen, content, number)
-            unit = known if known is not None else (err or dlen, content)
-            units.append(unit)
-            self.compressed(min(unit[0], 0), unit[0])
-            if unit[0] < 0:
-                self.reached["zswap_compress.batch_error"] += 1
-                self._count_reject(unit[0], 0)
-                failed = True
-        if failed:
-            self.reached["zswap_compress.batch_failed"] += 1
-            return False
-        for entry, unit in zip(entries, units, strict=True):
-            entry.content = unit[1]
-            if not (yield from self._store_object(entry, unit[0], False)):
+        if rejected is not False:
+            for number in range(len(pages)):
+                units.append((yield from self._of_chain(call, number)))
+                if units[-1][0] < 0:
+                    self.reached["zswap_compress.batch_error"] += 1
+                    self._count_reject(units[-1][0], 0)
+            if rejected or call.err or any(length < 0 for length, _ in units):
+                self.reached["zswap_compress.batch_failed"] += 1
+                return False
+        for number, entry in enumerate(entries):
+            length, entry.content = units[number] if units else (yield from self._of_chain(call, number))
+            if not (yield from self._store_object(entry, length, False)):
                 return False
         return True
+
+    def _of_chain(self, call: Call, number: int) -> Steps[tuple[int, object]]:
+        """acomp_request_err() and dlen of one request of a chain, as a length or errno, and its content."""
+        known: tuple[int, object] | None = yield ("?sg_length", *call, number)
+        unit = known if known is not None else (call.err or call.dlen, call.content)
+        self.compressed(min(unit[0], 0), unit[0])
+        return unit
 
 
 REVISIONS = {"v8": V8}

@@ -346,7 +346,7 @@ class FastReplay:
             "compared": dict(state.tally.compared), "reasons": dict(state.tally.reasons),
             "explained": dict(engine.explained), "writes": len(engine.zsmalloc.writes),
             "snapshots": (dict(snapshots.base), copy.deepcopy(snapshots.window), snapshots.number, snapshots.late,
-                          snapshots.early, snapshots.lagged),
+                          snapshots.early, snapshots.lagged, snapshots.told),
             "truth": (truth.phase, dict(truth._rows), truth.elsewhere, truth.held),
             "params": {name: getattr(state.model, name) for name in _PARAMS}, "settings": state.settings.kept()})
 
@@ -364,7 +364,8 @@ class FastReplay:
         engine.explained = dict(rest["explained"])
         del engine.zsmalloc.writes[rest["writes"]:]
         snapshots, truth = state.snapshots, engine.truth
-        base, window, snapshots.number, snapshots.late, snapshots.early, snapshots.lagged = rest["snapshots"]
+        (base, window, snapshots.number, snapshots.late, snapshots.early, snapshots.lagged,
+         snapshots.told) = rest["snapshots"]
         snapshots.base, snapshots.window = dict(base), copy.deepcopy(window)
         truth.phase, rows, truth.elsewhere, truth.held = rest["truth"]
         truth._rows = dict(rows)

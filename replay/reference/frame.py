@@ -23,6 +23,8 @@ class HandedOn:
     #: a compress call: its page's row of the page store, how many pages it takes, the pool that the store holds
     content: int = -1
     pages: int = 1
+    #: its event
+    called: int = -1
     pool: ZswapPool | None = None
     #: what it returned, (error, dlen), where it took one page and both were captured
     result: tuple[int, int] | None = None
@@ -30,6 +32,8 @@ class HandedOn:
     unwritten: bool | None = False
     #: what it left as the lengths of several pages, as the model of iaa_crypto has them
     lengths: tuple[int, ...] = ()
+    #: a page of them is known to have failed
+    failed: bool = False
     #: what mem_cgroup_zswap_writeback_enabled() returned last
     writeback: bool | None = None
     #: the obj_cgroup that the folio's first page was charged to

@@ -88,6 +88,7 @@ class Questions:
             "?pool_listed": lambda question, name, i: name == "zs_get_total_pages_ret",
             "?sg_length": acomp.sg_length,
             "?acomp_batch": acomp.acomp_batch,
+            "?batch_failed": acomp.batch_failed,
             "?shrink_order": self._shrink_order,
             "?shrink_next": lambda question, name, i: self._shrunk_next(name, i),
         }

@@ -30,6 +30,8 @@ _OUT_OF_REACH: Final = {
 _ACCOUNT: Final = ("incompressible", "zswap", "zswapped", "zswpin", "zswpout", "zswpwb")
 #: twice MEMCG_CHARGE_BATCH: what may be outstanding per CPU before memory.stat is brought up to date
 _MEMCG_LAG: Final = 128
+#: counter of a snapshot -> of the model: what a page counts that does not compress
+_REJECTS: Final = {f"zswap.{name}": name for name in ("reject_compress_fail", "reject_compress_poor")}
 _MTHP_ORDER: Final = {f"{4 << order}kB": order for order in range(1, 12)}
 _CLASS_COLUMNS: Final = ("obj_allocated", "obj_used", "pages_used", "freeable")
 
@@ -51,6 +53,18 @@ class _Window:
     operations: int = 0
     #: all the cgroup values of the snapshot, those since boot made relative
     memcg: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class _Loose:
+    """What is not known of the pages that were rejected since the last snapshot, in pages.
+
+    ``pages``: those that may have been counted, or not; ``kinds``: those that were counted, as ``reject_compress_fail``
+    in the model, and may have been so as ``reject_compress_poor``.
+    """
+
+    pages: int = 0
+    kinds: int = 0
 
 
 class SnapshotChecks:
@@ -83,6 +97,9 @@ class SnapshotChecks:
         self.lagged = 0
         #: how far a zone counter in /proc/vmstat may lag behind, in pages
         self.vmstat_lag = _vmstat_lag(recording)
+        self.loose = _Loose()
+        #: how many rejected pages the snapshots alone say were counted
+        self.told = 0
         #: beginning of a counter's name -> why it cannot be predicted from what was captured
         self.uncounted: dict[str, str] = {}
 
@@ -126,6 +143,7 @@ class SnapshotChecks:
         self.close()
         self.number = number
         recorded = dict(self._recorded(self.recording.snapshot(number)))
+        self._settle(recorded)
         predicted = dict(self._predicted(recorded))
         listed = self.recording.snapshots
         label = listed[number]["label"] if 0 <= number < len(listed) else f"{number}, which the manifest does not list"
@@ -159,6 +177,22 @@ class SnapshotChecks:
             else:
                 self.window.open[name] = (value, expected)
 
+    def _settle(self, recorded: dict[str, int]) -> None:
+        """Take from a snapshot what the pages of rejected calls counted, as far as they can have."""
+        loose, counters = self.loose, self.model.counters
+        if not (loose.pages or loose.kinds) or not recorded.keys() >= _REJECTS.keys():
+            return
+        self.loose = _Loose()
+        if not self.base.keys() >= _REJECTS.keys():
+            # The level that later ones are measured from has them.
+            return
+        fail, poor = (recorded[counter] - self.base[counter] - getattr(counters, name)
+                      for counter, name in _REJECTS.items())
+        if -loose.kinds <= fail and poor >= 0 and 0 <= fail + poor <= loose.pages:
+            counters.reject_compress_fail += fail
+            counters.reject_compress_poor += poor
+            self.told += fail + poor
+
     def _untold(self, name: str) -> str:
         """Return why no recorded event determines a counter, ``""`` where some do."""
         if name in _OUT_OF_REACH:
@@ -168,6 +202,9 @@ class SnapshotChecks:
     def _equal(self, name: str, value: int, expected: int | str | None) -> bool:
         if name == "vmstat.nr_zspages" and isinstance(expected, int):
             return abs(value - expected) <= self.vmstat_lag
+        if name in _REJECTS and isinstance(expected, int):
+            # Of calls that were rejected while the snapshot was read.
+            return -self.loose.kinds <= value - expected <= self.loose.pages + self.loose.kinds
         return value == expected
 
     def _look_again(self, but: str = "-") -> None:

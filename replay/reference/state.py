@@ -15,6 +15,7 @@ from replay.reference.frame import Frame
 from replay.reference.predictions import Predictions
 from replay.reference.settings import Settings
 from replay.reference.snapshots import SnapshotChecks
+from traces.chained import chained_pages
 from traces.objectword import OLD
 from traces.recording import Recording
 
@@ -75,6 +76,7 @@ class ReplayState:
         self.snapshots = SnapshotChecks(recording, model, tally)
         self.snapshots.uncounted = self.uncaptured.uncounted()
         self.settings = Settings(recording)
+        self.chained = chained_pages(recording) if model.compress_call == "chain" else {}
         #: task -> its running operations, outermost first
         self.stacks: dict[int, list[Frame]] = {}
         #: task -> what counters changed when it was advanced from its last event; gone when it shows another one
@@ -162,6 +164,15 @@ class ReplayState:
         :param what: a sentence: what was not captured, and what it leaves open
         """
         self.guesses.setdefault(what, self.batch.now)
+
+    def content_of(self, frame: Frame, content: int, number: int) -> int:
+        """Return the page of a compress call that is ``number`` behind its first, which is ``content``; -1: not known.
+
+        Of chained requests the event shows the head's alone.
+        """
+        if self.model.compress_call == "chain" and number:
+            return self.chained.get((frame.handed.called, number), -1)
+        return content + number if content >= 0 else -1
 
     def current_zs_pool(self) -> ZsPool:
         """Return the pool that new objects come from."""

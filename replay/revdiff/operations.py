@@ -18,6 +18,7 @@ from model.crypto.base import CompressResult
 from model.page import PAGE_SIZE
 from replay.revdiff.freerun import Operation
 from traces import schema
+from traces.chained import chained_pages
 from traces.recording import Recording
 
 __all__ = ["Contents", "Operations", "skipped"]
@@ -99,6 +100,7 @@ class Operations:
         self.left_out: dict[str, int] = {}
         self._open: dict[int, _Open] = {}
         self._waiting: list[_Open] = []
+        self._chained = chained_pages(recording)
         self._sees_writeout = "swap_writeout" in recording.manifest["probes"]
 
     def __iter__(self) -> Iterator[Operation]:
@@ -147,14 +149,16 @@ class Operations:
             text = columns["text"][i].partition(" ")[2] if name == "marker" else columns["text"][i]
             self._begin("param", event, text=text).closed = True
         elif running is not None:
-            self._inside(name, running, columns, i, pid)
+            self._inside(name, running, columns, i, event)
 
-    def _inside(self, name: str, running: _Open, columns: dict[str, list[Any]], i: int, pid: int) -> None:
+    def _inside(self, name: str, running: _Open, columns: dict[str, list[Any]], i: int, event: int) -> None:
         answers = running.answers
         if name == "crypto_acomp_compress":
             first = (columns["folio"][i] - running.folio) // _STRUCT_PAGE + columns["offset"][i] // PAGE_SIZE
             count, content = columns["size"][i] // PAGE_SIZE, columns["content"][i]
             running.call = [content + number if content >= 0 else -1 for number in range(count)]
+            while (event, len(running.call)) in self._chained:
+                running.call.append(self._chained[event, len(running.call)])
             running.pages |= {first + number: known for number, known in enumerate(running.call)}
         elif name == "crypto_acomp_compress_ret":
             if len(running.call) == 1:
@@ -170,7 +174,7 @@ class Operations:
             answers["?swapcache"] = True
         elif name in ("swap_writeout_ret", "zswap_load_ret") or (name == "zswap_store_ret" and not self._sees_writeout):
             running.closed = True
-            del self._open[pid]
+            del self._open[columns["pid"][i]]
 
     def _result(self, content: int, err: int, dlen: int) -> None:
         page = self.contents.page(content)

@@ -21,6 +21,7 @@ from replay.reference.state import CannotFollow
 from replay.userrev.guard import guarded
 from replay.verdict.setup import open_engine
 from traces import schema
+from traces.chained import chained_pages, write_chained
 from traces.errors import BadInput
 from traces.pages import PageStore
 from traces.recording import Recording, RecordingWriter
@@ -116,6 +117,7 @@ class _Writer:
         self.handed: set[int] = set()
         self.refs: dict[int, int] = {}
         self.order: list[int] = []
+        self.chained = chained_pages(recording)
         self.snapshots: dict[int, int] = {}
         self.writes_before = self.writes = 0
 
@@ -205,7 +207,16 @@ class _Writer:
             return digest
         return hashlib.blake2b(digest.encode(), digest_size=32, key=self.key).hexdigest()
 
+    def _chained(self) -> dict[tuple[int, int], int]:
+        """Return the cut's part of the pages of chained requests, in the numbers of the cut."""
+        own = {(event - self.begin, number): content for (event, number), content in self.chained.items()
+               if self.begin <= event < self.end}
+        self.handed.update(content for content in own.values() if content >= 0)
+        return {key: self._reference(content, 1) for key, content in own.items()}
+
     def _tables(self, writer: RecordingWriter) -> None:
+        if chained := self._chained():
+            write_chained(writer, chained)
         truth = self.recording.table("truth")
         if truth is not None:
             phases = {text.split()[1] for text in self._markers() if text.startswith("phase ")}

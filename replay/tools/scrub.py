@@ -20,6 +20,7 @@ from model.crypto import Compressor
 from replay.iaa.jobs import LEFT_OUT, has_devices
 from replay.verdict.setup import recorded_compressors
 from traces import schema
+from traces.chained import chained_pages, write_chained
 from traces.errors import BadInput
 from traces.recording import Recording, RecordingWriter
 
@@ -123,6 +124,8 @@ def scrub(recording: Recording, out: str, *, seed: int | None = None,
                 new.setdefault(old, chance.randbytes(32).hex())
             truth["sha1"] = [new[old] for old in truth["sha1"]]
             writer.add_table("truth", truth)
+        if chained := chained_pages(recording):
+            write_chained(writer, chained)
         state = recording.document("state")
         if state is not None:
             writer.add_json("state", state)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from traces import schema
+from traces.chained import write_chained
 from traces.compiled import at as _at
 from traces.compiled import compiled
 from traces.errors import BadInput
@@ -177,6 +178,8 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             writer.add_json("iaa", about)
             writer.add_table("iaa_jobs", jobs)
         if pages is not None:
+            if chained := pages.chained():
+                write_chained(writer, chained)
             storing.wait()
             source = {**source, "pages_unmatched": pages.unmatched}
             if pages.damaged:

@@ -20,6 +20,7 @@ from traces.block import Block
 from traces.deviceclock import NO_QUEUE, STRUCT_PAGE, ClockMatch, first_job, vmemmap_of
 from traces.errors import BadInput
 from traces.files import is_regular
+from traces.importers.chains import LONGEST_CHAIN
 from traces.importers.iaafiles import JOBS, PAGES
 from traces.importers.pageindex import PageIndex
 from traces.pages import PageStoreWriter
@@ -61,6 +62,9 @@ class DevicePages(PageIndex):
         #: rows of the file in the order in which calls took them: the recording's ``refs``
         self._called: list[int] = []
         self._ready = threading.Event()
+        #: frame -> jobs that no call named, in order; the row of ``refs`` of a call -> its job
+        self._unnamed: dict[int, list[int]] = defaultdict(list)
+        self._job_of: dict[int, int] = {}
 
     why = "the plan of faults changed what the devices reported of them, or the driver did not use a device"
 
@@ -73,6 +77,7 @@ class DevicePages(PageIndex):
         """Fill ``content`` of a block's compress calls with the row of ``refs`` of their first page."""
         calls = np.flatnonzero(block.event == _COMPRESS)
         if not calls.size:
+            self._log.add(block, calls, calls, calls)
             return
         sizes = block.column("size")[calls].tolist()
         pages = (block.column("folio")[calls].view(np.uint64) & np.uint64(~np.uint64(3))).tolist()
@@ -88,6 +93,8 @@ class DevicePages(PageIndex):
                           for page, size, ts, over in zip(first, sizes, stamps, overs, strict=True)], np.int64)
         block.put("content", calls[found >= 0], found[found >= 0])
         self.unmatched += int(np.count_nonzero(found < 0))
+        self._log.add(block, calls, np.array(first, np.uint64).view(np.int64),
+                      np.where(np.array(sizes) == schema.PAGE_SIZE, found, -1))
 
     def _begin(self, pages: list[int], stamps: list[int]) -> None:
         """Find where vmemmap is, and leave out the jobs of before the recording."""
@@ -118,9 +125,10 @@ class DevicePages(PageIndex):
         if clocks is None:
             return -1
         frame, jobs = self._frame(page), []
-        for queue in (self._of.get(frame + k) for k in range(count)):
+        for place in range(frame, frame + count):
+            queue = self._of.get(place)
             while queue and clocks.is_before(self._times[queue[0]], ts):
-                queue.popleft()
+                self._unnamed[place].append(queue.popleft())
             # A later job is of another call: the driver had no descriptor for this one.
             own = queue and not (over is not None and clocks.is_behind(self._times[queue[0]], over))
             jobs.append(queue.popleft() if queue and own else -1)
@@ -130,7 +138,35 @@ class DevicePages(PageIndex):
         if min(rows) < 0:
             return -1
         self._called += rows
+        self._job_of[len(self._called) - count] = jobs[0]
         return len(self._called) - count
+
+    def chained(self) -> dict[tuple[int, int], int]:
+        """As in :class:`PageIndex`: of jobs that no call named, those that were submitted while a call ran, in order.
+
+        The content is -1 where a rule changed the job.
+        """
+        out: dict[tuple[int, int], int] = {}
+        if self._clocks is None:
+            return out
+        for frame, queue in self._of.items():
+            self._unnamed[frame] += queue
+            queue.clear()
+        unnamed = {frame: deque(jobs) for frame, jobs in self._unnamed.items() if jobs}
+        for call in self._log.calls() if unnamed else ():
+            last = self._times[self._job_of[call.content]]
+            for number in range(1, LONGEST_CHAIN):
+                queue = unnamed.get(self._frame(call.page) + number, deque())
+                while queue and self._times[queue[0]] < last:
+                    queue.popleft()
+                if not queue or self._clocks.is_behind(self._times[queue[0]], call.over):
+                    break
+                job = queue.popleft()
+                last = self._times[job]
+                if self._rows[job] >= 0:
+                    self._called.append(self._rows[job])
+                out[call.number, number] = len(self._called) - 1 if self._rows[job] >= 0 else -1
+        return out
 
     def finish(self) -> None:
         """All calls have come: the pages can be stored."""

@@ -10,6 +10,7 @@ import numpy as np
 from traces import schema
 from traces.block import Block
 from traces.errors import BadInput
+from traces.importers.chains import LONGEST_CHAIN, CallLog
 from traces.pages import PageStoreWriter, sha1_of
 
 __all__ = ["PageIndex"]
@@ -51,6 +52,7 @@ class PageIndex:
         #: rows sorted by page, once that is asked for
         self._order: np.ndarray | None = None
         self._known_place = bases is not None
+        self._log = CallLog()
         page_offset, vmemmap = bases if bases is not None else (0, 0)
         # The struct page of each source address: what the scatter list of the compress call points at.
         frame = (address.astype(np.uint64) - np.uint64(page_offset)) >> np.uint64(12)
@@ -71,6 +73,12 @@ class PageIndex:
         block's time stamps are.
         """
         calls = np.flatnonzero(block.event == _COMPRESS)
+        self._attach(block, calls, unit_ns)
+        first = block.column("folio")[calls] + block.column("offset")[calls] // schema.PAGE_SIZE * _STRUCT_PAGE
+        one = block.column("size")[calls] == schema.PAGE_SIZE
+        self._log.add(block, calls, first, np.where(one, block.column("content")[calls], -1))
+
+    def _attach(self, block: Block, calls: np.ndarray, unit_ns: int) -> None:
         if not calls.size:
             return
         # More pages than there are: any more of them, and their sum might overflow.
@@ -135,6 +143,25 @@ class PageIndex:
         first, last = (np.searchsorted(self._page, page, side, self._order) for side in ("left", "right"))
         rows = self._order[first:last]
         return rows[rows <= self._ts.size - count]
+
+    def chained(self) -> dict[tuple[int, int], int]:
+        """Return the pages of requests that were chained to a call's: (its event, number from 1 on) -> ``content``.
+
+        All calls have come.  A page is one's that no call named, and that was recorded while it ran, directly behind
+        its others, as was the page in memory.
+        """
+        if not self.left or not self._known_place:
+            return {}
+        out = {}
+        for call in self._log.calls():
+            for number in range(1, LONGEST_CHAIN):
+                at = call.content + number
+                if at >= self._ts.size or self._taken[at] or self._ts[at] > call.over \
+                        or self._page[at] != call.page + number * _STRUCT_PAGE:
+                    break
+                self._taken[at] = True
+                out[call.number, number] = at
+        return out
 
     def finish(self) -> None:
         """All compress calls have come; see :class:`traces.importers.devicepages.DevicePages`."""

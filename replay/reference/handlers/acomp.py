@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from model.effects import Effect
-from model.errno import E2BIG, EINPROGRESS, EINVAL, EIO
+from model.errno import E2BIG, EBUSY, EINPROGRESS, EINVAL, EIO
 from model.page import PAGE_SIZE
 from model.revisions.batchcompress import Call, CompressToScatterList
 from model.revisions.batching import as_errno
@@ -47,14 +47,18 @@ class AcompHandlers:
         # Which page of the folio it is takes both: where it begins, and how far into it.
         page = folio.address + index * STRUCT_PAGE if folio.address >= 0 \
             and (self.sees("crypto_acomp_compress", "offset") or not folio.order) else None
+        # Each request of a chain has its own page; the head's is the first.
+        size = (1 if self.state.model.compress_call == "chain" else pages) * PAGE_SIZE
         self.hold("crypto_acomp_compress", i, frame,
                   (batch.folio[i] + batch.offset[i] // PAGE_SIZE * STRUCT_PAGE, batch.offset[i] % PAGE_SIZE,
                    batch.size[i], batch.dlen[i]),
-                  (page, 0, pages * PAGE_SIZE, pages * PAGE_SIZE))
+                  (page, 0, size, size))
         frame.handed.content = batch.content[i]
         # The pool the store holds, whatever is current by the time it continues.
         frame.handed.pool = pool
         frame.handed.pages = pages
+        frame.handed.called = batch.row(i)
+        frame.handed.failed = False
 
     def on_crypto_acomp_compress_ret(self, effect: Effect, i: int, frame: Frame) -> tuple[int, int, int]:
         """Compare error and length with what the compressor gives; answer with the recorded ones."""
@@ -70,6 +74,9 @@ class AcompHandlers:
         if frame.handed.pages > 1:
             # What became of each page shows when its object is allocated.
             frame.handed.lengths = self.state.driver_lengths(batch.row(i))
+            if self.state.model.compress_call == "chain" and (not sees_ret or ret in (EBUSY, EINPROGRESS)):
+                # It goes on behind its return; its caller waits.
+                ret = 0
             return ret, dlen, content
         if sees_ret and ret == EINPROGRESS:
             frame.handed.result = self.state.driver_result(batch.row(i))
@@ -236,23 +243,25 @@ class AcompHandlers:
         """
         batch, state = self.batch, self.state
         _, _, _, pages, err, dlen, content, number = question
-        own = content + number if content >= 0 else -1
         if pages == 1:
-            return self._stale_length(err, dlen, own, name, i)
-        first_errno = as_errno(dlen) if number == 0 and as_errno(dlen) < 0 else 0
+            return self._stale_length(err, dlen, content, name, i)
+        frame = state.stacks[batch.pid[i]][-1]
+        own = state.content_of(frame, content, number)
+        chained = state.model.compress_call == "chain"
+        first_errno = as_errno(dlen) if number == 0 and as_errno(dlen) < 0 and not chained else 0
         source = self.lookahead.length_source()
         row = self._allocation(i, number, source) if name == "zs_malloc" or source not in ("", "zs_malloc") else None
         if not source:
             raise CannotFollow("zs_malloc has no size, and no other event shows the lengths of a batch's pages")
         if row is None:
-            # Rejected, or the events end here: only the counters show how many pages failed.
-            missing = state.snapshots.next_value("reject_compress_fail") - state.model.counters.reject_compress_fail
-            return (first_errno or err or E2BIG, own) if missing > 0 else (1, own)
+            if name == source:
+                self.guess("the rows at hand end before the zs_malloc that would show a length")
+                return 1, own
+            return self._rejected_length(first_errno, own, question, frame), own
         size = batch.size[row]
         if not 0 < size <= PAGE_SIZE:
             # No page's: a length that was not written.
             return size, own
-        frame = state.stacks[batch.pid[i]][-1]
         algorithm = state.compressor_of(frame)
         expected = self.predictions.result(own, algorithm)
         limits = self.predictions.bounds(own, algorithm)
@@ -273,6 +282,44 @@ class AcompHandlers:
         if size < PAGE_SIZE or expected == (0, PAGE_SIZE) or self._is_success(question, own, row, frame):
             return size, own
         return (expected[0] if expected is not None else first_errno) or E2BIG, own
+
+    def batch_failed(self, question: Effect, name: str, i: int) -> bool:
+        """Whether a call of several pages was rejected as a whole: no object follows it."""
+        if "zs_malloc" in self.state.captured:
+            return name != "zs_malloc"
+        source = self.lookahead.length_source()
+        return not source or self.lookahead.next_event(i, source, 0) is None
+
+    def _rejected_length(self, first_errno: int, own: int, question: Effect, frame: Frame) -> int:
+        """Return one page's errno, or a length that stands for any, of a call whose pages were all rejected.
+
+        Which of them failed is known from their bytes, or from the driver's model.  Of others a snapshot shows how many
+        at most, and only of all operations since the one before (:attr:`SnapshotChecks.loose`).
+        """
+        state = self.state
+        _, _, _, pages, err, dlen, _, number = question
+        algorithm = state.compressor_of(frame)
+        lengths = frame.handed.lengths if len(frame.handed.lengths) == pages else ()
+        expected = self.predictions.result(own, algorithm) if state.predicts(algorithm, None) else None
+        limits = self.predictions.bounds(own, algorithm)
+        known = lengths[number] if lengths else first_errno or None
+        if known is None and expected is not None:
+            known = expected[0] or expected[1]
+        if known is None and number == 0 and state.model.compress_call == "chain" and 0 < dlen < PAGE_SIZE \
+                and self.sees("crypto_acomp_compress_ret", "dlen"):
+            # The head's own.
+            known = dlen
+        if known is None and limits is not None and limits[0] > PAGE_SIZE:
+            known = E2BIG
+        if known is not None:
+            frame.handed.failed |= known < 0
+            return known
+        if number < pages - 1 or frame.handed.failed:
+            state.snapshots.loose.pages += 1
+            return 1
+        # One has failed, whichever it was.
+        state.snapshots.loose.kinds += 1
+        return err or E2BIG
 
     def _stale_length(self, err: int, dlen: int, content: int, name: str, i: int) -> tuple[int, int] | None:
         """Answer for a call of one page: its own result; a whole page's length where it failed and wrote none.
