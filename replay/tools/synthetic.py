@@ -28,6 +28,7 @@ from replay.reference.handlers.zsmalloc import zspage_word
 from replay.reference.objectwords import layout_of_line
 from replay.reference.settings import EVENTS as SETTINGS
 from traces import schema
+from traces.chained import write_chained
 from traces.record.release import release_line
 from traces.recording import RecordingWriter
 
@@ -93,6 +94,9 @@ class ImaginaryKernel:
         self._index = 0
         #: pages of the compress call under way
         self._pages = 1
+        #: calls of several pages are chained requests, whose heads alone show
+        self._chains = self.model.compress_call == "chain"
+        self._chained: dict[tuple[int, int], int] = {}
 
     # ---- operations -------------------------------------------------------------------------------------
 
@@ -149,6 +153,9 @@ class ImaginaryKernel:
             error = self.model.batch_error(lengths) if isinstance(self.model, CompressToScatterList) else None
             # v12 finds lengths through pointers: what was asked for stays where it was.
             dlen = self._pages * PAGE_SIZE if self.model.compress_call == "dlens" else lengths[0]
+            if self._chains:
+                # The head's own.
+                error, dlen = min(lengths[0], 0), lengths[0] if lengths[0] > 0 else PAGE_SIZE
             return error or 0, dlen, len(self.handed) - self._pages if self.pages else -1
         if self._results:
             result = self._results[(self._folio.swpent + self._index) % len(self._results)]
@@ -247,8 +254,10 @@ class ImaginaryKernel:
         if self.pages:
             content = len(self.handed)
             self.handed += [(folio.swpent + index + number) % len(self.pages) for number in range(pages)]
-        self._row("crypto_acomp_compress", folio=folio.address + 64 * index, size=pages * PAGE_SIZE,
-                  dlen=pages * PAGE_SIZE, content=content)
+            if self._chains:
+                self._chained |= {(len(self.rows), number): content + number for number in range(1, pages)}
+        size = PAGE_SIZE if self._chains else pages * PAGE_SIZE
+        self._row("crypto_acomp_compress", folio=folio.address + 64 * index, size=size, dlen=size, content=content)
 
     def _on_crypto_acomp_compress_ret(self, folio: Folio, index: int) -> None:
         ret, dlen, _ = self._compressed()
@@ -356,6 +365,8 @@ class ImaginaryKernel:
                 writer.pages.add(*((None, hashlib.sha1(page).hexdigest()) if digests else (page,)))
             if truth is not None:
                 writer.add_table("truth", truth)
+            if self._chained:
+                write_chained(writer, self._chained)
             writer.close(made)
 
     def block(self) -> np.ndarray:

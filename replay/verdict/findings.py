@@ -69,6 +69,8 @@ def _reason(check: str, replayed: str, predictions: Predictions, tally: Tally, c
         return predictions.reason
     if check == "invariant.balance":
         return "the replay did not reach the end of the recording"
+    if check == "acomp.batch" and engine.state.model.compress_call == "chain":
+        return "the return of chained requests is that of one of them; the others' errors show in no event"
     if check == "acomp.batch":
         return "no compress call of several pages was looked at: this revision, or this compressor, takes page by page"
     if check == "store.error" and predictions.modelled:

@@ -309,8 +309,8 @@ class AcompHandlers:
                 and self.sees("crypto_acomp_compress_ret", "dlen"):
             # The head's own.
             known = dlen
-        if known is None and limits is not None and limits[0] > PAGE_SIZE:
-            known = E2BIG
+        if known is None and limits is not None and not limits[0] <= PAGE_SIZE < limits[1]:
+            known = E2BIG if limits[0] > PAGE_SIZE else limits[1]
         if known is not None:
             frame.handed.failed |= known < 0
             return known
