@@ -70,6 +70,7 @@ DECISIONS: dict[str, str] = {
     "?entry_alloc": "whether the slab has an entry",
     "?entry_alloc_bulk": "how many entries the slab gives at once",
     "?sg_length": "what became of each page of a compress call, where the page itself does not show it",
+    "?batch_failed": "whether a batch is rejected for a page that did not compress",
     "?zs_malloc": "whether there is memory for an object",
     "?new_zspage": "which zspage an object goes into, where another task listed one with room meanwhile",
     "?xa_store": "whether the tree has memory for an entry",

@@ -38,8 +38,12 @@ _DRIFT: Final = 1 / 3000
 #: Nanoseconds behind a call's end in which a job may still be its own: a pair too close by the above is taken, too.
 _LATE: Final = 5_000_000
 #: One of this many jobs of the calls' time has to have its call there, or the clocks do not fit: a CPU's calls may be
-#: all that a recording has, and of a chain of eight requests the head alone is a call's.
-_FITTING: Final = 16
+#: all that a recording has.
+_FITTING: Final = 8
+#: Of chained requests a call shows the head: one of this many jobs has a call there, or of one of the frames before,
+#: of which a batch has as many.
+_CHAINED: Final = 2
+_BATCH: Final = 8
 #: With this many pairs fewer than half of the calls may have a job: what has no queue makes none.
 _MANY: Final = 16
 #: Nanoseconds by which the clocks may run apart while the first calls are made.
@@ -137,9 +141,12 @@ def _jobs_fit(calls: Sequence[tuple[int, int]], jobs: Sequence[tuple[int, int]],
     first, last = calls[0][0] + ahead, calls[-1][0] + ahead
     inside = [(submitted - ahead, frame) for submitted, frame in jobs if first <= submitted <= last]
     some = inside[::max(1, len(inside) // _ENOUGH)]
-    found = 0
-    for ts, frame in some:
+
+    def has_call(ts: int, frame: int) -> bool:
         stamps = of.get(frame, [])
         at = bisect_right(stamps, ts + _SLACK)
-        found += at > 0 and stamps[at - 1] >= ts - _SOON
-    return _FITTING * found >= len(some)
+        return at > 0 and stamps[at - 1] >= ts - _SOON
+
+    own = sum(has_call(ts, frame) for ts, frame in some)
+    return _FITTING * own >= len(some) or \
+        _CHAINED * sum(any(has_call(ts, frame - k) for k in range(_BATCH)) for ts, frame in some) >= len(some)

@@ -346,7 +346,7 @@ class FastReplay:
             "compared": dict(state.tally.compared), "reasons": dict(state.tally.reasons),
             "explained": dict(engine.explained), "writes": len(engine.zsmalloc.writes),
             "snapshots": (dict(snapshots.base), copy.deepcopy(snapshots.window), snapshots.number, snapshots.late,
-                          snapshots.early, snapshots.lagged, snapshots.told),
+                          snapshots.early, snapshots.lagged, snapshots.settled),
             "truth": (truth.phase, dict(truth._rows), truth.elsewhere, truth.held),
             "params": {name: getattr(state.model, name) for name in _PARAMS}, "settings": state.settings.kept()})
 
@@ -365,7 +365,7 @@ class FastReplay:
         del engine.zsmalloc.writes[rest["writes"]:]
         snapshots, truth = state.snapshots, engine.truth
         (base, window, snapshots.number, snapshots.late, snapshots.early, snapshots.lagged,
-         snapshots.told) = rest["snapshots"]
+         snapshots.settled) = rest["snapshots"]
         snapshots.base, snapshots.window = dict(base), copy.deepcopy(window)
         truth.phase, rows, truth.elsewhere, truth.held = rest["truth"]
         truth._rows = dict(rows)

@@ -99,7 +99,7 @@ class SnapshotChecks:
         self.vmstat_lag = _vmstat_lag(recording)
         self.loose = _Loose()
         #: how many rejected pages the snapshots alone say were counted
-        self.told = 0
+        self.settled = 0
         #: beginning of a counter's name -> why it cannot be predicted from what was captured
         self.uncounted: dict[str, str] = {}
 
@@ -191,7 +191,7 @@ class SnapshotChecks:
         if -loose.kinds <= fail and poor >= 0 and 0 <= fail + poor <= loose.pages:
             counters.reject_compress_fail += fail
             counters.reject_compress_poor += poor
-            self.told += fail + poor
+            self.settled += fail + poor
 
     def _untold(self, name: str) -> str:
         """Return why no recorded event determines a counter, ``""`` where some do."""

@@ -177,8 +177,8 @@ def notes_of(engine: Engine, predictions: Predictions) -> list[str]:
     if snapshots.early:
         notes.append(f"{snapshots.early} counters were read before a task in the middle of an operation had "
                      "changed them")
-    if snapshots.told:
-        notes.append(f"{snapshots.told} pages of rejected batches failed as the snapshots say: no recorded event "
+    if snapshots.settled:
+        notes.append(f"{snapshots.settled} pages of rejected batches failed as the snapshots say: no recorded event "
                      "shows what became of each page of a rejected batch")
     if snapshots.late:
         notes.append(f"{snapshots.late} counters changed while their snapshot was being read, and were "

@@ -185,8 +185,9 @@ def test_calls_of_several_pages_are_recorded_as_they_are_replayed(tmp_path: Path
     recording = write(tmp_path / "rec", kernel, "deflate-iaa")
     frame = recording.frame(["event", "size"])
     sizes = frame[frame.event == "crypto_acomp_compress"]["size"].tolist()
-    assert sum(sizes) == 4096 << order
-    assert max(sizes) == min(8, 1 << order) * 4096
+    batch = min(8, 1 << order)
+    # The head of a chain asks for its own page.
+    assert sizes == [4096 if revision == "v8" else batch * 4096] * ((1 << order) // batch)
     # What L7 leaks from each batch of several pages does not come back.
     leaks = revision == "v14-on-7.3" and order > 0
     assert judged(recording, revision)[:2] == (("FAIL", "invariant.balance") if leaks else ("PASS", ""))

@@ -20,8 +20,8 @@ __all__ = ["LONGEST_CHAIN", "CallLog", "LoggedCall"]
 
 _COMPRESS: Final = schema.CODE["crypto_acomp_compress"]
 _COMPRESS_RET: Final = schema.CODE["crypto_acomp_compress_ret"]
-#: -EINPROGRESS and -EBUSY: the call goes on behind its return
-_GOES_ON: Final = frozenset({-115, -16})
+#: -EINPROGRESS and -EBUSY: the call ends behind its return
+_NOT_OVER: Final = frozenset({-115, -16})
 #: A chain's pages are of one folio: no more than the largest has.
 LONGEST_CHAIN: Final = 1 << 10
 
@@ -76,7 +76,7 @@ class CallLog:
                 entered.setdefault(pid, []).append(at)
             elif entered.get(pid):
                 call = entered[pid].pop()
-                if ret in _GOES_ON:
+                if ret in _NOT_OVER:
                     waits[pid] = call
                 else:
                     over[call] = ts

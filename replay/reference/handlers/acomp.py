@@ -75,7 +75,7 @@ class AcompHandlers:
             # What became of each page shows when its object is allocated.
             frame.handed.lengths = self.state.driver_lengths(batch.row(i))
             if self.state.model.compress_call == "chain" and (not sees_ret or ret in (EBUSY, EINPROGRESS)):
-                # It goes on behind its return; its caller waits.
+                # It ends behind its return; its caller waits.
                 ret = 0
             return ret, dlen, content
         if sees_ret and ret == EINPROGRESS:
