@@ -212,9 +212,9 @@ _CSS = ("memcg=$css:x64 pool<parent=+{cgroup_subsys_state.parent}($css):x64 "
 # The per-folio name of the function came with 6.18.
 _OUT = "swap_writeout swap_writepage"
 # zswap of 6.12 calls the compressor through an indirect call that the wrapper is inlined into: that of all software, or
-# a driver's own (:data:`DRIVER_FUNCTIONS`).
-_COMPRESS = "crypto_acomp_compress iaa_comp_acompress scomp_acomp_compress"
-_DECOMPRESS = "crypto_acomp_decompress iaa_comp_adecompress scomp_acomp_decompress"
+# a driver's own (:data:`DRIVER_FUNCTIONS`).  v8 of zswap compression batching has one more, of a chain's head.
+_COMPRESS = "crypto_acomp_compress iaa_compress_main iaa_comp_acompress scomp_acomp_compress"
+_DECOMPRESS = "crypto_acomp_decompress iaa_decompress_main iaa_comp_adecompress scomp_acomp_decompress"
 
 EVENTS: tuple[Event, ...] = (
     _event(1, "marker", "print", "a line written to trace_marker", fields="text<buf", roles="note",
@@ -463,7 +463,8 @@ def with_role(role: str) -> frozenset[str]:
 
 #: Functions of one compressor's driver: hooked only where a compressor is in use whose name begins so.
 DRIVER_FUNCTIONS: dict[str, str] = dict.fromkeys((
-    "iaa_comp_acompress", "iaa_comp_adecompress", "iaa_crypto_probe", "iaa_crypto_remove", "rebalance_wq_table"),
+    "iaa_compress_main", "iaa_decompress_main", "iaa_comp_acompress", "iaa_comp_adecompress",
+    "iaa_crypto_probe", "iaa_crypto_remove", "rebalance_wq_table"),
     "deflate-iaa")
 
 #: Parameters where the kernel has no BTF of a function: as in Linux 6.12 to 7.3, and 7.2 where these differ.
@@ -474,6 +475,7 @@ PROTOTYPES: dict[str, str] = {
     "crypto_acomp_compress": "req", "crypto_acomp_decompress": "req",
     "scomp_acomp_compress": "req", "scomp_acomp_decompress": "req",
     "iaa_comp_acompress": "req", "iaa_comp_adecompress": "req",
+    "iaa_compress_main": "req", "iaa_decompress_main": "req",
     "zs_malloc": "pool size gfp nid", "zs_free": "pool handle", "zs_obj_write": "pool handle handle_mem mem_len",
     "zs_obj_read_sg_begin": "pool handle sg mem_len", "zs_obj_read_begin": "pool handle",
     "zs_map_object": "pool handle mm", "zs_get_total_pages": "pool", "zpool_get_total_pages": "zpool",
