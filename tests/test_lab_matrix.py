@@ -55,9 +55,9 @@ def test_cells() -> None:
 def test_policies_are_workloads_that_there_are() -> None:
     parser = ArgumentParser()
     add_arguments(parser)
-    for workload, _, cpus in POLICIES.values():
+    for workload, _, cpus, nodes in POLICIES.values():
         assert parser.parse_args(workload.split()).pages >= 3072
-        assert cpus in (1, 2)
+        assert (cpus, nodes) in ((1, 1), (2, 1), (2, 2))
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_engines_that_differ_fail_a_cell(lab: dict[str, Any], tmp_path: Path, mo
     """One comparison less in compiled code, which nothing else of the cell would show."""
     asked = []
 
-    def replay(recording: Any, *, engine: str, **options: Any) -> Result:
+    def replay(recording: Any, revision: Any, *, engine: str, **options: Any) -> Result:
         asked.append(engine)
         result = real(recording, engine=engine, **options)
         if engine == "fast":
@@ -152,7 +152,7 @@ def test_engines_that_differ_fail_a_cell(lab: dict[str, Any], tmp_path: Path, mo
 
 def test_compiled_code_that_fails_fails_a_cell(lab: dict[str, Any], tmp_path: Path,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    def replay(recording: Any, *, engine: str, **options: Any) -> Result:
+    def replay(recording: Any, revision: Any, *, engine: str, **options: Any) -> Result:
         if engine == "fast":
             raise IndexError("a table is too small")
         return real(recording, engine=engine, **options)

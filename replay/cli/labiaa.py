@@ -17,11 +17,12 @@ from traces.lab.iaa.options import IaaOptions
 from traces.lab.kernels import BootKernel, modules_for
 from traces.lab.movdir64b import MODULE, check_plugin, plugin
 
-__all__ = ["add_iaa_options", "check", "guest_iaa"]
+__all__ = ["OF_IAA", "add_iaa_options", "check", "guest_iaa"]
 
 #: zswap's compressor where the user names none.
 _COMPRESSOR: Final = "zstd"
-_OF_IAA: Final = "deflate-iaa"
+#: What compressors of the devices begin with.
+OF_IAA: Final = "deflate-iaa"
 
 
 def add_iaa_options(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,7 @@ def add_iaa_options(parser: argparse.ArgumentParser) -> None:
                        help="NAME=VALUE, separated by commas, of devices (of a guest), wqs and engines (of a device), "
                             "depth (descriptors of a device), mode (sync, async, async_irq), verify (0, 1), version "
                             "(1, 2), rebind (how often a queue is taken away from the driver, or given back, such as "
-                            f"500ms); the compressor is then {_OF_IAA}")
+                            f"500ms); the compressor is then {OF_IAA}")
     group.add_argument("--iaa-faults", type=Path, metavar="FILE",
                        help="a plan of faults: what goes wrong in the devices")
     group.add_argument("--qemu", type=Path, metavar="PATH",
@@ -73,7 +74,7 @@ def check(arguments: argparse.Namespace) -> None:
     elif any(text.split()[0] == "fake_iaa" for text in arguments.module):
         raise LabError("--iaa and the module fake_iaa both are deflate-iaa; leave one out")
     if arguments.compressor is None:
-        arguments.compressor = _COMPRESSOR if arguments.iaa is None else _OF_IAA
+        arguments.compressor = _COMPRESSOR if arguments.iaa is None else OF_IAA
 
 
 def guest_iaa(arguments: argparse.Namespace, kernel: BootKernel, shelf: Shelf) -> GuestIaa | None:

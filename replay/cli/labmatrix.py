@@ -9,6 +9,7 @@ death of one cell does not end the others.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from model.lines import LINES
+from model.zswap import Zswap
+from replay.cli import labiaa
 from replay.cli.labcommon import (
     DIED,
     Shelf,
@@ -31,8 +34,10 @@ from replay.cli.labcommon import (
     progress_line,
     report_death,
 )
+from replay.cli.revisions import named
 from replay.cli.terminal import table, warn
 from replay.tools.coverage import missing, sentence, summed
+from replay.userrev.revision import load_revision
 from replay.verdict.engineagreement import difference
 from replay.verdict.result import Result
 from replay.verdict.run import NOT_COMPILED, replay
@@ -48,15 +53,17 @@ __all__ = ["POLICIES", "add_matrix", "markdown"]
 
 #: Kernel lines of a matrix that names none: those with a revision of their own.
 _LINES: Final = tuple(LINES)
-#: Policy -> workload, parameters at the start, CPUs: which of zswap's decisions a cell is about.
-POLICIES: Final[dict[str, tuple[str, dict[str, str], int]]] = {
-    "plain": ("base --pages 5120", {}, 1),
-    "limits": ("limits --pages 5120", {}, 1),
-    "switch": ("switch --pages 3072", {}, 1),
-    "pressure": ("pressure --pages 4096", {}, 1),
-    "shrinker": ("pressure --pages 4096", {"shrinker_enabled": "Y"}, 1),
-    "smp": ("smp --pages 4096", {}, 2),
-    "swapoff": ("swapoff --pages 3072", {}, 1),
+#: Policy -> workload, parameters at the start, CPUs, NUMA nodes: which of zswap's decisions a cell is about.
+POLICIES: Final[dict[str, tuple[str, dict[str, str], int, int]]] = {
+    "plain": ("base --pages 5120", {}, 1, 1),
+    "edge": ("edge --pages 4096", {}, 1, 1),
+    "limits": ("limits --pages 5120", {}, 1, 1),
+    "switch": ("switch --pages 3072", {}, 1, 1),
+    "pressure": ("pressure --pages 4096", {}, 1, 1),
+    "shrinker": ("pressure --pages 4096", {"shrinker_enabled": "Y"}, 1, 1),
+    "smp": ("smp --pages 4096", {}, 2, 1),
+    "numa": ("smp --pages 4096", {}, 2, 2),
+    "swapoff": ("swapoff --pages 3072", {}, 1, 1),
 }
 #: In the order of a report.
 _COMPRESSORS: Final = ("zstd", "lz4", "lz4hc", "lzo", "lzo-rle", "deflate", "842")
@@ -99,6 +106,8 @@ def add_matrix(parts: Any) -> None:
                       help=f"may be repeated: {', '.join(POLICIES)} (default: plain, or what --workload says)")
     many.add_argument("--workload-pages", type=_count, metavar="N",
                       help="pages that each policy's workload works with (default: 3,072 to 5,120, by policy)")
+    many.add_argument("--revision", metavar="R", help="check the kernels against this revision, such as v14 "
+                                                      "(default: the one that mirrors each)")
     many.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="guests at the same time (default: 1)")
     many.add_argument("--keep", choices=("all", "odd"), default="all",
                       help="which recordings stay: all (default), or those whose verdict is not PASS")
@@ -106,6 +115,7 @@ def add_matrix(parts: Any) -> None:
     many.add_argument("-o", "--output", required=True, metavar="DIR", help="directory for figures and recordings")
     add_record_options(many)
     add_guest_options(many, workload="")
+    labiaa.add_iaa_options(many)
     many.set_defaults(run=matrix, modules=None)
 
 
@@ -125,7 +135,7 @@ def _cells(arguments: argparse.Namespace) -> Iterator[Cell]:
     policies = arguments.policy or (["plain"] if arguments.workload is None else ["given"])
     for kernel in arguments.kernel or _LINES:
         for policy in policies:
-            for compressor in arguments.compressor or ("zstd", "lz4"):
+            for compressor in arguments.compressor or (("zstd", "lz4") if arguments.iaa is None else (labiaa.OF_IAA,)):
                 for folio in arguments.folio or ("4k",):
                     yield Cell(kernel, compressor, folio, policy)
 
@@ -133,6 +143,9 @@ def _cells(arguments: argparse.Namespace) -> Iterator[Cell]:
 @as_sentence
 def matrix(arguments: argparse.Namespace) -> int:
     """Record and replay every combination; the worst verdict is the exit status."""
+    labiaa.check(argparse.Namespace(**vars(arguments)))
+    if arguments.revision is not None:
+        named(arguments.revision)
     directory = Path(arguments.output)
     directory.mkdir(parents=True, exist_ok=True)
     cells = list(_cells(arguments))
@@ -214,20 +227,23 @@ def _run_cell(arguments: argparse.Namespace, cell: Cell, directory: Path) -> Non
         shutil.rmtree(path, ignore_errors=True)
     given = argparse.Namespace(**vars(arguments))
     if cell.policy in POLICIES:
-        workload, params, cpus = POLICIES[cell.policy]
+        workload, params, cpus, nodes = POLICIES[cell.policy]
         words = workload.split()
         if arguments.workload_pages is not None:
             words[words.index("--pages") + 1] = str(arguments.workload_pages)
         given.workload, given.param = tuple(words), [*params.items(), *arguments.param]
-        given.smp = arguments.smp or cpus
+        given.smp, given.numa = arguments.smp or cpus, max(arguments.numa, nodes)
     facts["workload"] = " ".join(given.workload)
     try:
         shelf = Shelf(None, lambda text: None)
         kernel = shelf.get(cell.kernel, None)
         tools = shelf.tools() if arguments.backend == "bcc" else None
         facts.update(release=kernel.release, origin=kernel.origin, image=_digest(kernel.image))
-        outcome = run_job(job_of(given, kernel, cell.compressor, cell.folio, tools), out)
-        facts.update(_judged(out, outcome.summary, outcome.workload_status))
+        job = job_of(given, kernel, cell.compressor, cell.folio, tools)
+        if cell.compressor.startswith(labiaa.OF_IAA):
+            job = dataclasses.replace(job, iaa=labiaa.guest_iaa(given, kernel, shelf))
+        outcome = run_job(job, out)
+        facts.update(_judged(out, load_revision(arguments.revision), outcome.summary, outcome.workload_status))
     except (LabError, BadInput) as problem:
         facts.update(status=2, verdict="none", why=str(problem))
     except GuestDied as death:
@@ -245,13 +261,14 @@ def _run_cell(arguments: argparse.Namespace, cell: Cell, directory: Path) -> Non
     sys.stdout.flush()
 
 
-def _judged(out: Path, summary: dict[str, Any], workload_status: int) -> dict[str, Any]:
+def _judged(out: Path, revision: str | type[Zswap] | None, summary: dict[str, Any],
+            workload_status: int) -> dict[str, Any]:
     """Return what replaying a cell's recording gives."""
     recording = Recording(out)
     events = recording.frame(["event"])["event"]
     stores, pages = (int((events == name).sum()) for name in ("zswap_store", "crypto_acomp_compress"))
-    result = replay(recording, keep_going=True, engine="reference")
-    engines = _both(recording, result)
+    result = replay(recording, revision, keep_going=True, engine="reference")
+    engines = _both(recording, revision, result)
     counts = [loss.get("lost") for loss in summary["losses"]]
     grades: dict[str, int] = {}
     for check in result.checks:
@@ -272,10 +289,10 @@ def _judged(out: Path, summary: dict[str, Any], workload_status: int) -> dict[st
             **engines, "events_digest": _digest_of(sorted((out / "events").iterdir()))}
 
 
-def _both(recording: Recording, reference: Result) -> dict[str, Any]:
+def _both(recording: Recording, revision: str | type[Zswap] | None, reference: Result) -> dict[str, Any]:
     """Let compiled code replay what the reference has judged; returns whether it says the same, and of how much."""
     try:
-        fast = replay(recording, keep_going=True, engine="fast")
+        fast = replay(recording, revision, keep_going=True, engine="fast")
     except Exception as problem:
         # The reference came to a result: to fail on the same recording is another answer.
         return {"engines": "differ", "compiled": 0, "not_compiled": "", "engines_differ":

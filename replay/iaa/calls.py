@@ -20,16 +20,19 @@ from traces.events import PAGE_SIZE
 from traces.record.release import kernel_line
 from traces.recording import Recording
 
-__all__ = ["COLUMNS", "NEEDED", "DriverCall", "driver_calls", "last_from_before",
+__all__ = ["COLUMNS", "NEEDED", "NEEDED_OF_CHAINS", "DriverCall", "driver_calls", "last_from_before",
            "not_captured"]
 
-COLUMNS: Final = ("ts", "cpu", "pid", "event", "folio", "offset", "size", "dlen", "ret", "handle", "obj", "content")
+COLUMNS: Final = ("ts", "cpu", "pid", "event", "folio", "offset", "size", "dlen", "ret", "handle", "obj", "content",
+                  "order")
 _COMPRESS: Final = "crypto_acomp_compress"
 _DECOMPRESS: Final = "crypto_acomp_decompress"
 #: Event -> columns without which a call of the driver is not known.
 NEEDED: Final[dict[str, tuple[str, ...]]] = {
     _COMPRESS: ("folio", "offset", "size", "dlen"), f"{_COMPRESS}_ret": ("ret", "dlen"), "zswap_decompress": ("folio",),
     _DECOMPRESS: ("size", "dlen"), f"{_DECOMPRESS}_ret": ("ret", "dlen")}
+#: The same of a driver whose calls have the head of a chain: how many follow is for the folio to say.
+NEEDED_OF_CHAINS: Final[dict[str, tuple[str, ...]]] = {**NEEDED, "zswap_store": ("folio", "order")}
 #: Event -> columns without which it is not known where an object lies.
 _PLACED: Final[dict[str, tuple[str, ...]]] = {
     "zswap_decompress": ("handle", "size"), "obj_malloc_ret": ("handle", "obj")}
@@ -37,6 +40,8 @@ _PLACED: Final[dict[str, tuple[str, ...]]] = {
 _SG_FLAGS: Final = 3
 #: A parameter write, or a workload's marker of one, that gives zswap a compressor.
 _SWITCH: Final = re.compile(r"(?:param )?compressor=(.*)", re.DOTALL)
+#: No folio is of a higher one.
+_MOST_ORDER: Final = 16
 #: A folio's address where an event says that it has none.
 _NO_PAGE: Final = 0
 
@@ -53,7 +58,9 @@ class DriverCall:
     the call left them; ``nested``: calls that the driver made itself, of its software fallback; ``alone``: on its CPU
     nothing else called the driver meanwhile, and it stayed there; ``done``: an event behind its completion, which may
     come with an interrupt; ``over_ts``: its time, or that of the return where there is no interrupt; ``others``: pages
-    of other tasks' calls that were under way at some time of it. A call that never returned has no ``end`` (-1).
+    of other tasks' calls that were under way at some time of it; ``folio_left``: pages of the folio that is stored,
+    from the compressed one on, 0 where that is not known; ``requests``: how many, with those that were chained to it. A
+    call that never returned has no ``end`` (-1).
 
     In the thread of a device's interrupt the driver calls its software fallback too.  Such a call is ``inside`` one of
     that many decompressions, None for any other call; each of these has it in ``maybe``, and the one that made it sets
@@ -79,6 +86,8 @@ class DriverCall:
     maybe: list[DriverCall] = field(default_factory=list)
     alone: bool = True
     others: int = 0
+    folio_left: int = 0
+    requests: int = 1
     done: int = -1
     over_ts: int = -1
     inside: int | None = None
@@ -87,7 +96,7 @@ class DriverCall:
     @property
     def pages(self) -> int:
         """How many pages are compressed, 1 for a decompression: zswap asks for whole pages."""
-        return max(1, self.size // PAGE_SIZE) if self.compress else 1
+        return max(self.requests, self.size // PAGE_SIZE) if self.compress else 1
 
 
 def not_captured(recording: Recording, needed: Mapping[str, Sequence[str]] = NEEDED) -> str:
@@ -181,6 +190,7 @@ def _calls(recording: Recording) -> Iterator[DriverCall | int]:
     waiting: dict[int, DriverCall] = {}  # in the order of their entries
     pending: dict[int, DriverCall] = {}  # task -> its call, whose completion comes with an interrupt
     returned: dict[int, DriverCall] = {}  # task -> its last call, until its next event
+    storing: dict[int, tuple[int, int]] = {}  # task -> the folio that it stores, and its pages
     names = schema.NAMES
     for base, batch in recording.batches((*COLUMNS, "text") if switches else COLUMNS):
         texts = batch["text"] if switches else ()
@@ -204,6 +214,8 @@ def _calls(recording: Recording) -> Iterator[DriverCall | int]:
                 handle = columns["handle"][i]
                 entries = objects.entries(handle, columns["size"][i])
                 reading[pid] = columns["folio"][i], entries, objects.source(handle, entries)
+            elif name == "zswap_store":
+                storing[pid] = columns["folio"][i], 1 << min(columns["order"][i], _MOST_ORDER)
             elif name == "zs_page_migrate":
                 objects.migrated()
             elif name in (_COMPRESS, _DECOMPRESS):
@@ -224,6 +236,8 @@ def _calls(recording: Recording) -> Iterator[DriverCall | int]:
                 elif call.compress:
                     call.page = (columns["folio"][i] & ~_SG_FLAGS) + columns["offset"][i] // PAGE_SIZE * STRUCT_PAGE
                     call.content = columns["content"][i]
+                    folio, pages = storing.get(pid, (0, 0))
+                    call.folio_left = max(0, pages - (call.page - folio) // STRUCT_PAGE) if call.page >= folio else 0
                     waiting[call.number] = call
                 else:
                     call.page, call.entries, call.source = reading.pop(pid, (_NO_PAGE, 1, -1))

@@ -19,18 +19,20 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
 
+from model.crypto.iaa_posted import IAA_CRYPTO_MAX_BATCH_SIZE
 from model.crypto.iaa_stats import WqStats
 from model.crypto.layers import POSTINGS
 from model.crypto.request import as_int32
 from model.errno import EINPROGRESS
 from model.page import PAGE_SIZE
-from replay.iaa.calls import DriverCall, driver_calls, last_from_before, not_captured
+from replay.iaa.calls import NEEDED, NEEDED_OF_CHAINS, DriverCall, driver_calls, last_from_before, not_captured
 from replay.iaa.changes import QueueChange, queue_changes
 from replay.iaa.driver import DriverAnswer, PlayedDriver, driver_line
 from replay.iaa.jobs import PAGE_SHIFT, DeviceJob, JobsByPage, has_devices, read_jobs
 from replay.iaa.stats import DriverStats, recorded_stats
 from replay.reference.checks import DRIVER_CHECKS, Divergence
 from replay.reference.state import DriverResult
+from traces.chained import chained_pages
 from traces.deviceclock import NO_QUEUE, STRUCT_PAGE, vmemmap_of
 from traces.lab.iaa.descriptors import Flag
 from traces.record.release import kernel_line
@@ -77,7 +79,8 @@ def run_driver(recording: Recording, layer: str, *, pages: bool = True) -> Drive
                          notes=[f"nothing of the devices' driver is compared: {run}"])
     calls, driver, by_page, ends_at = run
     checksums = _checksums_of(recording) if pages and by_page.sums() else {}
-    return _Check(recording, calls, driver, by_page, ends_at, checksums).run()
+    chained = chained_pages(recording) if any(call.requests > 1 for call in calls) else {}
+    return _Check(recording, calls, driver, by_page, ends_at, checksums, chained).run()
 
 
 def _prepared(recording: Recording,
@@ -91,10 +94,15 @@ def _prepared(recording: Recording,
     line = driver_line(kernel_line(kernel), layer)
     if line is None:
         return f"no iaa_crypto of {layer if layer in POSTINGS else kernel.get('release', 'this kernel')} is modelled"
-    lacks = not_captured(recording)
+    lacks = not_captured(recording, NEEDED_OF_CHAINS if line == "v8" else NEEDED)
     if lacks:
         return lacks
     jobs, (calls, ends_at) = read_jobs(recording), driver_calls(recording)
+    if line == "v8":
+        for call in calls:
+            if call.compress and call.inside is None:
+                # zswap_store_folio() of 14/14.
+                call.requests = min(IAA_CRYPTO_MAX_BATCH_SIZE, max(1, call.folio_left))
     # What found no queue left no job.
     vmemmap = vmemmap_of([call.page + k * STRUCT_PAGE for call in calls if call.compress and call.page
                           and call.ret not in NO_QUEUE for k in range(call.pages)],
@@ -149,7 +157,7 @@ class _Check:
     """One recording's calls, one after another."""
 
     def __init__(self, recording: Recording, calls: list[DriverCall], driver: PlayedDriver, by_page: JobsByPage,
-                 ends_at: int | None, checksums: dict[int, int]) -> None:
+                 ends_at: int | None, checksums: dict[int, int], chained: dict[tuple[int, int], int]) -> None:
         self._recording, self._calls, self._by_page, self._ends_at = recording, calls, by_page, ends_at
         self._driver = driver
         before, changes, self._unfollowed = queue_changes(recording, by_page.queues, by_page.when)
@@ -165,6 +173,7 @@ class _Check:
         self._compared = self._out.compared
         #: of each page that was handed over, by its reference
         self._crc_of = checksums
+        self._chained = chained
         self._moved = self._shared = self._unknown = self._hung = 0
         self._strays = self._raced = 0
         #: a device stopped, as the plan of faults says: what idxd does then is followed up to the first difference,
@@ -315,13 +324,19 @@ class _Check:
         for job in jobs:
             frame = job.pfn if job.op == "compress" else job.to >> PAGE_SHIFT
             number = frame - self._by_page.frame(call.page)
-            due = self._crc_of.get(call.content + number) if call.compress and call.content >= 0 else None
+            due = self._crc_of.get(self._content(call, number)) if call.compress and call.content >= 0 else None
             if due is None or job.crc is None or job.bent or job.flags & Flag.CRC_RFC3720:
                 continue
             self._compared["iaa.crc"] += 1
             if job.crc != due:
                 self._differ("iaa.crc", call, f"{job.crc:#010x}", f"{due:#010x}",
                              f"checksum in the completion record of a {job.op} descriptor for page {number}")
+
+    def _content(self, call: DriverCall, number: int) -> int:
+        """Return the page of a call's job, -1 where it is not known."""
+        if call.requests > 1 and number:
+            return self._chained.get((call.number, number), -1)
+        return call.content + number
 
     def _in_turn(self, call: DriverCall, jobs: list[DeviceJob]) -> None:
         """Compare when the jobs were submitted with when the calls were made: behind those of each that had ended."""

@@ -13,11 +13,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from model.crypto.acomp import AcompV8
 from model.crypto.faults import ANALYTICS_ERROR, NO_COMPLETION, FaultPlan
 from model.crypto.iaa import KERNEL_DEFECTS, IaaCrypto
 from model.crypto.iaa_device import IaaDevice, Record, StandIn, Topology, Wq, WqTable
 from model.crypto.iaa_posted import IaaPosted, IaaReq
-from model.crypto.iaa_posted_wqs import WqsV12
+from model.crypto.iaa_posted_wqs import WqsV8
 from model.crypto.layers import POSTINGS, acomp_for
 from model.crypto.request import (
     AcompAlg,
@@ -46,7 +47,7 @@ _DECOMP_HOW: Final = int(Decompress.ENABLE | Decompress.FLUSH_OUTPUT | Decompres
 #: Bytes of the largest source that is followed: zswap asks for a page, or an object.
 _MOST: Final = 2 * PAGE_SIZE
 #: Postings whose driver is played.
-_PLAYED: Final = frozenset({"v14"})
+_PLAYED: Final = frozenset({"v8", "v12", "v14"})
 #: Nanoseconds that IAA_COMPLETION_TIMEOUT's 1,000,001 looks at a record take at least.
 _POLLS: Final = 1_000_000
 
@@ -210,6 +211,8 @@ class PlayedDriver:
             self.model = _Posted(posting, bound, topology, sync_mode=mode, verify_compress=verify,
                                  stand_in=_Device(self), meant=kernel == f"{posting}-meant", software=_Software(self))
             self.model.play = self
+        #: v8: what a call gets is the head of a chain, and only its chains are polled
+        self._chains = posting == "v8"
         self._layer = acomp_for(kernel, None, FaultPlan(), driver=lambda: self.model)
         self._jobs = jobs
         #: which page of a batch the job at hand is of
@@ -242,7 +245,7 @@ class PlayedDriver:
         """A descriptor was submitted: return the record that its job left."""
         job = self._jobs.take(kind, self._call.page + self.page * STRUCT_PAGE, self._call)
         # The jobs of a batch are polled in each mode.
-        irq = self.model.use_irq and self._call.pages == 1
+        irq = self.model.use_irq and self._call.pages == 1 and not self._chains
         words = descriptor_words(kind, size, room, irq=irq, dynamic=self._dynamic)
         self._answer.submitted.append((self._possible.get(self.page, ()), words, job))
         wq = None if job is None else self._wqs.get((job.device, job.queue))
@@ -254,7 +257,7 @@ class PlayedDriver:
             return Record(EINVAL)
         if job.lost and kind != "verify" and irq:
             raise _NoInterrupt
-        if job.lost and self._call.pages > 1:
+        if job.lost and self._call.pages > 1 and not (self._chains and self.model.sync_mode != "async"):
             raise NeverCompletes(f"the job of page {self.page} of a batch never completes, which is polled for ever")
         if job.lost or self._polled_out(kind, job):
             return Record(NO_COMPLETION)
@@ -374,11 +377,17 @@ class PlayedDriver:
         was_on = model.enabled
         # Where the object lay is not known: then what the driver did with it says it.
         entries = call.entries or (2 if jobs == [None] and (call.nested or call.ret == EIO) else 1)
-        request = _request(call, entries, isinstance(model, IaaPosted))
+        chain = [_request(call, entries, isinstance(model, IaaPosted)) for _ in range(call.requests)]
+        request = chain[0]
         errors: list[int] = []
         request.complete = errors.append
         try:
-            answer.ret = self._layer.submit(request, comp=call.compress)
+            if len(chain) > 1 and isinstance(self._layer, AcompV8):
+                for number, each in enumerate(chain):
+                    each.page = number
+                answer.ret = self._layer.compress_chain(chain)
+            else:
+                answer.ret = self._layer.submit(request, comp=call.compress)
             model.interrupt()
         except _NoInterrupt:
             pass
@@ -395,7 +404,9 @@ class PlayedDriver:
         else:
             answer.dlen = request.dlen
         answer.unwritten = call.compress and isinstance(model, IaaPosted) and model.left_lengths
-        if call.pages > 1:
+        if len(chain) > 1:
+            answer.lengths = tuple(each.chain_err or as_int32(each.dlen) for each in chain)
+        elif call.pages > 1:
             answer.lengths = tuple(as_int32(entry.length) for entry in request.dst_sg())
         tables[call.cpu] = table
         if follows:
@@ -426,7 +437,9 @@ class PlayedDriver:
         if isinstance(self.model, IaaCrypto):
             return self.model.table
         wqs = self.model.wqs
-        assert isinstance(wqs, WqsV12)
+        if isinstance(wqs, WqsV8):
+            # Those of a package would be for compressions, if there were any: g_wqs_per_iaa is 0.
+            return wqs.local
         return wqs.comp if comp else wqs.decomp
 
     def turned_off(self, call: DriverCall) -> bool:
@@ -447,7 +460,8 @@ class PlayedDriver:
 
     @property
     def _posted(self) -> bool:
-        return isinstance(self.model, IaaPosted)
+        """Compressions have a table of their own, and a job takes its queue before it moves on."""
+        return isinstance(self.model, IaaPosted) and not self._chains
 
     def _first(self, table: WqTable) -> int:
         """Return the place in a table at which the next call begins: mainline moves on and takes the queue there,
@@ -510,12 +524,12 @@ def _request(call: DriverCall, entries: int, posted: bool) -> AcompRequest:
     # What the buffers hold does not matter here: no byte of them is read.
     if call.compress:
         # zswap of the postings gives each page of a folio a buffer of its own.
-        dst = [Scatterlist(bytearray(PAGE_SIZE)) for _ in range(call.pages)]
-        if call.pages > 1:
+        dst = [Scatterlist(bytearray(PAGE_SIZE)) for _ in range(call.size // PAGE_SIZE or 1)]
+        if call.pages > 1 and call.requests == 1:
             dst[0].length = call.room
         unit = PAGE_SIZE if posted else 0
         return AcompRequest([Scatterlist(bytes(call.size))], dst, call.size, call.room, unit, cpu=call.cpu,
-                            page=0 if call.pages > 1 else None)
+                            page=0 if call.pages > call.requests else None)
     half = call.size // 2
     src = [Scatterlist(bytes(size)) for size in ((call.size,) if entries == 1 else (half, call.size - half))]
     return AcompRequest(src, sg_init_one(bytearray(PAGE_SIZE)), call.size, call.room, cpu=call.cpu)

@@ -155,8 +155,9 @@ class DevicePages(PageIndex):
         unnamed = {frame: deque(jobs) for frame, jobs in self._unnamed.items() if jobs}
         for call in self._log.calls() if unnamed else ():
             last = self._times[self._job_of[call.content]]
+            frame = self._frame(call.page & (1 << 64) - 1)
             for number in range(1, LONGEST_CHAIN):
-                queue = unnamed.get(self._frame(call.page) + number, deque())
+                queue = unnamed.get(frame + number, deque())
                 while queue and self._times[queue[0]] < last:
                     queue.popleft()
                 if not queue or self._clocks.is_behind(self._times[queue[0]], call.over):
