@@ -200,6 +200,8 @@ class _Check:
             snapshots = [snapshot for snapshot in snapshots if snapshot.event < self._ends_at]
         self._out.reasons["iaa.crc"] = \
             "the job log has no checksums, or there are no page bytes (record with --pages full)"
+        if not self._driver.shows_software:
+            self._out.reasons["iaa.fallback"] = "its software is the crypto layer's old interface, which no probe shows"
         self._out.reasons["iaa.stats"] = \
             "no two snapshots with statistics of iaa_crypto could be compared" if snapshots else \
             "the snapshots hold no statistics of iaa_crypto (CONFIG_CRYPTO_DEV_IAA_CRYPTO_STATS)"

@@ -217,8 +217,8 @@ class PlayedDriver:
         self._jobs = jobs
         #: which page of a batch the job at hand is of
         self.page = 0
-        #: 6.12's fallback is the crypto layer's old interface, which no probe shows
-        self.shows_software = kernel != "6.12"
+        #: the fallback of 6.12, and of v8, is the crypto layer's old interface, which no probe shows
+        self.shows_software = kernel not in ("6.12", "v8")
         self._call: DriverCall
         self._answer: DriverAnswer
         self._sure, self._dynamic = sure, dynamic
