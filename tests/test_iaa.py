@@ -545,7 +545,8 @@ def test_no_descriptor_after_a_thousand_tries(posting: Literal["v8", "v12", "v14
     assert tfm.decompress(asked) == 0  # by software
     assert page_of(asked) == TEXT
     assert driver.alloc_retries == 999 + 499
-    assert stats_of(driver) == {"sw_decomp_calls": 1}
+    # v8 counts what software inflated as its queue's.
+    assert stats_of(driver) == {"sw_decomp_calls": 1} | ({"decomp_bytes_in": asked.slen} if posting == "v8" else {})
     device.wqs[0].busy = 3
     assert tfm.compress(request(unit_size=4096)) == 0
     assert device.wqs[0].in_flight == 0
