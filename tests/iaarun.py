@@ -145,7 +145,7 @@ class Run:
                                          "kernel": {"release": self.release, "version": self.release}},
             document=lambda name: {"options": self.options, "faults": self.faults, "logs": [{}],
                                    "jobs": {"lines": self.lines}} if name == "iaa" else None,
-            table=lambda name: frame if name == "iaa_jobs" else None, batches=batches, pages=self.pages, texts=lambda: {row.get("text", "") for row in self.events} - {""},
+            table=lambda name: frame if name == "iaa_jobs" else None, lists=lambda name, columns: None, batches=batches, pages=self.pages, texts=lambda: {row.get("text", "") for row in self.events} - {""},
             counts=lambda: Counter(schema.NAMES[row["event"]] for row in self.events),
             snapshots=list(self.stats), snapshot=lambda number: self.stats[number])
 
