@@ -278,7 +278,21 @@ def test_a_driver_s_own_functions_are_hooked_where_zswap_uses_it(version: str, w
         planned = rows(plan(loaded, compressors=compressors))
         assert (planned["comp"].function, planned["comp_ret"].function) == (function, function)
         assert planned["decomp"].function == re.sub("(a?)compress", r"\1decompress", function)
-    assert rows(plan(known, compressors=["deflate-iaa"]))["comp"].function == without
+
+
+def test_software_s_function_shows_nothing_of_another_driver() -> None:
+    """Up to 6.14 crypto_acomp_compress() is inlined: what is hooked in its place is called for software alone."""
+    for compressors in (["deflate-iaa"], ["zstd", "qat_deflate"]):
+        planned = rows(plan(kernel("6.12"), compressors=compressors))
+        assert [planned[name].lines for name in ("comp", "comp_ret", "decomp", "decomp_ret")] == [()] * 4
+        assert planned["comp"].why == ("crypto_acomp_compress() is inlined in this kernel, and no function that is known "
+                                       f"shows the calls of {compressors[-1]}")
+        assert rows(plan(kernel("7.3"), compressors=compressors))["comp"].function == "crypto_acomp_compress"
+    known = kernel("6.12")
+    assert known.traceable is not None
+    module = {"fake_iaa_compress", "fake_iaa_decompress"}
+    loaded = ProbedKernel(known.traceable | module, known.functions | module, known.btf)
+    assert rows(plan(loaded, compressors=["deflate-iaa"]))["comp"].function == "fake_iaa_compress"
 
 
 def test_page_events_carry_both_halves() -> None:

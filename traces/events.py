@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["COLUMNS", "DRIVER_FUNCTIONS", "EFFECTS", "EVENTS", "PAGE_SIZE", "PROTOTYPES", "ROLES", "Column",
-           "Compared", "Event", "Field", "with_role"]
+__all__ = ["COLUMNS", "DRIVER_FUNCTIONS", "EFFECTS", "EVENTS", "PAGE_SIZE", "PROTOTYPES", "ROLES",
+           "SOFTWARE_FUNCTIONS", "Column", "Compared", "Event", "Field", "with_role"]
 
 #: Bytes of a page: the kernels that are recorded have pages of 4 KiB (:mod:`traces.machine` refuses others).
 PAGE_SIZE = 4096
@@ -213,8 +213,9 @@ _CSS = ("memcg=$css:x64 pool<parent=+{cgroup_subsys_state.parent}($css):x64 "
 _OUT = "swap_writeout swap_writepage"
 # zswap of 6.12 calls the compressor through an indirect call that the wrapper is inlined into: that of all software, or
 # a driver's own (:data:`DRIVER_FUNCTIONS`).  v8 of zswap compression batching has one more, of a chain's head.
-_COMPRESS = "crypto_acomp_compress iaa_compress_main iaa_comp_acompress scomp_acomp_compress"
-_DECOMPRESS = "crypto_acomp_decompress iaa_decompress_main iaa_comp_adecompress scomp_acomp_decompress"
+_COMPRESS = "crypto_acomp_compress iaa_compress_main iaa_comp_acompress fake_iaa_compress scomp_acomp_compress"
+_DECOMPRESS = "crypto_acomp_decompress iaa_decompress_main iaa_comp_adecompress fake_iaa_decompress " \
+    "scomp_acomp_decompress"
 
 EVENTS: tuple[Event, ...] = (
     _event(1, "marker", "print", "a line written to trace_marker", fields="text<buf", roles="note",
@@ -464,8 +465,11 @@ def with_role(role: str) -> frozenset[str]:
 #: Functions of one compressor's driver: hooked only where a compressor is in use whose name begins so.
 DRIVER_FUNCTIONS: dict[str, str] = dict.fromkeys((
     "iaa_compress_main", "iaa_decompress_main", "iaa_comp_acompress", "iaa_comp_adecompress",
-    "iaa_crypto_probe", "iaa_crypto_remove", "rebalance_wq_table"),
+    "fake_iaa_compress", "fake_iaa_decompress", "iaa_crypto_probe", "iaa_crypto_remove", "rebalance_wq_table"),
     "deflate-iaa")
+
+#: Functions that the crypto layer calls for software alone (CRYPTO_ALG_TYPE_SCOMPRESS).
+SOFTWARE_FUNCTIONS: frozenset[str] = frozenset(("scomp_acomp_compress", "scomp_acomp_decompress"))
 
 #: Parameters where the kernel has no BTF of a function: as in Linux 6.12 to 7.3, and 7.2 where these differ.
 PROTOTYPES: dict[str, str] = {
@@ -476,6 +480,7 @@ PROTOTYPES: dict[str, str] = {
     "scomp_acomp_compress": "req", "scomp_acomp_decompress": "req",
     "iaa_comp_acompress": "req", "iaa_comp_adecompress": "req",
     "iaa_compress_main": "req", "iaa_decompress_main": "req",
+    "fake_iaa_compress": "req", "fake_iaa_decompress": "req",
     "zs_malloc": "pool size gfp nid", "zs_free": "pool handle", "zs_obj_write": "pool handle handle_mem mem_len",
     "zs_obj_read_sg_begin": "pool handle sg mem_len", "zs_obj_read_begin": "pool handle",
     "zs_map_object": "pool handle mm", "zs_get_total_pages": "pool", "zpool_get_total_pages": "zpool",

@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from traces.events import DRIVER_FUNCTIONS, PROTOTYPES
+from traces.events import DRIVER_FUNCTIONS, PROTOTYPES, SOFTWARE_FUNCTIONS
 
 from .btf import Btf
 from .names import TracefsNames
-from .probes import FLAG_BITS, OFFSETS, PAGE_SOURCES, PROBES, Probe
+from .probes import DRIVER_PAGES, FLAG_BITS, OFFSETS, PAGE_SOURCES, PROBES, Probe
 
 __all__ = ["ProbedKernel", "Planned", "as_json", "describe", "page_plan", "plan", "wanted_names"]
 
@@ -70,16 +70,22 @@ def plan(kernel: ProbedKernel, content: bool = False, group: str = _DEFAULT.grou
     used = {name for name, driver in DRIVER_FUNCTIONS.items() if any(one.startswith(driver) for one in compressors)}
     ours = (probe._replace(functions=tuple(name for name in probe.functions
                                            if name in used or name not in DRIVER_FUNCTIONS)) for probe in PROBES)
-    return [_plan_one(probe, kernel, content, group) for probe in ours if probe.functions]
+    drivers = [name for name in compressors if name not in PAGE_SOURCES or PAGE_SOURCES[name][0] in DRIVER_PAGES]
+    return [_plan_one(probe, kernel, content, group, drivers) for probe in ours if probe.functions]
 
 
-def _plan_one(probe: Probe, kernel: ProbedKernel, content: bool, group: str) -> Planned:
+def _plan_one(probe: Probe, kernel: ProbedKernel, content: bool, group: str, drivers: Sequence[str]) -> Planned:
+    """``drivers``: compressors in use that are not software."""
     function = next((name for name in probe.functions if _exists(name, kernel)), None)
     if function is None:
         names = [f"{name}()" for name in probe.functions]
         which = f"{names[0]} is not a function" if len(names) == 1 else f"none of {', '.join(names)} is a function"
         return Planned(probe.event, probe.vocabulary, probe.functions[0], (),
                        f"{which} of its own in this kernel (inlined, renamed or not built)", probe.checks)
+    if function in SOFTWARE_FUNCTIONS and drivers:
+        return Planned(probe.event, probe.vocabulary, function, (),
+                       f"{probe.functions[0]}() is inlined in this kernel, and no function that is known shows the calls "
+                       f"of {', '.join(drivers)}", probe.checks)
     parameters = kernel.btf.parameters(function) if kernel.btf is not None else None
     known = parameters if parameters is not None else PROTOTYPES.get(function, "").split()
     fetched = []

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from traces.events import EVENTS
 
-__all__ = ["FLAG_BITS", "OFFSETS", "PAGE_SOURCES", "PROBES", "Probe"]
+__all__ = ["DRIVER_PAGES", "FLAG_BITS", "OFFSETS", "PAGE_SOURCES", "PROBES", "Probe"]
 
 
 class Probe(NamedTuple):
@@ -62,3 +62,5 @@ PAGE_SOURCES: dict[str, tuple[str, str]] = {
     "842": ("sw842_compress", "$arg1"),
     "deflate-iaa": ("fake_iaa_compress_page", "$arg1"),  # the lab's module; no function sees the pages of real hardware
 }
+#: Those of them that are a driver's, not software's.
+DRIVER_PAGES: frozenset[str] = frozenset(("fake_iaa_compress_page",))
