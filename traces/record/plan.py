@@ -84,8 +84,8 @@ def _plan_one(probe: Probe, kernel: ProbedKernel, content: bool, group: str, dri
                        f"{which} of its own in this kernel (inlined, renamed or not built)", probe.checks)
     if function in SOFTWARE_FUNCTIONS and drivers:
         return Planned(probe.event, probe.vocabulary, function, (),
-                       f"{probe.functions[0]}() is inlined in this kernel, and no function that is known shows the calls "
-                       f"of {', '.join(drivers)}", probe.checks)
+                       f"{probe.functions[0]}() is inlined in this kernel, and no function that is known shows the "
+                       f"calls of {', '.join(drivers)}", probe.checks)
     parameters = kernel.btf.parameters(function) if kernel.btf is not None else None
     known = parameters if parameters is not None else PROTOTYPES.get(function, "").split()
     fetched = []
