@@ -23,6 +23,7 @@ from replay.cli import lab as verb
 from replay.cli import labmatrix
 from replay.cli.labmatrix import POLICIES, Cell, markdown
 from replay.verdict.result import Result
+from traces.errors import BadInput
 from traces.lab.errors import GuestDied
 from traces.lab.kernels import BootKernel
 from traces.lab.run import GuestJob, GuestRun
@@ -113,6 +114,30 @@ def test_wrong_pages_are_worse_than_the_verdict(lab: dict[str, Any], tmp_path: P
     labmatrix._run_cell(parsed("-o", str(tmp_path)), Cell("7.2", "zstd", "4k", "plain"), tmp_path)
     made = json.loads((tmp_path / "7.2-zstd-4k-plain.json").read_text())
     assert (made["verdict"], made["status"]) == ("workload failed", 1)
+
+
+def test_a_cell_of_another_revision(lab: dict[str, Any], tmp_path: Path) -> None:
+    """A kernel with a posting is not checked against what it was built from."""
+    labmatrix._run_cell(parsed("-o", str(tmp_path), "--revision", "v14"), Cell("k14", "zstd", "4k", "numa"), tmp_path)
+    made = json.loads((tmp_path / "k14-zstd-4k-numa.json").read_text())
+    assert (made["revision"], made["verdict"]) == ("v14", "FAIL")
+    job = lab["jobs"][0]
+    assert (job.workload[0], job.cpus, job.nodes) == ("smp", 2, 2)
+
+
+def test_a_cell_of_deflate_iaa_has_the_devices(lab: dict[str, Any], tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labmatrix.labiaa, "guest_iaa", lambda arguments, kernel, shelf: str(arguments.iaa.devices))
+    arguments = parsed("-o", str(tmp_path), "--iaa", "devices=2")
+    for compressor, devices in (("deflate-iaa", "2"), ("zstd", None)):
+        labmatrix._run_cell(arguments, Cell("7.3", compressor, "4k", "plain"), tmp_path)
+        assert lab["jobs"].pop().iaa == devices
+
+
+def test_a_revision_that_there_is_not_begins_nothing(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is not a revision"):
+        labmatrix.matrix(parsed("-o", str(tmp_path / "m"), "--revision", "v99"))
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_policy_s_workload_can_be_smaller(lab: dict[str, Any], tmp_path: Path) -> None:
