@@ -522,14 +522,14 @@ class PlayedDriver:
 
 def _request(call: DriverCall, entries: int, posted: bool) -> AcompRequest:
     # What the buffers hold does not matter here: no byte of them is read.
+    unit = PAGE_SIZE if posted else 0
     if call.compress:
         # zswap of the postings gives each page of a folio a buffer of its own.
         dst = [Scatterlist(bytearray(PAGE_SIZE)) for _ in range(call.size // PAGE_SIZE or 1)]
         if call.pages > 1 and call.requests == 1:
             dst[0].length = call.room
-        unit = PAGE_SIZE if posted else 0
         return AcompRequest([Scatterlist(bytes(call.size))], dst, call.size, call.room, unit, cpu=call.cpu,
                             page=0 if call.pages > call.requests else None)
     half = call.size // 2
     src = [Scatterlist(bytes(size)) for size in ((call.size,) if entries == 1 else (half, call.size - half))]
-    return AcompRequest(src, sg_init_one(bytearray(PAGE_SIZE)), call.size, call.room, cpu=call.cpu)
+    return AcompRequest(src, sg_init_one(bytearray(PAGE_SIZE)), call.size, call.room, unit, cpu=call.cpu)
