@@ -59,6 +59,9 @@ class KernelLine:
     #: the root cgroup's folios have an obj_cgroup, and incompressible pages are charged apart
     ROOT_OBJCG: bool
 
+    #: the swap layer says of each slot of a large folio that it frees at once (zswap_invalidate())
+    INVALIDATES_RANGES: bool
+
     # ---- mm/zswap.c: load -------------------------------------------------------------------------------
     #: a load may pass the swap cache (SWP_SYNCHRONOUS_IO), and then leaves the entry
     LOADS_PAST_CACHE: bool
@@ -122,7 +125,7 @@ class Change(NamedTuple):
 _L612 = KernelLine(
     name="6.12", version="6.12.107", kernel_line="mainline-6.12", crypto_layer="6.12",
     LARGE_FOLIOS=False, RAW_PAGES=False, CHECKS_LENGTH=False, WHOLE_IS_PAGE=False, DEST_PAGES=2, MAPS_OBJECTS=True,
-    HAS_INCOMPRESSIBLE=False, HAS_MTHP_ZSWPOUT=False, ROOT_OBJCG=False,
+    HAS_INCOMPRESSIBLE=False, HAS_MTHP_ZSWPOUT=False, ROOT_OBJCG=False, INVALIDATES_RANGES=False,
     LOADS_PAST_CACHE=True, LOAD_RETURNS_BOOL=True, DECOMPRESS_FAILS=False, SG_READS=False, READS_SLOTS=True,
     SHRINK_BUDGET=1, WRITEBACK_ERASES_FIRST=True, WRITEBACK_SAYS_WHY=False, WRITEBACK_APART=True,
     COMPACTION_TRYLOCKS=False, object_class_bits=0,
@@ -131,7 +134,7 @@ _L612 = KernelLine(
 _L618 = KernelLine(
     name="6.18", version="6.18.15", kernel_line="mainline-6.18", crypto_layer="6.18",
     LARGE_FOLIOS=True, RAW_PAGES=True, CHECKS_LENGTH=True, WHOLE_IS_PAGE=True, DEST_PAGES=1, MAPS_OBJECTS=False,
-    HAS_INCOMPRESSIBLE=True, HAS_MTHP_ZSWPOUT=True, ROOT_OBJCG=False,
+    HAS_INCOMPRESSIBLE=True, HAS_MTHP_ZSWPOUT=True, ROOT_OBJCG=False, INVALIDATES_RANGES=True,
     LOADS_PAST_CACHE=True, LOAD_RETURNS_BOOL=False, DECOMPRESS_FAILS=True, SG_READS=False, READS_SLOTS=True,
     SHRINK_BUDGET=1, WRITEBACK_ERASES_FIRST=False, WRITEBACK_SAYS_WHY=False, WRITEBACK_APART=False,
     COMPACTION_TRYLOCKS=True, object_class_bits=0,
@@ -140,7 +143,7 @@ _L618 = KernelLine(
 _L70 = KernelLine(
     name="7.0", version="7.0.13", kernel_line="mainline-7.0", crypto_layer="7.0",
     LARGE_FOLIOS=True, RAW_PAGES=True, CHECKS_LENGTH=True, WHOLE_IS_PAGE=True, DEST_PAGES=1, MAPS_OBJECTS=False,
-    HAS_INCOMPRESSIBLE=True, HAS_MTHP_ZSWPOUT=True, ROOT_OBJCG=False,
+    HAS_INCOMPRESSIBLE=True, HAS_MTHP_ZSWPOUT=True, ROOT_OBJCG=False, INVALIDATES_RANGES=True,
     LOADS_PAST_CACHE=False, LOAD_RETURNS_BOOL=False, DECOMPRESS_FAILS=True, SG_READS=True, READS_SLOTS=False,
     SHRINK_BUDGET=1, WRITEBACK_ERASES_FIRST=False, WRITEBACK_SAYS_WHY=False, WRITEBACK_APART=False,
     COMPACTION_TRYLOCKS=True, object_class_bits=0,
@@ -149,7 +152,7 @@ _L70 = KernelLine(
 _L71 = KernelLine(
     name="7.1", version="7.1.13", kernel_line="mainline-7.0", crypto_layer="7.1",
     LARGE_FOLIOS=True, RAW_PAGES=True, CHECKS_LENGTH=True, WHOLE_IS_PAGE=True, DEST_PAGES=1, MAPS_OBJECTS=False,
-    HAS_INCOMPRESSIBLE=True, HAS_MTHP_ZSWPOUT=True, ROOT_OBJCG=True,
+    HAS_INCOMPRESSIBLE=True, HAS_MTHP_ZSWPOUT=True, ROOT_OBJCG=True, INVALIDATES_RANGES=True,
     LOADS_PAST_CACHE=False, LOAD_RETURNS_BOOL=False, DECOMPRESS_FAILS=True, SG_READS=True, READS_SLOTS=False,
     SHRINK_BUDGET=1, WRITEBACK_ERASES_FIRST=False, WRITEBACK_SAYS_WHY=False, WRITEBACK_APART=False,
     COMPACTION_TRYLOCKS=True, object_class_bits=0,
@@ -158,7 +161,7 @@ _L71 = KernelLine(
 _L72 = KernelLine(
     name="7.2", version="7.2.13", kernel_line="mainline-7.2", crypto_layer="7.2",
     LARGE_FOLIOS=True, RAW_PAGES=True, CHECKS_LENGTH=True, WHOLE_IS_PAGE=True, DEST_PAGES=1, MAPS_OBJECTS=False,
-    HAS_INCOMPRESSIBLE=True, HAS_MTHP_ZSWPOUT=True, ROOT_OBJCG=True,
+    HAS_INCOMPRESSIBLE=True, HAS_MTHP_ZSWPOUT=True, ROOT_OBJCG=True, INVALIDATES_RANGES=True,
     LOADS_PAST_CACHE=False, LOAD_RETURNS_BOOL=False, DECOMPRESS_FAILS=True, SG_READS=True, READS_SLOTS=False,
     SHRINK_BUDGET=1, WRITEBACK_ERASES_FIRST=False, WRITEBACK_SAYS_WHY=True, WRITEBACK_APART=False,
     COMPACTION_TRYLOCKS=True, object_class_bits=0,
@@ -167,7 +170,7 @@ _L72 = KernelLine(
 _L73 = KernelLine(
     name="7.3", version="7.3-rc7", kernel_line="mainline-7.3", crypto_layer="7.3",
     LARGE_FOLIOS=True, RAW_PAGES=True, CHECKS_LENGTH=True, WHOLE_IS_PAGE=True, DEST_PAGES=1, MAPS_OBJECTS=False,
-    HAS_INCOMPRESSIBLE=True, HAS_MTHP_ZSWPOUT=True, ROOT_OBJCG=True,
+    HAS_INCOMPRESSIBLE=True, HAS_MTHP_ZSWPOUT=True, ROOT_OBJCG=True, INVALIDATES_RANGES=True,
     LOADS_PAST_CACHE=False, LOAD_RETURNS_BOOL=False, DECOMPRESS_FAILS=True, SG_READS=True, READS_SLOTS=False,
     # SWAP_CLUSTER_MAX
     SHRINK_BUDGET=32, WRITEBACK_ERASES_FIRST=False, WRITEBACK_SAYS_WHY=True, WRITEBACK_APART=False,
@@ -211,6 +214,9 @@ CHANGES: Final[Mapping[tuple[str, str], tuple[Change, ...]]] = {
     ("6.18", "HAS_INCOMPRESSIBLE"): (_RAW,),
     ("6.18", "HAS_MTHP_ZSWPOUT"): (
         Change("0c560dd86040", "mTHP statistics count stores of large folios", "6.13"),),
+    ("6.18", "INVALIDATES_RANGES"): (
+        Change(None, "not found: zswap_invalidate() is called for ranges of slots, also of large folios, with the "
+               "removal of the slot cache", "6.15"),),
     ("6.18", "LOAD_RETURNS_BOOL"): (_FAILS,),
     ("6.18", "DECOMPRESS_FAILS"): (_FAILS,),
     ("6.18", "WRITEBACK_ERASES_FIRST"): (_FAILS,),

@@ -160,6 +160,7 @@ class ZswapState:
     MAPS_OBJECTS: bool
     HAS_INCOMPRESSIBLE: bool
     HAS_MTHP_ZSWPOUT: bool
+    INVALIDATES_RANGES: bool
     ROOT_OBJCG: bool
     LOADS_PAST_CACHE: bool
     LOAD_RETURNS_BOOL: bool

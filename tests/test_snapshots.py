@@ -12,6 +12,7 @@ import pytest
 
 import replay
 import traces
+from model.counters import DEBUGFS
 from replay.reference.snapshots import _vmstat_lag
 from replay.tools.synthetic import ImaginaryKernel, config
 from traces import schema
@@ -28,7 +29,7 @@ def _counters(number: int) -> list[int]:
 
 def _replay(path: Path, rows: list[list[int]], snapshots: list[dict[str, Any]],
             memcg: list[dict[str, str]] | None = None,
-            vmstat: list[dict[str, int]] | None = None) -> replay.Result:
+            vmstat: list[dict[str, int]] | None = None, revision: str = "mainline-7.3") -> replay.Result:
     """Replay rows, stamped anew, with the debugfs counters, cgroup files and vmstat of each ``counters`` row."""
     block = np.array([[v - (1 << 64) if v >> 63 > 0 else v for v in row] for row in rows], np.int64).T.copy()
     block[0] = np.arange(1, len(rows) + 1) * 1000
@@ -40,7 +41,7 @@ def _replay(path: Path, rows: list[list[int]], snapshots: list[dict[str, Any]],
         for (at, label), values, files, counts in zip(texts, snapshots, memcg or none, vmstat or none, strict=True):
             writer.add_snapshot(label, int(block[0, at]), {"t": block[0, at] / 1e9, "zswap_debugfs": values,
                                                            "memcg": files, "vmstat": counts})
-        writer.close(config())
+        writer.close(config(revision))
     return replay.replay(traces.open_recording(path))
 
 
@@ -231,3 +232,41 @@ def test_how_far_zone_counters_may_lag(pages: int, cpus: int, memory: Any, lag: 
     recording = SimpleNamespace(manifest={"config": {"totalram_pages": pages}, "capture": {"box": box},
                                           "losses": [{"cpu": cpu, "lost": 0} for cpu in range(cpus)]})
     assert _vmstat_lag(recording) == lag  # type: ignore[arg-type]
+
+
+class Writeouts(ImaginaryKernel):
+    """6.12, whose large folios are zero-filled, or whose slots are unused when they are written out."""
+
+    what = "store"
+
+    def _answer(self, effect: Any) -> Any:
+        return self.what if effect[0] == "?swap_writeout" else super()._answer(effect)
+
+
+def written_out(tmp_path: Path, revision: str, whats: list[tuple[str, int]], counted: int) -> replay.Result:
+    made = Writeouts(revision)
+    rows, snapshots, vmstat = [_counters(0)], [dict.fromkeys(DEBUGFS, 0)], [{"swpout_zero": 5}]
+    for number, (made.what, order) in enumerate(whats):
+        made.store(64 * number, order)
+    made.what = "store"
+    rows += [*made.rows, _counters(1)]
+    return _replay(tmp_path / "rec", rows, [*snapshots, dict.fromkeys(DEBUGFS, 0)],
+                   vmstat=[*vmstat, {"swpout_zero": 5 + counted}], revision=revision)
+
+
+@pytest.mark.parametrize(("counted", "passes"), [(32, True), (16, True), (0, True), (33, False), (-1, False)])
+def test_6_12_frees_large_folios_unseen(tmp_path: Path, counted: int, passes: bool) -> None:
+    """swap_writepage() found the slots of one of two folios unused: put_swap_folio() does not say so to zswap."""
+    result = written_out(tmp_path, "mainline-6.12", [("zero", 4), ("free", 4)], counted)
+    assert [each.check for each in result.divergences] == ([] if passes else ["counter.vmstat.swpout_zero"])
+    said = f"{32 - counted} pages of large folios were freed and not zero-filled, as the snapshots say"
+    assert any(note.startswith(said) for note in result.notes) == (passes and counted < 32)
+
+
+@pytest.mark.parametrize(("revision", "order"), [("mainline-6.12", 0), ("mainline-6.18", 4)])
+def test_where_the_kernel_says_what_it_frees_the_rest_is_zero_filled(tmp_path: Path, revision: str, order: int) -> None:
+    pages = 1 << order
+    for counted, differs in ((pages, []), (0, ["counter.vmstat.swpout_zero"])):
+        (tmp_path / str(counted)).mkdir()
+        result = written_out(tmp_path / str(counted), revision, [("zero", order)], counted)
+        assert [each.check for each in result.divergences] == differs

@@ -9,6 +9,7 @@ and, where it found no divergence, hands back.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -346,7 +347,8 @@ class FastReplay:
             "compared": dict(state.tally.compared), "reasons": dict(state.tally.reasons),
             "explained": dict(engine.explained), "writes": len(engine.zsmalloc.writes),
             "snapshots": (dict(snapshots.base), copy.deepcopy(snapshots.window), snapshots.number, snapshots.late,
-                          snapshots.early, snapshots.lagged, snapshots.settled),
+                          snapshots.early, snapshots.lagged, snapshots.settled, snapshots.freed,
+                          dataclasses.replace(snapshots.loose)),
             "truth": (truth.phase, dict(truth._rows), truth.elsewhere, truth.held),
             "params": {name: getattr(state.model, name) for name in _PARAMS}, "settings": state.settings.kept()})
 
@@ -365,7 +367,8 @@ class FastReplay:
         del engine.zsmalloc.writes[rest["writes"]:]
         snapshots, truth = state.snapshots, engine.truth
         (base, window, snapshots.number, snapshots.late, snapshots.early, snapshots.lagged,
-         snapshots.settled) = rest["snapshots"]
+         snapshots.settled, snapshots.freed, loose) = rest["snapshots"]
+        snapshots.loose = dataclasses.replace(loose)
         snapshots.base, snapshots.window = dict(base), copy.deepcopy(window)
         truth.phase, rows, truth.elsewhere, truth.held = rest["truth"]
         truth._rows = dict(rows)

@@ -109,6 +109,9 @@ def store_step(m, f, st, code, answered, answer, handle_at, zspage_at):
         st = L.W_WHAT
     elif st == L.W_WHAT:
         if code == _WRITEOUT_RET:
+            if m[L.KIND_612] and m[f + L.Q_ORDER]:
+                # Zero-filled, or freed: snapshots alone show which.
+                return L.UNKNOWN
             account = m[L.ACCOUNTS]
             while account >= 0:
                 if m[account + L.G_HAS_ACCOUNT]:

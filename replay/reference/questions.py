@@ -13,6 +13,7 @@ from typing import Any, Final
 from model.effects import DEFAULTS, Effect
 from model.errno import ENOMEM
 from model.page import PAGE_SIZE
+from model.zswap import Folio
 from replay.reference.compactions import MOVING, Compactions
 from replay.reference.comparer import Comparer
 from replay.reference.frame import Frame
@@ -69,7 +70,7 @@ class Questions:
             "?obj_cgroup_may_zswap_ret": self._may_zswap_unseen,
             "?mem_cgroup_zswap_writeback_enabled_ret": self._enabled_unseen,
             "?trylock_zspage": lambda question, name, i: name == "__free_zspage" or not state.sees_zspage_free(),
-            "?swap_writeout": lambda question, name, i: self._writeout(name),
+            "?swap_writeout": lambda question, name, i: self._writeout(question[1], name),
             "?objcg": lambda question, name, i: self._has_objcg(name, i),
             "?swapcache": lambda question, name, i: self._frees_what_it_loaded(name),
             "?swap_cache_alloc": lambda question, name, i: self._writeback_error(name, i),
@@ -140,15 +141,18 @@ class Questions:
             self.invariants.object_written(effect, None, frame)
         return None
 
-    def _writeout(self, name: str) -> str:
+    def _writeout(self, folio: Folio, name: str) -> str:
         """What became of a folio that swap_writeout() was given: the task's next event shows it."""
         if name == "zswap_invalidate":
             return "free"
-        if "swap_writeout_ret" in self.captured:
-            return "zero" if name == "swap_writeout_ret" else "store"
-        # Its return was not probed: where no store follows, it has returned.
+        # Where its return was not probed: where no store follows, it has returned.
         follows = {"zswap_store"} if "zswap_store" in self.captured else _OF_A_STORE
-        return "store" if name in follows else "zero"
+        if name != "swap_writeout_ret" if "swap_writeout_ret" in self.captured else name in follows:
+            return "store"
+        if folio.order and not self.state.model.INVALIDATES_RANGES:
+            # Zero-filled, or its slots were unused and freed, which no event shows.
+            self.state.snapshots.loose.zeros += folio.nr_pages
+        return "zero"
 
     def _has_objcg(self, name: str, i: int) -> bool:
         """Whether a folio has an obj_cgroup: it is asked about its limit, or else its pages are charged."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from model.counters import DEBUGFS
@@ -30,6 +30,7 @@ _OUT_OF_REACH: Final = {
 _ACCOUNT: Final = ("incompressible", "zswap", "zswapped", "zswpin", "zswpout", "zswpwb")
 #: twice MEMCG_CHARGE_BATCH: what may be outstanding per CPU before memory.stat is brought up to date
 _MEMCG_LAG: Final = 128
+_ZEROS: Final = "vmstat.swpout_zero"
 #: counter of a snapshot -> of the model: what a page counts that does not compress
 _REJECTS: Final = {f"zswap.{name}": name for name in ("reject_compress_fail", "reject_compress_poor")}
 _MTHP_ORDER: Final = {f"{4 << order}kB": order for order in range(1, 12)}
@@ -57,14 +58,16 @@ class _Window:
 
 @dataclass
 class _Loose:
-    """What is not known of the pages that were rejected since the last snapshot, in pages.
+    """What is not known of what was counted since the last snapshot, in pages.
 
-    ``pages``: those that may have been counted, or not; ``kinds``: those that were counted, as ``reject_compress_fail``
-    in the model, and may have been so as ``reject_compress_poor``.
+    ``pages``: of those that were rejected, those that may have been counted, or not; ``kinds``: those that were
+    counted, as ``reject_compress_fail`` in the model, and may have been so as ``reject_compress_poor``; ``zeros``: of
+    folios that were counted as zero-filled, and may have been freed.
     """
 
     pages: int = 0
     kinds: int = 0
+    zeros: int = 0
 
 
 class SnapshotChecks:
@@ -98,6 +101,8 @@ class SnapshotChecks:
         #: how far a zone counter in /proc/vmstat may lag behind, in pages
         self.vmstat_lag = _vmstat_lag(recording)
         self.loose = _Loose()
+        #: how many pages of folios were freed and not zero-filled, as the snapshots alone say
+        self.freed = 0
         #: how many rejected pages the snapshots alone say were counted
         self.settled = 0
         #: beginning of a counter's name -> why it cannot be predicted from what was captured
@@ -178,11 +183,18 @@ class SnapshotChecks:
                 self.window.open[name] = (value, expected)
 
     def _settle(self, recorded: dict[str, int]) -> None:
-        """Take from a snapshot what the pages of rejected calls counted, as far as they can have."""
-        loose, counters = self.loose, self.model.counters
+        """Take from a snapshot what nothing else says, as far as it can be: what pages of rejected calls counted, and
+        which folios were zero-filled."""
+        loose, counters = replace(self.loose), self.model.counters
+        if loose.zeros and _ZEROS in recorded:
+            self.loose.zeros = 0
+            freed = recorded[_ZEROS] - self.base[_ZEROS] - counters.swpout_zero if _ZEROS in self.base else 0
+            if -loose.zeros <= freed <= 0:
+                counters.swpout_zero += freed
+                self.freed -= freed
         if not (loose.pages or loose.kinds) or not recorded.keys() >= _REJECTS.keys():
             return
-        self.loose = _Loose()
+        self.loose = _Loose(zeros=self.loose.zeros)
         if not self.base.keys() >= _REJECTS.keys():
             # The level that later ones are measured from has them.
             return
@@ -202,6 +214,9 @@ class SnapshotChecks:
     def _equal(self, name: str, value: int, expected: int | str | None) -> bool:
         if name == "vmstat.nr_zspages" and isinstance(expected, int):
             return abs(value - expected) <= self.vmstat_lag
+        if name in (_ZEROS, "memcg.swpout_zero") and isinstance(expected, int):
+            # Of folios that were written out while the snapshot was read.
+            return -self.loose.zeros <= value - expected <= 0
         if name in _REJECTS and isinstance(expected, int):
             # Of calls that were rejected while the snapshot was read.
             return -self.loose.kinds <= value - expected <= self.loose.pages + self.loose.kinds

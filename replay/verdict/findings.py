@@ -177,6 +177,9 @@ def notes_of(engine: Engine, predictions: Predictions) -> list[str]:
     if snapshots.early:
         notes.append(f"{snapshots.early} counters were read before a task in the middle of an operation had "
                      "changed them")
+    if snapshots.freed:
+        notes.append(f"{snapshots.freed} pages of large folios were freed and not zero-filled, as the snapshots say: "
+                     "no recorded event of this kernel shows it")
     if snapshots.settled:
         notes.append(f"{snapshots.settled} pages of rejected batches failed as the snapshots say: no recorded event "
                      "shows what became of each page of a rejected batch")
