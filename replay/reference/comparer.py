@@ -53,10 +53,18 @@ class Comparer:
 
     def _differs(self, held: Held, i: int, frame: Frame | None, recorded: tuple[Any, ...], predicted: tuple[Any, ...],
                  check: str, what: str) -> None:
-        kept = [seen and value is not None for seen, value in zip(held.seen, predicted, strict=True)]
-        if not any(kept):
-            self.n[check] -= held.counts
+        compared = False
+        for seen, one, other in zip(held.seen, recorded, predicted, strict=True):
+            if seen and other is not None:
+                compared = True
+                if one != other:
+                    break
+        else:
+            # Only what was not captured, or is not known, differs.
+            if not compared:
+                self.n[check] -= held.counts
             return
+        kept = [seen and value is not None for seen, value in zip(held.seen, predicted, strict=True)]
         left = [tuple(value for value, keep in zip(values, kept, strict=True) if keep)
                 for values in (recorded, predicted)]
         if left[0] != left[1]:

@@ -39,7 +39,7 @@ from replay.reference.truth import TruthChecks
 from replay.userrev.guard import active, watched
 from traces import schema
 from traces.errors import BadInput
-from traces.events import with_role
+from traces.events import EFFECTS, with_role
 from traces.recording import Recording
 
 __all__ = ["ANYWHERE", "EAGER", "INLINED", "MAX_ORDER", "OUTSIDE", "READINGS", "STARTS", "Engine",
@@ -101,6 +101,8 @@ class Engine:
         state.settings.begin(model)
         #: events that say nothing without their columns
         self.useless = frozenset(state.uncaptured.useless)
+        #: events that :meth:`_apart` never takes
+        self.plain = frozenset(EFFECTS) - self.useless - _LRU - {"list_lru_add_ret", *_ACOMP_RET}
         #: after which events the model continues at once; where only the entry of obj_malloc() is probed, its class
         #: lock is held there, and no further event comes before it is released
         self.eager = EAGER if "obj_malloc_ret" in state.captured else EAGER | {"obj_malloc"}
@@ -203,26 +205,7 @@ class Engine:
         """Explain one event."""
         batch, state = self.batch, self.state
         batch.now = batch.base + i
-        if name in self.useless:
-            self.count("event without the columns that identify it")
-            return
-        if name in _LRU:
-            if batch.pool[i] != state.lru_address and not self._own_lru(pid, i):
-                if name == "list_lru_add":
-                    self.foreign_adds.add(pid)
-                self.count("another LRU")
-                return
-            self.foreign_adds.discard(pid)
-        elif name == "list_lru_add_ret" and pid in self.foreign_adds:
-            # list_lru_add() does not nest: the return belongs to the task's last entry.
-            self.foreign_adds.discard(pid)
-            self.count("another LRU")
-            return
-        elif self.in_driver and name in _ACOMP_RET and self.in_driver.get(pid, 0):
-            self.in_driver[pid] -= 1
-            self.count("call of the driver's own")
-            if state.stacks.get(pid):
-                state.stacks[pid][-1].handed.software = batch.ret[i], batch.dlen[i]
+        if name not in self.plain and self._apart(name, pid, i):
             return
         if state.unsure:
             state.unsure.pop(pid, None)
@@ -271,6 +254,32 @@ class Engine:
                 return
             break
         self.outside_operation(name, pid, i, stack)
+
+    def _apart(self, name: str, pid: int, i: int) -> bool:
+        """True for an event that says nothing, or is about another LRU or a call of the driver's own: it is counted."""
+        batch, state = self.batch, self.state
+        if name in self.useless:
+            self.count("event without the columns that identify it")
+            return True
+        if name in _LRU:
+            if batch.pool[i] != state.lru_address and not self._own_lru(pid, i):
+                if name == "list_lru_add":
+                    self.foreign_adds.add(pid)
+                self.count("another LRU")
+                return True
+            self.foreign_adds.discard(pid)
+        elif name == "list_lru_add_ret" and pid in self.foreign_adds:
+            # list_lru_add() does not nest: the return belongs to the task's last entry.
+            self.foreign_adds.discard(pid)
+            self.count("another LRU")
+            return True
+        elif self.in_driver and name in _ACOMP_RET and self.in_driver.get(pid, 0):
+            self.in_driver[pid] -= 1
+            self.count("call of the driver's own")
+            if state.stacks.get(pid):
+                state.stacks[pid][-1].handed.software = batch.ret[i], batch.dlen[i]
+            return True
+        return False
 
     def advance(self, frame: Frame, name: str | None, i: int) -> Effect | None:
         """Run an operation to its next observable effect; None when it has ended.

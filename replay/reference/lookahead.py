@@ -26,10 +26,15 @@ class Lookahead:
         self.state = state
         self.batch = state.batch
         self.sees, self.guess = state.sees, state.guess
+        #: what :meth:`length_source` found, and how many events were captured then: they only become fewer
+        self._source = (-1, "")
 
     def length_source(self) -> str:
         """Return the first event of a store that shows the length of what is stored, ``""`` where none does."""
-        return next((name for name in _LENGTHS if self.sees(name, "size")), "")
+        captured = len(self.state.captured)
+        if self._source[0] != captured:
+            self._source = captured, next((name for name in _LENGTHS if self.sees(name, "size")), "")
+        return self._source[1]
 
     def next_event(self, i: int, name: str, ahead: int, ends: frozenset[int] = _STORE_ENDS) -> int | None:
         """Return the row of the task's next ``name``, ``ahead`` of them passed over, before one whose code is in

@@ -365,11 +365,14 @@ class SnapshotChecks:
         return {"memcg.swpout_zero": pages} if known else {}
 
     def _zsmalloc(self, recorded: dict[str, int]) -> Iterator[tuple[str, int | str]]:
-        if not any(name.startswith("zsmalloc.") for name in recorded):
+        prefixes = {name.rpartition(".")[0] for name in recorded if name.startswith("zsmalloc.")}
+        if not prefixes:
             return
         for cls in self.model.pools[0].zs_pool.classes:
             geometry = cls.geometry
             prefix = f"zsmalloc.class{geometry.index}"
+            if prefix not in prefixes:
+                continue
             yield f"{prefix}.obj_allocated", cls.objs_allocated
             yield f"{prefix}.obj_used", cls.objs_inuse
             yield f"{prefix}.pages_used", cls.objs_allocated // geometry.objs_per_zspage * geometry.pages_per_zspage

@@ -182,7 +182,9 @@ class ZsmallocHandlers:
             self.diverge("zsmalloc.handle", i, recorded=batch.handle[i], predicted="a live handle", what="handle freed",
                          frame=frame)
         self._check_frame("zs_free:obj", obj.zspage, obj.index, i, frame)
-        pools = [pool.zs_pool.address for pool in self.state.model.pools if obj.zspage.cls in pool.zs_pool.classes]
+        cls = obj.zspage.cls
+        pools = [pool.zs_pool.address for pool in self.state.model.pools
+                 if pool.zs_pool.size_class[cls.geometry.index] is cls]
         if pools and pools[0]:
             self.hold("zs_free:pool", i, frame, (batch.pool[i],), (pools[0],))
 
