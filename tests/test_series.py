@@ -10,10 +10,12 @@ import io
 import os
 import quopri
 import random
+import re
 import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -265,6 +267,24 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
 
 
 @needs_git
+@pytest.mark.parametrize(("tree_has", "says"), [
+    # Two lines more above: the place is found by the lines that are there.
+    (lambda lines: ["new 1", "new 2", *lines[:29], "other", *lines[30:]], ": where it has 'line 30', line 32 there is 'other'"),
+    (lambda lines: lines[:29], ": where it has 'line 30', the file ends"),
+    (lambda lines: ["x" * 80 if line == "line 30" else line for line in lines],
+     ": where it has 'line 30', line 30 there is '" + "x" * 60 + "...'"),
+    (lambda lines: ["\x1b[2J" if line == "line 30" else line for line in lines],
+     ": where it has 'line 30', line 30 there is '?[2J'"),
+    (lambda lines: ["nothing like it"] * 40, "")])
+def test_what_stands_where_a_hunk_does_not_fit(tmp_path: Path, tree_has: Callable[[list[str]], list[str]],
+                                               says: str) -> None:
+    tree = tree_of(tmp_path, a="\n".join(tree_has(OLD.splitlines())) + "\n")
+    with pytest.raises(LabError) as problem:
+        tree.apply(series(tmp_path, diff("mm/a.c", OLD, changed(OLD, 31))), "s")
+    assert re.sub(r".*does not fit|; rebase.*", "", str(problem.value)) == says
+
+
+@needs_git
 def test_a_hunk_that_does_not_fit(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, a=OLD, b=OLD)
     elsewhere = changed(OLD, 30)
@@ -274,8 +294,9 @@ def test_a_hunk_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(LabError) as problem:
         tree.apply(series(tmp_path, good, bad), "linux-source-9.9 9.9.1-1")
     assert str(problem.value) == (
-        "patch 2/2 'change 2' does not apply to mm/a.c: hunk 2 of 2 (@@ -28,7 +28,7 @@) does not fit; rebase the series "
-        "on linux-source-9.9 9.9.1-1, or name the source it was made for with --source")
+        "patch 2/2 'change 2' does not apply to mm/a.c: hunk 2 of 2 (@@ -28,7 +28,7 @@) does not fit: where it has "
+        "'changed 30', line 30 there is 'line 30'; rebase the series on linux-source-9.9 9.9.1-1, or name the source it was "
+        "made for with --source")
     assert content(tree) == before
     assert not list(tree.root.parent.glob(".applying*"))
     with pytest.raises(LabError, match=r"'change 1' does not apply: s has no mm/nosuch\.c"):

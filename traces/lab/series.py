@@ -39,13 +39,15 @@ _MODES: Final = {b"120000": "a symbolic link", b"160000": "a submodule"}
 
 @dataclass(frozen=True)
 class Hunk:
-    """A hunk: the file it changes, its number in that file from 1, the line it begins at in the old file, its header.
+    """A hunk: the file it changes, its number in that file from 1, the line it begins at in the old file, its header,
+    and the lines of the old file that it has.
     """
 
     name: str
     number: int
     line: int
     header: str
+    old: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -216,8 +218,13 @@ def in_order(path: Path, patches: Iterable[Patch]) -> list[Patch]:
 
 def _lines(text: bytes) -> Iterator[tuple[bytes, bool]]:
     """Yield each line of a patch outside of hunks, and whether it is in a file's header or a hunk's."""
+    return ((line, is_hunk) for _, line, is_hunk in _numbered(text))
+
+
+def _numbered(text: bytes) -> Iterator[tuple[int, bytes, bool]]:
+    """As :func:`_lines`, with each line's number in the patch, from 0."""
     old = new = 0
-    for line in text.split(b"\n"):
+    for at, line in enumerate(text.split(b"\n")):
         if old > 0 or new > 0:
             kind = line[:1]
             if kind in (b" ", b""):
@@ -234,7 +241,7 @@ def _lines(text: bytes) -> Iterator[tuple[bytes, bool]]:
         if match is not None:
             old = int(match[2]) if match[2] is not None else 1
             new = int(match[4]) if match[4] is not None else 1
-        yield line, match is not None
+        yield at, line, match is not None
 
 
 def _names(path: Path, where: str, text: bytes) -> Iterator[str]:
@@ -292,7 +299,7 @@ def hunks(patch: Patch) -> list[Hunk]:
     found: list[Hunk] = []
     name = b""
     number = 0
-    for line, is_hunk in _lines(patch.text):
+    for at, line, is_hunk in _numbered(patch.text):
         if line.startswith(b"--- "):
             name, number = line[4:].split(b"\t")[0].rstrip().partition(b"/")[2], 0
         elif line.startswith(b"+++ ") and name == b"dev/null":
@@ -302,5 +309,19 @@ def hunks(patch: Patch) -> list[Hunk]:
             match = _HUNK.match(line)
             assert match is not None
             found.append(Hunk(name.decode("utf-8", "replace"), number, int(match[1]),
-                              line[:100].decode("utf-8", "replace")))
+                              line[:100].decode("utf-8", "replace"), _old_lines(patch.text, at, match)))
     return found
+
+
+def _old_lines(text: bytes, at: int, header: re.Match[bytes]) -> tuple[bytes, ...]:
+    """Return the old file's lines of the hunk whose header is line ``at`` of a patch, from 0."""
+    count = int(header[2]) if header[2] is not None else 1
+    lines: list[bytes] = []
+    for line in text.split(b"\n")[at + 1:]:
+        if len(lines) == count:
+            break
+        if line[:1] in (b" ", b"-", b""):
+            lines.append(line[1:])
+        elif line[:1] not in (b"+", b"\\"):
+            break
+    return tuple(lines)

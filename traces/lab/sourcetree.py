@@ -15,12 +15,13 @@ import stat
 import subprocess
 import tarfile
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from traces.lab.errors import LabError
-from traces.lab.series import Patch, hunks
+from traces.lab.series import Hunk, Patch, hunks
 
 __all__ = ["SourceTree", "does_not_apply"]
 
@@ -28,6 +29,9 @@ __all__ = ["SourceTree", "does_not_apply"]
 _MOST_BYTES: Final = 8 << 30
 _MOST_FILES: Final = 1_000_000
 _TOUCHED: Final = "touched.json"
+#: Lines of a file in which a hunk's place is looked for; letters of a line that a sentence shows.
+_MOST_LINES: Final = 1 << 17
+_SHOWN: Final = 60
 
 Say = Callable[[str], None]
 
@@ -184,11 +188,14 @@ def _git_apply(patch: Patch, staged: Path, source: str) -> None:
     except FileNotFoundError:
         raise LabError("git is missing, which applies the patches; apt install git") from None
     if done.returncode:
-        raise LabError(does_not_apply(patch, done.stderr.decode("utf-8", "replace"), source))
+        raise LabError(does_not_apply(patch, done.stderr.decode("utf-8", "replace"), source, staged))
 
 
-def does_not_apply(patch: Patch, complaint: str, source: str) -> str:
-    """Return why git apply refused a patch, as a sentence without its stop."""
+def does_not_apply(patch: Patch, complaint: str, source: str, tree: Path | None = None) -> str:
+    """Return why git apply refused a patch, as a sentence without its stop.
+
+    :param tree: of the files that it refused to change
+    """
     rest = f"; rebase the series on {source}, or name the source it was made for with --source"
     failed = re.search(r"^error: patch failed: (.+):(\d+)$", complaint, re.M)
     if failed is not None:
@@ -196,7 +203,8 @@ def does_not_apply(patch: Patch, complaint: str, source: str) -> str:
         of_file = [hunk for hunk in hunks(patch) if hunk.name == name]
         hunk = next((hunk for hunk in of_file if hunk.line == line), None)
         where = f"at line {line}" if hunk is None else f"hunk {hunk.number} of {len(of_file)} ({hunk.header})"
-        return f"{patch.title()} does not apply to {name}: {where} does not fit{rest}"
+        instead = "" if hunk is None or tree is None else _instead(hunk, tree / name)
+        return f"{patch.title()} does not apply to {name}: {where} does not fit{instead}{rest}"
     missing = re.search(r"^error: (.+): No such file or directory$", complaint, re.M)
     if missing is not None:
         return f"{patch.title()} does not apply: {source} has no {missing[1]}{rest}"
@@ -209,3 +217,37 @@ def does_not_apply(patch: Patch, complaint: str, source: str) -> str:
         return f"{patch.title()} was damaged on its way ({damaged[1]}); get the series again, as the list has it"
     said = " ".join(complaint.split())[:200] or "git apply gave no reason"
     return f"{patch.title()} does not apply ({said}){rest}"
+
+
+def _instead(hunk: Hunk, path: Path) -> str:
+    """Return what stands in a file in place of what a hunk expects, to add to a sentence.
+
+    Looked for where most of the hunk's lines are, in their order; ``""`` where none is.
+    """
+    try:
+        there = path.read_bytes().removesuffix(b"\n").split(b"\n")[:_MOST_LINES]
+    except OSError:
+        return ""
+    wanted = hunk.old
+    of: dict[bytes, list[int]] = {}
+    for at, line in enumerate(there):
+        of.setdefault(line, []).append(at)
+    # Where the hunk would begin, by the lines that occur: blank ones say nothing.
+    begins = Counter(at - k for k, line in enumerate(wanted) if line.strip() for at in of.get(line, ()))
+    if not begins:
+        return ""
+    most = max(begins.values())
+    begin = min((at for at, count in begins.items() if count == most), key=lambda at: abs(at - hunk.line))
+    for k, line in enumerate(wanted):
+        at = begin + k
+        found = there[at] if 0 <= at < len(there) else None
+        if found != line:
+            what = "the file ends" if found is None else f"line {at + 1} there is '{_shown(found)}'"
+            return f": where it has '{_shown(line)}', {what}"
+    return ""
+
+
+def _shown(line: bytes) -> str:
+    """Return a line of a source for a sentence, whatever bytes it has."""
+    text = line.decode("utf-8", "replace").strip()
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:_SHOWN]) + "..." * (len(text) > _SHOWN)
