@@ -22,8 +22,10 @@ L18     v14: the length -EAGAIN stands for "pending", so a job that fails with i
 -       v14: a batch *decompression* through the crypto layer takes the per-CPU mutex and never releases it:
         KernelFault.  zswap never asks for one.
 -       v12: a request without a unit size, such as zram's: KernelFault (division by 0).
--       v12 with async_irq: a batch job has no request to complete: KernelFault.  v8 with async_irq never uses
-        interrupts.
+-       v12 with async_irq: a batch's lengths go through a pointer that is not set: KernelFault (seen: a panic at the first
+        large folio).  v8 with async_irq never uses interrupts.
+L18     v8: a check that gets no descriptor returns -EAGAIN when the job's own is already freed.  It is polled again, and
+        freed again (seen: a panic).
 ======  =========================================================================================================
 
 `meant` (v14 only) is what the posting's text says instead: completion errors are returned, every length is
@@ -443,7 +445,7 @@ class IaaPosted(IaaDriver):
     def _batch_v12(self, jobs: list[IaaReq], *, comp: bool, order: Sequence[int] | None = None) -> int:
         """`iaa_comp_acompress_batch` of v12 14/23: errors are kept apart from lengths, and returned."""
         if self.use_irq:
-            raise KernelFault("v12: a batch job in async_irq mode has no request whose completion it could call")
+            raise KernelFault("v12: in async_irq mode acomp_to_iaa() leaves the pointer to a batch's lengths unset")
         self.submitted = []
         ret, pending = 0, []
         for k in order if order is not None else range(len(jobs)):
