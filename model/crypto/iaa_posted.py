@@ -22,10 +22,10 @@ L18     v14: the length -EAGAIN stands for "pending", so a job that fails with i
 -       v14: a batch *decompression* through the crypto layer takes the per-CPU mutex and never releases it:
         KernelFault.  zswap never asks for one.
 -       v12: a request without a unit size, such as zram's: KernelFault (division by 0).
--       v12 with async_irq: a batch's lengths go through a pointer that is not set: KernelFault (seen: a panic at the first
-        large folio).  v8 with async_irq never uses interrupts.
-L18     v8: a check that gets no descriptor returns -EAGAIN when the job's own is already freed.  It is polled again, and
-        freed again (seen: a panic).
+-       v12 with async_irq: a batch's lengths go through a pointer that is not set: KernelFault (seen: a panic at the
+        first large folio).  v8 with async_irq never uses interrupts.
+L18     v8: a check that gets no descriptor returns -EAGAIN when the job's own is already freed.  It is polled again,
+        and freed again (seen: a panic).
 ======  =========================================================================================================
 
 `meant` (v14 only) is what the posting's text says instead: completion errors are returned, every length is
