@@ -291,3 +291,17 @@ def test_a_kernel_that_was_built_with_a_posting_is_the_posting_s(version: str, p
     note = posting_note({"version": version, "build": {"patches": rows}}, name)
     said = f"the kernel was built with {len(patches)} mails of v14: name its revision with --revision where it is not {name}"
     assert note == (said if patches and not name.startswith("v14") else "")
+
+
+@pytest.mark.parametrize(("version", "carries", "name"), [
+    ("6.12.117", ["20250303084724.6490-15-kanchana.p.sridhar@intel.com"], "v8"),
+    ("6.12.117", ["20240829212705.6714-3-kanchana.p.sridhar@intel.com"], "v6"),
+    # The last patch decides what a posting of one step does.
+    ("6.12.117", ["20250303084724.6490-2-kanchana.p.sridhar@intel.com"], "mainline-6.12"),
+    ("7.3.4", ["20250303084724.6490-15-kanchana.p.sridhar@intel.com"], "mainline-7.3"),
+    ("7.3.4", ["20260125033537.334628-27-kanchana.p.sridhar@intel.com"], "v14-on-7.3"),
+    ("6.12.117", "20250303084724.6490-15-kanchana.p.sridhar@intel.com", "mainline-6.12"),
+    ("6.12.117", [None, 3], "mainline-6.12")])
+def test_a_port_is_the_posting_that_it_names(version: str, carries: Any, name: str) -> None:
+    rows = [{"message_id": "", "carries": carries}]
+    assert revision_of_kernel({"version": version, "build": {"patches": rows}}) == name

@@ -65,6 +65,20 @@ def mailbox(path: Path, *mails: bytes) -> Path:
     return path
 
 
+def test_a_port_names_what_it_carries(tmp_path: Path) -> None:
+    """Links above the patch, to a mail of the list's archive, and to nothing else."""
+    prose = ("A port.\n\nLink: https://lore.kernel.org/linux-crypto/20250303.6490-15-a@example.org/\n"
+             "Link: https://lore.kernel.org/r/x.1@example.org\nLink: https://example.org/other@example.org/\n"
+             "See https://lore.kernel.org/all/prose@example.org/\nLink: https://lore.kernel.org/linux-mm/\n")
+    below = diff("mm/a.c", OLD, changed(OLD, 4)).replace("line 2\n", "line 2\n", 1) \
+        + "Link: https://lore.kernel.org/linux-mm/below@example.org/\n"
+    (patch,) = read_series(mailbox(tmp_path / "m", posted("[PATCH] mm: port", below, prose=prose)))
+    assert patch.carries == ("20250303.6490-15-a@example.org", "x.1@example.org")
+    (plain,) = read_series(mailbox(tmp_path / "n", posted("[PATCH] mm: port", below)))
+    # What it says of itself does not change the patch.
+    assert (plain.carries, plain.sha256) == ((), patch.sha256)
+
+
 def changed(text: str, *lines: int) -> str:
     rows = text.splitlines(keepends=True)
     for line in lines:

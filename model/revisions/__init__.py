@@ -54,7 +54,9 @@ def revision_for_patches(line: tuple[int, int] | None, message_ids: Collection[s
         for step in reversed(steps):
             if message_id(step) in message_ids:
                 return step
-    return None
+    # Series of one step, and postings carried to another line.
+    return next((name for name, kind in POSTED.items()
+                 if message_id(name) in message_ids and kind.kernel_line == revision_for_line(line)), None)
 
 
 def message_id(revision: str) -> str:

@@ -17,7 +17,7 @@ class V6(Mainline612):
     With the parameter off a large folio is refused before zswap looks at what is stored at its slots.
     """
 
-    mirrors = "v6 of ZSWAP swap-out of mTHP folios as posted, 2024-08-29"
+    mirrors = "v6 of ZSWAP swap-out of mTHP folios as posted, <20240829212705.6714-3-kanchana.p.sridhar@intel.com>"
     #: patch 3/3
     HAS_MTHP_ZSWPOUT = True
     #: CONFIG_ZSWAP_STORE_THP_DEFAULT_ON, which is not set by default; the parameter is 0644
@@ -46,7 +46,7 @@ class V6(Mainline612):
 class V6Meant(V6):
     """v6 without two oversights: a refused folio leaves no stale entry behind, ZSWPOUT counts stored folios only."""
 
-    mirrors = "v6 of ZSWAP swap-out of mTHP folios as meant, 2024-08-29"
+    mirrors = "v6 of ZSWAP swap-out of mTHP folios as meant, <20240829212705.6714-3-kanchana.p.sridhar@intel.com>"
 
     def _refuse_large(self, folio: Folio) -> Steps[None]:
         """What is stored at the slots of a folio that is not wanted any more is erased."""

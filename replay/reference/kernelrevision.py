@@ -13,17 +13,22 @@ __all__ = ["posting_note", "revision_of_kernel"]
 
 
 def _named(kernel: Mapping[str, Any]) -> set[str]:
-    """Return the Message-IDs of the patches that a kernel was built with."""
+    """Return the Message-IDs of the patches that a kernel was built with, and of those that ports among them carry."""
     build = kernel.get("build")
     patches = build.get("patches") if isinstance(build, dict) else None
-    return {str(patch.get("message_id")).strip("<> ") for patch in patches if isinstance(patch, dict)} \
-        if isinstance(patches, list) else set()
+    named = set()
+    for patch in patches if isinstance(patches, list) else ():
+        if isinstance(patch, dict):
+            carries = patch.get("carries")
+            named |= {str(patch.get("message_id")), *(map(str, carries) if isinstance(carries, list) else ())}
+    return {each.strip("<> ") for each in named}
 
 
 def revision_of_kernel(kernel: Mapping[str, Any]) -> str | None:
     """Return the revision's name, None where none mirrors the kernel.
 
-    A kernel that ``zreplay lab build`` built with a posting's patches, by their Message-IDs, is the posting's.
+    A kernel that ``zreplay lab build`` built with a posting's patches, by their Message-IDs, or with a port that names
+    them, is the posting's.
 
     :param kernel: of a recording's manifest
     """

@@ -181,7 +181,8 @@ class Build:
         config = (self.place / "config").read_bytes()
         release = (self.obj / "include/config/kernel.release").read_text().strip()
         rows = [{"number": patch.number, "subject": patch.subject, "message_id": patch.message_id,
-                 "sha256": patch.sha256} for patch in patches]
+                 "sha256": patch.sha256, **({"carries": list(patch.carries)} if patch.carries else {})}
+                for patch in patches]
         built = {"release": release, "source": dict(facts), "patches": rows,
                  "config_sha256": hashlib.sha256(config).hexdigest(),
                  "bzimage_sha256": hashlib.sha256((self.place / "bzImage.new").read_bytes()).hexdigest(),

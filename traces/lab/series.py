@@ -32,6 +32,10 @@ _TAGS: Final = re.compile(r"\s*\[([^\]]*)\]\s*")
 _REPLY: Final = re.compile(r"\s*(re|fwd?|aw|sv|antw)\s*:", re.I)
 #: Where a mail's patch begins, as git mailinfo has it.
 _BEGIN: Final = re.compile(rb"^(?:---(?: |$)|diff -|Index: )", re.M)
+_LINK: Final = re.compile(rb"^Link: +https?://(?:lore\.kernel\.org|lkml\.kernel\.org)/(?:[\w.+-]+/)*([!-~]{1,180}@[\w.-]{1,80})/?\r?$",
+                          re.M)
+#: A port of a whole series names all of its mails.
+_MOST_LINKS: Final = 100
 _HUNK: Final = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@")
 #: Kinds of files that a patch may not make: through a symbolic link the next patch would write elsewhere.
 _MODES: Final = {b"120000": "a symbolic link", b"160000": "a submodule"}
@@ -55,7 +59,8 @@ class Patch:
     """A patch of a series.
 
     ``number`` of ``count``, None where its subject has no numbers; ``text`` is what git apply gets, ``sha256`` its
-    digest; ``files`` are the names that it touches, below the tree.
+    digest; ``files`` are the names that it touches, below the tree; ``carries`` the Message-IDs of the mails that its
+    trailers ``Link: https://lore.kernel.org/LIST/MESSAGE-ID/`` name: a port says so what it carries.
     """
 
     number: int | None
@@ -65,6 +70,7 @@ class Patch:
     text: bytes
     sha256: str
     files: tuple[str, ...]
+    carries: tuple[str, ...] = ()
 
     def title(self) -> str:
         """Return how a sentence names it."""
@@ -147,7 +153,8 @@ def _patch(path: Path, at: int, data: bytes) -> Iterator[Patch]:
     if not files:
         raise BadInput(path, where, f"the diff of '{subject[:120]}' names no file",
                        "get the series again, as the list has it")
-    yield Patch(number, count, bare or subject, message_id, body, hashlib.sha256(body).hexdigest(), files)
+    carries = tuple(found.decode() for found in _LINK.findall(text[:begin.start()] if begin else b""))[:_MOST_LINKS]
+    yield Patch(number, count, bare or subject, message_id, body, hashlib.sha256(body).hexdigest(), files, carries)
 
 
 def _body(message: EmailMessage) -> bytes:
