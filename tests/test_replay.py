@@ -35,7 +35,7 @@ from traces.recording import RecordingWriter
 #: What at least one shipped sample must have compared; together the samples exercise every check there is.
 SAMPLES = ["6.12-zstd-4k", "6.18-zstd-4k", "7.0-lz4-64k", "7.2-lz4-edge", "7.2-lz4-numa2", "7.2-zstd-4k",
            "7.3-iaa-faults", "7.3-iaa-rebind", "7.3-lz4-4k", "7.3-lz4-limits", "7.3-zstd-64k", "7.3-zstd-smp2",
-           "v14-iaa-64k"]
+           "v12-iaa-64k", "v14-iaa-64k", "v8-iaa-64k"]
 
 
 @pytest.fixture(scope="module")

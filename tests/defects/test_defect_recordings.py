@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 
 import replay
 import traces
@@ -191,3 +192,29 @@ def test_calls_of_several_pages_are_recorded_as_they_are_replayed(tmp_path: Path
     # What L7 leaks from each batch of several pages does not come back.
     leaks = revision == "v14-on-7.3" and order > 0
     assert judged(recording, revision)[:2] == (("FAIL", "invariant.balance") if leaks else ("PASS", ""))
+
+
+def test_l16_on_a_kernel_with_v6() -> None:
+    """The folio's fourteenth page does not compress: thirteen stay counted."""
+    recording = traces.open_recording(ROOT / "traces/found/v6-zswpout")
+    result = replay.replay(recording)
+    assert result.revision == "v6"
+    (first,) = result.divergences
+    assert (first.check, first.recorded - first.predicted) == ("invariant.balance", 13)
+    events = recording.frame(["event", "ret"])
+    assert (events.event[first.event], events.ret[first.event]) == ("zswap_store_ret", 0)
+    # As meant nothing differs up to here: no snapshot follows.
+    assert judged(recording, "v6-meant") == ("PASS", "", -1)
+
+
+@pytest.mark.parametrize(("name", "series"), [("v8-iaa-64k", "v8"), ("v12-iaa-64k", "v12")])
+def test_kernels_with_postings_leave_mainline_at_once(name: str, series: str) -> None:
+    recording = traces.open_recording(ROOT / "traces/samples" / name)
+    assert replay.replay(recording).revision == series
+    line = {"v8": "mainline-6.12", "v12": "mainline-6.18"}[series]
+    first = replay.replay(recording, line).divergences[0]
+    assert (first.check, first.event < 10) == ("effect.order", True)
+    # v8 asks for memory.zswap.max, where 6.12 refuses a large folio unseen; v12 asks for writeback first of all.
+    assert (first.recorded, first.predicted) == {
+        "v8": ("obj_cgroup_may_zswap_ret", "zswap_store_ret"),
+        "v12": ("mem_cgroup_zswap_writeback_enabled_ret", "zs_get_total_pages_ret")}[series]
