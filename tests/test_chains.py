@@ -135,6 +135,26 @@ def test_a_kernel_with_v8_passes(v8: Recording) -> None:
     assert [loss for loss in v8.manifest["losses"] if "why" in loss] == []
 
 
+def test_without_chains_the_same_pages_are_missing_calls(v8: Recording, tmp_path: Path) -> None:
+    """Lost calls leave such pages, too: a revision without chains does not PASS with them, nor FAIL behind them."""
+    assert v8.manifest["chained"] == 574
+    # Up to its first difference, which is before all pages, nothing is in doubt.
+    assert replay.replay(v8, "mainline-6.12").verdict == "FAIL"
+    kernel = ImaginaryKernel("mainline-7.3")
+    for slot in range(4):
+        kernel.store(slot)
+    kernel.write(tmp_path / "rec")
+    kept = json.loads((tmp_path / "rec/manifest.json").read_text())
+    call = [row[3] for row in kernel.rows].index(schema.CODE["crypto_acomp_compress"])
+    for number, ends in (("PASS", False), ("UNDECIDED", True)):
+        made = Recording(tmp_path / "rec")
+        made.manifest["chained"] = 3 if ends else None
+        result = replay.replay(made, "mainline-7.3")
+        assert result.verdict == number
+    assert "3 recorded pages belong to no compress call, unless requests were chained" in result.reasons[0]
+    assert (kept["probes"], call > 0) == (made.manifest["probes"], True)
+
+
 def test_a_cut_keeps_the_chains(v8: Recording, tmp_path: Path) -> None:
     done = cut(v8, str(tmp_path / "cut.zr"), 500, 4000, revision="v8")
     part = Recording(tmp_path / "cut.zr")

@@ -141,6 +141,8 @@ class _Writer:
             # What was missing, or damaged, is missing in a part of it too.
             same = ("kernel", "probes", "losses", "missing", "tasks", "ts_unit_ns", "stamps", "notes", "complete")
             kept = {key: manifest[key] for key in same if key in manifest}
+            if "chained" in manifest and (own := self._chained()):
+                kept["chained"] = len(own)
             if has_devices(self.recording):
                 kept["notes"] = [*kept.get("notes", []), LEFT_OUT]
             writer.close({**kept, "config": config,

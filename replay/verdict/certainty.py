@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replay.reference.checks import CHECKS, DRIVER_CHECKS, Divergence
-from replay.verdict.losses import fewer_events, losses_of
+from replay.verdict.losses import fewer_events, losses_of, unnamed_pages
 from replay.verdict.unpairedcalls import broken_calls, silent_cpus
 from traces import schema
 from traces.recording import Recording
@@ -78,7 +78,8 @@ def _excuses(recording: Recording, engine: Engine, first: Divergence) -> list[st
     silent = silent_cpus(recording)
     if silent:
         out.append(f"the difference may be due to what happened on CPU {silent}, of which the recording has no events")
-    out += [f"the difference may be due to lost events: {reason}" for reason in fewer_events(recording)]
+    out += [f"the difference may be due to lost events: {reason}" for reason in
+            (*fewer_events(recording), *unnamed_pages(recording, engine.state.model, first.event))]
     broken = broken_calls(recording)
     if broken:
         out.append(f"the difference may be due to lost events: {broken}")

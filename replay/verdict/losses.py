@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from model.zswap import Zswap
 from traces import schema
+from traces.chained import chained_pages
 from traces.importers.probemap import vocabulary_name
 from traces.recording import Recording
 from traces.times import moment
@@ -16,7 +18,8 @@ from traces.times import moment
 if TYPE_CHECKING:
     from replay.reference.engine import Engine
 
-__all__ = ["Loss", "end_reasons", "fewer_events", "file_reasons", "loss_reasons", "loss_text", "losses_of", "stopped"]
+__all__ = ["Loss", "end_reasons", "fewer_events", "file_reasons", "loss_reasons", "loss_text", "losses_of", "stopped",
+           "unnamed_pages"]
 
 _LOST: Final = schema.CODE["lost_events"]
 _PUT_IN: Final = (schema.CODE["counters"], schema.CODE["param"])
@@ -162,6 +165,20 @@ def file_reasons(recording: Recording) -> list[str]:
     if last is not None and last != _last_ts(recording):
         reasons.append("the recording's last event is not the one that its manifest says is the last")
     return reasons
+
+
+def unnamed_pages(recording: Recording, model: Zswap, until: int | None = None) -> list[str]:
+    """Return a sentence where pages were recorded that no compress call names, unless the revision chains requests.
+
+    :param until: only where the first of them was recorded before this event
+    """
+    pages = recording.manifest.get("chained")
+    if not isinstance(pages, int) or model.compress_call == "chain":
+        return []
+    if until is not None and min((event for event, _ in chained_pages(recording)), default=until) >= until:
+        return []
+    return [f"{pages:,} recorded pages belong to no compress call, unless requests were chained: calls are missing, or "
+            "the kernel is one that chains them (v8)"]
 
 
 def fewer_events(recording: Recording) -> list[str]:

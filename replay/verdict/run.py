@@ -34,7 +34,7 @@ from replay.verdict.findings import (
     start_reasons,
     workload_reasons,
 )
-from replay.verdict.losses import end_reasons, file_reasons, loss_reasons
+from replay.verdict.losses import end_reasons, file_reasons, loss_reasons, unnamed_pages
 from replay.verdict.result import Result
 from replay.verdict.setup import choose_revision, kernel_release, open_engine
 from replay.verdict.unpairedcalls import silent_cpus
@@ -133,6 +133,7 @@ def _replay(recording: Recording, revision: str | type[Zswap] | None, tally: Tal
     if lost_at is not None:
         reasons.append(f"events were lost before event {lost_at} of {total}: nothing after it was compared")
     reasons += loss_reasons(recording.manifest) + file_reasons(recording)
+    reasons += unnamed_pages(recording, reference.state.model)
     if lost_at is None and reference.events == total:
         reasons += end_reasons(reference)
         reasons += reference.truth.reasons() if tally.wanted("load.content") else []

@@ -177,9 +177,12 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             about, jobs = facts.iaa
             writer.add_json("iaa", about)
             writer.add_table("iaa_jobs", jobs)
+        unnamed = 0
         if pages is not None:
+            unnamed = pages.left
             if chained := pages.chained():
                 write_chained(writer, chained)
+            unnamed -= pages.left
             storing.wait()
             source = {**source, "pages_unmatched": pages.unmatched}
             if pages.damaged:
@@ -217,6 +220,7 @@ def assemble(out: str, blocks: Iterable[Block], facts: RunFacts, source: dict[st
             "page_calls": share,
             "notes": facts.notes,
             **({"missing": facts.missing} if facts.missing else {}),
+            **({"chained": unnamed} if unnamed else {}),
             "source": source,
             **({"capture": facts.capture} if facts.capture else {}),
         }
