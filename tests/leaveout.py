@@ -73,6 +73,9 @@ class LeftOut(Recording):
         for name in COLUMNS:
             parts = [batch[name].copy() for _, batch in super().batches([name], rows=1 << 20)]
             self.columns[name] = np.concatenate(parts)
+        #: what each row's number was when nothing was dropped
+        self.columns["origin"] = np.arange(len(self.columns["ts"]))
+        self.chained = super().lists("chained", ("event", "number", "content"))
         self.kept_snapshots = [(entry, self._json(self.path / entry["file"])) for entry in self.manifest["snapshots"]]
         self.tables = {name: super(LeftOut, self).table(name) for name in ("truth", "objects", "iaa_jobs")}
         self.documents = {name: super(LeftOut, self).document(name) for name in ("state", "iaa")}
@@ -109,6 +112,13 @@ class LeftOut(Recording):
 
     def snapshot(self, number: int) -> dict[str, Any]:
         return self.kept_snapshots[number][1]
+
+    def lists(self, name: str, columns: Sequence[str]) -> list[list[Any]] | None:
+        if name != "chained" or self.chained is None:
+            return super().lists(name, columns)
+        now = {was: row for row, was in enumerate(self.columns["origin"].tolist())}
+        rows = [(now[event], *rest) for event, *rest in zip(*self.chained, strict=True) if event in now]
+        return [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], []]
 
     def table(self, name: str) -> Any:
         return self.tables.get(name)

@@ -33,6 +33,9 @@ class Tampered(Recording):
         for name in COLUMNS:
             parts = [batch[name] for _, batch in super().batches([name], rows=1 << 20)]
             self.columns[name] = np.concatenate(parts)
+        #: what each row's number was when nothing was dropped
+        self.columns["origin"] = np.arange(len(self.columns["ts"]))
+        self.chained = super().lists("chained", ("event", "number", "content"))
         self.changed_snapshots = [copy.deepcopy(super(Tampered, self).snapshot(n)) for n in range(len(self.snapshots))]
         self.tables = {name: super(Tampered, self).table(name) for name in ("truth", "objects")}
         self.documents = {"state": super().document("state")}
@@ -54,6 +57,13 @@ class Tampered(Recording):
 
     def snapshot(self, number: int) -> dict[str, Any]:
         return self.changed_snapshots[number]
+
+    def lists(self, name: str, columns: Sequence[str]) -> list[list[Any]] | None:
+        if name != "chained" or self.chained is None:
+            return super().lists(name, columns)
+        now = {was: row for row, was in enumerate(self.columns["origin"].tolist())}
+        rows = [(now[event], *rest) for event, *rest in zip(*self.chained, strict=True) if event in now]
+        return [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], []]
 
     def table(self, name: str) -> Any:
         return self.tables.get(name)

@@ -442,3 +442,12 @@ def test_an_own_difference_stands_behind_one_that_is_excused(edge: LeftOut) -> N
     result = replay.replay(less, keep_going=True, engine="reference")
     assert (result.verdict, result.divergences[0].event) == ("FAIL", freed)
     assert replay.replay(less, engine="reference").verdict == "UNDECIDED", "it was not come to"
+
+
+@pytest.mark.parametrize(("name", "probes"), [
+    ("v8-iaa-64k", ["zs_malloc", "zs_malloc_ret"]), ("v12-iaa-64k", ["zs_malloc", "zs_malloc_ret", "zs_obj_write"]),
+    ("v14-iaa-64k", ["zs_malloc", "zs_malloc_ret", "zs_obj_write"])])
+def test_charges_alone_show_the_lengths_of_a_batch(samples: dict[str, Path], name: str, probes: list[str]) -> None:
+    """They come behind it, one for each page: the first is not every page's."""
+    result = replay.replay(LeftOut(samples[name]).without_probes(probes))
+    assert (result.verdict, result.divergences) == ("PASS", [])

@@ -254,7 +254,8 @@ def written_out(tmp_path: Path, revision: str, whats: list[tuple[str, int]], cou
                    vmstat=[*vmstat, {"swpout_zero": 5 + counted}], revision=revision)
 
 
-@pytest.mark.parametrize(("counted", "passes"), [(32, True), (16, True), (0, True), (33, False), (-1, False)])
+@pytest.mark.parametrize(("counted", "passes"), [
+    (32, True), (16, True), (0, True), (33, False), (-1, False), (31, False), (15, False)])
 def test_6_12_frees_large_folios_unseen(tmp_path: Path, counted: int, passes: bool) -> None:
     """swap_writepage() found the slots of one of two folios unused: put_swap_folio() does not say so to zswap."""
     result = written_out(tmp_path, "mainline-6.12", [("zero", 4), ("free", 4)], counted)

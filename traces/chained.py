@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from traces.errors import BadInput
 from traces.recording import Recording, RecordingWriter
 
-__all__ = ["chained_pages", "write_chained"]
+__all__ = ["LONGEST_CHAIN", "chained_pages", "write_chained"]
+
+#: A chain's pages are of one folio: no more than the largest has.
+LONGEST_CHAIN = 1 << 10
 
 _COLUMNS = ("event", "number", "content")
 
@@ -28,8 +31,8 @@ def chained_pages(recording: Recording) -> dict[tuple[int, int], int]:
         return {}
     refs = 0 if recording.pages is None else len(recording.pages.refs)
     for row, (event, number, content) in enumerate(zip(*columns, strict=True)):
-        if not (all(isinstance(value, int) for value in (event, number, content))
-                and 0 <= event < len(recording) and number > 0 and -1 <= content < refs):
+        if not (all(type(value) is int for value in (event, number, content))
+                and 0 <= event < len(recording) and 0 < number < LONGEST_CHAIN and -1 <= content < refs):
             raise BadInput(recording.path / "chained.parquet", f"row {row}",
                            "names no page of a compress call of the recording", "import it again")
     return {(event, number): content for event, number, content in zip(*columns, strict=True)}

@@ -50,6 +50,8 @@ STARTS: Final = with_role("start")
 #: Operations that reclaim starts wherever memory is allocated: shrinkers.  Not shrink_memcg(): only zswap calls it.
 ANYWHERE: Final = with_role("anywhere")
 _LRU: Final = frozenset({"list_lru_add", "list_lru_del"})
+#: What a call of several pages is asked behind its return: which of them failed, and were counted.
+_BATCH_ENDS: Final = frozenset({"?batch_failed", "?sg_length"})
 #: Events that belong to no operation; counted as outside events.
 OUTSIDE: Final = with_role("outside")
 READINGS: Final = with_role("reading")
@@ -534,7 +536,9 @@ class Engine:
             state.settings.reading(state.model, batch.ret[i])
             self.truth.snapshot(batch.text[i], i)
             unsure = [*state.unsure.values(), *self._pages_on_their_way()]
-            state.snapshots.check(batch.ret[i], batch.base + i, batch.ts[i], unsure)
+            waiting = sum(stack[-1].handed.pages for stack in state.stacks.values()
+                          if stack and stack[-1].effect is not None and stack[-1].effect[0] in _BATCH_ENDS)
+            state.snapshots.check(batch.ret[i], batch.base + i, batch.ts[i], unsure, waiting)
 
     def write_param(self, setting: str) -> None:
         """A parameter or cgroup file was written: ``name=value``."""

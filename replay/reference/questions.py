@@ -151,7 +151,7 @@ class Questions:
             return "store"
         if folio.order and not self.state.model.INVALIDATES_RANGES:
             # Zero-filled, or its slots were unused and freed, which no event shows.
-            self.state.snapshots.loose.zeros += folio.nr_pages
+            self.state.snapshots.loose.may_be_free(folio.nr_pages)
         return "zero"
 
     def _has_objcg(self, name: str, i: int) -> bool:

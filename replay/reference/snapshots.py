@@ -61,13 +61,17 @@ class _Loose:
     """What is not known of what was counted since the last snapshot, in pages.
 
     ``pages``: of those that were rejected, those that may have been counted, or not; ``kinds``: those that were
-    counted, as ``reject_compress_fail`` in the model, and may have been so as ``reject_compress_poor``; ``zeros``: of
-    folios that were counted as zero-filled, and may have been freed.
+    counted, as ``reject_compress_fail`` in the model, and may have been so as ``reject_compress_poor``; ``freed``: how
+    many of folios that were counted as zero-filled may have been freed, bit N for N pages: a folio is freed whole.
     """
 
     pages: int = 0
     kinds: int = 0
-    zeros: int = 0
+    freed: int = 1
+
+    def may_be_free(self, pages: int) -> None:
+        """A folio was counted as zero-filled, and may have been freed."""
+        self.freed |= self.freed << pages
 
 
 class SnapshotChecks:
@@ -101,6 +105,7 @@ class SnapshotChecks:
         #: how far a zone counter in /proc/vmstat may lag behind, in pages
         self.vmstat_lag = _vmstat_lag(recording)
         self.loose = _Loose()
+        self._waiting = 0
         #: how many pages of folios were freed and not zero-filled, as the snapshots alone say
         self.freed = 0
         #: how many rejected pages the snapshots alone say were counted
@@ -138,17 +143,19 @@ class SnapshotChecks:
         """Return the model's counters as they stand; those of classes, which change within a lock, are left out."""
         return {name: value for name, value in self._predicted({}) if isinstance(value, int)}
 
-    def check(self, number: int, event: int, ts: int, unsure: list[dict[str, int]]) -> None:
+    def check(self, number: int, event: int, ts: int, unsure: list[dict[str, int]], waiting: int = 0) -> None:
         """Compare all counters of snapshot ``number``, whose reading began at ``event``.
 
         ``unsure``: for each task that was advanced from its last event, what that changed.  A task that was
         preempted right after that event has not counted yet what follows it, so any value from there on may be read.
+        ``waiting``: pages of calls that have returned, of which the tasks' next events show what was counted.
         What differs stays open while the files are still being read; see :class:`_Window`.
         """
         self.close()
         self.number = number
         recorded = dict(self._recorded(self.recording.snapshot(number)))
-        self._settle(recorded)
+        self._settle(recorded, waiting)
+        self._waiting = waiting
         predicted = dict(self._predicted(recorded))
         listed = self.recording.snapshots
         label = listed[number]["label"] if 0 <= number < len(listed) else f"{number}, which the manifest does not list"
@@ -181,20 +188,25 @@ class SnapshotChecks:
                 self.early += 1
             else:
                 self.window.open[name] = (value, expected)
+        # What they counted is in the model when the values are looked at again.
+        self._waiting = 0
 
-    def _settle(self, recorded: dict[str, int]) -> None:
+    def _settle(self, recorded: dict[str, int], waiting: int) -> None:
         """Take from a snapshot what nothing else says, as far as it can be: what pages of rejected calls counted, and
         which folios were zero-filled."""
         loose, counters = replace(self.loose), self.model.counters
-        if loose.zeros and _ZEROS in recorded:
-            self.loose.zeros = 0
-            freed = recorded[_ZEROS] - self.base[_ZEROS] - counters.swpout_zero if _ZEROS in self.base else 0
-            if -loose.zeros <= freed <= 0:
-                counters.swpout_zero += freed
-                self.freed -= freed
+        if loose.freed > 1 and _ZEROS in recorded:
+            self.loose.freed = 1
+            freed = counters.swpout_zero - recorded[_ZEROS] + self.base[_ZEROS] if _ZEROS in self.base else 0
+            if freed >= 0 and loose.freed >> freed & 1:
+                counters.swpout_zero -= freed
+                self.freed += freed
+        if waiting:
+            # Of a call that has returned, whose errors may be counted or not: the next snapshot settles it.
+            return
         if not (loose.pages or loose.kinds) or not recorded.keys() >= _REJECTS.keys():
             return
-        self.loose = _Loose(zeros=self.loose.zeros)
+        self.loose = _Loose(freed=self.loose.freed)
         if not self.base.keys() >= _REJECTS.keys():
             # The level that later ones are measured from has them.
             return
@@ -216,10 +228,10 @@ class SnapshotChecks:
             return abs(value - expected) <= self.vmstat_lag
         if name in (_ZEROS, "memcg.swpout_zero") and isinstance(expected, int):
             # Of folios that were written out while the snapshot was read.
-            return -self.loose.zeros <= value - expected <= 0
+            return value <= expected and bool(self.loose.freed >> expected - value & 1)
         if name in _REJECTS and isinstance(expected, int):
             # Of calls that were rejected while the snapshot was read.
-            return -self.loose.kinds <= value - expected <= self.loose.pages + self.loose.kinds
+            return -self.loose.kinds <= value - expected <= self.loose.pages + self.loose.kinds + self._waiting
         return value == expected
 
     def _look_again(self, but: str = "-") -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from model.counters import DEBUGFS, VMSTAT
 from model.crypto import compressor_for
 from model.crypto import knownanswers as known
 from replay.tools.synthetic import ImaginaryKernel, config
+from traces import schema
 from traces.recording import RecordingWriter
 
 TEXT = dict(known.pages())["text"]
@@ -218,3 +220,23 @@ def test_kernels_with_postings_leave_mainline_at_once(name: str, series: str) ->
     assert (first.recorded, first.predicted) == {
         "v8": ("obj_cgroup_may_zswap_ret", "zswap_store_ret"),
         "v12": ("mem_cgroup_zswap_writeback_enabled_ret", "zs_get_total_pages_ret")}[series]
+
+
+@pytest.mark.parametrize(("counted", "passes"), [(0, True), (1, True), (8, True), (9, False)])
+def test_a_snapshot_in_the_middle_of_a_chain(tmp_path: Path, counted: int, passes: bool) -> None:
+    """It was read when the call had returned: what became of its pages shows with the task's next event."""
+    kernel = kernel_of("v8", "deflate-iaa", [TEXT, TEXT, NOISE])
+    assert not kernel.store(0, 3)
+    names = [schema.NAMES[row[3]] for row in kernel.rows]
+    at = names.index("crypto_acomp_compress_ret") + 1
+    rows = list(kernel.rows)
+    kernel.rows = rows[:at]
+    kernel.look()
+    seen = copy.deepcopy(kernel.snapshots[-1])
+    seen["zswap_debugfs"]["reject_compress_fail"] = str(counted)
+    kernel.snapshots[-1] = seen
+    for row in rows[at:]:
+        row[0] += 1
+    kernel.rows += rows[at:]
+    verdict, check, _ = judged(write(tmp_path / "rec", kernel, "deflate-iaa"), "v8")
+    assert (verdict, check) == (("PASS", "") if passes else ("FAIL", "counter.zswap.reject_compress_fail"))

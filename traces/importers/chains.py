@@ -16,14 +16,12 @@ import numpy as np
 from traces import schema
 from traces.block import Block
 
-__all__ = ["LONGEST_CHAIN", "CallLog", "LoggedCall"]
+__all__ = ["CallLog", "LoggedCall"]
 
 _COMPRESS: Final = schema.CODE["crypto_acomp_compress"]
 _COMPRESS_RET: Final = schema.CODE["crypto_acomp_compress_ret"]
 #: -EINPROGRESS and -EBUSY: the call ends behind its return
 _NOT_OVER: Final = frozenset({-115, -16})
-#: A chain's pages are of one folio: no more than the largest has.
-LONGEST_CHAIN: Final = 1 << 10
 
 
 class LoggedCall(NamedTuple):

@@ -17,10 +17,10 @@ import numpy as np
 
 from traces import schema
 from traces.block import Block
+from traces.chained import LONGEST_CHAIN
 from traces.deviceclock import NO_QUEUE, STRUCT_PAGE, ClockMatch, first_job, vmemmap_of
 from traces.errors import BadInput
 from traces.files import is_regular
-from traces.importers.chains import LONGEST_CHAIN
 from traces.importers.iaafiles import JOBS, PAGES
 from traces.importers.pageindex import PageIndex
 from traces.pages import PageStoreWriter

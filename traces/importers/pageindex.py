@@ -9,8 +9,9 @@ import numpy as np
 
 from traces import schema
 from traces.block import Block
+from traces.chained import LONGEST_CHAIN
 from traces.errors import BadInput
-from traces.importers.chains import LONGEST_CHAIN, CallLog
+from traces.importers.chains import CallLog
 from traces.pages import PageStoreWriter, sha1_of
 
 __all__ = ["PageIndex"]

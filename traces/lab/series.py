@@ -13,7 +13,7 @@ import gzip
 import hashlib
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
@@ -115,7 +115,7 @@ def split_mailbox(data: bytes) -> Iterator[tuple[int, bytes]]:
     # Mail has CR LF where it travels; the kernel's files have none.
     data = data.replace(b"\r\n", b"\n")
     starts = [match for match in _SEPARATOR.finditer(data)
-              if not match.start() or data[:match.start()].endswith(b"\n\n") or match.start() == 1]
+              if not match.start() or data.endswith(b"\n\n", 0, match.start()) or match.start() == 1]
     if not starts or data[:starts[0].start()].strip():
         starts_at = [(0, 0), *((match.start(), match.end() + 1) for match in starts)]
     else:
@@ -306,6 +306,7 @@ def hunks(patch: Patch) -> list[Hunk]:
     found: list[Hunk] = []
     name = b""
     number = 0
+    lines = patch.text.split(b"\n")
     for at, line, is_hunk in _numbered(patch.text):
         if line.startswith(b"--- "):
             name, number = line[4:].split(b"\t")[0].rstrip().partition(b"/")[2], 0
@@ -316,17 +317,17 @@ def hunks(patch: Patch) -> list[Hunk]:
             match = _HUNK.match(line)
             assert match is not None
             found.append(Hunk(name.decode("utf-8", "replace"), number, int(match[1]),
-                              line[:100].decode("utf-8", "replace"), _old_lines(patch.text, at, match)))
+                              line[:100].decode("utf-8", "replace"), _old_lines(lines, at, match)))
     return found
 
 
-def _old_lines(text: bytes, at: int, header: re.Match[bytes]) -> tuple[bytes, ...]:
+def _old_lines(patch: Sequence[bytes], at: int, header: re.Match[bytes]) -> tuple[bytes, ...]:
     """Return the old file's lines of the hunk whose header is line ``at`` of a patch, from 0."""
     count = int(header[2]) if header[2] is not None else 1
     lines: list[bytes] = []
-    for line in text.split(b"\n")[at + 1:]:
-        if len(lines) == count:
-            break
+    while len(lines) < count and at + 1 < len(patch):
+        at += 1
+        line = patch[at]
         if line[:1] in (b" ", b"-", b""):
             lines.append(line[1:])
         elif line[:1] not in (b"+", b"\\"):

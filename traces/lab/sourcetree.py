@@ -32,6 +32,9 @@ _TOUCHED: Final = "touched.json"
 #: Lines of a file in which a hunk's place is looked for; letters of a line that a sentence shows.
 _MOST_LINES: Final = 1 << 17
 _SHOWN: Final = 60
+#: Lines of a hunk that are looked for, and how often one may occur in the file.
+_MOST_OF_HUNK: Final = 4096
+_RARE: Final = 64
 
 Say = Callable[[str], None]
 
@@ -232,8 +235,9 @@ def _instead(hunk: Hunk, path: Path) -> str:
     of: dict[bytes, list[int]] = {}
     for at, line in enumerate(there):
         of.setdefault(line, []).append(at)
-    # Where the hunk would begin, by the lines that occur: blank ones say nothing.
-    begins = Counter(at - k for k, line in enumerate(wanted) if line.strip() for at in of.get(line, ()))
+    # Where the hunk would begin, by the lines that occur: blank ones, and those that are everywhere, say nothing.
+    begins = Counter(at - k for k, line in enumerate(wanted[:_MOST_OF_HUNK]) if line.strip()
+                     for at in of.get(line, ()) if len(of[line]) <= _RARE)
     if not begins:
         return ""
     most = max(begins.values())

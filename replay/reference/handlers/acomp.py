@@ -364,6 +364,9 @@ class AcompHandlers:
         the meant ones where a folio may not be written back) learns nothing of those behind it.
         """
         batch = self.batch
+        if source == "obj_cgroup_charge_zswap":
+            # They come behind the batch, one for each of its pages.
+            return self.lookahead.next_event(i, source, number)
         if self._asked_at[0] != batch.row(i):
             self._asked_at = (batch.row(i), number)
         return self.lookahead.next_event(i, source, number - self._asked_at[1])
