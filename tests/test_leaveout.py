@@ -451,3 +451,17 @@ def test_charges_alone_show_the_lengths_of_a_batch(samples: dict[str, Path], nam
     """They come behind it, one for each page: the first is not every page's."""
     result = replay.replay(LeftOut(samples[name]).without_probes(probes))
     assert (result.verdict, result.divergences) == ("PASS", [])
+
+
+def test_a_reader_that_zswap_does_not_call_counts_as_not_probed(samples: dict[str, Path]) -> None:
+    """A kernel has both functions, and the probe is on the one that zswap does not use: no load hits it."""
+    made = LeftOut(samples["v12-iaa-64k"]).without_probes(["zs_obj_read"])
+    made.manifest["probes"]["zs_obj_read"] = {"columns": ["handle", "size"], "function": "zs_obj_read_sg_begin"}
+    result = replay.replay(made)
+    assert (result.verdict, result.divergences) == ("PASS", [])
+    assert any(note.startswith("no load hit the probe of zs_obj_read_sg_begin()") for note in result.notes)
+    # One that some loads hit is the one.
+    some = LeftOut(samples["v12-iaa-64k"])
+    reads = np.flatnonzero(some.columns["event"] == traces.schema.CODE["zs_obj_read"])
+    some._keep_rows(~np.isin(np.arange(len(some)), reads[3:]))
+    assert replay.replay(some).verdict == "FAIL"

@@ -171,6 +171,9 @@ def notes_of(engine: Engine, predictions: Predictions) -> list[str]:
     if engine.lru.reordered:
         notes.append(f"{engine.lru.reordered} times an LRU walk showed in which order additions and moves had been "
                      f"made that ran at the same time")
+    if state.unread:
+        notes.append(f"no load hit the probe of {state.unread}(): this kernel's zswap reads objects through another "
+                     "function, and zs_obj_read counts as not probed")
     if snapshots.lagged:
         notes.append(f"{snapshots.lagged} snapshots read a memory.stat of up to 128 changes per CPU ago, "
                      f"all its values of one moment (the kernel does not bring it up to date for fewer)")
